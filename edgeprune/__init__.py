@@ -1,0 +1,35 @@
+"""edgeprune: prune a Keras model, strip it, convert it to TFLite, and verify the file that was written.
+
+    import edgeprune as ep
+
+    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8, begin_step=0))
+    model.fit(x, y, callbacks=[ep.UpdatePruningStep()])
+    result = ep.export_tflite(ep.strip_pruning(model), "model.tflite", quantization="int8",
+                              representative_data=x[:100])
+
+The public names are loaded when first used, so `import edgeprune` imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Each public name and the module that defines it.
+_HOME = {}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
