@@ -98,15 +98,14 @@ def is_graph_model(model: Any) -> bool:
 def layers_of(model: Any) -> Iterator[Any]:
     """Every layer inside a model, at any depth, once, models and composite layers before their parts.
 
-    A plain layer yields itself. Layers inside layers (the dense projections of attention, the cells of
+    A layer that is not a model yields itself first. Layers inside layers (the dense projections of attention, the cells of
     recurrent layers, nested models) are included.
     """
-    seen = set()
+    seen = {id(model)} if is_model(model) else set()
     for layer in model._flatten_layers():
-        if id(layer) not in seen and layer is not model or not is_model(layer):
-            if id(layer) not in seen:
-                seen.add(id(layer))
-                yield layer
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield layer
 
 
 def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
