@@ -1,0 +1,1 @@
+"""Every figure has one home: size, operators, MACs, parameters, latency, accuracy."""
