@@ -1,5 +1,8 @@
 # `make demo` and `make test` need only Python 3.11 to 3.13; everything else goes into .venv.
-PYTHON ?= python3
+# Another Python: `make test PYTHON=/path/to/python3.12`.
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 python; do \
+	"$$candidate" -c '$(FITS)' 2>/dev/null && { echo "$$candidate"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -7,11 +10,14 @@ BIN := $(VENV)/bin
 
 install: $(VENV)/.installed
 
+# A half-made .venv (no pip in it) is made anew; a whole one is reused.
 $(VENV)/.installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { echo "edgeprune needs Python 3.11, 3.12 or 3.13 with its venv module" \
+	"(Debian and Ubuntu: apt install python3-venv); name one with: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
-	touch $@
+	@touch $@
 
 demo: install
 	$(BIN)/edgeprune demo
@@ -22,6 +28,10 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Run the notebooks whole and keep what they print and plot.
+notebooks: install
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
