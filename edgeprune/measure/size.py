@@ -24,6 +24,7 @@ class FileSize:
     gzip_bytes: int
 
     def __str__(self) -> str:
+        """Both figures in one line."""
         return f"{self.bytes:,} bytes ({self.gzip_bytes:,} gzip'd)"
 
     def to_dict(self) -> dict[str, int]:
