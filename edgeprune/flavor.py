@@ -6,11 +6,12 @@ Importing this module imports neither of them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,15 +122,7 @@ def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
     Raises:
         ValueError: the model is subclassed or not built.
     """
-    if not is_graph_model(model):
-        raise ValueError(
-            f"Model {model.name!r} is subclassed, so its graph of layers is not known; "
-            "a Functional or Sequential model is needed here."
-        )
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
-    keras_3 = is_keras_3(model)
-    graph = model._functional if keras_3 and isinstance(model, keras_of(model).Sequential) else model
+    graph, keras_3 = _graph_of(model), is_keras_3(model)
 
     def layer_of(node):
         return node.operation if keras_3 else node.layer
@@ -193,3 +186,149 @@ def import_tfmot() -> ModuleType:
 def is_imported(flavor: str) -> bool:
     """Whether the process has already imported this Keras."""
     return flavor in sys.modules
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer in a model's graph, with nested models unfolded.
+
+    Attributes:
+        layer: the layer (in Keras 3 also the operation behind `x + y`).
+        producers: positions, in the list of calls, of the calls that feed this one.
+        input_shapes: the shape of each tensor it is called on, `None` for a size that is not fixed.
+    """
+
+    layer: Any
+    producers: tuple[int, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+
+
+def layer_calls(model: Any) -> tuple[list[LayerCall], tuple[int, ...]]:
+    """The graph of a Functional or Sequential model as a flat list of calls: nested models are unfolded.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras.
+
+    Returns:
+        The calls, producers first, beginning with the model's input layers; and the positions of the calls
+        that give the model's outputs.
+
+    Raises:
+        ValueError: the model, or one nested in it, is subclassed or not built.
+    """
+    graph = _graph_of(model)
+    calls = [LayerCall(tensor._keras_history[0], (), (tuple(tensor.shape),)) for tensor in graph.inputs]
+
+    def unfold(graph: Any, feeds: Sequence[int]) -> list[int]:
+        producer = dict(zip(map(id, graph.inputs), feeds, strict=True))
+        for node in _ordered_nodes(graph):
+            layer, inputs, outputs = _node_parts(node)
+            feeds = [producer[id(tensor)] for tensor in inputs]
+            if is_model(layer):
+                gives = unfold(_graph_of(layer), feeds)
+            else:
+                calls.append(LayerCall(layer, tuple(feeds), tuple(tuple(t.shape) for t in inputs)))
+                gives = [len(calls) - 1] * len(outputs)
+            producer.update(zip(map(id, outputs), gives, strict=True))
+        return [producer[id(tensor)] for tensor in graph.outputs]
+
+    return calls, tuple(unfold(graph, range(len(calls))))
+
+
+def rebuild(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
+    """Walk a Functional or Sequential model and build a new one: each layer's call is made by `call`.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras; it is not touched.
+        call: `call(layer, args, kwargs)` is given the old layer (in Keras 3 also the operation behind
+            `x + y`) with the arguments of its call, the new graph's tensors in place of the old ones, and
+            returns the new graph's outputs. Nested models are one layer.
+
+    Returns:
+        A Functional model with the same name and the same structure of inputs and outputs.
+
+    Raises:
+        ValueError: the model is subclassed or not built.
+    """
+    graph, keras_3 = _graph_of(model), is_keras_3(model)
+    tensors = {id(old): clone_layer(old._keras_history[0]).output for old in graph.inputs}
+    for node in _ordered_nodes(graph):
+        layer, inputs, outputs = _node_parts(node)
+        if keras_3:
+            args, kwargs = node.arguments.fill_in(tensors)
+        else:  # `map_arguments` takes one tensor from the list for each use
+            uses: dict[str, list] = {}
+            for old in inputs:
+                uses.setdefault(str(id(old)), []).append(tensors[id(old)])
+            args, kwargs = node.map_arguments(uses)
+        made = _nest(keras_3).flatten(call(layer, args, kwargs))
+        tensors.update(zip(map(id, outputs), made, strict=True))
+    inputs, outputs = (
+        (graph._inputs_struct, graph._outputs_struct)
+        if keras_3
+        else (graph._nested_inputs, graph._nested_outputs)
+    )
+    keras = keras_of(model)
+    map_structure = _nest(keras_3).map_structure
+    return keras.Model(
+        map_structure(lambda old: tensors[id(old)], inputs),
+        map_structure(lambda old: tensors[id(old)], outputs),
+        name=model.name,
+    )
+
+
+def clone_layer(layer: Any, **changes: Any) -> Any:
+    """A new layer with the same configuration but for `changes`, without its weights.
+
+    A function in the graph of a Keras 3 model (the operation behind `x + y`) has no state and is returned
+    as it is.
+    """
+    if not is_layer(layer):
+        return layer
+    return layer.__class__.from_config({**layer.get_config(), **changes})
+
+
+def producer_of(tensor: Any) -> tuple[Any, list[Any]]:
+    """The layer that made a symbolic tensor, and the symbolic tensors it was called on."""
+    layer, node_index, _ = tensor._keras_history
+    _, inputs, _ = _node_parts(layer._inbound_nodes[node_index])
+    return layer, inputs
+
+
+def function_name(layer: Any) -> str | None:
+    """The name of the function that a call in the graph stands for, without its module; None for a layer.
+
+    `x + y` is "add" on both Kerases, `keras.ops.relu6` and `tf.nn.relu6` are "relu6".
+    """
+    symbol = getattr(layer, "symbol", None) if is_layer(layer) else layer.__class__.__name__
+    return symbol.rpartition(".")[2].lower().replace("_", "") if isinstance(symbol, str) else None
+
+
+def _graph_of(model: Any) -> Any:
+    """The object that holds the nodes of a model; ValueError where there is none."""
+    if not is_graph_model(model):
+        raise ValueError(
+            f"Model {model.name!r} is subclassed, so its graph of layers is not known; "
+            "a Functional or Sequential model is needed here."
+        )
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
+    return model._functional if is_keras_3(model) and hasattr(model, "_functional") else model
+
+
+def _ordered_nodes(graph: Any) -> Iterator[Any]:
+    """The calls of layers in a graph, producers first, without its inputs."""
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
+
+
+def _node_parts(node: Any) -> tuple[Any, list[Any], list[Any]]:
+    """The layer that a node calls, the tensors it takes and the tensors it gives, both flat."""
+    if hasattr(node, "operation"):
+        return node.operation, list(node.input_tensors), list(node.output_tensors)
+    return node.layer, list(node.keras_inputs), _nest(keras_3=False).flatten(node.outputs)
+
+
+def _nest(keras_3: bool) -> ModuleType:
+    """The module with `flatten` and `map_structure` for this Keras's nested structures."""
+    return keras_module(KERAS_3).tree if keras_3 else importlib.import_module("tensorflow").nest
