@@ -332,3 +332,95 @@ def _node_parts(node: Any) -> tuple[Any, list[Any], list[Any]]:
 def _nest(keras_3: bool) -> ModuleType:
     """The module with `flatten` and `map_structure` for this Keras's nested structures."""
     return keras_module(KERAS_3).tree if keras_3 else importlib.import_module("tensorflow").nest
+
+
+def layer_names(model: Any) -> dict[int, str]:
+    """A name for every layer at any depth: the names on the way to it, as in `"block/conv"`.
+
+    Args:
+        model: a model or a layer of either Keras.
+
+    Returns:
+        `id(layer)` to name, for all of `layers_of(model)`; where several ways lead to a layer, the first.
+    """
+    names: dict[int, str] = {}
+
+    def visit(parent: Any, prefix: str) -> None:
+        for layer in parent._flatten_layers(recursive=False, include_self=False):
+            if id(layer) not in names:
+                names[id(layer)] = prefix + layer.name
+                visit(layer, f"{prefix}{layer.name}/")
+
+    if not is_model(model):
+        names[id(model)] = model.name
+    visit(model, "")
+    return names
+
+
+def call_specs(model: Any) -> Any:
+    """What a model is called on: its inputs' shapes and dtypes with a batch of one, structured as in its call.
+
+    Args:
+        model: a built model of either Keras; a subclassed one must have been called or built once.
+
+    Returns:
+        A `tf.TensorSpec`, or a list, tuple or dict of them. Of a subclassed Keras 3 model the dtype is not
+        known and taken for float32.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    import tensorflow as tf
+
+    keras_3 = is_keras_3(model)
+
+    def spec(tensor: Any) -> tf.TensorSpec:
+        return tf.TensorSpec((1, *tuple(tensor.shape)[1:]), tensor.dtype, name=tensor.name)
+
+    if is_graph_model(model):
+        graph = _graph_of(model)
+        return _nest(keras_3).map_structure(spec, graph._inputs_struct if keras_3 else graph._nested_inputs)
+    if not keras_3 and model.save_spec() is not None:
+        (inputs, *_), _ = model.save_spec()
+        return _nest(keras_3).map_structure(spec, inputs)
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values()) if keras_3 else []
+    if len(shapes) != 1:
+        raise ValueError(
+            f"Model {model.name!r} is subclassed and its inputs are not known: call it once on an example."
+        )
+    shape = shapes[0]
+    if isinstance(shape, dict):
+        return {name: tf.TensorSpec((1, *part[1:])) for name, part in shape.items()}
+    if isinstance(shape[0], tuple | list):
+        return [tf.TensorSpec((1, *part[1:])) for part in shape]
+    return tf.TensorSpec((1, *shape[1:]))
+
+
+CALLBACK_HOOKS = tuple(
+    f"on_{moment}"
+    for what in ("train", "test", "predict")
+    for moment in (f"{what}_begin", f"{what}_end", f"{what}_batch_begin", f"{what}_batch_end")
+) + ("on_epoch_begin", "on_epoch_end")
+
+
+@functools.cache
+def callback_class() -> type:
+    """A base class for callbacks that work in the `fit` of either Keras.
+
+    It is Keras 3's `Callback` with the three questions that only `tf_keras` asks of a callback.
+    """
+    keras = keras_module(KERAS_3)
+
+    class Callback(keras.callbacks.Callback):
+        """A callback for both Kerases."""
+
+        def _implements_train_batch_hooks(self) -> bool:
+            return True
+
+        def _implements_test_batch_hooks(self) -> bool:
+            return True
+
+        def _implements_predict_batch_hooks(self) -> bool:
+            return True
+
+    return Callback

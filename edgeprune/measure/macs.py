@@ -1,0 +1,367 @@
+"""How many multiplications with addition (MACs) one inference takes, of a Keras model and of a .tflite file.
+
+Products of two tensors are counted: dense layers, convolutions, attention, recurrent cells. Additions,
+activations, normalisations and pooling are not, as is usual in the field. The model is traced once on a
+batch of one and the operations of the trace are counted, so nested, shared, subclassed and custom layers
+need no rules of their own. The count of a file reads the file's operators and shares nothing with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune import flavor
+from edgeprune.measure.tflite_file import Operator, read_tflite
+
+
+@dataclass(frozen=True)
+class MacCount:
+    """The MACs of one inference on one sample.
+
+    Attributes:
+        total: their number.
+        per_layer: layer name to MACs, only layers that have any; for a file, operator name to MACs.
+        uncounted: what may multiply and could not be counted (a loop of unknown length, a custom operator);
+            empty when `total` is complete.
+    """
+
+    total: int
+    per_layer: dict[str, int]
+    uncounted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """A table of the layers with their MACs and share."""
+        width = max(map(len, [*self.per_layer, "total"]))
+        rows = [
+            f"{name:<{width}}  {macs:>15,}  {macs / self.total:>6.1%}"
+            for name, macs in self.per_layer.items()
+        ]
+        rows.append(f"{'total':<{width}}  {self.total:>15,}")
+        if self.uncounted:
+            rows.append(f"not counted: {', '.join(self.uncounted)}")
+        return "\n".join(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain values, for JSON."""
+        return {"total": self.total, "per_layer": dict(self.per_layer), "uncounted": list(self.uncounted)}
+
+
+def count_macs(model: Any, inputs: Any = None) -> MacCount:
+    """Count the multiply-accumulates of a Keras model for one sample.
+
+    A layer that is called twice counts twice. A transposed convolution counts the products it makes of each
+    input value. Grouped convolutions count only their own group's channels.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`.
+        inputs: an example of what the model is called on, with a leading batch axis; needed only where the
+            model does not tell (a subclassed model that was never called, a side of unknown length).
+
+    Returns:
+        The total, and the MACs of each layer under its name; `"block/conv"` is the layer `conv` of a nested
+        model `block`. What a model does outside its layers stands under the model's own name.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the model is not built, or an input has a side of unknown length.
+
+    Example:
+        >>> import keras
+        >>> count_macs(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])).per_layer
+        {'head': 12}
+    """
+    if not flavor.is_model(model):
+        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    layers = list(flavor.layers_of(model))
+    calls = _Calls(layers, flavor.layer_names(model), model)
+    with calls.marked():
+        graph = _trace(model, inputs)
+    macs: Counter[str] = Counter()
+    uncounted: dict[str, None] = {}
+    _count_graph(graph, calls, None, 1, macs, uncounted)
+    order = {name: position for position, name in enumerate(calls.names.values())}
+    per_layer = {
+        name: macs[name] for name in sorted(macs, key=lambda name: order.get(name, -1)) if macs[name]
+    }
+    return MacCount(sum(per_layer.values()), per_layer, tuple(uncounted))
+
+
+def count_macs_of_file(path: str | Path) -> MacCount:
+    """Count the multiply-accumulates of a .tflite file from its operators and their shapes.
+
+    Args:
+        path: the .tflite file.
+
+    Returns:
+        The total for the batch the file was made for, and the MACs of each kind of operator.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is no readable .tflite file.
+    """
+    macs: Counter[str] = Counter()
+    uncounted: dict[str, None] = {}
+    for operator in read_tflite(path).operators:
+        if operator.name in _FILE_MACS and operator.subgraph == 0:
+            macs[operator.name] += _FILE_MACS[operator.name](operator)
+        elif operator.custom or operator.name in _MAY_MULTIPLY:
+            uncounted[operator.name] = None
+    return MacCount(sum(macs.values()), dict(macs), tuple(uncounted))
+
+
+_MARK = "edgeprune-layer-"
+
+
+class _Calls:
+    """Marks in a trace which layer made which operation, by a name scope around each layer's call."""
+
+    def __init__(self, layers: list[Any], names: dict[int, str], model: Any) -> None:
+        self.layers = layers
+        self.names = names
+        self.model = model
+        self.steps: dict[int, int | None] = {}
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        # In the instance's own dictionary: both Kerases' __setattr__ would track or refuse it.
+        try:
+            for number, layer in enumerate(self.layers):
+                vars(layer)["call"] = self._marking(layer.call, number)
+            yield
+        finally:
+            for layer in self.layers:
+                vars(layer).pop("call", None)
+
+    def _marking(self, call: Callable, number: int) -> Callable:
+        import tensorflow as tf
+
+        @functools.wraps(call)
+        def marked_call(*args: Any, **kwargs: Any) -> Any:
+            first = tf.nest.flatten((args, kwargs))[:1]
+            shape = getattr(first[0], "shape", ()) if first else ()
+            self.steps[number] = shape[1] if len(shape) > 1 else None
+            with tf.name_scope(f"{_MARK}{number}"):
+                return call(*args, **kwargs)
+
+        return marked_call
+
+    def owner(self, operation_name: str) -> int | None:
+        """The number of the innermost layer whose call made the operation."""
+        marks = re.findall(rf"{_MARK}(\d+)(?:_\d+)?/", operation_name)
+        return int(marks[-1]) if marks else None
+
+    def name(self, owner: int | None) -> str:
+        return self.model.name if owner is None else self.names[id(self.layers[owner])]
+
+    def loop_length(self, owner: int | None) -> int | None:
+        """How often a loop in this layer's call runs: once for each time step in a recurrent layer."""
+        if owner is None:
+            return None
+        kinds = flavor.keras_of(self.model).layers
+        recurrent = isinstance(self.layers[owner], kinds.RNN | kinds.TimeDistributed)
+        return self.steps.get(owner) if recurrent else None
+
+
+def _trace(model: Any, inputs: Any) -> Any:
+    """The graph of the model's call on one sample."""
+    import tensorflow as tf
+
+    if inputs is None:
+        specs = flavor.call_specs(model)
+    else:
+        specs = tf.nest.map_structure(_sample_spec, inputs)
+    for spec in tf.nest.flatten(specs):
+        if not spec.shape.is_fully_defined():
+            raise ValueError(
+                f"Input {spec.name!r} of model {model.name!r} has a side of unknown length "
+                f"{tuple(spec.shape)}: pass an example of the input as inputs=."
+            )
+
+    @tf.function
+    def call(inputs: Any) -> Any:
+        return model(inputs, training=False)
+
+    return call.get_concrete_function(specs).graph
+
+
+def _sample_spec(array: Any) -> Any:
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(array)
+    return tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype)
+
+
+def _count_graph(
+    graph: Any,
+    calls: _Calls,
+    caller: int | None,
+    times: int,
+    macs: Counter[str],
+    uncounted: dict[str, None],
+) -> None:
+    """Add the MACs of a graph that runs `times` times in the layer `caller` to `macs`."""
+    for operation in _reachable(graph):
+        owner = calls.owner(operation.name)
+        owner = caller if owner is None else owner
+        kind = operation.type
+        if kind in _GRAPH_MACS:
+            count = _GRAPH_MACS[kind](operation)
+            if count is None:
+                uncounted[f"{calls.name(owner)} ({kind} of unknown size)"] = None
+            else:
+                macs[calls.name(owner)] += count * times
+        elif kind in ("While", "StatelessWhile"):
+            length = calls.loop_length(owner)
+            if length is None:
+                uncounted[f"{calls.name(owner)} (a loop of unknown length)"] = None
+            else:
+                body = _function(graph, operation, "body")
+                _count_graph(body, calls, owner, times * length, macs, uncounted)
+        elif kind in ("PartitionedCall", "StatefulPartitionedCall"):
+            _count_graph(_function(graph, operation, "f"), calls, owner, times, macs, uncounted)
+        elif kind in ("If", "StatelessIf", "Case", "StatelessCase") or kind.startswith("CudnnRNN"):
+            uncounted[f"{calls.name(owner)} ({kind})"] = None
+
+
+def _reachable(graph: Any) -> list[Any]:
+    """The operations that the outputs need, in the graph's order.
+
+    A trace holds others: a recurrent layer calls its cell once beside the loop, only to learn a shape.
+    """
+    needed = {tensor.op for tensor in graph.outputs}
+    pending = list(needed)
+    while pending:
+        parents = {tensor.op for tensor in pending.pop().inputs} - needed
+        needed |= parents
+        pending.extend(parents)
+    return [operation for operation in graph.get_operations() if operation in needed]
+
+
+def _function(graph: Any, operation: Any, attribute: str) -> Any:
+    """The graph of a function that an operation calls."""
+    name = operation.get_attr(attribute).name
+    return graph._get_function(name).graph
+
+
+def _sizes(tensor: Any) -> tuple[int | None, ...]:
+    """A tensor's shape; the batch, where a function inside the trace forgot it, is one."""
+    if tensor.shape.rank is None:
+        return (None,)
+    shape = tuple(tensor.shape)
+    return (1, *shape[1:]) if shape and shape[0] is None else shape
+
+
+def _product(*sizes: int | None) -> int | None:
+    return None if None in sizes else math.prod(sizes)
+
+
+def _convolution_output(operation: Any) -> tuple[int | None, ...]:
+    """The shape that a convolution makes."""
+    output = operation.outputs[0]
+    # A dilated one may run between SpaceToBatch and BatchToSpace, on padding that is cut off again.
+    for consumer in output.consumers():
+        if consumer.type == "BatchToSpaceND":
+            output = consumer.outputs[0]
+    return _sizes(output)
+
+
+def _matmul(operation: Any) -> int | None:
+    a = _sizes(operation.inputs[0])
+    flag = "transpose_a" if operation.type == "MatMul" else "adj_x"
+    return _product(*_sizes(operation.outputs[0]), a[-2] if operation.get_attr(flag) else a[-1])
+
+
+def _convolution(operation: Any) -> int | None:
+    return _product(*_convolution_output(operation), *_sizes(operation.inputs[1])[:-1])
+
+
+def _depthwise(operation: Any) -> int | None:
+    return _product(*_convolution_output(operation), *_sizes(operation.inputs[1])[:2])
+
+
+def _transposed(operation: Any) -> int | None:
+    return _product(*_sizes(operation.inputs[2]), *_sizes(operation.inputs[1])[:-1])
+
+
+def _einsum(operation: Any) -> int | None:
+    """One product for each combination of the indices that the two factors have."""
+    if len(operation.inputs) < 2:
+        return 0
+    sizes: dict[str, int | None] = {}
+    factors = operation.get_attr("equation").decode().partition("->")[0].split(",")
+    for labels, tensor in zip(factors, operation.inputs, strict=True):
+        shape = _sizes(tensor)
+        spread = len(shape) - len(labels.replace("...", ""))
+        for name, size in zip(_index_names(labels, spread), shape, strict=True):
+            sizes[name] = size if sizes.get(name) in (None, 1) else sizes[name]
+    return _product(*sizes.values())
+
+
+def _index_names(labels: str, spread: int) -> list[str]:
+    """A factor's indices; the `spread` axes under an ellipsis are numbered from the right."""
+    before, _, after = labels.partition("...")
+    return [*before, *(f"...{axis}" for axis in reversed(range(spread))), *after]
+
+
+_GRAPH_MACS: dict[str, Callable[[Any], int | None]] = {
+    "MatMul": _matmul,
+    "BatchMatMul": _matmul,
+    "BatchMatMulV2": _matmul,
+    "BatchMatMulV3": _matmul,
+    "Conv2D": _convolution,
+    "Conv3D": _convolution,
+    "DepthwiseConv2dNative": _depthwise,
+    "Conv2DBackpropInput": _transposed,
+    "Conv3DBackpropInputV2": _transposed,
+    "Einsum": _einsum,
+}
+
+
+def _file_batch_matmul(operator: Operator) -> int:
+    a, _ = operator.input_shapes
+    return math.prod(operator.output_shapes[0]) * (a[-2] if operator.options.adjX else a[-1])
+
+
+def _file_sequence(weights: slice) -> Callable[[Operator], int]:
+    """A recurrent operator multiplies all its weights at each time step."""
+
+    def count(operator: Operator) -> int:
+        steps = math.prod(operator.input_shapes[0][:2])
+        return steps * sum(math.prod(shape) for shape in operator.input_shapes[weights] if shape is not None)
+
+    return count
+
+
+# Weights lie as OHWI for CONV_2D and TRANSPOSE_CONV, as 1HWO for depthwise, as DHWIO for 3D.
+_FILE_MACS: dict[str, Callable[[Operator], int]] = {
+    "CONV_2D": lambda op: math.prod(op.output_shapes[0]) * math.prod(op.input_shapes[1][1:]),
+    "CONV_3D": lambda op: math.prod(op.output_shapes[0]) * math.prod(op.input_shapes[1][:-1]),
+    "DEPTHWISE_CONV_2D": lambda op: math.prod(op.output_shapes[0]) * math.prod(op.input_shapes[1][1:3]),
+    "FULLY_CONNECTED": lambda op: math.prod(op.output_shapes[0]) * op.input_shapes[1][-1],
+    "BATCH_MATMUL": _file_batch_matmul,
+    "TRANSPOSE_CONV": lambda op: math.prod(op.input_shapes[2]) * math.prod(op.input_shapes[1][:3]),
+    "CONV_3D_TRANSPOSE": lambda op: math.prod(op.input_shapes[2]) * math.prod(op.input_shapes[1][:4]),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _file_sequence(slice(1, 9)),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": _file_sequence(slice(1, 3)),
+}
+_MAY_MULTIPLY = {
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+    "CALL",
+    "IF",
+    "LSTM",
+    "RNN",
+    "STABLEHLO_COMPOSITE",
+    "STABLEHLO_CONVOLUTION",
+    "STABLEHLO_DOT_GENERAL",
+    "SVDF",
+    "WHILE",
+}
