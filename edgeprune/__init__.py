@@ -18,7 +18,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Each public name and the module that defines it.
-_HOME = {}
+_HOME = {
+    "ConstantSparsity": "edgeprune.sparsity.schedules",
+    "PolynomialDecay": "edgeprune.sparsity.schedules",
+    "PruningSchedule": "edgeprune.sparsity.schedules",
+    "PruningSummaries": "edgeprune.sparsity.callbacks",
+    "UpdatePruningStep": "edgeprune.sparsity.callbacks",
+    "prune_low_magnitude": "edgeprune.sparsity.prune",
+    "sparsity_report": "edgeprune.sparsity.report",
+    "strip_pruning": "edgeprune.sparsity.prune",
+}
 
 __all__ = [*sorted(_HOME), "__version__"]
 

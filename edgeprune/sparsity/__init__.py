@@ -1,0 +1,20 @@
+"""Zeros in place: schedules, masks, policies and callbacks. TF-MOT's surface, on both Kerases."""
+
+from edgeprune.sparsity.callbacks import PruningSummaries, UpdatePruningStep
+from edgeprune.sparsity.prune import is_pruned, prune_low_magnitude, strip_pruning
+from edgeprune.sparsity.report import SparsityReport, WeightSparsity, sparsity_report
+from edgeprune.sparsity.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+
+__all__ = [
+    "ConstantSparsity",
+    "PolynomialDecay",
+    "PruningSchedule",
+    "PruningSummaries",
+    "SparsityReport",
+    "UpdatePruningStep",
+    "WeightSparsity",
+    "is_pruned",
+    "prune_low_magnitude",
+    "sparsity_report",
+    "strip_pruning",
+]

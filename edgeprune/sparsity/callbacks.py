@@ -1,0 +1,181 @@
+"""Callbacks for `fit`: one moves pruning forward, one writes it to TensorBoard. Both serve both Kerases.
+
+In a training loop of your own, or with `train_on_batch`, call the callback's methods yourself:
+
+    pruning = edgeprune.UpdatePruningStep()
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    for epoch in range(epochs):
+        for batch, (x, y) in enumerate(data):
+            pruning.on_train_batch_begin(batch)
+            model.train_on_batch(x, y)
+            pruning.on_train_batch_end(batch)
+        pruning.on_epoch_end(epoch)
+    pruning.on_train_end()
+
+The loops of TF-MOT's guide, which call only `on_train_begin` and `on_epoch_end`, work as they are where the
+step runs eagerly, and with `tf_keras`. Outside of `fit` give the schedule its `end_step`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgeprune import flavor
+from edgeprune.sparsity import constraint_masks, updates
+
+
+class UpdatePruningStep(flavor.callback_class()):
+    """Updates the masks of a model under pruning while it trains; must be among the callbacks of `fit`.
+
+    Example:
+        >>> model.fit(x, y, callbacks=[UpdatePruningStep()])  # doctest: +SKIP
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._counter = updates.StepCounter([])
+
+    def on_train_begin(self, logs=None):
+        """Find what is under pruning in the model, and make its training step apply the masks."""
+        weights = _masks_of(self.model).begin_training(self.model)
+        self._counter = updates.StepCounter(weights)
+        for weight in weights:
+            weight.on_eager_step = self._counter.count_eager_step
+        if not _masks_of(self.model).has_masks(self.model):
+            warnings.warn(
+                f"Model {self.model.name!r} is not under pruning, so UpdatePruningStep has nothing to do: "
+                "call edgeprune.prune_low_magnitude first."
+            )
+
+    def on_epoch_begin(self, epoch=None, logs=None):
+        """At the first epoch, fix an open `end_step` and warn of a schedule that training will not reach."""
+        left = self._steps_left(epoch)
+        for schedule, step in _masks_of(self.model).scheduled(self.model):
+            updates.set_open_end(schedule, None if left is None else step + left)
+            if left is not None:
+                updates.warn_if_missed(schedule, step, step + left)
+
+    def on_train_batch_begin(self, batch=0, logs=None):
+        """Update the masks that are due at the step about to run."""
+        self._counter.begin_group(self._group_size(batch))
+
+    def on_train_batch_end(self, batch=0, logs=None):
+        """The step has run."""
+        self._counter.end_group()
+
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        """Count only steps that ran. (TF-MOT's loops call the first argument `batch`.)"""
+        self._counter.cancel_group()
+        _masks_of(self.model).end_epoch(self.model)
+        if self._counter.runs and not self._counter.has_counted:
+            raise RuntimeError(
+                "UpdatePruningStep has seen no training step. In a compiled loop of your own call its "
+                "on_train_batch_begin(batch) before and on_train_batch_end(batch) after each step."
+            )
+
+    def on_train_end(self, logs=None):
+        """Leave exact zeros, also where the optimizer has just put averaged weights in (`use_ema`)."""
+        self._counter.cancel_group()
+        self._counter.finish()
+        _masks_of(self.model).end_training(self.model)
+
+    def _steps_left(self, epoch: int | None) -> int | None:
+        """How many steps `fit` is still going to run; None where it does not know."""
+        params = self.params or {}
+        if epoch is None or not params.get("steps") or not params.get("epochs"):
+            return None
+        return (params["epochs"] - epoch) * params["steps"]
+
+    def _group_size(self, batch: int) -> int:
+        """How many steps run until the next callback; the last group of an epoch may be shorter."""
+        size = getattr(self.model, "steps_per_execution", None) or 1
+        steps = (self.params or {}).get("steps")
+        return max(1, min(size, steps - batch)) if steps else size
+
+
+class PruningSummaries(flavor.callback_class()):
+    """A TensorBoard callback that also logs each weight's sparsity, at the start of every epoch.
+
+    Under pruning the smallest importance that was kept is logged beside it as the threshold.
+
+    Args:
+        log_dir: folder of the event files; the pruning scalars go to its sub-folder `metrics`, as with TF-MOT.
+        update_freq: `"epoch"`, `"batch"` or a number of batches, for TensorBoard's own scalars.
+        **kwargs: further arguments of Keras's `TensorBoard` callback.
+
+    Raises:
+        ValueError: `log_dir` is empty or no string.
+
+    Example:
+        >>> callbacks = [UpdatePruningStep(), PruningSummaries("logs")]
+    """
+
+    def __init__(self, log_dir: str, update_freq: str | int = "epoch", **kwargs: Any):
+        super().__init__()
+        if not isinstance(log_dir, str) or not log_dir:
+            raise ValueError(f"log_dir must be the name of a folder, got {log_dir!r}")
+        self.log_dir = log_dir
+        self._arguments = {"update_freq": update_freq, **kwargs}
+        self._tensorboard = None
+        self._writer = None
+
+    def set_model(self, model):
+        """Make the TensorBoard callback of the Keras that the model belongs to."""
+        super().set_model(model)
+        tensorboard = flavor.keras_of(model).callbacks.TensorBoard
+        self._tensorboard = tensorboard(log_dir=self.log_dir, **self._arguments)
+        self._tensorboard.set_params(self.params)
+        self._tensorboard.set_model(model)
+        self._writer = tf.summary.create_file_writer(f"{self.log_dir}/metrics")
+
+    def set_params(self, params):
+        """Hand the parameters of `fit` on."""
+        super().set_params(params)
+        if self._tensorboard is not None:
+            self._tensorboard.set_params(params)
+
+    def on_epoch_begin(self, epoch=None, logs=None):
+        """Write the sparsity and the threshold of every weight under pruning."""
+        self._tensorboard.on_epoch_begin(epoch, logs)
+        step = _masks_of(self.model).current_step(self.model)
+        with self._writer.as_default():
+            for name, weight, mask in _masks_of(self.model).weights_and_masks(self.model):
+                kept = np.abs(weight[mask])
+                tf.summary.scalar(f"{name}/sparsity", 1.0 - mask.mean(), step=step)
+                tf.summary.scalar(f"{name}/threshold", kept.min() if kept.size else 0.0, step=step)
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        """Close the event files."""
+        self._tensorboard.on_train_end(logs)
+        self._writer.close()
+
+
+def _forwarding(hook: str):
+    def forward(self, *arguments, **keywords):
+        getattr(self._tensorboard, hook)(*arguments, **keywords)
+
+    forward.__name__ = hook
+    forward.__doc__ = f"Hand `{hook}` on to TensorBoard."
+    return forward
+
+
+# TensorBoard wants every other hook too; which TensorBoard it is, is known only once there is a model.
+for _hook in flavor.CALLBACK_HOOKS:
+    if _hook not in vars(PruningSummaries):
+        setattr(PruningSummaries, _hook, _forwarding(_hook))
+
+
+def _masks_of(model: Any) -> ModuleType:
+    """The module that holds the masks of this model's Keras."""
+    if flavor.is_keras_3(model):
+        return constraint_masks
+    from edgeprune.sparsity import wrapper_masks
+
+    return wrapper_masks

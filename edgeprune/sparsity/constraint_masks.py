@@ -1,0 +1,292 @@
+"""Masks for Keras 3: held by the `constraint` of each pruned variable, applied by the optimizer.
+
+The optimizer calls a variable's constraint after each of its updates, inside the compiled step. So the model
+stays a plain model, its zeros are exact after every step, and whatever saves it finds them. What a run must
+remember besides the zeros (masks and step) is saved inside the model's own file, under a name that loading
+without this package ignores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras.src.saving.keras_saveable import KerasSaveable
+
+from edgeprune import flavor
+from edgeprune.sparsity import masks, prunable
+from edgeprune.sparsity.settings import PruningRun
+
+# The attribute of a layer that holds its pruning; set past Keras's tracking, so that it is no weight.
+_ATTRIBUTE = "edgeprune_pruning"
+
+
+class MaskedVariable:
+    """One variable under pruning: its mask and, for Taylor importance, the scores gathered so far.
+
+    Called as the variable's `constraint`, it puts zeros where the mask is false.
+    """
+
+    def __init__(self, name: str, variable: Any, run: PruningRun):
+        self.name = name
+        self.variable = variable
+        self.run = run
+        self.is_traced = False
+        self.optimizer = None
+        # Set while the callback is at work: told of each step taken in eager mode.
+        self.on_eager_step: Callable[[MaskedVariable], None] | None = None
+        self._own_constraint = variable.constraint
+        with _scope_of(variable):
+            self._mask = _state_variable(np.ones(variable.shape, bool), tf.VariableAggregation.ONLY_FIRST_REPLICA)
+            self._scores = None
+            if run.importance == "taylor":
+                self._scores = _state_variable(np.zeros(variable.shape, np.float32), tf.VariableAggregation.SUM)
+        variable.constraint = self
+
+    def __call__(self, value: Any) -> Any:
+        """The value with zeros where the mask is false; called by the optimizer after each update."""
+        if self.on_eager_step is None and self.run.step == 0:
+            raise RuntimeError(
+                f"{self.name} is being trained under pruning without the callback that updates its mask: "
+                "pass callbacks=[edgeprune.UpdatePruningStep()] to fit; in a loop of your own call its "
+                "set_model(model) and on_train_begin() first."
+            )
+        if self._own_constraint is not None:
+            value = self._own_constraint(value)
+        self._mask_moving_average()
+        masked = tf.where(self._mask, tf.convert_to_tensor(value), tf.zeros((), value.dtype))
+        if not tf.executing_eagerly():
+            self.is_traced = True
+        elif self.on_eager_step is not None:
+            self.on_eager_step(self)
+        return masked
+
+    def importance(self) -> np.ndarray:
+        """The importance of each weight now, floats of the variable's shape."""
+        if self._scores is not None:
+            return masks.taylor_importance(_first_replica(self._scores).numpy(), self.value())
+        value = np.abs(self.value())
+        return value if value.dtype in (np.float32, np.float64) else value.astype(np.float32)
+
+    def value(self) -> np.ndarray:
+        """The variable as an array."""
+        return _first_replica(self.variable.value).numpy()
+
+    def mask(self) -> np.ndarray:
+        """The mask as a boolean array, true where the weight is kept."""
+        return _first_replica(self._mask).numpy()
+
+    def set_mask(self, mask: np.ndarray) -> None:
+        """Take a new mask, put zeros into the variable at once, and start gathering scores anew."""
+        self._mask.assign(mask)
+        if self._scores is not None:
+            self._scores.assign(tf.zeros_like(_first_replica(self._scores)))
+        self.apply()
+
+    def apply(self) -> None:
+        """Put zeros into the variable where the mask is false; exactly +0.0, also for negative weights."""
+        value = _first_replica(self.variable.value)
+        self.variable.assign(tf.where(_first_replica(self._mask), value, tf.zeros((), value.dtype)))
+
+    def gather_scores(self, gradient: Any) -> None:
+        """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
+        gradient = tf.convert_to_tensor(gradient)  # an Embedding's gradient is sparse
+        value = tf.convert_to_tensor(self.variable.value)
+        self._scores.assign_add(tf.cast(tf.abs(value * tf.cast(gradient, value.dtype)), tf.float32))
+
+    def release(self) -> None:
+        """Give the variable back the constraint it came with."""
+        self.variable.constraint = self._own_constraint
+
+    def _mask_moving_average(self) -> None:
+        """Mask the optimizer's moving average of the weight (`use_ema`), which would bring zeros back."""
+        average = _moving_average(self.optimizer, self.variable)
+        if average is not None:
+            average.assign(tf.where(self._mask, tf.convert_to_tensor(average), tf.zeros((), average.dtype)))
+
+
+class LayerPruning(KerasSaveable):
+    """The pruning of one layer: saved and loaded with the model that holds the layer."""
+
+    def __init__(self, layer: Any, run: PruningRun):
+        self.layer_name = layer.name
+        self.run = run
+        self.weights: list[MaskedVariable] = []
+
+    def install(self, layer: Any) -> None:
+        """Make the masks once the layer is built; a second call does nothing."""
+        if self.weights or not layer.built:
+            return
+        self.weights = [
+            MaskedVariable(f"{layer.name}/{name}", variable, self.run)
+            for name, variable in prunable.prunable_weights(layer).items()
+            if self.run.why_not_shape(tuple(variable.shape)) is None
+        ]
+
+    def _obj_type(self) -> str:
+        return "Layer"
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write step and masks, a bit a weight."""
+        store["step"] = np.int64(self.run.step)
+        store["checked_step"] = np.int64(self.run.checked_step)
+        for index, weight in enumerate(self.weights):
+            store[f"mask_{index}"] = np.packbits(weight.mask())
+
+    def load_own_variables(self, store: Any) -> None:
+        """Go on from a file written under pruning; a file without pruning changes nothing."""
+        if "step" not in store:
+            return
+        self.run.step = int(np.asarray(store["step"]))
+        self.run.checked_step = int(np.asarray(store["checked_step"]))
+        for index, weight in enumerate(self.weights):
+            bits = np.unpackbits(np.asarray(store[f"mask_{index}"]), count=int(np.prod(weight.variable.shape)))
+            weight.set_mask(bits.astype(bool).reshape(weight.variable.shape))
+
+
+def attach(layer: Any, run: PruningRun) -> None:
+    """Put a layer under pruning; its masks are made now, or at the start of training if it is not built."""
+    detach(layer)
+    pruning = LayerPruning(layer, run)
+    pruning.install(layer)
+    object.__setattr__(layer, _ATTRIBUTE, pruning)
+
+
+def detach(layer: Any) -> None:
+    """Free a layer from pruning; its weights stay as they are."""
+    pruning = pruning_of(layer)
+    if pruning is None:
+        return
+    for weight in pruning.weights:
+        weight.release()
+    object.__delattr__(layer, _ATTRIBUTE)
+
+
+def pruning_of(layer: Any) -> LayerPruning | None:
+    """The pruning a layer is under, or None."""
+    return vars(layer).get(_ATTRIBUTE)
+
+
+def pruned_layers(model: Any) -> list[Any]:
+    """The layers of a model, at any depth, that are under pruning."""
+    return [layer for layer in flavor.layers_of(model) if pruning_of(layer) is not None]
+
+
+def masked_weights(model: Any) -> list[MaskedVariable]:
+    """The variables of a model that are under pruning."""
+    return [weight for layer in pruned_layers(model) for weight in pruning_of(layer).weights]
+
+
+def begin_training(model: Any) -> list[MaskedVariable]:
+    """Make the model's training step apply the masks; returns the variables under pruning."""
+    for layer in pruned_layers(model):
+        pruning_of(layer).install(layer)
+    weights = masked_weights(model)
+    optimizer = _innermost_optimizer(model)
+    for weight in weights:
+        weight.optimizer = optimizer
+    if optimizer is not None:
+        _gather_scores_in(optimizer, weights)
+    forget_compiled_step(model, only_if_untraced=weights)
+    return weights
+
+
+def scheduled(model: Any) -> list[tuple[Any, int]]:
+    """The schedules at work in a model, each with the step it has come to."""
+    runs = dict.fromkeys(weight.run for weight in masked_weights(model))
+    return [(run.schedule, run.step) for run in runs if not run.sparsity_m_by_n]
+
+
+def has_masks(model: Any) -> bool:
+    """Whether any weight of the model is under pruning."""
+    return bool(masked_weights(model))
+
+
+def current_step(model: Any) -> int:
+    """The training step the model's pruning has come to."""
+    return max((weight.run.step for weight in masked_weights(model)), default=0)
+
+
+def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, values and boolean mask of every weight under pruning."""
+    return [(weight.name, weight.value(), weight.mask()) for weight in masked_weights(model)]
+
+
+def end_epoch(model: Any) -> None:
+    """Nothing to do: the zeros are exact after every step."""
+
+
+def end_training(model: Any) -> None:
+    """Undo what `begin_training` did to the optimizer."""
+    optimizer = _innermost_optimizer(model)
+    if optimizer is not None:
+        vars(optimizer).pop("apply", None)
+
+
+def forget_compiled_step(model: Any, only_if_untraced: list[MaskedVariable] | None = None) -> None:
+    """Have the model's training step compiled anew: one compiled earlier does not know of the masks."""
+    if getattr(model, "train_function", None) is None:
+        return
+    runs = {id(weight.run) for weight in only_if_untraced or ()}
+    traced = {id(weight.run) for weight in only_if_untraced or () if weight.is_traced}
+    if only_if_untraced is None or runs - traced:
+        model.make_train_function(force=True)
+
+
+def _innermost_optimizer(model: Any) -> Any:
+    """The optimizer that sees the true gradients, inside any loss scaling; None before `compile`."""
+    optimizer = getattr(model, "optimizer", None)
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def _gather_scores_in(optimizer: Any, weights: list[MaskedVariable]) -> None:
+    """Let the optimizer show its gradients to the weights with Taylor importance."""
+    scored = {id(weight.variable): weight for weight in weights if weight.run.importance == "taylor"}
+    if not scored:
+        return
+    apply = type(optimizer).apply
+
+    def apply_and_gather(grads, trainable_variables=None):
+        variables = optimizer._trainable_variables if trainable_variables is None else trainable_variables
+        pairs = list(zip(grads, variables, strict=True))
+        for gradient, variable in pairs:
+            if id(variable) in scored and gradient is not None:
+                scored[id(variable)].gather_scores(gradient)
+        return apply(optimizer, [gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+
+    vars(optimizer)["apply"] = apply_and_gather
+
+
+@contextlib.contextmanager
+def _scope_of(variable: Any) -> Iterator[None]:
+    """The distribution strategy the variable was made under, so that its mask has the same replicas."""
+    strategy = getattr(variable.value, "distribute_strategy", None)
+    if strategy is None:
+        yield
+        return
+    with strategy.scope():
+        yield
+
+
+def _state_variable(initial: np.ndarray, aggregation: tf.VariableAggregation) -> tf.Variable:
+    # ON_READ would not do for scores: the mask update reads them outside of any replica.
+    with tf.init_scope():
+        return tf.Variable(initial, trainable=False, aggregation=aggregation)
+
+
+def _first_replica(variable: Any) -> Any:
+    """The variable itself, or its first copy under a distribution strategy; all copies are equal."""
+    return variable.values[0] if hasattr(variable, "values") else variable
+
+
+def _moving_average(optimizer: Any, variable: Any) -> Any:
+    """The optimizer's moving average of a variable, or None without `use_ema`."""
+    if optimizer is None or not optimizer.use_ema:
+        return None
+    averages = optimizer._model_variables_moving_average
+    return averages[optimizer._get_variable_index(variable)].value

@@ -1,0 +1,165 @@
+"""Which weights of which layers can be pruned, and which layers a user's choice names."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from edgeprune import flavor
+
+# The kernels that TF-MOT prunes, by the class of Keras that makes them; the same in both Kerases. Layers made
+# of layers (attention, Bidirectional, TimeDistributed, nested models) are reached through their parts.
+_KERNELS = {
+    "Dense": ("kernel",),
+    "EinsumDense": ("kernel",),
+    "Conv1D": ("kernel",),
+    "Conv2D": ("kernel",),
+    "Conv3D": ("kernel",),
+    "Conv1DTranspose": ("kernel",),
+    "Conv2DTranspose": ("kernel",),
+    "Conv3DTranspose": ("kernel",),
+    "SeparableConv1D": ("pointwise_kernel",),
+    "SeparableConv2D": ("pointwise_kernel",),
+    "Embedding": ("embeddings",),
+    "LocallyConnected1D": ("kernel",),
+    "LocallyConnected2D": ("kernel",),
+    "SimpleRNNCell": ("kernel", "recurrent_kernel"),
+    "GRUCell": ("kernel", "recurrent_kernel"),
+    "LSTMCell": ("kernel", "recurrent_kernel"),
+}
+# Layers of Keras with weights that are left alone on purpose.
+_LEFT_ALONE = {
+    "DepthwiseConv1D": "depthwise kernels are too small to prune",
+    "DepthwiseConv2D": "depthwise kernels are too small to prune",
+    "BatchNormalization": "normalisation has no kernel",
+    "LayerNormalization": "normalisation has no kernel",
+    "GroupNormalization": "normalisation has no kernel",
+    "RMSNormalization": "normalisation has no kernel",
+    "Normalization": "normalisation has no kernel",
+    "PReLU": "activations have no kernel",
+}
+
+LayerChoice = str | Any | Iterable[str | Any] | Callable[[Any], bool]
+
+
+def prunable_weights(layer: Any) -> dict[str, Any]:
+    """The weights of one layer that can be pruned, without those of layers inside it.
+
+    A layer of the user's own is taught by a method `get_prunable_weights()` that returns a list of variables,
+    as with TF-MOT.
+
+    Args:
+        layer: a built layer of either Keras.
+
+    Returns:
+        Variables by name, for example `{"kernel": <variable of shape (3, 3, 8, 16)>}`; empty where there
+        is nothing to prune.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.Dense(4); layer.build((None, 8))
+        >>> list(prunable_weights(layer))
+        ['kernel']
+    """
+    if _is_taught(layer):
+        variables = layer.get_prunable_weights()
+        return {f"weight_{index}": variable for index, variable in enumerate(variables)}
+    names = _KERNELS.get(_keras_class(layer, _KERNELS), ())
+    # With LoRA, `kernel` is a sum computed on the fly; the variable behind it has a leading underscore.
+    found = {name: getattr(layer, f"_{name}", None) for name in names}
+    found |= {name: getattr(layer, name, None) for name in names if found[name] is None}
+    return {
+        name: variable
+        for name, variable in found.items()
+        if variable is not None and "float" in str(variable.dtype) and 0 not in tuple(variable.shape)
+    }
+
+
+def can_be_pruned(layer: Any) -> bool:
+    """Whether a layer is of a kind with prunable weights, built or not."""
+    return _is_taught(layer) or _keras_class(layer, _KERNELS) is not None
+
+
+def why_not_prunable(layer: Any) -> str | None:
+    """Why a layer with weights of its own is not pruned; None for layers without any."""
+    if can_be_pruned(layer) or not _has_own_weights(layer):
+        return None
+    known = _keras_class(layer, _LEFT_ALONE)
+    if known is not None:
+        return _LEFT_ALONE[known]
+    return f"no rule for {type(layer).__name__}; define get_prunable_weights() on it to prune it"
+
+
+def chosen_layers(model: Any, layers: LayerChoice | None) -> list[Any]:
+    """The layers of a model that a choice names, each with everything inside it.
+
+    Args:
+        model: a model of either Keras.
+        layers: None for all; a layer name, a pattern (`"block_*"`), a layer, a function of a layer that
+            returns true or false, or a list of names, patterns and layers.
+
+    Returns:
+        Layers at any depth, in the model's order.
+
+    Raises:
+        ValueError: a name or pattern matches nothing, or a layer is not in the model.
+        TypeError: a choice is none of the above.
+    """
+    inside = list(flavor.layers_of(model))
+    if layers is None:
+        return inside
+    chosen: set[int] = set()
+    for choice in _as_list(layers):
+        matches = [layer for layer in inside if _matches(layer, choice)]
+        if not matches and not callable_choice(choice):
+            raise ValueError(
+                f"layers={choice!r} matches no layer of model {model.name!r}. "
+                f"Its layers are: {', '.join(layer.name for layer in inside[:40])}"
+                + (", ..." if len(inside) > 40 else "")
+            )
+        for layer in matches:
+            chosen.update(id(part) for part in (layer, *flavor.layers_of(layer)))
+    return [layer for layer in inside if id(layer) in chosen]
+
+
+def callable_choice(choice: Any) -> bool:
+    """Whether a choice is a function of a layer; a layer is callable too and is not one."""
+    return callable(choice) and not flavor.is_layer(choice)
+
+
+def _as_list(layers: LayerChoice) -> list[Any]:
+    if isinstance(layers, str) or callable(layers) or flavor.is_layer(layers):
+        return [layers]
+    try:
+        return list(layers)
+    except TypeError:
+        raise TypeError(f"layers= takes names, patterns, layers or a function, got {layers!r}") from None
+
+
+def _matches(layer: Any, choice: Any) -> bool:
+    if isinstance(choice, str):
+        return fnmatch.fnmatchcase(layer.name, choice)
+    if callable_choice(choice):
+        return bool(choice(layer))
+    if not flavor.is_layer(choice):
+        raise TypeError(f"layers= takes names, patterns, layers or a function, got {choice!r}")
+    return layer is choice
+
+
+def _is_taught(layer: Any) -> bool:
+    # On the class: TF-MOT hangs a method of that name on the layers it wraps.
+    return hasattr(type(layer), "get_prunable_weights")
+
+
+def _keras_class(layer: Any, names: Iterable[str]) -> str | None:
+    """The first class of Keras itself, in the order of inheritance, that stands in `names`."""
+    for cls in type(layer).__mro__:
+        if cls.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS) and cls.__name__ in names:
+            return cls.__name__
+    return None
+
+
+def _has_own_weights(layer: Any) -> bool:
+    inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in part.variables}
+    return any(id(variable) not in inside for variable in layer.variables)

@@ -1,0 +1,257 @@
+"""Put a model under pruning and take it out again, on both Kerases."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import fnmatch
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from edgeprune import flavor
+from edgeprune.sparsity import constraint_masks, prunable, schedules
+from edgeprune.sparsity.settings import PruningRun
+
+
+def prune_low_magnitude(
+    to_prune: Any,
+    pruning_schedule: schedules.PruningSchedule | Mapping[str, schedules.PruningSchedule] | None = None,
+    block_size: tuple[int, int] = (1, 1),
+    block_pooling_type: str = "AVG",
+    pruning_policy: Any = None,
+    sparsity_m_by_n: tuple[int, int] | None = None,
+    *,
+    layers: prunable.LayerChoice | None = None,
+    scope: str = "local",
+    importance: str = "magnitude",
+    **kwargs: Any,
+) -> Any:
+    """Prune a model, a layer or a list of layers while it trains; TF-MOT's function, for both Kerases.
+
+    Train the result with the callback `UpdatePruningStep`, then call `strip_pruning`. Layers that cannot be
+    pruned are left as they are; `sparsity_report` lists them with the reason.
+
+    A Keras 3 model is put under pruning in place and returned; it stays compiled if it was. A `tf_keras` model
+    is cloned with TF-MOT's wrappers, shares its weights with the given one, and must be compiled again.
+
+    Args:
+        to_prune: a model, a layer or a list of layers of `keras` 3 or `tf_keras`. Subclassed models need Keras 3.
+        pruning_schedule: when to prune and how much; by default TF-MOT's `ConstantSparsity(0.5, 0)`. A dict of
+            layer name patterns gives layers schedules of their own: `{"block_*": schedule, "head": other}`;
+            the first pattern that fits counts, and a layer that none fits is not pruned.
+        block_size: (rows, columns) of the blocks that are pruned together, for 2-dimensional weights.
+        block_pooling_type: `"AVG"` or `"MAX"`: a block's importance from its weights'.
+        pruning_policy: a `PruningPolicy` that allows layers and checks the model.
+        sparsity_m_by_n: (m, n): m zeros in every n consecutive weights, for example (2, 4).
+        layers: which layers: a name, a pattern, a layer, a function of a layer, or a list of these.
+        scope: `"local"`: each weight tensor reaches the sparsity; `"global"`: all of them together do.
+        importance: `"magnitude"` or `"taylor"`, which is |weight x gradient| summed over the steps between two
+            mask updates (Molchanov et al., 2017, https://arxiv.org/abs/1611.06440).
+        **kwargs: arguments of TF-MOT's wrapper, where a single `tf_keras` layer is given.
+
+    Returns:
+        The model, layer or list under pruning.
+
+    Raises:
+        TypeError: `to_prune` is nothing that can be pruned.
+        ValueError: an argument is out of range, no layer can be pruned, the policy refuses the model, or the
+            model is a subclassed one of `tf_keras`.
+
+    Example:
+        >>> import keras, edgeprune as ep
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="dense")])
+        >>> model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8))
+        >>> [row.layer for row in ep.sparsity_report(model).rows]
+        ['dense']
+    """
+    if pruning_schedule is None:
+        pruning_schedule = schedules.ConstantSparsity(0.5, 0)
+    runs = _Runs(
+        pruning_schedule,
+        PruningRun(None, block_size, block_pooling_type, sparsity_m_by_n, scope, importance),
+    )
+    if isinstance(to_prune, list):
+        return [_prune_layer(layer, runs, kwargs) for layer in to_prune]
+    if flavor.is_model(to_prune):
+        if kwargs:
+            raise TypeError(f"Unknown arguments for a model: {', '.join(kwargs)}")
+        return _prune_model(to_prune, runs, pruning_policy, layers)
+    if flavor.is_layer(to_prune):
+        return _prune_layer(to_prune, runs, kwargs)
+    raise TypeError(
+        f"prune_low_magnitude takes a Keras model, a layer or a list of layers, got {type(to_prune).__name__}."
+    )
+
+
+def strip_pruning(model: Any) -> Any:
+    """End pruning: a plain model with the zeros in its weights and nothing of edgeprune or TF-MOT left.
+
+    Args:
+        model: a model or layer of either Keras. Without pruning it is returned as it is.
+
+    Returns:
+        For Keras 3 the same object, freed in place. For `tf_keras` a clone without wrappers that shares the
+        layers, not compiled.
+
+    Raises:
+        TypeError: not a Keras model or layer.
+
+    Example:
+        >>> model = strip_pruning(model)  # doctest: +SKIP
+    """
+    if not is_pruned(model):
+        return model
+    if not flavor.is_keras_3(model):
+        from edgeprune.sparsity import wrapper_masks
+
+        return model.layer if wrapper_masks.is_wrapper(model) else wrapper_masks.strip(model)
+    if not any(weight.run.step for weight in constraint_masks.masked_weights(model)):
+        warnings.warn(
+            f"{model.name!r} was never trained under pruning, so it has no zeros: pass "
+            "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning."
+        )
+    for layer in constraint_masks.pruned_layers(model):
+        for weight in constraint_masks.pruning_of(layer).weights:
+            weight.apply()
+        constraint_masks.detach(layer)
+    constraint_masks.forget_compiled_step(model)
+    return model
+
+
+def is_pruned(model: Any) -> bool:
+    """Whether a model or layer is under pruning, so that `strip_pruning` has something to do."""
+    if flavor.is_keras_3(model):
+        return bool(constraint_masks.pruned_layers(model)) or constraint_masks.pruning_of(model) is not None
+    from edgeprune.sparsity import wrapper_masks
+
+    return bool(wrapper_masks.wrappers_in(model)) or wrapper_masks.is_wrapper(model)
+
+
+class _Runs:
+    """Which run a layer belongs to: one for all, or one for each pattern of a dict of schedules."""
+
+    def __init__(self, schedule: Any, settings: PruningRun):
+        by_pattern = schedule if isinstance(schedule, Mapping) else {"*": schedule}
+        if len(by_pattern) > 1 and settings.scope == "global":
+            raise ValueError('scope="global" ranks all weights together and takes one schedule, not a dict of them.')
+        for pattern, one in by_pattern.items():
+            if not callable(one) or not hasattr(one, "get_config"):
+                raise ValueError(f"pruning_schedule[{pattern!r}] must be a PruningSchedule, got {one!r}")
+        # A schedule of the run's own: the callback may set its end_step.
+        self._by_pattern = {
+            pattern: dataclasses.replace(settings, schedule=copy.copy(one)) for pattern, one in by_pattern.items()
+        }
+
+    def of(self, layer: Any) -> PruningRun | None:
+        """The run of a layer, or None where no pattern fits its name."""
+        for pattern, run in self._by_pattern.items():
+            if fnmatch.fnmatchcase(layer.name, pattern):
+                return run
+        return None
+
+    def check_patterns(self, layers: list[Any]) -> None:
+        """Raise where a pattern fits no layer."""
+        for pattern in self._by_pattern:
+            if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
+                raise ValueError(f"pruning_schedule has the pattern {pattern!r}, which fits the name of no layer.")
+
+
+def _prune_layer(layer: Any, runs: _Runs, wrapper_arguments: dict[str, Any]) -> Any:
+    if not flavor.is_layer(layer):
+        raise TypeError(f"A list to prune holds layers, and this is {type(layer).__name__}: {layer!r}")
+    if flavor.is_model(layer):
+        return _prune_model(layer, runs, None, None)
+    run = runs.of(layer)
+    if not flavor.is_keras_3(layer):
+        from edgeprune.sparsity import wrapper_masks
+
+        if wrapper_masks.is_wrapper(layer) or type(layer).__name__ == "InputLayer" or run is None:
+            return layer
+        return wrapper_masks.wrap(layer, run, **wrapper_arguments)
+    if wrapper_arguments:
+        raise TypeError(f"A Keras 3 layer is not wrapped and takes no arguments {', '.join(wrapper_arguments)}")
+    for part in flavor.layers_of(layer):
+        if prunable.can_be_pruned(part):
+            _refuse_shapes(part, run)
+            constraint_masks.attach(part, run)
+    return layer
+
+
+def _refuse_shapes(layer: Any, run: PruningRun) -> None:
+    """One layer given by name must fit the settings; in a model it would be skipped."""
+    reason = _why_not_settings(layer, run)
+    if reason:
+        raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
+
+
+def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
+    if policy is not None:
+        policy.ensure_model_supports_pruning(model)
+    if flavor.is_keras_3(model):
+        candidates = list(flavor.layers_of(model))
+    else:
+        candidates = _wrapper_candidates(model)
+    runs.check_patterns(candidates)
+    chosen = {id(layer) for layer in prunable.chosen_layers(model, layers)}
+    accepted, refused = {}, {}
+    for layer in candidates:
+        if id(layer) not in chosen or runs.of(layer) is None:
+            continue
+        if policy is not None and not policy.allow_pruning(layer):
+            continue
+        reason = _why_not(layer, runs.of(layer))
+        if reason is None:
+            accepted[id(layer)] = runs.of(layer)
+        elif reason:
+            refused[layer.name] = reason
+    if not accepted:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ValueError(f"No layer of model {model.name!r} can be pruned. {reasons}")
+    if flavor.is_keras_3(model):
+        for layer in candidates:
+            if id(layer) in accepted:
+                constraint_masks.attach(layer, accepted[id(layer)])
+        constraint_masks.forget_compiled_step(model)
+        return model
+    from edgeprune.sparsity import wrapper_masks
+
+    return wrapper_masks.wrap_model(model, accepted)
+
+
+def _wrapper_candidates(model: Any) -> list[Any]:
+    if not flavor.is_graph_model(model):
+        raise ValueError(
+            f"Model {model.name!r} is a subclassed tf_keras model, which TF-MOT cannot wrap: prune its layers where "
+            "they are made (self.dense = prune_low_magnitude(Dense(...))), or use Keras 3."
+        )
+    from edgeprune.sparsity import wrapper_masks
+
+    return wrapper_masks.layers_to_wrap(model)
+
+
+def _why_not(layer: Any, run: PruningRun) -> str | None:
+    """Why a layer is not pruned; an empty string where there is nothing to prune, None where it is pruned."""
+    keras_3 = flavor.is_keras_3(layer)
+    parts = [layer] if keras_3 else list(flavor.layers_of(layer))
+    if not any(prunable.can_be_pruned(part) for part in parts):
+        return prunable.why_not_prunable(layer) or ""
+    if not keras_3:
+        from edgeprune.sparsity import wrapper_masks
+
+        if wrapper_masks.is_wrapper(layer):
+            return ""
+        if wrapper_masks.why_not_wrappable(layer):
+            return wrapper_masks.why_not_wrappable(layer)
+    reasons = [_why_not_settings(part, run) for part in parts if prunable.can_be_pruned(part)]
+    # A Keras 3 layer prunes those of its weights that fit; a wrapper takes all or none.
+    return next((reason for reason in reasons if reason), None)
+
+
+def _why_not_settings(layer: Any, run: PruningRun) -> str | None:
+    if not layer.built:
+        return None
+    weights = prunable.prunable_weights(layer)
+    if not weights:
+        return "its weights are not floating point (a quantized layer?)"
+    return next((why for w in weights.values() if (why := run.why_not_shape(tuple(w.shape)))), None)

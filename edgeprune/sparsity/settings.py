@@ -1,0 +1,82 @@
+"""What a user asked of pruning: one validated object, shared by the layers of one call, and its step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+SCOPES = ("local", "global")
+IMPORTANCES = ("magnitude", "taylor")
+POOLINGS = ("AVG", "MAX")
+
+
+@dataclasses.dataclass(eq=False)
+class PruningRun:
+    """Settings of one call of `prune_low_magnitude` and how far its training has come.
+
+    Args:
+        schedule: when to prune and how much; a copy of the user's.
+        block_size: (rows, columns) of a block; (1, 1) prunes single weights.
+        block_pooling_type: `"AVG"` or `"MAX"`.
+        sparsity_m_by_n: None, or (m, n): m zeros in every n weights.
+        scope: `"local"`: each weight tensor has its own threshold; `"global"`: all are ranked together.
+        importance: `"magnitude"` or `"taylor"` (|weight x gradient| summed over the steps since the
+            last mask update).
+        step: the training step that is running or ran last, counted from 1; 0 before the first.
+        checked_step: the last step for which it was decided whether masks are updated.
+
+    Raises:
+        ValueError: a setting is unknown, out of range or does not go with another.
+    """
+
+    schedule: Any
+    block_size: tuple[int, int] = (1, 1)
+    block_pooling_type: str = "AVG"
+    sparsity_m_by_n: tuple[int, int] | None = None
+    scope: str = "local"
+    importance: str = "magnitude"
+    step: int = 0
+    checked_step: int = 0
+
+    def __post_init__(self):
+        self.block_size = _two_positive_integers(self.block_size, "block_size")
+        if self.sparsity_m_by_n is not None:
+            self.sparsity_m_by_n = _two_positive_integers(self.sparsity_m_by_n, "sparsity_m_by_n")
+            if self.sparsity_m_by_n[0] >= self.sparsity_m_by_n[1]:
+                raise ValueError(f"sparsity_m_by_n={self.sparsity_m_by_n}: m zeros must be fewer than n.")
+        _one_of(self.block_pooling_type, POOLINGS, "block_pooling_type")
+        _one_of(self.scope, SCOPES, "scope")
+        _one_of(self.importance, IMPORTANCES, "importance")
+        if self.in_blocks and self.sparsity_m_by_n:
+            raise ValueError("Give block_size or sparsity_m_by_n, not both.")
+        if self.scope == "global" and (self.in_blocks or self.sparsity_m_by_n):
+            raise ValueError('scope="global" ranks single weights: it takes no block_size and no sparsity_m_by_n.')
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether whole blocks are pruned rather than single weights."""
+        return self.block_size != (1, 1)
+
+    def why_not_shape(self, shape: tuple[int, ...]) -> str | None:
+        """Why a weight of this shape cannot be pruned with these settings; None where it can."""
+        if self.in_blocks and len(shape) != 2:
+            return f"block_size needs a weight of 2 dimensions, and this one has shape {shape}"
+        if self.sparsity_m_by_n and len(shape) not in (2, 4):
+            return f"sparsity_m_by_n needs a weight of 2 or 4 dimensions, and this one has shape {shape}"
+        return None
+
+
+def _two_positive_integers(value: Any, name: str) -> tuple[int, int]:
+    try:
+        pair = tuple(int(part) for part in value)
+        exact = pair == tuple(value)
+    except (TypeError, ValueError):
+        pair, exact = (), False
+    if len(pair) != 2 or not exact or min(pair) < 1:
+        raise ValueError(f"{name} must be two positive integers, got {value!r}.")
+    return pair
+
+
+def _one_of(value: str, allowed: tuple[str, ...], name: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, allowed))}.")

@@ -1,0 +1,168 @@
+"""New masks at the steps a schedule names, and the counting of steps; the same for both Kerases."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeprune.sparsity import masks, schedules
+from edgeprune.sparsity.settings import PruningRun
+
+
+class MaskedWeight(Protocol):
+    """A weight under pruning, whichever Keras it belongs to."""
+
+    name: str
+    run: PruningRun
+
+    def importance(self) -> np.ndarray:
+        """The importance of each weight, floats of the weight's shape."""
+
+    def mask(self) -> np.ndarray:
+        """The mask, booleans of the weight's shape."""
+
+    def set_mask(self, mask: np.ndarray) -> None:
+        """Take a mask and put zeros into the weight."""
+
+    def apply(self) -> None:
+        """Put zeros into the weight where its mask is false."""
+
+
+def update_masks(run: PruningRun, weights: list[MaskedWeight], sparsity: float) -> None:
+    """Compute and set new masks.
+
+    Args:
+        run: the settings the weights share.
+        weights: the weights of the run.
+        sparsity: fraction of zeros wanted, 0 to 1.
+
+    Raises:
+        ValueError: a weight is not finite any more.
+    """
+    importances = [_finite_importance(weight) for weight in weights]
+    if run.scope == "global":
+        new_masks = masks.global_masks(importances, sparsity)
+    else:
+        new_masks = [_local_mask(run, importance, sparsity) for importance in importances]
+    for weight, mask in zip(weights, new_masks, strict=True):
+        weight.set_mask(mask)
+
+
+def _local_mask(run: PruningRun, importance: np.ndarray, sparsity: float) -> np.ndarray:
+    if run.sparsity_m_by_n:
+        return masks.m_by_n_mask(importance, run.sparsity_m_by_n)
+    if run.in_blocks:
+        return masks.block_mask(importance, sparsity, run.block_size, run.block_pooling_type)
+    return masks.unstructured_mask(importance, sparsity)
+
+
+def _finite_importance(weight: MaskedWeight) -> np.ndarray:
+    importance = weight.importance()
+    if not np.isfinite(importance.max()):
+        raise ValueError(
+            f"{weight.name} holds NaN or infinite values at step {weight.run.step}: training has diverged, "
+            "and there is nothing to rank. Lower the learning rate, or look at the data."
+        )
+    return importance
+
+
+class StepCounter:
+    """Counts the training steps of the weights' runs and updates their masks when they are due.
+
+    A group is the steps that run without a callback in between (`steps_per_execution`); updates that fall
+    inside a group are made before the next one.
+    """
+
+    def __init__(self, weights: list[MaskedWeight]):
+        self._weights: dict[PruningRun, list[MaskedWeight]] = {}
+        for weight in weights:
+            self._weights.setdefault(weight.run, []).append(weight)
+        self._open_group = 0
+        self.has_counted = False
+
+    @property
+    def runs(self) -> list[PruningRun]:
+        """The runs whose steps are counted."""
+        return list(self._weights)
+
+    def begin_group(self, size: int = 1) -> None:
+        """A group of steps is about to run: update the masks that are due at its first step."""
+        self.cancel_group()
+        for run in self.runs:
+            self._update_up_to(run, run.step + 1)
+            run.step += size
+        self._open_group = size
+        self.has_counted = True
+
+    def end_group(self) -> None:
+        """The group has run."""
+        self._open_group = 0
+
+    def cancel_group(self) -> None:
+        """The group that was begun did not run (the data had come to its end)."""
+        for run in self.runs:
+            run.step -= self._open_group
+        self._open_group = 0
+
+    def count_eager_step(self, weight: MaskedWeight) -> None:
+        """A weight was updated in eager mode; the last weight of a run ends the step."""
+        weights = self._weights[weight.run]
+        if self._open_group or weight is not weights[-1]:
+            return
+        self.has_counted = True
+        weight.run.step += 1
+        self._update_up_to(weight.run, weight.run.step + 1)
+
+    def finish(self) -> None:
+        """Training has ended: make the updates that fell into the last group, and apply all masks."""
+        for run, weights in self._weights.items():
+            self._update_up_to(run, run.step)
+            for weight in weights:
+                weight.apply()
+
+    def _update_up_to(self, run: PruningRun, step: int) -> None:
+        if step <= run.checked_step:
+            return
+        due = [candidate for candidate in range(run.checked_step + 1, step + 1) if is_due(run, candidate)]
+        run.checked_step = step
+        if due:
+            update_masks(run, self._weights[run], schedules.sparsity_at(run.schedule, due[-1]))
+
+
+def is_due(run: PruningRun, step: int) -> bool:
+    """Whether a run's masks are to be updated at a step; N:M masks are made once, at step 1, as in TF-MOT."""
+    return step == 1 if run.sparsity_m_by_n else schedules.is_due(run.schedule, step)
+
+
+def set_open_end(schedule: Any, total_steps: int | None) -> None:
+    """Fix a schedule's open `end_step`.
+
+    Raises:
+        ValueError: it is open, and the number of steps is not known.
+    """
+    if not (isinstance(schedule, schedules.PolynomialDecay) and schedule.end_step is None):
+        return
+    if total_steps is None:
+        raise ValueError(
+            "The schedule's end_step was left out, and the number of training steps is not known: give "
+            "end_step to PolynomialDecay, or steps_per_epoch to fit."
+        )
+    schedule.set_end_step(total_steps)
+
+
+def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
+    """Warn where a training from `step` to `total_steps` ends without the sparsity its schedule promises."""
+    wanted = schedules.final_sparsity(schedule)
+    if wanted is None or schedule.end_step > total_steps or step >= total_steps:
+        return
+    due = [one for one in range(max(1, schedule.begin_step), total_steps + 1) if schedules.is_due(schedule, one)]
+    reached = schedules.sparsity_at(schedule, due[-1]) if due else 0.0
+    if reached < wanted - 1e-3:
+        warnings.warn(
+            f"Training ends at step {total_steps} with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
+            f"masks are updated every {schedule.frequency} steps from step {schedule.begin_step}"
+            + (f" to {schedule.end_step}" if schedule.end_step >= 0 else "")
+            + ". Lower the schedule's frequency, or let end_step fall on begin_step + n * frequency."
+        )
