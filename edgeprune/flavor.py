@@ -264,9 +264,7 @@ def rebuild(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
         made = _nest(keras_3).flatten(call(layer, args, kwargs))
         tensors.update(zip(map(id, outputs), made, strict=True))
     inputs, outputs = (
-        (graph._inputs_struct, graph._outputs_struct)
-        if keras_3
-        else (graph._nested_inputs, graph._nested_outputs)
+        (graph._inputs_struct, graph._outputs_struct) if keras_3 else (graph._nested_inputs, graph._nested_outputs)
     )
     keras = keras_of(model)
     map_structure = _nest(keras_3).map_structure
@@ -424,3 +422,38 @@ def callback_class() -> type:
             return True
 
     return Callback
+
+
+def input_names(model: Any) -> list[str] | None:
+    """The names of a model's inputs as a converted file has them, in the model's order; None if subclassed."""
+    if not is_graph_model(model):
+        return None
+    graph = _graph_of(model)
+    return [tensor.name for tensor in graph.inputs] if is_keras_3(model) else list(graph.input_names)
+
+
+def pack_inputs(model: Any, arrays: Sequence[Any]) -> Any:
+    """Arrays in the order of `input_names`, put into the structure (list, dict, ...) that the model takes."""
+    graph, keras_3 = _graph_of(model), is_keras_3(model)
+    structure = graph._inputs_struct if keras_3 else graph._nested_inputs
+    return _nest(keras_3).pack_sequence_as(structure, list(arrays))
+
+
+def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
+    """What a model returned, by the names that a file converted from it gives its outputs.
+
+    Args:
+        model: a model of either Keras.
+        outputs: what its call or `predict` returned: an array, a list, a tuple or a dict.
+
+    Returns:
+        Name to array. Keras 3 numbers the outputs from `output_0` unless they come in a dict; `tf_keras` uses
+        the names of the layers that made them.
+    """
+    if not is_keras_3(model) and is_graph_model(model):
+        return dict(zip(model.output_names, _nest(keras_3=False).flatten(outputs), strict=True))
+    if isinstance(outputs, dict):
+        return dict(outputs)
+    first = 0 if is_keras_3(model) else 1
+    flat = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return {f"output_{number}": array for number, array in enumerate(flat, first)}

@@ -40,10 +40,7 @@ class MacCount:
     def __str__(self) -> str:
         """A table of the layers with their MACs and share."""
         width = max(map(len, [*self.per_layer, "total"]))
-        rows = [
-            f"{name:<{width}}  {macs:>15,}  {macs / self.total:>6.1%}"
-            for name, macs in self.per_layer.items()
-        ]
+        rows = [f"{name:<{width}}  {macs:>15,}  {macs / self.total:>6.1%}" for name, macs in self.per_layer.items()]
         rows.append(f"{'total':<{width}}  {self.total:>15,}")
         if self.uncounted:
             rows.append(f"not counted: {', '.join(self.uncounted)}")
@@ -88,9 +85,7 @@ def count_macs(model: Any, inputs: Any = None) -> MacCount:
     uncounted: dict[str, None] = {}
     _count_graph(graph, calls, None, 1, macs, uncounted)
     order = {name: position for position, name in enumerate(calls.names.values())}
-    per_layer = {
-        name: macs[name] for name in sorted(macs, key=lambda name: order.get(name, -1)) if macs[name]
-    }
+    per_layer = {name: macs[name] for name in sorted(macs, key=lambda name: order.get(name, -1)) if macs[name]}
     return MacCount(sum(per_layer.values()), per_layer, tuple(uncounted))
 
 

@@ -60,8 +60,8 @@ def count_parameters(model: Any) -> ParameterCount:
     """Count the parameters of a Keras model.
 
     Args:
-        model: a built model or layer of `keras` 3 or `tf_keras`. Strip pruning wrappers first: their masks are
-            weights too.
+        model: a built model or layer of `keras` 3 or `tf_keras`. Strip pruning wrappers first: their masks
+            are weights too.
 
     Returns:
         The totals, and each layer's own under its name (`"block/conv"` for a layer of a nested model).
@@ -93,7 +93,7 @@ def count_parameters(model: Any) -> ParameterCount:
 
 
 def own_weights(model: Any) -> list[tuple[Any, str]]:
-    """Each weight of a model once, with the name of the innermost layer that holds it, in the model's order."""
+    """Each weight of a model once, with the name of the innermost layer that holds it."""
     names = flavor.layer_names(model)
     owners: dict[int, str] = {}
     for layer in flavor.layers_of(model):  # parents come before their parts, so the innermost layer stays

@@ -280,9 +280,7 @@ def _stored_values(name: str, dtype: str, data: np.ndarray, elements: int | None
     else:  # strings and the rare types: no numbers to count
         return data
     if elements is not None and len(values) != elements:
-        raise ValueError(
-            f"tensor {name!r} has {len(data)} bytes, too many or too few for {elements} x {dtype}"
-        )
+        raise ValueError(f"tensor {name!r} has {len(data)} bytes, too many or too few for {elements} x {dtype}")
     return values
 
 
@@ -301,9 +299,7 @@ def _quantization(tensor: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
         return None, 0
     scale = np.asarray(parameters.scale, np.float64)
     zero_point = parameters.zeroPoint
-    zero_point = (
-        np.zeros(1) if zero_point is None or np.isscalar(zero_point) else np.asarray(zero_point, np.int64)
-    )
+    zero_point = np.zeros(1) if zero_point is None or np.isscalar(zero_point) else np.asarray(zero_point, np.int64)
     axis = [1] * len(shape)
     if scale.size > 1:
         axis[parameters.quantizedDimension] = -1

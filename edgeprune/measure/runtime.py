@@ -1,0 +1,225 @@
+"""Run a .tflite file on arrays with the LiteRT interpreter: named inputs and outputs, floats in and out.
+
+The one place that opens an interpreter, so that verifying, timing and scoring a file all run it the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.progress import track
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output of a .tflite file.
+
+    Attributes:
+        name: its name in the file's signature, or the tensor's own name where the file has none.
+        shape: its static shape, the batch included.
+        dtype: the type of its values.
+        scale: real value of one step, 0 where it is not quantized.
+        zero_point: the stored value that means 0.
+        index: the interpreter's number of the tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float
+    zero_point: int
+    index: int
+
+    @property
+    def quantized(self) -> bool:
+        """Whether real values are stored as integers."""
+        return self.scale != 0 and self.dtype.kind in "iu"
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Real values as the file takes them: quantized and clipped to the type's range, or cast."""
+        if not self.quantized:
+            return values.astype(self.dtype, copy=False)
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(values / self.scale) + self.zero_point
+        return np.clip(steps, limits.min, limits.max).astype(self.dtype)
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        """What the file gives as real values."""
+        if not self.quantized:
+            return values
+        return ((values.astype(np.float32) - self.zero_point) * self.scale).astype(np.float32)
+
+
+class Runtime:
+    """A .tflite file, opened and ready to run.
+
+    Args:
+        path: the .tflite file.
+        threads: how many threads the interpreter may use.
+        xnnpack: whether the XNNPACK delegate may take operators, as it does on phones.
+
+    Attributes:
+        path: the file.
+        inputs: name to input, in the file's order.
+        outputs: name to output, in the file's order.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the interpreter cannot load the file.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 1, xnnpack: bool = True) -> None:
+        """Open the file and make room for its tensors."""
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"No .tflite file at {self.path}")
+        if threads < 1:
+            raise ValueError(f"threads must be 1 or more, got {threads}.")
+        resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            self._interpreter = Interpreter(str(self.path), num_threads=threads, experimental_op_resolver_type=resolver)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{self.path} does not load in the LiteRT interpreter: {' '.join(str(error).split())[:300]}"
+            ) from error
+        self.inputs, self.outputs = self._ports()
+
+    def _ports(self) -> tuple[dict[str, Port], dict[str, Port]]:
+        interpreter = self._interpreter
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        signatures = interpreter.get_signature_list()
+        if len(signatures) != 1:
+            return _named(inputs, {}), _named(outputs, {})
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        input_names = {detail["index"]: name for name, detail in runner.get_input_details().items()}
+        output_names = {detail["index"]: name for name, detail in runner.get_output_details().items()}
+        return _named(inputs, input_names), _named(outputs, output_names)
+
+    def set_input(self, port: Port, encoded: np.ndarray) -> None:
+        """Give one input its encoded values, of exactly the port's shape and type."""
+        self._interpreter.set_tensor(port.index, encoded)
+
+    def invoke(self) -> None:
+        """Run once on the inputs as they are set."""
+        try:
+            self._interpreter.reset_all_variables()  # recurrent operators would go on from the last run
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{self.path} loads but does not run: {reason}") from error
+
+    def output(self, port: Port) -> np.ndarray:
+        """One output of the last run, as the file gives it."""
+        return self._interpreter.get_tensor(port.index)
+
+    def run_all(self, samples: Mapping[str, np.ndarray], description: str) -> dict[str, np.ndarray]:
+        """Run the file on each sample in turn.
+
+        Args:
+            samples: input name to real values `(number of samples, ...)`, as `named_samples` gives them.
+            description: what the progress bar says.
+
+        Returns:
+            Output name to real values `(number of samples, ...)`.
+        """
+        batch = self._batch()
+        encoded = {name: port.encode(samples[name]) for name, port in self.inputs.items()}
+        count = len(next(iter(encoded.values())))
+        collected: dict[str, np.ndarray] = {}
+        for start in track(range(0, count, batch), description):
+            for name, port in self.inputs.items():
+                self.set_input(port, _padded(encoded[name][start : start + batch], batch))
+            self.invoke()
+            for name, port in self.outputs.items():
+                value = self.output(port)[: count - start]
+                if name not in collected:
+                    collected[name] = np.empty((count, *value.shape[1:]), value.dtype)
+                collected[name][start : start + len(value)] = value
+        return {name: self.outputs[name].decode(values) for name, values in collected.items()}
+
+    def _batch(self) -> int:
+        """The number of samples one run takes."""
+        sizes = {port.shape[:1] for port in (*self.inputs.values(), *self.outputs.values())}
+        if len(sizes) != 1 or sizes == {()}:
+            shapes = {name: port.shape for name, port in {**self.inputs, **self.outputs}.items()}
+            raise ValueError(f"{self.path}: inputs and outputs do not share a leading batch axis: {shapes}")
+        return sizes.pop()[0]
+
+
+def named_samples(runtime: Runtime, samples: Any, order: list[str] | None = None) -> dict[str, np.ndarray]:
+    """Check samples against a file's inputs and give each input its array.
+
+    Args:
+        runtime: the opened file.
+        samples: an array for one input; a list or tuple of arrays, in the order of `order`; or a dict of
+            input name to array. Each has a leading axis over the samples and holds real values: where the
+            file takes integers for them, they are quantized here.
+        order: the names of the inputs in the order of a list; by default the file's.
+
+    Returns:
+        Input name to array, all of the same length.
+
+    Raises:
+        ValueError: an input is missing, unknown or empty, has the wrong shape, holds NaN or infinity, or the
+            inputs differ in length.
+    """
+    names = order or list(runtime.inputs)
+    if isinstance(samples, Mapping):
+        arrays = {str(name): np.asarray(array) for name, array in samples.items()}
+    elif isinstance(samples, list | tuple) and len(names) > 1:
+        if len(samples) != len(names):
+            raise ValueError(f"{runtime.path} has {len(names)} inputs ({_listed(names)}), got {len(samples)}.")
+        arrays = dict(zip(names, map(np.asarray, samples), strict=True))
+    else:
+        arrays = {names[0]: np.asarray(samples)}
+    if set(arrays) != set(runtime.inputs):
+        raise ValueError(f"{runtime.path} has the inputs {_listed(runtime.inputs)}, got {_listed(arrays)}.")
+    lengths = set()
+    for name, port in runtime.inputs.items():
+        _check_samples(name, arrays[name], port)
+        lengths.add(len(arrays[name]))
+    if len(lengths) != 1:
+        raise ValueError(f"The inputs have different numbers of samples: {sorted(lengths)}.")
+    return arrays
+
+
+def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"Input {name!r}: expected numbers, got values of type {array.dtype}.")
+    if array.ndim == 0 or array.shape[1:] != port.shape[1:]:
+        raise ValueError(
+            f"Input {name!r} takes samples of shape {port.shape[1:]}, so an array (samples, "
+            f"{', '.join(map(str, port.shape[1:]))}); got an array of shape {array.shape}."
+        )
+    if len(array) == 0:
+        raise ValueError(f"Input {name!r} has no samples.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"Input {name!r} holds NaN or infinity; clean the samples first.")
+
+
+def _named(details: list[dict[str, Any]], names: Mapping[int, str]) -> dict[str, Port]:
+    ports = {}
+    for detail in details:
+        name = names.get(detail["index"], detail["name"])
+        scale, zero_point = detail["quantization"]
+        shape = tuple(int(size) for size in detail["shape"])
+        ports[name] = Port(name, shape, np.dtype(detail["dtype"]), float(scale), int(zero_point), detail["index"])
+    return ports
+
+
+def _padded(values: np.ndarray, batch: int) -> np.ndarray:
+    """The last, shorter batch filled up with its last sample."""
+    missing = batch - len(values)
+    return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(repr(name) for name in names)
