@@ -39,14 +39,15 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def __init__(self):
         super().__init__()
-        self._counter = updates.StepCounter([])
+        self._prunings = []
+        self._counter = updates.StepCounter(self._prunings)
 
     def on_train_begin(self, logs=None):
         """Find what is under pruning in the model, and make its training step apply the masks."""
-        weights = _masks_of(self.model).begin_training(self.model)
-        self._counter = updates.StepCounter(weights)
-        for weight in weights:
-            weight.on_eager_step = self._counter.count_eager_step
+        self._prunings = _masks_of(self.model).begin_training(self.model)
+        self._counter = updates.StepCounter(self._prunings)
+        for pruning in self._prunings:
+            pruning.on_eager_step = self._counter.count_eager_step
         if not _masks_of(self.model).has_masks(self.model):
             warnings.warn(
                 f"Model {self.model.name!r} is not under pruning, so UpdatePruningStep has nothing to do: "
@@ -73,7 +74,7 @@ class UpdatePruningStep(flavor.callback_class()):
         """Count only steps that ran. (TF-MOT's loops call the first argument `batch`.)"""
         self._counter.cancel_group()
         _masks_of(self.model).end_epoch(self.model)
-        if self._counter.runs and not self._counter.has_counted:
+        if not self._counter.has_counted:
             raise RuntimeError(
                 "UpdatePruningStep has seen no training step. In a compiled loop of your own call its "
                 "on_train_batch_begin(batch) before and on_train_batch_end(batch) after each step."
@@ -81,8 +82,9 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def on_train_end(self, logs=None):
         """Leave exact zeros, also where the optimizer has just put averaged weights in (`use_ema`)."""
-        self._counter.cancel_group()
         self._counter.finish()
+        for pruning in self._prunings:
+            pruning.on_eager_step = None
         _masks_of(self.model).end_training(self.model)
 
     def _steps_left(self, epoch: int | None) -> int | None:

@@ -9,6 +9,7 @@ without this package ignores.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,25 +31,24 @@ class MaskedVariable:
     Called as the variable's `constraint`, it puts zeros where the mask is false.
     """
 
-    def __init__(self, name: str, variable: Any, run: PruningRun):
+    def __init__(self, name: str, variable: Any, pruning: LayerPruning):
         self.name = name
         self.variable = variable
-        self.run = run
+        self.run = pruning.run
         self.is_traced = False
-        self.optimizer = None
-        # Set while the callback is at work: told of each step taken in eager mode.
-        self.on_eager_step: Callable[[MaskedVariable], None] | None = None
+        self._pruning = pruning
         self._own_constraint = variable.constraint
         with _scope_of(variable):
             self._mask = _state_variable(np.ones(variable.shape, bool), tf.VariableAggregation.ONLY_FIRST_REPLICA)
             self._scores = None
-            if run.importance == "taylor":
+            if self.run.importance == "taylor":
                 self._scores = _state_variable(np.zeros(variable.shape, np.float32), tf.VariableAggregation.SUM)
         variable.constraint = self
 
     def __call__(self, value: Any) -> Any:
         """The value with zeros where the mask is false; called by the optimizer after each update."""
-        if self.on_eager_step is None and self.run.step == 0:
+        on_eager_step = self._pruning.on_eager_step
+        if on_eager_step is None and self.run.step == 0:
             raise RuntimeError(
                 f"{self.name} is being trained under pruning without the callback that updates its mask: "
                 "pass callbacks=[edgeprune.UpdatePruningStep()] to fit; in a loop of your own call its "
@@ -60,8 +60,8 @@ class MaskedVariable:
         masked = tf.where(self._mask, tf.convert_to_tensor(value), tf.zeros((), value.dtype))
         if not tf.executing_eagerly():
             self.is_traced = True
-        elif self.on_eager_step is not None:
-            self.on_eager_step(self)
+        elif on_eager_step is not None:
+            on_eager_step(self)
         return masked
 
     def importance(self) -> np.ndarray:
@@ -103,7 +103,7 @@ class MaskedVariable:
 
     def _mask_moving_average(self) -> None:
         """Mask the optimizer's moving average of the weight (`use_ema`), which would bring zeros back."""
-        average = _moving_average(self.optimizer, self.variable)
+        average = _moving_average(self._pruning.optimizer, self.variable)
         if average is not None:
             average.assign(tf.where(self._mask, tf.convert_to_tensor(average), tf.zeros((), average.dtype)))
 
@@ -111,17 +111,17 @@ class MaskedVariable:
 class LayerPruning(KerasSaveable):
     """The pruning of one layer: saved and loaded with the model that holds the layer."""
 
-    def __init__(self, layer: Any, run: PruningRun):
-        self.layer_name = layer.name
+    def __init__(self, run: PruningRun):
         self.run = run
         self.weights: list[MaskedVariable] = []
+        self.optimizer: Any = None
+        # Set while the callback is at work: told of each step taken in eager mode.
+        self.on_eager_step: Callable[[MaskedVariable], None] | None = None
 
     def install(self, layer: Any) -> None:
-        """Make the masks once the layer is built; a second call does nothing."""
-        if self.weights or not layer.built:
-            return
+        """Make the masks of a layer that is built."""
         self.weights = [
-            MaskedVariable(f"{layer.name}/{name}", variable, self.run)
+            MaskedVariable(f"{layer.name}/{name}", variable, self)
             for name, variable in prunable.prunable_weights(layer).items()
             if self.run.why_not_shape(tuple(variable.shape)) is None
         ]
@@ -148,11 +148,14 @@ class LayerPruning(KerasSaveable):
 
 
 def attach(layer: Any, run: PruningRun) -> None:
-    """Put a layer under pruning; its masks are made now, or at the start of training if it is not built."""
+    """Put a layer under pruning; the masks of one that is not built are made when it is."""
     detach(layer)
-    pruning = LayerPruning(layer, run)
-    pruning.install(layer)
+    pruning = LayerPruning(run)
     object.__setattr__(layer, _ATTRIBUTE, pruning)
+    if layer.built:
+        pruning.install(layer)
+    else:
+        _install_when_built(layer, pruning)
 
 
 def detach(layer: Any) -> None:
@@ -163,6 +166,18 @@ def detach(layer: Any) -> None:
     for weight in pruning.weights:
         weight.release()
     object.__delattr__(layer, _ATTRIBUTE)
+
+
+def _install_when_built(layer: Any, pruning: LayerPruning) -> None:
+    build = layer.build
+
+    @functools.wraps(build)
+    def build_and_install(*args, **kwargs):
+        build(*args, **kwargs)
+        if pruning_of(layer) is pruning and not pruning.weights:
+            pruning.install(layer)
+
+    object.__setattr__(layer, "build", build_and_install)
 
 
 def pruning_of(layer: Any) -> LayerPruning | None:
@@ -180,29 +195,27 @@ def masked_weights(model: Any) -> list[MaskedVariable]:
     return [weight for layer in pruned_layers(model) for weight in pruning_of(layer).weights]
 
 
-def begin_training(model: Any) -> list[MaskedVariable]:
-    """Make the model's training step apply the masks; returns the variables under pruning."""
-    for layer in pruned_layers(model):
-        pruning_of(layer).install(layer)
-    weights = masked_weights(model)
+def begin_training(model: Any) -> list[LayerPruning]:
+    """Make the model's training step apply the masks; returns what is under pruning."""
     optimizer = _innermost_optimizer(model)
-    for weight in weights:
-        weight.optimizer = optimizer
-    if optimizer is not None:
-        _gather_scores_in(optimizer, weights)
-    forget_compiled_step(model, only_if_untraced=weights)
-    return weights
+    prunings = [pruning_of(layer) for layer in pruned_layers(model)]
+    for pruning in prunings:
+        pruning.optimizer = optimizer
+    if optimizer is not None and any(pruning.run.importance == "taylor" for pruning in prunings):
+        _gather_scores_in(optimizer, prunings)
+    forget_compiled_step(model, only_if_untraced=masked_weights(model))
+    return prunings
 
 
 def scheduled(model: Any) -> list[tuple[Any, int]]:
     """The schedules at work in a model, each with the step it has come to."""
-    runs = dict.fromkeys(weight.run for weight in masked_weights(model))
+    runs = dict.fromkeys(pruning_of(layer).run for layer in pruned_layers(model))
     return [(run.schedule, run.step) for run in runs if not run.sparsity_m_by_n]
 
 
 def has_masks(model: Any) -> bool:
-    """Whether any weight of the model is under pruning."""
-    return bool(masked_weights(model))
+    """Whether any layer of the model is under pruning."""
+    return bool(pruned_layers(model))
 
 
 def current_step(model: Any) -> int:
@@ -244,14 +257,14 @@ def _innermost_optimizer(model: Any) -> Any:
     return optimizer
 
 
-def _gather_scores_in(optimizer: Any, weights: list[MaskedVariable]) -> None:
+def _gather_scores_in(optimizer: Any, prunings: list[LayerPruning]) -> None:
     """Let the optimizer show its gradients to the weights with Taylor importance."""
-    scored = {id(weight.variable): weight for weight in weights if weight.run.importance == "taylor"}
-    if not scored:
-        return
     apply = type(optimizer).apply
 
     def apply_and_gather(grads, trainable_variables=None):
+        # Looked up while the step is traced: by then every layer is built.
+        weights = [weight for pruning in prunings for weight in pruning.weights]
+        scored = {id(weight.variable): weight for weight in weights if weight.run.importance == "taylor"}
         variables = optimizer._trainable_variables if trainable_variables is None else trainable_variables
         pairs = list(zip(grads, variables, strict=True))
         for gradient, variable in pairs:

@@ -140,7 +140,10 @@ def _row(layer: Any, name: str, variable: Any, targets: dict[int, float | None])
 def _targets(model: Any) -> dict[int, float | None]:
     """The final sparsity of each variable under pruning, by the variable's id."""
     if flavor.is_keras_3(model):
-        return {id(w.variable): _target(w.run.schedule, w.run.sparsity_m_by_n) for w in constraint_masks.masked_weights(model)}
+        return {
+            id(w.variable): _target(w.run.schedule, w.run.sparsity_m_by_n)
+            for w in constraint_masks.masked_weights(model)
+        }
     from edgeprune.sparsity import wrapper_masks
 
     return {

@@ -68,29 +68,31 @@ def _finite_importance(weight: MaskedWeight) -> np.ndarray:
     return importance
 
 
+class Pruning(Protocol):
+    """The weights of one layer under pruning."""
+
+    run: PruningRun
+    weights: list[MaskedWeight]
+
+
 class StepCounter:
-    """Counts the training steps of the weights' runs and updates their masks when they are due.
+    """Counts the training steps of runs and updates their masks when they are due.
 
     A group is the steps that run without a callback in between (`steps_per_execution`); updates that fall
     inside a group are made before the next one.
     """
 
-    def __init__(self, weights: list[MaskedWeight]):
-        self._weights: dict[PruningRun, list[MaskedWeight]] = {}
-        for weight in weights:
-            self._weights.setdefault(weight.run, []).append(weight)
+    def __init__(self, prunings: list[Pruning]):
+        self._prunings: dict[PruningRun, list[Pruning]] = {}
+        for pruning in prunings:
+            self._prunings.setdefault(pruning.run, []).append(pruning)
         self._open_group = 0
-        self.has_counted = False
-
-    @property
-    def runs(self) -> list[PruningRun]:
-        """The runs whose steps are counted."""
-        return list(self._weights)
+        self.has_counted = not prunings
 
     def begin_group(self, size: int = 1) -> None:
         """A group of steps is about to run: update the masks that are due at its first step."""
         self.cancel_group()
-        for run in self.runs:
+        for run in self._prunings:
             self._update_up_to(run, run.step + 1)
             run.step += size
         self._open_group = size
@@ -102,14 +104,13 @@ class StepCounter:
 
     def cancel_group(self) -> None:
         """The group that was begun did not run (the data had come to its end)."""
-        for run in self.runs:
+        for run in self._prunings:
             run.step -= self._open_group
         self._open_group = 0
 
     def count_eager_step(self, weight: MaskedWeight) -> None:
         """A weight was updated in eager mode; the last weight of a run ends the step."""
-        weights = self._weights[weight.run]
-        if self._open_group or weight is not weights[-1]:
+        if self._open_group or weight is not self._weights(weight.run)[-1]:
             return
         self.has_counted = True
         weight.run.step += 1
@@ -117,18 +118,23 @@ class StepCounter:
 
     def finish(self) -> None:
         """Training has ended: make the updates that fell into the last group, and apply all masks."""
-        for run, weights in self._weights.items():
+        self.cancel_group()
+        for run in self._prunings:
             self._update_up_to(run, run.step)
-            for weight in weights:
+            for weight in self._weights(run):
                 weight.apply()
 
+    def _weights(self, run: PruningRun) -> list[MaskedWeight]:
+        return [weight for pruning in self._prunings[run] for weight in pruning.weights]
+
     def _update_up_to(self, run: PruningRun, step: int) -> None:
-        if step <= run.checked_step:
+        weights = self._weights(run)
+        if step <= run.checked_step or not weights:  # none before the layers are built
             return
         due = [candidate for candidate in range(run.checked_step + 1, step + 1) if is_due(run, candidate)]
         run.checked_step = step
         if due:
-            update_masks(run, self._weights[run], schedules.sparsity_at(run.schedule, due[-1]))
+            update_masks(run, weights, schedules.sparsity_at(run.schedule, due[-1]))
 
 
 def is_due(run: PruningRun, step: int) -> bool:

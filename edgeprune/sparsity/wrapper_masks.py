@@ -7,6 +7,7 @@ their own updates then rest.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,6 @@ class WrappedWeight:
         self.name = name
         self.run = run
         self.variable = variable
-        self.on_eager_step = None  # TF-MOT's wrappers count the steps themselves
         self._mask = mask
         self._scores = tf.Variable(tf.zeros_like(variable)) if run.importance == "taylor" else None
 
@@ -66,6 +66,15 @@ class WrappedWeight:
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
         self._scores.assign_add(tf.abs(self.variable * tf.convert_to_tensor(gradient)))
+
+
+@dataclasses.dataclass
+class WrapperPruning:
+    """The weights of one wrapper whose masks the callback sets."""
+
+    run: PruningRun
+    weights: list[WrappedWeight]
+    on_eager_step: Any = None  # never called: TF-MOT's wrappers count their steps themselves
 
 
 def layers_to_wrap(model: Any) -> list[Any]:
@@ -131,22 +140,27 @@ def why_not_wrappable(layer: Any) -> str | None:
     return f"TF-MOT's wrapper does not know {type(layer).__name__}; define get_prunable_weights() on it"
 
 
-def begin_training(model: Any) -> list[WrappedWeight]:
-    """Start TF-MOT's count of steps; returns the weights whose masks the callback sets."""
+def begin_training(model: Any) -> list[WrapperPruning]:
+    """Start TF-MOT's count of steps; returns the wrappers whose masks the callback sets."""
     starter = tfmot_sparsity.UpdatePruningStep()
     starter.set_model(model)
     starter.on_train_begin()
-    weights = []
-    for wrapper in wrappers_in(model):
-        if isinstance(wrapper.pruning_schedule, _SetByCallback):
-            run = wrapper.pruning_schedule.run
-            run.step = run.checked_step = int(wrapper.pruning_step.numpy())
-            weights += [
-                WrappedWeight(f"{wrapper.layer.name}/weight_{index}", run, variable, mask)
-                for index, (variable, mask, _) in enumerate(wrapper.pruning_vars)
-            ]
-    _gather_scores_in(model, weights)
-    return weights
+    prunings = [
+        _pruning_of(wrapper) for wrapper in wrappers_in(model) if isinstance(wrapper.pruning_schedule, _SetByCallback)
+    ]
+    if any(pruning.run.importance == "taylor" for pruning in prunings):
+        _gather_scores_in(model, prunings)
+    return prunings
+
+
+def _pruning_of(wrapper: Any) -> WrapperPruning:
+    run = wrapper.pruning_schedule.run
+    run.step = run.checked_step = int(wrapper.pruning_step.numpy())
+    weights = [
+        WrappedWeight(f"{wrapper.layer.name}/{variable.name}", run, variable, mask)
+        for variable, mask, _ in wrapper.pruning_vars
+    ]
+    return WrapperPruning(run, weights)
 
 
 def scheduled(model: Any) -> list[tuple[Any, int]]:
@@ -197,10 +211,9 @@ def end_training(model: Any) -> None:
     vars(model.optimizer).pop("apply_gradients", None)
 
 
-def _gather_scores_in(model: Any, weights: list[WrappedWeight]) -> None:
+def _gather_scores_in(model: Any, prunings: list[WrapperPruning]) -> None:
+    weights = [weight for pruning in prunings for weight in pruning.weights]
     scored = {weight.variable.ref(): weight for weight in weights if weight.run.importance == "taylor"}
-    if not scored:
-        return
     optimizer = model.optimizer
     apply_gradients = type(optimizer).apply_gradients
 
@@ -211,7 +224,7 @@ def _gather_scores_in(model: Any, weights: list[WrappedWeight]) -> None:
                 scored[variable.ref()].gather_scores(gradient)
         return apply_gradients(optimizer, pairs, *args, **kwargs)
 
-    object.__setattr__(optimizer, "apply_gradients", apply_and_gather)
+    vars(optimizer)["apply_gradients"] = apply_and_gather
     model.make_train_function(force=True)
 
 

@@ -6,6 +6,11 @@ convolutions with the same padding on every side and a few element-wise layers; 
 `GlobalAveragePooling2D(keepdims=True)`. More than two thirds of the weights of the 1x1 convolutions must be
 zero, and no x86 processor with AVX takes that path at all.
 
+Sizes matter. Where both sides of its input are odd, a stride-2 `ZeroPadding2D` + 'valid' equals 'same', and
+TFLite's converter writes it as 'same', which the sparse path does not take. So the best input size is one less
+than a multiple of 32 (223 for 224): there this module can keep the function of any MobileNet, and every
+stride-2 depthwise convolution meets an even size.
+
     for miss in xnnpack_misses(model):
         print(miss)
     model = adapt_for_xnnpack(model)
@@ -24,8 +29,11 @@ from typing import Any
 
 from edgeprune import flavor
 
-_STEM_KERNEL = 3
+_STEM_KERNELS = (3,)
 _DEPTHWISE_KERNELS = (3, 5)
+# One more row makes one side even, so that ZeroPadding2D(1) after it is not what 'same' means.
+_ROW_OF_ZEROS = ((0, 1), (0, 0))
+_ROW = f"ZeroPadding2D({_ROW_OF_ZEROS})"
 # Written without underscores, as `flavor.function_name` does.
 _ACTIVATIONS = ("linear", "relu", "relu6", "leakyrelu", "elu", "sigmoid")
 # Layers that leave no operator in the converted file.
@@ -114,12 +122,12 @@ def xnnpack_misses(model: Any) -> tuple[XnnpackMiss, ...]:
 def adapt_for_xnnpack(model: Any, *, exact: bool = True) -> Any:
     """Change a model so that XNNPACK's sparse inference can run it, keeping what it computes.
 
-    Three changes leave the function as it is:
+    Four changes leave the function as it is:
 
-    - padding 'same', or a lopsided `ZeroPadding2D`, before a 3x3 stride-2 first convolution or a depthwise
-      convolution becomes the same `ZeroPadding2D` on every side, where both sample the same pixels. A
-      first convolution does at odd sizes (223 rather than 224). A depthwise one does at even sizes too: its
-      3x3 kernel is put in the corner of a 5x5 kernel of zeros.
+    - the padding ('same', or a lopsided `ZeroPadding2D`) of a 3x3 stride-2 first convolution on an odd size
+      becomes `ZeroPadding2D(1)`, after one more row of zeros that keeps the converter from undoing it.
+    - that of a stride-2 depthwise convolution on an even size becomes `ZeroPadding2D(2)`, with its 3x3 kernel
+      in the corner of a 5x5 kernel of zeros.
     - `GlobalAveragePooling2D()` becomes `GlobalAveragePooling2D(keepdims=True)` followed by a `Reshape`.
     - `AveragePooling2D` over the whole map becomes `GlobalAveragePooling2D(keepdims=True)`.
 
@@ -225,6 +233,7 @@ class _Graph:
             _is_stem_like(layer, self.layers, self.calls[at].input_shapes[0])
             and _activation_name(layer) in _ACTIVATIONS
             and self.is_padded_evenly(at)
+            and not self.sampling(at).folds
         )
 
     def is_end(self, at: int) -> bool:
@@ -290,29 +299,38 @@ class _Graph:
             )
         if _activation_name(layer) not in _ACTIVATIONS:
             return self.activation_miss(at)
-        return self.padding_miss(at, (_STEM_KERNEL,))
+        return self.padding_miss(at, _STEM_KERNELS)
 
     def padding_miss(self, at: int, kernels: tuple[int, ...]) -> XnnpackMiss:
-        sampling, size = self.sampling(at), self.layer(at).kernel_size[0]
-        remedy = f"put ZeroPadding2D({size // 2}) before it, for itself alone, and use padding='valid'"
+        """Why the padding of a first or a depthwise convolution is not the same on every side."""
+        sampling, stem = self.sampling(at), kernels == _STEM_KERNELS
+        half = self.layer(at).kernel_size[0] // 2
+        remedy = f"put ZeroPadding2D({half}) before it, for itself alone, and use padding='valid'"
+        if sampling.folds and not stem:
+            return self.miss(
+                at,
+                f"{sampling.describe()}: on odd sizes the converter writes it as 'same'",
+                "choose an input size that makes this one even: a multiple of 32, or one less",
+            )
+        if sampling.folds and sampling.is_even:
+            problem = f"{sampling.describe()}: on odd sizes the converter writes it as 'same'"
+            return self.miss(at, problem, f"put {_ROW} before its ZeroPadding2D", adaptable=True)
         if sampling.is_even:
             return self.miss(at, "its ZeroPadding2D has other readers", remedy)
+        problem = f"{sampling.describe()} is not the same on every side"
         if sampling.kernel(kernels):
-            return self.miss(at, sampling.describe(), remedy, adaptable=True)
+            return self.miss(at, problem, remedy, adaptable=True)
         if not sampling.pads:
-            return self.miss(at, sampling.describe(), f"{remedy}, which changes the size of its output")
+            return self.miss(at, problem, f"{remedy}, which changes the size of its output")
         if None in sampling.sizes:
-            return self.miss(at, sampling.describe(), f"{remedy}, and give the model's Input a fixed size")
-        smaller = sampling.one_smaller()
-        if smaller.kernel(kernels):
-            remedy += (
-                f": were this layer's input {smaller.sizes[0]}x{smaller.sizes[1]}, that would compute the same "
-                "and adapt_for_xnnpack would do it"
-            )
+            return self.miss(at, problem, f"{remedy}, and give the model's Input a fixed size")
+        if sampling.one_smaller().kernel(kernels):
+            height, width = sampling.one_smaller().sizes
+            remedy += f" (on {height}x{width} adapt_for_xnnpack does it and keeps the function)"
         return self.miss(
             at,
-            sampling.describe(),
-            f"{remedy}. At this size it moves the sampling grid by one pixel: train it so from the start, or "
+            problem,
+            f"{remedy}. Here it moves the sampling grid by one pixel: train it so from the start, or "
             "adapt_for_xnnpack(model, exact=False) and fine-tune",
         )
 
@@ -371,7 +389,9 @@ class _Graph:
             )
         if _activation_name(layer) not in _ACTIVATIONS:
             return self.activation_miss(at)
-        if self.is_padded_evenly(at) or (layer.padding == "same" and layer.strides == (1, 1)):
+        if layer.padding == "same" and layer.strides == (1, 1):
+            return None
+        if self.is_padded_evenly(at) and not self.sampling(at).folds:
             return None
         return self.padding_miss(at, _DEPTHWISE_KERNELS)
 
@@ -442,11 +462,19 @@ class _Sampling:
         half = self.size // 2
         return self.padding == ((half, half), (half, half))
 
+    @property
+    def folds(self) -> bool:
+        """Whether even padding is what 'same' means here, so that the converter writes it as 'same'."""
+        return self.stride == 2 and None not in self.sizes and all(size % 2 for size in self.sizes)
+
     def describe(self) -> str:
         """The padding in words."""
         at = "x".join("?" if size is None else str(size) for size in self.sizes)
-        padding = repr(self.padding) if isinstance(self.padding, str) else f"ZeroPadding2D({self.padding})"
-        return f"padding {padding} with stride {self.stride} at {at} is not the same on every side to XNNPACK"
+        if not self.pads:
+            padding = "'valid'"
+        else:
+            padding = f"'{self.padding}'" if self.padding == "same" else f"ZeroPadding2D({self.padding})"
+        return f"padding {padding} with stride {self.stride} on {at}"
 
     def one_smaller(self) -> _Sampling:
         height, width = self.sizes
@@ -509,7 +537,7 @@ class _Adaptation:
             return self.flattened[id(args[0])][1]
         if image is not None:
             if _is_stem_like(layer, layers, image.shape):
-                return self.convolution(layer, image, (_STEM_KERNEL,))
+                return self.convolution(layer, image, _STEM_KERNELS)
             if _is_depthwise_like(layer, layers) and not (layer.padding == "same" and layer.strides == (1, 1)):
                 return self.convolution(layer, image, _DEPTHWISE_KERNELS)
             if isinstance(layer, layers.GlobalAveragePooling2D) and not layer.keepdims:
@@ -524,12 +552,17 @@ class _Adaptation:
         padding = producer if isinstance(producer, self.layers.ZeroPadding2D) else None
         unpadded = image if padding is None else tensors[0]
         sampling = _Sampling.of(layer, image.shape, padding, unpadded.shape)
-        kernel = sampling.kernel(kernels)
-        if sampling.is_even or kernel is None and (self.exact or not sampling.pads):
+        kernel, stem = sampling.kernel(kernels), kernels == _STEM_KERNELS
+        may_move = not self.exact and sampling.pads
+        undone = sampling.folds and not stem  # the converter would undo it
+        settled = sampling.is_even and not sampling.folds
+        if undone or settled or (kernel is None and not may_move):
             return self.clone(layer)(image)
         offsets = sampling.offsets(kernel) if kernel else (0, 0)
         kernel = kernel or sampling.size
         source = image if sampling.padding == "same" else unpadded
+        if sampling.folds:
+            source = self.new(self.layers.ZeroPadding2D, layer, f"{layer.name}_row", padding=_ROW_OF_ZEROS)(source)
         even = self.new(self.layers.ZeroPadding2D, layer, f"{layer.name}_pad", padding=kernel // 2)
         changes = {"kernel_size": (kernel, kernel), "padding": "valid"}
         return self.clone(layer, offsets, **changes)(even(source))
