@@ -6,6 +6,7 @@ Importing this module imports neither of them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -447,13 +448,42 @@ def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
         outputs: what its call or `predict` returned: an array, a list, a tuple or a dict.
 
     Returns:
-        Name to array. Keras 3 numbers the outputs from `output_0` unless they come in a dict; `tf_keras` uses
-        the names of the layers that made them.
+        Name to array: the keys of a dict; the names of the layers that made the outputs, numbered where they
+        repeat; `output_0`, `output_1`, ... for a subclassed model.
     """
-    if not is_keras_3(model) and is_graph_model(model):
-        return dict(zip(model.output_names, _nest(keras_3=False).flatten(outputs), strict=True))
     if isinstance(outputs, dict):
         return dict(outputs)
-    first = 0 if is_keras_3(model) else 1
-    flat = outputs if isinstance(outputs, list | tuple) else [outputs]
-    return {f"output_{number}": array for number, array in enumerate(flat, first)}
+    flat = _nest(is_keras_3(model)).flatten(outputs)
+    if not is_graph_model(model):
+        return {f"output_{number}": array for number, array in enumerate(flat)}
+    named: dict[str, Any] = {}
+    for name, array in zip(_graph_of(model).output_names, flat, strict=True):
+        named[name if name not in named else f"{name}_{len(named)}"] = array
+    return named
+
+
+def tf_variables(model: Any) -> list[Any]:
+    """The model's variables, state that is not trained included, as `tf.Variable`s."""
+    return [variable.value if is_keras_3(model) else variable for variable in model.variables]
+
+
+@contextlib.contextmanager
+def computing_in_float32(model: Any) -> Iterator[None]:
+    """While the body runs, the layers of a model in mixed precision compute in float32."""
+    keras_3, changed = is_keras_3(model), []
+
+    def set_policy(layer: Any, policy: Any) -> None:
+        if keras_3:
+            layer.dtype_policy = policy
+        else:
+            layer._set_dtype_policy(policy)
+
+    try:
+        for layer in (model, *layers_of(model)):
+            if layer.compute_dtype in ("float16", "bfloat16", "float64"):
+                changed.append((layer, layer.dtype_policy if keras_3 else layer._dtype_policy))
+                set_policy(layer, "float32")
+        yield
+    finally:
+        for layer, policy in changed:
+            set_policy(layer, policy)
