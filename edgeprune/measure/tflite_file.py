@@ -104,6 +104,7 @@ class Operator:
         custom: whether it is no builtin; Flex operators are custom.
         input_shapes: shape of each input, `None` for an input left out.
         output_shapes: shape of each output.
+        output_dtypes: type of each output.
         options: the schema's options object of a builtin, or `None`.
         subgraph: number of the subgraph that holds it; 0 is the one that runs.
     """
@@ -112,6 +113,7 @@ class Operator:
     custom: bool
     input_shapes: tuple[tuple[int, ...] | None, ...]
     output_shapes: tuple[tuple[int, ...] | None, ...]
+    output_dtypes: tuple[str | None, ...]
     options: Any = field(repr=False, compare=False)
     subgraph: int = 0
 
@@ -149,6 +151,18 @@ class TfliteFile:
     def custom_operators(self) -> tuple[str, ...]:
         """The names of operators that are no builtins, sorted."""
         return tuple(sorted({operator.name for operator in self.operators if operator.custom}))
+
+    @property
+    def quantization(self) -> str | None:
+        """How the file computes: `"int8"`, `"int16x8"`, `"dynamic"`, `"float16"`, or `None` for float32.
+
+        `"dynamic"` has integer weights and float activations; the integer recipes have both as integers.
+        """
+        activations = {dtype for operator in self.operators for dtype in operator.output_dtypes}
+        weights = {tensor.dtype for tensor in self.weights}
+        if weights & {"int8", "uint8", "int4", "int2"}:
+            return "int16x8" if "int16" in activations else "int8" if activations & {"int8", "uint8"} else "dynamic"
+        return "float16" if "float16" in weights else None
 
     def to_dict(self) -> dict[str, Any]:
         """The contents as plain values, for JSON."""
@@ -200,14 +214,16 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
     for number, graph in enumerate(model.subgraphs or ()):
         graph_tensors = list(graph.tensors or ())
         shapes = [_shape(tensor) for tensor in graph_tensors]
+        dtypes = [_dtype(tensor) for tensor in graph_tensors]
         for tensor, shape in zip(graph_tensors, shapes, strict=True):
             data = _buffer_bytes(model.buffers[tensor.buffer], content)
             if len(data) and not tensor.isVariable:
                 tensors.append(_constant(tensor, shape, data))
         for operator in graph.operators or ():
             name, custom = names[operator.opcodeIndex]
-            inputs, outputs = _shapes_at(operator.inputs, shapes), _shapes_at(operator.outputs, shapes)
-            operators.append(Operator(name, custom, inputs, outputs, operator.builtinOptions, number))
+            inputs, outputs = _at(operator.inputs, shapes), _at(operator.outputs, shapes)
+            types = _at(operator.outputs, dtypes)
+            operators.append(Operator(name, custom, inputs, outputs, types, operator.builtinOptions, number))
     return TfliteFile(path, tuple(tensors), tuple(operators))
 
 
@@ -232,9 +248,13 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
-def _shapes_at(indices: Any, shapes: list[tuple[int, ...]]) -> tuple[tuple[int, ...] | None, ...]:
-    """The shapes of an operator's inputs or outputs; -1 marks one left out."""
-    return tuple(None if index == -1 else shapes[index] for index in (() if indices is None else indices))
+def _dtype(tensor: Any) -> str:
+    return _schema_names("TensorType")[tensor.type].lower()
+
+
+def _at(indices: Any, facts: list[Any]) -> tuple[Any, ...]:
+    """What is known of an operator's inputs or outputs; -1 marks one left out."""
+    return tuple(None if index == -1 else facts[index] for index in (() if indices is None else indices))
 
 
 def _buffer_bytes(buffer: Any, content: bytes) -> np.ndarray:
@@ -249,7 +269,7 @@ def _buffer_bytes(buffer: Any, content: bytes) -> np.ndarray:
 
 def _constant(tensor: Any, shape: tuple[int, ...], data: np.ndarray) -> ConstantTensor:
     name = (tensor.name or b"").decode(errors="replace")
-    dtype = _schema_names("TensorType")[tensor.type].lower()
+    dtype = _dtype(tensor)
     if any(size < 0 for size in shape):
         raise ValueError(f"constant tensor {name!r} has the shape {shape}")
     elements = math.prod(shape)

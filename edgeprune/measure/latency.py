@@ -1,0 +1,191 @@
+"""How long .tflite files take, timed against each other.
+
+A machine's speed drifts by more than pruning gains, so the files take turns in one process, in a new order each
+round, and the ratio to the first file is taken within each round before the median is.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.measure.runtime import Port, Runtime
+from edgeprune.progress import track
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of one file.
+
+    Attributes:
+        file: the .tflite file.
+        milliseconds: median time of one inference.
+        spread: interquartile range of the times, in milliseconds.
+        ratio: time relative to the first file: the median of the rounds' ratios.
+        ratio_spread: interquartile range of the rounds' ratios.
+    """
+
+    file: str
+    milliseconds: float
+    spread: float
+    ratio: float
+    ratio_spread: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The times of several files, taken in turns.
+
+    Attributes:
+        rows: one for each file, in the order given.
+        runs: how many rounds were timed.
+        warmup: how many rounds ran before, untimed.
+        threads: threads for each interpreter.
+        xnnpack: whether XNNPACK could be used.
+        samples: every time in milliseconds, `(files, runs)`.
+    """
+
+    rows: tuple[Latency, ...]
+    runs: int
+    warmup: int
+    threads: int
+    xnnpack: bool
+    samples: np.ndarray
+
+    def __str__(self) -> str:
+        """An aligned table, one file a line."""
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
+            for first, *rest in cells
+        ]
+        return "\n".join([*lines, self._conditions()])
+
+    def _repr_html_(self) -> str:
+        head, *body = [[escape(cell) for cell in row] for row in self._cells()]
+        header = "".join(f"<th>{cell}</th>" for cell in head)
+        rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body)
+        caption = escape(self._conditions())
+        return f"<table><caption>{caption}</caption><tr>{header}</tr>{rows}</table>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain values, for JSON; every single time is left out."""
+        return {
+            "runs": self.runs,
+            "warmup": self.warmup,
+            "threads": self.threads,
+            "xnnpack": self.xnnpack,
+            "files": [asdict(row) for row in self.rows],
+        }
+
+    def _cells(self) -> list[list[str]]:
+        rows = [["file", "median ms", "IQR ms", "ratio", "IQR"]]
+        for row in self.rows:
+            figures = (row.milliseconds, row.spread, row.ratio, row.ratio_spread)
+            rows.append([row.file, *(f"{figure:.3f}" for figure in figures)])
+        return rows
+
+    def _conditions(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.runs} runs interleaved, {threads}, XNNPACK {'on' if self.xnnpack else 'off'}"
+
+
+def benchmark(
+    files: Sequence[str | Path],
+    *,
+    runs: int = 50,
+    warmup: int = 5,
+    max_seconds: float | None = None,
+    threads: int = 1,
+    xnnpack: bool = True,
+    seed: int = 0,
+) -> Benchmark:
+    """Time .tflite files against each other, interleaved in one process.
+
+    Args:
+        files: one or more .tflite files; ratios are relative to the first.
+        runs: rounds to time; each round runs every file once, in a new order.
+        warmup: rounds before, untimed.
+        max_seconds: stop after this many seconds of timed rounds even if fewer than `runs` are done.
+        threads: threads for each interpreter.
+        xnnpack: whether the interpreters may use XNNPACK.
+        seed: seed of the random inputs and of the order.
+
+    Returns:
+        For each file the median time and its ratio to the first, with their spreads. The times are those of this
+        machine; another processor ranks the files its own way.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a file does not load or run, or an argument is out of range.
+
+    Example:
+        >>> print(benchmark(["dense.tflite", "pruned.tflite"], runs=20))  # doctest: +SKIP
+    """
+    if isinstance(files, str | Path):
+        files = [files]
+    if not files:
+        raise ValueError("Give one or more .tflite files to time.")
+    if runs < 1 or warmup < 0:
+        raise ValueError(f"runs must be 1 or more and warmup 0 or more, got {runs} and {warmup}.")
+    generator = np.random.default_rng(seed)
+    runtimes = [Runtime(file, threads=threads, xnnpack=xnnpack) for file in files]
+    for runtime in runtimes:
+        for port in runtime.inputs.values():
+            runtime.set_input(port, _random_input(port, generator))
+    order = random.Random(seed)
+    for _ in track(range(warmup), "Warming up"):
+        _time_round(runtimes, order)
+    rounds = list(track(_rounds(runtimes, order, runs, max_seconds), "Timing", runs))
+    times = np.array(rounds).T * 1000
+    ratios = times / times[0]
+    rows = tuple(
+        Latency(str(file), float(np.median(row)), _spread(row), float(np.median(ratio)), _spread(ratio))
+        for file, row, ratio in zip(files, times, ratios, strict=True)
+    )
+    return Benchmark(rows, times.shape[1], warmup, threads, xnnpack, times)
+
+
+def _rounds(
+    runtimes: list[Runtime], order: random.Random, runs: int, max_seconds: float | None
+) -> Iterator[list[float]]:
+    end = None if max_seconds is None else time.perf_counter() + max_seconds
+    for _ in range(runs):
+        yield _time_round(runtimes, order)
+        if end is not None and time.perf_counter() >= end:
+            return
+
+
+def _time_round(runtimes: list[Runtime], order: random.Random) -> list[float]:
+    """Run every file once, in random order; the seconds of each, in the files' order."""
+    seconds = [0.0] * len(runtimes)
+    for number in order.sample(range(len(runtimes)), len(runtimes)):
+        begin = time.perf_counter()
+        runtimes[number].invoke()
+        seconds[number] = time.perf_counter() - begin
+    return seconds
+
+
+def _random_input(port: Port, generator: np.random.Generator) -> np.ndarray:
+    """Random values of the input's type: small non-negative numbers, so that an index stays in range."""
+    if port.dtype.kind == "f":
+        return generator.random(port.shape).astype(port.dtype)
+    if port.quantized:
+        limits = np.iinfo(port.dtype)
+        return generator.integers(limits.min, limits.max, port.shape, port.dtype, endpoint=True)
+    if port.dtype.kind in "iub":
+        return generator.integers(0, 2, port.shape).astype(port.dtype)
+    raise ValueError(f"Input {port.name!r} takes {port.dtype}, for which no random values are made.")
+
+
+def _spread(values: np.ndarray) -> float:
+    low, high = np.percentile(values, [25, 75])
+    return float(high - low)
