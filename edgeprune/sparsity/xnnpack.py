@@ -436,7 +436,14 @@ _NOT_SPARSE = "XNNPACK's sparse inference has no such operator"
 
 @dataclass(frozen=True)
 class _Sampling:
-    """Which pixels a convolution's windows lie on, along both axes of the image before any padding."""
+    """Which pixels a square convolution's windows lie on.
+
+    Attributes:
+        size: the side of the kernel.
+        stride: the same along both axes.
+        sizes: height and width of the image before any padding.
+        padding: "same", or the zeros before and after each axis.
+    """
 
     size: int
     stride: int
@@ -497,7 +504,7 @@ class _Sampling:
 
     def kernel(self, kernels: tuple[int, ...]) -> int | None:
         """The smallest of the kernels which, evenly padded, can be given weights that compute the same."""
-        if None in self.sizes or self.padding not in ("same",) and isinstance(self.padding, str):
+        if None in self.sizes:
             return None
         windows = [(size - 1) // self.stride + 1 for size in self.sizes]
         if windows != [self.axis(0)[1], self.axis(1)[1]]:
