@@ -20,7 +20,7 @@ from edgeprune import flavor
 from edgeprune.measure.accuracy import choose_output, predict, predicted_classes, top_1
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
 from edgeprune.measure.parameters import ParameterCount, count_parameters, own_weights
-from edgeprune.measure.runtime import Runtime, named_samples
+from edgeprune.measure.runtime import Runtime, in_number_order, named_samples
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile, read_tflite
 
@@ -250,13 +250,13 @@ def zeros_of_weights(model: Any, file: TfliteFile) -> tuple[WeightZeros, ...]:
         file: what `read_tflite` read from the file converted from it.
 
     Returns:
-        One row for each weight with two axes or more (kernels, embeddings).
+        One row for each weight with two axes or more (kernels, embeddings), biases left out.
     """
     tensors = [(tensor, tensor.values()) for tensor in file.weights if tensor.elements > 1]
     return tuple(
         _zeros_of_weight(name, np.asarray(weight, np.float32), tensors)
         for weight, name in own_weights(model)
-        if len(weight.shape) >= 2
+        if len(weight.shape) >= 2 and "bias" not in weight.name
     )
 
 
@@ -330,10 +330,7 @@ def _arrays(runtime: Runtime, model: Any, samples: Any) -> dict[str, np.ndarray]
             else np.zeros((1, *port.shape[1:]), port.dtype)
             for name, port in runtime.inputs.items()
         }
-    order = None if model is None else flavor.input_names(model)
-    if order is not None and set(order) != set(runtime.inputs):
-        # The file names its inputs its own way: a list is taken in the file's order.
-        order = None
+    order = None if model is None else flavor.input_names(model) or in_number_order(runtime.inputs)
     return named_samples(runtime, samples, order)
 
 
@@ -344,7 +341,7 @@ def _pair(
     if len(file_outputs) != len(keras_outputs):
         return {}, [f"The file has {len(file_outputs)} outputs, the Keras model has {len(keras_outputs)}."]
     values = list(keras_outputs.values())
-    paired = dict(zip(file_outputs, values, strict=True))
+    paired = dict(zip(in_number_order(file_outputs), values, strict=True))
     for names in (list(keras_outputs), list(getattr(model, "output_names", ()))):
         if set(names) == set(file_outputs):
             paired = dict(zip(names, values, strict=True))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.measure.runtime import Runtime, named_samples
+from edgeprune.measure.runtime import Runtime, in_number_order, named_samples
 from edgeprune.progress import track
 
 
@@ -181,11 +180,8 @@ def _label_classes(labels: np.ndarray, shape: tuple[int, ...], outputs: tuple[in
 def _call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
     """The samples as a flat list, and a function that puts a batch of them into the form the model takes."""
     names = flavor.input_names(model)
-    if names is None:  # a subclassed model takes them as they came
-        if isinstance(samples, Mapping):
-            return [*map(np.asarray, samples.values())], lambda batch: dict(zip(samples, batch, strict=True))
-        several = isinstance(samples, list | tuple)
-        return [*map(np.asarray, samples if several else [samples])], list if several else itemgetter(0)
+    if names is None:
+        return _subclassed_call_arrays(model, samples)
     if isinstance(samples, Mapping):
         if set(samples) != set(names):
             raise ValueError(f"Model {model.name!r} has the inputs {names}, got {list(samples)}.")
@@ -195,6 +191,22 @@ def _call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[
     if len(samples) != len(names):
         raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(samples)}.")
     return [*map(np.asarray, samples)], partial(flavor.pack_inputs, model)
+
+
+def _subclassed_call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
+    """The same for a subclassed model, whose inputs have an order and a structure, but names only in a dict."""
+    import tensorflow as tf
+
+    structure = flavor.call_specs(model)
+    count = len(tf.nest.flatten(structure))
+    if isinstance(samples, Mapping):
+        same_keys = isinstance(structure, Mapping) and set(samples) == set(structure)
+        samples = [samples[name] for name in (sorted(samples) if same_keys else in_number_order(samples))]
+    elif count == 1 or not isinstance(samples, list | tuple):
+        samples = [samples]
+    if len(samples) != count:
+        raise ValueError(f"Model {model.name!r} takes {count} inputs, got {len(samples)}.")
+    return [*map(np.asarray, samples)], partial(tf.nest.pack_sequence_as, structure)
 
 
 def _first_array(x: Any) -> Any:

@@ -5,6 +5,7 @@ The one place that opens an interpreter, so that verifying, timing and scoring a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,11 @@ def named_samples(runtime: Runtime, samples: Any, order: list[str] | None = None
     if len(lengths) != 1:
         raise ValueError(f"The inputs have different numbers of samples: {sorted(lengths)}.")
     return arrays
+
+
+def in_number_order(names: Any) -> list[str]:
+    """Names sorted with `output_10` after `output_2`: the order of a file's names that only count."""
+    return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
 
 
 def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
