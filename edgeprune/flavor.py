@@ -487,3 +487,9 @@ def computing_in_float32(model: Any) -> Iterator[None]:
     finally:
         for layer, policy in changed:
             set_policy(layer, policy)
+
+
+def output_shapes(layer: Any) -> list[tuple[int | None, ...]]:
+    """The different shapes a layer gives in the graphs it stands in; empty where it stands in none."""
+    tensors = [tensor for node in getattr(layer, "_inbound_nodes", ()) for tensor in _node_parts(node)[2]]
+    return list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
