@@ -25,9 +25,7 @@ DELAY_SECONDS = 1.0
 _drawing = threading.Lock()
 
 
-def track(
-    iterable: Iterable[T], description: str, total: int | None = None, *, quiet: bool = False
-) -> Iterator[T]:
+def track(iterable: Iterable[T], description: str, total: int | None = None, *, quiet: bool = False) -> Iterator[T]:
     """Iterate, drawing a progress bar once the work has taken over a second.
 
     Args:

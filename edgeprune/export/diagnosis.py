@@ -1,0 +1,157 @@
+"""Say in a Keras user's words why a conversion failed, and which layer is behind an operator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune import flavor
+
+_NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
+
+
+class ConversionError(ValueError):
+    """The model cannot be converted as asked; the message names the layer and the way out."""
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """An operation that the format has no operator for.
+
+    Attributes:
+        operation: TensorFlow's name of it.
+        origin: the layer that brought it, in words.
+        needs_flex: whether TensorFlow's own kernel could run it on the device.
+    """
+
+    operation: str
+    origin: str
+    needs_flex: bool
+
+
+def explain(error: Exception, captured: str, model: Any) -> ConversionError:
+    """Turn what the converter raised into one clear error.
+
+    Args:
+        error: the converter's exception.
+        captured: what it printed meanwhile.
+        model: the Keras model that was converted.
+
+    Returns:
+        The error to raise.
+    """
+    unsupported = _unsupported(error, model)
+    if unsupported:
+        return ConversionError(_without_operator(unsupported, model))
+    operators = sorted(set(_NO_KERNEL_16X8.findall(str(error))))
+    if operators:
+        return ConversionError(
+            f"Model {model.name!r} cannot be quantized to int16x8: the operator {', '.join(operators)} has no such "
+            "version. Use quantization='int8', or replace the layer that needs it."
+        )
+    text = " ".join((str(error) or captured[-500:]).split())
+    return ConversionError(f"Model {model.name!r} could not be converted: {type(error).__name__}: {text[:600]}")
+
+
+def origin(location: str, model: Any) -> str:
+    """The layer behind an operator, in words.
+
+    Args:
+        location: the name of an operation in the traced graph, or of its tensor in the file:
+            `"model/block/conv/Conv2D"`.
+        model: the Keras model.
+
+    Returns:
+        `layer 'block/conv' (Conv2D)`, or where no layer is behind it, `model 'model' outside its layers`.
+    """
+    layers = {id(layer): layer for layer in flavor.layers_of(model)}
+    paths = {path: layers[key] for key, path in flavor.layer_names(model).items() if key in layers}
+    names = {part for path in paths for part in path.split("/")}
+    scopes = [_layer_name(scope, names, flavor.is_keras_3(model)) for scope in _scopes(location)]
+    way = "/".join(scope for scope in scopes if scope)
+    # The scopes may hold more names than the path (that of the model) or fewer (a layer inside a custom one).
+    fitting = [path for path in paths if way == path or way.endswith(f"/{path}")]
+    if not fitting:
+        innermost = next((scope for scope in reversed(scopes) if scope), None)
+        fitting = [path for path in paths if path.rpartition("/")[2] == innermost]
+    if not fitting:
+        return f"model {model.name!r} outside its layers (a function in its graph or its own `call`)"
+    path = max(fitting, key=len)
+    return f"layer {path!r} ({type(paths[path]).__name__})"
+
+
+def float_operators(content: bytes, model: Any) -> list[str]:
+    """The operators of a calibrated file that compute in floats all the same, each with its layer.
+
+    Args:
+        content: the .tflite file.
+        model: the Keras model it was converted from.
+
+    Returns:
+        Such as `"CONV_3D in layer 'c' (Conv3D)"`, in the order they run.
+    """
+    found = {
+        f"{name} in {origin(location, model)}": None
+        for name, location, dtype in _operators(content)
+        if dtype == "FLOAT32" and name != "DEQUANTIZE"
+    }
+    return list(found)
+
+
+def origins(operator: str, content: bytes, model: Any) -> list[str]:
+    """The layers behind a kind of operator in a .tflite file, in words, in the order they run."""
+    return list(dict.fromkeys(origin(location, model) for name, location, _ in _operators(content) if name == operator))
+
+
+def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
+    """Each operator of a .tflite file: its name, and the name and dtype of its first output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    types = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
+    file = schema.Model.GetRootAs(content)
+    for graph in map(file.Subgraphs, range(file.SubgraphsLength())):
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            code = file.OperatorCodes(operator.OpcodeIndex())
+            output = graph.Tensors(operator.Outputs(0))
+            name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+            yield name, output.Name().decode(), types[output.Type()]
+
+
+def _unsupported(error: Exception, model: Any) -> list[Unsupported]:
+    found = {}
+    for entry in getattr(error, "errors", ()):
+        needs = type(entry).ErrorCode.Name(entry.error_code)
+        if needs in ("ERROR_NEEDS_FLEX_OPS", "ERROR_NEEDS_CUSTOM_OPS"):
+            location = entry.location.call[0].name if entry.location.call else ""
+            operation = entry.operator.name.removeprefix("tf.")
+            one = Unsupported(operation, origin(location, model), needs == "ERROR_NEEDS_FLEX_OPS")
+            found[one] = None
+    return list(found)
+
+
+def _without_operator(unsupported: Iterable[Unsupported], model: Any) -> str:
+    which = "; ".join(f"{one.operation} in {one.origin}" for one in unsupported)
+    ways = []
+    if any(one.needs_flex for one in unsupported):
+        ways.append("pass allow_flex=True (the application must then carry TensorFlow's Flex delegate, several MB)")
+    if not all(one.needs_flex for one in unsupported):
+        ways.append("pass allow_custom=True (the application must then bring its own kernel)")
+    return (
+        f"Model {model.name!r} uses operations that TFLite has no built-in operator for: {which}. "
+        f"Replace them by built-in ones, or {' and '.join(ways)}."
+    )
+
+
+def _scopes(location: str) -> list[str]:
+    """The name scopes around an operation, the outermost first; a fused operator's first name counts."""
+    return location.split(";")[0].split("@")[0].split("/")[:-1]
+
+
+def _layer_name(scope: str, names: set[str], keras_3: bool) -> str | None:
+    # TensorFlow numbers a scope that is opened again, and Keras 3 opens each one twice.
+    unnumbered = re.sub(r"_\d+$", "", scope)
+    readings = (unnumbered, scope) if keras_3 else (scope, unnumbered)
+    return next((reading for reading in readings if reading in names), None)

@@ -1,0 +1,269 @@
+"""Convert a Keras model to a .tflite file, open the file, and compare it with the model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.atomic import atomic_path
+from edgeprune.export import diagnosis, representative, sparse_encoding
+from edgeprune.export.conversion import QUANTIZATIONS, Recipe, convert, in_order
+from edgeprune.export.quiet import captured_output
+from edgeprune.export.signature import input_specs, write_saved_model
+from edgeprune.export.verify import Verification, verify_tflite
+from edgeprune.measure.size import file_size
+from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.progress import status
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A .tflite file that was written.
+
+    Attributes:
+        path: the file.
+        quantization: `None` (float32), `"dynamic"`, `"float16"`, `"int8"` or `"int16x8"`.
+        sparse: whether weights are stored without their zeros.
+        bytes: the file's size.
+        gzip_bytes: its size after gzip at level 9.
+        inputs: the names of its inputs, in the model's order.
+        outputs: the names of its outputs, in the model's order.
+        notes: what the user should know, a sentence each.
+        verification: what was measured on the file; `None` if it was not asked for or cannot run here.
+    """
+
+    path: Path
+    quantization: str | None
+    sparse: bool
+    bytes: int
+    gzip_bytes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...]
+    verification: Verification | None
+
+    def __str__(self) -> str:
+        """The file, its size, how it compares with the model, and the notes."""
+        kind = f"{self.quantization or 'float32'}{', sparse' if self.sparse else ''}"
+        lines = [f"{self.path} ({kind}): {self.bytes:,} bytes ({self.gzip_bytes:,} gzip'd)"]
+        if self.verification is not None:
+            for output in self.verification.outputs:
+                same = "" if output.agreement is None else f", same class {output.agreement:.1%}"
+                lines.append(
+                    f"  output {output.name!r}: largest error {output.largest_error:.3g}, "
+                    f"mean {output.mean_error:.3g}{same} ({self.verification.samples} samples)"
+                )
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON."""
+        return {
+            "file": str(self.path),
+            "quantization": self.quantization,
+            "sparse": self.sparse,
+            "bytes": self.bytes,
+            "gzip_bytes": self.gzip_bytes,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "notes": list(self.notes),
+            "verification": self.verification and self.verification.to_dict(),
+        }
+
+
+def export_tflite(
+    model: Any,
+    path: str | Path,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    *,
+    sparse: bool = False,
+    integer_io: bool = True,
+    max_samples: int = 100,
+    overwrite: bool = True,
+    allow_flex: bool = False,
+    allow_custom: bool = False,
+    verify: bool = True,
+    quiet: bool = False,
+) -> ExportResult:
+    """Convert a Keras model to a .tflite file and prove the file against the model.
+
+    The file takes one sample at a time (a batch of 1), and its signature has the names of the model's inputs and
+    outputs: those of the `Input` layers and of the output layers, or the keys of a dict. A model in mixed
+    precision is converted as a float32 one. It is written whole or not at all.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`: Sequential, Functional or subclassed. Pruning is ended
+            first where it carries any; the model itself stays as it is.
+        path: the file to write, by convention `*.tflite`. Its folder is made if it does not exist.
+        quantization: `None` keeps float32; `"float16"` stores weights in half the bytes; `"dynamic"` stores weights
+            as int8 and computes in floats; `"int8"` computes in int8; `"int16x8"` has int16 activations and
+            int8 weights.
+        representative_data: samples of what the model will see, needed for `"int8"` and `"int16x8"`, and used to
+            verify the file. An array; a dict of input name to array, or a list, for several inputs; a
+            `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function that returns a generator.
+        sparse: store weights without their zeros, where runtimes compute that right.
+        integer_io: whether an `"int8"` or `"int16x8"` file takes and gives integers rather than floats.
+        max_samples: how many representative samples to use at most.
+        overwrite: whether an existing file may be replaced.
+        allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are let in.
+        allow_custom: whether operators whose kernels the application must bring are let in.
+        verify: whether to run the file with the LiteRT interpreter and compare it with the model.
+        quiet: draw no spinner.
+
+    Returns:
+        The file's size, what was measured on it, and notes.
+
+    Raises:
+        TypeError: `model` is no Keras model, or `representative_data` is of no known kind.
+        ValueError: an argument is out of range, the model is not built, the data do not fit the model's inputs, the
+            model cannot be converted as asked (the message names the layer), or the written file does not run.
+        FileExistsError: the file exists and `overwrite` is false.
+        IsADirectoryError: `path` is a folder.
+
+    Source: https://ai.google.dev/edge/litert/conversion/tensorflow/convert_tf
+
+    Example:
+        >>> result = export_tflite(model, "model.tflite", "int8", x_train)  # doctest: +SKIP
+        >>> print(result)  # doctest: +SKIP
+    """
+    if not flavor.is_model(model):
+        raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(f"quantization must be one of {', '.join(map(repr, QUANTIZATIONS))}; got {quantization!r}.")
+    recipe = Recipe(quantization, sparse, integer_io, allow_flex, allow_custom)
+    if sparse:
+        sparse_encoding.check_quantization(quantization)
+    if representative_data is None and recipe.calibrated:
+        raise ValueError(
+            f"quantization={quantization!r} needs representative_data: about 100 samples of what the model will see, "
+            f"as {representative.FORMS}."
+        )
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+    model, notes = _without_pruning(model)
+    specs = input_specs(model)
+    samples = None
+    if representative_data is not None:
+        samples = representative.samples(representative_data, specs, max_samples)
+
+    with atomic_path(path, overwrite=overwrite) as unfinished, status("Converting", quiet=quiet) as say:
+        content, outputs = _converted(model, specs, recipe, samples, say, notes)
+        unfinished.write_bytes(content)
+        verification = None
+        if verify:
+            say("Verifying")
+            verification = _verified(unfinished, Path(path), model, specs, samples, notes)
+        size = file_size(unfinished)
+    return ExportResult(
+        path=Path(path),
+        quantization=quantization,
+        sparse=sparse,
+        bytes=size.bytes,
+        gzip_bytes=size.gzip_bytes,
+        inputs=tuple(specs),
+        outputs=tuple(outputs),
+        notes=tuple(notes),
+        verification=verification,
+    )
+
+
+def _without_pruning(model: Any) -> tuple[Any, list[str]]:
+    """A model without pruning, and the note that says so. The given model goes on being pruned."""
+    from edgeprune import sparsity
+
+    if not sparsity.is_pruned(model):
+        return model, []
+    if not flavor.is_keras_3(model):
+        return sparsity.strip_pruning(model), ["The model was under pruning: its wrappers were stripped first."]
+    from edgeprune.sparsity import constraint_masks
+
+    # A Keras 3 model under pruning is a plain model; its zeros are all there is to see to.
+    for weight in constraint_masks.masked_weights(model):
+        weight.apply()
+    return model, ["The model is under pruning: its masks were applied, and the file holds a plain model."]
+
+
+def _converted(
+    model: Any,
+    specs: Mapping[str, Any],
+    recipe: Recipe,
+    samples: Mapping[str, np.ndarray] | None,
+    say: Callable[[str], None],
+    notes: list[str],
+) -> tuple[bytes, list[str]]:
+    """The file's content and the names of its outputs; what the user should know is added to the notes."""
+    with tempfile.TemporaryDirectory() as saved_model, contextlib.ExitStack() as quietly:
+        captured = quietly.enter_context(captured_output())
+        try:
+            with flavor.computing_in_float32(model):
+                traced = write_saved_model(model, specs, saved_model)
+            outputs = list(traced.structured_outputs)
+            if recipe.calibrated and _has_loop(traced):
+                _refuse_loop(saved_model, recipe, model)
+            content = convert(saved_model, recipe, samples, say)
+            dense = convert(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
+        except diagnosis.ConversionError:
+            raise
+        except Exception as error:  # the converter raises many kinds
+            quietly.close()
+            raise diagnosis.explain(error, captured.text, model) from error
+    if recipe.sparse:
+        notes += sparse_encoding.check(content, dense, recipe.quantization, model)
+    if recipe.calibrated:
+        floats = diagnosis.float_operators(content, model)
+        if floats:
+            notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(floats)}.")
+    return in_order(content, list(specs), outputs), outputs
+
+
+def _has_loop(traced: Any) -> bool:
+    """Whether the traced function, or one that it calls, holds a loop."""
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return any(node.op in ("While", "StatelessWhile") for node in nodes)
+
+
+def _refuse_loop(saved_model: str, recipe: Recipe, model: Any) -> None:
+    """Refuse to calibrate a model with a loop: the converter would end the whole process.
+
+    Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file tells.
+    """
+    loops = diagnosis.origins("WHILE", convert(saved_model, Recipe(allow_flex=True, allow_custom=True)), model)
+    if loops:
+        raise diagnosis.ConversionError(
+            f"quantization={recipe.quantization!r} cannot be had for a model with a loop: {', '.join(loops)}. Build "
+            "recurrent layers with unroll=True, or use 'dynamic' or 'float16'."
+        )
+
+
+def _verified(
+    unfinished: Path,
+    path: Path,
+    model: Any,
+    specs: Mapping[str, Any],
+    samples: Mapping[str, np.ndarray] | None,
+    notes: list[str],
+) -> Verification | None:
+    """Run the file and compare it with the model; what does not fit is added to the notes."""
+    file = read_tflite(unfinished)
+    if file.custom_operators:
+        notes.append(f"Not verified: the operators {', '.join(file.custom_operators)} are not in LiteRT.")
+        return None
+    if samples is None:
+        samples = representative.random_samples(specs)
+        notes.append("Verified on random input; pass representative_data to verify on real samples.")
+    try:
+        with captured_output():
+            verification = verify_tflite(unfinished, model, samples)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(unfinished), str(path))) from error
+    notes += verification.problems
+    return dataclasses.replace(verification, path=path)
