@@ -300,7 +300,7 @@ def _stored_values(name: str, dtype: str, data: np.ndarray, elements: int | None
     else:  # strings and the rare types: no numbers to count
         return data
     if elements is not None and len(values) != elements:
-        raise ValueError(f"tensor {name!r} has {len(data)} bytes, too many or too few for {elements} x {dtype}")
+        raise ValueError(f"tensor {name!r} has {len(data)} bytes, which is not {elements} x {dtype}")
     return values
 
 
