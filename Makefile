@@ -20,7 +20,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/edgeprune demo
+	$(BIN)/edgeprune demo --force
 
 test: install
 	$(BIN)/python -m pytest

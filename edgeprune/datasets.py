@@ -1,4 +1,6 @@
-"""Fashion-MNIST: a sample inside the package, and the full set behind the same call."""
+"""Data to train and measure on: Fashion-MNIST (a sample inside the package, the full set behind the same call)
+and arrays from a .npz file.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ import gzip
 import math
 import os
 import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -37,6 +42,71 @@ IDX_NAMES = {
     "x_test": "t10k-images-idx3-ubyte.gz",
     "y_test": "t10k-labels-idx1-ubyte.gz",
 }
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a .npz file holds for a model with one input; the first dimension is the sample.
+
+    Attributes:
+        x_train: inputs to train on and to calibrate a quantization with.
+        y_train: their labels or targets, or None.
+        x_test: inputs to measure on; the training inputs where the file has no others.
+        y_test: their labels or targets, or None.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray | None
+    x_test: np.ndarray
+    y_test: np.ndarray | None
+
+
+def load_npz(path: str | Path) -> Arrays:
+    """Read `x` and `y`, or `x_train`, `y_train`, `x_test` and `y_test`, from a .npz file.
+
+    Only the inputs must be there. Nothing is scaled: the arrays must be as the model takes them.
+
+    Args:
+        path: a file as `numpy.savez` writes it. Arrays of Python objects are refused, for reading them would run
+            code from the file.
+
+    Returns:
+        The arrays.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is no .npz file, holds objects, or lacks an array; arrays of unequal length.
+
+    Example:
+        >>> load_npz("data.npz").x_train.shape  # doctest: +SKIP
+        (5000, 28, 28, 1)
+    """
+    import numpy as np
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No data file at {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a .npz file; write one with numpy.savez(path, x=..., y=...).")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in (*ARRAY_NAMES, "x", "y")}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    x_train, y_train = (arrays.get(f"{name}_train", arrays.get(name)) for name in "xy")
+    x_test, y_test = (arrays.get(f"{name}_test") for name in "xy")
+    if x_train is None and x_test is None:
+        raise ValueError(f"{path} has no array named x, x_train or x_test.")
+    if x_test is None:
+        x_test, y_test = x_train, y_train
+    elif x_train is None:
+        x_train, y_train = x_test, y_test
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        if not x.ndim or not len(x):
+            raise ValueError(f"{path}: the {part} inputs are empty.")
+        if y is not None and (not y.ndim or len(y) != len(x)):
+            raise ValueError(f"{path}: {len(x)} {part} inputs, but labels of shape {y.shape}.")
+    return Arrays(x_train, y_train, x_test, y_test)
 
 
 def load_fashion_mnist(full: bool = False, directory: str | Path | None = None) -> tuple[Split, Split]:

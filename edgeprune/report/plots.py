@@ -1,0 +1,143 @@
+"""Plots for notebooks: a schedule, the sparsity of each layer, size and accuracy of each file.
+
+They need matplotlib, which comes with `pip install 'edgeprune[notebook]'`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from edgeprune.demo import FormatRow
+    from edgeprune.sparsity.report import SparsityReport
+
+BLUE, GREY, ORANGE = "#3465a4", "#b8bec6", "#d9822b"
+
+
+def plot_schedule(schedule: Any, steps: int, ax: Axes | None = None) -> Axes:
+    """Plot the sparsity a schedule asks for over the steps of a training, as the masks follow it.
+
+    Args:
+        schedule: a `PruningSchedule` whose `end_step` is known.
+        steps: number of training steps.
+        ax: matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: `steps` is below 1.
+
+    Example:
+        >>> plot_schedule(edgeprune.PolynomialDecay(0.0, 0.8, 0, 500, frequency=20), 790)  # doctest: +SKIP
+    """
+    from edgeprune.sparsity.schedules import is_due, sparsity_at
+
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    ax = ax or _new_axes(6, 3)
+    reached, sparsity = [], 0.0
+    for step in range(1, steps + 1):
+        if is_due(schedule, step):
+            sparsity = sparsity_at(schedule, step)
+        reached.append(sparsity)
+    ax.step(range(1, steps + 1), reached, where="post", color=BLUE)
+    ax.set(xlabel="training step", ylabel="sparsity", ylim=(0, 1), title="Pruning schedule")
+    ax.yaxis.set_major_formatter(_percent())
+    return ax
+
+
+def plot_sparsity(report: SparsityReport, ax: Axes | None = None) -> Axes:
+    """Plot the sparsity of every prunable weight as bars, with the number of its values.
+
+    Args:
+        report: what `edgeprune.sparsity_report` returned.
+        ax: matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the model has no prunable weight.
+
+    Example:
+        >>> plot_sparsity(edgeprune.sparsity_report(model))  # doctest: +SKIP
+    """
+    rows = [row for row in report.rows if row.weight]
+    if not rows:
+        raise ValueError(f"{report.model!r} has no prunable weights to plot.")
+    ax = ax or _new_axes(6, 0.6 + 0.3 * len(rows))
+    bars = ax.barh([f"{row.layer}/{row.weight}" for row in rows], [row.sparsity for row in rows], color=BLUE)
+    ax.bar_label(bars, [f"{row.sparsity:.0%} of {row.size:,}" for row in rows], padding=4)
+    ax.set(xlabel="zeros", xlim=(0, 1.3), title=f"Sparsity per layer, {report.sparsity:.1%} in all")
+    ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    ax.xaxis.set_major_formatter(_percent())
+    ax.invert_yaxis()
+    return ax
+
+
+def plot_formats(rows: Sequence[FormatRow], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Plot size and accuracy of every file, side by side.
+
+    Args:
+        rows: what the demo measured, one row for each file.
+        axes: two matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The two axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are no rows.
+
+    Example:
+        >>> plot_formats(result.rows)  # doctest: +SKIP
+    """
+    if not rows:
+        raise ValueError("There are no rows to plot.")
+    if axes is None:
+        _, axes = _pyplot().subplots(1, 2, figsize=(10, 0.9 + 0.4 * len(rows)), sharey=True, layout="constrained")
+    size, accuracy = axes
+    names = [row.name for row in rows]
+    size.barh(names, [row.bytes / 1000 for row in rows], color=GREY, label="as it is")
+    bars = size.barh(names, [row.gzip_bytes / 1000 for row in rows], height=0.45, color=BLUE, label="gzip'd")
+    size.bar_label(bars, [f"{row.gzip_bytes / 1000:,.0f} kB" for row in rows], padding=4)
+    size.set(xlabel="kB", title="Size of the file")
+    size.legend(loc="lower right")
+    size.invert_yaxis()
+    dots = [row.accuracy for row in rows]
+    accuracy.plot(dots, names, "o", color=ORANGE)
+    for row in rows:
+        accuracy.annotate(
+            f"{row.accuracy:.1%}", (row.accuracy, row.name), xytext=(8, 0), textcoords="offset points", va="center"
+        )
+    # A window wide enough that a tenth of a point does not look like a cliff.
+    middle, half = (min(dots) + max(dots)) / 2, max(0.02, (max(dots) - min(dots)) * 0.8)
+    accuracy.set(xlim=(middle - half, middle + half * 1.3), title="Accuracy on the test images")
+    accuracy.xaxis.set_major_formatter(_percent())
+    accuracy.grid(axis="x", alpha=0.3)
+    return axes
+
+
+def _new_axes(width: float, height: float) -> Axes:
+    return _pyplot().subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _pyplot() -> ModuleType:
+    try:
+        import matplotlib.pyplot
+    except ImportError as error:
+        raise ImportError("Plots need matplotlib: pip install 'edgeprune[notebook]'") from error
+    return matplotlib.pyplot
+
+
+def _percent() -> Any:
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(1.0)

@@ -1,0 +1,66 @@
+"""The table of formats, for a terminal and for a README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgeprune.demo import FormatRow
+
+HEADER = ("File", "Accuracy", "Bytes", "Gzip'd", "Smaller", "Latency", "Time", "Zeros", "Kept")
+LEGEND = (
+    "Smaller, Time: gzip'd size and latency relative to the dense float32 file. "
+    "Zeros: in the kernels, counted in the file. Kept: share of the Keras model's zeros that are zero in the file."
+)
+
+
+def cells(row: FormatRow) -> tuple[str, ...]:
+    """One row of the table as text, in the order of `HEADER`."""
+    return (
+        row.name,
+        f"{row.accuracy:.1%}",
+        f"{row.bytes:,}",
+        f"{row.gzip_bytes:,}",
+        f"{row.smaller:.1f}x",
+        f"{row.milliseconds:.2f} ms",
+        f"{row.time_ratio:.2f}",
+        f"{row.zeros:.1%}",
+        "-" if row.zeros_kept is None else f"{row.zeros_kept:.0%}",
+    )
+
+
+def formats_table(rows: Sequence[FormatRow], title: str) -> Table:
+    """The table for a terminal, no wider than 80 columns.
+
+    Args:
+        rows: what was measured, one row for each file.
+        title: what stands above it.
+
+    Returns:
+        A rich table.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, caption=LEGEND, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    for number, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*cells(row), style="bold red" if row.problems else None)
+    return table
+
+
+def formats_markdown(rows: Sequence[FormatRow]) -> str:
+    """The table as Markdown, for a README.
+
+    Args:
+        rows: what was measured, one row for each file.
+
+    Returns:
+        Lines of a Markdown table, without a line break at the end.
+    """
+    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *map(cells, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,187 @@
+"""Train with a progress bar, and prune while training: what the demo and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import flavor
+from edgeprune.progress import track
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEDULES = ("polynomial", "constant")
+# The share of the training in which sparsity grows; in the rest the weights that are left recover.
+GROWING_SHARE = 2 / 3
+
+
+def fit(
+    model: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    epochs: int,
+    batch_size: int,
+    callbacks: Iterable[Any] = (),
+    description: str = "Training",
+) -> Any:
+    """`model.fit` with one progress bar over all epochs, on stderr, and nothing on stdout.
+
+    Args:
+        model: a compiled model of either Keras.
+        x: inputs, shape `(n, ...)`.
+        y: labels or targets, shape `(n, ...)`.
+        epochs: number of passes over the data.
+        batch_size: samples per step.
+        callbacks: Keras callbacks of the model's own Keras.
+        description: a few words shown before the bar.
+
+    Returns:
+        The Keras `History`.
+
+    Example:
+        >>> fit(model, x, y, epochs=2, batch_size=32).epoch  # doctest: +SKIP
+        [0, 1]
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}.")
+    steps = track(range(epochs * _steps(x, batch_size) + 1), description)
+    next(steps)  # the bar appears before the first step, which compiles
+    bar = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: next(steps))
+    try:
+        return model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=[*callbacks, bar], verbose=0)
+    finally:
+        steps.close()
+
+
+def prune_and_fit(
+    model: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    sparsity: float = 0.8,
+    epochs: int = 2,
+    batch_size: int = 32,
+    learning_rate: Any = None,
+    schedule: str = "polynomial",
+    frequency: int = 100,
+    layers: Any = None,
+    loss: Any = None,
+    description: str = "Pruning",
+) -> Any:
+    """Prune a trained model while it trains on, and strip it.
+
+    With the polynomial schedule sparsity grows over the first two thirds of the steps. A compiled model keeps
+    its loss, its metrics and its kind of optimizer; another one needs `loss`, or labels from which it follows.
+
+    Args:
+        model: a trained model of either Keras.
+        x: inputs, shape `(n, ...)`.
+        y: labels or targets, shape `(n, ...)`.
+        sparsity: fraction of zeros to end with, 0 to below 1.
+        epochs: number of passes over the data.
+        batch_size: samples per step.
+        learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
+        schedule: `"polynomial"` (from dense to `sparsity`) or `"constant"` (at once).
+        frequency: steps between updates of the masks.
+        layers: which layers to prune, as `edgeprune.prune_low_magnitude` takes it; all where left out.
+        loss: a Keras loss or its name; left out, that of the compiled model, or
+            `"sparse_categorical_crossentropy"` for a softmax over integer labels.
+        description: a few words shown before the progress bar.
+
+    Returns:
+        A plain model: no wrappers, exact zeros.
+
+    Raises:
+        ValueError: a number is out of range, the schedule is unknown, or no loss is known.
+
+    Source: Zhu and Gupta, To prune, or not to prune, 2017, https://arxiv.org/abs/1710.01878
+
+    Example:
+        >>> pruned = prune_and_fit(model, x, y, sparsity=0.8, epochs=4)  # doctest: +SKIP
+    """
+    from edgeprune import sparsity as pruning
+
+    _check_inputs(model, x)
+    steps = epochs * _steps(x, batch_size)
+    if schedule == "polynomial":
+        pruning_schedule = pruning.PolynomialDecay(
+            0.0, sparsity, begin_step=0, end_step=max(1, round(steps * GROWING_SHARE)), frequency=frequency
+        )
+    elif schedule == "constant":
+        pruning_schedule = pruning.ConstantSparsity(sparsity, begin_step=0, frequency=frequency)
+    else:
+        raise ValueError(f"schedule={schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}.")
+    compilation = _compilation(model, y, loss, learning_rate)
+    pruned = pruning.prune_low_magnitude(model, pruning_schedule, **({} if layers is None else {"layers": layers}))
+    pruned.compile(**compilation)
+    fit(
+        pruned,
+        x,
+        y,
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=[pruning.UpdatePruningStep()],
+        description=description,
+    )
+    return pruning.strip_pruning(pruned)
+
+
+def accuracy_if_classifier(model: Any, x: np.ndarray, y: np.ndarray | None) -> float | None:
+    """Top-1 accuracy where the labels are class numbers; None where they are not, or there are none.
+
+    Args:
+        model: a model of either Keras.
+        x: inputs, shape `(n, ...)`.
+        y: labels, shape `(n, ...)`, or None.
+
+    Returns:
+        The accuracy, 0 to 1, or None.
+    """
+    from edgeprune.measure.accuracy import accuracy
+
+    return None if y is None or y.dtype.kind not in "iub" else accuracy(model, x, y)
+
+
+def _check_inputs(model: Any, x: np.ndarray) -> None:
+    """Refuse data that do not fit, in fewer words than Keras."""
+    if not flavor.is_graph_model(model):
+        return
+    expected = model.input_shape
+    if not isinstance(expected, tuple):
+        raise ValueError(f"Model {model.name!r} takes several inputs {expected}; only one is supported here.")
+    fits = len(expected) == x.ndim and all(a in (None, b) for a, b in zip(expected[1:], x.shape[1:], strict=True))
+    if not fits:
+        raise ValueError(f"Model {model.name!r} takes inputs of shape {expected}, and the data have {x.shape}.")
+
+
+def _steps(x: np.ndarray, batch_size: int) -> int:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    return -(-len(x) // batch_size)
+
+
+def _compilation(model: Any, y: np.ndarray, loss: Any, learning_rate: Any) -> dict[str, Any]:
+    """Loss and optimizer for `compile`: a new optimizer with the settings of the one the model has."""
+    keras = flavor.keras_of(model)
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        optimizer = keras.optimizers.Adam()
+    config = optimizer.get_config()
+    if learning_rate is not None:
+        config["learning_rate"] = learning_rate
+    loss = loss or getattr(model, "loss", None) or _loss_for(model, y)
+    return {"optimizer": type(optimizer).from_config(config), "loss": loss}
+
+
+def _loss_for(model: Any, y: np.ndarray) -> str:
+    """The loss that integer labels and a softmax at the end ask for."""
+    output_shape = model.output_shape
+    activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)
+    if y.ndim == 1 and y.dtype.kind in "iu" and len(output_shape) == 2 and activation == "softmax":
+        return "sparse_categorical_crossentropy"
+    raise ValueError(
+        f"The model {model.name!r} was saved without a loss, and labels of shape {y.shape} and type {y.dtype} "
+        f"with an output of shape {output_shape} do not tell which one it needs: name a loss."
+    )
