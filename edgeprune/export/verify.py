@@ -342,7 +342,7 @@ def _pair(
         return {}, [f"The file has {len(file_outputs)} outputs, the Keras model has {len(keras_outputs)}."]
     values = list(keras_outputs.values())
     paired = dict(zip(in_number_order(file_outputs), values, strict=True))
-    for names in (list(keras_outputs), list(getattr(model, "output_names", ()))):
+    for names in (list(keras_outputs), list(getattr(model, "output_names", None) or ())):
         if set(names) == set(file_outputs):
             paired = dict(zip(names, values, strict=True))
     problems = [
