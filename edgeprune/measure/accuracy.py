@@ -113,11 +113,16 @@ def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.n
 
     Returns:
         Output name to values `(samples, ...)`, in the model's order; the names are those the converter gives.
+
+    Raises:
+        ValueError: there are no samples, or not as many as the model has inputs.
     """
     arrays, packed = _call_arrays(model, samples)
     fixed = model.inputs[0].shape[0] if flavor.is_graph_model(model) else None
     size = fixed or batch_size
     count = len(arrays[0])
+    if count == 0:
+        raise ValueError(f"Model {model.name!r} was given no samples.")
     parts = []
     for start in track(range(0, count, size), f"Running {model.name}"):
         batch = [array[start : start + size] for array in arrays]

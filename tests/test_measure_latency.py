@@ -1,0 +1,132 @@
+import importlib
+import json
+
+import numpy as np
+import pytest
+from converted import convert, images, small_cnn
+
+from edgeprune.measure import latency
+from edgeprune.measure.latency import benchmark
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    keras = importlib.import_module("keras")
+    model = small_cnn(keras)
+    folder = tmp_path_factory.mktemp("files")
+    embedding = keras.Sequential([keras.Input(batch_shape=(1, 5), dtype="int32"), keras.layers.Embedding(7, 4)])
+    return [
+        convert(model, folder / "float.tflite"),
+        convert(model, folder / "int8.tflite", "int8", images()),
+        convert(embedding, folder / "embedding.tflite"),
+    ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Replaces time: each file takes 1, 2 or 3 ms, times a drift of the machine that grows each round."""
+    state = {"now": 0.0, "calls": []}
+
+    def invoke(runtime):
+        state["calls"].append(runtime.path.name)
+        milliseconds = {"float.tflite": 1, "int8.tflite": 2, "embedding.tflite": 3}[runtime.path.name]
+        state["now"] += milliseconds * 1e-3 * (1 + len(state["calls"]) // 3)
+
+    monkeypatch.setattr(latency.Runtime, "invoke", invoke)
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: state["now"])
+    return state
+
+
+def test_every_file_is_run_and_timed(files):
+    result = benchmark(files, runs=4, warmup=1)
+    assert [row.file for row in result.rows] == [str(file) for file in files]
+    assert result.samples.shape == (3, 4)
+    assert (result.samples > 0).all()
+    assert result.rows[0].ratio == 1
+    assert result.rows[0].ratio_spread == 0
+    for row, times in zip(result.rows, result.samples, strict=True):
+        assert row.milliseconds == np.median(times)
+
+
+def test_one_file_with_threads_and_without_xnnpack(files):
+    result = benchmark(files[0], runs=2, warmup=0, threads=2, xnnpack=False)
+    assert len(result.rows) == 1
+    assert "2 threads, XNNPACK off" in str(result)
+
+
+def test_files_take_turns_in_an_order_that_changes(files, clock):
+    benchmark(files, runs=20, warmup=2)
+    rounds = [tuple(clock["calls"][start : start + 3]) for start in range(0, len(clock["calls"]), 3)]
+    assert len(rounds) == 22
+    assert all(len(set(turn)) == 3 for turn in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_ratio_is_taken_within_each_round(files, clock):
+    """The drift doubles the times over the rounds and cancels in the ratios but where it strikes mid-round."""
+    result = benchmark(files[:2], runs=50, warmup=0)
+    by_round = result.samples[1] / result.samples[0]
+    assert result.rows[1].ratio == pytest.approx(np.median(by_round))
+    assert result.rows[1].ratio == pytest.approx(2, rel=0.1)
+    assert result.rows[1].spread > 10 * result.rows[1].ratio_spread
+
+
+def test_seed_fixes_the_order(files, clock):
+    orders = []
+    for seed in (1, 1, 2):
+        clock["calls"].clear()
+        benchmark(files, runs=10, warmup=0, seed=seed)
+        orders.append(list(clock["calls"]))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_time_budget_stops_early(files, clock):
+    result = benchmark(files[:1], runs=1000, warmup=0, max_seconds=0.02)
+    assert 1 <= result.runs < 50
+
+
+def test_table_html_and_json(files):
+    result = benchmark(files[:2], runs=2, warmup=0)
+    lines = str(result).splitlines()
+    assert len(lines) == 4
+    assert len(set(map(len, lines[:3]))) == 1  # aligned
+    assert result._repr_html_().count("<tr>") == 3
+    stored = json.loads(json.dumps(result.to_dict()))
+    assert [row["ratio"] for row in stored["files"]] == [row.ratio for row in result.rows]
+
+
+def test_html_is_escaped(files, tmp_path):
+    path = tmp_path / "<b>.tflite"
+    path.write_bytes(files[0].read_bytes())
+    assert "<b>" not in benchmark(path, runs=1, warmup=0)._repr_html_()
+
+
+def test_bad_arguments_are_refused(files):
+    with pytest.raises(ValueError, match="one or more .tflite files"):
+        benchmark([])
+    with pytest.raises(ValueError, match="runs must be 1 or more.*got 0 and 5"):
+        benchmark(files, runs=0)
+    with pytest.raises(ValueError, match="got 1 and -1"):
+        benchmark(files, runs=1, warmup=-1)
+
+
+def test_bad_files_are_named(files, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.tflite"):
+        benchmark([files[0], tmp_path / "nothing.tflite"])
+    (tmp_path / "junk.tflite").write_bytes(b"junk" * 10)
+    with pytest.raises(ValueError, match="junk.tflite does not load"):
+        benchmark([files[0], tmp_path / "junk.tflite"])
+
+
+def test_file_that_loads_but_does_not_run_is_named(tmp_path):
+    """A gather with an index out of range fails only when it runs."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((1,), tf.float32)])
+    def gather(x):
+        return tf.gather(tf.constant([1.0, 2.0]), tf.cast(x, tf.int32) + 9)
+
+    path = tmp_path / "gather.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([gather.get_concrete_function()]).convert())
+    with pytest.raises(ValueError, match="gather.tflite loads but does not run"):
+        benchmark(path, runs=1)
