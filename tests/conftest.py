@@ -31,3 +31,11 @@ def sample():
     from edgeprune.datasets import load_fashion_mnist
 
     return tuple((x[..., None].astype(np.float32) / 255, y) for x, y in load_fashion_mnist())
+
+
+def pytest_configure(config):
+    """Two logical CPUs, which MirroredStrategy needs; only possible before TensorFlow starts."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -241,10 +241,9 @@ def _why_not(layer: Any, run: PruningRun) -> str | None:
 
         if wrapper_masks.is_wrapper(layer):
             return ""
-        if wrapper_masks.why_not_wrappable(layer):
-            return wrapper_masks.why_not_wrappable(layer)
     reasons = [_why_not_settings(part, run) for part in parts if prunable.can_be_pruned(part)]
-    # A Keras 3 layer prunes those of its weights that fit; a wrapper takes all or none.
+    if not keras_3:
+        reasons.append(wrapper_masks.why_not_wrappable(layer, run))
     return next((reason for reason in reasons if reason), None)
 
 

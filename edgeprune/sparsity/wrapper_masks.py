@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgeprune import flavor
-from edgeprune.sparsity import masks, schedules
+from edgeprune.sparsity import masks, prunable, schedules
 from edgeprune.sparsity.settings import PruningRun
 
 tfmot_sparsity = flavor.import_tfmot().sparsity.keras
@@ -131,13 +131,17 @@ def strip(model: Any) -> Any:
     return tfmot_sparsity.strip_pruning(model)
 
 
-def why_not_wrappable(layer: Any) -> str | None:
+def why_not_wrappable(layer: Any, run: PruningRun) -> str | None:
     """Why TF-MOT cannot wrap a layer that has prunable weights; None where it can."""
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
-    if hasattr(layer, "get_prunable_weights") or PruneRegistry.supports(layer):
-        return None
-    return f"TF-MOT's wrapper does not know {type(layer).__name__}; define get_prunable_weights() on it"
+    if not hasattr(layer, "get_prunable_weights") and not PruneRegistry.supports(layer):
+        return f"TF-MOT's wrapper does not know {type(layer).__name__}; define get_prunable_weights() on it"
+    for weight in prunable.prunable_weights(layer).values() if run.in_blocks else ():
+        blocks = [-(-size // block) for size, block in zip(weight.shape, run.block_size, strict=False)]
+        if 1 in blocks:  # TF-MOT squeezes such a row away while training, and then stops
+            return f"TF-MOT cannot prune a single row of {run.block_size} blocks, and this weight is {weight.shape}"
+    return None
 
 
 def begin_training(model: Any) -> list[WrapperPruning]:

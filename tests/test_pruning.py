@@ -1,0 +1,673 @@
+"""Pruning while training: what it takes, what it refuses, and that the zeros are exact in every setting."""
+
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.sparsity import constraint_masks, masks
+from edgeprune.sparsity.prune import is_pruned
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 12)).astype(np.float32)
+Y = RNG.integers(0, 3, 96)
+STEPS = 6  # of 16 images, an epoch
+
+
+def dense_net(flavor="keras", name="net"):
+    keras = flavors.keras_module(flavor)
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(32, activation="relu", name="first"),
+            keras.layers.Dense(16, activation="relu", name="second"),
+            keras.layers.Dense(3, activation="softmax", name="head"),
+        ],
+        name=name,
+    )
+
+
+def conv_net(flavor="keras"):
+    keras = flavors.keras_module(flavor)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(8, 3, name="conv"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.DepthwiseConv2D(3, name="depthwise"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, name="dense"),
+        ]
+    )
+
+
+def fit(model, epochs=2, callbacks=(), x=X, y=Y, **arguments):
+    return model.fit(
+        x, y, batch_size=16, epochs=epochs, verbose=0, callbacks=[ep.UpdatePruningStep(), *callbacks], **arguments
+    )
+
+
+def compiled(model, optimizer="adam", **arguments):
+    model.compile(optimizer, "sparse_categorical_crossentropy", **arguments)
+    return model
+
+
+def zeros_of(model):
+    return {f"{row.layer}/{row.weight}": row.zeros for row in ep.sparsity_report(model).rows if row.weight}
+
+
+def assert_exact(model, sparsity=0.8):
+    """Every prunable weight has exactly the zeros that the schedule ends with."""
+    for row in ep.sparsity_report(model).rows:
+        if row.weight:
+            assert row.zeros == row.size - masks.kept_count(row.size, sparsity), row
+
+
+def keras3():
+    return flavors.keras_module("keras")
+
+
+def subclassed():
+    keras = keras3()
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.body = keras.layers.Dense(32, activation="relu")
+            self.head = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, inputs):
+            return self.head(self.body(inputs))
+
+    return Net()
+
+
+def nested():
+    keras = keras3()
+    inputs = keras.Input((12,))
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(dense_net(name="inner")(inputs)))
+
+
+def shared():
+    keras = keras3()
+    inputs = keras.Input((12,))
+    layer = keras.layers.Dense(12, activation="relu")
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(layer(layer(inputs))))
+
+
+def composite():
+    """Layers inside layers: attention, Bidirectional, TimeDistributed."""
+    keras = keras3()
+    inputs = keras.Input((12,))
+    sequence = keras.layers.Reshape((3, 4))(inputs)
+    sequence = keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=True))(sequence)
+    sequence = keras.layers.MultiHeadAttention(2, 4)(sequence, sequence)
+    sequence = keras.layers.TimeDistributed(keras.layers.Dense(6))(sequence)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(sequence)))
+
+
+@pytest.mark.parametrize("build", [dense_net, nested, subclassed, shared, composite])
+def test_every_kind_of_model(build):
+    model = compiled(ep.prune_low_magnitude(build(), ep.PolynomialDecay(0.0, 0.8)))
+    fit(model)
+    assert_exact(model)
+    assert len(zeros_of(model)) >= 2
+
+
+def test_tf_keras_models_are_wrapped_by_tfmot():
+    model = compiled(ep.prune_low_magnitude(dense_net("tf_keras"), ep.PolynomialDecay(0.0, 0.8)))
+    tfmot = flavors.import_tfmot()
+    assert type(model.layers[0]).__module__.startswith(tfmot.__name__)
+    fit(model)
+    assert_exact(model)
+    stripped = ep.strip_pruning(model)
+    assert [layer.name for layer in stripped.layers] == ["first", "second", "head"]
+    assert_exact(stripped)
+    np.testing.assert_allclose(stripped.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "compile_arguments",
+    [
+        dict(steps_per_execution=4),
+        dict(steps_per_execution=STEPS),
+        dict(jit_compile=True),
+        dict(run_eagerly=True),
+    ],
+    ids=str,
+)
+def test_every_way_to_compile(compile_arguments):
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)), **compile_arguments)
+    fit(model)
+    assert_exact(model)
+    assert constraint_masks.current_step(model) == 2 * STEPS
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("SGD", dict(momentum=0.9, nesterov=True)),
+        ("AdamW", dict(weight_decay=0.1)),
+        ("Muon", {}),
+        ("Adam", dict(gradient_accumulation_steps=3)),
+        ("Adam", dict(use_ema=True)),
+        ("Adam", dict(use_ema=True, ema_overwrite_frequency=3)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+def test_every_optimizer(name, arguments, importance):
+    optimizer = getattr(keras3().optimizers, name)(**arguments)
+    model = ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8), importance=importance)
+    fit(compiled(model, optimizer))
+    assert_exact(model)
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_every_precision(policy, importance):
+    keras = keras3()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = dense_net()
+    finally:
+        keras.config.set_dtype_policy(before)
+    model = ep.prune_low_magnitude(model, ep.ConstantSparsity(0.5, 0, frequency=2), importance=importance)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(use_ema=True))
+    fit(compiled(model, optimizer))
+    # bfloat16 has 8 bits: many magnitudes tie, and ties are kept.
+    slack = 0.05 if policy == "bfloat16" else 1 / 48
+    assert all(abs(row.sparsity - 0.5) <= slack for row in ep.sparsity_report(model).rows)
+
+
+@pytest.mark.parametrize("arguments", [{}, dict(importance="taylor"), dict(scope="global")], ids=str)
+def test_mirrored_strategy(arguments):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = dense_net()
+        optimizer = keras3().optimizers.Adam(use_ema=True)
+        model = compiled(ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8), **arguments), optimizer)
+    fit(model)
+    if arguments.get("scope") == "global":
+        assert ep.sparsity_report(model).zeros == 944 - masks.kept_count(944, 0.8)
+    else:
+        assert_exact(model)
+    for layer in model.layers:
+        copies = [replica.numpy() for replica in layer.kernel.value.values]
+        np.testing.assert_array_equal(copies[0] == 0, copies[1] == 0)
+
+
+def test_train_on_batch_by_hand():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=3)))
+    pruning = ep.UpdatePruningStep()
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    for batch in range(12):
+        pruning.on_train_batch_begin(batch)
+        model.train_on_batch(X[:16], Y[:16])
+        pruning.on_train_batch_end(batch)
+    pruning.on_epoch_end(0)
+    pruning.on_train_end()
+    assert_exact(model)
+
+
+def tfmot_guides_loop(model, keras, step_of=lambda step: step):
+    """The custom training loop of TF-MOT's comprehensive guide."""
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    optimizer = keras.optimizers.Adam()
+    callback = ep.UpdatePruningStep()
+    callback.set_model(model)
+    model.optimizer = optimizer
+
+    @step_of
+    def train_step(x, y):
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        gradients = tape.gradient(value, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    callback.on_train_begin()
+    for _ in range(2):
+        for start in range(0, 96, 16):
+            train_step(X[start : start + 16], Y[start : start + 16])
+        callback.on_epoch_end(batch=-1)
+
+
+def test_tfmots_own_loop_runs_as_it_is(flavor):
+    keras = flavors.keras_module(flavor)
+    model = ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8, 0, 12, frequency=3))
+    tfmot_guides_loop(model, keras)
+    assert_exact(ep.strip_pruning(model))
+
+
+def test_a_compiled_loop_without_the_batch_hooks_is_told():
+    model = ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, 0, 12, frequency=3))
+    with pytest.raises(RuntimeError, match="on_train_batch_begin"):
+        tfmot_guides_loop(model, keras3(), step_of=tf.function)
+
+
+def test_tfmots_script_with_only_the_import_changed(flavor, tmp_path):
+    """The steps of TF-MOT's pruning tutorial, under its names."""
+    sparsity = ep
+    keras = flavors.keras_module(flavor)
+    model = compiled(dense_net(flavor))
+    model.fit(X, Y, batch_size=16, verbose=0)
+    end_step = np.ceil(96 / 16).astype(np.int32) * 2
+    pruning_params = {
+        "pruning_schedule": sparsity.PolynomialDecay(
+            initial_sparsity=0.50, final_sparsity=0.80, begin_step=0, end_step=end_step, frequency=2
+        )
+    }
+    model_for_pruning = sparsity.prune_low_magnitude(model, **pruning_params)
+    model_for_pruning.compile("adam", keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
+    callbacks = [sparsity.UpdatePruningStep(), sparsity.PruningSummaries(log_dir=str(tmp_path))]
+    model_for_pruning.fit(X, Y, batch_size=16, epochs=2, validation_split=0.0, verbose=0, callbacks=callbacks)
+    model_for_export = sparsity.strip_pruning(model_for_pruning)
+    assert_exact(model_for_export)
+
+
+@pytest.mark.parametrize("setting", [{}, dict(block_size=(3, 2)), dict(sparsity_m_by_n=(2, 4))], ids=str)
+@pytest.mark.parametrize("pooling", ["AVG", "MAX"])
+def test_masks_after_training_equal_tfmots_bit_for_bit(setting, pooling):
+    """Equal weights and steps (the learning rate is zero) on both Kerases."""
+    schedule = dict(initial_sparsity=0.3, final_sparsity=0.7, begin_step=1, end_step=9, frequency=4)
+    kernels = {}
+    weights = [RNG.normal(size=w.shape) for w in dense_net().get_weights()]
+    for flavor in ("keras", "tf_keras"):
+        keras = flavors.keras_module(flavor)
+        model = dense_net(flavor)
+        model.set_weights(weights)
+        model = ep.prune_low_magnitude(model, ep.PolynomialDecay(**schedule), block_pooling_type=pooling, **setting)
+        fit(compiled(model, keras.optimizers.SGD(0.0)), epochs=2)
+        kernels[flavor] = [layer.kernel.numpy() for layer in ep.strip_pruning(model).layers]
+    for ours, tfmots in zip(kernels["keras"], kernels["tf_keras"], strict=True):
+        assert (ours == 0).any()
+        np.testing.assert_array_equal(ours, tfmots)
+
+
+def test_convolutions_under_m_by_n_equal_tfmots():
+    found = {}
+    for flavor in ("keras", "tf_keras"):
+        model = conv_net(flavor)
+        model.get_layer("conv").set_weights([RNG.normal(size=(3, 3, 3, 8)), np.zeros(8)])
+        model = ep.prune_low_magnitude(model, sparsity_m_by_n=(1, 2), layers="conv")
+        found[flavor] = model
+    weights = found["keras"].get_layer("conv").get_weights()
+    for flavor, model in found.items():
+        keras = flavors.keras_module(flavor)
+        stripped_conv = model.layers[0] if flavor == "keras" else model.layers[0].layer
+        stripped_conv.set_weights(weights)
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        fit(model, epochs=1, x=np.zeros((32, 8, 8, 3), np.float32), y=np.zeros((32, 4), np.float32))
+        found[flavor] = stripped_conv.kernel.numpy()
+    assert (found["keras"] == 0).any()
+    np.testing.assert_array_equal(found["keras"], found["tf_keras"])
+
+
+def test_the_right_weights_survive():
+    """Oracle in plain NumPy: with a learning rate of zero the largest weights are the ones kept."""
+    model = dense_net()
+    before = model.get_layer("first").kernel.numpy()
+    model = ep.prune_low_magnitude(model, ep.ConstantSparsity(0.6, 0, frequency=1))
+    fit(compiled(model, keras3().optimizers.SGD(0.0)), epochs=1)
+    after = model.get_layer("first").kernel.numpy()
+    kept = np.argsort(-np.abs(before), axis=None)[: masks.kept_count(before.size, 0.6)]
+    expected = np.zeros_like(before)
+    expected.flat[kept] = before.flat[kept]
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_zeros_are_positive_zeros(flavor):
+    """A negative zero is a zero to TensorFlow but not to gzip."""
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    fit(model)
+    for layer in ep.strip_pruning(model).layers:
+        kernel = layer.kernel.numpy()
+        assert not np.signbit(kernel[kernel == 0]).any()
+
+
+def test_global_scope_ranks_all_layers_together(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.7), scope="global"))
+    fit(model)
+    stripped = ep.strip_pruning(model)
+    kernels = [layer.kernel.numpy() for layer in stripped.layers]
+    size = sum(kernel.size for kernel in kernels)
+    assert sum(int((kernel == 0).sum()) for kernel in kernels) == size - masks.kept_count(size, 0.7)
+    assert len({round(float((kernel == 0).mean()), 2) for kernel in kernels}) > 1
+
+
+def test_taylor_importance_keeps_the_weights_with_gradient(flavor):
+    """Inputs that are always zero give their weights no gradient, whatever their magnitude."""
+    model = dense_net(flavor)
+    weights = model.get_weights()
+    weights[0][:6] *= 100
+    model.set_weights(weights)
+    x = X.copy()
+    x[:, :6] = 0
+    model = ep.prune_low_magnitude(
+        model, ep.ConstantSparsity(0.5, 0, frequency=6), layers="*first*", importance="taylor"
+    )
+    fit(compiled(model), x=x, epochs=1)
+    kernel = ep.strip_pruning(model).layers[0].kernel.numpy()
+    assert (kernel[:6] == 0).mean() > 0.9 and (kernel[6:] == 0).mean() < 0.1
+
+
+def test_schedules_by_layer():
+    schedules = {"first": ep.PolynomialDecay(0.0, 0.9), "h*": ep.ConstantSparsity(0.5, 0, frequency=1)}
+    model = compiled(ep.prune_low_magnitude(dense_net(), schedules))
+    fit(model)
+    rows = {row.layer: row for row in ep.sparsity_report(model).rows}
+    assert (rows["first"].zeros, rows["second"].zeros, rows["head"].zeros) == (346, 0, 24)
+    assert rows["second"].note == "not under pruning" and rows["first"].target == 0.9
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("first", {"first"}),
+        ("*e*d", {"second", "head"}),
+        (["first", "head"], {"first", "head"}),
+        (lambda layer: getattr(layer, "units", 0) == 16, {"second"}),
+    ],
+    ids=str,
+)
+def test_choosing_layers(layers, expected, flavor):
+    model = ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8), layers=layers)
+    fit(compiled(model))
+    zeros = zeros_of(ep.strip_pruning(model))
+    assert {name.partition("/")[0] for name, count in zeros.items() if count} == expected
+
+
+def test_choosing_a_layer_object_and_a_nested_model():
+    model = nested()
+    inner = next(layer for layer in model.layers if layer.name == "inner")
+    ep.prune_low_magnitude(model, layers=inner)
+    assert {layer.name for layer in constraint_masks.pruned_layers(model)} == {"first", "second", "head"}
+
+
+def test_layers_one_by_one_in_a_script(flavor):
+    keras = flavors.keras_module(flavor)
+    schedule = ep.PolynomialDecay(0.0, 0.8)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            *ep.prune_low_magnitude([keras.layers.Dense(32, activation="relu")], schedule),
+            ep.prune_low_magnitude(keras.layers.Dense(16, activation="relu"), schedule),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    fit(compiled(model))
+    assert [round(row.sparsity, 1) for row in ep.sparsity_report(ep.strip_pruning(model)).rows] == [0.8, 0.8, 0.0]
+
+
+def test_what_cannot_be_pruned_is_skipped_and_listed(flavor):
+    keras = flavors.keras_module(flavor)
+
+    class Scale(keras.layers.Layer):
+        def build(self, shape):
+            self.factor = self.add_weight(name="factor", shape=(shape[-1],), initializer="ones")
+
+        def call(self, inputs):
+            return inputs * self.factor
+
+    model = conv_net(flavor)
+    model.add(Scale(name="scale"))
+    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.5))
+    skipped = ep.sparsity_report(model).skipped
+    assert set(skipped) == {"norm", "depthwise", "scale"}
+    assert "get_prunable_weights" in skipped["scale"]
+    model.compile("adam", "mse")
+    fit(model, x=np.zeros((32, 8, 8, 3), np.float32), y=np.zeros((32, 4), np.float32))
+    assert zeros_of(ep.strip_pruning(model))["conv/kernel"] == 108
+
+
+def test_a_layer_of_the_users_own_says_what_is_prunable(flavor):
+    keras = flavors.keras_module(flavor)
+
+    class Mixer(keras.layers.Layer):
+        def build(self, shape):
+            self.mixing = self.add_weight(name="mixing", shape=(shape[-1], 10), initializer="glorot_uniform")
+
+        def call(self, inputs):
+            return tf.matmul(inputs, self.mixing)
+
+        def get_prunable_weights(self):
+            return [self.mixing]
+
+    model = keras.Sequential([keras.Input((12,)), Mixer(), keras.layers.Dense(3, activation="softmax")])
+    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.5))
+    fit(compiled(model))
+    assert_exact(ep.strip_pruning(model), 0.5)
+
+
+def test_blocks_leave_convolutions_out(flavor):
+    model = ep.prune_low_magnitude(conv_net(flavor), block_size=(2, 2))
+    pruned = [row.layer for row in ep.sparsity_report(model).rows if row.target is not None]
+    assert pruned == ["dense"]
+
+
+def test_blocks_that_tfmot_stops_at_are_skipped():
+    model = ep.prune_low_magnitude(dense_net("tf_keras"), block_size=(2, 3))
+    assert "single row" in ep.sparsity_report(model).skipped["head"] or not model.layers[-1].name.startswith("prune")
+
+
+def test_a_users_constraint_still_holds():
+    keras = keras3()
+    model = keras.Sequential(
+        [keras.Input((12,)), keras.layers.Dense(3, activation="softmax", kernel_constraint=keras.constraints.NonNeg())]
+    )
+    model = compiled(ep.prune_low_magnitude(model, ep.ConstantSparsity(0.25, 0, frequency=1)))
+    fit(model)
+    kernel = model.layers[0].kernel.numpy()
+    assert kernel.min() >= 0 and (kernel == 0).sum() >= 9
+    ep.strip_pruning(model)
+    assert isinstance(model.layers[0].kernel.constraint, keras.constraints.NonNeg)
+
+
+def test_pruning_a_model_that_was_trained_already():
+    """Its training step is compiled, and must learn of the masks."""
+    model = compiled(dense_net())
+    model.fit(X, Y, batch_size=16, verbose=0)
+    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8))
+    fit(model)
+    assert_exact(model)
+    before = zeros_of(model)
+    ep.strip_pruning(model)
+    assert not is_pruned(model)
+    model.fit(X, Y, batch_size=16, verbose=0)
+    assert sum(zeros_of(model).values()) < sum(before.values())  # nothing of the masks is left in the step
+
+
+def test_a_later_fit_without_the_callback_keeps_the_masks():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
+    fit(model)
+    before = [layer.kernel.numpy() == 0 for layer in model.layers]
+    model.fit(X, Y, batch_size=16, verbose=0)
+    for layer, zeros in zip(model.layers, before, strict=True):
+        np.testing.assert_array_equal(layer.kernel.numpy() == 0, zeros)
+
+
+def test_several_fits_go_on_with_the_count():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=2)))
+    fit(model, epochs=1)
+    assert constraint_masks.current_step(model) == STEPS
+    partly = ep.sparsity_report(model).sparsity
+    fit(model, epochs=1)
+    assert 0 < partly < 0.75
+    assert_exact(model)
+
+
+def test_an_open_end_takes_the_steps_of_fit(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    fit(model, epochs=5, initial_epoch=2)
+    assert_exact(ep.strip_pruning(model))
+
+
+def test_pruning_policy_decides(flavor):
+    from edgeprune.sparsity.policies import PruningPolicy
+
+    class OnlyNarrow(PruningPolicy):
+        def allow_pruning(self, layer):
+            return getattr(layer, "units", 99) < 20
+
+        def ensure_model_supports_pruning(self, model):
+            if model.name == "refused":
+                raise ValueError("refused by the policy")
+
+    model = ep.prune_low_magnitude(dense_net(flavor), pruning_policy=OnlyNarrow())
+    assert {row.layer for row in ep.sparsity_report(model).rows if row.target is not None} == {"second", "head"}
+    with pytest.raises(ValueError, match="refused by the policy"):
+        ep.prune_low_magnitude(dense_net(flavor, name="refused"), pruning_policy=OnlyNarrow())
+
+
+# Bad input
+
+
+def test_training_without_the_callback_is_refused(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    with pytest.raises(Exception, match="UpdatePruningStep"):
+        model.fit(X, Y, batch_size=16, verbose=0)
+
+
+def test_nothing_to_prune_is_refused(flavor):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((12,)), keras.layers.BatchNormalization(name="norm")])
+    with pytest.raises(ValueError, match="No layer of model .* can be pruned. norm: normalisation has no kernel"):
+        ep.prune_low_magnitude(model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(layers="third"), ValueError, "layers='third' matches no layer .* first, second, head"),
+        (dict(layers=[3]), TypeError, "layers= takes names"),
+        (dict(layers=3), TypeError, "layers= takes names"),
+        (dict(pruning_schedule=0.5), ValueError, "must be a PruningSchedule, got 0.5"),
+        (dict(pruning_schedule={"nowhere": None}), ValueError, "must be a PruningSchedule, got None"),
+        (dict(scope="all"), ValueError, "scope='all' is unknown"),
+        (dict(units=3), TypeError, "Unknown arguments for a model: units"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments, error, message, flavor):
+    with pytest.raises(error, match=message):
+        ep.prune_low_magnitude(dense_net(flavor), **arguments)
+
+
+def test_bad_schedules_by_layer(flavor):
+    with pytest.raises(ValueError, match="'nowhere', which fits the name of no layer"):
+        ep.prune_low_magnitude(dense_net(flavor), {"nowhere": ep.ConstantSparsity(0.5, 0)})
+    two = {"first": ep.ConstantSparsity(0.5, 0), "head": ep.ConstantSparsity(0.6, 0)}
+    with pytest.raises(ValueError, match="takes one schedule"):
+        ep.prune_low_magnitude(dense_net(flavor), two, scope="global")
+
+
+@pytest.mark.parametrize("thing", [None, "model.keras", np.zeros(3), [3]])
+def test_other_things_are_refused(thing):
+    with pytest.raises(TypeError):
+        ep.prune_low_magnitude(thing)
+
+
+def test_a_single_layer_must_fit_the_settings():
+    layer = keras3().layers.Conv2D(8, 3, name="conv")
+    layer.build((None, 8, 8, 3))
+    with pytest.raises(ValueError, match="'conv' cannot be pruned: block_size needs a weight of 2 dimensions"):
+        ep.prune_low_magnitude(layer, block_size=(2, 2))
+    with pytest.raises(TypeError, match="takes no arguments input_shape"):
+        ep.prune_low_magnitude(layer, input_shape=(3,))
+
+
+def test_subclassed_tf_keras_models_are_refused_with_the_way_out():
+    keras = flavors.keras_module("tf_keras")
+
+    class Net(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="use Keras 3"):
+        ep.prune_low_magnitude(Net())
+
+
+def test_an_open_end_needs_a_length():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16).filter(lambda x, y: True)
+    with pytest.raises(ValueError, match="give end_step"):
+        model.fit(data, verbose=0, callbacks=[ep.UpdatePruningStep()])
+
+
+def test_steps_are_counted_right_where_the_data_has_no_known_length():
+    schedule = ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=4)
+    model = compiled(ep.prune_low_magnitude(dense_net(), schedule))
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16).filter(lambda x, y: True)
+    model.fit(data, epochs=2, verbose=0, callbacks=[ep.UpdatePruningStep()])
+    assert constraint_masks.current_step(model) == 2 * STEPS
+    assert_exact(model)
+
+
+def test_a_training_shorter_than_begin_step(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8, begin_step=50)))
+    with pytest.raises(ValueError, match="only 12 steps: lower begin_step"):
+        fit(model)
+
+
+def test_a_schedule_that_training_does_not_reach_is_told(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.ConstantSparsity(0.5, 0, frequency=100)))
+    with pytest.warns(UserWarning, match="with a sparsity of 0.000 rather than 0.500"):
+        fit(model)
+
+
+def test_the_callback_without_pruning_is_told(flavor):
+    with pytest.warns(UserWarning, match="is not under pruning"):
+        fit(compiled(dense_net(flavor)), epochs=1)
+
+
+def test_stripping_without_training_is_told():
+    model = ep.prune_low_magnitude(dense_net())
+    with pytest.warns(UserWarning, match="was never trained under pruning"):
+        ep.strip_pruning(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ep.strip_pruning(model) is model
+
+
+def test_diverged_training_is_named():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
+    with pytest.raises(ValueError, match="first/kernel holds NaN .* at step"):
+        fit(model, x=np.full_like(X, np.nan))
+
+
+@pytest.mark.parametrize("thing", [None, "x"])
+def test_reports_and_stripping_of_other_things(thing):
+    with pytest.raises(TypeError):
+        ep.strip_pruning(thing)
+    with pytest.raises(TypeError):
+        ep.sparsity_report(thing)
+
+
+def test_report_of_an_unbuilt_model():
+    with pytest.raises(ValueError, match="not built"):
+        ep.sparsity_report(subclassed())
+
+
+def test_report_prints_as_a_table(flavor):
+    text = str(ep.sparsity_report(conv_net(flavor)))
+    assert text.splitlines()[0].split() == ["layer", "weight", "shape", "values", "zeros", "sparsity", "target"]
+    assert text.splitlines()[-1].startswith("total")
+
+
+def test_summaries_write_sparsity_and_threshold(flavor, tmp_path):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    fit(model, callbacks=[ep.PruningSummaries(str(tmp_path))])
+    found = {}
+    for file in (tmp_path / "metrics").iterdir():
+        for record in tf.data.TFRecordDataset(str(file)):
+            for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
+                found.setdefault(value.tag, []).append(float(tf.make_ndarray(value.tensor)))
+    assert len(found) == 6
+    sparsities = next(values for tag, values in found.items() if tag.endswith("sparsity"))
+    assert sparsities[0] == 0 and 0.3 < sparsities[1] < 0.8
+    with pytest.raises(ValueError, match="log_dir"):
+        ep.PruningSummaries("")
