@@ -9,12 +9,32 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 
 class CapturedOutput:
     """What was written while `captured_output` was open."""
 
     text = ""
+
+
+class _Diverted(io.TextIOBase):
+    """Stands in for sys.stdout or sys.stderr.
+
+    A log handler that is made meanwhile keeps it; so afterwards it hands on to the stream it stood in for.
+    """
+
+    def __init__(self, file: IO[bytes], original: IO[str]):
+        self._file, self._original = file, original
+
+    def write(self, text: str) -> int:
+        if self._file.closed:
+            return self._original.write(text)
+        self._file.write(text.encode(errors="replace"))
+        return len(text)
+
+    def flush(self) -> None:
+        (self._original if self._file.closed else self._file).flush()
 
 
 @contextlib.contextmanager
@@ -27,11 +47,10 @@ def captured_output() -> Iterator[CapturedOutput]:
     captured = CapturedOutput()
     sys.stdout.flush()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as file, contextlib.ExitStack() as restore:
-        stream = io.TextIOWrapper(file, encoding="utf-8", write_through=True)
-        restore.callback(_detach, stream, captured)
-        restore.enter_context(contextlib.redirect_stdout(stream))
-        restore.enter_context(contextlib.redirect_stderr(stream))
+    with tempfile.TemporaryFile(buffering=0) as file, contextlib.ExitStack() as restore:
+        restore.callback(_read_back, file, captured)
+        restore.enter_context(contextlib.redirect_stdout(_Diverted(file, sys.stdout)))
+        restore.enter_context(contextlib.redirect_stderr(_Diverted(file, sys.stderr)))
         # Log handlers keep the stream they were made with, which in a notebook is no file descriptor.
         restore.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
@@ -43,7 +62,6 @@ def captured_output() -> Iterator[CapturedOutput]:
         yield captured
 
 
-def _detach(stream: io.TextIOWrapper, captured: CapturedOutput) -> None:
-    stream.seek(0)
-    captured.text = stream.buffer.read().decode(errors="replace")
-    stream.detach()
+def _read_back(file: IO[bytes], captured: CapturedOutput) -> None:
+    file.seek(0)
+    captured.text = file.read().decode(errors="replace")

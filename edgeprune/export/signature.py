@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def input_specs(model: Any) -> dict[str, Any]:
         dict it is called on; an input without a name is called `"input"`, and those of a list `"input_0"`, ...
 
     Raises:
-        ValueError: the model is not built, or a size other than the batch is not fixed.
+        ValueError: the model is not built, a size other than the batch is not fixed, or an input's name cannot be
+            kept.
 
     Example:
         >>> import keras
@@ -34,6 +36,11 @@ def input_specs(model: Any) -> dict[str, Any]:
         for name, spec in _leaves(flavor.call_specs(model), "input")
     }
     for name, spec in specs.items():
+        if keyword.iskeyword(name):
+            raise ValueError(
+                f"Model {model.name!r} has an input named {name!r}, which is a word of Python's own and cannot be a "
+                "name in the file's signature; give that Input another name."
+            )
         if not spec.shape.is_fully_defined():
             shape = tuple(spec.shape)[1:]
             raise ValueError(

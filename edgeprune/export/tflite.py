@@ -18,7 +18,7 @@ from edgeprune.export import diagnosis, representative, sparse_encoding
 from edgeprune.export.conversion import QUANTIZATIONS, Recipe, convert, in_order
 from edgeprune.export.quiet import captured_output
 from edgeprune.export.signature import input_specs, write_saved_model
-from edgeprune.export.verify import Verification, verify_tflite
+from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
 from edgeprune.measure.tflite_file import read_tflite
 from edgeprune.progress import status
@@ -160,7 +160,7 @@ def export_tflite(
         verification = None
         if verify:
             say("Verifying")
-            verification = _verified(unfinished, Path(path), model, specs, samples, notes)
+            verification = _verified(unfinished, Path(path), model, specs, samples, recipe, notes)
         size = file_size(unfinished)
     return ExportResult(
         path=Path(path),
@@ -250,6 +250,7 @@ def _verified(
     model: Any,
     specs: Mapping[str, Any],
     samples: Mapping[str, np.ndarray] | None,
+    recipe: Recipe,
     notes: list[str],
 ) -> Verification | None:
     """Run the file and compare it with the model; what does not fit is added to the notes."""
@@ -262,8 +263,14 @@ def _verified(
         notes.append("Verified on random input; pass representative_data to verify on real samples.")
     try:
         with captured_output():
-            verification = verify_tflite(unfinished, model, samples)
+            # A file that is quantized in part does not show how it was asked for.
+            tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None
+            verification = verify_tflite(unfinished, model, samples, tolerance=tolerance)
     except ValueError as error:
         raise ValueError(str(error).replace(str(unfinished), str(path))) from error
+    if recipe.quantization == "dynamic" and verification.quantization is None:
+        notes.append(
+            "No weight is stored as int8: the converter keeps small ones (under 1,024 values) and those of a fused LSTM."
+        )
     notes += verification.problems
     return dataclasses.replace(verification, path=path)
