@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune import flavor
+from edgeprune import flavor, progress
 
 _STEM_KERNELS = (3,)
 _DEPTHWISE_KERNELS = (3, 5)
@@ -163,7 +163,8 @@ def adapt_for_xnnpack(model: Any, *, exact: bool = True) -> Any:
             f"Layer {wrapped[0]!r} carries a pruning wrapper: adapt the model before `prune_low_magnitude`, "
             "or after `strip_pruning`."
         )
-    adapted = _Adaptation(model, exact).run()
+    with progress.status(f"Adapting {model.name} for XNNPACK"):
+        adapted = _Adaptation(model, exact).run()
     misses = xnnpack_misses(adapted)
     if misses:
         warnings.warn(
