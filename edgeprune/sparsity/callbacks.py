@@ -39,15 +39,11 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def __init__(self):
         super().__init__()
-        self._prunings = []
-        self._counter = updates.StepCounter(self._prunings)
+        self._counter = updates.StepCounter([])
 
     def on_train_begin(self, logs=None):
         """Find what is under pruning in the model, and make its training step apply the masks."""
-        self._prunings = _masks_of(self.model).begin_training(self.model)
-        self._counter = updates.StepCounter(self._prunings)
-        for pruning in self._prunings:
-            pruning.on_eager_step = self._counter.count_eager_step
+        self._counter = _masks_of(self.model).begin_training(self.model)
         if not _masks_of(self.model).has_masks(self.model):
             warnings.warn(
                 f"Model {self.model.name!r} is not under pruning, so UpdatePruningStep has nothing to do: "
@@ -83,8 +79,6 @@ class UpdatePruningStep(flavor.callback_class()):
     def on_train_end(self, logs=None):
         """Leave exact zeros, also where the optimizer has just put averaged weights in (`use_ema`)."""
         self._counter.finish()
-        for pruning in self._prunings:
-            pruning.on_eager_step = None
         _masks_of(self.model).end_training(self.model)
 
     def _steps_left(self, epoch: int | None) -> int | None:

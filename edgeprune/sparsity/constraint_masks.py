@@ -9,6 +9,7 @@ without this package ignores.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ import tensorflow as tf
 from keras.src.saving.keras_saveable import KerasSaveable
 
 from edgeprune import flavor
-from edgeprune.sparsity import masks, prunable
+from edgeprune.sparsity import masks, prunable, updates
 from edgeprune.sparsity.settings import PruningRun
 
 # The attribute of a layer that holds its pruning; set past Keras's tracking, so that it is no weight.
@@ -47,7 +48,7 @@ class MaskedVariable:
 
     def __call__(self, value: Any) -> Any:
         """The value with zeros where the mask is false; called by the optimizer after each update."""
-        on_eager_step = self._pruning.on_eager_step
+        on_eager_step = self._pruning.training.on_eager_step
         if on_eager_step is None and self.run.step == 0:
             raise RuntimeError(
                 f"{self.name} is being trained under pruning without the callback that updates its mask: "
@@ -103,9 +104,22 @@ class MaskedVariable:
 
     def _mask_moving_average(self) -> None:
         """Mask the optimizer's moving average of the weight (`use_ema`), which would bring zeros back."""
-        average = _moving_average(self._pruning.optimizer, self.variable)
+        average = _moving_average(self._pruning.training.optimizer, self.variable)
         if average is not None:
             average.assign(tf.where(self._mask, tf.convert_to_tensor(average), tf.zeros((), average.dtype)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a layer's pruning knows of the training it is in.
+
+    Args:
+        optimizer: the optimizer that updates the weights; None before the first training.
+        on_eager_step: while the callback is at work, told of each step taken in eager mode.
+    """
+
+    optimizer: Any = None
+    on_eager_step: Callable[[MaskedVariable], None] | None = None
 
 
 class LayerPruning(KerasSaveable):
@@ -114,9 +128,8 @@ class LayerPruning(KerasSaveable):
     def __init__(self, run: PruningRun):
         self.run = run
         self.weights: list[MaskedVariable] = []
-        self.optimizer: Any = None
-        # Set while the callback is at work: told of each step taken in eager mode.
-        self.on_eager_step: Callable[[MaskedVariable], None] | None = None
+        # Behind an object of its own: Keras saves every optimizer it finds among the attributes here.
+        self.training = Training()
 
     def install(self, layer: Any) -> None:
         """Make the masks of a layer that is built."""
@@ -195,16 +208,17 @@ def masked_weights(model: Any) -> list[MaskedVariable]:
     return [weight for layer in pruned_layers(model) for weight in pruning_of(layer).weights]
 
 
-def begin_training(model: Any) -> list[LayerPruning]:
-    """Make the model's training step apply the masks; returns what is under pruning."""
+def begin_training(model: Any) -> updates.StepCounter:
+    """Make the model's training step apply the masks; returns the counter of its steps."""
     optimizer = _innermost_optimizer(model)
     prunings = [pruning_of(layer) for layer in pruned_layers(model)]
+    counter = updates.StepCounter(prunings)
     for pruning in prunings:
-        pruning.optimizer = optimizer
+        pruning.training = Training(optimizer, counter.count_eager_step)
     if optimizer is not None and any(pruning.run.importance == "taylor" for pruning in prunings):
         _gather_scores_in(optimizer, prunings)
     forget_compiled_step(model, only_if_untraced=masked_weights(model))
-    return prunings
+    return counter
 
 
 def scheduled(model: Any) -> list[tuple[Any, int]]:
@@ -233,10 +247,12 @@ def end_epoch(model: Any) -> None:
 
 
 def end_training(model: Any) -> None:
-    """Undo what `begin_training` did to the optimizer."""
+    """Undo what `begin_training` did."""
     optimizer = _innermost_optimizer(model)
     if optimizer is not None:
         vars(optimizer).pop("apply", None)
+    for layer in pruned_layers(model):
+        pruning_of(layer).training = Training(optimizer)
 
 
 def forget_compiled_step(model: Any, only_if_untraced: list[MaskedVariable] | None = None) -> None:

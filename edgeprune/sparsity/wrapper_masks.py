@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgeprune import flavor
-from edgeprune.sparsity import masks, prunable, schedules
+from edgeprune.sparsity import masks, prunable, schedules, updates
 from edgeprune.sparsity.settings import PruningRun
 
 tfmot_sparsity = flavor.import_tfmot().sparsity.keras
@@ -74,7 +74,6 @@ class WrapperPruning:
 
     run: PruningRun
     weights: list[WrappedWeight]
-    on_eager_step: Any = None  # never called: TF-MOT's wrappers count their steps themselves
 
 
 def layers_to_wrap(model: Any) -> list[Any]:
@@ -144,8 +143,8 @@ def why_not_wrappable(layer: Any, run: PruningRun) -> str | None:
     return None
 
 
-def begin_training(model: Any) -> list[WrapperPruning]:
-    """Start TF-MOT's count of steps; returns the wrappers whose masks the callback sets."""
+def begin_training(model: Any) -> updates.StepCounter:
+    """Start TF-MOT's count of steps; returns the counter for the wrappers whose masks the callback sets."""
     starter = tfmot_sparsity.UpdatePruningStep()
     starter.set_model(model)
     starter.on_train_begin()
@@ -154,7 +153,7 @@ def begin_training(model: Any) -> list[WrapperPruning]:
     ]
     if any(pruning.run.importance == "taylor" for pruning in prunings):
         _gather_scores_in(model, prunings)
-    return prunings
+    return updates.StepCounter(prunings)
 
 
 def _pruning_of(wrapper: Any) -> WrapperPruning:
