@@ -39,7 +39,7 @@ class _OneLineErrors(TyperGroup):
         except USER_ERRORS as error:
             if os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
-            hint = " (--force replaces it)" if isinstance(error, FileExistsError) else ""
+            hint = " --force replaces it." if isinstance(error, FileExistsError) else ""
             _fail(f"{error or type(error).__name__}{hint}")
         except Exception as error:
             # What the parser itself complains of: an unknown option, a missing argument.

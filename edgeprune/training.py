@@ -138,9 +138,13 @@ def accuracy_if_classifier(model: Any, x: np.ndarray, y: np.ndarray | None) -> f
 
     Returns:
         The accuracy, 0 to 1, or None.
+
+    Raises:
+        ValueError: the inputs do not fit the model.
     """
     from edgeprune.measure.accuracy import accuracy
 
+    _check_inputs(model, x)
     return None if y is None or y.dtype.kind not in "iub" else accuracy(model, x, y)
 
 

@@ -1,0 +1,362 @@
+"""The command line, in this process: what each command writes, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgeprune import __version__, datasets, flavor
+from edgeprune.cli import app
+from edgeprune.measure.accuracy import accuracy
+from edgeprune.measure.tflite_file import read_tflite
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_ok(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments):
+    """Run, expect exit code 2 and one line on stderr, and return the line."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+def tiny_model(keras, classes=3):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((6,), name="features"),
+            keras.layers.Dense(16, activation="relu", name="hidden"),
+            keras.layers.Dense(classes, activation="softmax", name="classes"),
+        ],
+        name="tiny",
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data, a trained compiled model and an uncompiled one, in every format, of both Kerases."""
+    folder = tmp_path_factory.mktemp("cli")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(240, 6)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0)
+    np.savez(folder / "data.npz", x=x, y=y)
+    np.savez(folder / "split.npz", x_train=x[:160], y_train=y[:160], x_test=x[160:], y_test=y[160:])
+    np.savez(folder / "targets.npz", x=x, y=x[:, :3])
+    np.savez(folder / "unlabelled.npz", x=x)
+    np.savez(folder / "wide.npz", x=np.zeros((8, 7), np.float32), y=np.zeros(8, np.int64))
+    for name in (flavor.KERAS_3, flavor.TF_KERAS):
+        keras = flavor.keras_module(name)
+        model = tiny_model(keras)
+        model.save(folder / f"{name}_uncompiled.keras")
+        model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        model.fit(x[:160], y[:160], epochs=10, verbose=0)
+        model.save(folder / f"{name}.keras")
+        model.save(folder / f"{name}.h5")
+    model.save(folder / "saved_model")
+    several = [keras.Input((2,), name="left"), keras.Input((2,), name="right")]
+    keras.Model(several, keras.layers.Add()(several), name="pair").save(folder / "pair.h5")
+    (folder / "damaged.keras").write_bytes(b"not a model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tflite(folder):
+    """The Keras 3 model as a float32 file."""
+    run_ok("convert", folder / "keras.keras", "-o", folder / "float.tflite")
+    return folder / "float.tflite"
+
+
+def test_help_and_version_start_without_tensorflow():
+    code = (
+        "import sys; sys.argv = ['edgeprune', *sys.argv[1:]]; from edgeprune import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'tensorflow', 'keras', 'tf_keras', 'ai_edge_litert', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for arguments in (["--help"], ["--version"], ["prune", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "prune" in run_ok("--help").stdout
+    assert run_ok().stdout == run_ok("--help").stdout
+    assert run_ok("--version").stdout == f"edgeprune {__version__}\n"
+
+
+def test_command_itself_is_quiet(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeprune", "inspect", str(folder / "keras.keras"), "--json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["model"] == "tiny"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["keras.keras", "keras.h5", "tf_keras.h5", "saved_model"])
+def test_inspect_shows_layers(folder, name):
+    content = json.loads(run_ok("inspect", folder / name, "--json").stdout)
+    layers = {row["name"]: row for row in content["layers"]}
+    assert layers["hidden"]["macs"] == 6 * 16 and layers["classes"]["parameters"] == 16 * 3 + 3
+    assert content["macs"] == 6 * 16 + 16 * 3
+    text = run_ok("inspect", folder / name).stdout
+    assert "hidden" in text and "144" in text
+
+
+def test_inspect_shows_what_a_file_holds(tflite):
+    content = json.loads(run_ok("inspect", tflite, "--json").stdout)
+    assert content["operators"]["FULLY_CONNECTED"] == 2
+    assert "FULLY_CONNECTED 2" in run_ok("inspect", tflite).stdout
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_prune_writes_a_plain_model_with_exact_zeros(folder, tmp_path, flavor, suffix):
+    from edgeprune.flavor import load_model
+
+    output = tmp_path / f"pruned{suffix}"
+    content = json.loads(
+        run_ok(
+            "prune", folder / f"{flavor}.h5", "--data", folder / "split.npz", "-o", output,
+            "--sparsity", 0.75, "--epochs", 20, "--frequency", 5, "--json",
+        ).stdout
+    )  # fmt: skip
+    pruned = load_model(output)
+    for layer in (pruned.get_layer("hidden"), pruned.get_layer("classes")):
+        kernel = np.asarray(layer.kernel)
+        assert np.count_nonzero(kernel == 0) == kernel.size * 0.75
+    x, y = (np.load(folder / "split.npz")[name] for name in ("x_test", "y_test"))
+    assert content["sparsity"] == 0.75
+    assert content["accuracy"] == accuracy(pruned, x, y)
+    assert content["accuracy_before"] == accuracy(load_model(folder / f"{flavor}.h5"), x, y)
+
+
+def test_prune_tells_what_it_did(folder, tmp_path):
+    result = run_ok(
+        "prune", folder / "keras.keras", "--data", folder / "data.npz", "-o", tmp_path / "p.keras",
+        "--epochs", 1, "--frequency", 1, "--schedule", "constant", "--layers", "hid*",
+        "--learning-rate", 0.001,
+    )  # fmt: skip
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "80.2%" in lines["hidden"] and " 0.0%" in lines["classes"]
+    assert "before" in lines["accuracy"] and str(tmp_path / "p.keras") in lines["wrote"]
+
+
+def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
+    arguments = ("--epochs", 1, "--frequency", 1, "-o", tmp_path / "p.keras", "--force")
+    model = folder / "keras_uncompiled.keras"
+    run_ok("prune", model, "--data", folder / "data.npz", *arguments)
+    assert "name a loss" in refused("prune", model, "--data", folder / "targets.npz", *arguments)
+    result = run_ok("prune", model, "--data", folder / "targets.npz", "--loss", "mse", *arguments)
+    assert "accuracy" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sparsity", "1.5"], "sparsity"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--schedule", "sudden"], "schedule='sudden' is unknown; choose one of 'polynomial', 'constant'"),
+        (["--layers", "nothing*"], "nothing*"),
+        (["--frequency", "0"], "frequency"),
+        (["--data", "wide.npz"], "takes inputs of shape (None, 6), and the data have (8, 7)"),
+        (["--data", "unlabelled.npz"], "no labels"),
+        (["--data", "keras.keras"], "has no array named x"),
+        (["--data", "damaged.keras"], "is not a .npz file"),
+        (["--data", "absent.npz"], "does not exist"),
+        (["--output", "model.tflite"], "must end in .keras or .h5"),
+        (["--output", "folder.keras"], "is a folder"),
+        (["--output", "keras.h5"], "exists. --force replaces it"),
+    ],
+)
+def test_prune_refuses(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    (folder / "folder.keras").mkdir(exist_ok=True)
+    before = (folder / "keras.h5").read_bytes()
+    # The last of two equal options counts.
+    assert message in refused("prune", "keras.keras", "--data", "data.npz", "-o", "new.keras", *arguments)
+    assert not (folder / "new.keras").exists() and not list(folder.glob(".unfinished*"))
+    assert (folder / "keras.h5").read_bytes() == before
+
+
+def test_prune_refuses_several_inputs(folder, tmp_path):
+    line = refused("prune", folder / "pair.h5", "--data", folder / "data.npz", "-o", tmp_path / "p.keras")
+    assert "takes several inputs" in line
+
+
+def test_nothing_is_left_when_saving_fails(folder, tmp_path, monkeypatch):
+    from edgeprune import cli
+
+    def broken_save(path):
+        path.write_bytes(b"half a model")
+        raise OSError("no space left on device")
+
+    model = type("Model", (), {"save": staticmethod(broken_save)})
+    with pytest.raises(OSError, match="no space left"):
+        cli._save(model, tmp_path / "pruned.keras", force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("quantize", "weight_type"),
+    [("none", "float32"), ("dynamic", "int8"), ("float16", "float16"), ("int8", "int8"), ("int16x8", "int8")],
+)
+def test_convert_writes_the_format(folder, tmp_path, quantize, weight_type):
+    output = tmp_path / "model.tflite"
+    content = json.loads(
+        run_ok(
+            "convert", folder / "keras.keras", "--quantize", quantize, "--data", folder / "data.npz",
+            "-o", output, "--json",
+        ).stdout
+    )  # fmt: skip
+    weights = {tensor.elements: tensor.dtype for tensor in read_tflite(output).weights}
+    # The converter leaves weights of fewer than 1,024 values in float where it quantizes dynamically.
+    assert weights[96] == ("float32" if quantize == "dynamic" else weight_type)
+    assert content["bytes"] == output.stat().st_size
+    assert content["verification"]["outputs"][0]["largest_error"] < 0.1
+
+
+def test_convert_float_io_and_text(folder, tmp_path):
+    from edgeprune.measure.runtime import Runtime
+
+    output = tmp_path / "model.tflite"
+    result = run_ok(
+        "convert", folder / "tf_keras.h5", "--quantize", "int8", "--float-io", "--data", folder / "data.npz",
+        "-o", output,
+    )  # fmt: skip
+    assert f"{output.stat().st_size:,} bytes" in result.stdout
+    assert {port.dtype for port in Runtime(output).inputs.values()} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["keras.keras", "--quantize", "int3"], "'int3'"),
+        (["keras.keras", "--quantize", "int8"], "needs representative_data"),
+        (["keras.keras", "--quantize", "int8", "--data", "wide.npz"], "7"),
+        (["damaged.keras"], "could not be read as a Keras model"),
+        (["absent.keras"], "does not exist"),
+        (["keras.keras", "-o", "model.onnx"], "must end in .tflite"),
+        (["keras.keras", "-o", "taken.tflite"], "exists. --force replaces it"),
+        (["keras.keras", "--unknown"], "--unknown"),
+    ],
+)
+def test_convert_refuses(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    (folder / "taken.tflite").write_bytes(b"taken")
+    assert message in refused("convert", "-o", "new.tflite", *arguments)
+    assert not (folder / "new.tflite").exists() and not list(folder.glob(".unfinished*"))
+    assert (folder / "taken.tflite").read_bytes() == b"taken"
+
+
+def test_force_replaces(folder, tmp_path):
+    output = tmp_path / "model.tflite"
+    output.write_bytes(b"old")
+    run_ok("convert", folder / "keras.keras", "-o", output, "--force")
+    assert read_tflite(output).operators
+
+
+def test_verify_measures_the_file(folder, tflite):
+    arguments = ("verify", tflite, "--model", folder / "keras.keras", "--data", folder / "split.npz")
+    content = json.loads(run_ok(*arguments, "--json").stdout)
+    test = np.load(folder / "split.npz")
+    assert content["passed"] and content["samples"] == len(test["x_test"])
+    assert content["accuracy"] == accuracy(tflite, test["x_test"], test["y_test"])
+    assert "passed" in run_ok(*arguments, "--no-xnnpack", "--threads", 2).stdout
+    assert "passed" in run_ok("verify", tflite).stdout
+
+
+def test_verify_exits_with_1_for_a_file_of_another_model(folder, tflite, tmp_path):
+    model = tiny_model(flavor.keras_module(flavor.KERAS_3))
+    model.save(tmp_path / "other.keras")
+    result = run("verify", tflite, "--model", tmp_path / "other.keras", "--data", folder / "data.npz")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+
+
+def test_benchmark_times_files(folder, tflite):
+    content = json.loads(run_ok("benchmark", tflite, tflite, "--runs", 7, "--no-xnnpack", "--json").stdout)
+    assert [row["file"] for row in content["files"]] == [str(tflite)] * 2
+    assert (content["runs"], content["xnnpack"]) == (7, False)
+    assert "7 runs interleaved, 2 threads" in run_ok("benchmark", tflite, "--runs", 7, "--threads", 2).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "damaged.keras"], "not a .tflite file"),
+        (["verify", "float.tflite", "--data", "wide.npz"], "6"),
+        (["inspect", "bad.tflite"], "not a .tflite file"),
+        (["inspect", "damaged.keras"], "could not be read as a Keras model"),
+        (["benchmark"], "Missing argument"),
+        (["benchmark", "damaged.keras"], "damaged.keras"),
+        (["benchmark", "float.tflite", "--runs", "0"], "runs must be 1 or more"),
+        (["benchmark", "float.tflite", "--runs", "many"], "--runs"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["demo", "--flavor", "torch"], "flavor='torch' is unknown"),
+        (["demo", "--sparsity", "1"], "sparsity must be from 0 to below 1"),
+        (["demo", "--epochs", "0"], "dense_epochs must be at least 1"),
+    ],
+)
+def test_other_refusals(folder, tflite, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    (folder / "bad.tflite").write_bytes(b"bad")
+    assert message in refused(*arguments)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tflite):
+    from edgeprune.measure import latency
+
+    def broken(*_, **__):
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(latency, "benchmark", broken)
+    assert isinstance(run("benchmark", tflite).exception, AssertionError)
+
+
+def test_debugging_shows_the_traceback_of_an_error(monkeypatch):
+    monkeypatch.setenv("EDGEPRUNE_DEBUG", "1")
+    assert isinstance(run("demo", "--epochs", 0).exception, ValueError)
+
+
+def test_data_with_python_objects_is_refused(folder, tmp_path):
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+    assert "allow_pickle" in refused("verify", folder / "damaged.keras", "--data", tmp_path / "objects.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "3 train inputs, but labels of shape (2,)"),
+        ({"x": np.zeros((0, 2))}, "the train inputs are empty"),
+        ({"x_test": np.zeros((3, 2)), "y_test": np.float32(1)}, "labels of shape ()"),
+    ],
+)
+def test_data_of_unequal_length_is_refused(folder, tmp_path, arrays, message):
+    np.savez(tmp_path / "data.npz", **arrays)
+    assert message in refused("verify", folder / "damaged.keras", "--data", tmp_path / "data.npz")
+
+
+def test_npz_names(folder):
+    split, whole = (datasets.load_npz(folder / name) for name in ("split.npz", "data.npz"))
+    assert len(split.x_train) == 160 and len(split.x_test) == 80
+    np.testing.assert_array_equal(whole.x_train, whole.x_test)
+    assert datasets.load_npz(folder / "unlabelled.npz").y_test is None
+    with pytest.raises(FileNotFoundError, match="No data file at"):
+        datasets.load_npz(folder / "absent.npz")
