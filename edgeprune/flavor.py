@@ -493,3 +493,12 @@ def output_shapes(layer: Any) -> list[tuple[int | None, ...]]:
     """The different shapes a layer gives in the graphs it stands in; empty where it stands in none."""
     tensors = [tensor for node in getattr(layer, "_inbound_nodes", ()) for tensor in _node_parts(node)[2]]
     return list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
+
+
+def output_layers(model: Any) -> dict[str, Any]:
+    """The layer behind each output of a model, by the name of the output; empty for a subclassed model."""
+    if not is_graph_model(model):
+        return {}
+    graph, keras_3 = _graph_of(model), is_keras_3(model)
+    outputs = graph._outputs_struct if keras_3 else graph._nested_outputs
+    return named_outputs(model, _nest(keras_3).map_structure(lambda tensor: tensor._keras_history[0], outputs))

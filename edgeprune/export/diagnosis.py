@@ -67,7 +67,11 @@ def origin(location: str, model: Any) -> str:
         `layer 'block/conv' (Conv2D)`, or where no layer is behind it, `model 'model' outside its layers`.
     """
     layers = {id(layer): layer for layer in flavor.layers_of(model)}
-    paths = {path: layers[key] for key, path in flavor.layer_names(model).items() if key in layers}
+    named = flavor.layer_names(model)
+    last = _output_layer(location, model)
+    if id(last) in named:
+        return f"layer {named[id(last)]!r} ({type(last).__name__})"
+    paths = {path: layers[key] for key, path in named.items() if key in layers}
     names = {part for path in paths for part in path.split("/")}
     scopes = [_layer_name(scope, names, flavor.is_keras_3(model)) for scope in _scopes(location)]
     way = "/".join(scope for scope in scopes if scope)
@@ -100,9 +104,18 @@ def float_operators(content: bytes, model: Any) -> list[str]:
     return list(found)
 
 
-def origins(operator: str, content: bytes, model: Any) -> list[str]:
-    """The layers behind a kind of operator in a .tflite file, in words, in the order they run."""
-    return list(dict.fromkeys(origin(location, model) for name, location, _ in _operators(content) if name == operator))
+def loops(content: bytes, model: Any) -> list[str]:
+    """The layers behind the loops of a .tflite file, in words; empty if it has none."""
+    locations = [location for name, location, _ in _operators(content) if name == "WHILE"]
+    found = dict.fromkeys(origin(location, model) for location in locations)
+    if not any(
+        text.startswith("layer") for text in found
+    ):  # the layers of `tf_keras` hide the loop in a function without their name
+        recurrent = flavor.keras_of(model).layers.RNN
+        names = flavor.layer_names(model)
+        layers = [layer for layer in flavor.layers_of(model) if isinstance(layer, recurrent)]
+        found = [f"layer {names[id(layer)]!r} ({type(layer).__name__})" for layer in layers] or found
+    return list(found) if locations else []
 
 
 def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
@@ -118,6 +131,16 @@ def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
             output = graph.Tensors(operator.Outputs(0))
             name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
             yield name, output.Name().decode(), types[output.Type()]
+
+
+def _output_layer(location: str, model: Any) -> Any | None:
+    """The layer behind an operator that gives one of the file's outputs, which are numbered in order of name."""
+    output = re.match(r"StatefulPartitionedCall:(\d)", location)
+    layers = flavor.output_layers(model)
+    if output is None or not layers:
+        return None
+    layer = layers[sorted(layers)[int(output[1])]]
+    return _output_layer("StatefulPartitionedCall:0", layer) if flavor.is_model(layer) else layer
 
 
 def _unsupported(error: Exception, model: Any) -> list[Unsupported]:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from typing import IO
 
@@ -51,6 +52,8 @@ def captured_output() -> Iterator[CapturedOutput]:
         restore.callback(_read_back, file, captured)
         restore.enter_context(contextlib.redirect_stdout(_Diverted(file, sys.stdout)))
         restore.enter_context(contextlib.redirect_stderr(_Diverted(file, sys.stderr)))
+        restore.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
         # Log handlers keep the stream they were made with, which in a notebook is no file descriptor.
         restore.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)

@@ -84,11 +84,11 @@ def _is_whole(data: Any, specs: Mapping[str, Any]) -> bool:
 def _stream(data: Any) -> Iterable[Any]:
     if callable(data):
         data = data()
+    if isinstance(data, str | bytes) or not (isinstance(data, Iterable) or hasattr(data, "__getitem__")):
+        raise TypeError(f"representative_data must be {FORMS}; got {type(data).__name__}.")
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):  # a PyDataset has no end when iterated over
         return (data[number] for number in range(len(data)))
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
-        return data
-    raise TypeError(f"representative_data must be {FORMS}; got {type(data).__name__}.")
+    return data
 
 
 def _read(stream: Iterable[Any], specs: Mapping[str, Any], count: int) -> list[dict[str, np.ndarray]]:

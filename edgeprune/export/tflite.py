@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,8 @@ def export_tflite(
         verification = None
         if verify:
             say("Verifying")
-            verification = _verified(unfinished, Path(path), model, specs, samples, recipe, notes)
+            with _called(unfinished, Path(path)):
+                verification = _verified(unfinished, model, specs, samples, recipe, notes)
         size = file_size(unfinished)
     return ExportResult(
         path=Path(path),
@@ -171,7 +172,7 @@ def export_tflite(
         inputs=tuple(specs),
         outputs=tuple(outputs),
         notes=tuple(notes),
-        verification=verification,
+        verification=verification and dataclasses.replace(verification, path=Path(path)),
     )
 
 
@@ -236,7 +237,8 @@ def _refuse_loop(saved_model: str, recipe: Recipe, model: Any) -> None:
 
     Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file tells.
     """
-    loops = diagnosis.origins("WHILE", convert(saved_model, Recipe(allow_flex=True, allow_custom=True)), model)
+    content = convert(saved_model, Recipe(allow_flex=True, allow_custom=True))
+    loops = diagnosis.loops(content, model)
     if loops:
         raise diagnosis.ConversionError(
             f"quantization={recipe.quantization!r} cannot be had for a model with a loop: {', '.join(loops)}. Build "
@@ -244,8 +246,16 @@ def _refuse_loop(saved_model: str, recipe: Recipe, model: Any) -> None:
         )
 
 
+@contextlib.contextmanager
+def _called(unfinished: Path, path: Path) -> Iterator[None]:
+    """Have errors about the unfinished file name the path the user knows."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(unfinished), str(path))) from error
+
+
 def _verified(
-    unfinished: Path,
     path: Path,
     model: Any,
     specs: Mapping[str, Any],
@@ -254,23 +264,20 @@ def _verified(
     notes: list[str],
 ) -> Verification | None:
     """Run the file and compare it with the model; what does not fit is added to the notes."""
-    file = read_tflite(unfinished)
-    if file.custom_operators:
-        notes.append(f"Not verified: the operators {', '.join(file.custom_operators)} are not in LiteRT.")
+    custom = read_tflite(path).custom_operators
+    if custom:
+        notes.append(f"Not verified: the operators {', '.join(custom)} are not in LiteRT.")
         return None
     if samples is None:
         samples = representative.random_samples(specs)
         notes.append("Verified on random input; pass representative_data to verify on real samples.")
-    try:
-        with captured_output():
-            # A file that is quantized in part does not show how it was asked for.
-            tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None
-            verification = verify_tflite(unfinished, model, samples, tolerance=tolerance)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(unfinished), str(path))) from error
+    # A file that is quantized in part does not show how it was asked for.
+    tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None
+    with captured_output():
+        verification = verify_tflite(path, model, samples, tolerance=tolerance)
     if recipe.quantization == "dynamic" and verification.quantization is None:
         notes.append(
-            "No weight is stored as int8: the converter keeps small ones (under 1,024 values) and those of a fused LSTM."
+            "No weight is stored as int8: the converter keeps those under 1,024 values and those of a fused LSTM."
         )
     notes += verification.problems
-    return dataclasses.replace(verification, path=path)
+    return verification

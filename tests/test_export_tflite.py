@@ -1,0 +1,448 @@
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from edgeprune import flavor as flavors
+from edgeprune import sparsity
+from edgeprune.export import ExportResult, conversion, export_tflite
+from edgeprune.export import tflite as module
+from edgeprune.measure.tflite_file import read_tflite
+
+
+def two_in_three_out(flavor):
+    """Inputs and outputs whose order is not that of their names."""
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image, meta = keras.Input((8, 8, 3), name="zoom"), keras.Input((4,), name="about")
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(image)
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
+    y = layers.Concatenate()([x, meta])
+    outputs = [
+        layers.Dense(5, activation="softmax", name="kind")(y),
+        layers.Dense(2, name="box")(y),
+        layers.Dense(1, name="age")(x),
+    ]
+    return keras.Model([image, meta], outputs)
+
+
+def subclassed(flavor):
+    keras = flavors.keras_module(flavor)
+
+    class Towers(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = keras.layers.Dense(2), keras.layers.Dense(3)
+
+        def call(self, inputs, training=False):
+            return {"right": self.right(inputs["b"]), "left": self.left(inputs["a"])}
+
+    return Towers()
+
+
+def dense(flavor, units=3):
+    keras = flavors.keras_module(flavor)
+    return keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(units, name="out")], name="small")
+
+
+def two_inputs(rng, count=40):
+    return {"zoom": rng.normal(size=(count, 8, 8, 3)), "about": rng.normal(size=(count, 4))}
+
+
+def signature(path):
+    ((_, names),) = Interpreter(str(path)).get_signature_list().items()
+    return names
+
+
+def run(path, samples):
+    """The file's outputs by name, as reals: an oracle that knows only LiteRT's signature runner."""
+    interpreter = Interpreter(str(path))
+    runner = interpreter.get_signature_runner()
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    collected = {name: [] for name in outputs}
+    for number in range(len(next(iter(samples.values())))):
+        encoded = {}
+        for name, detail in inputs.items():
+            value, (scale, zero_point) = samples[name][number : number + 1], detail["quantization"]
+            if scale:
+                limits = np.iinfo(detail["dtype"])
+                value = np.clip(np.round(value / scale) + zero_point, limits.min, limits.max)
+            encoded[name] = value.astype(detail["dtype"])
+        for name, value in runner(**encoded).items():
+            scale, zero_point = outputs[name]["quantization"]
+            collected[name].append((value.astype(np.float64) - zero_point) * scale if scale else value)
+    return {name: np.concatenate(values) for name, values in collected.items()}, outputs
+
+
+@pytest.mark.parametrize("quantization", conversion.QUANTIZATIONS)
+def test_names_order_and_batch(flavor, quantization, rng, tmp_path):
+    result = export_tflite(two_in_three_out(flavor), tmp_path / "m.tflite", quantization, two_inputs(rng), verify=False)
+    names = signature(result.path)
+    assert set(names["inputs"]) == {"zoom", "about"} and set(names["outputs"]) == {"kind", "box", "age"}
+    assert result.inputs == ("zoom", "about") and result.outputs == ("kind", "box", "age")
+    interpreter = Interpreter(str(result.path))
+    assert [tuple(d["shape"]) for d in interpreter.get_input_details()] == [(1, 8, 8, 3), (1, 4)]
+    assert [tuple(d["shape"]) for d in interpreter.get_output_details()] == [(1, 5), (1, 2), (1, 1)]
+    assert {"SHAPE", "STRIDED_SLICE", "PACK"}.isdisjoint(read_tflite(result.path).operator_counts)
+
+
+@pytest.mark.parametrize(
+    "quantization, tolerance", [(None, 1e-5), ("float16", 5e-3), ("dynamic", 5e-2), ("int16x8", 2e-2)]
+)
+def test_outputs_are_those_of_the_model(flavor, quantization, tolerance, rng, tmp_path):
+    model, data = two_in_three_out(flavor), two_inputs(rng)
+    export_tflite(model, tmp_path / "m.tflite", quantization, data)
+    expected = dict(zip(("kind", "box", "age"), model.predict([data["zoom"], data["about"]], verbose=0), strict=True))
+    got, _ = run(tmp_path / "m.tflite", data)
+    for name in expected:
+        np.testing.assert_allclose(got[name], expected[name], atol=tolerance)
+
+
+def test_int8_is_within_its_steps_and_agrees_on_the_class(flavor, rng, tmp_path):
+    model, data = two_in_three_out(flavor), two_inputs(rng, 100)
+    result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
+    expected = dict(zip(("kind", "box", "age"), model.predict([data["zoom"], data["about"]], verbose=0), strict=True))
+    got, details = run(result.path, data)
+    for name, detail in details.items():
+        scale, _ = detail["quantization"]
+        assert detail["dtype"] == np.int8
+        assert np.abs(got[name] - expected[name]).mean() < 3 * scale
+    assert np.mean(got["kind"].argmax(1) == expected["kind"].argmax(1)) > 0.9
+    assert {tensor.dtype for tensor in read_tflite(result.path).weights} <= {"int8", "int32"}
+    (kind,) = (row for row in result.verification.outputs if row.name == "kind")
+    assert kind.largest_error == pytest.approx(np.abs(got["kind"] - expected["kind"]).max(), abs=0.01)
+
+
+@pytest.mark.parametrize("quantization, integer", [("int8", np.int8), ("int16x8", np.int16)])
+def test_integer_or_float_inputs_and_outputs(quantization, integer, rng, tmp_path):
+    for integer_io, dtype in ((True, integer), (False, np.float32)):
+        export_tflite(dense("keras"), tmp_path / "m.tflite", quantization, rng.random((20, 4)), integer_io=integer_io)
+        interpreter = Interpreter(str(tmp_path / "m.tflite"))
+        assert interpreter.get_input_details()[0]["dtype"] == interpreter.get_output_details()[0]["dtype"] == dtype
+
+
+def test_a_subclassed_model_has_the_keys_of_its_dicts(flavor, rng, tmp_path):
+    model = subclassed(flavor)
+    data = {"a": rng.random((20, 3), np.float32), "b": rng.random((20, 4), np.float32)}
+    expected = model(data)
+    result = export_tflite(model, tmp_path / "m.tflite", None, data)
+    assert result.inputs == ("a", "b") and result.outputs == ("right", "left")
+    got, _ = run(result.path, data)
+    for name in ("left", "right"):
+        np.testing.assert_allclose(got[name], expected[name], atol=1e-5)
+
+
+def test_a_functional_model_with_dicts(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    inputs = {"left": keras.Input((3,), name="left"), "right": keras.Input((2,), name="right")}
+    outputs = {"z": keras.layers.Dense(2)(inputs["left"]), "y": keras.layers.Dense(1)(inputs["right"])}
+    model = keras.Model(inputs, outputs)
+    data = {"left": rng.random((5, 3)), "right": rng.random((5, 2))}
+    result = export_tflite(model, tmp_path / "m.tflite", None, data)
+    assert set(result.inputs) == {"left", "right"} and set(result.outputs) == {"z", "y"}
+    assert result.verification.passed
+
+
+def test_an_output_given_twice_and_an_input_given_out(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x, layer = keras.Input((4,)), keras.layers.Dense(4, name="shared")
+    model = keras.Model(x, [layer(x), layer(layer(x)), x])
+    result = export_tflite(model, tmp_path / "m.tflite", None, rng.random((5, 4)))
+    assert result.outputs[:2] == ("shared", "shared_1") and len(set(result.outputs)) == 3
+    assert result.verification.passed
+
+
+def test_a_nested_model(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((4,)), dense(flavor), dense_of(keras, 3), keras.layers.Softmax(name="end")])
+    result = export_tflite(model, tmp_path / "m.tflite", "int8", rng.random((30, 4)))
+    assert result.outputs == ("end",) and result.verification.passed
+
+
+def dense_of(keras, size):
+    return keras.Sequential([keras.Input((size,)), keras.layers.Dense(5, "relu")], name="inner")
+
+
+def test_integer_inputs_stay_integers(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    tokens = keras.Input((6,), dtype="int32", name="tokens")
+    model = keras.Model(tokens, layers.Dense(2)(layers.Flatten()(layers.Embedding(20, 4)(tokens))))
+    result = export_tflite(model, tmp_path / "m.tflite", "int8", rng.integers(0, 20, (50, 6)))
+    assert Interpreter(str(result.path)).get_input_details()[0]["dtype"] == np.int32
+    assert result.verification.passed
+
+
+def test_mixed_precision_becomes_float32_and_the_model_keeps_its_policy(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    mixed = keras.mixed_precision.Policy("mixed_float16") if flavor == "tf_keras" else "mixed_float16"
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, dtype=mixed),
+            layers.BatchNormalization(dtype=mixed),
+            layers.ReLU(dtype=mixed),
+            layers.Flatten(dtype=mixed),
+            layers.Dense(3, dtype="float32"),
+        ]
+    )
+    result = export_tflite(model, tmp_path / "m.tflite", None, rng.random((10, 8, 8, 3)))
+    assert result.verification.passed
+    assert {tensor.dtype for tensor in read_tflite(result.path).weights} == {"float32"}
+    assert [layer.compute_dtype for layer in model.layers] == ["float16"] * 4 + ["float32"]
+
+
+def test_recurrent_layers(flavor, rng, tmp_path):
+    """An int8 conversion of a loop would end the process, so it is refused; an LSTM of tf_keras is no loop."""
+    keras = flavors.keras_module(flavor)
+    data = rng.normal(size=(20, 5, 4))
+
+    def model(**options):
+        return keras.Sequential([keras.Input((5, 4)), keras.layers.GRU(3, name="memory", **options)])
+
+    assert export_tflite(model(), tmp_path / "float.tflite", None, data).verification.passed
+    with pytest.raises(ValueError, match=r"'int8' cannot .* loop: layer 'memory' \(GRU\).*unroll=True"):
+        export_tflite(model(), tmp_path / "int8.tflite", "int8", data)
+    assert export_tflite(model(unroll=True), tmp_path / "int8.tflite", "int8", data).verification.passed
+    if flavor == "tf_keras":
+        fused = keras.Sequential([keras.Input((5, 4)), keras.layers.LSTM(3)])
+        assert export_tflite(fused, tmp_path / "int8.tflite", "int8", data).verification.passed
+
+
+def odd_layers(flavor):
+    keras = flavors.keras_module(flavor)
+
+    class Inverse(keras.layers.Layer):
+        def call(self, x):
+            return x + tf.linalg.inv(tf.matmul(x, x, transpose_a=True))[:1]
+
+    class Arc(keras.layers.Layer):
+        def call(self, x):
+            return tf.math.acos(x)
+
+    inner = keras.Sequential([keras.Input((3,)), Inverse(name="invert"), keras.layers.Dense(3)], name="inner")
+    layers = [keras.layers.Dense(3, name="d"), keras.layers.Dense(3, name="d_1"), inner]
+    return keras.Sequential([keras.Input((4,)), *layers]), keras.Sequential([keras.Input((4,)), Arc(name="arc")])
+
+
+def test_the_layer_that_needs_a_missing_operator_is_named(flavor, tmp_path):
+    flex, custom = odd_layers(flavor)
+    with pytest.raises(ValueError, match=r"MatrixInverse in layer 'inner/invert' \(Inverse\).*allow_flex=True"):
+        export_tflite(flex, tmp_path / "m.tflite")
+    with pytest.raises(ValueError, match=r"Acos in layer 'arc' \(Arc\).*allow_custom=True"):
+        export_tflite(custom, tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_operator_let_in_is_in_the_file_and_said(flavor, tmp_path):
+    flex, custom = odd_layers(flavor)
+    result = export_tflite(flex, tmp_path / "flex.tflite", allow_flex=True)
+    assert read_tflite(result.path).custom_operators == ("FlexMatrixInverse",)
+    assert result.verification is None and "FlexMatrixInverse" in result.notes[0]
+    result = export_tflite(custom, tmp_path / "custom.tflite", allow_custom=True)
+    assert read_tflite(result.path).custom_operators == ("Acos",)
+
+
+def test_a_function_in_the_graph_is_named_too(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((3,))
+    y = tf.math.erf(x) if flavor == "tf_keras" else keras.ops.erf(x)
+    with pytest.raises(ValueError, match="Erf in (layer 'tf.math.erf'|model 'm' outside its layers)"):
+        export_tflite(keras.Model(x, y, name="m"), tmp_path / "m.tflite")
+
+
+def test_what_computes_in_floats_in_an_int8_file_is_said(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((4, 4, 4, 2)), keras.layers.Conv3D(3, 2, name="cube")])
+    data = rng.normal(size=(20, 4, 4, 4, 2))
+    result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
+    assert "CONV_3D in layer 'cube' (Conv3D)" in result.notes[0]
+    with pytest.raises(ValueError, match="int16x8: the operator CONV_3D"):
+        export_tflite(model, tmp_path / "m.tflite", "int16x8", data)
+
+
+def test_dynamic_that_changes_nothing_is_said(tmp_path):
+    assert any(
+        "No weight is stored as int8" in n for n in export_tflite(dense("keras"), tmp_path / "a", "dynamic").notes
+    )
+    result = export_tflite(dense("keras", 300), tmp_path / "b.tflite", "dynamic")
+    assert "int8" in {tensor.dtype for tensor in read_tflite(result.path).weights}
+    assert not any("No weight is stored" in note for note in result.notes)
+
+
+def test_pruning_is_ended_in_the_file_and_goes_on_in_the_model(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(32, name="pruned"), keras.layers.Dense(4)])
+    model = sparsity.prune_low_magnitude(model, sparsity.ConstantSparsity(0.75, 0, frequency=1))
+    model.compile("sgd", "mse")
+    x = rng.random((32, 16))
+    model.fit(x, rng.random((32, 4)), verbose=0, callbacks=[sparsity.UpdatePruningStep()])
+    result = export_tflite(model, tmp_path / "m.tflite", None, x)
+    assert "pruning" in result.notes[0]
+    assert result.verification.passed
+    assert {t.sparsity for t in read_tflite(result.path).weights if len(t.shape) == 2} == {0.75}
+    assert sparsity.is_pruned(model)
+    model.fit(x, rng.random((32, 4)), verbose=0, callbacks=[sparsity.UpdatePruningStep()])
+
+
+def test_nothing_is_printed(flavor, capfd, rng, tmp_path):
+    export_tflite(dense(flavor), tmp_path / "m.tflite", "int8", rng.random((10, 4)))
+    os.write(2, b"still connected")
+    print("both")
+    assert capfd.readouterr() == ("both\n", "still connected")
+
+
+def test_the_result_prints_and_goes_to_json(rng, tmp_path):
+    result = export_tflite(dense("keras"), tmp_path / "m.tflite", "int8", rng.random((10, 4)))
+    assert isinstance(result, ExportResult)
+    assert result.bytes == result.path.stat().st_size == result.verification.size.bytes
+    assert result.verification.path == result.path
+    text = str(result)
+    assert f"{result.bytes:,} bytes" in text and "int8" in text and "'out'" in text
+    assert json.loads(json.dumps(result.to_dict()))["outputs"] == ["out"]
+
+
+def test_without_data_it_is_verified_on_made_up_samples(tmp_path):
+    result = export_tflite(dense("keras"), tmp_path / "m.tflite")
+    assert result.verification.samples > 1 and "random input" in result.notes[0]
+    assert export_tflite(dense("keras"), tmp_path / "m.tflite", verify=False).verification is None
+
+
+@pytest.fixture
+def existing(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"the old file")
+    return path
+
+
+@pytest.mark.parametrize("step", ["convert", "in_order", "verify_tflite"])
+def test_a_failure_half_way_keeps_the_old_file_and_leaves_nothing(step, existing, monkeypatch, capfd):
+    def fail(*args, **kwargs):
+        os.write(2, b"noise")
+        raise RuntimeError("half way")
+
+    monkeypatch.setattr(module, step, fail)
+    with pytest.raises((RuntimeError, ValueError), match="half way"):
+        export_tflite(dense("keras"), existing)
+    assert existing.read_bytes() == b"the old file"
+    assert list(existing.parent.iterdir()) == [existing]
+    os.write(1, b"still connected")
+    assert capfd.readouterr().out == "still connected"
+
+
+def test_a_failure_in_the_middle_of_calibration_keeps_the_old_file(flavor, existing, monkeypatch, rng):
+    def two_then_fail(samples, say):
+        for number in range(2):
+            yield {name: array[number : number + 1] for name, array in samples.items()}
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(conversion, "_calibration", two_then_fail)
+    with pytest.raises(ValueError, match="Model 'small' could not be converted.*the disk is gone"):
+        export_tflite(dense(flavor), existing, "int8", rng.random((10, 4)))
+    assert existing.read_bytes() == b"the old file" and list(existing.parent.iterdir()) == [existing]
+
+
+def test_a_file_that_does_not_load_is_not_left(existing, monkeypatch):
+    monkeypatch.setattr(module, "in_order", lambda content, *_: content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"m\.tflite"):
+        export_tflite(dense("keras"), existing)
+    assert existing.read_bytes() == b"the old file"
+
+
+def test_data_that_do_not_fit_are_refused_before_the_conversion(flavor, existing, monkeypatch):
+    monkeypatch.setattr(module, "write_saved_model", lambda *_: pytest.fail("the conversion has begun"))
+    with pytest.raises(ValueError, match=r"Input 'x' expects samples of shape \(4,\)"):
+        export_tflite(dense(flavor), existing, "int8", np.zeros((10, 5)))
+
+
+def test_an_existing_file_is_kept_where_asked(existing):
+    with pytest.raises(FileExistsError, match="m.tflite"):
+        export_tflite(dense("keras"), existing, overwrite=False)
+    assert existing.read_bytes() == b"the old file"
+    export_tflite(dense("keras"), existing)
+    assert existing.read_bytes()[4:8] == b"TFL3"
+
+
+def unbuilt(flavor):
+    keras = flavors.keras_module(flavor)
+    return keras.Sequential([keras.layers.Dense(2)])
+
+
+def without_size(flavor):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((None, None, 3), name="picture")
+    return keras.Model(x, keras.layers.Conv2D(2, 3)(x))
+
+
+def named_in(flavor):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((3,), name="in")
+    return keras.Model(x, keras.layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (unbuilt, "is not built: call it once"),
+        (subclassed, "is not built: call it once"),
+        (without_size, r"Input 'picture' .* no fixed shape: \(None, None, 3\).*keras.Input\(\(96, 96, 3\)\)"),
+        (named_in, "input named 'in'"),
+    ],
+)
+def test_models_that_cannot_be_converted(flavor, model, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_tflite(model(flavor), tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", [3, "model.keras", None])
+def test_no_model(model, tmp_path):
+    with pytest.raises(TypeError, match=f"takes a model of keras or tf_keras, got {type(model).__name__}"):
+        export_tflite(model, tmp_path / "m.tflite")
+
+
+def test_a_layer_is_no_model(flavor, tmp_path):
+    with pytest.raises(TypeError, match="takes a model .* got Dense"):
+        export_tflite(flavors.keras_module(flavor).layers.Dense(3), tmp_path / "m.tflite")
+
+
+def test_unknown_quantization(tmp_path):
+    with pytest.raises(ValueError, match="one of None, 'dynamic', 'float16', 'int8', 'int16x8'; got 'int4'"):
+        export_tflite(dense("keras"), tmp_path / "m.tflite", "int4")
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int16x8"])
+def test_missing_representative_data(quantization, tmp_path):
+    with pytest.raises(ValueError, match=f"'{quantization}' needs representative_data: .* tf.data.Dataset"):
+        export_tflite(dense("keras"), tmp_path / "m.tflite", quantization)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="folder"):
+        export_tflite(dense("keras"), tmp_path)
+
+
+def test_a_path_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        export_tflite(dense("keras"), tmp_path / "file" / "m.tflite")
+
+
+def test_a_log_handler_made_meanwhile_goes_on_working(capsys):
+    import logging
+
+    from edgeprune.export.quiet import captured_output
+
+    with captured_output() as captured:
+        handler = logging.StreamHandler(sys.stderr)
+        print("caught")
+    handler.emit(logging.makeLogRecord({"msg": "later"}))
+    handler.flush()
+    assert captured.text == "caught\n"
+    assert capsys.readouterr().err == "later\n"
