@@ -187,6 +187,16 @@ def test_labels_must_come_with_the_samples(cnn):
         accuracy(model, [])
 
 
+def test_endless_dataset_is_refused(cnn):
+    import tensorflow as tf
+
+    _, x, labels, files = cnn
+    endless = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4).repeat()
+    with pytest.raises(ValueError, match="without end"):
+        accuracy(files[None], endless)
+    assert accuracy(files[None], endless.take(3)) == 0.75
+
+
 def test_no_samples_are_refused(cnn):
     model, _, _, files = cnn
     for judged in (model, files[None]):

@@ -6,6 +6,7 @@ from converted import FLAVORS, convert, images, set_zeros, small_cnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.measure.macs import count_macs_of_file
 from edgeprune.measure.tflite_file import read_tflite
 
 
@@ -79,7 +80,7 @@ def test_custom_operators_are_flagged(tmp_path):
 # Files built by hand with the schema, for what TensorFlow's converter does not write.
 
 
-def write_model(path, tensors, custom=None):
+def write_model(path, tensors, custom=None, builtin="ADD"):
     """A .tflite file with these `TensorT`s (their `buffer` attribute holding the bytes), and one operator."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -93,7 +94,7 @@ def write_model(path, tensors, custom=None):
         model.buffers.append(buffer)
         tensor.buffer = len(model.buffers) - 1
     code, operator = schema.OperatorCodeT(), schema.OperatorT()
-    code.builtinCode = schema.BuiltinOperator.CUSTOM if custom else schema.BuiltinOperator.ADD
+    code.builtinCode = schema.BuiltinOperator.CUSTOM if custom else getattr(schema.BuiltinOperator, builtin)
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.customCode = custom
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, [-1], []
@@ -207,6 +208,14 @@ def test_truncated_file_is_refused(tmp_path, good_bytes, share):
     path.write_bytes(good_bytes[: int(share * len(good_bytes))])
     with pytest.raises(ValueError, match="cut.tflite is damaged or cut short"):
         read_tflite(path)
+
+
+@pytest.mark.parametrize("builtin", ["CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"])
+def test_operator_without_its_inputs_has_no_macs(tmp_path, builtin):
+    path = write_model(tmp_path / "m.tflite", [], builtin=builtin)
+    assert read_tflite(path).operator_counts == {builtin: 1}
+    with pytest.raises(ValueError, match=f"m.tflite is damaged: {builtin}"):
+        count_macs_of_file(path)
 
 
 def test_wrong_number_of_values_is_refused(tmp_path):

@@ -143,6 +143,8 @@ def gather(x: Any, y: Any = None) -> tuple[Any, np.ndarray]:
         return x, labels
     if isinstance(x, np.ndarray | Mapping | str) or not (hasattr(x, "__iter__") or hasattr(x, "__getitem__")):
         raise ValueError("Labels are missing: pass y, or batches (x, y) as a dataset.")
+    if hasattr(x, "cardinality") and int(x.cardinality()) == -1:
+        raise ValueError("The dataset repeats without end: take a number of its batches with .take(n).")
     samples, labels = [], []
     for batch in track(_batches(x), "Reading the data"):
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):

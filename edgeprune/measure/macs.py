@@ -106,7 +106,10 @@ def count_macs_of_file(path: str | Path) -> MacCount:
     uncounted: dict[str, None] = {}
     for operator in read_tflite(path).operators:
         if operator.name in _FILE_MACS and operator.subgraph == 0:
-            macs[operator.name] += _FILE_MACS[operator.name](operator)
+            try:
+                macs[operator.name] += _FILE_MACS[operator.name](operator)
+            except (IndexError, TypeError, AttributeError, ValueError) as error:
+                raise ValueError(f"{path} is damaged: {operator.name} lacks an input, output or option.") from error
         elif operator.custom or operator.name in _MAY_MULTIPLY:
             uncounted[operator.name] = None
     return MacCount(sum(macs.values()), dict(macs), tuple(uncounted))

@@ -131,11 +131,14 @@ class TfliteFile:
         path: the file.
         tensors: its constant tensors, in the file's order.
         operators: its operators, in the order they run.
+        output_steps: for each output that is computed in integers, the number of its tensor and the real value
+            of one step; outputs that are turned into floats at the end included.
     """
 
     path: Path
     tensors: tuple[ConstantTensor, ...]
     operators: tuple[Operator, ...]
+    output_steps: dict[int, float]
 
     @property
     def weights(self) -> tuple[ConstantTensor, ...]:
@@ -224,7 +227,24 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
             inputs, outputs = _at(operator.inputs, shapes), _at(operator.outputs, shapes)
             types = _at(operator.outputs, dtypes)
             operators.append(Operator(name, custom, inputs, outputs, types, operator.builtinOptions, number))
-    return TfliteFile(path, tuple(tensors), tuple(operators))
+    steps = _output_steps(model.subgraphs[0], [name for name, _ in names]) if model.subgraphs else {}
+    return TfliteFile(path, tuple(tensors), tuple(operators), steps)
+
+
+def _output_steps(graph: Any, operator_names: list[str]) -> dict[int, float]:
+    """The scale of each quantized output; where floats are asked for, of the integers they are made from."""
+    made_from = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in graph.operators or ()
+        if operator_names[operator.opcodeIndex] == "DEQUANTIZE"
+    }
+    steps = {}
+    for output in graph.outputs if graph.outputs is not None else ():
+        tensor = graph.tensors[made_from.get(int(output), output)]
+        scale, _ = _quantization(tensor, _shape(tensor))
+        if scale is not None:
+            steps[int(output)] = float(np.max(scale))
+    return steps
 
 
 @functools.cache
