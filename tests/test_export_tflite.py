@@ -249,6 +249,25 @@ def test_a_missing_operator_let_in_is_in_the_file_and_said(flavor, tmp_path):
     assert read_tflite(result.path).custom_operators == ("Acos",)
 
 
+def test_a_function_marked_as_one_operator_does_not_slip_in(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+
+    class Marked(keras.layers.Layer):
+        def call(self, x):
+            @tf.function(experimental_implements='name: "MyOp" attr { key: "tfl_fusable_op" value { b: true } }')
+            def one_operator(x):
+                return 2 * x + 1
+
+            return one_operator(x)
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Marked(name="marked")])
+    with pytest.raises(ValueError, match=r"MyOp in layer 'marked' \(Marked\).*allow_custom=True"):
+        export_tflite(model, tmp_path / "m.tflite", allow_flex=True)
+    assert list(tmp_path.iterdir()) == []
+    result = export_tflite(model, tmp_path / "m.tflite", allow_custom=True)
+    assert read_tflite(result.path).custom_operators == ("MyOp",)
+
+
 def test_a_function_in_the_graph_is_named_too(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
     x = keras.Input((3,))

@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune import flavor
 
 _NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
+_CUSTOM = "custom operator "
 
 
 class ConversionError(ValueError):
@@ -104,6 +105,25 @@ def float_operators(content: bytes, model: Any) -> list[str]:
     return list(found)
 
 
+def refuse_custom(content: bytes, model: Any, *, allow_flex: bool, allow_custom: bool) -> None:
+    """Refuse a file that holds a custom operator nobody asked for.
+
+    The converter lets in, unasked, functions that are marked with `experimental_implements` as one operator.
+
+    Raises:
+        ConversionError: names the operators and their layers.
+    """
+    unasked = []
+    for name, location, _ in _operators(content):
+        if name.startswith(_CUSTOM):
+            operator = name.removeprefix(_CUSTOM)
+            flex = operator.startswith("Flex")
+            if not (allow_flex if flex else allow_custom):
+                unasked.append(Unsupported(operator, origin(location, model), flex))
+    if unasked:
+        raise ConversionError(_without_operator(dict.fromkeys(unasked), model))
+
+
 def loops(content: bytes, model: Any) -> list[str]:
     """The layers behind the loops of a .tflite file, in words; empty if it has none."""
     locations = [location for name, location, _ in _operators(content) if name == "WHILE"]
@@ -130,6 +150,8 @@ def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
             code = file.OperatorCodes(operator.OpcodeIndex())
             output = graph.Tensors(operator.Outputs(0))
             name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+            if name == "CUSTOM":
+                name = f"{_CUSTOM}{code.CustomCode().decode()}"
             yield name, output.Name().decode(), types[output.Type()]
 
 

@@ -216,6 +216,7 @@ def _converted(
         except Exception as error:  # the converter raises many kinds
             quietly.close()
             raise diagnosis.explain(error, captured.text, model) from error
+    diagnosis.refuse_custom(content, model, allow_flex=recipe.allow_flex, allow_custom=recipe.allow_custom)
     if recipe.sparse:
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     if recipe.calibrated:
