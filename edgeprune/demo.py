@@ -55,10 +55,10 @@ class Recipe:
 
     flavor: str = flavor.KERAS_3
     sparsity: float = 0.8
-    dense_epochs: int = 12
-    pruned_epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 2e-3
+    dense_epochs: int = 14
+    pruned_epochs: int = 14
+    batch_size: int = 32
+    learning_rate: float = 4e-3
     frequency: int = 10
     seed: int = 1
 

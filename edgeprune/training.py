@@ -84,7 +84,7 @@ def prune_and_fit(
         batch_size: samples per step.
         learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
         schedule: `"polynomial"` (from dense to `sparsity`) or `"constant"` (at once).
-        frequency: steps between updates of the masks.
+        frequency: steps between updates of the masks; fewer where under ten would fit.
         layers: which layers to prune, as `edgeprune.prune_low_magnitude` takes it; all where left out.
         loss: a Keras loss or its name; left out, that of the compiled model, or
             `"sparse_categorical_crossentropy"` for a softmax over integer labels.
@@ -106,11 +106,10 @@ def prune_and_fit(
     _check_inputs(model, x)
     steps = epochs * _steps(x, batch_size)
     if schedule == "polynomial":
-        pruning_schedule = pruning.PolynomialDecay(
-            0.0, sparsity, begin_step=0, end_step=max(1, round(steps * GROWING_SHARE)), frequency=frequency
-        )
+        pruning_schedule = pruning.PolynomialDecay(0.0, sparsity, frequency=frequency)
+        pruning_schedule.set_end_step(max(1, round(steps * GROWING_SHARE)))
     elif schedule == "constant":
-        pruning_schedule = pruning.ConstantSparsity(sparsity, begin_step=0, frequency=frequency)
+        pruning_schedule = pruning.ConstantSparsity(sparsity, begin_step=1, frequency=frequency)
     else:
         raise ValueError(f"schedule={schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}.")
     compilation = _compilation(model, y, loss, learning_rate)

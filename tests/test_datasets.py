@@ -22,9 +22,7 @@ def write_idx(path, array):
 def folder(tmp_path, rng):
     """A folder laid out as the full set, with 20 training and 10 test images."""
     for part, count in (("train", 20), ("test", 10)):
-        write_idx(
-            tmp_path / datasets.IDX_NAMES[f"x_{part}"], rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        )
+        write_idx(tmp_path / datasets.IDX_NAMES[f"x_{part}"], rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
         write_idx(tmp_path / datasets.IDX_NAMES[f"y_{part}"], np.arange(count, dtype=np.uint8) % 10)
     return tmp_path
 
@@ -77,9 +75,7 @@ def test_no_folder_and_no_network(monkeypatch, tmp_path):
     monkeypatch.delenv(datasets.DATA_VARIABLE, raising=False)
     monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "absent")
     monkeypatch.setattr(flavor.keras_module("keras").datasets.fashion_mnist, "load_data", no_network)
-    with pytest.raises(
-        FileNotFoundError, match="Name or service not known.*dataset-fashion-mnist.*EDGEPRUNE_DATA"
-    ):
+    with pytest.raises(FileNotFoundError, match="Name or service not known.*dataset-fashion-mnist.*EDGEPRUNE_DATA"):
         load_fashion_mnist(full=True)
 
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from edgeprune.demo import FormatRow
 
-HEADER = ("File", "Accuracy", "Bytes", "Gzip'd", "Smaller", "Latency", "Time", "Zeros", "Kept")
+HEADER = ("File", "Accuracy", "Bytes", "Gzip'd", "Smaller", "ms", "Time", "Zeros", "Kept")
 LEGEND = (
-    "Smaller, Time: gzip'd size and latency relative to the dense float32 file. "
+    "Smaller, Time: gzip'd size and latency (ms) relative to the dense float32 file. "
     "Zeros: in the kernels, counted in the file. Kept: share of the Keras model's zeros that are zero in the file."
 )
 
@@ -25,7 +25,7 @@ def cells(row: FormatRow) -> tuple[str, ...]:
         f"{row.bytes:,}",
         f"{row.gzip_bytes:,}",
         f"{row.smaller:.1f}x",
-        f"{row.milliseconds:.2f} ms",
+        f"{row.milliseconds:.3f}",
         f"{row.time_ratio:.2f}",
         f"{row.zeros:.1%}",
         "-" if row.zeros_kept is None else f"{row.zeros_kept:.0%}",
@@ -45,7 +45,14 @@ def formats_table(rows: Sequence[FormatRow], title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, caption=LEGEND, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    table = Table(
+        title=title,
+        caption=LEGEND,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     for number, name in enumerate(HEADER):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:

@@ -1,0 +1,66 @@
+"""The README's Python runs as it stands, its commands run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgeprune import flavor
+from edgeprune.cli import app
+from edgeprune.models import small_cnn
+from edgeprune.sparsity import sparsity_report
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(
+    r"^(?:\S*/)?edgeprune (\w+)(.*)$", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)), re.M
+)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_python_block_runs_and_prunes(number, flavor, sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (x, y), _ = sample
+    names = {"model": small_cnn(flavor=flavor), "x": x[:100], "y": y[:100]}
+    exec(compile(BLOCKS[number], f"README block {number}", "exec"), names)
+    assert sparsity_report(names["model"]).sparsity == pytest.approx(0.8, abs=0.005)
+
+
+def test_the_fit_example_has_twelve_lines_at_most():
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 12
+
+
+def test_commands_exist_with_the_options_shown():
+    assert {name for name, _ in COMMANDS} == {"demo", "inspect", "prune", "convert", "verify", "benchmark"}
+    for name, rest in COMMANDS:
+        text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
+        assert all(option in text for option in re.findall(r"(?<=\s)--?[a-z]+", rest)), (name, rest)
+
+
+def test_commands_run_one_after_the_other(sample, tmp_path, monkeypatch):
+    """The block under 'From the command line', on a small model of the reader's."""
+    monkeypatch.chdir(tmp_path)
+    (x, y), (x_test, y_test) = sample
+    np.savez("data.npz", x_train=x[:100], y_train=y[:100], x_test=x_test[:50], y_test=y_test[:50])
+    model = small_cnn(flavor=flavor.KERAS_3)
+    model.save("model.keras")
+    assert CliRunner().invoke(app, ["convert", "model.keras", "-o", "dense.tflite"]).exit_code == 0
+    for name, rest in [command for command in COMMANDS if command[0] != "demo"]:
+        done = CliRunner().invoke(app, [name, *rest.split()])
+        assert done.exit_code == 0, (name, done.output)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\s*make (\w+)", README + (ROOT / "CONTRIBUTING.md").read_text(), re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
