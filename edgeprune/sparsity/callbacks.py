@@ -39,7 +39,7 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def __init__(self):
         super().__init__()
-        self._counter = updates.StepCounter([])
+        self._counter = updates.StepCounter([], lambda: None)
 
     def on_train_begin(self, logs=None):
         """Find what is under pruning in the model, and make its training step apply the masks."""
@@ -69,7 +69,7 @@ class UpdatePruningStep(flavor.callback_class()):
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         """Count only steps that ran. (TF-MOT's loops call the first argument `batch`.)"""
         self._counter.cancel_group()
-        _masks_of(self.model).end_epoch(self.model)
+        _masks_of(self.model).apply_masks(self.model)
         if not self._counter.has_counted:
             raise RuntimeError(
                 "UpdatePruningStep has seen no training step. In a compiled loop of your own call its "

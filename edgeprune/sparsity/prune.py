@@ -111,9 +111,8 @@ def strip_pruning(model: Any) -> Any:
             f"{model.name!r} was never trained under pruning, so it has no zeros: pass "
             "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning."
         )
+    constraint_masks.apply_masks(model)
     for layer in constraint_masks.pruned_layers(model):
-        for weight in constraint_masks.pruning_of(layer).weights:
-            weight.apply()
         constraint_masks.detach(layer)
     constraint_masks.forget_compiled_step(model)
     return model

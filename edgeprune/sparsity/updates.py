@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,14 +25,11 @@ class MaskedWeight(Protocol):
         """The mask, booleans of the weight's shape."""
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a mask and put zeros into the weight."""
-
-    def apply(self) -> None:
-        """Put zeros into the weight where its mask is false."""
+        """Take a new mask; the weight itself stays as it is."""
 
 
 def update_masks(run: PruningRun, weights: list[MaskedWeight], sparsity: float) -> None:
-    """Compute and set new masks.
+    """Compute and set new masks; the weights themselves stay as they are.
 
     Args:
         run: the settings the weights share.
@@ -80,9 +78,14 @@ class StepCounter:
 
     A group is the steps that run without a callback in between (`steps_per_execution`); updates that fall
     inside a group are made before the next one.
+
+    Args:
+        prunings: what is under pruning in a model.
+        apply_masks: puts zeros into all of its weights where their masks are false.
     """
 
-    def __init__(self, prunings: list[Pruning]):
+    def __init__(self, prunings: list[Pruning], apply_masks: Callable[[], None]):
+        self._apply_masks = apply_masks
         self._prunings: dict[PruningRun, list[Pruning]] = {}
         for pruning in prunings:
             self._prunings.setdefault(pruning.run, []).append(pruning)
@@ -121,8 +124,7 @@ class StepCounter:
         self.cancel_group()
         for run in self._prunings:
             self._update_up_to(run, run.step)
-            for weight in self._weights(run):
-                weight.apply()
+        self._apply_masks()
 
     def _weights(self, run: PruningRun) -> list[MaskedWeight]:
         return [weight for pruning in self._prunings[run] for weight in pruning.weights]
@@ -135,6 +137,7 @@ class StepCounter:
         run.checked_step = step
         if due:
             update_masks(run, weights, schedules.sparsity_at(run.schedule, due[-1]))
+            self._apply_masks()
 
 
 def is_due(run: PruningRun, step: int) -> bool:

@@ -53,15 +53,10 @@ class WrappedWeight:
         return self._mask.numpy().astype(bool)
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, put zeros into the variable at once, and start gathering scores anew."""
+        """Take a new mask, and start gathering scores anew; the variable itself stays as it is."""
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(self._scores))
-        self.apply()
-
-    def apply(self) -> None:
-        """Put zeros into the variable where the mask is false."""
-        self.variable.assign(tf.where(self._mask != 0, self.variable, tf.zeros((), self.variable.dtype)))
 
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
@@ -126,7 +121,7 @@ def wrap_model(model: Any, runs: dict[int, PruningRun]) -> Any:
 
 def strip(model: Any) -> Any:
     """Apply the masks a last time and clone the model without wrappers."""
-    end_epoch(model)
+    apply_masks(model)
     return tfmot_sparsity.strip_pruning(model)
 
 
@@ -153,7 +148,7 @@ def begin_training(model: Any) -> updates.StepCounter:
     ]
     if any(pruning.run.importance == "taylor" for pruning in prunings):
         _gather_scores_in(model, prunings)
-    return updates.StepCounter(prunings)
+    return updates.StepCounter(prunings, lambda: apply_masks(model))
 
 
 def _pruning_of(wrapper: Any) -> WrapperPruning:
@@ -201,7 +196,7 @@ def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
     ]
 
 
-def end_epoch(model: Any) -> None:
+def apply_masks(model: Any) -> None:
     """Put zeros where the masks say so: the optimizer has just moved the weights. The zeros are +0.0."""
     for wrapper in wrappers_in(model):
         for variable, mask, _ in wrapper.pruning_vars:
@@ -210,7 +205,7 @@ def end_epoch(model: Any) -> None:
 
 def end_training(model: Any) -> None:
     """Apply the masks a last time, and undo what `begin_training` did to the optimizer."""
-    end_epoch(model)
+    apply_masks(model)
     vars(model.optimizer).pop("apply_gradients", None)
 
 
