@@ -19,14 +19,27 @@ __version__ = "0.1.0"
 
 # Each public name and the module that defines it.
 _HOME = {
+    "accuracy": "edgeprune.measure.accuracy",
+    "adapt_for_xnnpack": "edgeprune.sparsity.xnnpack",
+    "benchmark": "edgeprune.measure.latency",
     "ConstantSparsity": "edgeprune.sparsity.schedules",
+    "count_macs": "edgeprune.measure.macs",
+    "count_macs_of_file": "edgeprune.measure.macs",
+    "count_parameters": "edgeprune.measure.parameters",
+    "export_tflite": "edgeprune.export.tflite",
+    "file_size": "edgeprune.measure.size",
     "PolynomialDecay": "edgeprune.sparsity.schedules",
+    "prune_low_magnitude": "edgeprune.sparsity.prune",
+    "PruneForLatencyOnXNNPack": "edgeprune.sparsity.policies",
+    "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
-    "UpdatePruningStep": "edgeprune.sparsity.callbacks",
-    "prune_low_magnitude": "edgeprune.sparsity.prune",
+    "read_tflite": "edgeprune.measure.tflite_file",
     "sparsity_report": "edgeprune.sparsity.report",
     "strip_pruning": "edgeprune.sparsity.prune",
+    "UpdatePruningStep": "edgeprune.sparsity.callbacks",
+    "verify_tflite": "edgeprune.export.verify",
+    "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

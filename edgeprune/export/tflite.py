@@ -134,6 +134,8 @@ def export_tflite(
         >>> result = export_tflite(model, "model.tflite", "int8", x_train)  # doctest: +SKIP
         >>> print(result)  # doctest: +SKIP
     """
+    from edgeprune import sparsity  # imports TensorFlow
+
     if not flavor.is_model(model):
         raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
     if quantization not in QUANTIZATIONS:
@@ -148,7 +150,9 @@ def export_tflite(
         )
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
-    model, notes = _without_pruning(model)
+    notes = ["The model is under pruning: what was converted is a plain model, its masks applied."]
+    notes = notes if sparsity.is_pruned(model) else []
+    model = sparsity.without_pruning(model)
     specs = input_specs(model)
     samples = None
     if representative_data is not None:
@@ -174,22 +178,6 @@ def export_tflite(
         notes=tuple(notes),
         verification=verification and dataclasses.replace(verification, path=Path(path)),
     )
-
-
-def _without_pruning(model: Any) -> tuple[Any, list[str]]:
-    """A model without pruning, and the note that says so. The given model goes on being pruned."""
-    from edgeprune import sparsity
-
-    if not sparsity.is_pruned(model):
-        return model, []
-    if not flavor.is_keras_3(model):
-        return sparsity.strip_pruning(model), ["The model was under pruning: its wrappers were stripped first."]
-    from edgeprune.sparsity import constraint_masks
-
-    # A Keras 3 model under pruning is a plain model; its zeros are all there is to see to.
-    for weight in constraint_masks.masked_weights(model):
-        weight.apply()
-    return model, ["The model is under pruning: its masks were applied, and the file holds a plain model."]
 
 
 def _converted(

@@ -101,6 +101,10 @@ def count_macs_of_file(path: str | Path) -> MacCount:
     Raises:
         FileNotFoundError: there is no file at `path`.
         ValueError: the file is no readable .tflite file.
+
+    Example:
+        >>> count_macs_of_file("model.tflite").total  # doctest: +SKIP
+        300774272
     """
     macs: Counter[str] = Counter()
     uncounted: dict[str, None] = {}

@@ -118,6 +118,14 @@ def strip_pruning(model: Any) -> Any:
     return model
 
 
+def without_pruning(model: Any) -> Any:
+    """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
+    if not is_pruned(model) or not flavor.is_keras_3(model):
+        return strip_pruning(model)
+    constraint_masks.apply_masks(model)
+    return model
+
+
 def is_pruned(model: Any) -> bool:
     """Whether a model or layer is under pruning, so that `strip_pruning` has something to do."""
     if flavor.is_keras_3(model):
