@@ -100,8 +100,8 @@ def is_graph_model(model: Any) -> bool:
 def layers_of(model: Any) -> Iterator[Any]:
     """Every layer inside a model, at any depth, once, models and composite layers before their parts.
 
-    A layer that is not a model yields itself first. Layers inside layers (the dense projections of attention, the cells of
-    recurrent layers, nested models) are included.
+    A layer that is not a model yields itself first. Layers inside layers (the dense projections of attention,
+    the cells of recurrent layers, nested models) are included.
     """
     seen = {id(model)} if is_model(model) else set()
     for layer in model._flatten_layers():

@@ -21,9 +21,9 @@ COARSE = st.sampled_from([0.0, -0.5, 0.5, 0.25, -1.0, 1.0, 2.0, -0.0])
 FINE = st.floats(-10, 10, width=32, allow_subnormal=False)
 
 
-def weights(dimensions, elements=st.one_of(COARSE, FINE), longest=13):
+def weights(dimensions, longest=13):
     shapes = hnp.array_shapes(min_dims=dimensions, max_dims=dimensions, max_side=longest)
-    return hnp.arrays(np.float32, shapes, elements=elements)
+    return hnp.arrays(np.float32, shapes, elements=st.one_of(COARSE, FINE))
 
 
 def distinct_weights(shape):

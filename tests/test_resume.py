@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, backup_first,
     resumed = under_pruning()
     seen = []
     spy = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda e, l: seen.append(constraint_masks.current_step(resumed))
+        on_epoch_begin=lambda epoch, logs: seen.append(constraint_masks.current_step(resumed))
     )
     resumed.fit(X, Y, callbacks=callbacks(spy), **arguments)
     if save_freq == "epoch":
