@@ -19,6 +19,7 @@ step runs eagerly, and with `tf_keras`. Outside of `fit` give the schedule its `
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from types import ModuleType
 from typing import Any
@@ -107,6 +108,7 @@ class PruningSummaries(flavor.callback_class()):
 
     Raises:
         ValueError: `log_dir` is empty or no string.
+        ImportError: TensorBoard is not installed.
 
     Example:
         >>> callbacks = [UpdatePruningStep(), PruningSummaries("logs")]
@@ -116,6 +118,8 @@ class PruningSummaries(flavor.callback_class()):
         super().__init__()
         if not isinstance(log_dir, str) or not log_dir:
             raise ValueError(f"log_dir must be the name of a folder, got {log_dir!r}")
+        if importlib.util.find_spec("tensorboard") is None:  # TensorFlow does not bring it
+            raise ImportError("PruningSummaries needs TensorBoard: pip install edgeprune[tensorboard]")
         self.log_dir = log_dir
         self._arguments = {"update_freq": update_freq, **kwargs}
         self._tensorboard = None
