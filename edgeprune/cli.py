@@ -96,7 +96,7 @@ def demo(
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
     from edgeprune.demo import Recipe, run_demo
-    from edgeprune.report.tables import formats_table
+    from edgeprune.report.tables import formats_table, summary
 
     passes = {} if epochs is None else {"dense_epochs": epochs, "pruned_epochs": epochs}
     recipe = Recipe(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
@@ -106,6 +106,7 @@ def demo(
         _print_json(result.to_dict())
         return
     _print_table(formats_table(result.rows, f"ResNet-8 on {result.test_images:,} images of Fashion-MNIST"))
+    print(f"\n{summary(result.rows)}")
     print(f"{result.seconds:.0f} s. The files are in {result.folder}/")
 
 

@@ -87,6 +87,15 @@ def test_a_problem_is_marked(result):
     text = io.StringIO()
     Console(file=text, width=100, force_terminal=True).print(tables.formats_table([bad], "Formats"))
     assert "\x1b[1;31m" in text.getvalue()
+    assert tables.summary([bad]).splitlines()[1] == "problem: dense_float32.tflite: wrong"
+
+
+def test_summary_names_the_smallest_file(result):
+    smallest = min(result.rows, key=lambda row: row.gzip_bytes)
+    (line,) = tables.summary(result.rows).splitlines()
+    points = 100 * (smallest.accuracy - result.rows[0].accuracy)
+    assert line.startswith(f"{smallest.name} against dense float32: {smallest.smaller:.1f} times smaller")
+    assert f"{points:+.1f} points" in line
 
 
 def test_markdown(result):

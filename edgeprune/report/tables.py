@@ -60,6 +60,24 @@ def formats_table(rows: Sequence[FormatRow], title: str) -> Table:
     return table
 
 
+def summary(rows: Sequence[FormatRow]) -> str:
+    """What the smallest file gained and lost against the first, and what is wrong with any, in words.
+
+    Args:
+        rows: what was measured, one row for each file.
+
+    Returns:
+        One line, and one for each problem.
+    """
+    first, best = rows[0], min(rows, key=lambda row: row.gzip_bytes)
+    lines = [
+        f"{best.name} against {first.name}: {best.smaller:.1f} times smaller gzip'd, "
+        f"{best.time_ratio:.2f} of the time, {100 * (best.accuracy - first.accuracy):+.1f} points of accuracy."
+    ]
+    lines += [f"problem: {row.file}: {problem}" for row in rows for problem in row.problems]
+    return "\n".join(lines)
+
+
 def formats_markdown(rows: Sequence[FormatRow]) -> str:
     """The table as Markdown, for a README.
 
