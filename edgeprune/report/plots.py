@@ -109,6 +109,7 @@ def plot_formats(rows: Sequence[FormatRow], axes: Sequence[Axes] | None = None) 
     bars = size.barh(names, [row.gzip_bytes / 1000 for row in rows], height=0.45, color=BLUE, label="gzip'd")
     size.bar_label(bars, [f"{row.gzip_bytes / 1000:,.0f} kB" for row in rows], padding=4)
     size.set(xlabel="kB", title="Size of the file")
+    size.margins(x=0.15)
     size.legend(loc="lower right")
     size.invert_yaxis()
     dots = [row.accuracy for row in rows]
@@ -138,6 +139,6 @@ def _pyplot() -> ModuleType:
 
 
 def _percent() -> Any:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
-    return PercentFormatter(1.0)
+    return FuncFormatter(lambda value, _: f"{round(100 * value, 2):g}%")
