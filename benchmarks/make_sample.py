@@ -23,9 +23,7 @@ TARGET = Path(__file__).parents[1] / "edgeprune" / "data" / "fashion_mnist_sampl
 def balanced(y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of `count` images, the same number of each class, in random order."""
     each = count // len(CLASS_NAMES)
-    chosen = [
-        rng.choice(np.flatnonzero(y == label), each, replace=False) for label in range(len(CLASS_NAMES))
-    ]
+    chosen = [rng.choice(np.flatnonzero(y == label), each, replace=False) for label in range(len(CLASS_NAMES))]
     return rng.permutation(np.concatenate(chosen))
 
 
