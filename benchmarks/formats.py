@@ -1,6 +1,6 @@
 """The demo's table on the full Fashion-MNIST: what 80 % zeros and each number format cost and gain.
 
-    python benchmarks/formats.py            60,000 training images, about 20 minutes on two cores
+    python benchmarks/formats.py            60,000 training images, 20 to 25 minutes on two cores
     python benchmarks/formats.py --quick    the sample inside the package, two minutes
 
 Writes the files and benchmarks/out/formats.json. The goal: pruned int8 within 0.5 points of the dense float32 file and,
@@ -17,7 +17,7 @@ from edgeprune.datasets import load_fashion_mnist
 from edgeprune.report.tables import formats_markdown
 
 OUTPUT = Path(__file__).parent / "out"
-FULL = demo.Recipe(dense_epochs=16, pruned_epochs=14, batch_size=128, learning_rate=4e-3, frequency=50)
+FULL = demo.Recipe(dense_epochs=14, pruned_epochs=12, batch_size=128, learning_rate=4e-3, frequency=50)
 LARGEST_LOSS_IN_POINTS = 0.5
 LEAST_TIMES_SMALLER = 8.0
 
