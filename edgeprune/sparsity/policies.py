@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.sparsity.xnnpack import xnnpack_misses
+from edgeprune.sparsity.xnnpack.geometry import is_convolution
 
 PruningPolicy = flavor.import_tfmot().sparsity.keras.PruningPolicy
 
@@ -39,12 +40,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
         """Whether the layer is a 1x1 Conv2D, of either Keras."""
         if not flavor.is_layer(layer):
             return False
-        layers = flavor.keras_of(layer).layers
-        return (
-            isinstance(layer, layers.Conv2D)
-            and not isinstance(layer, layers.Conv2DTranspose)
-            and layer.kernel_size == (1, 1)
-        )
+        return is_convolution(layer, flavor.keras_of(layer).layers) and layer.kernel_size == (1, 1)
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
         """Check that XNNPACK's sparse inference can run the model.

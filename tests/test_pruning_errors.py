@@ -1,0 +1,158 @@
+"""Pruning while training: what it refuses, what it warns of, and what its reports say."""
+
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pruned_nets import STEPS, X, Y, assert_exact, compiled, conv_net, dense_net, fit, keras3, subclassed
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.sparsity import constraint_masks
+
+
+def test_training_without_the_callback_is_refused(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    with pytest.raises(Exception, match="UpdatePruningStep"):
+        model.fit(X, Y, batch_size=16, verbose=0)
+
+
+def test_nothing_to_prune_is_refused(flavor):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((12,)), keras.layers.BatchNormalization(name="norm")])
+    with pytest.raises(ValueError, match="No layer of model .* can be pruned. norm: normalisation has no kernel"):
+        ep.prune_low_magnitude(model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(layers="third"), ValueError, "layers='third' matches no layer .* first, second, head"),
+        (dict(layers=[3]), TypeError, "layers= takes names"),
+        (dict(layers=3), TypeError, "layers= takes names"),
+        (dict(pruning_schedule=0.5), ValueError, "must be a PruningSchedule, got 0.5"),
+        (dict(pruning_schedule={"nowhere": None}), ValueError, "must be a PruningSchedule, got None"),
+        (dict(scope="all"), ValueError, "scope='all' is unknown"),
+        (dict(units=3), TypeError, "Unknown arguments for a model: units"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments, error, message, flavor):
+    with pytest.raises(error, match=message):
+        ep.prune_low_magnitude(dense_net(flavor), **arguments)
+
+
+def test_bad_schedules_by_layer(flavor):
+    with pytest.raises(ValueError, match="'nowhere', which fits the name of no layer"):
+        ep.prune_low_magnitude(dense_net(flavor), {"nowhere": ep.ConstantSparsity(0.5, 0)})
+    two = {"first": ep.ConstantSparsity(0.5, 0), "head": ep.ConstantSparsity(0.6, 0)}
+    with pytest.raises(ValueError, match="takes one schedule"):
+        ep.prune_low_magnitude(dense_net(flavor), two, scope="global")
+
+
+@pytest.mark.parametrize("thing", [None, "model.keras", np.zeros(3), [3]])
+def test_other_things_are_refused(thing):
+    with pytest.raises(TypeError):
+        ep.prune_low_magnitude(thing)
+
+
+def test_a_single_layer_must_fit_the_settings():
+    layer = keras3().layers.Conv2D(8, 3, name="conv")
+    layer.build((None, 8, 8, 3))
+    with pytest.raises(ValueError, match="'conv' cannot be pruned: block_size needs a weight of 2 dimensions"):
+        ep.prune_low_magnitude(layer, block_size=(2, 2))
+    with pytest.raises(TypeError, match="takes no arguments input_shape"):
+        ep.prune_low_magnitude(layer, input_shape=(3,))
+
+
+def test_subclassed_tf_keras_models_are_refused_with_the_way_out():
+    keras = flavors.keras_module("tf_keras")
+
+    class Net(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="use Keras 3"):
+        ep.prune_low_magnitude(Net())
+
+
+def test_an_open_end_needs_a_length():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16).filter(lambda x, y: True)
+    with pytest.raises(ValueError, match="give end_step"):
+        model.fit(data, verbose=0, callbacks=[ep.UpdatePruningStep()])
+
+
+def test_steps_are_counted_right_where_the_data_has_no_known_length():
+    schedule = ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=4)
+    model = compiled(ep.prune_low_magnitude(dense_net(), schedule))
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16).filter(lambda x, y: True)
+    model.fit(data, epochs=2, verbose=0, callbacks=[ep.UpdatePruningStep()])
+    assert constraint_masks.current_step(model) == 2 * STEPS
+    assert_exact(model)
+
+
+def test_a_training_shorter_than_begin_step(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8, begin_step=50)))
+    with pytest.raises(ValueError, match="only 12 steps: lower begin_step"):
+        fit(model)
+
+
+def test_a_schedule_that_training_does_not_reach_is_told(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.ConstantSparsity(0.5, 0, frequency=100)))
+    with pytest.warns(UserWarning, match="with a sparsity of 0.000 rather than 0.500"):
+        fit(model)
+
+
+def test_the_callback_without_pruning_is_told(flavor):
+    with pytest.warns(UserWarning, match="is not under pruning"):
+        fit(compiled(dense_net(flavor)), epochs=1)
+
+
+def test_stripping_without_training_is_told():
+    model = ep.prune_low_magnitude(dense_net())
+    with pytest.warns(UserWarning, match="was never trained under pruning"):
+        ep.strip_pruning(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ep.strip_pruning(model) is model
+
+
+def test_diverged_training_is_named():
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
+    with pytest.raises(ValueError, match="first/kernel holds NaN .* at step"):
+        fit(model, x=np.full_like(X, np.nan))
+
+
+@pytest.mark.parametrize("thing", [None, "x"])
+def test_reports_and_stripping_of_other_things(thing):
+    with pytest.raises(TypeError):
+        ep.strip_pruning(thing)
+    with pytest.raises(TypeError):
+        ep.sparsity_report(thing)
+
+
+def test_report_of_an_unbuilt_model():
+    with pytest.raises(ValueError, match="not built"):
+        ep.sparsity_report(subclassed())
+
+
+def test_report_prints_as_a_table(flavor):
+    text = str(ep.sparsity_report(conv_net(flavor)))
+    assert text.splitlines()[0].split() == ["layer", "weight", "shape", "values", "zeros", "sparsity", "target"]
+    assert text.splitlines()[-1].startswith("total")
+
+
+def test_summaries_write_sparsity_and_threshold(flavor, tmp_path):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    fit(model, callbacks=[ep.PruningSummaries(str(tmp_path))])
+    found = {}
+    for file in (tmp_path / "metrics").iterdir():
+        for record in tf.data.TFRecordDataset(str(file)):
+            for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
+                found.setdefault(value.tag, []).append(float(tf.make_ndarray(value.tensor)))
+    assert len(found) == 6
+    sparsities = next(values for tag, values in found.items() if tag.endswith("sparsity"))
+    assert sparsities[0] == 0 and 0.3 < sparsities[1] < 0.8
+    with pytest.raises(ValueError, match="log_dir"):
+        ep.PruningSummaries("")
