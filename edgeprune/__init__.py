@@ -29,6 +29,8 @@ _HOME = {
     "export_tflite": "edgeprune.export.tflite",
     "file_size": "edgeprune.measure.size",
     "PolynomialDecay": "edgeprune.sparsity.schedules",
+    "inspect": "edgeprune.report.inspection",
+    "load_fashion_mnist": "edgeprune.datasets",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "PruneForLatencyOnXNNPack": "edgeprune.sparsity.policies",
     "PruningPolicy": "edgeprune.sparsity.policies",

@@ -289,8 +289,8 @@ def _read(data: Path) -> Arrays:
 
 def _load(path: Path) -> Any:
     from edgeprune import flavor
-    from edgeprune.export.quiet import captured_output
     from edgeprune.progress import status
+    from edgeprune.quiet import captured_output
 
     with status(f"Reading {path}"), captured_output():
         return flavor.load_model(path)
@@ -298,7 +298,7 @@ def _load(path: Path) -> Any:
 
 def _save(model: Any, path: Path, force: bool) -> None:
     from edgeprune.atomic import atomic_path
-    from edgeprune.export.quiet import captured_output
+    from edgeprune.quiet import captured_output
 
     with atomic_path(path, overwrite=force) as temporary, captured_output():
         model.save(temporary)
@@ -306,8 +306,8 @@ def _save(model: Any, path: Path, force: bool) -> None:
 
 def _start_tensorflow() -> None:
     """Import TensorFlow without what it says at its start."""
-    from edgeprune.export.quiet import captured_output
     from edgeprune.progress import status
+    from edgeprune.quiet import captured_output
 
     with status("Starting TensorFlow"), captured_output():
         import tensorflow  # noqa: F401

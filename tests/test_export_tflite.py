@@ -456,7 +456,7 @@ def test_a_path_that_cannot_be_written(tmp_path):
 def test_a_log_handler_made_meanwhile_goes_on_working(capsys):
     import logging
 
-    from edgeprune.export.quiet import captured_output
+    from edgeprune.quiet import captured_output
 
     with captured_output() as captured:
         handler = logging.StreamHandler(sys.stderr)

@@ -16,12 +16,12 @@ from edgeprune import flavor
 from edgeprune.atomic import atomic_path
 from edgeprune.export import diagnosis, representative, sparse_encoding
 from edgeprune.export.conversion import QUANTIZATIONS, Recipe, convert, in_order
-from edgeprune.export.quiet import captured_output
 from edgeprune.export.signature import input_specs, write_saved_model
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
 from edgeprune.measure.tflite_file import read_tflite
 from edgeprune.progress import status
+from edgeprune.quiet import captured_output
 
 
 @dataclass(frozen=True)

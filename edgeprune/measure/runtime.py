@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.progress import track
+from edgeprune.quiet import captured_output
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ class Runtime:
             raise ValueError(f"threads must be 1 or more, got {threads}.")
         resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
-            self._interpreter = Interpreter(str(self.path), num_threads=threads, experimental_op_resolver_type=resolver)
-            self._interpreter.allocate_tensors()
+            with captured_output():  # LiteRT tells which delegate it makes
+                self._interpreter = Interpreter(
+                    str(self.path), num_threads=threads, experimental_op_resolver_type=resolver
+                )
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{self.path} does not load in the LiteRT interpreter: {' '.join(str(error).split())[:300]}"

@@ -1,4 +1,4 @@
-"""Keep the converter quiet: it prints from Python and from C, to both streams."""
+"""Keep TensorFlow's converter and interpreters quiet: they print from Python and from C, to both streams."""
 
 from __future__ import annotations
 
