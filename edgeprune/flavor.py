@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -182,11 +181,6 @@ def import_tfmot() -> ModuleType:
             os.environ.pop("TF_USE_LEGACY_KERAS", None)
         else:
             os.environ["TF_USE_LEGACY_KERAS"] = before
-
-
-def is_imported(flavor: str) -> bool:
-    """Whether the process has already imported this Keras."""
-    return flavor in sys.modules
 
 
 @dataclasses.dataclass(frozen=True)
