@@ -115,7 +115,7 @@ def inspect(model: Any) -> Inspection:
 
     Example:
         >>> import keras
-        >>> inspect(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])).layers[0].macs
+        >>> inspect(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])).layers[-1].macs
         12
     """
     macs = count_macs(model)
