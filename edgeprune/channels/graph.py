@@ -1,0 +1,212 @@
+"""What a trace of a model gives: which channels live and die together, and where each of them is stored.
+
+Plain data. A *class* is a set of channels that must be kept or dropped together, written as a number in
+`range(graph.class_count)`. A vector of classes says, for each position along an axis, to which class it belongs.
+`kept_mask`, a bool array over the classes (True: it stays), is what a plan decides and a rebuild takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One axis of one variable that is indexed by channels.
+
+    Attributes:
+        weight: the variable of the model.
+        layer: the layer that holds it (inside a composite layer, the innermost).
+        name: what the layer calls it, such as `"kernel"`.
+        axis: the axis of the variable, counted from 0.
+        classes: int array (weight.shape[axis],), the class of each position.
+        reads: True where this axis consumes channels (a kernel's input axis); False where it makes them or is
+            merely indexed by them (a kernel's output axis, a bias, a batch norm's gamma).
+        makes: True where this axis makes the channels (a kernel's output axis): the layer that names a group.
+    """
+
+    weight: Any
+    layer: Any
+    name: str
+    axis: int
+    classes: np.ndarray
+    reads: bool = False
+    makes: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """The multiply-accumulates of one call of a layer on one sample.
+
+    Attributes:
+        layer: the layer.
+        macs: their number before anything is dropped.
+        axes: class vectors; the MACs that remain are `macs` times the fraction kept of each of them.
+    """
+
+    layer: Any
+    macs: int
+    axes: tuple[np.ndarray, ...]
+
+    def remaining(self, kept_mask: np.ndarray) -> float:
+        """The MACs that remain where only the classes of `kept_mask` stay."""
+        fraction = 1.0
+        for classes in self.axes:
+            fraction *= np.count_nonzero(kept_mask[classes]) / max(len(classes), 1)
+        return self.macs * fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """One prunable dimension: classes that own slices of the same axes of the same variables.
+
+    Attributes:
+        name: the path name of the first layer that makes these channels (`"block/conv"`); numbered where one
+            layer makes several groups (`"conv:1"`).
+        classes: int array in channel order.
+        slots: the axes that these classes own slices of.
+        frozen: None, or the reason why none of them can be dropped.
+        layers: the path names of the layers that make these channels.
+    """
+
+    name: str
+    classes: np.ndarray
+    slots: tuple[Slot, ...]
+    frozen: str | None
+    layers: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of channels that can be dropped one by one."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Resize:
+    """How an argument of a layer or of a function in the graph follows the number of channels that stay.
+
+    Attributes:
+        owner: the layer, or the node of the function's call.
+        key: the argument's name in the layer's configuration or in the function's call.
+        vectors: class vectors.
+        value: takes for each vector the number of positions that stay; returns the argument's new value.
+    """
+
+    owner: Any
+    key: str
+    vectors: tuple[np.ndarray, ...]
+    value: Callable[..., Any]
+
+    def new_value(self, kept_mask: np.ndarray) -> Any:
+        """The argument where only the classes of `kept_mask` stay."""
+        return self.value(*(int(np.count_nonzero(kept_mask[classes])) for classes in self.vectors))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call in the model's graph, nested models unfolded, as the oracle runs it.
+
+    Attributes:
+        layer: the layer, or in Keras 3 the operation.
+        node: the call's node in the graph.
+        inputs: for each tensor it takes, the place of that tensor in the list of all tensors.
+        outputs: for each tensor it gives, its place in that list.
+        reads: the inputs (position in `inputs`) whose channels it contracts, with the axis and the classes along it.
+        mixes: whether dropping channels changes what it computes for the others (LayerNormalization, softmax).
+    """
+
+    layer: Any
+    node: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    reads: tuple[tuple[int, int, np.ndarray], ...] = ()
+    mixes: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of the graph: its shape with a batch of one, and the axis its channels lie along.
+
+    Attributes:
+        shape: the sizes; 1 for the batch and for sizes that are not fixed.
+        axis: the axis along which the classes vary; None where all its elements are of one class.
+        classes: int array, the classes along `axis` (one entry where `axis` is None).
+    """
+
+    shape: tuple[int, ...]
+    axis: int | None
+    classes: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """The channels of a model.
+
+    Attributes:
+        model: the user's model, which nothing here changes.
+        class_count: the number of classes.
+        frozen_reason: class to the reason why it cannot be dropped; a class that is not in it can be.
+        groups: the prunable dimensions, in the order of their layers; frozen ones with their reason.
+        slots: every axis of every variable that channels index.
+        costs: the MACs of every call that has any.
+        resizes: the arguments that follow the channels.
+        notes: plain sentences on layers that mix statistics across channels.
+        names: `id(layer)` to path name.
+        steps: the calls, producers first.
+        tensors: the tensors that `steps` speak of.
+        inputs: places of the model's inputs in `tensors`.
+        outputs: places of the model's outputs.
+    """
+
+    model: Any
+    class_count: int
+    frozen_reason: dict[int, str]
+    groups: tuple[Group, ...]
+    slots: tuple[Slot, ...]
+    costs: tuple[Cost, ...]
+    resizes: tuple[Resize, ...]
+    notes: tuple[str, ...]
+    names: dict[int, str]
+    steps: tuple[Step, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """The names of the groups that cannot be pruned, each with the reason."""
+        return {group.name: group.frozen for group in self.groups if group.frozen is not None}
+
+    @cached_property
+    def weight_slots(self) -> dict[int, dict[int, Slot]]:
+        """`id(variable)` to {axis: slot}."""
+        slots: dict[int, dict[int, Slot]] = {}
+        for slot in self.slots:
+            slots.setdefault(id(slot.weight), {})[slot.axis] = slot
+        return slots
+
+    @property
+    def macs(self) -> int:
+        """The MACs of the whole model for one sample."""
+        return sum(cost.macs for cost in self.costs)
+
+    def remaining_macs(self, kept_mask: np.ndarray) -> int:
+        """The MACs that remain where only the classes of `kept_mask` stay."""
+        return round(sum(cost.remaining(kept_mask) for cost in self.costs))
+
+    def kept_indices(self, weight: Any, kept_mask: np.ndarray) -> dict[int, np.ndarray]:
+        """The sorted indices that stay along each axis of a variable; {} where it is untouched."""
+        kept = {
+            axis: np.flatnonzero(kept_mask[slot.classes])
+            for axis, slot in sorted(self.weight_slots.get(id(weight), {}).items())
+        }
+        return {axis: indices for axis, indices in kept.items() if len(indices) < weight.shape[axis]}
+
+    def everything(self) -> np.ndarray:
+        """The mask that keeps all classes."""
+        return np.ones(self.class_count, bool)
