@@ -34,6 +34,7 @@ def test_nothing_to_prune_is_refused(flavor):
         (dict(pruning_schedule=0.5), ValueError, "must be a PruningSchedule, got 0.5"),
         (dict(pruning_schedule={"nowhere": None}), ValueError, "must be a PruningSchedule, got None"),
         (dict(scope="all"), ValueError, "scope='all' is unknown"),
+        (dict(importance="taylor", sparsity_m_by_n=(2, 4)), ValueError, "makes its masks before the first"),
         (dict(units=3), TypeError, "Unknown arguments for a model: units"),
     ],
     ids=str,
@@ -64,6 +65,98 @@ def test_a_single_layer_must_fit_the_settings():
         ep.prune_low_magnitude(layer, block_size=(2, 2))
     with pytest.raises(TypeError, match="takes no arguments input_shape"):
         ep.prune_low_magnitude(layer, input_shape=(3,))
+
+
+def test_layers_are_not_chosen_from(flavor):
+    layer = flavors.keras_module(flavor).layers.Dense(3)
+    for arguments in (dict(layers="dense"), dict(pruning_policy=ep.PruneForLatencyOnXNNPack())):
+        with pytest.raises(TypeError, match="layers are given as they are"):
+            ep.prune_low_magnitude([layer], **arguments)
+
+
+def test_pruning_twice(flavor):
+    model = ep.prune_low_magnitude(dense_net(flavor))
+    if flavor == "tf_keras":
+        with pytest.raises(ValueError, match="under pruning already: strip_pruning first"):
+            ep.prune_low_magnitude(model)
+    else:
+        assert ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8)) is model
+        fit(compiled(model))
+        assert_exact(model)
+
+
+def test_nothing_left_to_choose_is_told(flavor):
+    with pytest.raises(ValueError, match="None of those that layers=, .* has a kernel"):
+        ep.prune_low_magnitude(conv_net(flavor), layers="flatten*")
+
+
+def test_lora_is_left_alone_with_the_reason():
+    model = dense_net()
+    model.get_layer("first").enable_lora(2)
+    report = ep.sparsity_report(ep.prune_low_magnitude(model))
+    assert "merge it first" in report.skipped["first"] and {row.layer for row in report.rows if row.weight} == {
+        "second",
+        "head",
+    }
+
+
+def test_taylor_without_gradients_is_told():
+    """A model that trains with an optimizer of its own, as a GAN does."""
+    keras = keras3()
+
+    class Gan(keras.Sequential):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self(x) ** 2)
+            self.own.apply_gradients(
+                zip(tape.gradient(loss, self.trainable_variables), self.trainable_variables, strict=True)
+            )
+            return {"loss": loss}
+
+    model = Gan([keras.Input((12,)), keras.layers.Dense(4)])
+    model.own = keras.optimizers.SGD()
+    model = compiled(ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8), importance="taylor"))
+    with pytest.raises(RuntimeError, match='needs importance="magnitude"'):
+        fit(model)
+
+
+def test_an_open_end_in_a_loop_of_ones_own(flavor):
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
+    pruning = ep.UpdatePruningStep()
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    pruning.on_train_batch_begin(0)
+    model.train_on_batch(X[:16], Y[:16])
+    pruning.on_train_batch_end(0)
+    with pytest.raises(ValueError, match="give end_step"):
+        pruning.on_epoch_end(0)
+
+
+def test_taylor_on_tf_keras_needs_the_batch_hooks():
+    model = compiled(ep.prune_low_magnitude(dense_net("tf_keras"), ep.PolynomialDecay(0, 0.8, 0, 6), scope="global"))
+    pruning = ep.UpdatePruningStep()
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    model.train_on_batch(X[:16], Y[:16])
+    with pytest.raises(RuntimeError, match="on_train_batch_begin"):
+        pruning.on_epoch_end(0)
+
+
+def test_stripping_before_the_schedule_has_ended_is_told(flavor):
+    schedule = ep.PolynomialDecay(0.0, 0.8, end_step=10 * STEPS, frequency=2)
+    model = compiled(ep.prune_low_magnitude(dense_net(flavor), schedule))
+    fit(model)
+    with pytest.warns(UserWarning, match=r"at step 1[12] of 60, with a sparsity of 0.3\d\d rather than 0.800"):
+        ep.strip_pruning(model)
+
+
+def test_weights_without_their_masks_are_told():
+    early = keras3().callbacks.EarlyStopping(monitor="loss", mode="max", patience=3, restore_best_weights=True)
+    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
+    with pytest.warns(UserWarning, match="ModelCheckpoint and load_weights bring back both"):
+        fit(model, epochs=6, callbacks=[early])
+        ep.strip_pruning(model)
 
 
 def test_subclassed_tf_keras_models_are_refused_with_the_way_out():

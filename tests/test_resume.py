@@ -90,7 +90,7 @@ def test_every_checkpoint_has_the_exact_zeros_of_its_step(optimizer, tmp_path):
         epoch, batch = map(int, file.stem.split("-"))
         step = (epoch - 1) * STEPS + batch
         sparsity = float(schedule(step)[1])
-        sizes = {"first": 384, "head": 96}
+        sizes = {"inner/first": 384, "head": 96}
         assert zeros_in_file(file) == {
             layer: size - masks.kept_count(size, sparsity) for layer, size in sizes.items()
         }, file.name
@@ -101,7 +101,7 @@ def test_averaged_weights_have_the_zeros_too(tmp_path):
     checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
     swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     fit(under_pruning(keras.optimizers.Adam(use_ema=True), frequency=1), swap, checkpoint)
-    assert zeros_in_file(tmp_path / "4.keras") == {"first": 307, "head": 77}
+    assert zeros_in_file(tmp_path / "4.keras") == {"inner/first": 307, "head": 77}
 
 
 @pytest.mark.parametrize("backup_first", [True, False])
@@ -157,6 +157,21 @@ def test_a_kept_weight_that_happens_to_be_zero_is_still_kept(tmp_path):
     assert constraint_masks.masked_weights(other)[0].mask()[position]
 
 
+def test_masks_of_another_architecture_are_refused(tmp_path):
+    other = ep.prune_low_magnitude(
+        keras.Sequential([keras.Input((12,)), keras.layers.Dense(5, name="first")]), ep.PolynomialDecay(0.0, 0.8)
+    )
+    wide = ep.prune_low_magnitude(
+        keras.Sequential([keras.Input((12,)), keras.layers.Dense(7, name="first")]), ep.PolynomialDecay(0.0, 0.8)
+    )
+    wide.compile("sgd", "mse")
+    wide.fit(X, np.zeros((96, 7)), verbose=0, callbacks=[ep.UpdatePruningStep()])
+    wide.save_weights(tmp_path / "wide.weights.h5")
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        other.load_weights(tmp_path / "wide.weights.h5", skip_mismatch=True)
+    assert constraint_masks.current_step(other) == 0 and constraint_masks.masked_weights(other)[0].mask().all()
+
+
 def test_the_optimizer_of_a_loaded_model_goes_on_too(tmp_path):
     model = fit(under_pruning(), epochs=2)
     model.save(tmp_path / "half.keras")
@@ -198,6 +213,23 @@ def test_stripped_models_are_plain(tmp_path):
     loaded = keras.models.load_model(tmp_path / "plain.keras")
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     assert all(weight.constraint is None for weight in model.weights)
+
+
+@pytest.mark.parametrize("settings", [dict(scope="global"), dict(importance="taylor")], ids=str)
+def test_a_wrapped_model_from_a_file_keeps_its_settings(settings, tmp_path):
+    tf_keras = flavors.keras_module("tf_keras")
+    model = tf_keras.Sequential([tf_keras.Input((12,)), tf_keras.layers.Dense(3, activation="softmax")])
+    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8), **settings)  # end_step is still open
+    model.save(tmp_path / "model.h5")
+    with flavors.import_tfmot().sparsity.keras.prune_scope():
+        loaded = tf_keras.models.load_model(tmp_path / "model.h5")
+    loaded.compile("adam", "sparse_categorical_crossentropy")
+    (wrapper,) = loaded.layers
+    run = wrapper.pruning_schedule.run
+    assert {"scope": run.scope, "importance": run.importance}.items() >= settings.items()
+    assert isinstance(run.schedule, ep.PolynomialDecay) and run.schedule.end_step is None
+    fit(loaded)
+    assert ep.sparsity_report(ep.strip_pruning(loaded)).zeros == 36 - masks.kept_count(36, 0.8)
 
 
 def test_the_wrappers_of_tfmot_resume(tmp_path):

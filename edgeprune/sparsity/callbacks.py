@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from edgeprune import flavor
-from edgeprune.sparsity import constraint_masks, updates
+from edgeprune.sparsity import updates
+from edgeprune.sparsity.mechanism import mechanism_of
 
 
 class UpdatePruningStep(flavor.callback_class()):
@@ -41,11 +41,13 @@ class UpdatePruningStep(flavor.callback_class()):
     def __init__(self):
         super().__init__()
         self._counter = updates.StepCounter([], lambda: None)
+        self._at_first_epoch = False
 
     def on_train_begin(self, logs=None):
         """Find what is under pruning in the model, and make its training step apply the masks."""
-        self._counter = _masks_of(self.model).begin_training(self.model)
-        if not _masks_of(self.model).has_masks(self.model):
+        self._counter = mechanism_of(self.model).begin_training(self.model)
+        self._at_first_epoch = True
+        if not mechanism_of(self.model).is_pruned(self.model):
             warnings.warn(
                 f"Model {self.model.name!r} is not under pruning, so UpdatePruningStep has nothing to do: "
                 "call edgeprune.prune_low_magnitude first."
@@ -53,8 +55,11 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def on_epoch_begin(self, epoch=None, logs=None):
         """At the first epoch, fix an open `end_step` and warn of a schedule that training will not reach."""
+        if not self._at_first_epoch:
+            return
+        self._at_first_epoch = False
         left = self._steps_left(epoch)
-        for schedule, step in _masks_of(self.model).scheduled(self.model):
+        for schedule, step in mechanism_of(self.model).scheduled(self.model):
             updates.set_open_end(schedule, None if left is None else step + left)
             if left is not None:
                 updates.warn_if_missed(schedule, step, step + left)
@@ -70,17 +75,26 @@ class UpdatePruningStep(flavor.callback_class()):
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         """Count only steps that ran. (TF-MOT's loops call the first argument `batch`.)"""
         self._counter.cancel_group()
-        _masks_of(self.model).apply_masks(self.model)
+        self._refuse_open_end()
+        mechanism_of(self.model).apply_masks(self.model)
         if not self._counter.has_counted:
             raise RuntimeError(
-                "UpdatePruningStep has seen no training step. In a compiled loop of your own call its "
-                "on_train_batch_begin(batch) before and on_train_batch_end(batch) after each step."
+                "UpdatePruningStep has seen no training step. In a loop of your own call its "
+                "on_train_batch_begin(batch) before and on_train_batch_end(batch) after each step. (Without them count "
+                "only eager steps on Keras 3 and, on tf_keras, local magnitude pruning.)"
             )
 
     def on_train_end(self, logs=None):
         """Leave exact zeros, also where the optimizer has just put averaged weights in (`use_ema`)."""
+        self._refuse_open_end()
+        mechanism_of(self.model).apply_masks(self.model)
         self._counter.finish()
-        _masks_of(self.model).end_training(self.model)
+        mechanism_of(self.model).end_training(self.model)
+
+    def _refuse_open_end(self) -> None:
+        """A loop of the user's own has begun no epoch, and an open `end_step` would never prune."""
+        for schedule, _ in mechanism_of(self.model).scheduled(self.model):
+            updates.set_open_end(schedule, None)
 
     def _steps_left(self, epoch: int | None) -> int | None:
         """How many steps `fit` is still going to run; None where it does not know."""
@@ -91,15 +105,17 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def _group_size(self, batch: int) -> int:
         """How many steps run until the next callback; the last group of an epoch may be shorter."""
-        size = getattr(self.model, "steps_per_execution", None) or 1
-        steps = (self.params or {}).get("steps")
+        if not self.params:  # `train_on_batch` runs one
+            return 1
+        size = int(getattr(self.model, "steps_per_execution", None) or 1)
+        steps = self.params.get("steps")
         return max(1, min(size, steps - batch)) if steps else size
 
 
 class PruningSummaries(flavor.callback_class()):
     """A TensorBoard callback that also logs each weight's sparsity, at the start of every epoch.
 
-    Under pruning the smallest importance that was kept is logged beside it as the threshold.
+    The smallest magnitude that is kept is logged beside it as the threshold.
 
     Args:
         log_dir: folder of the event files; the pruning scalars go to its sub-folder `metrics`, as with TF-MOT.
@@ -143,9 +159,10 @@ class PruningSummaries(flavor.callback_class()):
     def on_epoch_begin(self, epoch=None, logs=None):
         """Write the sparsity and the threshold of every weight under pruning."""
         self._tensorboard.on_epoch_begin(epoch, logs)
-        step = _masks_of(self.model).current_step(self.model)
+        mechanism = mechanism_of(self.model)
+        step = mechanism.current_step(self.model)
         with self._writer.as_default():
-            for name, weight, mask in _masks_of(self.model).weights_and_masks(self.model):
+            for name, weight, mask in mechanism.weights_and_masks(self.model):
                 kept = np.abs(weight[mask])
                 tf.summary.scalar(f"{name}/sparsity", 1.0 - mask.mean(), step=step)
                 tf.summary.scalar(f"{name}/threshold", kept.min() if kept.size else 0.0, step=step)
@@ -170,12 +187,3 @@ def _forwarding(hook: str):
 for _hook in flavor.CALLBACK_HOOKS:
     if _hook not in vars(PruningSummaries):
         setattr(PruningSummaries, _hook, _forwarding(_hook))
-
-
-def _masks_of(model: Any) -> ModuleType:
-    """The module that holds the masks of this model's Keras."""
-    if flavor.is_keras_3(model):
-        return constraint_masks
-    from edgeprune.sparsity import wrapper_masks
-
-    return wrapper_masks

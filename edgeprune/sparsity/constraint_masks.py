@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +38,6 @@ class MaskedVariable:
         self.name = name
         self.variable = variable
         self.run = pruning.run
-        self.is_traced = False
         self._pruning = pruning
         self._own_constraint = variable.constraint
         with _scope_of(variable):
@@ -59,9 +60,7 @@ class MaskedVariable:
             value = self._own_constraint(value)
         self._mask_moving_average()
         masked = tf.where(self._mask, tf.convert_to_tensor(value), tf.zeros((), value.dtype))
-        if not tf.executing_eagerly():
-            self.is_traced = True
-        elif on_eager_step is not None:
+        if tf.executing_eagerly() and on_eager_step is not None:
             on_eager_step(self)
         return masked
 
@@ -71,6 +70,10 @@ class MaskedVariable:
             return masks.taylor_importance(_first_replica(self._scores).numpy(), self.value())
         value = np.abs(self.value())
         return value if value.dtype in (np.float32, np.float64) else value.astype(np.float32)
+
+    def has_scores(self) -> bool:
+        """Whether there is anything to rank by: with Taylor importance, whether a gradient has come in."""
+        return self._scores is None or bool(_first_replica(self._scores).numpy().any())
 
     def value(self) -> np.ndarray:
         """The variable as an array."""
@@ -93,12 +96,11 @@ class MaskedVariable:
 
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
-        gradient = tf.convert_to_tensor(gradient)  # an Embedding's gradient is sparse
-        value = tf.convert_to_tensor(self.variable.value)
-        self._scores.assign_add(tf.cast(tf.abs(value * tf.cast(gradient, value.dtype)), tf.float32))
+        self._scores.assign_add(updates.taylor_scores(self.variable.value, gradient))
 
     def release(self) -> None:
-        """Give the variable back the constraint it came with."""
+        """Give the variable back the constraint it came with; steps compiled with this one mask no more."""
+        self._mask.assign(tf.ones_like(_first_replica(self._mask)))
         self.variable.constraint = self._own_constraint
 
     def _mask_moving_average(self) -> None:
@@ -127,6 +129,8 @@ class LayerPruning(KerasSaveable):
     def __init__(self, run: PruningRun):
         self.run = run
         self.weights: list[MaskedVariable] = []
+        # The compiled training steps, of any model, that apply these masks.
+        self.steps: weakref.WeakSet = weakref.WeakSet()
         # Behind an object of its own: Keras saves every optimizer it finds among the attributes here.
         self.training = Training()
 
@@ -136,6 +140,7 @@ class LayerPruning(KerasSaveable):
             MaskedVariable(f"{layer.name}/{name}", variable, self)
             for name, variable in prunable.prunable_weights(layer).items()
             if self.run.why_not_shape(tuple(variable.shape)) is None
+            and not isinstance(variable.constraint, MaskedVariable)  # of a layer inside this one
         ]
 
     def _obj_type(self) -> str:
@@ -146,12 +151,22 @@ class LayerPruning(KerasSaveable):
         store["step"] = np.int64(self.run.step)
         store["checked_step"] = np.int64(self.run.checked_step)
         for index, weight in enumerate(self.weights):
+            store[f"shape_{index}"] = np.asarray(weight.variable.shape)
             store[f"mask_{index}"] = np.packbits(weight.mask())
 
     def load_own_variables(self, store: Any) -> None:
-        """Go on from a file written under pruning; a file without pruning changes nothing."""
+        """Go on from a file written under pruning; a file without pruning changes nothing.
+
+        Raises:
+            ValueError: the file's masks are of other shapes.
+        """
         if "step" not in store:
             return
+        count = sum(key.startswith("shape_") for key in store.keys())
+        saved = [tuple(np.asarray(store[f"shape_{index}"]).tolist()) for index in range(count)]
+        shapes = [tuple(weight.variable.shape) for weight in self.weights]
+        if saved != shapes:
+            raise ValueError(f"The file holds pruning masks of the shapes {saved}, and these weights are {shapes}.")
         self.run.step = int(np.asarray(store["step"]))
         self.run.checked_step = int(np.asarray(store["checked_step"]))
         for index, weight in enumerate(self.weights):
@@ -186,8 +201,9 @@ def _install_when_built(layer: Any, pruning: LayerPruning) -> None:
 
     @functools.wraps(build)
     def build_and_install(*args, **kwargs):
+        object.__setattr__(layer, "build", build)
         build(*args, **kwargs)
-        if pruning_of(layer) is pruning and not pruning.weights:
+        if pruning_of(layer) is pruning:
             pruning.install(layer)
 
     object.__setattr__(layer, "build", build_and_install)
@@ -208,6 +224,50 @@ def masked_weights(model: Any) -> list[MaskedVariable]:
     return [weight for layer in pruned_layers(model) for weight in pruning_of(layer).weights]
 
 
+def candidates(model: Any) -> list[Any]:
+    """The layers that may be put under pruning: all, at any depth."""
+    return list(flavor.layers_of(model))
+
+
+def parts_of(layer: Any) -> list[Any]:
+    """The layers that go under pruning with a candidate: itself alone."""
+    return [layer]
+
+
+def why_not(layer: Any, run: PruningRun) -> str | None:
+    """What keeps masks from a layer that has prunable weights: nothing."""
+    return None
+
+
+def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
+    """Put the layers with a run, by the layer's id, under pruning, in place."""
+    for layer in candidates(model):
+        if id(layer) in runs:
+            attach(layer, runs[id(layer)])
+    _forget_compiled_steps(model)
+    return model
+
+
+def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
+    """Put a layer and the layers inside it under pruning, in place."""
+    if arguments:
+        raise TypeError(f"A Keras 3 layer is not wrapped and takes no arguments {', '.join(arguments)}")
+    for part in flavor.layers_of(layer):
+        if prunable.can_be_pruned(part):
+            attach(part, run)
+    return layer
+
+
+def strip(model: Any) -> Any:
+    """Apply the masks a last time and free the layers, in place."""
+    apply_masks(model)
+    end_training(model)
+    for layer in pruned_layers(model):
+        detach(layer)
+    _forget_compiled_steps(model)
+    return model
+
+
 def begin_training(model: Any) -> updates.StepCounter:
     """Make the model's training step apply the masks; returns the counter of its steps."""
     optimizer = _innermost_optimizer(model)
@@ -217,17 +277,26 @@ def begin_training(model: Any) -> updates.StepCounter:
         pruning.training = Training(optimizer, counter.count_eager_step)
     if optimizer is not None and any(pruning.run.importance == "taylor" for pruning in prunings):
         _gather_scores_in(optimizer, prunings)
-    forget_compiled_step(model, only_if_untraced=masked_weights(model))
+    _compile_with_masks(model, prunings)
     return counter
+
+
+def runs(model: Any) -> list[PruningRun]:
+    """What was asked of pruning, each run once."""
+    return list(dict.fromkeys(pruning_of(layer).run for layer in pruned_layers(model)))
 
 
 def scheduled(model: Any) -> list[tuple[Any, int]]:
     """The schedules at work in a model, each with the step it has come to."""
-    runs = dict.fromkeys(pruning_of(layer).run for layer in pruned_layers(model))
-    return [(run.schedule, run.step) for run in runs if not run.sparsity_m_by_n]
+    return [(run.schedule, run.step) for run in runs(model) if not run.sparsity_m_by_n]
 
 
-def has_masks(model: Any) -> bool:
+def final_sparsities(model: Any) -> list[tuple[Any, float | None]]:
+    """Each variable under pruning with the sparsity it ends with; None under a schedule of the user's own."""
+    return [(weight.variable, weight.run.final_sparsity) for weight in masked_weights(model)]
+
+
+def is_pruned(model: Any) -> bool:
     """Whether any layer of the model is under pruning."""
     return bool(pruned_layers(model))
 
@@ -243,7 +312,14 @@ def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def apply_masks(model: Any) -> None:
-    """Put zeros where the masks say so."""
+    """Put zeros where the masks say so, and tell where weights had come in from elsewhere."""
+    strays = sum(np.count_nonzero(weight.value()[~weight.mask()]) for weight in masked_weights(model))
+    if strays:
+        warnings.warn(
+            f"{strays:,} weights of {model.name!r} that its masks prune were not zero and are set to zero now: the "
+            "weights are not those the masks were made for. EarlyStopping(restore_best_weights=True) and set_weights "
+            "bring back weights without their masks; ModelCheckpoint and load_weights bring back both."
+        )
     for weight in masked_weights(model):
         weight.apply()
 
@@ -257,14 +333,21 @@ def end_training(model: Any) -> None:
         pruning_of(layer).training = Training(optimizer)
 
 
-def forget_compiled_step(model: Any, only_if_untraced: list[MaskedVariable] | None = None) -> None:
-    """Have the model's training step compiled anew: one compiled earlier does not know of the masks."""
-    if getattr(model, "train_function", None) is None:
+def _forget_compiled_steps(model: Any) -> None:
+    """Have the training steps of a model and the models in it compiled anew, without the masks they knew."""
+    for part in (model, *flavor.layers_of(model)):
+        if getattr(part, "train_function", None) is not None:
+            part.make_train_function(force=True)
+
+
+def _compile_with_masks(model: Any, prunings: list[LayerPruning]) -> None:
+    """Have the training step compiled anew, unless it was compiled with these masks."""
+    step = getattr(model, "train_function", None)
+    if step is None or all(step in pruning.steps for pruning in prunings):
         return
-    runs = {id(weight.run) for weight in only_if_untraced or ()}
-    traced = {id(weight.run) for weight in only_if_untraced or () if weight.is_traced}
-    if only_if_untraced is None or runs - traced:
-        model.make_train_function(force=True)
+    model.make_train_function(force=True)
+    for pruning in prunings:
+        pruning.steps.add(model.train_function)
 
 
 def _apply_masks_of(prunings: list[LayerPruning]) -> Callable[[], None]:

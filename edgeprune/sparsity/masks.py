@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Brings every float32 magnitude below the smallest float32 score, by the same factor in all tensors.
+_BELOW_EVERY_SCORE = float(np.finfo(np.float32).smallest_subnormal) / (2 * float(np.finfo(np.float32).max))
+
 
 def kept_count(size: int, sparsity: float) -> int:
     """How many of `size` weights stay at a sparsity, at least one; rounded in float32 as TF-MOT does."""
@@ -72,18 +75,17 @@ def taylor_importance(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Scores whose ties at zero are broken by magnitude, below every score that is not zero.
 
     Weights behind an activation that is off get no gradient; without this, many of them would tie at zero.
+    The same factor holds for all tensors, so that they can be ranked together.
 
     Args:
-        scores: sums of |weight x gradient|, any shape.
-        weights: the weights, same shape.
+        scores: sums of |weight x gradient|, float32 of any shape.
+        weights: the weights, floats of the same shape.
 
     Returns:
         Importances in float64, same shape; zero only where the weight itself is zero.
     """
     scores, magnitude = scores.astype(np.float64), np.abs(weights.astype(np.float64))
-    silent = scores == 0
-    lowest = scores[~silent].min(initial=1.0) / 2
-    return np.where(silent, magnitude * (lowest / max(magnitude.max(), np.finfo(float).tiny)), scores)
+    return np.where(scores == 0, magnitude * _BELOW_EVERY_SCORE, scores)
 
 
 def block_mask(importance: np.ndarray, sparsity: float, block_size: tuple[int, int], pooling: str) -> np.ndarray:

@@ -62,18 +62,27 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
         >>> list(prunable_weights(layer))
         ['kernel']
     """
+    if getattr(layer, "lora_enabled", False):
+        return {}
     if _is_taught(layer):
         variables = layer.get_prunable_weights()
         return {f"weight_{index}": variable for index, variable in enumerate(variables)}
     names = _KERNELS.get(_keras_class(layer, _KERNELS), ())
-    # With LoRA, `kernel` is a sum computed on the fly; the variable behind it has a leading underscore.
-    found = {name: getattr(layer, f"_{name}", None) for name in names}
-    found |= {name: getattr(layer, name, None) for name in names if found[name] is None}
+    found = {name: getattr(layer, name, None) for name in names}
     return {
         name: variable
         for name, variable in found.items()
         if variable is not None and "float" in str(variable.dtype) and 0 not in tuple(variable.shape)
     }
+
+
+def why_no_weights(layer: Any) -> str | None:
+    """Why a built layer of a kind that can be pruned has nothing to prune; None where it has."""
+    if getattr(layer, "lora_enabled", False):
+        return "with LoRA the kernel is a sum that is never sparse: merge it first, then prune"
+    if prunable_weights(layer):
+        return None
+    return "its weights are not floating point (a quantized layer?)"
 
 
 def can_be_pruned(layer: Any) -> bool:
@@ -83,7 +92,9 @@ def can_be_pruned(layer: Any) -> bool:
 
 def why_not_prunable(layer: Any) -> str | None:
     """Why a layer with weights of its own is not pruned; None for layers without any."""
-    if can_be_pruned(layer) or not _has_own_weights(layer):
+    if can_be_pruned(layer):
+        return why_no_weights(layer) if layer.built else None
+    if not _has_own_weights(layer):
         return None
     known = _keras_class(layer, _LEFT_ALONE)
     if known is not None:
@@ -96,8 +107,9 @@ def chosen_layers(model: Any, layers: LayerChoice | None) -> list[Any]:
 
     Args:
         model: a model of either Keras.
-        layers: None for all; a layer name, a pattern (`"block_*"`), a layer, a function of a layer that
-            returns true or false, or a list of names, patterns and layers.
+        layers: None for all; a layer name, alone or with those around it (`"encoder/dense"`), a pattern
+            (`"block_*"`), a layer, a function of a layer that returns true or false, or a list of names,
+            patterns and layers.
 
     Returns:
         Layers at any depth, in the model's order.
@@ -109,10 +121,11 @@ def chosen_layers(model: Any, layers: LayerChoice | None) -> list[Any]:
     inside = list(flavor.layers_of(model))
     if layers is None:
         return inside
+    names = flavor.layer_names(model)
     chosen: set[int] = set()
     for choice in _as_list(layers):
-        matches = [layer for layer in inside if _matches(layer, choice)]
-        if not matches and not callable_choice(choice):
+        matches = [layer for layer in inside if _matches(layer, names[id(layer)], choice)]
+        if not matches and not _is_function(choice):
             raise ValueError(
                 f"layers={choice!r} matches no layer of model {model.name!r}. "
                 f"Its layers are: {', '.join(layer.name for layer in inside[:40])}"
@@ -123,7 +136,18 @@ def chosen_layers(model: Any, layers: LayerChoice | None) -> list[Any]:
     return [layer for layer in inside if id(layer) in chosen]
 
 
-def callable_choice(choice: Any) -> bool:
+def fits_pattern(name: str, pattern: str) -> bool:
+    """Whether a layer's name, alone or with those of the models and layers around it, is or fits a pattern.
+
+    Example:
+        >>> fits_pattern("encoder/block_1", "block_*"), fits_pattern("encoder/block_1", "encoder/*")
+        (True, True)
+    """
+    ends = (name, name.rpartition("/")[2])
+    return pattern in ends or any(fnmatch.fnmatchcase(end, pattern) for end in ends)
+
+
+def _is_function(choice: Any) -> bool:
     """Whether a choice is a function of a layer; a layer is callable too and is not one."""
     return callable(choice) and not flavor.is_layer(choice)
 
@@ -137,10 +161,10 @@ def _as_list(layers: LayerChoice) -> list[Any]:
         raise TypeError(f"layers= takes names, patterns, layers or a function, got {layers!r}") from None
 
 
-def _matches(layer: Any, choice: Any) -> bool:
+def _matches(layer: Any, name: str, choice: Any) -> bool:
     if isinstance(choice, str):
-        return fnmatch.fnmatchcase(layer.name, choice)
-    if callable_choice(choice):
+        return fits_pattern(name, choice)
+    if _is_function(choice):
         return bool(choice(layer))
     if not flavor.is_layer(choice):
         raise TypeError(f"layers= takes names, patterns, layers or a function, got {choice!r}")

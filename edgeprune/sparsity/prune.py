@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import fnmatch
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.sparsity import constraint_masks, prunable, schedules
+from edgeprune.sparsity import prunable, schedules, updates
+from edgeprune.sparsity.mechanism import Mechanism, mechanism_of
 from edgeprune.sparsity.settings import PruningRun
 
 
@@ -35,16 +35,21 @@ def prune_low_magnitude(
     A Keras 3 model is put under pruning in place and returned; it stays compiled if it was. A `tf_keras` model
     is cloned with TF-MOT's wrappers, shares its weights with the given one, and must be compiled again.
 
+    Masks and step are saved in the model's file, but a loaded model is a plain one. To go on with a run from a
+    file: `load_model`, `prune_low_magnitude` with the same arguments, `load_weights` of the same file.
+    Copies (`copy.deepcopy`, `clone_model`, pickle) are plain models too.
+
     Args:
         to_prune: a model, a layer or a list of layers of `keras` 3 or `tf_keras`. Subclassed models need Keras 3.
         pruning_schedule: when to prune and how much; by default TF-MOT's `ConstantSparsity(0.5, 0)`. A dict of
-            layer name patterns gives layers schedules of their own: `{"block_*": schedule, "head": other}`;
+            names and patterns gives layers schedules of their own: `{"block_*": schedule, "head": other}`;
             the first pattern that fits counts, and a layer that none fits is not pruned.
         block_size: (rows, columns) of the blocks that are pruned together, for 2-dimensional weights.
         block_pooling_type: `"AVG"` or `"MAX"`: a block's importance from its weights'.
         pruning_policy: a `PruningPolicy` that allows layers and checks the model.
         sparsity_m_by_n: (m, n): m zeros in every n consecutive weights, for example (2, 4).
-        layers: which layers: a name, a pattern, a layer, a function of a layer, or a list of these.
+        layers: which layers of a model: a name (alone, or with those around it: `"encoder/dense"`), a pattern, a
+            layer, a function of a layer, or a list of these.
         scope: `"local"`: each weight tensor reaches the sparsity; `"global"`: all of them together do.
         importance: `"magnitude"` or `"taylor"`, which is |weight x gradient| summed over the steps between two
             mask updates (Molchanov et al., 2017, https://arxiv.org/abs/1611.06440).
@@ -71,12 +76,14 @@ def prune_low_magnitude(
         pruning_schedule,
         PruningRun(None, block_size, block_pooling_type, sparsity_m_by_n, scope, importance),
     )
-    if isinstance(to_prune, list):
-        return [_prune_layer(layer, runs, kwargs) for layer in to_prune]
     if flavor.is_model(to_prune):
         if kwargs:
             raise TypeError(f"Unknown arguments for a model: {', '.join(kwargs)}")
         return _prune_model(to_prune, runs, pruning_policy, layers)
+    if layers is not None or pruning_policy is not None:
+        raise TypeError("layers= and pruning_policy= choose among the layers of a model; layers are given as they are.")
+    if isinstance(to_prune, list):
+        return [_prune_layer(layer, runs, kwargs) for layer in to_prune]
     if flavor.is_layer(to_prune):
         return _prune_layer(to_prune, runs, kwargs)
     raise TypeError(
@@ -102,37 +109,32 @@ def strip_pruning(model: Any) -> Any:
     """
     if not is_pruned(model):
         return model
-    if not flavor.is_keras_3(model):
-        from edgeprune.sparsity import wrapper_masks
-
-        return model.layer if wrapper_masks.is_wrapper(model) else wrapper_masks.strip(model)
-    if not any(weight.run.step for weight in constraint_masks.masked_weights(model)):
+    mechanism = mechanism_of(model)
+    if flavor.is_keras_3(model) and not mechanism.current_step(model):
         warnings.warn(
             f"{model.name!r} was never trained under pruning, so it has no zeros: pass "
             "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning."
         )
-    constraint_masks.apply_masks(model)
-    for layer in constraint_masks.pruned_layers(model):
-        constraint_masks.detach(layer)
-    constraint_masks.forget_compiled_step(model)
-    return model
+    for schedule, step in mechanism.scheduled(model):
+        if step:
+            updates.warn_if_unfinished(schedule, step)
+    return mechanism.strip(model)
 
 
 def without_pruning(model: Any) -> Any:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
-    if not is_pruned(model) or not flavor.is_keras_3(model):
-        return strip_pruning(model)
-    constraint_masks.apply_masks(model)
+    if not is_pruned(model):
+        return model
+    mechanism = mechanism_of(model)
+    if not flavor.is_keras_3(model):
+        return mechanism.strip(model)
+    mechanism.apply_masks(model)
     return model
 
 
 def is_pruned(model: Any) -> bool:
     """Whether a model or layer is under pruning, so that `strip_pruning` has something to do."""
-    if flavor.is_keras_3(model):
-        return bool(constraint_masks.pruned_layers(model)) or constraint_masks.pruning_of(model) is not None
-    from edgeprune.sparsity import wrapper_masks
-
-    return bool(wrapper_masks.wrappers_in(model)) or wrapper_masks.is_wrapper(model)
+    return mechanism_of(model).is_pruned(model)
 
 
 class _Runs:
@@ -150,114 +152,73 @@ class _Runs:
             pattern: dataclasses.replace(settings, schedule=copy.copy(one)) for pattern, one in by_pattern.items()
         }
 
-    def of(self, layer: Any) -> PruningRun | None:
-        """The run of a layer, or None where no pattern fits its name."""
-        for pattern, run in self._by_pattern.items():
-            if fnmatch.fnmatchcase(layer.name, pattern):
-                return run
-        return None
+    def of(self, name: str) -> PruningRun | None:
+        """The run of the layer of this name, or None where no pattern fits it."""
+        fitting = (run for pattern, run in self._by_pattern.items() if prunable.fits_pattern(name, pattern))
+        return next(fitting, None)
 
-    def check_patterns(self, layers: list[Any]) -> None:
+    def check_patterns(self, names: Iterable[str]) -> None:
         """Raise where a pattern fits no layer."""
         for pattern in self._by_pattern:
-            if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
+            if not any(prunable.fits_pattern(name, pattern) for name in names):
                 raise ValueError(f"pruning_schedule has the pattern {pattern!r}, which fits the name of no layer.")
 
 
-def _prune_layer(layer: Any, runs: _Runs, wrapper_arguments: dict[str, Any]) -> Any:
+def _prune_layer(layer: Any, runs: _Runs, arguments: dict[str, Any]) -> Any:
     if not flavor.is_layer(layer):
         raise TypeError(f"A list to prune holds layers, and this is {type(layer).__name__}: {layer!r}")
     if flavor.is_model(layer):
         return _prune_model(layer, runs, None, None)
-    run = runs.of(layer)
-    if not flavor.is_keras_3(layer):
-        from edgeprune.sparsity import wrapper_masks
-
-        if wrapper_masks.is_wrapper(layer) or type(layer).__name__ == "InputLayer" or run is None:
-            return layer
-        return wrapper_masks.wrap(layer, run, **wrapper_arguments)
-    if wrapper_arguments:
-        raise TypeError(f"A Keras 3 layer is not wrapped and takes no arguments {', '.join(wrapper_arguments)}")
-    for part in flavor.layers_of(layer):
-        if prunable.can_be_pruned(part):
-            _refuse_shapes(part, run)
-            constraint_masks.attach(part, run)
-    return layer
-
-
-def _refuse_shapes(layer: Any, run: PruningRun) -> None:
-    """One layer given by name must fit the settings; in a model it would be skipped."""
-    reason = _why_not_settings(layer, run)
-    if reason:
-        raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
+    run, mechanism = runs.of(layer.name), mechanism_of(layer)
+    if run is None:
+        return layer
+    for part in mechanism.parts_of(layer):
+        reason = _why_not_settings(part, run) if prunable.can_be_pruned(part) else None
+        if reason:  # in a model it would be skipped
+            raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
+    return mechanism.prune_layer(layer, run, **arguments)
 
 
 def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
     if policy is not None:
         policy.ensure_model_supports_pruning(model)
-    if flavor.is_keras_3(model):
-        candidates = list(flavor.layers_of(model))
-    else:
-        candidates = _wrapper_candidates(model)
-    runs.check_patterns(candidates)
+    mechanism, names = mechanism_of(model), flavor.layer_names(model)
+    candidates = mechanism.candidates(model)
+    runs.check_patterns([names[id(layer)] for layer in candidates])
     chosen = {id(layer) for layer in prunable.chosen_layers(model, layers)}
-    accepted, refused = {}, {}
+    accepted: dict[int, PruningRun] = {}
+    reasons = {}
     for layer in candidates:
-        if id(layer) not in chosen or runs.of(layer) is None:
+        run = runs.of(names[id(layer)])
+        if id(layer) not in chosen or run is None:
             continue
         if policy is not None and not policy.allow_pruning(layer):
             continue
-        reason = _why_not(layer, runs.of(layer))
+        reason = _why_not(mechanism, layer, run)
         if reason is None:
-            accepted[id(layer)] = runs.of(layer)
+            accepted[id(layer)] = run
         elif reason:
-            refused[layer.name] = reason
+            reasons[names[id(layer)]] = run.refused[names[id(layer)]] = reason
     if not accepted:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-        raise ValueError(f"No layer of model {model.name!r} can be pruned. {reasons}")
-    if flavor.is_keras_3(model):
-        for layer in candidates:
-            if id(layer) in accepted:
-                constraint_masks.attach(layer, accepted[id(layer)])
-        constraint_masks.forget_compiled_step(model)
-        return model
-    from edgeprune.sparsity import wrapper_masks
-
-    return wrapper_masks.wrap_model(model, accepted)
-
-
-def _wrapper_candidates(model: Any) -> list[Any]:
-    if not flavor.is_graph_model(model):
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise ValueError(
-            f"Model {model.name!r} is a subclassed tf_keras model, which TF-MOT cannot wrap: prune its layers where "
-            "they are made (self.dense = prune_low_magnitude(Dense(...))), or use Keras 3."
+            f"No layer of model {model.name!r} can be pruned. "
+            + (told or "None of those that layers=, the schedules and the policy leave has a kernel.")
         )
-    from edgeprune.sparsity import wrapper_masks
-
-    return wrapper_masks.layers_to_wrap(model)
+    return mechanism.prune_model(model, accepted)
 
 
-def _why_not(layer: Any, run: PruningRun) -> str | None:
+def _why_not(mechanism: Mechanism, layer: Any, run: PruningRun) -> str | None:
     """Why a layer is not pruned; an empty string where there is nothing to prune, None where it is pruned."""
-    keras_3 = flavor.is_keras_3(layer)
-    parts = [layer] if keras_3 else list(flavor.layers_of(layer))
-    if not any(prunable.can_be_pruned(part) for part in parts):
+    parts = [part for part in mechanism.parts_of(layer) if prunable.can_be_pruned(part)]
+    if not parts:
         return prunable.why_not_prunable(layer) or ""
-    if not keras_3:
-        from edgeprune.sparsity import wrapper_masks
-
-        if wrapper_masks.is_wrapper(layer):
-            return ""
-    reasons = [_why_not_settings(part, run) for part in parts if prunable.can_be_pruned(part)]
-    if not keras_3:
-        reasons.append(wrapper_masks.why_not_wrappable(layer, run))
-    return next((reason for reason in reasons if reason), None)
+    reasons = (mechanism.why_not(layer, run), *(_why_not_settings(part, run) for part in parts))
+    return next(filter(None, reasons), None)
 
 
 def _why_not_settings(layer: Any, run: PruningRun) -> str | None:
     if not layer.built:
         return None
-    weights = prunable.prunable_weights(layer)
-    if not weights:
-        return "its weights are not floating point (a quantized layer?)"
-    return next((why for w in weights.values() if (why := run.why_not_shape(tuple(w.shape)))), None)
+    shapes = [tuple(weight.shape) for weight in prunable.prunable_weights(layer).values()]
+    return prunable.why_no_weights(layer) or next(filter(None, map(run.why_not_shape, shapes)), None)

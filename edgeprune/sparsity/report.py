@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.sparsity import constraint_masks, prunable, schedules
+from edgeprune.sparsity import prunable
+from edgeprune.sparsity.mechanism import mechanism_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class WeightSparsity:
     """The zeros of one prunable weight, or the reason why a layer has none.
 
     Args:
-        layer: name of the layer.
+        layer: name of the layer, after those of the models and layers around it: `"encoder/dense"`.
         weight: name of the weight; empty for a layer that is not pruned as a whole.
         shape: its shape.
         size: number of values.
@@ -115,43 +116,35 @@ def sparsity_report(model: Any) -> SparsityReport:
         raise TypeError(f"sparsity_report takes a Keras model, got {type(model).__name__}.")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built, so it has no weights to count: call it on data first.")
-    targets = _targets(model)
-    rows = []
+    mechanism, names = mechanism_of(model), _names(model)
+    targets = {id(variable): target for variable, target in mechanism.final_sparsities(model)}
+    refused = {name: reason for run in mechanism.runs(model) for name, reason in run.refused.items()}
+    rows, seen = [], set()
     for layer in flavor.layers_of(model):
         if type(layer).__name__ == "PruneLowMagnitude":  # the layer inside it is counted
             continue
+        name = names[id(layer)]
         weights = prunable.prunable_weights(layer)
-        for name, variable in weights.items():
-            rows.append(_row(layer, name, variable, targets))
+        for weight, variable in weights.items():
+            if id(variable) not in seen:  # a composite layer may name a kernel of a layer inside it
+                note = refused.get(name, "not under pruning") if targets and id(variable) not in targets else ""
+                rows.append(_row(name, weight, variable, targets.get(id(variable)), note))
+        seen.update(map(id, weights.values()))
         reason = "" if weights else prunable.why_not_prunable(layer)
         if reason:
-            rows.append(WeightSparsity(layer.name, "", (), 0, 0, None, reason))
+            rows.append(WeightSparsity(name, "", (), 0, 0, None, reason))
     return SparsityReport(model.name, tuple(rows))
 
 
-def _row(layer: Any, name: str, variable: Any, targets: dict[int, float | None]) -> WeightSparsity:
-    values = np.asarray(variable)
-    under_pruning = id(variable) in targets
-    note = "not under pruning" if targets and not under_pruning else ""
-    zeros = int(values.size - np.count_nonzero(values))
-    return WeightSparsity(layer.name, name, values.shape, values.size, zeros, targets.get(id(variable)), note)
-
-
-def _targets(model: Any) -> dict[int, float | None]:
-    """The final sparsity of each variable under pruning, by the variable's id."""
-    if flavor.is_keras_3(model):
-        return {
-            id(w.variable): _target(w.run.schedule, w.run.sparsity_m_by_n)
-            for w in constraint_masks.masked_weights(model)
-        }
-    from edgeprune.sparsity import wrapper_masks
-
+def _names(model: Any) -> dict[int, str]:
+    """The names of all layers, without those of TF-MOT's wrappers around them."""
     return {
-        id(variable): _target(wrapper_masks.real_schedule(wrapper), wrapper.sparsity_m_by_n)
-        for wrapper in wrapper_masks.wrappers_in(model)
-        for variable, _, _ in wrapper.pruning_vars
+        key: "/".join(part for part in name.split("/") if not part.startswith("prune_low_magnitude_"))
+        for key, name in flavor.layer_names(model).items()
     }
 
 
-def _target(schedule: Any, m_by_n: tuple[int, int] | None) -> float | None:
-    return m_by_n[0] / m_by_n[1] if m_by_n else schedules.final_sparsity(schedule)
+def _row(layer: str, weight: str, variable: Any, target: float | None, note: str) -> WeightSparsity:
+    values = np.asarray(variable)
+    zeros = int(values.size - np.count_nonzero(values))
+    return WeightSparsity(layer, weight, values.shape, values.size, zeros, target, note)

@@ -67,6 +67,11 @@ class PolynomialDecay(_tfmot.PolynomialDecay):
             return tf.constant(False), tf.constant(self.initial_sparsity, tf.float32)
         return super().__call__(step)
 
+    def get_config(self):
+        """The configuration; under a name of its own while `end_step` is open, which TF-MOT's class cannot hold."""
+        config = super().get_config()
+        return {**config, "class_name": "edgeprune>PolynomialDecay"} if self.end_step is None else config
+
     def set_end_step(self, total_steps: int) -> None:
         """Fix an open `end_step` for a training of `total_steps` steps; does nothing where it is given.
 
@@ -83,6 +88,9 @@ class PolynomialDecay(_tfmot.PolynomialDecay):
             )
         self.frequency = max(1, min(self.frequency, steps // _FEWEST_UPDATES))
         self.end_step = self.begin_step + steps // self.frequency * self.frequency
+
+
+flavor.keras_module(flavor.TF_KERAS).utils.register_keras_serializable("edgeprune")(PolynomialDecay)
 
 
 def is_due(schedule: PruningSchedule, step: int) -> bool:

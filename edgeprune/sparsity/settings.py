@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from edgeprune.sparsity import schedules
+
 SCOPES = ("local", "global")
 IMPORTANCES = ("magnitude", "taylor")
 POOLINGS = ("AVG", "MAX")
@@ -24,6 +26,8 @@ class PruningRun:
             last mask update).
         step: the training step that is running or ran last, counted from 1; 0 before the first.
         checked_step: the last step for which it was decided whether masks are updated.
+        counter: the `StepCounter` that counts for it now; of two callbacks in one `fit` only one may.
+        refused: layers that were chosen and cannot be pruned with these settings, with the reason.
 
     Raises:
         ValueError: a setting is unknown, out of range or does not go with another.
@@ -37,6 +41,8 @@ class PruningRun:
     importance: str = "magnitude"
     step: int = 0
     checked_step: int = 0
+    counter: Any = None
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self.block_size = _two_positive_integers(self.block_size, "block_size")
@@ -51,11 +57,23 @@ class PruningRun:
             raise ValueError("Give block_size or sparsity_m_by_n, not both.")
         if self.scope == "global" and (self.in_blocks or self.sparsity_m_by_n):
             raise ValueError('scope="global" ranks single weights: it takes no block_size and no sparsity_m_by_n.')
+        if self.importance == "taylor" and self.sparsity_m_by_n:
+            raise ValueError(
+                'importance="taylor" needs training steps to gather gradients, and sparsity_m_by_n makes its masks '
+                "before the first: use magnitude."
+            )
 
     @property
     def in_blocks(self) -> bool:
         """Whether whole blocks are pruned rather than single weights."""
         return self.block_size != (1, 1)
+
+    @property
+    def final_sparsity(self) -> float | None:
+        """The sparsity each weight ends with; None under a schedule of the user's own."""
+        if self.sparsity_m_by_n:
+            return self.sparsity_m_by_n[0] / self.sparsity_m_by_n[1]
+        return schedules.final_sparsity(self.schedule)
 
     def why_not_shape(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be pruned with these settings; None where it can."""

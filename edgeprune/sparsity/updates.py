@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from edgeprune.sparsity import masks, schedules
 from edgeprune.sparsity.settings import PruningRun
+
+# Steps to wait for the first gradient; loss scaling may skip its first 15 or so.
+_PATIENCE = 20
 
 
 class MaskedWeight(Protocol):
@@ -17,9 +21,13 @@ class MaskedWeight(Protocol):
 
     name: str
     run: PruningRun
+    variable: Any
 
     def importance(self) -> np.ndarray:
         """The importance of each weight, floats of the weight's shape."""
+
+    def has_scores(self) -> bool:
+        """Whether there is anything to rank by: with Taylor importance, whether a gradient has come in."""
 
     def mask(self) -> np.ndarray:
         """The mask, booleans of the weight's shape."""
@@ -66,6 +74,14 @@ def _finite_importance(weight: MaskedWeight) -> np.ndarray:
     return importance
 
 
+def taylor_scores(weight: Any, gradient: Any) -> tf.Tensor:
+    """|weight x gradient| of one step in float32; zero where loss scaling has overflowed."""
+    weight = tf.cast(tf.convert_to_tensor(weight), tf.float32)
+    gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)  # an Embedding's gradient is sparse
+    scores = tf.abs(weight * gradient)
+    return tf.where(tf.math.is_finite(scores), scores, 0.0)
+
+
 class Pruning(Protocol):
     """The weights of one layer under pruning."""
 
@@ -77,7 +93,8 @@ class StepCounter:
     """Counts the training steps of runs and updates their masks when they are due.
 
     A group is the steps that run without a callback in between (`steps_per_execution`); updates that fall
-    inside a group are made before the next one.
+    inside a group are made before the next one. A run is counted by the counter that came last: an earlier one
+    (a second callback in the same `fit`, a training that was interrupted) takes back a group it left open.
 
     Args:
         prunings: what is under pruning in a model.
@@ -91,11 +108,15 @@ class StepCounter:
             self._prunings.setdefault(pruning.run, []).append(pruning)
         self._open_group = 0
         self.has_counted = not prunings
+        for run in self._prunings:
+            if run.counter is not None:
+                run.counter.cancel_group()
+            run.counter = self
 
     def begin_group(self, size: int = 1) -> None:
         """A group of steps is about to run: update the masks that are due at its first step."""
         self.cancel_group()
-        for run in self._prunings:
+        for run in self._runs():
             self._update_up_to(run, run.step + 1)
             run.step += size
         self._open_group = size
@@ -107,13 +128,14 @@ class StepCounter:
 
     def cancel_group(self) -> None:
         """The group that was begun did not run (the data had come to its end)."""
-        for run in self._prunings:
+        for run in self._runs():
             run.step -= self._open_group
         self._open_group = 0
 
     def count_eager_step(self, weight: MaskedWeight) -> None:
-        """A weight was updated in eager mode; the last weight of a run ends the step."""
-        if self._open_group or weight is not self._weights(weight.run)[-1]:
+        """A weight was updated in eager mode; the last one of a run that is trained ends the step."""
+        trained = [other for other in self._weights(weight.run) if other.variable.trainable]
+        if self._open_group or weight is not trained[-1]:
             return
         self.has_counted = True
         weight.run.step += 1
@@ -122,22 +144,40 @@ class StepCounter:
     def finish(self) -> None:
         """Training has ended: make the updates that fell into the last group, and apply all masks."""
         self.cancel_group()
-        for run in self._prunings:
-            self._update_up_to(run, run.step)
+        for run in self._runs():
+            if not self._update_up_to(run, run.step):
+                raise _no_gradient(self._weights(run))
         self._apply_masks()
+
+    def _runs(self) -> list[PruningRun]:
+        return [run for run in self._prunings if run.counter is self]
 
     def _weights(self, run: PruningRun) -> list[MaskedWeight]:
         return [weight for pruning in self._prunings[run] for weight in pruning.weights]
 
-    def _update_up_to(self, run: PruningRun, step: int) -> None:
+    def _update_up_to(self, run: PruningRun, step: int) -> bool:
+        """Make the last update that is due up to a step; false where it must wait for a gradient."""
         weights = self._weights(run)
         if step <= run.checked_step or not weights:  # none before the layers are built
-            return
+            return True
         due = [candidate for candidate in range(run.checked_step + 1, step + 1) if is_due(run, candidate)]
+        if due and not any(weight.has_scores() for weight in weights):
+            if step - due[0] > _PATIENCE:
+                raise _no_gradient(weights)
+            return False
         run.checked_step = step
         if due:
             update_masks(run, weights, schedules.sparsity_at(run.schedule, due[-1]))
             self._apply_masks()
+        return True
+
+
+def _no_gradient(weights: list[MaskedWeight]) -> RuntimeError:
+    return RuntimeError(
+        f'importance="taylor" has nothing to rank by: no gradient has reached {weights[0].name} or any other weight '
+        "under pruning through the model's optimizer. Is every one of them frozen? A model that trains with "
+        'optimizers of its own needs importance="magnitude".'
+    )
 
 
 def is_due(run: PruningRun, step: int) -> bool:
@@ -166,8 +206,7 @@ def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
     wanted = schedules.final_sparsity(schedule)
     if wanted is None or schedule.end_step > total_steps or step >= total_steps:
         return
-    due = [one for one in range(max(1, schedule.begin_step), total_steps + 1) if schedules.is_due(schedule, one)]
-    reached = schedules.sparsity_at(schedule, due[-1]) if due else 0.0
+    reached = _sparsity_reached(schedule, total_steps)
     if reached < wanted - 1e-3:
         warnings.warn(
             f"Training ends at step {total_steps} with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
@@ -175,3 +214,23 @@ def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
             + (f" to {schedule.end_step}" if schedule.end_step >= 0 else "")
             + ". Lower the schedule's frequency, or let end_step fall on begin_step + n * frequency."
         )
+
+
+def warn_if_unfinished(schedule: Any, step: int) -> None:
+    """Warn where pruning ends at a step before the schedule's end."""
+    wanted = schedules.final_sparsity(schedule)
+    if wanted is None or schedule.end_step is None or step + 1 >= schedule.end_step:
+        return
+    reached = _sparsity_reached(schedule, step)
+    if reached < wanted - 1e-3:
+        warnings.warn(
+            f"Pruning was stripped at step {step} of {schedule.end_step}, with a sparsity of {reached:.3f} rather "
+            f"than {wanted:.3f}: train on to the end of the schedule first, or give it an earlier end_step."
+        )
+
+
+def _sparsity_reached(schedule: Any, step: int) -> float:
+    """The sparsity of the last update up to a step."""
+    due = (one for one in range(step, max(1, schedule.begin_step) - 1, -1) if schedules.is_due(schedule, one))
+    last = next(due, None)
+    return 0.0 if last is None else schedules.sparsity_at(schedule, last)

@@ -8,6 +8,7 @@ their own updates then rest.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,34 @@ from edgeprune.sparsity.settings import PruningRun
 tfmot_sparsity = flavor.import_tfmot().sparsity.keras
 
 
-class _SetByCallback(schedules.PruningSchedule):
+# The attribute of a wrapper that holds what was asked; a wrapper loaded from a file has none.
+_RUN = "edgeprune_run"
+_serialization = flavor.keras_module(flavor.TF_KERAS).utils
+
+
+@_serialization.register_keras_serializable("edgeprune")
+class SetByCallback(schedules.PruningSchedule):
     """A schedule that never fires: the callback sets the masks by the real one."""
 
     def __init__(self, run: PruningRun):
         self.run = run
 
     def __call__(self, step):
+        """Never prune; the sparsity is the real schedule's."""
         return tf.constant(False), self.run.schedule(step)[1]
 
     def get_config(self):
-        return self.run.schedule.get_config()
+        """The real schedule and the settings that TF-MOT's wrapper does not keep."""
+        schedule = self.run.schedule.get_config()
+        config = {"schedule": schedule, "scope": self.run.scope, "importance": self.run.importance}
+        return {"class_name": "edgeprune>SetByCallback", "config": config}
+
+    @classmethod
+    def from_config(cls, config):
+        """The schedule of a wrapper that is loaded from a file."""
+        ours = {"ConstantSparsity": schedules.ConstantSparsity, "PolynomialDecay": schedules.PolynomialDecay}
+        schedule = _serialization.deserialize_keras_object(config["schedule"], custom_objects=ours)
+        return cls(PruningRun(schedule, scope=config["scope"], importance=config["importance"]))
 
 
 class WrappedWeight:
@@ -41,12 +59,16 @@ class WrappedWeight:
         self.run = run
         self.variable = variable
         self._mask = mask
-        self._scores = tf.Variable(tf.zeros_like(variable)) if run.importance == "taylor" else None
+        self._scores = tf.Variable(tf.zeros(variable.shape)) if run.importance == "taylor" else None
 
     def importance(self) -> np.ndarray:
         """The importance of each weight now, floats of the variable's shape."""
         value = self.variable.numpy()
         return np.abs(value) if self._scores is None else masks.taylor_importance(self._scores.numpy(), value)
+
+    def has_scores(self) -> bool:
+        """Whether there is anything to rank by: with Taylor importance, whether a gradient has come in."""
+        return self._scores is None or bool(self._scores.numpy().any())
 
     def mask(self) -> np.ndarray:
         """The mask as a boolean array, true where the weight is kept."""
@@ -60,7 +82,7 @@ class WrappedWeight:
 
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
-        self._scores.assign_add(tf.abs(self.variable * tf.convert_to_tensor(gradient)))
+        self._scores.assign_add(updates.taylor_scores(self.variable, gradient))
 
 
 @dataclasses.dataclass
@@ -71,12 +93,26 @@ class WrapperPruning:
     weights: list[WrappedWeight]
 
 
-def layers_to_wrap(model: Any) -> list[Any]:
-    """The layers TF-MOT may wrap: those of the graph and of nested models, but no parts of layers."""
+def candidates(model: Any) -> list[Any]:
+    """The layers TF-MOT may wrap: those of the graph and of nested models, but no parts of layers.
+
+    Raises:
+        ValueError: the model is subclassed.
+    """
+    if not flavor.is_graph_model(model):
+        raise ValueError(
+            f"Model {model.name!r} is a subclassed tf_keras model, which TF-MOT cannot wrap: prune its layers where "
+            "they are made (self.dense = prune_low_magnitude(Dense(...))), or use Keras 3."
+        )
     layers = []
     for layer in model.layers:
-        layers += layers_to_wrap(layer) if flavor.is_model(layer) else [layer]
+        layers += candidates(layer) if flavor.is_model(layer) else [layer]
     return list(dict.fromkeys(layers))
+
+
+def parts_of(layer: Any) -> list[Any]:
+    """The layers that go under pruning with a candidate: itself and everything inside it."""
+    return list(flavor.layers_of(layer))
 
 
 def is_wrapper(layer: Any) -> bool:
@@ -89,24 +125,33 @@ def wrappers_in(model: Any) -> list[Any]:
     return [layer for layer in flavor.layers_of(model) if is_wrapper(layer)]
 
 
-def wrap(layer: Any, run: PruningRun, **wrapper_arguments: Any) -> Any:
-    """Wrap one layer with TF-MOT's wrapper.
+def is_pruned(model: Any) -> bool:
+    """Whether any layer of the model is wrapped, or the layer itself."""
+    return bool(wrappers_in(model)) or is_wrapper(model)
+
+
+def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
+    """Wrap one layer with TF-MOT's wrapper; one that is wrapped, or makes no weights, is returned as it is.
 
     Raises:
         ValueError: TF-MOT does not know the layer.
     """
+    if is_wrapper(layer) or type(layer).__name__ == "InputLayer":
+        return layer
     by_callback = run.scope == "global" or run.importance == "taylor"
-    return tfmot_sparsity.prune_low_magnitude(
+    wrapper = tfmot_sparsity.prune_low_magnitude(
         layer,
-        pruning_schedule=_SetByCallback(run) if by_callback else run.schedule,
+        pruning_schedule=SetByCallback(run) if by_callback else run.schedule,
         block_size=run.block_size,
         block_pooling_type=run.block_pooling_type,
         sparsity_m_by_n=run.sparsity_m_by_n,
-        **wrapper_arguments,
+        **arguments,
     )
+    object.__setattr__(wrapper, _RUN, run)
+    return wrapper
 
 
-def wrap_model(model: Any, runs: dict[int, PruningRun]) -> Any:
+def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
     """Clone a model with wrappers around some of its layers.
 
     Args:
@@ -116,18 +161,21 @@ def wrap_model(model: Any, runs: dict[int, PruningRun]) -> Any:
     Returns:
         A model of the same graph that shares the layers, not compiled.
     """
-    return _clone(model, lambda layer: wrap(layer, runs[id(layer)]) if id(layer) in runs else layer)
+    return _clone(model, lambda layer: prune_layer(layer, runs[id(layer)]) if id(layer) in runs else layer)
 
 
 def strip(model: Any) -> Any:
     """Apply the masks a last time and clone the model without wrappers."""
     apply_masks(model)
-    return tfmot_sparsity.strip_pruning(model)
+    return model.layer if is_wrapper(model) else tfmot_sparsity.strip_pruning(model)
 
 
-def why_not_wrappable(layer: Any, run: PruningRun) -> str | None:
-    """Why TF-MOT cannot wrap a layer that has prunable weights; None where it can."""
+def why_not(layer: Any, run: PruningRun) -> str | None:
+    """What keeps TF-MOT from wrapping a layer that has prunable weights; None where nothing does."""
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+
+    if is_wrapper(layer):
+        return "it is under pruning already: strip_pruning first"
 
     if not hasattr(layer, "get_prunable_weights") and not PruneRegistry.supports(layer):
         return f"TF-MOT's wrapper does not know {type(layer).__name__}; define get_prunable_weights() on it"
@@ -144,7 +192,7 @@ def begin_training(model: Any) -> updates.StepCounter:
     starter.set_model(model)
     starter.on_train_begin()
     prunings = [
-        _pruning_of(wrapper) for wrapper in wrappers_in(model) if isinstance(wrapper.pruning_schedule, _SetByCallback)
+        _pruning_of(wrapper) for wrapper in wrappers_in(model) if isinstance(wrapper.pruning_schedule, SetByCallback)
     ]
     if any(pruning.run.importance == "taylor" for pruning in prunings):
         _gather_scores_in(model, prunings)
@@ -155,7 +203,7 @@ def _pruning_of(wrapper: Any) -> WrapperPruning:
     run = wrapper.pruning_schedule.run
     run.step = run.checked_step = int(wrapper.pruning_step.numpy())
     weights = [
-        WrappedWeight(f"{wrapper.layer.name}/{variable.name}", run, variable, mask)
+        WrappedWeight(variable.name.removesuffix(":0"), run, variable, mask)
         for variable, mask, _ in wrapper.pruning_vars
     ]
     return WrapperPruning(run, weights)
@@ -165,21 +213,31 @@ def scheduled(model: Any) -> list[tuple[Any, int]]:
     """The schedules at work in a model, each with the step it has come to."""
     found = {}
     for wrapper in wrappers_in(model):
-        schedule = real_schedule(wrapper)
+        schedule = _schedule_of(wrapper)
         if not wrapper.sparsity_m_by_n:
             found[id(schedule)] = (schedule, max(0, int(wrapper.pruning_step.numpy())))
     return list(found.values())
 
 
-def real_schedule(wrapper: Any) -> Any:
+def runs(model: Any) -> list[PruningRun]:
+    """What was asked of pruning, each run once; wrappers loaded from a file do not know it."""
+    found = (vars(wrapper).get(_RUN) for wrapper in wrappers_in(model))
+    return list(dict.fromkeys(run for run in found if run is not None))
+
+
+def final_sparsities(model: Any) -> list[tuple[Any, float | None]]:
+    """Each variable under pruning with the sparsity it ends with; None under a schedule of the user's own."""
+    return [
+        (variable, PruningRun(_schedule_of(wrapper), sparsity_m_by_n=wrapper.sparsity_m_by_n).final_sparsity)
+        for wrapper in wrappers_in(model)
+        for variable, _, _ in wrapper.pruning_vars
+    ]
+
+
+def _schedule_of(wrapper: Any) -> Any:
     """The user's schedule of a wrapper, also where the callback sets the masks."""
     schedule = wrapper.pruning_schedule
-    return schedule.run.schedule if isinstance(schedule, _SetByCallback) else schedule
-
-
-def has_masks(model: Any) -> bool:
-    """Whether any weight of the model is under pruning."""
-    return bool(wrappers_in(model))
+    return schedule.run.schedule if isinstance(schedule, SetByCallback) else schedule
 
 
 def current_step(model: Any) -> int:
@@ -190,7 +248,7 @@ def current_step(model: Any) -> int:
 def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, values and boolean mask of every weight under pruning."""
     return [
-        (f"{wrapper.layer.name}/{variable.name}", variable.numpy(), mask.numpy().astype(bool))
+        (variable.name.removesuffix(":0"), variable.numpy(), mask.numpy().astype(bool))
         for wrapper in wrappers_in(model)
         for variable, mask, _ in wrapper.pruning_vars
     ]
@@ -206,7 +264,8 @@ def apply_masks(model: Any) -> None:
 def end_training(model: Any) -> None:
     """Apply the masks a last time, and undo what `begin_training` did to the optimizer."""
     apply_masks(model)
-    vars(model.optimizer).pop("apply_gradients", None)
+    if getattr(model, "optimizer", None) is not None:
+        vars(model.optimizer).pop("apply_gradients", None)
 
 
 def _gather_scores_in(model: Any, prunings: list[WrapperPruning]) -> None:
@@ -226,7 +285,7 @@ def _gather_scores_in(model: Any, prunings: list[WrapperPruning]) -> None:
     model.make_train_function(force=True)
 
 
-def _clone(model: Any, replace: Any) -> Any:
+def _clone(model: Any, replace: Callable[[Any], Any]) -> Any:
     """Clone a graph of layers, nested models included, with some layers replaced."""
     keras = flavor.keras_of(model)
 

@@ -1,0 +1,71 @@
+"""Which of the two mechanisms holds a model's masks, and what both can do.
+
+Keras 3: `constraint_masks`, where the optimizer applies them. `tf_keras`: `wrapper_masks`, TF-MOT's own wrappers,
+imported only when a model asks for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.sparsity.settings import PruningRun
+from edgeprune.sparsity.updates import StepCounter
+
+
+class Mechanism(Protocol):
+    """What a module that holds masks offers; `model` may also be a single layer."""
+
+    def candidates(self, model: Any) -> list[Any]:
+        """The layers that may be put under pruning, each on its own; ValueError where the model cannot be."""
+
+    def parts_of(self, layer: Any) -> list[Any]:
+        """The layers that go under pruning with a candidate."""
+
+    def why_not(self, layer: Any, run: PruningRun) -> str | None:
+        """What keeps this mechanism from a layer that has prunable weights; None where nothing does."""
+
+    def prune_model(self, model: Any, runs: dict[int, PruningRun]) -> Any:
+        """Put the layers with a run, by the layer's id, under pruning; returns the model to train."""
+
+    def prune_layer(self, layer: Any, run: PruningRun, **arguments: Any) -> Any:
+        """Put one layer under pruning, with arguments of the mechanism's own; returns the layer to use."""
+
+    def is_pruned(self, model: Any) -> bool:
+        """Whether anything in the model is under pruning."""
+
+    def strip(self, model: Any) -> Any:
+        """End pruning; returns a plain model with the zeros in its weights."""
+
+    def apply_masks(self, model: Any) -> None:
+        """Put zeros where the masks say so."""
+
+    def begin_training(self, model: Any) -> StepCounter:
+        """Make the model's training step use the masks; returns the counter of its steps."""
+
+    def end_training(self, model: Any) -> None:
+        """Undo what `begin_training` did to the model."""
+
+    def runs(self, model: Any) -> list[PruningRun]:
+        """What was asked of pruning, each run once, where it is known."""
+
+    def scheduled(self, model: Any) -> list[tuple[Any, int]]:
+        """The schedules at work in a model, each with the step it has come to."""
+
+    def final_sparsities(self, model: Any) -> list[tuple[Any, float | None]]:
+        """Each variable under pruning with the sparsity it ends with; None under a schedule of the user's own."""
+
+    def weights_and_masks(self, model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Name, values and boolean mask of every weight under pruning."""
+
+    def current_step(self, model: Any) -> int:
+        """The training step the model's pruning has come to."""
+
+
+def mechanism_of(model: Any) -> Mechanism:
+    """The mechanism for a model or a layer of either Keras."""
+    name = "constraint_masks" if flavor.is_keras_3(model) else "wrapper_masks"
+    return importlib.import_module(f"edgeprune.sparsity.{name}")
