@@ -1,0 +1,387 @@
+"""Which classes to drop, so that a model keeps the channels, MACs or parameters it is asked to keep.
+
+All of it is NumPy on a `ChannelGraph` and one score for each class. Every scope is one total order over the
+classes, least important first; a solution drops a prefix of it, group by group rounded to a width that is
+allowed. What is kept shrinks as the prefix grows, so the prefix that meets a target is found by bisection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune.channels.graph import ChannelGraph, Group
+
+TARGETS = ("ratio", "macs", "params")
+SCOPES = ("local", "global", "isomorphic")
+TOLERANCE = 0.01
+FEW_GROUPS = 24  # with more, a single group's step is fine enough
+
+
+class Amount:
+    """MACs or parameters of a model, as a function of the classes that are kept.
+
+    It is a sum of terms; each is an amount now, times the kept fraction of each axis it is proportional to.
+
+    Args:
+        terms: pairs of an amount and the class vectors (int arrays) of the axes it is proportional to.
+
+    Example:
+        >>> dense = Amount([(12, [np.array([0, 1, 2]), np.array([3, 4, 5, 6])])])  # a kernel of 3 x 4
+        >>> dense(np.array([True, True, False, True, True, False, False]))
+        4
+    """
+
+    def __init__(self, terms: Sequence[tuple[int, Sequence[np.ndarray]]]) -> None:
+        numbers: dict[bytes, int] = {}  # the same vector stands on many axes: of a kernel, its bias, a norm
+        vectors: list[np.ndarray] = []
+        factors: list[list[int]] = []
+        for _, axes in terms:
+            factors.append([])
+            for axis in (axis for axis in axes if len(axis)):
+                number = numbers.setdefault(np.asarray(axis, np.int64).tobytes(), len(vectors))
+                if number == len(vectors):
+                    vectors.append(axis)
+                factors[-1].append(number)
+        most = max(map(len, factors), default=0)
+        whole = len(vectors)  # the fraction at this position is one
+        self._factors = np.array([row + [whole] * (most - len(row)) for row in factors], int).reshape(len(terms), most)
+        self._amounts = np.array([amount for amount, _ in terms], float)
+        self._lengths = np.array([*map(len, vectors)], float)
+        self._starts = np.concatenate([[0], np.cumsum(self._lengths)[:-1]]).astype(int)[:whole]
+        self._classes = np.concatenate([np.zeros(0, int), *vectors]).astype(int)
+
+    def __call__(self, kept_mask: np.ndarray) -> int:
+        """The amount that is left with these classes (bool, one for each class)."""
+        if not len(self._lengths):
+            return round(self._amounts.sum())
+        counts = np.add.reduceat(kept_mask[self._classes].astype(np.int64), self._starts)
+        fractions = np.append(counts / self._lengths, 1.0)
+        return int(np.rint(self._amounts * fractions[self._factors].prod(axis=1)).sum())
+
+
+def macs_of(graph: ChannelGraph) -> Amount:
+    """The MACs of one inference as a function of the kept classes."""
+    return Amount([(cost.macs, cost.axes) for cost in graph.costs])
+
+
+def params_of(graph: ChannelGraph) -> Amount:
+    """The parameters of the model as a function of the kept classes."""
+    axes: dict[int, list[np.ndarray]] = {}
+    for slot in graph.slots:
+        axes.setdefault(id(slot.weight), []).append(slot.classes)
+    return Amount([(math.prod(weight.shape), axes.get(id(weight), ())) for weight in graph.model.weights])
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan is asked for and what it got.
+
+    Attributes:
+        kind: `"ratio"` (fraction of the channels removed), `"macs"` or `"params"` (fraction kept).
+        asked: the fraction asked for.
+        got: the fraction that the kept classes give.
+    """
+
+    kind: str
+    asked: float
+    got: float
+
+    @property
+    def met(self) -> bool:
+        """Whether what is kept is within 1 % of what was asked to be kept."""
+        asked, got = (1 - self.asked, 1 - self.got) if self.kind == "ratio" else (self.asked, self.got)
+        return abs(got - asked) <= TOLERANCE * asked
+
+    def __str__(self) -> str:
+        what = {"ratio": "channels removed", "macs": "MACs kept", "params": "parameters kept"}[self.kind]
+        how = "" if self.met else ", as near as the allowed widths come"
+        return f"{what}: {self.got:.4f} (asked for {self.asked:g}{how})"
+
+
+def solve(
+    graph: ChannelGraph,
+    scores: np.ndarray,
+    kind: str,
+    asked: float,
+    *,
+    scope: str = "global",
+    ratios: Mapping[str, float] | None = None,
+    round_to: int | str | Callable[[Group], int] = 1,
+    min_channels: int = 1,
+    max_ratio: float = 0.9,
+) -> tuple[np.ndarray, Target]:
+    """Choose the classes to keep.
+
+    Args:
+        graph: the traced model; its frozen groups keep all their classes.
+        scores: importance of each class, float, shape `(class_count,)`. Ties are broken by index.
+        kind: what `asked` is: `"ratio"`, the fraction of the channels to remove, or `"macs"` or `"params"`, the
+            fraction of the model's MACs or parameters to keep.
+        asked: the fraction, 0 to 1.
+        scope: `"local"`: every group loses the same fraction. `"global"`: all classes are ranked together.
+            `"isomorphic"`: groups of the same structure are ranked together, and every such set loses the same
+            fraction (Fang et al., "Isomorphic Pruning for Vision Models", 2024).
+        ratios: group name to the fraction removed from this group, whatever the target asks of the others.
+        round_to: what is left of a group's channels is a multiple of this number (or all of them): a number, a
+            function of the group, or `"tile"` / `"tile-int8"` for widths that fill the runtime's tiles.
+        min_channels: channels that each group keeps at least.
+        max_ratio: fraction of its channels that a group loses at most.
+
+    Returns:
+        The kept mask (bool, shape `(class_count,)`), and the target with what was reached.
+
+    Raises:
+        ValueError: an argument is out of its range, nothing can be removed, or the target cannot be reached.
+    """
+    _check(graph, scores, kind, asked, scope, min_channels, max_ratio)
+    groups = [group for group in graph.groups if group.frozen is None]
+    ratios = ratios or {}
+    widths = _Widths.of(groups, round_to, min_channels, max_ratio)
+    classes = np.concatenate([group.classes for group in groups])
+    group_of = np.repeat(np.arange(len(groups)), widths.sizes)
+    ranks = _ranks(group_of, scores[classes])
+    by_hand = np.array([group.name in ratios for group in groups])
+    given = np.array([ratios.get(group.name, 0.0) for group in groups])
+    ranked = np.flatnonzero(~by_hand[group_of])
+    priorities = _priorities(groups, group_of, scores[classes], ranks, ranked, scope)
+    order = group_of[ranked][np.lexsort((ranked, priorities))]
+
+    def counts_without(dropped: int) -> np.ndarray:
+        left = widths.sizes - np.bincount(order[:dropped], minlength=len(groups))
+        return widths.nearest(np.where(by_hand, widths.sizes * (1 - given), left))
+
+    def mask_of(counts: np.ndarray) -> np.ndarray:
+        kept = np.ones(graph.class_count, bool)
+        kept[classes] = ranks < counts[group_of]
+        return kept
+
+    if kind == "ratio":
+        goal = (1 - asked) * len(ranked)
+
+        def left(counts: np.ndarray) -> float:
+            return counts[~by_hand].sum()
+
+        whole = len(ranked)
+    else:
+        amount = macs_of(graph) if kind == "macs" else params_of(graph)
+        whole = amount(np.ones(graph.class_count, bool))
+        goal = asked * whole
+
+        def left(counts: np.ndarray) -> float:
+            return amount(mask_of(counts))
+
+    if kind == "ratio" and scope != "global":
+        counts = counts_without(int(np.searchsorted(np.sort(priorities), asked * (1 - 1e-12))))
+    else:
+        counts = _bisect(counts_without, left, goal, len(ranked))
+        counts = _refine(counts, left, goal, widths, ~by_hand)
+    got = left(counts) / whole if whole else 1.0
+    target = Target(kind, asked, 1 - got if kind == "ratio" else got)
+    if kind != "ratio" and not target.met:
+        _check_reachable(left(counts_without(len(ranked))) / whole, left(counts_without(0)) / whole, target)
+    return mask_of(counts), target
+
+
+def structure(group: Group) -> tuple:
+    """What a group is made of: the kinds of its slices and how many of each, but no width and no name."""
+
+    def kind(slot: Any) -> tuple:
+        shape = tuple(slot.weight.shape)
+        # A kernel's first axes are its window: 1x1 and 3x3 convolutions are different structures.
+        window = shape[:-2] if len(shape) > 2 else ()
+        return type(slot.layer).__name__, slot.name, slot.axis - len(shape), slot.reads, window
+
+    return tuple(sorted(map(kind, group.slots)))
+
+
+def tile(group: Group) -> int:
+    """The multiple of channels that fills the tiles of float kernels on a CPU (XNNPACK).
+
+    The time of a convolution follows its outputs rounded up to 32, that of a depthwise one is lowest at multiples
+    of 16. Narrow groups get finer multiples, as a whole tile of them is a large part of their channels.
+    """
+    depthwise = any("Depthwise" in type(slot.layer).__name__ for slot in group.slots)
+    return 32 if width_of(group) >= 128 else 16 if depthwise or width_of(group) >= 32 else 8
+
+
+def tile_int8(group: Group) -> int:
+    """The multiple of channels that fills the tiles of int8 kernels: outputs come by 16 and inputs by 8."""
+    return 16 if width_of(group) >= 64 else 8
+
+
+_TILES = {"tile": tile, "tile-int8": tile_int8}
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """The numbers of classes that each group may keep: all, or multiples of `steps` from `least` on."""
+
+    sizes: np.ndarray
+    steps: np.ndarray
+    least: np.ndarray
+
+    @staticmethod
+    def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float) -> _Widths:
+        sizes = np.array([group.size for group in groups])
+        per_class = np.array([width_of(group) // group.size for group in groups])
+        multiples = np.array([_multiple(round_to, group) for group in groups])
+        steps = multiples // np.gcd(multiples, per_class)
+        least = np.maximum(np.ceil(min_channels / per_class), np.ceil(sizes * (1 - max_ratio) - 1e-9))
+        least = np.maximum(least, 1).astype(int)
+        least = -(-least // steps) * steps
+        return _Widths(sizes, steps, np.minimum(least, sizes))
+
+    @property
+    def tops(self) -> np.ndarray:
+        """The largest multiple of each group."""
+        return self.sizes // self.steps * self.steps
+
+    def nearest(self, counts: np.ndarray) -> np.ndarray:
+        """The allowed counts nearest to these."""
+        rounded = np.floor(counts / self.steps + 0.5).astype(int) * self.steps
+        whole = (counts > (self.tops + self.sizes) / 2) | (self.least > self.tops)
+        return np.where(whole, self.sizes, np.clip(rounded, self.least, np.maximum(self.tops, self.least)))
+
+    def neighbours(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The allowed counts next below and next above; the same count where there is none."""
+        below = np.where(counts > self.tops, self.tops, counts - self.steps)
+        above = np.where(counts + self.steps > self.tops, self.sizes, counts + self.steps)
+        return np.where(below < self.least, counts, below), above
+
+
+def width_of(group: Group) -> int:
+    """The channels of a group: the positions it takes on the axis of the weight that makes it.
+
+    That is more than its classes where several channels go together, as those of a grouped convolution do.
+    """
+    maker = next((slot for slot in group.slots if slot.makes), None)
+    return int(np.isin(maker.classes, group.classes).sum()) if maker else group.size
+
+
+def _multiple(round_to: Any, group: Group) -> int:
+    if isinstance(round_to, str):
+        if round_to not in _TILES:
+            raise ValueError(f"round_to must be a number, a function or one of {list(_TILES)}; got {round_to!r}.")
+        round_to = _TILES[round_to]
+    multiple = round_to(group) if callable(round_to) else round_to
+    if int(multiple) != multiple or multiple < 1:
+        raise ValueError(f"round_to must be a whole number of 1 or more; got {multiple} for group {group.name!r}.")
+    return int(multiple)
+
+
+def _ranks(group_of: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The place of each class in its group: 0 for the most important one; of equals, the first."""
+    order = np.lexsort((np.arange(len(scores)), -scores, group_of))
+    starts = np.searchsorted(group_of, group_of)  # the groups lie one after the other
+    ranks = np.empty(len(scores), int)
+    ranks[order] = np.arange(len(scores)) - starts
+    return ranks
+
+
+def _priorities(
+    groups: Sequence[Group],
+    group_of: np.ndarray,
+    scores: np.ndarray,
+    ranks: np.ndarray,
+    ranked: np.ndarray,
+    scope: str,
+) -> np.ndarray:
+    """For each class at `ranked` a number; the classes with the lowest are dropped first."""
+    if scope == "global":
+        return scores[ranked]
+    if scope == "local":
+        set_of, places = group_of, ranks
+    else:
+        structures: dict[tuple, int] = {}
+        numbers = np.array([structures.setdefault(structure(group), len(structures)) for group in groups])
+        order = np.argsort(numbers[group_of], kind="stable")
+        set_of, places = numbers[group_of], np.empty(len(scores), int)
+        places[order] = _ranks(set_of[order], scores[order])
+    counts = np.bincount(set_of)
+    # The middle of its step on the way from the least important class (0) to the most important one (1).
+    return ((counts[set_of] - places - 0.5) / counts[set_of])[ranked]
+
+
+def _bisect(
+    counts_without: Callable[[int], np.ndarray], left: Callable[[np.ndarray], float], goal: float, most: int
+) -> np.ndarray:
+    """The counts on the way from dropping nothing to dropping all that leave what is nearest to the goal."""
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if left(counts_without(middle)) >= goal else (low, middle)
+    return min(counts_without(low), counts_without(high), key=lambda counts: abs(left(counts) - goal))
+
+
+def _refine(
+    counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float, widths: _Widths, free: np.ndarray
+) -> np.ndarray:
+    """Where rounding keeps the counts from the goal, move groups by a step as long as that helps."""
+    gap = abs(left(counts) - goal)
+    for _ in range(8):
+        if gap <= TOLERANCE * goal:
+            break
+        trials = _moves(counts, widths, np.flatnonzero(free), up=left(counts) < goal)
+        gaps = [abs(left(trial) - goal) for trial in trials]
+        if not gaps or min(gaps) >= gap:
+            break
+        counts, gap = trials[int(np.argmin(gaps))], min(gaps)
+    return counts
+
+
+def _moves(counts: np.ndarray, widths: _Widths, free: np.ndarray, up: bool) -> list[np.ndarray]:
+    """The counts with one group moved by a step; where groups are few, also with another moved the other way."""
+    below, above = widths.neighbours(counts)
+    towards, back = (above, below) if up else (below, above)
+    trials = []
+    for group in free:
+        trial = counts.copy()
+        trial[group] = towards[group]
+        trials.append(trial)
+        for other in free[free != group] if len(free) <= FEW_GROUPS else ():
+            swapped = trial.copy()
+            swapped[other] = back[other]
+            trials.append(swapped)
+    return trials
+
+
+def _check(
+    graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, scope: str, min_channels: int, max_ratio: float
+) -> None:
+    if kind not in TARGETS:
+        raise ValueError(f"The target must be one of {list(TARGETS)}; got {kind!r}.")
+    if kind == "ratio" and not 0 <= asked < 1:
+        raise ValueError(f"ratio is the fraction of the channels to remove, from 0 to below 1; got {asked}.")
+    if kind != "ratio" and not 0 < asked <= 1:
+        raise ValueError(f"{kind} is the fraction to keep, above 0 and at most 1; got {asked}.")
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {list(SCOPES)}; got {scope!r}.")
+    if not 0 < max_ratio < 1:
+        raise ValueError(f"max_ratio must lie between 0 and 1; got {max_ratio}.")
+    if kind == "ratio" and asked > max_ratio:
+        raise ValueError(f"ratio={asked} is more than max_ratio={max_ratio} lets a group lose; raise max_ratio.")
+    if min_channels < 1:
+        raise ValueError(f"min_channels must be 1 or more; got {min_channels}.")
+    scores = np.asarray(scores)
+    if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
+        raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
+    if all(group.frozen for group in graph.groups):
+        reasons = "; ".join(f"{group.name}: {group.frozen}" for group in graph.groups[:5])
+        raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {reasons}")
+
+
+def _check_reachable(least: float, most: float, target: Target) -> None:
+    if least > target.asked * (1 + TOLERANCE):
+        raise ValueError(
+            f"{target.kind}={target.asked:g} cannot be reached: {least:.4f} is left when every group is as narrow as "
+            "allowed. Raise max_ratio, lower min_channels or round_to, or ignore fewer layers."
+        )
+    if most < target.asked * (1 - TOLERANCE):
+        raise ValueError(
+            f"{target.kind}={target.asked:g} cannot be reached: the ratios given by hand alone leave {most:.4f}."
+        )
