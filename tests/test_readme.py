@@ -24,6 +24,8 @@ COMMANDS = re.findall(
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_python_block_runs_and_prunes(number, flavor, sample, tmp_path, monkeypatch):
+    if flavor == "tf_keras" and "import keras\n" in BLOCKS[number]:
+        pytest.skip("the block is for Keras 3")
     monkeypatch.chdir(tmp_path)
     (x, y), _ = sample
     names = {"model": small_cnn(flavor=flavor), "x": x[:100], "y": y[:100]}
