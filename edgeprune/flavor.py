@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -496,3 +497,158 @@ def output_layers(model: Any) -> dict[str, Any]:
     graph, keras_3 = _graph_of(model), is_keras_3(model)
     outputs = graph._outputs_struct if keras_3 else graph._nested_outputs
     return named_outputs(model, _nest(keras_3).map_structure(lambda tensor: tensor._keras_history[0], outputs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GraphNode:
+    """One call of a layer in a model's graph, with its arguments; a nested model is one layer.
+
+    Attributes:
+        layer: the layer (in Keras 3 also the operation behind `x + y`).
+        node: the Keras object that stands for the call; one and the same at every look.
+        args: the positional arguments, symbolic tensors where tensors are.
+        kwargs: the keyword arguments.
+        inputs: the symbolic tensors among the arguments, flat.
+        outputs: the symbolic tensors it gives, flat.
+    """
+
+    layer: Any
+    node: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    inputs: list[Any]
+    outputs: list[Any]
+
+    def filled(self, tensors: dict[int, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments with `tensors[id(old)]` in place of each symbolic tensor."""
+        if not self.kwargs and len(self.args) == 1 and id(self.args[0]) in tensors:
+            return (tensors[id(self.args[0])],), {}
+        new = {id(tensor): tensors[id(tensor)] for tensor in self.inputs}
+        # The arguments hold Python values of every kind, so only identity can tell the tensors.
+        return _nest(hasattr(self.node, "operation")).map_structure(
+            lambda value: new.get(id(value), value), (tuple(self.args), dict(self.kwargs))
+        )
+
+
+def graph_nodes(model: Any) -> tuple[list[Any], list[GraphNode], Any]:
+    """A model's graph as it is written down: its inputs, its calls (producers first), its outputs.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras.
+
+    Returns:
+        The symbolic input tensors, flat; the calls; the symbolic outputs in the structure that the model gives.
+
+    Raises:
+        ValueError: the model is subclassed or not built.
+    """
+    graph, keras_3 = _graph_of(model), is_keras_3(model)
+    nodes = []
+    for node in _ordered_nodes(graph):
+        layer, inputs, outputs = _node_parts(node)
+        args, kwargs = (node.arguments.args, node.arguments.kwargs) if keras_3 else (node.call_args, node.call_kwargs)
+        nodes.append(GraphNode(layer, node, tuple(args), kwargs, inputs, outputs))
+    return list(graph.inputs), nodes, graph._outputs_struct if keras_3 else graph._nested_outputs
+
+
+def flatten(structure: Any, keras_object: Any) -> list[Any]:
+    """The leaves of a nested structure in the order in which the object's Keras takes them."""
+    return _nest(is_keras_3(keras_object)).flatten(structure)
+
+
+def map_structure(function: Callable[..., Any], structure: Any, keras_object: Any) -> Any:
+    """The nested structure with `function` applied to each leaf, in the manner of the object's Keras."""
+    return _nest(is_keras_3(keras_object)).map_structure(function, structure)
+
+
+def function_arguments(function: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a function in the graph by their names, wherever they are kept.
+
+    A Keras 3 operation keeps some in its configuration and is called on the others; `tf_keras` passes all.
+    """
+    if is_layer(function):
+        signature, settings = _signature(function.function), {}
+    else:
+        signature, settings = _signature(function.call), function.get_config()
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return {**settings, **bound.arguments}
+
+
+def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """Call a function in the graph anew, with other values for some of its arguments.
+
+    Args:
+        function: the Keras 3 operation, or the function layer of `tf_keras`.
+        args: the positional arguments of its call, the new tensors in place of the old.
+        kwargs: the keyword arguments of its call.
+        changes: argument name to new value, named as in `function_arguments`.
+
+    Returns:
+        What the call gives.
+    """
+    if not is_layer(function):
+        settings = function.get_config()
+        changed = {**settings, **{name: value for name, value in changes.items() if name in settings}}
+        changes = {name: value for name, value in changes.items() if name not in settings}
+        function = function.__class__.from_config(changed)
+        signature = _signature(function.call)
+    else:
+        signature = _signature(function.function)
+        function = clone_layer(function)
+    if changes:
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments.update(changes)
+        args, kwargs = bound.args, bound.kwargs
+    return function(*args, **kwargs)
+
+
+@functools.cache
+def _signature_of(function: Any) -> Any:
+    return inspect.signature(function)
+
+
+def _signature(function: Any) -> Any:
+    """The signature; of a bound method, read once for its class."""
+    if inspect.ismethod(function):
+        signature = _signature_of(function.__func__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+    return _signature_of(function)
+
+
+def input_layer(tensor: Any) -> Any:
+    """The layer behind a model's symbolic input."""
+    return tensor._keras_history[0]
+
+
+def functional_model(like: Any, inputs: list[Any], outputs: Any) -> Any:
+    """A Functional model on these tensors, of the same class and name, its inputs structured as those of `like`."""
+    keras_3 = is_keras_3(like)
+    if keras_3:
+        from keras.src.models.functional import Functional, functional_like_constructor
+
+        structure = like._inputs_struct
+    else:
+        from tf_keras.src.engine.functional import Functional
+
+        structure = like._nested_inputs
+        functional_like_constructor = functools.partial(_takes_inputs_and_outputs, Functional)
+    kind = like.__class__ if functional_like_constructor(like.__class__) else Functional
+    return kind(_nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=like.name)
+
+
+def _takes_inputs_and_outputs(functional: type, kind: type) -> bool:
+    """Whether a class of model is made as Functional models are."""
+    return inspect.getfullargspec(kind.__init__).args[1:3] == inspect.getfullargspec(functional.__init__).args[1:3]
+
+
+def is_sequential(model: Any) -> bool:
+    """Whether the model is a Sequential of either Keras."""
+    return isinstance(model, keras_of(model).Sequential)
+
+
+def tf_variable(variable: Any) -> Any:
+    """The `tf.Variable` behind a variable of either Keras."""
+    import tensorflow as tf
+
+    return variable if isinstance(variable, tf.Variable) else variable.value
