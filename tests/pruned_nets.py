@@ -45,6 +45,18 @@ def fit(model, epochs=2, callbacks=(), x=X, y=Y, **arguments):
     )
 
 
+def train_batches(model, count):
+    """A loop of the user's own with `train_on_batch`; returns the callback it called."""
+    pruning = ep.UpdatePruningStep()
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    for batch in range(count):
+        pruning.on_train_batch_begin(batch)
+        model.train_on_batch(X[:16], Y[:16])
+        pruning.on_train_batch_end(batch)
+    return pruning
+
+
 def compiled(model, optimizer="adam", **arguments):
     model.compile(optimizer, "sparse_categorical_crossentropy", **arguments)
     return model

@@ -3,7 +3,21 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from pruned_nets import RNG, STEPS, X, Y, assert_exact, compiled, conv_net, dense_net, fit, keras3, subclassed, zeros_of
+from pruned_nets import (
+    RNG,
+    STEPS,
+    X,
+    Y,
+    assert_exact,
+    compiled,
+    conv_net,
+    dense_net,
+    fit,
+    keras3,
+    subclassed,
+    train_batches,
+    zeros_of,
+)
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -129,13 +143,7 @@ def test_mirrored_strategy(arguments):
 
 def test_train_on_batch_by_hand():
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=3)))
-    pruning = ep.UpdatePruningStep()
-    pruning.set_model(model)
-    pruning.on_train_begin()
-    for batch in range(12):
-        pruning.on_train_batch_begin(batch)
-        model.train_on_batch(X[:16], Y[:16])
-        pruning.on_train_batch_end(batch)
+    pruning = train_batches(model, 12)
     pruning.on_epoch_end(0)
     pruning.on_train_end()
     assert_exact(model)
@@ -266,7 +274,16 @@ def test_global_scope_ranks_all_layers_together(flavor):
     assert len({round(float((kernel == 0).mean()), 2) for kernel in kernels}) > 1
 
 
-def test_taylor_importance_keeps_the_weights_with_gradient(flavor):
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        dict(begin_step=0, frequency=6),
+        # Due at the first step, before any gradient: a choice by magnitude could never be taken back, so it waits.
+        dict(begin_step=1, frequency=100),
+    ],
+    ids=str,
+)
+def test_taylor_importance_keeps_the_weights_with_gradient(schedule, flavor):
     """Inputs that are always zero give their weights no gradient, whatever their magnitude."""
     model = dense_net(flavor)
     weights = model.get_weights()
@@ -274,9 +291,8 @@ def test_taylor_importance_keeps_the_weights_with_gradient(flavor):
     model.set_weights(weights)
     x = X.copy()
     x[:, :6] = 0
-    model = ep.prune_low_magnitude(
-        model, ep.ConstantSparsity(0.5, 0, frequency=6), layers="*first*", importance="taylor"
-    )
+    schedule = ep.ConstantSparsity(0.5, **schedule)
+    model = ep.prune_low_magnitude(model, schedule, layers="*first*", importance="taylor")
     fit(compiled(model), x=x, epochs=1)
     kernel = ep.strip_pruning(model).layers[0].kernel.numpy()
     assert (kernel[:6] == 0).mean() > 0.9 and (kernel[6:] == 0).mean() < 0.1
@@ -308,21 +324,6 @@ def test_global_taylor_drops_a_frozen_layer_first(flavor):
     fit(compiled(model))
     zeros = {name.partition("/")[0]: count for name, count in zeros_of(ep.strip_pruning(model)).items()}
     assert zeros["second"] > 0.85 * sum(zeros.values())  # the rest hang on units that never fire
-
-
-def test_taylor_waits_for_its_first_gradient(flavor):
-    """An update at the first step has no gradients yet; a choice by magnitude could never be taken back."""
-    model = dense_net(flavor)
-    weights = model.get_weights()
-    weights[0][:6] *= 100
-    model.set_weights(weights)
-    x = X.copy()
-    x[:, :6] = 0
-    schedule = ep.ConstantSparsity(0.5, 1, frequency=100)
-    model = ep.prune_low_magnitude(model, schedule, layers="*first*", importance="taylor")
-    fit(compiled(model), x=x, epochs=1)
-    kernel = ep.strip_pruning(model).layers[0].kernel.numpy()
-    assert (kernel[:6] == 0).mean() > 0.9 and (kernel[6:] == 0).mean() < 0.1
 
 
 def test_schedules_by_layer():
@@ -498,12 +499,7 @@ def test_two_callbacks_count_once():
 def test_steps_per_execution_and_train_on_batch():
     """`train_on_batch` runs one step, whatever the setting."""
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0, 0.8, 0, 4)), steps_per_execution=4)
-    pruning = ep.UpdatePruningStep()
-    pruning.set_model(model)
-    pruning.on_train_begin()
-    pruning.on_train_batch_begin(0)
-    model.train_on_batch(X[:16], Y[:16])
-    pruning.on_train_batch_end(0)
+    train_batches(model, 1)
     assert constraint_masks.current_step(model) == 1
 
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-from pruned_nets import STEPS, X, Y, assert_exact, compiled, conv_net, dense_net, fit, keras3, subclassed
+from pruned_nets import STEPS, X, Y, assert_exact, compiled, conv_net, dense_net, fit, keras3, subclassed, train_batches
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -123,12 +123,7 @@ def test_taylor_without_gradients_is_told():
 
 def test_an_open_end_in_a_loop_of_ones_own(flavor):
     model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
-    pruning = ep.UpdatePruningStep()
-    pruning.set_model(model)
-    pruning.on_train_begin()
-    pruning.on_train_batch_begin(0)
-    model.train_on_batch(X[:16], Y[:16])
-    pruning.on_train_batch_end(0)
+    pruning = train_batches(model, 1)
     with pytest.raises(ValueError, match="give end_step"):
         pruning.on_epoch_end(0)
 
