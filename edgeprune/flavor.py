@@ -652,3 +652,53 @@ def tf_variable(variable: Any) -> Any:
     import tensorflow as tf
 
     return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def clone_input(layer: Any, batch_shape: tuple[int | None, ...] | None = None) -> Any:
+    """A new input layer like this one, for tensors of another shape where one is given."""
+    config = layer.get_config()
+    if batch_shape is not None:
+        config["batch_shape" if is_keras_3(layer) else "batch_input_shape"] = tuple(batch_shape)
+    return layer.__class__.from_config(config)
+
+
+def copy_layer_state(old: Any, new: Any, weights: Sequence[Any]) -> None:
+    """Give a layer its weights, and what an adapted or looked-up layer knows besides them."""
+    if hasattr(old, "get_vocabulary"):
+        if len(new.get_vocabulary()) != len(old.get_vocabulary()):
+            new.set_vocabulary(old.get_vocabulary())
+        return
+    if not weights:
+        return
+    if is_keras_3(old):
+        for variable, value in zip(new.weights, weights, strict=True):
+            variable.assign(value)
+    else:
+        new.set_weights(weights)
+    if hasattr(old, "finalize_state"):
+        new.finalize_state()
+
+
+def copy_trainable(old: Any, new: Any) -> None:
+    """Set the trainable flags of a layer and of those inside it as they are in another."""
+    for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+        if new_part.trainable != old_part.trainable:
+            new_part.trainable = old_part.trainable
+
+
+def copy_compile_state(old: Any, new: Any) -> None:
+    """Compile a model as another is: optimizer, losses and metrics with the same settings and a fresh state."""
+    settings = getattr(old, "_compile_config", None)
+    if settings is None or not (old.compiled if is_keras_3(old) else old._is_compiled):
+        return
+    settings = dict(settings.config)
+
+    def fresh(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(fresh, value))
+        if isinstance(value, dict):
+            return {key: fresh(part) for key, part in value.items()}
+        stateful = (keras_of(old).optimizers.Optimizer, keras_of(old).metrics.Metric)
+        return value.__class__.from_config(value.get_config()) if isinstance(value, stateful) else value
+
+    new.compile(**{name: fresh(value) for name, value in settings.items()})

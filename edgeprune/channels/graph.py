@@ -118,6 +118,7 @@ class Step:
         outputs: for each tensor it gives, its place in that list.
         reads: the inputs (position in `inputs`) whose channels it contracts, with the axis and the classes along it.
         mixes: whether dropping channels changes what it computes for the others (LayerNormalization, softmax).
+        inside: whether its own weights consume channels that are no tensor of the graph (a recurrent state).
     """
 
     layer: Any
@@ -126,21 +127,20 @@ class Step:
     outputs: tuple[int, ...]
     reads: tuple[tuple[int, int, np.ndarray], ...] = ()
     mixes: bool = False
+    inside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor of the graph: its shape with a batch of one, and the axis its channels lie along.
+    """A tensor of the graph: its shape with a batch of one, and the axes its channels lie along.
 
     Attributes:
         shape: the sizes; 1 for the batch and for sizes that are not fixed.
-        axis: the axis along which the classes vary; None where all its elements are of one class.
-        classes: int array, the classes along `axis` (one entry where `axis` is None).
+        axes: axis to the classes along it, for each axis along which anything can be dropped.
     """
 
     shape: tuple[int, ...]
-    axis: int | None
-    classes: np.ndarray
+    axes: dict[int, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)

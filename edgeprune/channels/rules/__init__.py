@@ -1,0 +1,12 @@
+"""The rules: what each kind of layer does with channels. One file for each family."""
+
+from edgeprune.channels.rules import (  # noqa: F401
+    elementwise,
+    functions,
+    kernels,
+    movement,
+    normalization,
+)
+from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule, rule, rule_for
+
+__all__ = ["Call", "CannotFollow", "function_rule", "rule", "rule_for"]

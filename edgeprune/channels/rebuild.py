@@ -1,0 +1,122 @@
+"""From a graph of channels and a mask to a smaller plain model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph import ChannelGraph
+
+
+def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
+    """Build the model that remains when channels are dropped.
+
+    Args:
+        graph: the channels of a model; the model is not changed.
+        kept_mask: bool array (graph.class_count,), True for the classes that stay.
+
+    Returns:
+        A new model of the same Keras: the same names, nested and shared layers, trainable flags, dtype policies,
+        initializers, regularizers and constraints, with weights cut from the old ones. It is compiled as the old
+        one was, with a fresh optimizer. It needs nothing of this package. What was Sequential or Functional
+        stays so; a subclassed model becomes Functional.
+
+    Raises:
+        ValueError: the mask does not fit the graph, drops what is frozen, or leaves a weight without channels.
+    """
+    kept_mask = checked_mask(graph, kept_mask)
+    builder = _Builder(graph, kept_mask)
+    model = builder.build(graph.model)
+    builder.fill()
+    flavor.copy_compile_state(graph.model, model)
+    return model
+
+
+def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:
+    """The mask as a bool array, if the graph's channels can be dropped so."""
+    kept_mask = np.asarray(kept_mask, bool)
+    if kept_mask.shape != (graph.class_count,):
+        raise ValueError(f"kept_mask must have the shape ({graph.class_count},), got {kept_mask.shape}.")
+    for number in np.flatnonzero(~kept_mask).tolist():
+        if number in graph.frozen_reason:
+            raise ValueError(f"Class {number} cannot be dropped: {graph.frozen_reason[number]}.")
+    for slot in graph.slots:
+        if len(slot.classes) and not kept_mask[slot.classes].any():
+            name = graph.names.get(id(slot.layer), slot.layer.name)
+            raise ValueError(f"The mask drops every channel of {name!r} ({slot.name}, axis {slot.axis}): keep one.")
+    return kept_mask
+
+
+class _Builder:
+    """Makes the new layers, each once, and remembers which old one each stands for."""
+
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray) -> None:
+        self.graph = graph
+        self.kept_mask = kept_mask
+        self.layers: dict[int, tuple[Any, Any]] = {}
+        self.changes = changed_arguments(graph, kept_mask)
+
+    def build(self, model: Any) -> Any:
+        """A new model on new inputs."""
+        inputs, nodes, outputs = flavor.graph_nodes(model)
+        if flavor.is_sequential(model):
+            layers = [self.input_layer(tensor) for tensor in inputs] + [self.layer(node.layer) for node in nodes]
+            return model.__class__(layers, name=model.name)
+        tensors = {id(tensor): self.input_layer(tensor).output for tensor in inputs}
+        for node in nodes:
+            args, kwargs = node.filled(tensors)
+            if flavor.function_name(node.layer) is not None:
+                given = flavor.call_function(node.layer, args, kwargs, self.changes.get(id(node.node), {}))
+            else:
+                given = self.layer(node.layer)(*args, **kwargs)
+            tensors.update(zip(map(id, node.outputs), flavor.flatten(given, model), strict=True))
+        outputs = flavor.map_structure(lambda old: tensors[id(old)], outputs, model)
+        return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs)
+
+    def input_layer(self, tensor: Any) -> Any:
+        """A new layer for a model's input, for as many channels as come in."""
+        layer = flavor.input_layer(tensor)
+        changes = self.changes.get(id(layer), {})
+        return flavor.clone_input(layer, changes.get("batch_shape"))
+
+    def layer(self, old: Any) -> Any:
+        """The new layer that stands for an old one."""
+        if id(old) not in self.layers:
+            if flavor.is_model(old) and flavor.is_graph_model(old):
+                new = self.build(old)
+            else:
+                new = flavor.clone_layer(old, **self.changes.get(id(old), {}))
+            self.layers[id(old)] = (old, new)
+        return self.layers[id(old)][1]
+
+    def fill(self) -> None:
+        """Cut the new weights from the old ones, and copy what else a layer has."""
+        for old, new in self.layers.values():
+            if not (flavor.is_model(old) and flavor.is_graph_model(old)):
+                flavor.copy_layer_state(old, new, [self.cut(weight) for weight in old.weights])
+        # After the weights: a nested model's flag sets those of its layers.
+        for old, new in self.layers.values():
+            flavor.copy_trainable(old, new)
+
+    def cut(self, weight: Any) -> np.ndarray:
+        """What remains of a weight."""
+        return cut(weight, self.graph.kept_indices(weight, self.kept_mask))
+
+
+def cut(weight: Any, kept: dict[int, np.ndarray]) -> np.ndarray:
+    """The values of a weight at the kept indices of each axis."""
+    values = np.asarray(weight)
+    for axis, indices in kept.items():
+        values = np.take(values, indices, axis=axis)
+    return values
+
+
+def changed_arguments(graph: ChannelGraph, kept_mask: np.ndarray) -> dict[int, dict[str, Any]]:
+    """`id` of a layer or of a function's node to the arguments that change, with their new values."""
+    changes: dict[int, dict[str, Any]] = {}
+    for resize in graph.resizes:
+        if not all(kept_mask[classes].all() for classes in resize.vectors):
+            changes.setdefault(id(resize.owner), {})[resize.key] = resize.new_value(kept_mask)
+    return changes

@@ -1,0 +1,368 @@
+"""From a model to its channels: every call is handed to its layer's rule, once, producers first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph import ChannelGraph, Cost, Group, Resize, Slot, Step, Tensor
+from edgeprune.channels.rules import Call, CannotFollow, rule_for
+from edgeprune.channels.values import Space, Value, varying
+
+
+def trace(model: Any) -> ChannelGraph:
+    """Find which channels of a model live and die together.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or one of Keras 3 that is subclassed
+            and whose call can be made on symbolic inputs. It is not changed.
+
+    Returns:
+        The classes of channels with the slices of the weights they own.
+
+    Raises:
+        TypeError: it is no Keras model.
+        ValueError: it is not built, or it is subclassed and its call cannot be followed.
+
+    Example:
+        >>> import keras
+        >>> graph = trace(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="a"), keras.layers.Dense(2)]))
+        >>> [(group.name, group.size) for group in graph.groups if not group.frozen]
+        [('a', 8)]
+    """
+    if not flavor.is_model(model):
+        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    return Recorder(model).graph()
+
+
+class Recorder:
+    """Collects what the rules tell during one trace."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.space = Space()
+        self.names = flavor.layer_names(model)
+        self.inside: set[int] = set()
+        self._weights = {id(weight) for weight in model.weights}
+        self._slots: dict[tuple[int, int], Slot] = {}
+        self._forbidden: dict[tuple[int, int], str] = {}
+        self._costs: list[Cost] = []
+        self._resizes: dict[tuple[int, str], Resize] = {}
+        self._shape_resizes: list[tuple[Any, str, Sequence[Any], Value, int]] = []
+        self._notes: list[tuple[str, tuple[np.ndarray, ...]]] = []
+        self._values: list[Value] = []
+        self._steps: list[tuple[Call, tuple[int, ...], tuple[int, ...]]] = []
+        self._nested_inputs: dict[int, Value] = {}
+
+    # What rules tell, through their Call
+
+    def line_of(self, weight: Any, axis: int) -> np.ndarray | None:
+        """The ids along a weight's axis that an earlier call told; None where none did."""
+        slot = self._slots.get((id(weight), axis))
+        return None if slot is None else slot.classes
+
+    def add_slot(
+        self,
+        weight: Any,
+        layer: Any,
+        name: str | None,
+        axis: int,
+        line: np.ndarray,
+        reads: bool = False,
+        makes: bool = False,
+    ) -> None:
+        """Note that an axis of a weight is indexed by these ids."""
+        if id(weight) not in self._weights:
+            raise CannotFollow(f"{layer.name} computes its weights")
+        key = (id(weight), axis)
+        if key in self._forbidden:
+            self.space.ids.freeze(line, self._forbidden[key])
+        known = self._slots.get(key)
+        if known is not None:
+            self.space.ids.unite(known.classes, line)
+        else:
+            name = name or weight.name.rpartition("/")[2].partition(":")[0]
+            self._slots[key] = Slot(weight, layer, name, axis, line, reads, makes)
+
+    def forbid(self, weight: Any, axis: int, reason: str) -> None:
+        """Note that nothing can be cut along this axis of a weight, whatever a later call says."""
+        self._forbidden.setdefault((id(weight), axis), reason)
+
+    def add_resize(self, owner: Any, key: str, lines: Sequence[np.ndarray | None], value: Callable[..., Any]) -> None:
+        """Note that an argument follows these ids; what a second call of a shared layer says must agree."""
+        known = self._resizes.get((id(owner), key))
+        if known is None:
+            self._resizes[id(owner), key] = Resize(owner, key, tuple(lines), value)
+            return
+        for a, b in zip(known.vectors, lines, strict=True):
+            if a is not None and b is not None and len(a) == len(b):
+                self.space.ids.unite(a, b)
+            else:
+                for line in (a, b):
+                    if line is not None:
+                        self.space.ids.freeze(line, f"a shared layer's {key} must fit all its calls")
+
+    def add_shape_resize(self, owner: Any, key: str, shape: Sequence[Any], value: Value, skip: int) -> None:
+        """Note that a shape among the arguments follows a value."""
+        self._shape_resizes.append((owner, key, shape, value, skip))
+
+    def add_cost(self, layer: Any, macs: int, lines: tuple[np.ndarray, ...]) -> None:
+        """Note the MACs of one call."""
+        self._costs.append(Cost(layer, macs, lines))
+
+    def note(self, sentence: str, lines: tuple[np.ndarray, ...]) -> None:
+        """Note something a plan should say if any of these channels can be dropped."""
+        self._notes.append((sentence, lines))
+
+    # The walk
+
+    def graph(self) -> ChannelGraph:
+        """Walk the model and settle what was told."""
+        inputs, _, outputs = flavor.graph_nodes(self.model)
+        places = {}
+        for tensor in inputs:
+            places[id(tensor)] = self._place(Value(fixed_shape(tensor)))
+        given = self._walk(self.model, places)
+        for place, tensor in zip(given, flavor.flatten(outputs, self.model), strict=True):
+            name = flavor.input_layer(tensor).name
+            self.space.freeze(self._values[place], f"output of the model ({name})")
+        return self._settled([places[id(tensor)] for tensor in inputs], given)
+
+    def _place(self, value: Value) -> int:
+        self._values.append(value)
+        return len(self._values) - 1
+
+    def _walk(self, model: Any, places: dict[int, int]) -> list[int]:
+        """Hand every call to its rule; nested models are unfolded. Returns the places of the outputs."""
+        _, nodes, outputs = flavor.graph_nodes(model)
+        for node in nodes:
+            taken = [places[id(tensor)] for tensor in node.inputs]
+            if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
+                given = self._enter(node.layer, taken)
+            else:
+                given = self._call(node, taken)
+            places.update(zip(map(id, node.outputs), given, strict=True))
+        return [places[id(tensor)] for tensor in flavor.flatten(outputs, model)]
+
+    def _enter(self, model: Any, taken: Sequence[int]) -> list[int]:
+        """A nested model: its inner inputs are what it is called on, the same for all its calls."""
+        inputs, _, _ = flavor.graph_nodes(model)
+        for tensor, place in zip(inputs, taken, strict=True):
+            value = self._values[place]
+            known = self._nested_inputs.get(id(tensor))
+            if known is not None:
+                self._same(known, value, f"{model.name} is called on different tensors")
+            else:
+                self._nested_inputs[id(tensor)] = value
+                layer = flavor.input_layer(tensor)
+                self.add_shape_resize(layer, "batch_shape", tuple(tensor.shape), value, 0)
+        return self._walk(model, dict(zip(map(id, inputs), taken, strict=True)))
+
+    def _same(self, a: Value, b: Value, reason: str) -> None:
+        """Two values that must lose the same places."""
+        if a.shape == b.shape:
+            self.space.merge([a, b], reason)
+        else:
+            self.space.freeze(a, reason)
+            self.space.freeze(b, reason)
+
+    def _call(self, node: flavor.GraphNode, taken: list[int]) -> list[int]:
+        values = {id(tensor): self._values[place] for tensor, place in zip(node.inputs, taken, strict=True)}
+        args, kwargs = node.filled(values)
+        call = Call(
+            layer=node.layer,
+            name=self.names.get(id(node.layer), node.layer.name),
+            inputs=[self._values[place] for place in taken],
+            args=args,
+            kwargs=kwargs,
+            output_shapes=[fixed_shape(tensor) for tensor in node.outputs],
+            node=node.node,
+            recorder=self,
+        )
+        given = [self._place(value) for value in self._follow(call)]
+        self._steps.append((call, tuple(taken), tuple(given)))
+        return given
+
+    def _follow(self, call: Call) -> list[Value]:
+        """What a call gives; where its rule gives up, all that it touches is frozen."""
+        try:
+            given = rule_for(call.layer)(call)
+            given = list(given) if isinstance(given, list | tuple) else [given]
+            return [
+                value if value.shape == shape else Value(shape, self._fitting(value, shape, call))
+                for value, shape in zip(given, call.output_shapes, strict=True)
+            ]
+        except CannotFollow as unknown:
+            reason = f"{call.name}: {unknown}"
+            for value in call.inputs:
+                self.space.freeze(value, reason)
+            for weight in getattr(call.layer, "weights", ()):
+                for axis in range(len(weight.shape)):
+                    line = self.line_of(weight, axis)
+                    if line is not None:
+                        self.space.ids.freeze(line, reason)
+                    self.forbid(weight, axis, reason)
+            call.masks.clear()
+            return [Value(shape) for shape in call.output_shapes]
+
+    def _fitting(self, value: Value, shape: tuple[int, ...], call: Call) -> tuple[np.ndarray, ...]:
+        """The parts of a value whose shape a rule gave roughly (sizes that are not fixed, a broadcast batch)."""
+        fits = len(shape) == value.rank and all(
+            size in (1, part.shape[axis]) or part.shape[axis] == 1
+            for part in value.parts
+            for axis, size in enumerate(shape)
+        )
+        if not fits:
+            raise CannotFollow(f"its rule gives a tensor of shape {value.shape} where Keras gives {shape}")
+        return value.parts
+
+    # The result
+
+    def _settled(self, inputs: list[int], outputs: list[int]) -> ChannelGraph:
+        """Number the classes and put everything in terms of them."""
+        self.space.settle()
+        ids = self.space.ids
+        fixed = ids.fresh(1)
+        ids.freeze(fixed, "it cannot be dropped")
+        roots, classes = np.unique(ids.find(np.arange(len(ids))), return_inverse=True)
+
+        def numbered(line: np.ndarray | None) -> np.ndarray:
+            return classes[fixed if line is None else line]
+
+        numbers = dict(zip(roots.tolist(), range(len(roots)), strict=True))
+        reasons = {numbers[root]: reason for root, reason in ids.frozen().items()}
+        slots = [
+            Slot(slot.weight, slot.layer, slot.name, slot.axis, numbered(slot.classes), slot.reads, slot.makes)
+            for slot in self._slots.values()
+        ]
+        tensors = [self._tensor(value, classes) for value in self._values]
+        groups = self._groups(slots, reasons)
+        for group in groups:
+            if group.frozen:
+                reasons.update(dict.fromkeys(group.classes.tolist(), group.frozen))
+        return ChannelGraph(
+            model=self.model,
+            class_count=len(roots),
+            frozen_reason=reasons,
+            groups=groups,
+            slots=tuple(slots),
+            costs=tuple(Cost(c.layer, c.macs, tuple(numbered(line) for line in c.axes)) for c in self._costs),
+            resizes=(
+                *(
+                    Resize(r.owner, r.key, tuple(numbered(line) for line in r.vectors), r.value)
+                    for r in self._resizes.values()
+                ),
+                *self._settled_shapes(classes),
+            ),
+            notes=tuple(
+                dict.fromkeys(
+                    sentence
+                    for sentence, lines in self._notes
+                    if any(number not in reasons for line in lines for number in numbered(line).tolist())
+                )
+            ),
+            names=self.names,
+            steps=tuple(
+                Step(
+                    call.layer,
+                    call.node,
+                    taken,
+                    given,
+                    tuple((position, axis, numbered(line)) for position, axis, line in call.masks),
+                    call.mixes_channels,
+                    id(call.layer) in self.inside,
+                )
+                for call, taken, given in self._steps
+            ),
+            tensors=tuple(tensors),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+        )
+
+    def _tensor(self, value: Value, classes: np.ndarray) -> Tensor:
+        axes = {}
+        for part in value.parts:
+            part = self.space.settled_part(part) if len(varying(part)) > 1 else part
+            for axis in varying(part):
+                axes[axis] = classes[part.reshape(-1)]
+        return Tensor(value.shape, axes)
+
+    def _settled_shapes(self, classes: np.ndarray) -> list[Resize]:
+        """The shapes among the arguments, now that it is settled along which axes channels lie."""
+        resizes: dict[tuple[int, str], Resize] = {}
+        for owner, key, shape, value, skip in self._shape_resizes:
+            axes = self._tensor(value, classes).axes
+            places = [
+                place
+                for place, size in enumerate(shape)
+                if isinstance(size, int | np.integer) and size > 1 and place + skip in axes
+            ]
+            if places:
+                lines = tuple(axes[place + skip] for place in places)
+                resizes.setdefault((id(owner), key), Resize(owner, key, lines, _Reshaped(tuple(shape), tuple(places))))
+        return list(resizes.values())
+
+    def _groups(self, slots: list[Slot], reasons: dict[int, str]) -> tuple[Group, ...]:
+        """Classes that own slices of the same axes, in the order in which their layers make them."""
+        count = max((int(slot.classes.max()) for slot in slots if len(slot.classes)), default=-1) + 1
+        random = np.random.default_rng(0)
+        signatures = np.zeros(count, np.uint64)
+        made = np.zeros(count, bool)
+        for slot in slots:
+            present = np.unique(slot.classes)
+            signatures[present] += random.integers(1, 2**63, dtype=np.uint64)
+            made[present] |= slot.makes
+        is_frozen = np.zeros(count, bool)
+        is_frozen[[number for number in reasons if number < count]] = True
+        candidates = np.flatnonzero(made)
+        members: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for number, signature in zip(candidates.tolist(), signatures[candidates].tolist(), strict=True):
+            members[signature, bool(is_frozen[number])].append(number)
+        of_class = np.full(count, -1)
+        for number, own in enumerate(members.values()):
+            of_class[own] = number
+        touching: dict[int, list[Slot]] = defaultdict(list)
+        for slot in slots:
+            for number in np.unique(of_class[slot.classes]).tolist():
+                touching[number].append(slot)
+        makers = {number: [slot for slot in touching[number] if slot.makes] for number in range(len(members))}
+        names = [self.names.get(id(makers[number][0].layer), makers[number][0].layer.name) for number in makers]
+        repeated = {name for name in names if names.count(name) > 1}
+        groups, used = [], defaultdict(int)
+        for number, own in enumerate(members.values()):
+            name = names[number]
+            if name in repeated:
+                name, used[name] = f"{name}:{used[name]}", used[name] + 1
+            layers = dict.fromkeys(self.names.get(id(slot.layer), slot.layer.name) for slot in makers[number])
+            groups.append(
+                Group(name, np.array(own), tuple(touching[number]), self._reason(own, reasons), tuple(layers))
+            )
+        return tuple(groups)
+
+    def _reason(self, own: list[int], reasons: dict[int, str]) -> str | None:
+        if own[0] in reasons:
+            return reasons[own[0]]
+        return "it has a single channel" if len(own) == 1 else None
+
+
+class _Reshaped:
+    """A shape with other sizes at some places."""
+
+    def __init__(self, shape: tuple, places: tuple[int, ...]) -> None:
+        self.shape, self.places = shape, places
+
+    def __call__(self, *sizes: int) -> tuple:
+        shape = list(self.shape)
+        for place, size in zip(self.places, sizes, strict=True):
+            shape[place] = size
+        return tuple(shape)
+
+
+def fixed_shape(tensor: Any) -> tuple[int, ...]:
+    """A symbolic tensor's shape with 1 for the batch and for each size that is not fixed."""
+    shape = tuple(tensor.shape)
+    return (1, *(1 if size is None else int(size) for size in shape[1:])) if shape else ()
