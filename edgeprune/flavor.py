@@ -702,3 +702,13 @@ def copy_compile_state(old: Any, new: Any) -> None:
         return value.__class__.from_config(value.get_config()) if isinstance(value, stateful) else value
 
     new.compile(**{name: fresh(value) for name, value in settings.items()})
+
+
+def clone_built_layer(layer: Any) -> Any:
+    """A new layer with the same configuration and with weights of the same shapes, outside any model."""
+    copy, keras_3 = clone_layer(layer), is_keras_3(layer)
+    if keras_3:
+        copy.build_from_config(layer.get_build_config())
+    else:
+        copy.build(layer._build_input_shape)
+    return copy

@@ -1,0 +1,205 @@
+"""The oracle: the old model with the dropped channels silenced must compute what the rebuilt one computes.
+
+The old model is run call by call. Wherever a layer consumes channels, those that are dropped are set to zero just
+before, which is the same as setting to zero the slices of its weights that read them. What consumes channels inside a
+layer (a recurrent state, a head) is silenced in the weights of a copy of that layer. A layer that computes statistics
+over channels (LayerNormalization, softmax) is run on the channels that stay. The user's model stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph import ChannelGraph, Step, Tensor
+from edgeprune.channels.rebuild import changed_arguments, checked_mask
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a rebuilt model is from the original with the dropped channels silenced.
+
+    Attributes:
+        absolute: the largest difference of any output value.
+        relative: the largest difference relative to the largest value of that output.
+        tolerance: the largest `relative` that passes.
+    """
+
+    absolute: float
+    relative: float
+    tolerance: float = TOLERANCE
+
+    @property
+    def passed(self) -> bool:
+        """Whether they agree."""
+        return self.relative <= self.tolerance
+
+    def __str__(self) -> str:
+        """One sentence."""
+        verdict = "equal" if self.passed else "NOT equal"
+        return f"{verdict} to the original with the dropped channels silenced: relative difference {self.relative:.1e}"
+
+
+def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int = 0) -> Verification:
+    """Compare a rebuilt model with the original whose dropped channels are silenced, on random inputs.
+
+    Args:
+        graph: the channels of the original model.
+        kept_mask: bool array (graph.class_count,), True for the classes that stay.
+        rebuilt: what `rebuild(graph, kept_mask)` gave.
+        seed: of the random inputs.
+
+    Returns:
+        The largest difference. It is exact (a rounding error) for every layer; where layers compute statistics
+        over channels (`graph.notes`), the original is taken with the statistics of the channels that stay.
+
+    Raises:
+        ValueError: the mask does not fit the graph.
+
+    Example:
+        >>> import keras
+        >>> from edgeprune.channels.trace import trace
+        >>> from edgeprune.channels.rebuild import rebuild
+        >>> graph = trace(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]))
+        >>> kept = graph.everything()
+        >>> kept[graph.groups[0].classes[:3]] = False
+        >>> verify(graph, kept, rebuild(graph, kept)).passed
+        True
+    """
+    kept_mask = checked_mask(graph, kept_mask)
+    inputs = random_inputs(graph, np.random.default_rng(seed))
+    expected = _Silenced(graph, kept_mask, rebuilt).run(inputs)
+    given = rebuilt(flavor.pack_inputs(rebuilt, inputs), training=False)
+    absolute = relative = 0.0
+    for old, new in zip(expected, flavor.flatten(given, rebuilt), strict=True):
+        old, new = (np.asarray(array, np.float64) for array in (old, new))
+        difference = float(np.max(np.abs(old - new), initial=0.0))
+        scale = float(np.max(np.abs(old), initial=0.0))
+        absolute = max(absolute, difference if math.isfinite(difference) else math.inf)
+        relative = max(
+            relative, absolute if scale == 0 else difference / scale, 0.0 if math.isfinite(scale) else math.inf
+        )
+    return Verification(absolute, relative)
+
+
+def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:
+    """Random tensors that a model can be called on, in the order of its inputs."""
+    import tensorflow as tf
+
+    symbolic, _, _ = flavor.graph_nodes(graph.model)
+    arrays = []
+    for tensor in symbolic:
+        dtype = tf.as_dtype(tensor.dtype)
+        shape = (tensor.shape[0] or batch, *(STAND_IN if size is None else size for size in tensor.shape[1:]))
+        if dtype.is_floating:
+            array = random.normal(size=shape)
+        elif dtype.is_integer:
+            array = random.integers(0, 2, shape)
+        elif dtype.is_bool:
+            array = random.integers(0, 2, shape).astype(bool)
+        else:
+            array = np.full(shape, "a")
+        arrays.append(tf.cast(array, dtype) if dtype != tf.string else tf.constant(array))
+    return arrays
+
+
+STAND_IN = 64  # for a size that is not fixed
+
+
+class _Silenced:
+    """Runs the old model with its dropped channels silenced."""
+
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any) -> None:
+        self.graph = graph
+        self.kept_mask = kept_mask
+        self.rebuilt = rebuilt
+        self.nodes = {}
+        self._collect(graph.model)
+        self.changes = changed_arguments(graph, kept_mask)
+
+    def _collect(self, model: Any) -> None:
+        for node in flavor.graph_nodes(model)[1]:
+            self.nodes[id(node.node)] = node
+            if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
+                self._collect(node.layer)
+
+    def run(self, inputs: list[Any]) -> list[Any]:
+        """The outputs for these inputs."""
+        tensors: dict[int, Any] = dict(zip(self.graph.inputs, inputs, strict=True))
+        last_use = {place: number for number, step in enumerate(self.graph.steps) for place in step.inputs}
+        for number, step in enumerate(self.graph.steps):
+            given = self._step(step, [tensors[place] for place in step.inputs])
+            tensors.update(zip(step.outputs, given, strict=True))
+            for place in step.inputs:
+                if last_use[place] == number and place not in self.graph.outputs:
+                    tensors.pop(place, None)
+        return [tensors[place] for place in self.graph.outputs]
+
+    def _step(self, step: Step, taken: list[Any]) -> list[Any]:
+        places = (*step.inputs, *step.outputs)
+        if step.mixes and any(self._drops(self.graph.tensors[place]) for place in places):
+            return self._on_kept_channels(step, taken)
+        for position, axis, classes in step.reads:
+            if not self.kept_mask[classes].all():
+                shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
+                mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
+                taken[position] = taken[position] * mask
+        layer = self._with_silenced_weights(step.layer) if step.inside else step.layer
+        return self._call(step, layer, taken, {})
+
+    def _call(self, step: Step, layer: Any, taken: list[Any], changes: dict[str, Any]) -> list[Any]:
+        node = self.nodes[id(step.node)]
+        args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
+        if changes:
+            given = flavor.call_function(layer, args, kwargs, changes)
+        else:
+            given = layer(*args, **kwargs)
+        return flavor.flatten(given, step.layer)
+
+    def _drops(self, tensor: Tensor) -> bool:
+        return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
+
+    def _on_kept_channels(self, step: Step, taken: list[Any]) -> list[Any]:
+        """Run a call on the channels that stay alone, and put what it gives back into its place among zeros."""
+        import tensorflow as tf
+
+        for position, place in enumerate(step.inputs):
+            for axis, classes in self.graph.tensors[place].axes.items():
+                taken[position] = tf.gather(taken[position], np.flatnonzero(self.kept_mask[classes]), axis=axis)
+        is_function = flavor.function_name(step.layer) is not None
+        layer = step.layer if is_function else self._counterpart(step.layer)
+        given = self._call(step, layer, taken, self.changes.get(id(step.node), {}) if is_function else {})
+        for position, place in enumerate(step.outputs):
+            for axis, classes in self.graph.tensors[place].axes.items():
+                # Kept channels take their numbers; the others point to a plane of zeros behind the last.
+                sources = np.where(self.kept_mask[classes], np.cumsum(self.kept_mask[classes]) - 1, -1)
+                tensor = given[position]
+                padding = [(0, int(a == axis)) for a in range(len(tensor.shape))]
+                given[position] = tf.gather(tf.pad(tensor, padding), sources % (tensor.shape[axis] + 1), axis=axis)
+        return given
+
+    def _counterpart(self, layer: Any) -> Any:
+        """The rebuilt model's layer of the same path name."""
+        path = self.graph.names[id(layer)]
+        names = flavor.layer_names(self.rebuilt)
+        return next(new for new in flavor.layers_of(self.rebuilt) if names[id(new)] == path)
+
+    def _with_silenced_weights(self, layer: Any) -> Any:
+        """A copy of a layer whose weights read nothing from dropped channels."""
+        copy = flavor.clone_built_layer(layer)
+        values = []
+        for weight in layer.weights:
+            array = np.array(weight)
+            for axis, slot in self.graph.weight_slots.get(id(weight), {}).items():
+                if slot.reads:
+                    dropped = np.flatnonzero(~self.kept_mask[slot.classes])
+                    array[(slice(None),) * axis + (dropped,)] = 0
+            values.append(array)
+        flavor.copy_layer_state(layer, copy, values)
+        return copy
