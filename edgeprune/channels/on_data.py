@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph import ChannelGraph
+from edgeprune.channels.graph import ChannelGraph, Step
+from edgeprune.channels.run import call_layer, run
 from edgeprune.progress import track
 
 # State that follows the data; a channel's part of it is not learnt.
@@ -133,10 +134,41 @@ class _Losses:
 
 
 def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Iterator[np.ndarray]:
-    raise NotImplementedError
+    """For each batch, summed over all places that read a class, the mean absolute value of its channels there."""
+    import tensorflow as tf
+
+    unread = np.full(graph.class_count, np.nan)  # of what is only read inside a layer, nothing is known
+    for step in graph.steps:
+        for _, _, classes in step.reads:
+            unread[classes] = 0.0
+
+    def watched(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        for position, axis, classes in step.reads:
+            size = tf.abs(tf.cast(taken[position], tf.float32))
+            along = tf.reduce_mean(size, [other for other in range(len(size.shape)) if other != axis]).numpy()
+            positions = np.bincount(classes, minlength=graph.class_count)
+            total[:] += np.bincount(classes, along / positions[classes], graph.class_count)
+        return call_layer(node, taken)
+
+    for batch in batches:
+        total = np.zeros(graph.class_count)
+        run(graph, _input_tensors(graph.model, _parts(batch)[0]), watched)
+        yield total + unread
 
 
 ON_DATA = {"taylor": _taylor, "activation": _activation, "fisher": _fisher}
+
+
+def _input_tensors(model: Any, x: Any) -> list[Any]:
+    """A tensor for each of the model's inputs, in their order and dtype."""
+    import tensorflow as tf
+
+    names = flavor.input_names(model)
+    arrays = [x[name] for name in names] if isinstance(x, Mapping) else flavor.flatten(x, model)
+    symbolic = flavor.graph_nodes(model)[0]
+    if len(arrays) != len(symbolic):
+        raise ValueError(f"Model {model.name!r} has {len(symbolic)} inputs {names}, got {len(arrays)}.")
+    return [tf.cast(array, tensor.dtype) for array, tensor in zip(arrays, symbolic, strict=True)]
 
 
 def _tensors(structure: Any) -> Any:

@@ -1,0 +1,522 @@
+"""The plan: which channels of a model go. It can be read, edited, stored and proven before anything is built.
+
+plan = plan_channels(model, macs=0.5, round_to=8)
+print(plan)
+smaller = plan.drop("conv_3", [0, 7]).apply()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph import ChannelGraph, Group
+from edgeprune.channels.importance import COMPARABLE, Importance, class_scores, relative
+from edgeprune.channels.solve import Target, macs_of, params_of, solve
+from edgeprune.channels.trace import trace
+from edgeprune.progress import status
+
+if TYPE_CHECKING:
+    from edgeprune.channels.verify import Verification
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Change:
+    """An amount before and after the removal.
+
+    Attributes:
+        before: of the model.
+        after: of what is left of it.
+    """
+
+    before: int
+    after: int
+
+    @property
+    def kept(self) -> float:
+        """The fraction that is left."""
+        return self.after / self.before if self.before else 1.0
+
+    def __str__(self) -> str:
+        return f"{self.before:,} -> {self.after:,} ({self.kept:.1%})"
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """What a plan does to one group.
+
+    Attributes:
+        name: the group's name.
+        layers: path names of the layers that make its channels.
+        before: the number of channels.
+        after: the number that is left.
+        macs_saved: how many MACs the model would save if only this group lost its channels.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    before: int
+    after: int
+    macs_saved: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelPlan:
+    """Which channels of a model stay. `plan_channels` makes one; it never changes, and neither does the model.
+
+    Attributes:
+        graph: the model's channels.
+        kept_mask: bool array `(graph.class_count,)`, true where the class stays.
+        target: what was asked for and reached; None for a plan edited by hand.
+    """
+
+    graph: ChannelGraph
+    kept_mask: np.ndarray
+    target: Target | None = None
+
+    @property
+    def model(self) -> Any:
+        """The model the plan is for."""
+        return self.graph.model
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of channels, in the order of their layers, frozen ones too."""
+        return self.graph.groups
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """The names of the groups that keep all their channels, each with the reason."""
+        return self.graph.frozen
+
+    @cached_property
+    def kept(self) -> list[dict[int, np.ndarray]]:
+        """For each of `model.weights` a dict {axis: sorted int array of the kept indices}; {} if untouched."""
+        return [self.graph.kept_indices(weight, self.kept_mask) for weight in self.model.weights]
+
+    @cached_property
+    def macs(self) -> Change:
+        """Multiply-accumulates of one inference."""
+        return self._change(macs_of(self.graph))
+
+    @cached_property
+    def params(self) -> Change:
+        """Parameters, those that are not trained included."""
+        return self._change(params_of(self.graph))
+
+    @cached_property
+    def channels(self) -> Change:
+        """Channels that can be dropped one by one, of all groups that are not frozen."""
+        free = [group.classes for group in self.groups if group.frozen is None]
+        return Change(sum(map(len, free)), sum(int(self.kept_mask[classes].sum()) for classes in free))
+
+    @cached_property
+    def planned(self) -> tuple[PlannedGroup, ...]:
+        """What happens to each group that is not frozen."""
+        macs = macs_of(self.graph)
+
+        def planned(group: Group) -> PlannedGroup:
+            only = self.graph.everything()
+            only[group.classes] = self.kept_mask[group.classes]
+            after = int(only[group.classes].sum())
+            return PlannedGroup(group.name, group.layers, group.size, after, self.macs.before - macs(only))
+
+        return tuple(planned(group) for group in self.groups if group.frozen is None)
+
+    def summary(self) -> None:
+        """Print the plan as a table."""
+        print(self)
+
+    def __str__(self) -> str:
+        header = ("group", "layers", "channels", "left", "MACs saved")
+        rows = [
+            (row.name, _shortened(row.layers), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
+            for row in self.planned
+        ]
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if place < 2 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in (header, *rows)
+        ]
+        lines += [f"channels    {self.channels}", f"MACs        {self.macs}", f"parameters  {self.params}"]
+        lines += [str(self.target)] if self.target else []
+        lines += [f"frozen: {name} ({reason})" for name, reason in self.frozen.items()]
+        lines += [f"note: {note}" for note in self.graph.notes]
+        return "\n".join([f"Channels of {self.model.name!r}", *lines])
+
+    def keep(self, name: str, indices: int | Iterable[int] | None = None) -> ChannelPlan:
+        """A new plan in which these channels stay.
+
+        Args:
+            name: the group's name.
+            indices: which of its channels, counted as in the model; all where left out.
+
+        Returns:
+            The new plan. The others of the group's channels stay or go as they did.
+
+        Raises:
+            ValueError: there is no such group or channel.
+        """
+        return self._edited(name, indices, stays=True)
+
+    def drop(self, name: str, indices: int | Iterable[int]) -> ChannelPlan:
+        """A new plan in which these channels go.
+
+        Args:
+            name: the group's name.
+            indices: which of its channels, counted as in the model.
+
+        Returns:
+            The new plan. The others of the group's channels stay or go as they did.
+
+        Raises:
+            ValueError: there is no such group or channel, the group is frozen, or none of its channels would be left.
+        """
+        return self._edited(name, indices, stays=False)
+
+    def to_json(self) -> str:
+        """The plan as JSON: for each group that loses channels the indices of those that stay."""
+        dropped = {
+            group.name: {"channels": group.size, "kept": np.flatnonzero(self.kept_mask[group.classes]).tolist()}
+            for group in self.groups
+            if not self.kept_mask[group.classes].all()
+        }
+        content = {
+            "format": FORMAT,
+            "model": self.model.name,
+            "weights": [list(weight.shape) for weight in self.model.weights],
+            "groups": dropped,
+            "frozen": self.frozen,
+            "target": dataclasses.asdict(self.target) if self.target else None,
+        }
+        return json.dumps(content, indent=1)
+
+    @classmethod
+    def from_json(cls, model: Any, text: str) -> ChannelPlan:
+        """Read a plan that `to_json` wrote.
+
+        Args:
+            model: the model it was made for, or one with the same layers and shapes.
+            text: the JSON.
+
+        Returns:
+            The plan for this model.
+
+        Raises:
+            ValueError: the text is no plan, or it is for another model; the message names the first difference.
+        """
+        try:
+            content = json.loads(text)
+            shapes, groups, frozen = content["weights"], content["groups"], content["frozen"]
+            target = Target(**content["target"]) if content["target"] else None
+            readable = content["format"] == FORMAT
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"This is no channel plan: {error!r}") from error
+        if not readable:
+            raise ValueError(f"The plan has format {content['format']}; this version reads format {FORMAT}.")
+        _check_shapes(model, shapes)
+        graph = trace(model)
+        known = {group.name for group in graph.groups}
+        graph = freeze(graph, {name: reason for name, reason in frozen.items() if name in known - set(graph.frozen)})
+        plan = cls(graph, graph.everything())
+        for name, entry in groups.items():
+            size = plan._group(name).size
+            if size != entry["channels"]:
+                raise ValueError(f"Group {name!r} has {size} channels, and the plan is for {entry['channels']}.")
+            gone = np.setdiff1d(np.arange(size), entry["kept"])
+            plan = plan.drop(name, gone)
+        return dataclasses.replace(plan, target=target)
+
+    def verify(self, seed: int = 0) -> Verification:
+        """Prove the plan: the original with what reads the dropped channels silenced computes the same.
+
+        Args:
+            seed: of the random inputs.
+
+        Returns:
+            The largest difference between the two on random inputs, and whether it is a rounding error.
+        """
+        from edgeprune.channels.verify import verify
+
+        return verify(self.graph, self.kept_mask, self.apply(verify=False), seed)
+
+    def apply(self, verify: bool = True) -> Any:
+        """Build the model without the dropped channels.
+
+        Args:
+            verify: prove that it computes what the plan says, and raise if it does not.
+
+        Returns:
+            A plain model of the same kind and the same Keras, with the same names.
+
+        Raises:
+            RuntimeError: the proof failed; the model that was built is not to be trusted.
+        """
+        from edgeprune.channels.rebuild import rebuild
+        from edgeprune.channels.verify import verify as prove
+
+        with status(f"Removing channels of {self.model.name}"):
+            smaller = rebuild(self.graph, self.kept_mask)
+            proof = prove(self.graph, self.kept_mask, smaller) if verify else None
+        if proof is not None and not proof.passed:
+            raise RuntimeError(f"The model rebuilt from {self.model.name!r} is {proof}.")
+        return smaller
+
+    def _change(self, amount: Callable[[np.ndarray], int]) -> Change:
+        return Change(amount(self.graph.everything()), amount(self.kept_mask))
+
+    def _group(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise ValueError(f"There is no group {name!r}.{_similar(name, [group.name for group in self.groups])}")
+
+    def _edited(self, name: str, indices: int | Iterable[int] | None, stays: bool) -> ChannelPlan:
+        group = self._group(name)
+        chosen = np.arange(group.size) if indices is None else np.atleast_1d(np.array(_listed(indices), int))
+        if len(chosen) and not (0 <= chosen.min() and chosen.max() < group.size):
+            raise ValueError(f"Group {name!r} has the channels 0 to {group.size - 1}; got {chosen.tolist()}.")
+        if group.frozen is not None and not stays and len(chosen):
+            raise ValueError(f"Group {name!r} keeps all its channels: {group.frozen}.")
+        kept_mask = self.kept_mask.copy()
+        kept_mask[group.classes[chosen]] = stays
+        if not kept_mask[group.classes].any():
+            raise ValueError(f"Group {name!r} would have no channels left; one must stay.")
+        return ChannelPlan(self.graph, kept_mask)
+
+
+def plan_channels(
+    model: Any,
+    *,
+    ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    importance: Importance = "l2",
+    scope: str = "global",
+    ratios: Mapping[str, float] | None = None,
+    round_to: int | str | Callable[[Group], int] = 1,
+    ignore: Any = (),
+    min_channels: int = 1,
+    max_ratio: float = 0.9,
+    data: Any = None,
+    loss: Any = None,
+    batch_size: int = 32,
+    steps: int | None = None,
+    seed: int = 0,
+) -> ChannelPlan:
+    """Choose the channels of a model to remove.
+
+    Exactly one of `ratio`, `macs` and `params` is given; none where `ratios` says all.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`. It is not changed.
+        ratio: fraction of the channels to remove, 0 to below 1. Channels that go together count once.
+        macs: fraction of the MACs to keep, above 0 to 1.
+        params: fraction of the parameters to keep, above 0 to 1.
+        importance: how channels are ranked, a name or a function of a group: see `importance.class_scores`.
+        scope: `"global"` ranks all channels together (magnitudes relative to the mean of their group), `"local"` takes
+            the same fraction from each group, `"isomorphic"` ranks groups of the same structure together.
+        ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
+            the target asks of the others. The first pattern that matches a group counts.
+        round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
+            `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also stay whole.
+        ignore: layers, or names or patterns of layers, whose channels all stay. A nested model stands for its layers.
+        min_channels: channels that each group keeps at least.
+        max_ratio: fraction of its channels that a group loses at most.
+        data: `(x, y)` or a dataset of batches, for an importance that is measured on data.
+        loss: for such an importance, where the model is not compiled.
+        batch_size: samples at once where `data` are arrays.
+        steps: batches of `data` at most.
+        seed: of `"random"`.
+
+    Returns:
+        The plan. `plan.target` says how near it came to what was asked.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the model is not built, an argument is out of its range, a name matches nothing, nothing can be
+            removed, or the target cannot be reached.
+
+    Example:
+        >>> plan = plan_channels(model, macs=0.5, round_to=8, ignore=["stem*"])  # doctest: +SKIP
+        >>> smaller = plan.apply()  # doctest: +SKIP
+    """
+    kind, asked = _target(ratio, macs, params, ratios)
+    with status(f"Planning the channels of {getattr(model, 'name', model)}"):
+        graph = trace(model)
+        graph = freeze(graph, {group.name: "ignored" for entry in _entries(ignore) for group in matching(graph, entry)})
+        scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
+        graph, scores = _without_unscored(graph, scores, importance)
+        if scope == "global" and importance not in COMPARABLE and not callable(importance):
+            scores = relative(graph, scores)
+        kept_mask, target = solve(
+            graph,
+            scores,
+            kind,
+            asked,
+            scope=scope,
+            ratios=_by_group(graph, ratios or {}, max_ratio),
+            round_to=round_to,
+            min_channels=min_channels,
+            max_ratio=max_ratio,
+        )
+    return ChannelPlan(graph, kept_mask, target)
+
+
+def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
+    """Remove channels from a model: `plan_channels(model, **settings).apply(verify)`.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`. It is not changed.
+        verify: prove that the smaller model computes what the plan says.
+        **settings: as `plan_channels` takes them.
+
+    Returns:
+        A plain model of the same kind and the same Keras, with the same names.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: as `plan_channels`.
+        RuntimeError: the proof failed.
+
+    Example:
+        >>> smaller = prune_channels(model, ratio=0.5)  # doctest: +SKIP
+    """
+    return plan_channels(model, **settings).apply(verify)
+
+
+def freeze(graph: ChannelGraph, reasons: Mapping[str, str]) -> ChannelGraph:
+    """The graph with some more groups frozen.
+
+    Args:
+        graph: a traced model.
+        reasons: group name to the reason. Groups that are frozen already keep theirs.
+
+    Returns:
+        A new graph.
+    """
+    groups = tuple(
+        dataclasses.replace(group, frozen=reasons.get(group.name)) if group.frozen is None else group
+        for group in graph.groups
+    )
+    frozen_classes = {int(number): group.frozen for group in groups if group.frozen for number in group.classes}
+    return dataclasses.replace(graph, groups=groups, frozen_reason={**frozen_classes, **graph.frozen_reason})
+
+
+def matching(graph: ChannelGraph, entry: Any) -> list[Group]:
+    """The groups whose channels a layer makes or is indexed by; not those it only reads.
+
+    Args:
+        graph: a traced model.
+        entry: a layer or nested model, or a name or pattern of layers (`"block_?/conv*"`), or a group's name.
+
+    Returns:
+        The groups, at least one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(entry, str):
+        names = {
+            group.name: {group.name, *group.layers, *(graph.names.get(id(layer), "") for layer in _owners(group))}
+            for group in graph.groups
+        }
+        found = [group for group in graph.groups if fnmatch.filter(names[group.name], entry)]
+        known = [name for of_group in names.values() for name in of_group]
+    else:
+        if not flavor.is_layer(entry):
+            raise ValueError(f"Expected a layer, or the name or pattern of layers; got {entry!r}.")
+        inside = {id(entry), *map(id, flavor.layers_of(entry))}
+        found = [group for group in graph.groups if any(id(layer) in inside for layer in _owners(group))]
+        known = []
+    if not found:
+        name = entry if isinstance(entry, str) else entry.name
+        raise ValueError(f"No channels of model {graph.model.name!r} belong to {name!r}.{_similar(name, known)}")
+    return found
+
+
+def _owners(group: Group) -> list[Any]:
+    return [slot.layer for slot in group.slots if not slot.reads]
+
+
+def _target(ratio: Any, macs: Any, params: Any, ratios: Any) -> tuple[str, float]:
+    given = [
+        (kind, value) for kind, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None
+    ]
+    if not given and ratios:
+        return "ratio", 0.0
+    if len(given) != 1:
+        found = " and ".join(f"{kind}={value}" for kind, value in given) or "none of them"
+        raise ValueError(f"Give exactly one of ratio=, macs= and params=; got {found}.")
+    (kind, value), *_ = given
+    if isinstance(value, Mapping):
+        raise ValueError(f"{kind}= takes one number; ratios of single groups are given as ratios=.")
+    return kind, value
+
+
+def _entries(ignore: Any) -> Sequence[Any]:
+    return [ignore] if isinstance(ignore, str) or flavor.is_layer(ignore) else list(ignore)
+
+
+def _by_group(graph: ChannelGraph, ratios: Mapping[str, float], max_ratio: float) -> dict[str, float]:
+    """The ratios by group name; the first pattern that matches a group counts."""
+    of_group: dict[str, float] = {}
+    for pattern, ratio in ratios.items():
+        if not 0 <= ratio <= max_ratio:
+            raise ValueError(f"The ratio of {pattern!r} must lie between 0 and max_ratio={max_ratio}; got {ratio}.")
+        groups = matching(graph, pattern)
+        if ratio and all(group.frozen for group in groups):
+            raise ValueError(f"Nothing can be removed from {pattern!r}: {groups[0].frozen}.")
+        for group in groups:
+            of_group.setdefault(group.name, ratio)
+    return of_group
+
+
+def _without_unscored(
+    graph: ChannelGraph, scores: np.ndarray, importance: Importance
+) -> tuple[ChannelGraph, np.ndarray]:
+    """Groups of which the importance knows nothing keep all their channels."""
+    unscored = np.isnan(scores)
+    reason = f"{importance if isinstance(importance, str) else 'the importance'} says nothing about these channels"
+    graph = freeze(graph, {group.name: reason for group in graph.groups if unscored[group.classes].any()})
+    return graph, np.where(unscored, 0.0, scores)
+
+
+def _check_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
+    weights = model.weights
+    if len(weights) != len(shapes):
+        raise ValueError(f"The plan is for a model with {len(shapes)} weights; {model.name!r} has {len(weights)}.")
+    for weight, shape in zip(weights, shapes, strict=True):
+        if list(weight.shape) != shape:
+            name = getattr(weight, "path", weight.name)
+            raise ValueError(
+                f"The plan does not fit: weight {name} of {model.name!r} has shape {tuple(weight.shape)}, not "
+                f"{tuple(shape)}."
+            )
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(set(known)), n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _shortened(layers: Sequence[str]) -> str:
+    return ", ".join(layers[:2]) + (f" and {len(layers) - 2} more" if len(layers) > 2 else "")
+
+
+def _listed(indices: int | Iterable[int]) -> list[int]:
+    return [indices] if isinstance(indices, int | np.integer) else list(indices)
