@@ -582,7 +582,8 @@ def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: d
         function: the Keras 3 operation, or the function layer of `tf_keras`.
         args: the positional arguments of its call, the new tensors in place of the old.
         kwargs: the keyword arguments of its call.
-        changes: argument name to new value, named as in `function_arguments`.
+        changes: argument name to new value, named as in `function_arguments`; `...` inside a tuple stands for
+            what the call has there.
 
     Returns:
         What the call gives.
@@ -598,7 +599,10 @@ def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: d
         function = clone_layer(function)
     if changes:
         bound = signature.bind(*args, **kwargs)
-        bound.arguments.update(changes)
+        for name, value in changes.items():
+            if isinstance(value, tuple) and ... in value:
+                value = tuple(old if new is ... else new for old, new in zip(bound.arguments[name], value, strict=True))
+            bound.arguments[name] = value
         args, kwargs = bound.args, bound.kwargs
     return function(*args, **kwargs)
 

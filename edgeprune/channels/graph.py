@@ -161,6 +161,7 @@ class ChannelGraph:
         tensors: the tensors that `steps` speak of.
         inputs: places of the model's inputs in `tensors`.
         outputs: places of the model's outputs.
+        runs: classes that are cut out of a tensor by a split or a slice, each of which must keep one.
     """
 
     model: Any
@@ -176,6 +177,7 @@ class ChannelGraph:
     tensors: tuple[Tensor, ...] = ()
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    runs: tuple[np.ndarray, ...] = ()
 
     @property
     def frozen(self) -> dict[str, str]:

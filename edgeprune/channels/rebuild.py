@@ -46,6 +46,9 @@ def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:
         if len(slot.classes) and not kept_mask[slot.classes].any():
             name = graph.names.get(id(slot.layer), slot.layer.name)
             raise ValueError(f"The mask drops every channel of {name!r} ({slot.name}, axis {slot.axis}): keep one.")
+    for run in graph.runs:
+        if not kept_mask[run].any():
+            raise ValueError("The mask drops every channel of a part that is cut out of a tensor: keep one.")
     return kept_mask
 
 

@@ -47,6 +47,7 @@ class Recorder:
         self.space = Space()
         self.names = flavor.layer_names(model)
         self.inside: set[int] = set()
+        self.runs: list[np.ndarray] = []
         self._weights = {id(weight) for weight in model.weights}
         self._slots: dict[tuple[int, int], Slot] = {}
         self._forbidden: dict[tuple[int, int], str] = {}
@@ -240,7 +241,8 @@ class Recorder:
             for slot in self._slots.values()
         ]
         tensors = [self._tensor(value, classes) for value in self._values]
-        groups = self._groups(slots, reasons)
+        runs = tuple(numbered(line) for line in self.runs)
+        groups = self._groups(slots, runs, reasons)
         for group in groups:
             if group.frozen:
                 reasons.update(dict.fromkeys(group.classes.tolist(), group.frozen))
@@ -281,6 +283,7 @@ class Recorder:
             tensors=tuple(tensors),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
+            runs=runs,
         )
 
     def _tensor(self, value: Value, classes: np.ndarray) -> Tensor:
@@ -306,7 +309,7 @@ class Recorder:
                 resizes.setdefault((id(owner), key), Resize(owner, key, lines, _Reshaped(tuple(shape), tuple(places))))
         return list(resizes.values())
 
-    def _groups(self, slots: list[Slot], reasons: dict[int, str]) -> tuple[Group, ...]:
+    def _groups(self, slots: list[Slot], runs: tuple[np.ndarray, ...], reasons: dict[int, str]) -> tuple[Group, ...]:
         """Classes that own slices of the same axes, in the order in which their layers make them."""
         count = max((int(slot.classes.max()) for slot in slots if len(slot.classes)), default=-1) + 1
         random = np.random.default_rng(0)
@@ -316,6 +319,9 @@ class Recorder:
             present = np.unique(slot.classes)
             signatures[present] += random.integers(1, 2**63, dtype=np.uint64)
             made[present] |= slot.makes
+        for run in runs:
+            run = run[run < count]
+            signatures[np.unique(run)] += random.integers(1, 2**63, dtype=np.uint64)
         is_frozen = np.zeros(count, bool)
         is_frozen[[number for number in reasons if number < count]] = True
         candidates = np.flatnonzero(made)
@@ -350,10 +356,12 @@ class Recorder:
 
 
 class _Reshaped:
-    """A shape with other sizes at some places."""
+    """A shape with other sizes at some places; what is no plain size is left to the call (`...`)."""
 
     def __init__(self, shape: tuple, places: tuple[int, ...]) -> None:
-        self.shape, self.places = shape, places
+        plain = (int, np.integer, type(None))
+        self.shape = tuple(size if isinstance(size, plain) else ... for size in shape)
+        self.places = places
 
     def __call__(self, *sizes: int) -> tuple:
         shape = list(self.shape)

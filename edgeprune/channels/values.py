@@ -87,11 +87,7 @@ class Space:
 
     def settled_part(self, part: np.ndarray) -> np.ndarray:
         """A part as it stands after all unions, varying along one axis at most."""
-        part = self.ids.find(part)
-        for axis in varying(part):
-            first = np.take(part, [0], axis=axis)
-            if (part == first).all():
-                part = first
+        part = self.narrowed(part)
         for axis in varying(part)[:-1]:
             self.ids.tie(part, axis)
             part = self.ids.find(np.take(part, [0], axis=axis))
@@ -112,23 +108,46 @@ class Space:
         lines = []
         for part in value.parts:
             if part.shape[axis] > 1:
-                for other in varying(part):
-                    if other != axis:
-                        self.ids.tie(part, other)
-                        part = np.take(part, [0], axis=other)
-                lines.append(part.reshape(-1))
+                part = self._tied_but_along(part, axis)
+                if part is not None:
+                    lines.append(part.reshape(-1))
         for line in lines[1:]:
             self.ids.unite(lines[0], line)
         return lines[0] if lines else None
 
+    def _tied_but_along(self, part: np.ndarray, axis: int) -> np.ndarray | None:
+        """A part that varies along one axis only; None where earlier ties left it none to vary along there."""
+        if len(varying(part)) > 1:
+            part = self.narrowed(part)
+            if part.shape[axis] == 1:
+                return None
+            for other in varying(part):
+                if other != axis:
+                    self.ids.tie(part, other)
+                    part = np.take(part, [0], axis=other)
+        return part
+
     def other_lines(self, value: Value, axes: Iterable[int]) -> dict[int, np.ndarray]:
-        """The lines of a value along all axes but these."""
+        """The lines of a value along all axes but these; of a part that could lie along several, along the last."""
         skipped = {value.axis(axis) for axis in axes}
-        lines = {}
-        for axis in range(value.rank):
-            if axis not in skipped and value.varies_along(axis):
-                lines[axis] = self.line(value, axis)
+        lines: dict[int, np.ndarray] = {}
+        for part in value.parts:
+            left = [axis for axis in varying(part) if axis not in skipped]
+            if left and len(varying(part)) > 1:
+                left = [axis for axis in varying(self.narrowed(part)) if axis not in skipped]
+            if left:
+                lines[left[-1]] = self.line(value, left[-1])
         return lines
+
+    def settled(self, value: Value) -> Value:
+        """The value with each part along one axis."""
+        if all(len(varying(part)) < 2 for part in value.parts):
+            return value
+        return Value(value.shape, tuple(self.settled_part(part) for part in value.parts))
+
+    def narrowed(self, part: np.ndarray) -> np.ndarray:
+        """A part without the axes along which it does not vary, as things stand."""
+        return self._narrow(self.ids.find(part))
 
     def constant_line(self, size: int, reason: str) -> np.ndarray:
         """Ids for places that cannot be dropped."""

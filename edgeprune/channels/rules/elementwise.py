@@ -105,9 +105,7 @@ def merging(call: Call) -> Value:
 def over_places(call: Call) -> Value:
     """Works along space, for each channel apart."""
     axis = 1 if getattr(call.layer, "data_format", None) == "channels_first" else call.x.rank - 1
-    spatial = [a for a in range(1, call.x.rank) if a != axis]
-    call.freeze_axes(call.x, spatial, f"{call.name} works along it")
-    return call.output({axis: call.line(call.x, axis)})
+    return call.output({axis: call.channels(call.x, axis)})
 
 
 @rule(*(f"Global{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3)))
@@ -115,6 +113,4 @@ def over_all_places(call: Call) -> Value:
     """One value for each channel."""
     first = getattr(call.layer, "data_format", None) == "channels_first"
     axis = 1 if first else call.x.rank - 1
-    spatial = [a for a in range(1, call.x.rank) if a != axis]
-    call.freeze_axes(call.x, spatial, f"{call.name} works along it")
-    return call.output({1 if first else -1: call.line(call.x, axis)})
+    return call.output({1 if first else -1: call.channels(call.x, axis)})

@@ -17,11 +17,6 @@ def channel_axis(layer: Any) -> int:
     return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
-def spatial_axes(value: Value, channels: int) -> list[int]:
-    """The axes of a tensor between or after the batch and the channels."""
-    return [axis for axis in range(1, value.rank) if axis != value.axis(channels)]
-
-
 def places(shape: tuple[int, ...], channels: int) -> int:
     """The number of places of a tensor, its channels not counted."""
     return math.prod(shape) // max(shape[channels], 1)
@@ -49,7 +44,7 @@ def dense(call: Call) -> Value:
 def convolution(call: Call) -> Value:
     """Its kernel is (*sizes, in / groups, filters); each group of filters reads its own part of the input."""
     x, layer, axis = call.x, call.layer, channel_axis(call.layer)
-    call.freeze_axes(x, spatial_axes(x, axis), f"{call.name} slides along it")
+    call.channels(x, axis)
     kernel, groups, size = layer.kernel, layer.groups, math.prod(layer.kernel.shape[:-2])
     count = places(call.output_shapes[0], axis) * size
     line = call.line(x, axis)
@@ -74,7 +69,7 @@ def convolution(call: Call) -> Value:
 def transposed_convolution(call: Call) -> Value:
     """Its kernel is (*sizes, filters, in)."""
     x, layer, axis = call.x, call.layer, channel_axis(call.layer)
-    call.freeze_axes(x, spatial_axes(x, axis), f"{call.name} slides along it")
+    call.channels(x, axis)
     read = call.read(x, axis, layer.kernel, -1)
     filters = call.make(layer.kernel, -2)
     call.index(layer.bias, 0, filters)
@@ -89,7 +84,7 @@ def transposed_convolution(call: Call) -> Value:
 def depthwise_convolution(call: Call) -> Value:
     """Its kernel is (*sizes, in, multiplier): each channel makes `multiplier` neighbouring ones of its own."""
     x, layer, axis = call.x, call.layer, channel_axis(call.layer)
-    call.freeze_axes(x, spatial_axes(x, axis), f"{call.name} slides along it")
+    call.channels(x, axis)
     kernel = depthwise_kernel(layer)
     line = call.line(x, axis)
     made = None if line is None else np.repeat(line, kernel.shape[-1])
@@ -110,7 +105,7 @@ def depthwise_kernel(layer: Any) -> Any:
 def separable_convolution(call: Call) -> Value:
     """A depthwise convolution (without bias) and a pointwise one whose kernel is (1, ..., in * multiplier, filters)."""
     x, layer, axis = call.x, call.layer, channel_axis(call.layer)
-    call.freeze_axes(x, spatial_axes(x, axis), f"{call.name} slides along it")
+    call.channels(x, axis)
     depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
     multiplier = depthwise.shape[-1]
     line = call.read(x, axis, pointwise, -2, via=lambda line: np.repeat(line, multiplier))
@@ -137,7 +132,7 @@ def embedding(call: Call) -> Value:
 def einsum_dense(call: Call) -> Value:
     """The letters of its equation say which axis of the kernel reads which axis of the input, or makes one."""
     x, layer = call.x, call.layer
-    shape = call.output_shapes[0]
+    settled, shape = call.space.settled(x), call.output_shapes[0]
     terms, _, result = layer.equation.replace(" ", "").partition("->")
     taken, weights = terms.split(",")
     hidden = "0123456789"[: x.rank - len(taken.replace("...", ""))]  # the axes under an ellipsis
@@ -149,14 +144,14 @@ def einsum_dense(call: Call) -> Value:
             line = lines[letter] = factors[letter] = call.make(layer.kernel, axis)
             continue
         if letter in result:
-            line = call.line(x, taken.index(letter))
+            line = call.line(settled, taken.index(letter))
             call.index(layer.kernel, axis, line)
         else:
             line = call.read(x, taken.index(letter), layer.kernel, axis)
         if line is not None:
             lines[letter] = factors[letter] = line
     for letter in taken:
-        if letter not in weights and (line := call.line(x, taken.index(letter))) is not None:
+        if letter not in weights and (line := call.line(settled, taken.index(letter))) is not None:
             if letter in result:
                 lines[letter] = factors[letter] = line
             else:

@@ -56,7 +56,7 @@ def group_normalization(call: Call) -> Value:
     """Statistics over groups of neighbouring channels, which must stay equally large."""
     layer, x = call.layer, call.x
     axis = x.axis(layer.axis)
-    line = call.line(x, axis)
+    line = call.channels(x, axis)
     if line is not None:
         groups = len(line) if layer.groups == -1 else layer.groups
         for weight in (layer.gamma, layer.beta):
@@ -66,7 +66,6 @@ def group_normalization(call: Call) -> Value:
         else:
             call.tie_repeats(line, groups)
             mix_along(call, [axis], "its statistics are those of the channels that stay")
-    call.freeze_axes(x, [a for a in range(1, x.rank) if a != axis], f"{call.name} has statistics over it")
     return x
 
 

@@ -207,10 +207,18 @@ class Call:
         elif what is not None:
             self.space.ids.freeze(what, reason)
 
-    def freeze_axes(self, value: Value, axes: Sequence[int], reason: str) -> None:
-        """Keep what lies along these axes of a value from being dropped."""
-        for axis in axes:
-            self.freeze(self.line(value, axis), reason)
+    def channels(self, value: Value, axis: int) -> np.ndarray | None:
+        """The ids along the channel axis of a value of which nothing can be dropped along the other axes."""
+        line = self.line(value, axis)
+        for other in range(1, value.rank):
+            if other != value.axis(axis):
+                self.freeze(self.line(value, other), f"{self.name} works along it")
+        return line
+
+    def never_empty(self, line: np.ndarray | None) -> None:
+        """At least one of these channels stays: they are cut out of a tensor."""
+        if line is not None:
+            self.recorder.runs.append(line)
 
     # Weights
 
