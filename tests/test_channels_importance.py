@@ -271,3 +271,45 @@ def test_without_a_loss_or_an_end_there_is_an_error(flavor):
     endless = tf.data.Dataset.from_tensor_slices(samples()).batch(8).repeat()
     with pytest.raises(ValueError, match="repeats without end"):
         class_scores(graph, "taylor", data=endless, loss="mse")
+
+
+def test_activation_is_what_the_next_layer_reads(flavor):
+    """After tanh, `flatten` and the head see each channel at 4 places."""
+    from edgeprune.channels.trace import trace
+
+    model = net(flavor)
+    x, y = samples()
+    graph = trace(model)
+    group = next(group for group in graph.groups if group.name == "conv")
+    before = [np.asarray(weight).copy() for weight in model.weights]
+    scores = class_scores(graph, "activation", data=x, batch_size=12)[group.classes]
+    kernel, bias, gamma, beta, mean, variance = before[:6]
+    expected = 0
+    for row in range(2):
+        for column in range(2):
+            window = x[:, row : row + 3, column : column + 3]
+            conv = np.einsum("bijc,ijco->bo", window, kernel) + bias
+            epsilon = model.get_layer("norm").epsilon
+            expected += np.abs(np.tanh((conv - mean) / np.sqrt(variance + epsilon) * gamma + beta)).mean(axis=0) / 4
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    labelled = class_scores(graph, "activation", data={"x": x, "y": y}["x"])[group.classes]
+    np.testing.assert_allclose(labelled, expected, rtol=1e-4)
+    np.testing.assert_allclose(class_scores(graph, "activation", data=(x, y))[group.classes], expected, rtol=1e-4)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), old)
+
+
+def test_activation_takes_several_inputs_by_name_or_in_order(flavor):
+    from edgeprune.channels.trace import trace
+
+    keras = flavors.keras_module(flavor)
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    x = keras.layers.Concatenate()([keras.layers.Dense(4, name="left")(a), keras.layers.Dense(5, name="right")(b)])
+    graph = trace(keras.Model([a, b], keras.layers.Dense(1)(x)))
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((6, 3)).astype("float32"), rng.standard_normal((6, 2)).astype("float32")]
+    in_order = class_scores(graph, "activation", data=(arrays, None))
+    by_name = class_scores(graph, "activation", data=dict(zip("ba", arrays[::-1], strict=True)))
+    np.testing.assert_array_equal(in_order, by_name)
+    with pytest.raises(ValueError, match="has 2 inputs"):
+        class_scores(graph, "activation", data=arrays[0])

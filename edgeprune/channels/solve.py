@@ -7,6 +7,7 @@ allowed. What is kept shrinks as the prefix grows, so the prefix that meets a ta
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from edgeprune.channels.graph import ChannelGraph, Group
 TARGETS = ("ratio", "macs", "params")
 SCOPES = ("local", "global", "isomorphic")
 TOLERANCE = 0.01
-FEW_GROUPS = 24  # with more, a single group's step is fine enough
+FEW_GROUPS = 6  # that are moved together to come nearer to a target: 3 ** 6 trials
 
 
 class Amount:
@@ -321,33 +322,39 @@ def _bisect(
 def _refine(
     counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float, widths: _Widths, free: np.ndarray
 ) -> np.ndarray:
-    """Where rounding keeps the counts from the goal, move groups by a step as long as that helps."""
-    gap = abs(left(counts) - goal)
+    """Where rounding keeps the counts from the goal, move single groups by a step, then a few together."""
+
+    def gap(trial: np.ndarray) -> float:
+        return abs(left(trial) - goal)
+
+    groups = np.flatnonzero(free)
     for _ in range(8):
-        if gap <= TOLERANCE * goal:
+        if gap(counts) <= TOLERANCE * goal:
+            return counts
+        moved = widths.neighbours(counts)[int(left(counts) < goal)]
+        nearest = min((_moved(counts, group, moved[group]) for group in groups), key=gap, default=counts)
+        if gap(nearest) >= gap(counts):
             break
-        trials = _moves(counts, widths, np.flatnonzero(free), up=left(counts) < goal)
-        gaps = [abs(left(trial) - goal) for trial in trials]
-        if not gaps or min(gaps) >= gap:
-            break
-        counts, gap = trials[int(np.argmin(gaps))], min(gaps)
-    return counts
-
-
-def _moves(counts: np.ndarray, widths: _Widths, free: np.ndarray, up: bool) -> list[np.ndarray]:
-    """The counts with one group moved by a step; where groups are few, also with another moved the other way."""
+        counts = nearest
     below, above = widths.neighbours(counts)
-    towards, back = (above, below) if up else (below, above)
-    trials = []
-    for group in free:
-        trial = counts.copy()
-        trial[group] = towards[group]
-        trials.append(trial)
-        for other in free[free != group] if len(free) <= FEW_GROUPS else ():
-            swapped = trial.copy()
-            swapped[other] = back[other]
-            trials.append(swapped)
-    return trials
+    step = {
+        group: abs(left(_moved(counts, group, below[group])) - left(_moved(counts, group, above[group])))
+        for group in groups
+    }
+    finest = sorted(groups, key=step.__getitem__)[:FEW_GROUPS]
+    choices = np.stack([counts, below, above])
+    trials = (
+        _moved(counts, finest, choices[list(ways), finest])
+        for ways in itertools.product(range(len(choices)), repeat=len(finest))
+    )
+    return min(trials, key=gap)
+
+
+def _moved(counts: np.ndarray, groups: Any, to: np.ndarray) -> np.ndarray:
+    """The counts with those of some groups replaced."""
+    moved = counts.copy()
+    moved[groups] = to
+    return moved
 
 
 def _check(
