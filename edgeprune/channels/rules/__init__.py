@@ -1,11 +1,13 @@
 """The rules: what each kind of layer does with channels. One file for each family."""
 
 from edgeprune.channels.rules import (  # noqa: F401
+    applications,
     elementwise,
     functions,
     kernels,
     movement,
     normalization,
+    preprocessing,
 )
 from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule, rule, rule_for
 
