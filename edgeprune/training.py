@@ -127,6 +127,46 @@ def prune_and_fit(
     return pruning.strip_pruning(pruned)
 
 
+def fine_tune(
+    model: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    epochs: int = 2,
+    batch_size: int = 32,
+    learning_rate: Any = None,
+    loss: Any = None,
+    description: str = "Fine-tuning",
+) -> Any:
+    """Train a model on, after something was removed from it.
+
+    A compiled model keeps its loss and its kind of optimizer; another one needs `loss`, or labels from which it
+    follows.
+
+    Args:
+        model: a model of either Keras; it is trained in place.
+        x: inputs, shape `(n, ...)`.
+        y: labels or targets, shape `(n, ...)`.
+        epochs: number of passes over the data.
+        batch_size: samples per step.
+        learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
+        loss: a Keras loss or its name, as in `prune_and_fit`.
+        description: a few words shown before the progress bar.
+
+    Returns:
+        The Keras `History`.
+
+    Raises:
+        ValueError: a number is out of range, the data do not fit, or no loss is known.
+
+    Example:
+        >>> fine_tune(smaller, x, y, epochs=2, learning_rate=1e-3)  # doctest: +SKIP
+    """
+    _check_inputs(model, x)
+    model.compile(**_compilation(model, y, loss, learning_rate))
+    return fit(model, x, y, epochs=epochs, batch_size=batch_size, description=description)
+
+
 def accuracy_if_classifier(model: Any, x: np.ndarray, y: np.ndarray | None) -> float | None:
     """Top-1 accuracy where the labels are class numbers; None where they are not, or there are none.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import edgeprune as ep
 from edgeprune import __version__, datasets, flavor
 from edgeprune.cli import app
 from edgeprune.measure.accuracy import accuracy
@@ -115,7 +116,9 @@ def test_inspect_shows_layers(folder, name):
     layers = {row["name"]: row for row in content["layers"]}
     assert layers["hidden"]["macs"] == 6 * 16 and layers["classes"]["parameters"] == 16 * 3 + 3
     assert content["macs"] == 6 * 16 + 16 * 3
+    assert [group["channels"] for group in content["groups"]] == [16, 3]
     text = run_ok("inspect", folder / name).stdout
+    assert "16 channels can be removed" in text and "output of the model" in " ".join(text.split())
     assert "hidden" in text and "144" in text
 
 
@@ -164,6 +167,50 @@ def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
     assert "name a loss" in refused("prune", model, "--data", folder / "targets.npz", *arguments)
     result = run_ok("prune", model, "--data", folder / "targets.npz", "--loss", "mse", *arguments)
     assert "accuracy" not in result.stdout
+
+
+@pytest.mark.parametrize("name", ["keras.keras", "tf_keras.h5"])
+def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, name):
+    output, plan = (tmp_path / name).with_stem("small"), tmp_path / "plan.json"
+    content = json.loads(
+        run_ok(
+            *("channels", folder / name, "--ratio", 0.5, "--round-to", 4, "--data", folder / "split.npz"),
+            *("--epochs", 2, "-o", output, "--plan", plan, "--json"),
+        ).stdout
+    )
+    assert content["channels"] == {"before": 16, "after": 8} and content["macs"]["after"] == 6 * 8 + 8 * 3
+    smaller = flavor.load_model(output)
+    assert smaller.get_layer("hidden").units == 8
+    split = np.load(folder / "split.npz")
+    assert content["accuracy"]["fine-tuned"] == pytest.approx(accuracy(smaller, split["x_test"], split["y_test"]))
+    assert set(content["accuracy"]) == {"before", "cut", "fine-tuned"}
+    again = ep.ChannelPlan.from_json(flavor.load_model(folder / name), plan.read_text())
+    assert again.apply().count_params() == smaller.count_params()
+
+
+def test_channels_without_an_output_shows_the_plan(folder):
+    text = run_ok("channels", folder / "keras.keras", "--macs", 0.5, "--data", folder / "split.npz").stdout
+    assert "hidden" in text and "nothing written" in text and "frozen: " in text
+    assert "accuracy" in text and "fine-tuned" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "exactly one of ratio=, macs= and params="),
+        (["--macs", "1.5"], "macs"),
+        (["--macs", "0.5", "--scope", "near"], "near"),
+        (["--macs", "0.5", "--round-to", "x"], "x"),
+        (["--macs", "0.5", "--importance", "guess"], "guess"),
+        (["--macs", "0.5", "--ignore", "nothing*"], "nothing*"),
+        (["--macs", "0.5", "--epochs", "1"], "name a file with --data"),
+        (["--macs", "0.5", "-o", "keras.h5"], "exists. --force replaces it"),
+        (["--macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
+    ],
+)
+def test_channels_refuses(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    assert message in refused("channels", "keras.keras", *arguments)
 
 
 @pytest.mark.parametrize(

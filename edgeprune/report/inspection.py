@@ -1,4 +1,4 @@
-"""A model layer by layer: shapes, MACs, parameters, zeros."""
+"""A model layer by layer: shapes, MACs, parameters, zeros; and its groups of channels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.trace import trace
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.parameters import count_parameters
 from edgeprune.sparsity.prunable import prunable_weights
@@ -40,6 +41,23 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class GroupRow:
+    """Channels that are removed one by one, each from all these layers at once.
+
+    Attributes:
+        name: the group's name, that of the first layer that makes its channels.
+        layers: all the layers that make them.
+        channels: their number.
+        frozen: why none of them can be removed; None where they can.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    channels: int
+    frozen: str | None
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A model layer by layer. Prints as a table.
 
@@ -50,6 +68,8 @@ class Inspection:
         macs: multiply-accumulates for one sample.
         uncounted: what may multiply and could not be counted.
         parameters: number of parameters.
+        groups: the groups of channels; empty where the model's graph cannot be followed.
+        not_followed: why it cannot; empty where it can.
     """
 
     model: str
@@ -58,6 +78,8 @@ class Inspection:
     macs: int
     uncounted: tuple[str, ...]
     parameters: int
+    groups: tuple[GroupRow, ...]
+    not_followed: str
 
     @property
     def sparsity(self) -> float:
@@ -99,15 +121,37 @@ class Inspection:
             )
         return table
 
+    def channel_table(self) -> Table:
+        """The groups of channels as a rich table."""
+        from rich import box
+        from rich.table import Table
+
+        free = sum(group.channels for group in self.groups if group.frozen is None)
+        table = Table(
+            title="Channels",
+            caption=self.not_followed or f"{free:,} channels can be removed (edgeprune channels).",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("Group", overflow="fold")
+        table.add_column("Layers", overflow="fold")
+        table.add_column("Channels", justify="right")
+        table.add_column("Frozen", overflow="fold")
+        for group in self.groups:
+            others = "" if len(group.layers) < 2 else f"with {', '.join(group.layers[1:])}"
+            table.add_row(group.name, others, f"{group.channels:,}", group.frozen or "")
+        return table
+
 
 def inspect(model: Any) -> Inspection:
-    """List a model's layers with their shapes, MACs, parameters and zeros.
+    """List a model's layers with their shapes, MACs, parameters and zeros, and its groups of channels.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`.
 
     Returns:
-        One row for each layer, and the totals.
+        One row for each layer and for each group of channels, and the totals.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -138,7 +182,26 @@ def inspect(model: Any) -> Inspection:
                 zeros=size - sum(int(np.count_nonzero(values)) for values in weights),
             )
         )
-    return Inspection(model.name, flavor.flavor_of(model), tuple(rows), macs.total, macs.uncounted, parameters.total)
+    groups, not_followed = _groups(model)
+    return Inspection(
+        model.name,
+        flavor.flavor_of(model),
+        tuple(rows),
+        macs.total,
+        macs.uncounted,
+        parameters.total,
+        groups,
+        not_followed,
+    )
+
+
+def _groups(model: Any) -> tuple[tuple[GroupRow, ...], str]:
+    """The groups of channels, or why there are none to tell."""
+    try:
+        graph = trace(model)
+    except ValueError as error:  # a subclassed model whose call cannot be followed
+        return (), str(error)
+    return tuple(GroupRow(group.name, group.layers, group.size, group.frozen) for group in graph.groups), ""
 
 
 def _share(part: int, whole: int) -> float:
