@@ -12,7 +12,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -271,15 +271,48 @@ def rebuild(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
     )
 
 
-def clone_layer(layer: Any, **changes: Any) -> Any:
+def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, **changes: Any) -> Any:
     """A new layer with the same configuration but for `changes`, without its weights.
 
     A function in the graph of a Keras 3 model (the operation behind `x + y`) has no state and is returned
     as it is.
+
+    Args:
+        layer: the layer.
+        inside: `id` of a layer inside this one to changes of its configuration.
+        changes: entries of the configuration with their new values.
     """
     if not is_layer(layer):
         return layer
-    return layer.__class__.from_config({**layer.get_config(), **changes})
+    keras, kind = keras_of(layer), layer.__class__
+    if isinstance(layer, keras.layers.Lambda):
+        # Its configuration holds the function's code without what the code refers to.
+        kept = {name: value for name, value in layer.get_config().items() if name in ("name", "trainable", "dtype")}
+        return kind(layer.function, layer._output_shape, layer.mask, layer.arguments, **kept)
+    config = _changed_config(layer, changes, inside or {})
+    # Layers inside are made by their class's name.
+    custom = {type(part).__name__: type(part) for part in layer._flatten_layers(include_self=False)}
+    if not custom:
+        return kind.from_config(config)
+    with keras.utils.custom_object_scope(custom):
+        return kind.from_config(config)
+
+
+def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    config = {**layer.get_config(), **changes}
+    for key, value in config.items():
+        part = getattr(layer, key, None)
+        if isinstance(value, dict) and "config" in value and is_layer(part):
+            config[key] = _changed_part(part, value, inside)
+        elif isinstance(value, list) and isinstance(part, list | tuple) and part and all(map(is_layer, part)):
+            config[key] = [_changed_part(*pair, inside) for pair in zip(part, value, strict=True)]
+    return config
+
+
+def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """A layer inside another's configuration; the shapes that it was built for are left out."""
+    kept = {key: value for key, value in serialized.items() if key != "build_config"}
+    return {**kept, "config": _changed_config(part, inside.get(id(part), {}), inside)}
 
 
 def producer_of(tensor: Any) -> tuple[Any, list[Any]]:
@@ -716,3 +749,39 @@ def clone_built_layer(layer: Any) -> Any:
     else:
         copy.build(layer._build_input_shape)
     return copy
+
+
+def run_function(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Compute a function in the graph on arrays."""
+    return function.call(*args, **kwargs)
+
+
+def slice_entries(key: Any) -> list[Any]:
+    """The entries of an index into a tensor of the graph, slices as slices; `tf_keras` keeps them as dicts."""
+    entries = list(key) if isinstance(key, list | tuple) else [key]
+    return [slice(*(e[name] for name in ("start", "stop", "step"))) if isinstance(e, dict) else e for e in entries]
+
+
+def functional_stand_in(model: Any) -> Any:
+    """A Functional model with the layers of a subclassed Keras 3 model: its call, made once on symbolic inputs.
+
+    The layers do not remember that call.
+
+    Raises:
+        ValueError: it belongs to `tf_keras`, it is not built, or its call cannot be made symbolically.
+    """
+    if not is_keras_3(model):
+        raise ValueError(f"Model {model.name!r} is subclassed: in tf_keras only Functional and Sequential models work.")
+    keras, tree = keras_of(model), _nest(keras_3=True)
+    specs = call_specs(model)
+    inputs = tree.map_structure(lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), specs)
+    parts = list(layers_of(model))
+    before = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in parts]
+    try:
+        return keras.Model(inputs, model.call(inputs), name=model.name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
+    finally:
+        for part, inbound, outbound in before:
+            del part._inbound_nodes[inbound:], part._outbound_nodes[outbound:]

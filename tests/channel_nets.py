@@ -18,13 +18,17 @@ def randomize(model, seed=0):
         if not np.issubdtype(np.asarray(weight).dtype, np.floating):
             continue
         if len(shape) > 1 and "kernel" in name or "embeddings" in name:
-            fan_in = np.prod(shape[:-2]) if "depthwise" in name or shape[-1] == 1 and len(shape) > 2 else np.prod(shape[:-1])
+            depthwise = "depthwise" in name or (shape[-1] == 1 and len(shape) > 2)
+            fan_in = np.prod(shape[:-2] if depthwise else shape[:-1])
             values = rng.normal(size=shape) * np.sqrt(2 / max(fan_in, 1))
         elif "variance" in name or "gamma" in name:
             values = rng.uniform(0.5, 1.5, shape)
         else:
             values = rng.normal(size=shape) * 0.3
         weight.assign(values.astype(np.float32))
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
     return model
 
 

@@ -161,6 +161,7 @@ class ChannelGraph:
         tensors: the tensors that `steps` speak of.
         inputs: places of the model's inputs in `tensors`.
         outputs: places of the model's outputs.
+        walked: the model whose graph was walked: `model`, or a Functional stand-in of a subclassed one.
         runs: classes that are cut out of a tensor by a split or a slice, each of which must keep one.
     """
 
@@ -178,6 +179,7 @@ class ChannelGraph:
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     runs: tuple[np.ndarray, ...] = ()
+    walked: Any = None
 
     @property
     def frozen(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
     """
     kept_mask = checked_mask(graph, kept_mask)
     builder = _Builder(graph, kept_mask)
-    model = builder.build(graph.model)
+    model = builder.build(graph.walked)
     builder.fill()
     flavor.copy_compile_state(graph.model, model)
     return model
@@ -90,7 +90,7 @@ class _Builder:
             if flavor.is_model(old) and flavor.is_graph_model(old):
                 new = self.build(old)
             else:
-                new = flavor.clone_layer(old, **self.changes.get(id(old), {}))
+                new = flavor.clone_layer(old, self.changes, **self.changes.get(id(old), {}))
             self.layers[id(old)] = (old, new)
         return self.layers[id(old)][1]
 

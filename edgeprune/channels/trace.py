@@ -44,6 +44,7 @@ class Recorder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
         self.space = Space()
         self.names = flavor.layer_names(model)
         self.inside: set[int] = set()
@@ -123,12 +124,12 @@ class Recorder:
 
     def graph(self) -> ChannelGraph:
         """Walk the model and settle what was told."""
-        inputs, _, outputs = flavor.graph_nodes(self.model)
+        inputs, _, outputs = flavor.graph_nodes(self.walked)
         places = {}
         for tensor in inputs:
             places[id(tensor)] = self._place(Value(fixed_shape(tensor)))
-        given = self._walk(self.model, places)
-        for place, tensor in zip(given, flavor.flatten(outputs, self.model), strict=True):
+        given = self._walk(self.walked, places)
+        for place, tensor in zip(given, flavor.flatten(outputs, self.walked), strict=True):
             name = flavor.input_layer(tensor).name
             self.space.freeze(self._values[place], f"output of the model ({name})")
         return self._settled([places[id(tensor)] for tensor in inputs], given)
@@ -284,6 +285,7 @@ class Recorder:
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             runs=runs,
+            walked=self.walked,
         )
 
     def _tensor(self, value: Value, classes: np.ndarray) -> Tensor:

@@ -92,7 +92,7 @@ def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int =
     """Random tensors that a model can be called on, in the order of its inputs."""
     import tensorflow as tf
 
-    symbolic, _, _ = flavor.graph_nodes(graph.model)
+    symbolic, _, _ = flavor.graph_nodes(graph.walked)
     arrays = []
     for tensor in symbolic:
         dtype = tf.as_dtype(tensor.dtype)
@@ -120,7 +120,7 @@ class _Silenced:
         self.kept_mask = kept_mask
         self.rebuilt = rebuilt
         self.nodes = {}
-        self._collect(graph.model)
+        self._collect(graph.walked)
         self.changes = changed_arguments(graph, kept_mask)
 
     def _collect(self, model: Any) -> None:
@@ -156,10 +156,12 @@ class _Silenced:
     def _call(self, step: Step, layer: Any, taken: list[Any], changes: dict[str, Any]) -> list[Any]:
         node = self.nodes[id(step.node)]
         args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
-        if changes:
+        if flavor.function_name(layer) is None:
+            given = layer(*args, **kwargs)
+        elif changes:
             given = flavor.call_function(layer, args, kwargs, changes)
         else:
-            given = layer(*args, **kwargs)
+            given = flavor.run_function(layer, args, kwargs)
         return flavor.flatten(given, step.layer)
 
     def _drops(self, tensor: Tensor) -> bool:

@@ -252,8 +252,7 @@ def get_item(call: Call) -> Value:
     """Indexing with integers, slices, `...` and new axes."""
     x = call.x
     key = call.argument_name("key", "slice_spec")
-    spec = call.argument(key)
-    entries = list(spec) if isinstance(spec, list | tuple) else [spec]
+    entries = flavor.slice_entries(call.argument(key))
     if len(call.inputs) > 1 or any(hasattr(entry, "shape") for entry in entries):
         raise CannotFollow("it is indexed by a tensor")
     if isinstance(x, _Sizes):
