@@ -133,6 +133,9 @@ def test_ratios_by_name_and_pattern():
     model = residual_net("keras")
     plan = plan_channels(model, ratios={"a_expand": 0.75, "?_expand": 0.25})
     assert left(plan) == {"stem": 16, "a_expand": 6, "b_expand": 18, "hidden": 20}
+    assert plan.target is None
+    plan = plan_channels(model, ratios={"*": 0.5})
+    assert left(plan) == {"stem": 8, "a_expand": 12, "b_expand": 12, "hidden": 10}
     plan = plan_channels(model, macs=0.6, ratios={"hidden": 0.5})
     assert left(plan)["hidden"] == 10
     assert plan.macs.kept == pytest.approx(0.6, rel=0.01)

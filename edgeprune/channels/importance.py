@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeprune.channels.graph import ChannelGraph, Group, Slot
 from edgeprune.channels.on_data import ON_DATA, STATISTICS, is_float, score_on_data
+from edgeprune.progress import status
 
 Importance = str | Callable[[Group], Any]
 
@@ -78,7 +79,8 @@ def class_scores(
     if importance == "random":
         return np.random.default_rng(seed).random(graph.class_count)
     if importance in _MAGNITUDES:
-        return _MAGNITUDES[importance](graph)
+        with status(f"Importance ({importance})"):
+            return _MAGNITUDES[importance](graph)
     if importance not in ON_DATA:
         known = [*_MAGNITUDES, *ON_DATA, "random"]
         raise ValueError(f"importance must be a function of a group or one of {known}; got {importance!r}.")
@@ -136,11 +138,14 @@ def _bn_scale(graph: ChannelGraph) -> np.ndarray:
 def _fpgm(graph: ChannelGraph) -> np.ndarray:
     def distances(slot: Slot, values: np.ndarray) -> np.ndarray:
         """For each filter the sum of its distances to all others."""
-        filters = np.moveaxis(values, slot.axis, 0).reshape(values.shape[slot.axis], -1).astype(np.float32)
-        squares = np.einsum("ij,ij->i", filters, filters, dtype=np.float64)
-        between = squares[:, None] + squares[None, :] - 2.0 * (filters @ filters.T)
-        np.fill_diagonal(between, 0.0)  # rounding leaves a little, of which the root is much
-        return np.sqrt(np.maximum(between, 0.0)).sum(axis=1)
+        filters = np.moveaxis(values, slot.axis, 0).reshape(values.shape[slot.axis], -1)
+        products = filters @ filters.T
+        squares = products.diagonal().copy()
+        products *= -2  # in place from here on: of wide layers this matrix is large
+        products += squares
+        products += squares[:, None]
+        np.fill_diagonal(products, 0)  # rounding leaves a little, of which the root is much
+        return np.sqrt(np.maximum(products, 0, out=products), out=products).sum(axis=1, dtype=np.float64)
 
     makers = ((slot, values) for slot, values in _magnitudes(graph) if slot.makes and values.ndim > 1)
     return _summed(graph, ((slot, distances(slot, values)) for slot, values in makers))

@@ -78,7 +78,7 @@ class ChannelPlan:
     Attributes:
         graph: the model's channels.
         kept_mask: bool array `(graph.class_count,)`, true where the class stays.
-        target: what was asked for and reached; None for a plan edited by hand.
+        target: what was asked for and reached; None for a plan made or edited by hand.
     """
 
     graph: ChannelGraph
@@ -356,25 +356,25 @@ def plan_channels(
         >>> smaller = plan.apply()  # doctest: +SKIP
     """
     kind, asked = _target(ratio, macs, params, ratios)
-    with status(f"Planning the channels of {getattr(model, 'name', model)}"):
+    with status("Following the channels"):
         graph = trace(model)
-        graph = freeze(graph, {group.name: "ignored" for entry in _entries(ignore) for group in matching(graph, entry)})
-        scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
-        graph, scores = _without_unscored(graph, scores, importance)
-        if scope == "global" and importance not in COMPARABLE and not callable(importance):
-            scores = relative(graph, scores)
-        kept_mask, target = solve(
-            graph,
-            scores,
-            kind,
-            asked,
-            scope=scope,
-            ratios=_by_group(graph, ratios or {}, max_ratio),
-            round_to=round_to,
-            min_channels=min_channels,
-            max_ratio=max_ratio,
-        )
-    return ChannelPlan(graph, kept_mask, target)
+    graph = freeze(graph, {group.name: "ignored" for entry in _entries(ignore) for group in matching(graph, entry)})
+    scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
+    graph, scores = _without_unscored(graph, scores, importance)
+    if scope == "global" and importance not in COMPARABLE and not callable(importance):
+        scores = relative(graph, scores)
+    kept_mask, target = solve(
+        graph,
+        scores,
+        kind,
+        asked,
+        scope=scope,
+        ratios=_by_group(graph, ratios or {}, max_ratio),
+        round_to=round_to,
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+    )
+    return ChannelPlan(graph, kept_mask, target if asked else None)
 
 
 def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
