@@ -231,6 +231,26 @@ def test_importance_on_data(flavor, importance):
     assert plan.macs.kept == pytest.approx(0.5, rel=0.01)
 
 
+@pytest.mark.parametrize("importance", ["l2", "taylor", "activation"])
+def test_a_subclassed_model(importance):
+    import keras
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(name="net")
+            self.first, self.head = keras.layers.Dense(8, "relu", name="first"), keras.layers.Dense(2, name="head")
+
+        def call(self, x):
+            return self.head(keras.ops.square(self.first(x)))
+
+    model = Net()
+    x = np.random.default_rng(0).standard_normal((12, 4)).astype("float32")
+    model(x)
+    plan = plan_channels(model, ratio=0.5, importance=importance, data=(x, np.zeros((12, 2))), loss="mse")
+    assert left(plan) == {"first": 4}
+    assert plan.verify().passed
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

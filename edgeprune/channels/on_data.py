@@ -152,7 +152,7 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Itera
 
     for batch in batches:
         total = np.zeros(graph.class_count)
-        run(graph, _input_tensors(graph.model, _parts(batch)[0]), watched)
+        run(graph, _input_tensors(graph.walked, _parts(batch)[0]), watched)
         yield total + unread
 
 

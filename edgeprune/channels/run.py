@@ -23,7 +23,7 @@ def run(
     Returns:
         The model's outputs, flat.
     """
-    nodes = {id(node.node): node for node in _nodes(graph.model)}
+    nodes = {id(node.node): node for node in _nodes(graph.walked)}
     tensors = dict(zip(graph.inputs, inputs, strict=True))
     last_use = {place: number for number, step in enumerate(graph.steps) for place in step.inputs}
     for number, step in enumerate(graph.steps):
@@ -38,7 +38,11 @@ def run(
 def call_layer(node: flavor.GraphNode, taken: Sequence[Any]) -> list[Any]:
     """The layer's call on these tensors, as the model makes it."""
     args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
-    return flavor.flatten(node.layer(*args, **kwargs), node.layer)
+    if flavor.function_name(node.layer) is None:
+        given = node.layer(*args, **kwargs)
+    else:
+        given = flavor.run_function(node.layer, args, kwargs)
+    return flavor.flatten(given, node.layer)
 
 
 def _nodes(model: Any) -> list[flavor.GraphNode]:
