@@ -301,7 +301,7 @@ def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, 
 def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     config = {**layer.get_config(), **changes}
     for key, value in config.items():
-        part = getattr(layer, key, None)
+        part = _part_of(layer, key)
         if isinstance(value, dict) and "config" in value and is_layer(part):
             config[key] = _changed_part(part, value, inside)
         elif isinstance(value, list) and isinstance(part, list | tuple) and part and all(map(is_layer, part)):
@@ -312,7 +312,17 @@ def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, di
 def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     """A layer inside another's configuration; the shapes that it was built for are left out."""
     kept = {key: value for key, value in serialized.items() if key != "build_config"}
-    return {**kept, "config": _changed_config(part, inside.get(id(part), {}), inside)}
+    config = _changed_config(part, inside.get(id(part), {}), inside)
+    if "name" in config:  # Bidirectional renames its parts
+        config["name"] = serialized["config"]["name"]
+    return {**kept, "config": config}
+
+
+def _part_of(layer: Any, key: str) -> Any:
+    """The layer that an entry of a layer's configuration describes."""
+    if key == "layer" and hasattr(layer, "forward_layer"):  # Bidirectional works on copies of what it is given
+        return layer.forward_layer
+    return getattr(layer, key, None)
 
 
 def producer_of(tensor: Any) -> tuple[Any, list[Any]]:
@@ -630,6 +640,7 @@ def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: d
     else:
         signature = _signature(function.function)
         function = clone_layer(function)
+        changes = {name: _slices_as_dicts(value) for name, value in changes.items()}
     if changes:
         bound = signature.bind(*args, **kwargs)
         for name, value in changes.items():
@@ -754,6 +765,13 @@ def clone_built_layer(layer: Any) -> Any:
 def run_function(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Compute a function in the graph on arrays."""
     return function.call(*args, **kwargs)
+
+
+def _slices_as_dicts(value: Any) -> Any:
+    """An argument as `tf_keras` keeps it in its graph."""
+    if isinstance(value, tuple):
+        return tuple(map(_slices_as_dicts, value))
+    return {name: getattr(value, name) for name in ("start", "stop", "step")} if isinstance(value, slice) else value
 
 
 def slice_entries(key: Any) -> list[Any]:
