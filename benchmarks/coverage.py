@@ -1,0 +1,176 @@
+"""Which models can be cut: every model of `keras.applications` and of `tf_keras.applications`.
+
+    python benchmarks/coverage.py [--only 'ResNet*'] [--flavor keras] [--again]
+
+Each model is built without pretrained weights and traced. Half of the channels of every group that can be cut go, the
+rebuilt model is compared with the original whose dropped channels are silenced, trained for one step, saved and loaded.
+A model counts as covered when every group but those of its inputs and outputs lost channels, nothing was unknown, the
+comparison holds to 1e-4, and the loaded model gives what the saved one gave. Every model has a process of its own;
+rows are added to benchmarks/out/coverage.json as they come, and those that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+OUT = Path(__file__).parent / "out" / "coverage.json"
+# What keeps the channels of an input or an output of the model.
+EXPECTED = ("output of the model", "input of the model")
+
+
+def builders(flavor: str) -> dict[str, Any]:
+    """The functions that build the models of one Keras, by name."""
+    from edgeprune import flavor as flavors
+
+    applications = flavors.keras_module(flavor).applications
+    return {
+        name: build
+        for name, build in sorted(vars(applications).items())
+        if callable(build) and name[0].isupper() and not isinstance(build, type)
+    }
+
+
+def cover(flavor: str, name: str) -> dict[str, Any]:
+    """Trace, cut, compare, train, save and load one model; the figures of it."""
+    import numpy as np
+
+    from edgeprune.channels.rebuild import rebuild
+    from edgeprune.channels.trace import trace
+    from edgeprune.channels.verify import verify
+
+    model = builders(flavor)[name](weights=None)
+    trace_seconds = seconds(lambda: trace(model), best_of=3)
+    graph = trace(model)
+    free = [group for group in graph.groups if group.frozen is None]
+    kept = graph.everything()
+    for group in free:
+        kept[group.classes[: group.size // 2]] = False
+    start = time.perf_counter()
+    smaller = rebuild(graph, kept)
+    rebuild_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    proof = verify(graph, kept, smaller)
+    verify_seconds = time.perf_counter() - start
+    other_reasons = {name: reason for name, reason in graph.frozen.items() if not reason.startswith(EXPECTED)}
+    return {
+        "flavor": flavor,
+        "model": name,
+        "parameters": model.count_params(),
+        "parameters_left": smaller.count_params(),
+        "macs_kept": graph.remaining_macs(kept) / graph.macs,
+        "groups": len(graph.groups),
+        "cut": len(free),
+        "frozen": other_reasons,
+        "notes": len(graph.notes),
+        "difference": proof.relative,
+        "trains": trains(smaller, np),
+        "loads": saves_and_loads(smaller, np),
+        "trace_seconds": trace_seconds,
+        "rebuild_seconds": rebuild_seconds,
+        "verify_seconds": verify_seconds,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def seconds(work: Any, best_of: int) -> float:
+    """The shortest of several runs: what the work itself takes."""
+    times = []
+    for _ in range(best_of):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def trains(model: Any, np: Any) -> bool:
+    """Whether one training step gives a finite loss."""
+    images = np.random.default_rng(0).random((1, *model.input_shape[1:]), np.float32)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return bool(np.isfinite(model.train_on_batch(images, np.zeros(1))))
+
+
+def saves_and_loads(model: Any, np: Any) -> bool:
+    """Whether the model comes back from its file and computes the same."""
+    from edgeprune import flavor
+
+    images = np.random.default_rng(1).random((1, *model.input_shape[1:]), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        loaded = flavor.keras_of(model).models.load_model(path)
+    difference = np.abs(np.asarray(loaded(images)) - np.asarray(model(images))).max()
+    return bool(difference <= 1e-5)
+
+
+def is_covered(row: dict[str, Any]) -> bool:
+    """Whether everything that the docstring above asks for holds."""
+    whole = not row.get("error") and not row["frozen"]
+    return bool(whole and row["difference"] <= 1e-4 and row["trains"] and row["loads"])
+
+
+def in_a_process_of_its_own(flavor: str, name: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", flavor, name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return {"flavor": flavor, "model": name, "error": last[:300]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print("| Keras | Model | Groups cut | MACs kept | Difference | Trace s | Rebuild s | Verify s | Covered |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    for row in rows:
+        if row.get("error"):
+            print(f"| {row['flavor']} | {row['model']} | | | | | | | no: {row['error']} |")
+            continue
+        why = "" if is_covered(row) else f": {row['frozen'] or 'see coverage.json'}"
+        print(
+            f"| {row['flavor']} | {row['model']} | {row['cut']} of {row['groups']} | {row['macs_kept']:.1%} "
+            f"| {row['difference']:.1e} | {row['trace_seconds']:.3f} | {row['rebuild_seconds']:.2f} "
+            f"| {row['verify_seconds']:.2f} | {'yes' if is_covered(row) else 'no'}{why} |"
+        )
+    covered = sum(map(is_covered, rows))
+    slowest = max((row["trace_seconds"] for row in rows if not row.get("error")), default=0.0)
+    print(f"\n{covered} of {len(rows)} covered; the slowest trace took {slowest:.3f} s (goal: 0.2)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", help="a pattern of model names")
+    parser.add_argument("--flavor", choices=("keras", "tf_keras"), help="one Keras alone")
+    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--one", nargs=2, metavar=("FLAVOR", "MODEL"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(cover(*arguments.one)))
+        return
+
+    from edgeprune.progress import track
+
+    rows = json.loads(OUT.read_text()) if OUT.exists() else []
+    flavors = [arguments.flavor] if arguments.flavor else ["keras", "tf_keras"]
+    wanted = [(f, n) for f in flavors for n in builders(f) if fnmatch.fnmatchcase(n, arguments.only)]
+    done = {(row["flavor"], row["model"]) for row in rows if not (arguments.again or row.get("error"))}
+    OUT.parent.mkdir(exist_ok=True)
+    for flavor, name in track([one for one in wanted if one not in done], "Models"):
+        rows = [row for row in rows if (row["flavor"], row["model"]) != (flavor, name)]
+        rows.append(in_a_process_of_its_own(flavor, name))
+        OUT.write_text(json.dumps(rows, indent=1))
+    print_table(sorted((row for row in rows if (row["flavor"], row["model"]) in wanted), key=lambda r: r["model"]))
+
+
+if __name__ == "__main__":
+    main()
