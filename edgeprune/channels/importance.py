@@ -137,15 +137,19 @@ def _bn_scale(graph: ChannelGraph) -> np.ndarray:
 
 def _fpgm(graph: ChannelGraph) -> np.ndarray:
     def distances(slot: Slot, values: np.ndarray) -> np.ndarray:
-        """For each filter the sum of its distances to all others."""
+        """For each filter the sum of its distances to all others; some rows at a time, as wide layers have many."""
         filters = np.moveaxis(values, slot.axis, 0).reshape(values.shape[slot.axis], -1)
-        products = filters @ filters.T
-        squares = products.diagonal().copy()
-        products *= -2  # in place from here on: of wide layers this matrix is large
-        products += squares
-        products += squares[:, None]
-        np.fill_diagonal(products, 0)  # rounding leaves a little, of which the root is much
-        return np.sqrt(np.maximum(products, 0, out=products), out=products).sum(axis=1, dtype=np.float64)
+        squares = np.einsum("ij,ij->i", filters, filters)
+        sums = []
+        for start in range(0, len(filters), 1024):
+            rows = slice(start, start + 1024)
+            products = filters[rows] @ filters.T
+            products *= -2
+            products += squares
+            products += squares[rows, None]
+            np.fill_diagonal(products[:, start:], 0)  # rounding leaves a little, of which the root is much
+            sums.append(np.sqrt(np.maximum(products, 0, out=products), out=products).sum(axis=1, dtype=np.float64))
+        return np.concatenate(sums)
 
     makers = ((slot, values) for slot, values in _magnitudes(graph) if slot.makes and values.ndim > 1)
     return _summed(graph, ((slot, distances(slot, values)) for slot, values in makers))
