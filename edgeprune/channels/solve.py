@@ -141,51 +141,28 @@ def solve(
     """
     _check(graph, scores, kind, asked, scope, min_channels, max_ratio)
     groups = [group for group in graph.groups if group.frozen is None]
-    ratios = ratios or {}
     widths = _Widths.of(groups, round_to, min_channels, max_ratio)
-    classes = np.concatenate([group.classes for group in groups])
-    group_of = np.repeat(np.arange(len(groups)), widths.sizes)
-    ranks = _ranks(group_of, scores[classes])
-    by_hand = np.array([group.name in ratios for group in groups])
-    given = np.array([ratios.get(group.name, 0.0) for group in groups])
-    ranked = np.flatnonzero(~by_hand[group_of])
-    priorities = _priorities(groups, group_of, scores[classes], ranks, ranked, scope)
-    order = group_of[ranked][np.lexsort((ranked, priorities))]
-
-    def counts_without(dropped: int) -> np.ndarray:
-        left = widths.sizes - np.bincount(order[:dropped], minlength=len(groups))
-        return widths.nearest(np.where(by_hand, widths.sizes * (1 - given), left))
-
-    def mask_of(counts: np.ndarray) -> np.ndarray:
-        kept = np.ones(graph.class_count, bool)
-        kept[classes] = ranks < counts[group_of]
-        return kept
-
+    removal = _Removal.of(graph, groups, np.asarray(scores, float), scope, widths, ratios or {})
     if kind == "ratio":
-        goal = (1 - asked) * len(ranked)
-
-        def left(counts: np.ndarray) -> float:
-            return counts[~by_hand].sum()
-
-        whole = len(ranked)
+        whole, left = len(removal.order), removal.ranked_left
+        goal = (1 - asked) * whole
     else:
         amount = macs_of(graph) if kind == "macs" else params_of(graph)
-        whole = amount(np.ones(graph.class_count, bool))
+        whole = amount(graph.everything())
         goal = asked * whole
 
         def left(counts: np.ndarray) -> float:
-            return amount(mask_of(counts))
+            return amount(removal.mask(counts))
 
-    if kind == "ratio" and scope != "global":
-        counts = counts_without(int(np.searchsorted(np.sort(priorities), asked * (1 - 1e-12))))
+    if kind == "ratio" and scope != "global":  # the fraction that each set of groups loses, not a sum over all
+        counts = removal.counts(int(np.searchsorted(removal.priorities, asked * (1 - 1e-12))))
     else:
-        counts = _bisect(counts_without, left, goal, len(ranked))
-        counts = _refine(counts, left, goal, widths, ~by_hand)
+        counts = _refine(_bisect(removal, left, goal), left, goal, removal)
     got = left(counts) / whole if whole else 1.0
     target = Target(kind, asked, 1 - got if kind == "ratio" else got)
     if kind != "ratio" and not target.met:
-        _check_reachable(left(counts_without(len(ranked))) / whole, left(counts_without(0)) / whole, target)
-    return mask_of(counts), target
+        _check_reachable(left(removal.counts(len(removal.order))) / whole, left(removal.counts(0)) / whole, target)
+    return removal.mask(counts), target
 
 
 def structure(group: Group) -> tuple:
@@ -206,7 +183,7 @@ def tile(group: Group) -> int:
     The time of a convolution follows its outputs rounded up to 32, that of a depthwise one is lowest at multiples
     of 16. Narrow groups get finer multiples, as a whole tile of them is a large part of their channels.
     """
-    depthwise = any("Depthwise" in type(slot.layer).__name__ for slot in group.slots)
+    depthwise = any("Depthwise" in type(slot.layer).__name__ or slot.name == "depthwise_kernel" for slot in group.slots)
     return 32 if width_of(group) >= 128 else 16 if depthwise or width_of(group) >= 32 else 8
 
 
@@ -255,6 +232,77 @@ class _Widths:
         return np.where(below < self.least, counts, below), above
 
 
+@dataclass(frozen=True)
+class _Removal:
+    """Removing classes one after the other in a fixed order, as counts of what each group keeps.
+
+    Attributes:
+        class_count: the number of classes of the model.
+        classes: the classes of all groups, group by group.
+        group_of: for each of them the number of its group.
+        ranks: for each of them its place in its group, 0 for the most important.
+        order: the groups that lose a class, in the order in which they do.
+        priorities: what the order is made by, ascending.
+        by_hand: whether a group's count is given rather than found.
+        given: the counts of those, before rounding.
+        widths: the counts that are allowed.
+    """
+
+    class_count: int
+    classes: np.ndarray
+    group_of: np.ndarray
+    ranks: np.ndarray
+    order: np.ndarray
+    priorities: np.ndarray
+    by_hand: np.ndarray
+    given: np.ndarray
+    widths: _Widths
+
+    @staticmethod
+    def of(
+        graph: ChannelGraph,
+        groups: Sequence[Group],
+        scores: np.ndarray,
+        scope: str,
+        widths: _Widths,
+        ratios: Mapping[str, float],
+    ) -> _Removal:
+        classes = np.concatenate([group.classes for group in groups])
+        group_of = np.repeat(np.arange(len(groups)), widths.sizes)
+        ranks = _ranks(group_of, scores[classes])
+        by_hand = np.array([group.name in ratios for group in groups])
+        ranked = np.flatnonzero(~by_hand[group_of])
+        priorities = _priorities(groups, group_of, scores[classes], ranks, scope)[ranked]
+        order = np.argsort(priorities, kind="stable")
+        given = widths.sizes * (1 - np.array([ratios.get(group.name, 0.0) for group in groups]))
+        return _Removal(
+            graph.class_count,
+            classes,
+            group_of,
+            ranks,
+            group_of[ranked][order],
+            priorities[order],
+            by_hand,
+            given,
+            widths,
+        )
+
+    def counts(self, removed: int) -> np.ndarray:
+        """How many classes each group keeps when this many are removed, rounded to what is allowed."""
+        left = self.widths.sizes - np.bincount(self.order[:removed], minlength=len(self.given))
+        return self.widths.nearest(np.where(self.by_hand, self.given, left))
+
+    def mask(self, counts: np.ndarray) -> np.ndarray:
+        """The kept mask in which each group keeps so many of its classes, the most important ones."""
+        kept = np.ones(self.class_count, bool)
+        kept[self.classes] = self.ranks < counts[self.group_of]
+        return kept
+
+    def ranked_left(self, counts: np.ndarray) -> int:
+        """The classes kept in groups whose count is found."""
+        return int(counts[~self.by_hand].sum())
+
+
 def width_of(group: Group) -> int:
     """The channels of a group: the positions it takes on the axis of the weight that makes it.
 
@@ -289,12 +337,11 @@ def _priorities(
     group_of: np.ndarray,
     scores: np.ndarray,
     ranks: np.ndarray,
-    ranked: np.ndarray,
     scope: str,
 ) -> np.ndarray:
-    """For each class at `ranked` a number; the classes with the lowest are dropped first."""
+    """A number for each class; the classes with the lowest are dropped first."""
     if scope == "global":
-        return scores[ranked]
+        return scores
     if scope == "local":
         set_of, places = group_of, ranks
     else:
@@ -305,38 +352,34 @@ def _priorities(
         places[order] = _ranks(set_of[order], scores[order])
     counts = np.bincount(set_of)
     # The middle of its step on the way from the least important class (0) to the most important one (1).
-    return ((counts[set_of] - places - 0.5) / counts[set_of])[ranked]
+    return (counts[set_of] - places - 0.5) / counts[set_of]
 
 
-def _bisect(
-    counts_without: Callable[[int], np.ndarray], left: Callable[[np.ndarray], float], goal: float, most: int
-) -> np.ndarray:
-    """The counts on the way from dropping nothing to dropping all that leave what is nearest to the goal."""
-    low, high = 0, most
+def _bisect(removal: _Removal, left: Callable[[np.ndarray], float], goal: float) -> np.ndarray:
+    """The counts on the way from removing nothing to removing all that leave what is nearest to the goal."""
+    low, high = 0, len(removal.order)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if left(counts_without(middle)) >= goal else (low, middle)
-    return min(counts_without(low), counts_without(high), key=lambda counts: abs(left(counts) - goal))
+        low, high = (middle, high) if left(removal.counts(middle)) >= goal else (low, middle)
+    return min(removal.counts(low), removal.counts(high), key=lambda counts: abs(left(counts) - goal))
 
 
-def _refine(
-    counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float, widths: _Widths, free: np.ndarray
-) -> np.ndarray:
+def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float, removal: _Removal) -> np.ndarray:
     """Where rounding keeps the counts from the goal, move single groups by a step, then a few together."""
 
     def gap(trial: np.ndarray) -> float:
         return abs(left(trial) - goal)
 
-    groups = np.flatnonzero(free)
+    groups = np.flatnonzero(~removal.by_hand)
     for _ in range(8):
         if gap(counts) <= TOLERANCE * goal:
             return counts
-        moved = widths.neighbours(counts)[int(left(counts) < goal)]
+        moved = removal.widths.neighbours(counts)[int(left(counts) < goal)]
         nearest = min((_moved(counts, group, moved[group]) for group in groups), key=gap, default=counts)
         if gap(nearest) >= gap(counts):
             break
         counts = nearest
-    below, above = widths.neighbours(counts)
+    below, above = removal.widths.neighbours(counts)
     step = {
         group: abs(left(_moved(counts, group, below[group])) - left(_moved(counts, group, above[group])))
         for group in groups
