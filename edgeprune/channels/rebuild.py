@@ -81,7 +81,9 @@ class _Builder:
         """A new model on new inputs."""
         inputs, nodes, outputs = flavor.graph_nodes(model)
         if flavor.is_sequential(model):
-            layers = [self.input_layer(tensor) for tensor in inputs] + [self.layer(node.layer) for node in nodes]
+            # Masks of steps are functions in the graph that Keras makes by itself.
+            own = [node.layer for node in nodes if flavor.function_name(node.layer) is None]
+            layers = [*map(self.input_layer, inputs), *map(self.layer, own)]
             return model.__class__(layers, name=model.name)
         tensors = {id(tensor): self.input_layer(tensor).output for tensor in inputs}
         for node in nodes:

@@ -149,7 +149,7 @@ class _Silenced:
             if not self.kept_mask[classes].all():
                 shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
                 mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
-                taken[position] = taken[position] * mask
+                taken[position] = _masked_like(taken[position] * mask, taken[position])
         layer = self._with_silenced_weights(step.layer) if step.inside else step.layer
         return self._call(step, layer, taken, {})
 
@@ -173,7 +173,8 @@ class _Silenced:
 
         for position, place in enumerate(step.inputs):
             for axis, classes in self.graph.tensors[place].axes.items():
-                taken[position] = tf.gather(taken[position], np.flatnonzero(self.kept_mask[classes]), axis=axis)
+                kept = tf.gather(taken[position], np.flatnonzero(self.kept_mask[classes]), axis=axis)
+                taken[position] = _masked_like(kept, taken[position])
         is_function = flavor.function_name(step.layer) is not None
         layer = step.layer if is_function else self._counterpart(step.layer)
         given = self._call(step, layer, taken, self.changes.get(id(step.node), {}) if is_function else {})
@@ -183,7 +184,8 @@ class _Silenced:
                 sources = np.where(self.kept_mask[classes], np.cumsum(self.kept_mask[classes]) - 1, -1)
                 tensor = given[position]
                 padding = [(0, int(a == axis)) for a in range(len(tensor.shape))]
-                given[position] = tf.gather(tf.pad(tensor, padding), sources % (tensor.shape[axis] + 1), axis=axis)
+                spread = tf.gather(tf.pad(tensor, padding), sources % (tensor.shape[axis] + 1), axis=axis)
+                given[position] = _masked_like(spread, tensor)
         return given
 
     def _counterpart(self, layer: Any) -> Any:
@@ -205,3 +207,10 @@ class _Silenced:
             values.append(array)
         flavor.copy_layer_state(layer, copy, values)
         return copy
+
+
+def _masked_like(tensor: Any, old: Any) -> Any:
+    """The tensor with the mask of steps (the padding of a sentence) that Keras carries along with another."""
+    if getattr(old, "_keras_mask", None) is not None:
+        tensor._keras_mask = old._keras_mask
+    return tensor

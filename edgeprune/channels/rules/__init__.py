@@ -2,12 +2,14 @@
 
 from edgeprune.channels.rules import (  # noqa: F401
     applications,
+    attention,
     elementwise,
     functions,
     kernels,
     movement,
     normalization,
     preprocessing,
+    recurrent,
 )
 from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule, rule, rule_for
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -282,8 +282,8 @@ class Call:
         """The call sums over what lies along this axis of one of its inputs, so a zero there drops out."""
         line = self.line(value, axis)
         if line is not None:
-            position = next(i for i, own in enumerate(self.inputs) if own is value)
-            self.masks.append((position, value.axis(axis), line))
+            positions = [position for position, own in enumerate(self.inputs) if own is value]
+            self.masks += [(position, value.axis(axis), line) for position in positions]
 
     def mixes(self, *lines: np.ndarray | None, why: str | None = None) -> None:
         """What it computes for one of these channels depends on the others; with `why` the plan says so."""
@@ -292,6 +292,27 @@ class Call:
             self.mixes_channels = True
             if why is not None:
                 self.recorder.note(f"{self.name}: {why}", lines)
+
+    # Layers inside this one
+
+    def follow(self, layer: Any, inputs: list[Value], output_shapes: list[tuple[int, ...]]) -> list[Value]:
+        """What a layer inside this one gives for these inputs, which stand where this call's own inputs stand.
+
+        An axis 1 that the layer inside does not see may be folded into the batch of its inputs.
+        """
+        name = self.recorder.names.get(id(layer), layer.name)
+        call = replace(
+            self, layer=layer, name=name, inputs=inputs, args=(), kwargs={}, output_shapes=output_shapes, masks=[]
+        )
+        given = rule_for(layer)(call)
+        self.masks += [
+            (position, axis + self.inputs[position].rank - inputs[position].rank, line)
+            for position, axis, line in call.masks
+        ]
+        self.mixes_channels |= call.mixes_channels
+        if id(layer) in self.recorder.inside:
+            self.recorder.inside.add(id(self.layer))
+        return list(given) if isinstance(given, list | tuple) else [given]
 
     # What follows the channels
 
