@@ -167,6 +167,11 @@ def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
 def strip(model: Any) -> Any:
     """Apply the masks a last time and clone the model without wrappers."""
     apply_masks(model)
+    return unwrapped(model)
+
+
+def unwrapped(model: Any) -> Any:
+    """Clone the model without wrappers; it shares the layers, and the weights stay as they are."""
     return model.layer if is_wrapper(model) else tfmot_sparsity.strip_pruning(model)
 
 
