@@ -23,8 +23,9 @@ Importance = str | Callable[[Group], Any]
 # Vectors that shift a channel: their size says nothing about what it is worth.
 _SHIFTS = ("bias", "beta", "alpha")
 
-# These estimate the loss that a removal costs, or are already relative, so scores of different groups compare.
-COMPARABLE = ("lamp", "taylor", "fisher", "random")
+# Scores that compare between groups as they are. Estimates of the loss do not: of many channels that go at once they
+# say too little, and ranked as they are they empty single layers.
+COMPARABLE = ("lamp", "random")
 
 
 def class_scores(

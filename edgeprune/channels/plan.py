@@ -328,8 +328,9 @@ def plan_channels(
         macs: fraction of the MACs to keep, above 0 to 1.
         params: fraction of the parameters to keep, above 0 to 1.
         importance: how channels are ranked, a name or a function of a group: see `importance.class_scores`.
-        scope: `"global"` ranks all channels together (magnitudes relative to the mean of their group), `"local"` takes
-            the same fraction from each group, `"isomorphic"` ranks groups of the same structure together.
+        scope: `"global"` ranks all channels together, `"local"` takes the same fraction from each group, `"isomorphic"`
+            ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
+            of `"lamp"`, `"random"` and of a function as they are.
         ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
             the target asks of the others. The first pattern that matches a group counts.
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
@@ -361,7 +362,7 @@ def plan_channels(
     graph = freeze(graph, {group.name: "ignored" for entry in _entries(ignore) for group in matching(graph, entry)})
     scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
     graph, scores = _without_unscored(graph, scores, importance)
-    if scope == "global" and importance not in COMPARABLE and not callable(importance):
+    if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
     kept_mask, target = solve(
         graph,
