@@ -134,6 +134,8 @@ class _Calls:
     @contextlib.contextmanager
     def marked(self) -> Iterator[None]:
         # In the instance's own dictionary: both Kerases' __setattr__ would track or refuse it.
+        # Function layers of tf_keras have their call there too.
+        own_calls = [(layer, vars(layer)["call"]) for layer in self.layers if "call" in vars(layer)]
         try:
             for number, layer in enumerate(self.layers):
                 vars(layer)["call"] = self._marking(layer.call, number)
@@ -141,6 +143,8 @@ class _Calls:
         finally:
             for layer in self.layers:
                 vars(layer).pop("call", None)
+            for layer, call in own_calls:
+                vars(layer)["call"] = call
 
     def _marking(self, call: Callable, number: int) -> Callable:
         import tensorflow as tf
