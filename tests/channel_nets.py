@@ -344,8 +344,8 @@ def mixer(K, L):
 @net()
 def einsum_dense(K, L):
     i = K.Input((6, 8))
-    x = L.EinsumDense("abc,cde->abde", output_shape=(None, 3, 4), bias_axes="de")(L.Dense(12)(i))
-    x = L.EinsumDense("abde,def->abf", output_shape=(None, 9), bias_axes="f")(x)
+    x = L.EinsumDense("abc,cde->abde", output_shape=(6, 3, 4), bias_axes="de")(L.Dense(12)(i))
+    x = L.EinsumDense("abde,def->abf", output_shape=(6, 9), bias_axes="f")(x)
     x = L.EinsumDense("...x,xy->...y", output_shape=7)(x)
     return K.Model(i, L.Dense(3)(x))
 

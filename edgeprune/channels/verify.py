@@ -26,7 +26,7 @@ class Verification:
     """How far a rebuilt model is from the original with the dropped channels silenced.
 
     Attributes:
-        absolute: the largest difference of any output value.
+        absolute: the largest difference of any output value; infinite where any value is no finite number.
         relative: the largest difference relative to the largest value of that output.
         tolerance: the largest `relative` that passes.
     """
@@ -79,12 +79,11 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
     absolute = relative = 0.0
     for old, new in zip(expected, flavor.flatten(given, rebuilt), strict=True):
         old, new = (np.asarray(array, np.float64) for array in (old, new))
+        if not (np.isfinite(old).all() and np.isfinite(new).all()):
+            return Verification(math.inf, math.inf)
         difference = float(np.max(np.abs(old - new), initial=0.0))
-        scale = float(np.max(np.abs(old), initial=0.0))
-        absolute = max(absolute, difference if math.isfinite(difference) else math.inf)
-        relative = max(
-            relative, absolute if scale == 0 else difference / scale, 0.0 if math.isfinite(scale) else math.inf
-        )
+        absolute = max(absolute, difference)
+        relative = max(relative, difference / (float(np.max(np.abs(old), initial=0.0)) or 1.0))
     return Verification(absolute, relative)
 
 

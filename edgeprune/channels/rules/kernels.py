@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.channels.rules.elementwise import follow_activation
-from edgeprune.channels.rules.registry import Call, rule
+from edgeprune.channels.rules.registry import Call, factor, rule
 from edgeprune.channels.values import Value
 
 
@@ -22,11 +22,6 @@ def places(shape: tuple[int, ...], channels: int) -> int:
     return math.prod(shape) // max(shape[channels], 1)
 
 
-def factor(line: np.ndarray | None, size: int) -> np.ndarray | int:
-    """A line as a factor of the MACs: its ids, or its size where nothing is dropped along it."""
-    return size if line is None else line
-
-
 @rule("Dense")
 def dense(call: Call) -> Value:
     """Its kernel (in, units) works along the last axis."""
@@ -35,9 +30,11 @@ def dense(call: Call) -> Value:
     units = call.make(layer.kernel, 1)
     call.index(layer.bias, 0, units)
     call.resize("units", units)
-    call.count_macs(places(x.shape, -1), factor(read, x.shape[-1]), units)
+    others = call.space.other_lines(x, [-1])
+    rows = [factor(others.get(axis), size) for axis, size in enumerate(x.shape[:-1])]
+    call.count_macs(1, *rows, factor(read, x.shape[-1]), units)
     follow_activation(call, layer.activation, units)
-    return call.output({-1: units}, keeping=x)
+    return call.output({-1: units, **others})
 
 
 @rule("Conv1D", "Conv2D", "Conv3D")

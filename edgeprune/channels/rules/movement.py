@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.channels.rules.registry import Call, rule
+from edgeprune.channels.rules.registry import Call, factor, rule
 from edgeprune.channels.values import Value
 
 
@@ -53,10 +53,9 @@ def dot(call: Call) -> Value:
     read = call.line(a, axes[0])
     call.unite(read, call.line(b, axes[1]))
     call.mixes(read, why="its lengths are those of the channels that stay" if call.layer.normalize else None)
-    lines, place = {}, 1
-    for value, axis in zip((a, b), axes, strict=True):
-        for other in range(1, value.rank):
-            if other != axis:
-                lines[place] = call.line(value, other)
-                place += 1
-    return call.output(lines)
+    rest = [(v, other) for v, axis in zip((a, b), axes, strict=True) for other in range(1, v.rank) if other != axis]
+    lines = [call.line(value, axis) for value, axis in rest]
+    call.count_macs(
+        1, factor(read, a.shape[axes[0]]), *(factor(line, v.shape[k]) for line, (v, k) in zip(lines, rest, strict=True))
+    )
+    return call.output(dict(enumerate(lines, start=1)))

@@ -356,3 +356,8 @@ class Call:
         self.recorder.add_cost(
             self.layer, places * math.prod(sizes), tuple(line for line in lines if not isinstance(line, int))
         )
+
+
+def factor(line: np.ndarray | None, size: int) -> np.ndarray | int:
+    """A line as a factor of the MACs: its ids, or its size where nothing is dropped along it."""
+    return size if line is None else line
