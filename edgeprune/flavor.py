@@ -759,6 +759,9 @@ def clone_built_layer(layer: Any) -> Any:
         copy.build_from_config(layer.get_build_config())
     else:
         copy.build(layer._build_input_shape)
+        for old, new in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
+            if not new.built:  # attention builds its parts when it is called
+                new.build(old._build_input_shape)
     return copy
 
 
