@@ -356,15 +356,68 @@ def plan_channels(
         >>> plan = plan_channels(model, macs=0.5, round_to=8, ignore=["stem*"])  # doctest: +SKIP
         >>> smaller = plan.apply()  # doctest: +SKIP
     """
-    kind, asked = _target(ratio, macs, params, ratios)
     with status("Following the channels"):
         graph = trace(model)
+    return plan_graph(
+        graph,
+        _target(ratio, macs, params, ratios),
+        importance=importance,
+        scope=scope,
+        ratios=ratios,
+        round_to=round_to,
+        ignore=ignore,
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+        data=data,
+        loss=loss,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def plan_graph(
+    graph: ChannelGraph,
+    target: tuple[str, float],
+    *,
+    importance: Importance = "l2",
+    scope: str = "global",
+    ratios: Mapping[str, float] | None = None,
+    round_to: int | str | Callable[[Group], int] = 1,
+    ignore: Any = (),
+    min_channels: int = 1,
+    max_ratio: float = 0.9,
+    data: Any = None,
+    loss: Any = None,
+    batch_size: int = 32,
+    steps: int | None = None,
+    seed: int = 0,
+    gone: np.ndarray | None = None,
+) -> ChannelPlan:
+    """Choose the channels to remove from a model that is traced already.
+
+    Args:
+        graph: the traced model, whose weights are scored as they are now.
+        target: `("ratio" | "macs" | "params", fraction)`.
+        gone: bool array `(graph.class_count,)`: the classes that are to go before all others.
+        importance, scope, ratios, round_to, ignore, min_channels, max_ratio, data, loss, batch_size, steps, seed:
+            as `plan_channels` takes them.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: as `plan_channels`.
+    """
+    kind, asked = target
     graph = freeze(graph, {group.name: "ignored" for entry in _entries(ignore) for group in matching(graph, entry)})
     scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
     graph, scores = _without_unscored(graph, scores, importance)
     if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
-    kept_mask, target = solve(
+    if gone is not None:
+        scores = np.where(gone, scores.min(initial=0.0) - 1, scores)
+    kept_mask, reached = solve(
         graph,
         scores,
         kind,
@@ -375,7 +428,7 @@ def plan_channels(
         min_channels=min_channels,
         max_ratio=max_ratio,
     )
-    return ChannelPlan(graph, kept_mask, target if asked else None)
+    return ChannelPlan(graph, kept_mask, reached if asked else None)
 
 
 def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
