@@ -58,7 +58,7 @@ class UpdatePruningStep(flavor.callback_class()):
         if not self._at_first_epoch:
             return
         self._at_first_epoch = False
-        left = self._steps_left(epoch)
+        left = steps_left(self.params, epoch)
         for schedule, step in mechanism_of(self.model).scheduled(self.model):
             updates.set_open_end(schedule, None if left is None else step + left)
             if left is not None:
@@ -66,7 +66,7 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def on_train_batch_begin(self, batch=0, logs=None):
         """Update the masks that are due at the step about to run."""
-        self._counter.begin_group(self._group_size(batch))
+        self._counter.begin_group(group_size(self.model, self.params, batch))
 
     def on_train_batch_end(self, batch=0, logs=None):
         """The step has run."""
@@ -96,20 +96,32 @@ class UpdatePruningStep(flavor.callback_class()):
         for schedule, _ in mechanism_of(self.model).scheduled(self.model):
             updates.set_open_end(schedule, None)
 
-    def _steps_left(self, epoch: int | None) -> int | None:
-        """How many steps `fit` is still going to run; None where it does not know."""
-        params = self.params or {}
-        if epoch is None or not params.get("steps") or not params.get("epochs"):
-            return None
-        return (params["epochs"] - epoch) * params["steps"]
 
-    def _group_size(self, batch: int) -> int:
-        """How many steps run until the next callback; the last group of an epoch may be shorter."""
-        if not self.params:  # `train_on_batch` runs one
-            return 1
-        size = int(getattr(self.model, "steps_per_execution", None) or 1)
-        steps = self.params.get("steps")
-        return max(1, min(size, steps - batch)) if steps else size
+def steps_left(params: dict[str, Any] | None, epoch: int | None) -> int | None:
+    """How many steps `fit` is still going to run; None where it does not know.
+
+    Args:
+        params: the `params` of a callback.
+        epoch: the epoch that begins, counted from 0.
+    """
+    if epoch is None or not params or not params.get("steps") or not params.get("epochs"):
+        return None
+    return (params["epochs"] - epoch) * params["steps"]
+
+
+def group_size(model: Any, params: dict[str, Any] | None, batch: int) -> int:
+    """How many steps run until the next callback; the last group of an epoch may be shorter.
+
+    Args:
+        model: the model in training.
+        params: the `params` of a callback.
+        batch: the step of the epoch that begins, counted from 0.
+    """
+    if not params:  # `train_on_batch` runs one
+        return 1
+    size = int(getattr(model, "steps_per_execution", None) or 1)
+    steps = params.get("steps")
+    return max(1, min(size, steps - batch)) if steps else size
 
 
 class PruningSummaries(flavor.callback_class()):
