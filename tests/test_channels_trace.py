@@ -70,9 +70,11 @@ def test_a_shared_layer_that_also_reads_the_input_is_frozen(flavor):
     K = keras_module(flavor)
     i = K.Input((8,))
     layer = K.layers.Dense(8, name="shared")
-    for first in (lambda: layer(layer(i)), lambda: layer(K.layers.Dense(8)(i)) + layer(i)):
-        graph = trace(K.Model(i, K.layers.Dense(2, name="out")(first())))
-        assert "also called on" in graph.frozen["shared"] or "joins" in graph.frozen["shared"]
+    graph = trace(K.Model(i, K.layers.Dense(2, name="out")(layer(layer(i)))))
+    assert "also called on" in graph.frozen["shared"]
+    x = layer(K.layers.Dense(8, name="a")(i)) + layer(i)
+    graph = trace(K.Model(i, K.layers.Dense(2, name="out")(x)))
+    assert "also called on" in graph.frozen["a"] and "shared" not in graph.frozen
 
 
 def test_what_a_lambda_touches_is_frozen_and_the_reason_names_it(flavor):
@@ -187,8 +189,10 @@ def test_subclassed_models_that_cannot_be_called_symbolically_are_refused():
         def call(self, x):
             return x
 
+    model = Net()
+    model(np.zeros((1, 3), "float32"))
     with pytest.raises(ValueError, match="in tf_keras only Functional and Sequential"):
-        trace(Net())
+        trace(model)
 
 
 def test_a_trace_leaves_no_trace(flavor):
@@ -281,7 +285,7 @@ def random_model(K, steps):
     seed=st.integers(0, 5),
     flavor=st.sampled_from(("keras", "tf_keras")),
 )
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_graphs_compute_the_same_without_random_channels(steps, ratio, seed, flavor):
     _, _, found = halved(random_model(keras_module(flavor), steps), ratio, seed)
     assert found.passed, found

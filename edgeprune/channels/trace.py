@@ -36,6 +36,8 @@ def trace(model: Any) -> ChannelGraph:
     """
     if not flavor.is_model(model):
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
     return Recorder(model).graph()
 
 
@@ -344,7 +346,8 @@ class Recorder:
         for number, own in enumerate(members.values()):
             name = names[number]
             if name in repeated:
-                name, used[name] = f"{name}:{used[name]}", used[name] + 1
+                used[name] += 1
+                name = f"{name}:{used[name] - 1}"
             layers = dict.fromkeys(self.names.get(id(slot.layer), slot.layer.name) for slot in makers[number])
             groups.append(
                 Group(name, np.array(own), tuple(touching[number]), self._reason(own, reasons), tuple(layers))
