@@ -231,6 +231,19 @@ def test_importance_on_data(flavor, importance):
     assert plan.macs.kept == pytest.approx(0.5, rel=0.01)
 
 
+def test_units_and_heads_are_rounded_as_the_channels_they_give(flavor):
+    keras = flavors.keras_module(flavor)
+    inputs = keras.Input((6, 16))
+    x = keras.layers.MultiHeadAttention(4, 6, name="attention")(inputs, inputs)
+    x = keras.layers.LSTM(24, return_sequences=True, name="lstm")(x)
+    x = keras.layers.GRU(12, name="gru")(x)
+    plan = plan_channels(keras.Model(inputs, keras.layers.Dense(2)(x)), ratio=0.4, scope="local", round_to=4)
+    widths = left(plan)
+    assert widths["attention"] == 2  # heads of 6 channels: 12 channels, as 1 or 3 heads are no multiple of 4
+    assert widths["lstm"] in (12, 16) and widths["gru"] == 8
+    assert plan.verify().passed
+
+
 @pytest.mark.parametrize("importance", ["l2", "taylor", "activation"])
 def test_a_subclassed_model(importance):
     import keras

@@ -304,12 +304,20 @@ class _Removal:
 
 
 def width_of(group: Group) -> int:
-    """The channels of a group: the positions it takes on the axis of the weight that makes it.
+    """The channels of a group as the runtime sees them.
 
-    That is more than its classes where several channels go together, as those of a grouped convolution do.
+    They are more than its classes where several channels go together, as those of a grouped convolution or of an
+    attention head do. The gates of a recurrent layer are not counted: it gives one channel a unit.
     """
     maker = next((slot for slot in group.slots if slot.makes), None)
-    return int(np.isin(maker.classes, group.classes).sum()) if maker else group.size
+    if maker is None:
+        return group.size
+    lines = [maker]
+    lines += [slot for slot in group.slots if slot.name == "recurrent_kernel" and slot.reads]
+    positions = min(int(np.isin(slot.classes, group.classes).sum()) for slot in lines)
+    kind = type(maker.layer).__name__
+    in_heads = "Attention" in kind or kind == "EinsumDense"  # an axis for the heads, then one for a head's channels
+    return positions * (math.prod(maker.weight.shape[maker.axis + 1 :]) if in_heads else 1)
 
 
 def _multiple(round_to: Any, group: Group) -> int:
