@@ -806,3 +806,35 @@ def functional_stand_in(model: Any) -> Any:
     finally:
         for part, inbound, outbound in before:
             del part._inbound_nodes[inbound:], part._outbound_nodes[outbound:]
+
+
+def constrain(variable: Any, constraint: Callable[[Any], Any] | None) -> None:
+    """Set what the optimizer does to a variable after each of its updates: `constraint(value)` is the new value."""
+    if is_keras_3_variable(variable):
+        variable.constraint = constraint
+    else:
+        # Under mixed precision the variable is one inside another.
+        getattr(variable, "_variable", variable)._constraint = constraint
+
+
+def is_keras_3_variable(variable: Any) -> bool:
+    """Whether a variable belongs to Keras 3; those of `tf_keras` are TensorFlow's own."""
+    return not isinstance(variable, importlib.import_module("tensorflow").Variable)
+
+
+def forget_compiled_step(model: Any) -> None:
+    """Have the training step of a model that has trained before compiled anew, as its constraints have changed."""
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def moving_averages(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
+    """The optimizer's moving average of each variable, as `tf.Variable`s; empty without `use_ema`."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    if not getattr(optimizer, "use_ema", False) or not averages:
+        return []
+    if is_keras_3(optimizer):
+        return [averages[optimizer._get_variable_index(variable)].value for variable in variables]
+    return [averages[optimizer._index_dict[optimizer._var_key(variable)]] for variable in variables]
