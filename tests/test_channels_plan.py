@@ -231,6 +231,13 @@ def test_importance_on_data(flavor, importance):
     assert plan.macs.kept == pytest.approx(0.5, rel=0.01)
 
 
+def test_tiles_of_depthwise_channels_are_full(flavor):
+    plan = plan_channels(residual_net(flavor), macs=0.7, round_to="tile")
+    assert {left(plan)["a_expand"], left(plan)["b_expand"]} <= {16, 24}  # 24 is all of them
+    assert left(plan)["stem"] in (8, 16) and left(plan)["hidden"] in (8, 16, 20)
+    assert min(left(plan)["a_expand"], left(plan)["b_expand"]) == 16 or left(plan)["stem"] == 8
+
+
 def test_units_and_heads_are_rounded_as_the_channels_they_give(flavor):
     keras = flavors.keras_module(flavor)
     inputs = keras.Input((6, 16))
