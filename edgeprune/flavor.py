@@ -12,7 +12,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -794,18 +794,65 @@ def functional_stand_in(model: Any) -> Any:
     if not is_keras_3(model):
         raise ValueError(f"Model {model.name!r} is subclassed: in tf_keras only Functional and Sequential models work.")
     keras, tree = keras_of(model), _nest(keras_3=True)
-    specs = call_specs(model)
-    inputs = tree.map_structure(lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), specs)
-    parts = list(layers_of(model))
-    before = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in parts]
+    inputs = tree.map_structure(
+        lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), call_specs(model)
+    )
+    with _forgetting_calls(layers_of(model)):
+        try:
+            return keras.Model(inputs, model.call(inputs), name=model.name)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
+
+
+def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
+    """A Functional Keras 3 model in which some composite layers are replaced by the calls they make inside.
+
+    Args:
+        model: a Functional or Sequential model; it is not changed, and its layers do not remember the new calls.
+        unfolds: whether to look inside a layer.
+
+    Returns:
+        A Functional model of the same layers, or `model` itself where there is nothing to unfold. A layer whose
+        call cannot be made on symbolic inputs stays as it is.
+    """
+    inputs, nodes, outputs = graph_nodes(model)
+    if not is_keras_3(model) or not any(unfolds(node.layer) for node in nodes):
+        return model
+    keras, tree = keras_of(model), _nest(keras_3=True)
+    new_inputs = [clone_input(input_layer(tensor)).output for tensor in inputs]
+    tensors = dict(zip(map(id, inputs), new_inputs, strict=True))
+    failed: set[int] = set()
+    with _forgetting_calls([*layers_of(model), *(node.layer for node in nodes)]):
+        for node in nodes:
+            args, kwargs = node.filled(tensors)
+            given = None
+            if unfolds(node.layer):
+                with contextlib.suppress(Exception):  # a call may fail on symbolic inputs in any way
+                    given = tree.flatten(node.layer.call(*args, **kwargs))
+            if given is None or len(given) != len(node.outputs):
+                failed.add(id(node.layer))
+                given = tree.flatten(node.layer(*args, **kwargs))
+            tensors.update(zip(map(id, node.outputs), given, strict=True))
+        new_outputs = tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
+        try:
+            unfolded = keras.Model(
+                tree.pack_sequence_as(_graph_of(model)._inputs_struct, new_inputs), new_outputs, name=model.name
+            )
+        except ValueError:  # two layers inside have the same name
+            return model
+    return unfold_layers(unfolded, lambda layer: id(layer) not in failed and unfolds(layer))
+
+
+@contextlib.contextmanager
+def _forgetting_calls(layers: Iterable[Any]) -> Iterator[None]:
+    """Let Keras 3 layers forget the calls on symbolic tensors that the body makes."""
+    before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
     try:
-        return keras.Model(inputs, model.call(inputs), name=model.name)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
+        yield
     finally:
-        for part, inbound, outbound in before:
-            del part._inbound_nodes[inbound:], part._outbound_nodes[outbound:]
+        for layer, inbound, outbound in before:
+            del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
 
 def constrain(variable: Any, constraint: Callable[[Any], Any] | None) -> None:

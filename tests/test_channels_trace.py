@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from channel_nets import built, halved
+from channel_nets import block_class, built, halved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -145,6 +145,17 @@ def test_a_subclass_with_a_call_of_its_own_does_not_inherit_the_rule(flavor):
     assert sizes(graph) == [6, 6] and "has a call of its own" in graph.frozen["a"]
 
 
+def test_a_composite_layer_is_entered_where_its_call_can_be_followed(flavor):
+    K = keras_module(flavor)
+    i = K.Input((6, 5))
+    block = block_class(K, K.layers)(8, name="block")
+    model = K.Model(i, K.layers.Dense(3, name="out")(block(K.layers.Dense(8, name="a")(i))))
+    graph, smaller, found = halved(model)
+    assert found.passed
+    assert ("a" in graph.frozen) is (flavor == "tf_keras")
+    assert len(model.layers) == 4 and len(block._inbound_nodes) == 1 and not block.a._inbound_nodes[1:]
+
+
 def test_a_rule_may_give_up(flavor):
     K = keras_module(flavor)
     Gain = gain_layer(K)
@@ -208,8 +219,10 @@ def test_a_trace_leaves_no_trace(flavor):
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            "conv strided depthwise multiplier grouped separable norm relu add multiply concat split slice shuffle pool "
-            "excite gate permute transposed dense layer_norm pad".split()
+            (
+                "conv strided depthwise multiplier grouped separable norm relu add multiply concat split slice shuffle "
+                "pool excite gate permute transposed dense layer_norm pad"
+            ).split()
         ),
         st.integers(0, 7),
         st.integers(0, 7),

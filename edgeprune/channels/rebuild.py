@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph
+from edgeprune.channels.trace import garbage_left_alone
 
 
 def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
@@ -31,23 +29,11 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
     """
     kept_mask = checked_mask(graph, kept_mask)
     builder = _Builder(graph, kept_mask)
-    with _garbage_left_alone():
+    with garbage_left_alone():
         model = builder.build(graph.walked)
         builder.fill()
         flavor.copy_compile_state(graph.model, model)
     return model
-
-
-@contextlib.contextmanager
-def _garbage_left_alone() -> Iterator[None]:
-    """While the body runs, memory is not searched for garbage: a quarter of the time when many objects are made."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Cost, Group, Resize, Slot, Step, Tensor
-from edgeprune.channels.rules import Call, CannotFollow, rule_for
+from edgeprune.channels.rules import Call, CannotFollow, is_composite, rule_for
 from edgeprune.channels.values import Space, Value, varying
 
 
@@ -38,7 +40,20 @@ def trace(model: Any) -> ChannelGraph:
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
-    return Recorder(model).graph()
+    with garbage_left_alone():
+        return Recorder(model).graph()
+
+
+@contextlib.contextmanager
+def garbage_left_alone() -> Iterator[None]:
+    """While the body runs, memory is not searched for garbage: a quarter of the time when many objects are made."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Recorder:
@@ -46,7 +61,8 @@ class Recorder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
+        walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
+        self.walked = flavor.unfold_layers(walked, is_composite)
         self.space = Space()
         self.names = flavor.layer_names(model)
         self.inside: set[int] = set()

@@ -189,7 +189,7 @@ class _Silenced:
 
     def _counterpart(self, layer: Any) -> Any:
         """The rebuilt model's layer of the same path name."""
-        path = self.graph.names[id(layer)]
+        path = flavor.layer_names(self.graph.walked)[id(layer)]
         names = flavor.layer_names(self.rebuilt)
         return next(new for new in flavor.layers_of(self.rebuilt) if names[id(new)] == path)
 

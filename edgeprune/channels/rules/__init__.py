@@ -11,6 +11,6 @@ from edgeprune.channels.rules import (  # noqa: F401
     preprocessing,
     recurrent,
 )
-from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule, rule, rule_for
+from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule, is_composite, rule, rule_for
 
-__all__ = ["Call", "CannotFollow", "function_rule", "rule", "rule_for"]
+__all__ = ["Call", "CannotFollow", "function_rule", "is_composite", "rule", "rule_for"]

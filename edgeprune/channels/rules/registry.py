@@ -111,6 +111,23 @@ def rule_for(layer: Any) -> Rule:
     raise CannotFollow(f"the layer {kind.__name__} is not known: teach it with edgeprune.channels.rule")
 
 
+def is_composite(layer: Any) -> bool:
+    """Whether a layer has no rule and is made of other layers that hold all its weights."""
+    if flavor.function_name(layer) is not None or flavor.is_model(layer):
+        return False
+    parts = list(layer._flatten_layers(recursive=False, include_self=False))
+    if not parts or type(layer).__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS):
+        return False
+    held = {id(weight) for part in parts for weight in part.weights}
+    if any(id(weight) not in held for weight in layer.weights):
+        return False
+    try:
+        rule_for(layer)
+    except CannotFollow:
+        return True
+    return False
+
+
 @dataclass(eq=False)
 class Call:
     """One call of a layer, as its rule sees it.
