@@ -1,0 +1,354 @@
+"""Channels masked while training: exact zeros after every step, a target that is met, and a stripped model that is
+the trained one."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.channels.dead import remove_dead_channels
+from edgeprune.channels.on_data import STATISTICS
+from edgeprune.channels.training import ChannelPruning, is_channel_pruned, masks_of, strip
+from edgeprune.measure.macs import count_macs
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 8, 8, 2)).astype(np.float32)
+Y = RNG.integers(0, 3, 64)
+STEPS = 4  # of 16 images, an epoch
+
+
+def net(flavor, shape=(8, 8, 2), classes=3, optimizer="adam", width=12):
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False, name="stem")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="stem_norm", momentum=0.8)(x))
+    y = layers.Conv2D(2 * width, 1, name="expand")(x)
+    y = layers.ReLU()(layers.BatchNormalization(name="expand_norm", momentum=0.8)(y))
+    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y)
+    y = layers.Activation("sigmoid")(y)  # gives one half where its input is masked
+    x = layers.Add()([x, layers.Conv2D(width, 1, name="project")(y)])
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(classes, activation="softmax", name="head")(x), name="net")
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    return model
+
+
+def fit(model, pruning, epochs=4, callbacks=(), **arguments):
+    return model.fit(X, Y, batch_size=16, epochs=epochs, verbose=0, callbacks=[pruning, *callbacks], **arguments)
+
+
+def schedule(final=0.5, **arguments):
+    return ep.PolynomialDecay(0.0, final, frequency=2, **arguments)
+
+
+def outputs(model, x=X):
+    return np.asarray(model(x, training=False))
+
+
+def masked_values(model):
+    """Everything that masked channels own, but the statistics of batch norms."""
+    masks = masks_of(model)
+    dropped = ~masks.kept_mask
+    values = [
+        np.take(np.asarray(slot.weight), np.flatnonzero(dropped[slot.classes]), axis=slot.axis).ravel()
+        for slot in masks.graph.slots
+        if slot.name not in STATISTICS
+    ]
+    return np.concatenate(values)
+
+
+def watcher(flavor, watch):
+    keras = flavors.keras_module(flavor)
+    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: watch())
+
+
+@pytest.mark.parametrize("arguments", [{}, {"recover": True}, {"group_lasso": 0.01}])
+def test_half_the_macs_on_images(flavor, sample, arguments):
+    (x, y), _ = sample
+    x, y = x[:1024], y[:1024]
+    keras = flavors.keras_module(flavor)
+    model = net(flavor, (28, 28, 1), 10, keras.optimizers.Adam(3e-3), width=16)
+    pruning = ChannelPruning(ep.PolynomialDecay(0.0, 0.5), macs=0.5, **arguments)
+    history = model.fit(x, y, batch_size=32, epochs=4, verbose=0, callbacks=[pruning])
+    smaller = strip(model)
+    assert count_macs(smaller).total / count_macs(model).total == pytest.approx(0.5, rel=0.02)
+    assert pruning.plan.target.met
+    assert len(masked_values(model)) and not masked_values(model).any()
+    np.testing.assert_allclose(outputs(smaller, x[:64]), outputs(model, x[:64]), rtol=1e-4, atol=1e-6)
+    losses = history.history["loss"]
+    assert losses[-1] < losses[0]
+    assert smaller.evaluate(x, y, verbose=0) < losses[0]
+    assert smaller.compiled if flavor == flavors.KERAS_3 else smaller._is_compiled
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_zeros_are_exact_after_every_step_and_only_grow(flavor, optimizer):
+    model = net(flavor, optimizer=optimizer)
+    seen = []
+
+    def watch():
+        assert not masked_values(model).any()
+        seen.append(masks_of(model).kept_mask)
+
+    fit(model, ChannelPruning(schedule(0.6)), callbacks=[watcher(flavor, watch)])
+    assert len(seen) == 4 * STEPS
+    assert len({mask.sum() for mask in seen}) > 3
+    for earlier, later in zip(seen, seen[1:], strict=False):
+        assert not (later & ~earlier).any()
+
+
+def test_masks_hold_in_a_model_that_has_trained_before(flavor):
+    model = net(flavor)
+    model.fit(X, Y, batch_size=16, verbose=0)  # a step is compiled that knows no masks
+    fit(model, ChannelPruning(schedule(0.5)), callbacks=[watcher(flavor, lambda: None)])
+    model.fit(X, Y, batch_size=16, verbose=0)  # and goes on without the callback
+    assert len(masked_values(model)) and not masked_values(model).any()
+
+
+def test_with_recover_channels_come_back_until_the_last_update(flavor):
+    model = net(flavor, optimizer="adam")
+    pruning = ChannelPruning(schedule(0.6), recover=True)
+    chosen, alive = [], []
+
+    def watch():
+        masks = masks_of(model)
+        assert masks.kept_mask.all() or pruning._is_final
+        if pruning.plan is not None and masks.kept_mask.all():
+            chosen.append(pruning.plan.kept_mask.copy())
+            kernel = np.asarray(model.get_layer("stem").kernel)
+            alive.append(np.abs(kernel).sum(axis=(0, 1, 2)).min() > 0)
+
+    fit(model, pruning, callbacks=[watcher(flavor, watch)], epochs=5)
+    assert alive and all(alive)  # a step after they were set to zero, they have grown again
+    assert masks_of(model).kept_mask.sum() < chosen[0].sum()
+    assert len(masked_values(model)) and not masked_values(model).any()
+    np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
+
+
+def test_recovered_channels_may_be_kept(flavor):
+    """By an importance that changes its mind: the channels that went first are the last ones to go."""
+    model = net(flavor)
+    calls = []
+
+    def importance(group):
+        calls.append(group.name)
+        order = np.arange(group.size, dtype=float)
+        return order if len(calls) < 12 else -order
+
+    pruning = ChannelPruning(schedule(0.5), importance=importance, recover=True, scope="local")
+    fit(model, pruning, epochs=4)
+    (stem,) = [group for group in masks_of(model).graph.groups if group.name == "stem"]
+    assert masks_of(model).kept_mask[stem.classes].tolist() == [True] * 6 + [False] * 6
+
+
+def test_group_lasso_shrinks_the_channels_that_go(flavor):
+    def share(group_lasso):
+        """What the least important half of the channels is of all, in norm, just before it is masked."""
+        model = net(flavor, optimizer="sgd")
+        pruning = ChannelPruning(
+            schedule(0.5, begin_step=1, end_step=21), group_lasso=group_lasso, recover=True, scope="local"
+        )
+        pruning._mask = lambda step, is_last: None  # nothing is masked: what is seen is the lasso's
+        fit(model, pruning, epochs=5)
+        norms = np.sort(np.linalg.norm(np.asarray(model.get_layer("expand").kernel).reshape(-1, 24), axis=0))
+        return norms[:12].sum() / norms.sum()
+
+    assert share(0.02) < 0.9 * share(0.0)
+
+
+@pytest.mark.parametrize("target", [{"ratio": 0.4}, {"params": 0.6}, {"macs": 0.3, "round_to": 4}])
+def test_other_targets(flavor, target):
+    model = net(flavor)
+    pruning = ChannelPruning(schedule(0.9), **target)
+    fit(model, pruning)
+    (kind, asked), *_ = target.items()
+    assert pruning.plan.target.kind == kind and pruning.plan.target.asked == pytest.approx(asked)
+    if "round_to" in target:
+        assert {row.after % 4 for row in pruning.plan.planned} == {0}
+    else:
+        assert pruning.plan.target.met
+
+
+def test_without_a_target_the_schedule_gives_the_ratio(flavor):
+    model = net(flavor)
+    pruning = ChannelPruning(ep.ConstantSparsity(0.25, 3, frequency=100))
+    fit(model, pruning, epochs=1)
+    channels = pruning.plan.channels
+    assert channels.after == round(0.75 * channels.before)
+
+
+def test_a_schedule_of_the_users_own_gives_the_way(flavor):
+    class Stairs(ep.PruningSchedule):
+        def __call__(self, step):
+            import tensorflow as tf
+
+            return step % 4 == 0, tf.cast(step, tf.float32) / 16
+
+        def get_config(self):
+            return {}
+
+    model = net(flavor)
+    pruning = ChannelPruning(Stairs(), macs=0.5)
+    seen = []
+    fit(model, pruning, callbacks=[watcher(flavor, lambda: seen.append(pruning.plan and pruning.plan.target.asked))])
+    assert seen[2] is None and seen[3] == pytest.approx(0.875) and seen[-1] == pytest.approx(0.5)
+
+
+def test_layers_that_are_ignored_stay(flavor):
+    model = net(flavor)
+    fit(model, ChannelPruning(schedule(0.5), ignore=["expand*"]))
+    assert strip(model).get_layer("expand").filters == 24
+    assert strip(model).get_layer("stem").filters == 6
+
+
+def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
+    model = net(flavor)
+    keras = flavors.keras_module(flavor)
+    path = str(tmp_path / "{epoch}.keras")
+    fit(model, ChannelPruning(schedule(0.5)), callbacks=[keras.callbacks.ModelCheckpoint(path)])
+    middle = keras.models.load_model(path.format(epoch=2))
+    assert not is_channel_pruned(middle)
+    smaller = remove_dead_channels(middle)
+    assert 6 < smaller.get_layer("stem").filters < 12
+    np.testing.assert_allclose(outputs(smaller), outputs(middle), rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_that_was_interrupted_goes_on(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = net(flavor)
+    first = ChannelPruning(schedule(0.5, end_step=4 * STEPS))
+    with pytest.warns(UserWarning, match="ended at step 8"):
+        fit(model, first, epochs=2)
+    model.save(tmp_path / "half.keras")
+    loaded = keras.models.load_model(tmp_path / "half.keras")
+    second = ChannelPruning(schedule(0.5, end_step=4 * STEPS))
+    fit(loaded, second, epochs=4, initial_epoch=2)
+    dropped = ~masks_of(model).kept_mask
+    assert dropped.any() and not (masks_of(loaded).kept_mask & dropped).any()
+    assert second.plan.target.asked == 0.5
+
+
+def test_a_second_fit_goes_on(flavor):
+    model = net(flavor)
+    pruning = ChannelPruning(schedule(0.5, end_step=4 * STEPS))
+    with pytest.warns(UserWarning, match="ended at step 8"):
+        fit(model, pruning, epochs=2)
+    fit(model, pruning, epochs=2)
+    assert pruning.plan.target.asked == 0.5 and pruning.plan.target.met
+
+
+def test_a_loop_of_ones_own(flavor):
+    model = net(flavor)
+    pruning = ChannelPruning(schedule(0.5, end_step=8))
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    for batch in range(8):
+        pruning.on_train_batch_begin(batch)
+        model.train_on_batch(X[:16], Y[:16])
+        pruning.on_train_batch_end(batch)
+    pruning.on_train_end()
+    assert pruning.plan.target.met and not masked_values(model).any()
+
+
+def test_several_steps_in_one_execution(flavor):
+    model = net(flavor)
+    model.compile("adam", "sparse_categorical_crossentropy", steps_per_execution=3)
+    pruning = ChannelPruning(schedule(0.5))
+    fit(model, pruning)
+    assert pruning.plan.target.met and not masked_values(model).any()
+
+
+def test_averaged_weights_have_the_zeros(flavor):
+    keras = flavors.keras_module(flavor)
+    model = net(flavor, optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.9))
+    fit(model, ChannelPruning(schedule(0.5)))
+    assert len(masked_values(model)) and not masked_values(model).any()
+    np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
+
+
+def test_the_layers_own_constraint_stays(flavor):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu", kernel_constraint=keras.constraints.NonNeg(), name="hidden"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[ChannelPruning(schedule(0.5))])
+    assert not masked_values(model).any()
+    assert (np.asarray(model.get_layer("hidden").kernel) >= 0).all()
+    assert isinstance(strip(model).get_layer("hidden").kernel_constraint, keras.constraints.NonNeg)
+
+
+@functools.cache
+def small(flavor):
+    return net(flavor)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"schedule": 0.5}, TypeError, "schedule must be a PruningSchedule"),
+        ({"macs": 0.5, "ratio": 0.5}, ValueError, "Give one of macs=, ratio= and params="),
+        ({"macs": 0.0}, ValueError, "macs is the fraction to keep"),
+        ({"ratio": 1.0}, ValueError, "ratio is the fraction of the channels to remove"),
+        ({"group_lasso": -1}, ValueError, "group_lasso"),
+        ({"sparsity": 0.5}, TypeError, "takes no argument sparsity"),
+        ({"schedule": ep.ConstantSparsity(0.0, 0)}, ValueError, "sparsity of 0"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ChannelPruning(**{"schedule": ep.ConstantSparsity(0.5, 0), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ratio": 0.95}, "max_ratio"),
+        ({"macs": 0.01}, "cannot be reached"),
+        ({"scope": "universal"}, "scope must be one of"),
+        ({"ignore": ["nothing"]}, "belong to 'nothing'"),
+        ({"importance": "taylor"}, "measured on data"),
+    ],
+)
+def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit(net(flavor), ChannelPruning(ep.ConstantSparsity(0.5, 1, frequency=1), **arguments), epochs=1)
+
+
+def test_an_open_end_needs_a_known_length(flavor):
+    model = net(flavor)
+    pruning = ChannelPruning(schedule(0.5))
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    with pytest.raises(ValueError, match="end_step"):
+        pruning.on_train_batch_begin(0)
+
+
+def test_diverged_training_is_told(flavor):
+    model = net(flavor)
+    kernel = model.get_layer("stem").kernel
+    kernel.assign(np.full(tuple(kernel.shape), np.nan, np.float32))
+    with pytest.raises(ValueError, match="training has diverged"):
+        fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1)))
+
+
+def test_strip_says_what_is_missing(flavor):
+    model = net(flavor)
+    assert not is_channel_pruned(model)
+    with pytest.raises(ValueError, match="not trained with ChannelPruning"):
+        strip(model)
+    with pytest.warns(UserWarning, match="ended at step 4"):
+        fit(model, ChannelPruning(schedule(0.5, end_step=100), recover=True), epochs=1)
+    assert is_channel_pruned(model)
+    with pytest.raises(ValueError, match="No channel of 'net' is masked yet"):
+        strip(model)
