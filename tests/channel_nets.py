@@ -153,6 +153,20 @@ def channels_first(K, L):
 
 
 @net()
+def convolutions_on_channels_first(K, L):
+    # Sides that differ from the numbers of channels: where they are equal, Keras 3 adds the bias along the wrong axis.
+    first = {"data_format": "channels_first"}
+    i = K.Input((3, 11, 13))
+    x = L.BatchNormalization(axis=1)(L.Conv2D(8, 3, padding="same", **first)(i))
+    x = L.DepthwiseConv2D(3, **first)(x)
+    y = L.Reshape((5, 9, 11))(L.Dense(5 * 9 * 11)(L.Flatten(**first)(x)))
+    x = L.Conv2D(6, 1, **first)(L.Concatenate(axis=1)([x, y]))
+    x = L.MaxPooling2D(**first)(L.Conv2DTranspose(7, 2, **first)(x))
+    x = L.Multiply()([x, L.GlobalAveragePooling2D(keepdims=True, **first)(x)])
+    return K.Model(i, L.Dense(2)(L.GlobalAveragePooling2D(**first)(x)))
+
+
+@net()
 def normalisations(K, L):
     x = i = K.Input((8, 8, 3))
     layers = (L.LayerNormalization(), L.GroupNormalization(4), L.GroupNormalization(16), L.UnitNormalization())

@@ -5,7 +5,8 @@ from channel_nets import block_class, built, halved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeprune.channels.rules import CannotFollow, rule
+from edgeprune.channels import rule
+from edgeprune.channels.rules import CannotFollow
 from edgeprune.channels.trace import trace
 from edgeprune.flavor import keras_module
 
