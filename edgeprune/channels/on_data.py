@@ -25,7 +25,9 @@ def score_on_data(
     graph: ChannelGraph, importance: str, data: Any, loss: Any, batch_size: int, steps: int | None
 ) -> np.ndarray:
     """The scores of `importance.class_scores` for one of `ON_DATA`, with a progress bar."""
-    batches = track(_batches(data, batch_size, steps), f"Importance ({importance})", _count(data, batch_size, steps))
+    batches = track(
+        batches_of(data, batch_size, steps), f"Importance ({importance})", count_of(data, batch_size, steps)
+    )
     total, count = np.zeros(graph.class_count), 0
     for scores in ON_DATA[importance](graph, batches, loss):
         total += scores
@@ -61,7 +63,7 @@ def _gradient_scores(
     """For each batch, summed over the slots, `of_class` of the sum of `of_weight(weight, gradient)` over a class."""
     import tensorflow as tf
 
-    losses = tf.autograph.experimental.do_not_convert(_Losses(graph.model, loss))
+    losses = tf.autograph.experimental.do_not_convert(Losses(graph.model, loss))
     slots = [slot for slot in graph.slots if slot.name not in STATISTICS and is_float(slot.weight)]
     variables = {id(slot.weight): flavor.tf_variable(slot.weight) for slot in slots}
 
@@ -80,13 +82,13 @@ def _gradient_scores(
         return total
 
     for batch in batches:
-        x, y, sample_weight = _parts(batch)
+        x, y, sample_weight = parts_of(batch)
         if y is None:
             raise ValueError("Labels are missing: the data must be (x, y), or batches of it.")
-        yield scores_on(_tensors(x), _tensors(y), None if sample_weight is None else _tensors(sample_weight)).numpy()
+        yield scores_on(*(None if part is None else as_tensors(part) for part in (x, y, sample_weight))).numpy()
 
 
-class _Losses:
+class Losses:
     """The loss of a model's outputs, from the loss it was compiled with or one that is given, without touching it."""
 
     def __init__(self, model: Any, loss: Any) -> None:
@@ -99,6 +101,7 @@ class _Losses:
         self._weights = (config or {}).get("loss_weights")
 
     def __call__(self, y: Any, outputs: Any, sample_weight: Any) -> Any:
+        """The mean loss over a batch, the losses of all outputs added: a scalar tensor."""
         import tensorflow as tf
 
         named = flavor.named_outputs(self._model, outputs)
@@ -152,14 +155,14 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Itera
 
     for batch in batches:
         total = np.zeros(graph.class_count)
-        run(graph, _input_tensors(graph.walked, _parts(batch)[0]), watched)
+        run(graph, input_tensors(graph.walked, parts_of(batch)[0]), watched)
         yield total + unread
 
 
 ON_DATA = {"taylor": _taylor, "activation": _activation, "fisher": _fisher}
 
 
-def _input_tensors(model: Any, x: Any) -> list[Any]:
+def input_tensors(model: Any, x: Any) -> list[Any]:
     """A tensor for each of the model's inputs, in their order and dtype."""
     import tensorflow as tf
 
@@ -171,13 +174,14 @@ def _input_tensors(model: Any, x: Any) -> list[Any]:
     return [tf.cast(array, tensor.dtype) for array, tensor in zip(arrays, symbolic, strict=True)]
 
 
-def _tensors(structure: Any) -> Any:
+def as_tensors(structure: Any) -> Any:
+    """Arrays in any structure as tensors."""
     import tensorflow as tf
 
     return tf.nest.map_structure(tf.convert_to_tensor, structure)
 
 
-def _parts(batch: Any) -> tuple[Any, Any, Any]:
+def parts_of(batch: Any) -> tuple[Any, Any, Any]:
     """Inputs, labels and sample weights of a batch; None for what it lacks."""
     if not isinstance(batch, tuple):
         return batch, None, None
@@ -195,10 +199,10 @@ def _first(x: Any) -> Any:
     return x[0] if isinstance(x, list | tuple) else x
 
 
-def _count(data: Any, batch_size: int, steps: int | None) -> int | None:
+def count_of(data: Any, batch_size: int, steps: int | None) -> int | None:
     """The number of batches, where it is known."""
     if _is_arrays(data):
-        known = -(-len(_first(_parts(data)[0])) // batch_size)
+        known = -(-len(_first(parts_of(data)[0])) // batch_size)
     elif hasattr(data, "cardinality"):
         known = int(data.cardinality())
     else:
@@ -209,7 +213,7 @@ def _count(data: Any, batch_size: int, steps: int | None) -> int | None:
     return steps if known < 0 or endless else min(known, steps or known)
 
 
-def _batches(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
+def batches_of(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
     """The batches of a dataset, a PyDataset or arrays, `steps` of them at most."""
     if _is_arrays(data):
         return itertools.islice(_slices(data, batch_size), steps)
@@ -223,7 +227,7 @@ def _batches(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
 def _slices(data: Any, batch_size: int) -> Iterator[Any]:
     import tensorflow as tf
 
-    parts = _parts(data)
+    parts = parts_of(data)
     counts = {len(array) for array in tf.nest.flatten([part for part in parts if part is not None])}
     if len(counts) != 1:
         raise ValueError(f"The arrays of data have different numbers of samples: {sorted(counts)}.")

@@ -28,7 +28,7 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
         ValueError: the mask does not fit the graph, drops what is frozen, or leaves a weight without channels.
     """
     kept_mask = checked_mask(graph, kept_mask)
-    builder = _Builder(graph, kept_mask)
+    builder = Builder(graph, kept_mask)
     with garbage_left_alone():
         model = builder.build(graph.walked)
         builder.fill()
@@ -54,7 +54,7 @@ def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:
     return kept_mask
 
 
-class _Builder:
+class Builder:
     """Makes the new layers, each once, and remembers which old one each stands for."""
 
     def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray) -> None:
@@ -68,11 +68,15 @@ class _Builder:
         inputs, nodes, outputs = flavor.graph_nodes(model)
         if flavor.is_sequential(model):
             # Masks of steps are functions in the graph that Keras makes by itself.
-            own = [node.layer for node in nodes if flavor.function_name(node.layer) is None]
-            layers = [*map(self.input_layer, inputs), *map(self.layer, own)]
-            return model.__class__(layers, name=model.name)
+            own = [node for node in nodes if flavor.function_name(node.layer) is None]
+            layers = [self.layer(node.layer) for node in own if self.instead(node) is None]
+            return model.__class__([*map(self.input_layer, inputs), *layers], name=model.name)
         tensors = {id(tensor): self.input_layer(tensor).output for tensor in inputs}
-        for node in nodes:
+        for node in self.needed(nodes, outputs):
+            instead = self.instead(node)
+            if instead is not None:
+                tensors[id(node.outputs[0])] = tensors[id(instead)]
+                continue
             args, kwargs = node.filled(tensors)
             if flavor.function_name(node.layer) is not None:
                 given = flavor.call_function(node.layer, args, kwargs, self.changes.get(id(node.node), {}))
@@ -81,6 +85,14 @@ class _Builder:
             tensors.update(zip(map(id, node.outputs), flavor.flatten(given, model), strict=True))
         outputs = flavor.map_structure(lambda old: tensors[id(old)], outputs, model)
         return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs)
+
+    def needed(self, nodes: list[flavor.GraphNode], outputs: Any) -> list[flavor.GraphNode]:
+        """The calls of a model to make anew: all."""
+        return nodes
+
+    def instead(self, node: flavor.GraphNode) -> Any:
+        """The symbolic tensor that takes the place of a call's output; None where the call is made."""
+        return None
 
     def input_layer(self, tensor: Any) -> Any:
         """A new layer for a model's input, for as many channels as come in."""
