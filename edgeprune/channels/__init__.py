@@ -22,8 +22,10 @@ from typing import Any
 _HOME = {
     "ChannelGraph": "edgeprune.channels.graph",
     "ChannelPlan": "edgeprune.channels.plan",
+    "ChannelPruning": "edgeprune.channels.training",
     "plan_channels": "edgeprune.channels.plan",
     "prune_channels": "edgeprune.channels.plan",
+    "remove_dead_channels": "edgeprune.channels.dead",
     "rule": "edgeprune.channels.rules",
 }
 
