@@ -1,4 +1,4 @@
-"""Plots for notebooks: a schedule, the sparsity of each layer, size and accuracy of each file.
+"""Plots for notebooks: a schedule, sparsity, groups of channels, widths, size and accuracy of each file.
 
 They need matplotlib, which comes with `pip install 'edgeprune[notebook]'`.
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from edgeprune.channels.graph import Slot
+    from edgeprune.channels.plan import ChannelPlan
     from edgeprune.demo import FormatRow
     from edgeprune.sparsity.report import SparsityReport
 
@@ -124,6 +126,88 @@ def plot_formats(rows: Sequence[FormatRow], axes: Sequence[Axes] | None = None) 
     accuracy.xaxis.set_major_formatter(_percent())
     accuracy.grid(axis="x", alpha=0.3)
     return axes
+
+
+def plot_groups(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
+    """Plot which layers hang together: a column for each group of channels, a row for each layer it reaches.
+
+    A full square makes the group's channels, a light one is merely indexed by them (a batch norm, a depthwise
+    convolution), a ring consumes them. Groups that are frozen are grey.
+
+    Args:
+        plan: what `edgeprune.plan_channels` returned.
+        ax: matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the model has no groups.
+
+    Example:
+        >>> plot_groups(edgeprune.plan_channels(model, macs=0.5))  # doctest: +SKIP
+    """
+    groups, names = plan.groups, plan.graph.names
+    if not groups:
+        raise ValueError(f"{plan.model.name!r} has no groups of channels to plot.")
+    touched = {id(slot.layer) for group in groups for slot in group.slots}
+    rows = {layer: place for place, layer in enumerate(layer for layer in names if layer in touched)}
+    ax = ax or _new_axes(2.5 + 0.45 * len(groups), 1 + 0.24 * len(rows))
+    for column, group in enumerate(groups):
+        colour = GREY if group.frozen else f"C{column % 10}"
+        places = sorted(rows[id(slot.layer)] for slot in group.slots)
+        ax.plot([column, column], [places[0], places[-1]], color=colour, linewidth=1, alpha=0.5, zorder=1)
+        for place, kind in sorted({(rows[id(slot.layer)], _kind(slot)) for slot in group.slots}):
+            looks = {"marker": "o", "facecolor": "none"} if kind == "reads" else {"marker": "s", "facecolor": colour}
+            faint = 0.35 if kind == "indexed" else 1.0
+            ax.scatter(column, place, s=46, edgecolor=colour, alpha=faint, zorder=2, **looks)
+    ax.set_yticks(range(len(rows)), [names[layer] for layer in rows], fontsize=8)
+    labels = [f"{group.name} ({group.size})" for group in groups]
+    ax.set_xticks(range(len(groups)), labels, rotation=45, ha="left", fontsize=8)
+    ax.xaxis.tick_top()
+    ax.invert_yaxis()
+    ax.grid(axis="y", alpha=0.25)
+    ax.set_title("Channels that go together: squares make them, rings read them", fontsize=10)
+    return ax
+
+
+def _kind(slot: Slot) -> str:
+    return "reads" if slot.reads else "makes" if slot.makes else "indexed"
+
+
+def plot_widths(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
+    """Plot the channels of each group before and after a plan.
+
+    Args:
+        plan: what `edgeprune.plan_channels` returned.
+        ax: matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: nothing can be removed from the model.
+
+    Example:
+        >>> plot_widths(edgeprune.plan_channels(model, macs=0.5))  # doctest: +SKIP
+    """
+    rows = plan.planned
+    if not rows:
+        raise ValueError(f"{plan.model.name!r} has no channels that can be removed.")
+    ax = ax or _new_axes(6, 0.9 + 0.3 * len(rows))
+    names = [row.name for row in rows]
+    bars = ax.barh(names, [row.before for row in rows], color=GREY)
+    ax.barh(names, [row.after for row in rows], height=0.5, color=BLUE)
+    ax.bar_label(bars, [f"{row.after:,} of {row.before:,}" for row in rows], padding=4, fontsize=8)
+    ax.set(
+        xlabel="channels",
+        title=f"Channels left: {plan.macs.kept:.0%} of the MACs, {plan.params.kept:.0%} of the parameters",
+    )
+    ax.margins(x=0.15)
+    ax.invert_yaxis()
+    return ax
 
 
 def _new_axes(width: float, height: float) -> Axes:
