@@ -399,7 +399,7 @@ def plan_graph(
     Args:
         graph: the traced model, whose weights are scored as they are now.
         target: `("ratio" | "macs" | "params", fraction)`.
-        gone: bool array `(graph.class_count,)`: the classes that are to go before all others.
+        gone: bool array `(graph.class_count,)`: classes that have been removed before and stay so.
         importance, scope, ratios, round_to, ignore, min_channels, max_ratio, data, loss, batch_size, steps, seed:
             as `plan_channels` takes them.
 
@@ -415,8 +415,6 @@ def plan_graph(
     graph, scores = _without_unscored(graph, scores, importance)
     if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
-    if gone is not None:
-        scores = np.where(gone, scores.min(initial=0.0) - 1, scores)
     kept_mask, reached = solve(
         graph,
         scores,
@@ -427,6 +425,7 @@ def plan_graph(
         round_to=round_to,
         min_channels=min_channels,
         max_ratio=max_ratio,
+        gone=gone,
     )
     return ChannelPlan(graph, kept_mask, reached if asked else None)
 

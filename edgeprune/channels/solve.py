@@ -117,6 +117,7 @@ def solve(
     round_to: int | str | Callable[[Group], int] = 1,
     min_channels: int = 1,
     max_ratio: float = 0.9,
+    gone: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Target]:
     """Choose the classes to keep.
 
@@ -134,6 +135,7 @@ def solve(
             function of the group, or `"tile"` / `"tile-int8"` for widths that fill the runtime's tiles.
         min_channels: channels that each group keeps at least.
         max_ratio: fraction of its channels that a group loses at most.
+        gone: bool, shape `(class_count,)`: classes that have been removed before and stay so.
 
     Returns:
         The kept mask (bool, shape `(class_count,)`), and the target with what was reached.
@@ -143,8 +145,10 @@ def solve(
     """
     _check(graph, scores, kind, asked, scope, min_channels, max_ratio)
     groups = [group for group in graph.groups if group.frozen is None]
-    widths = _Widths.of(groups, round_to, min_channels, max_ratio)
-    removal = _Removal.of(graph, groups, np.asarray(scores, float), scope, widths, ratios or {})
+    scores, gone = np.asarray(scores, float), np.zeros(graph.class_count, bool) if gone is None else gone
+    scores = np.where(gone, scores.min(initial=0.0) - 1, scores)
+    widths = _Widths.of(groups, round_to, min_channels, max_ratio, gone)
+    removal = _Removal.of(graph, groups, scores, scope, widths, ratios or {})
     if kind == "ratio":
         whole, left = len(removal.order), removal.ranked_left
         goal = (1 - asked) * whole
@@ -199,14 +203,15 @@ _TILES = {"tile": tile, "tile-int8": tile_int8}
 
 @dataclass(frozen=True)
 class _Widths:
-    """The numbers of classes that each group may keep: all, or multiples of `steps` from `least` on."""
+    """The numbers of classes that each group may keep: all, or multiples of `steps` from `least` on, up to `most`."""
 
     sizes: np.ndarray
     steps: np.ndarray
     least: np.ndarray
+    most: np.ndarray
 
     @staticmethod
-    def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float) -> _Widths:
+    def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float, gone: np.ndarray) -> _Widths:
         sizes = np.array([group.size for group in groups])
         per_class = np.array([width_of(group) // group.size for group in groups])
         multiples = np.array([_multiple(round_to, group) for group in groups])
@@ -214,7 +219,8 @@ class _Widths:
         least = np.maximum(np.ceil(min_channels / per_class), np.ceil(sizes * (1 - max_ratio) - 1e-9))
         least = np.maximum(least, 1).astype(int)
         least = -(-least // steps) * steps
-        return _Widths(sizes, steps, np.minimum(least, sizes))
+        most = sizes - np.array([np.count_nonzero(gone[group.classes]) for group in groups])
+        return _Widths(sizes, steps, np.minimum(least, most), most)
 
     @property
     def tops(self) -> np.ndarray:
@@ -225,18 +231,20 @@ class _Widths:
         """The allowed counts nearest to these."""
         rounded = np.floor(counts / self.steps + 0.5).astype(int) * self.steps
         whole = (counts > (self.tops + self.sizes) / 2) | (self.least > self.tops)
-        return np.where(whole, self.sizes, np.clip(rounded, self.least, np.maximum(self.tops, self.least)))
+        nearest = np.where(whole, self.sizes, np.clip(rounded, self.least, np.maximum(self.tops, self.least)))
+        return np.minimum(nearest, self.most)
 
     def allowed(self, group: int) -> list[int]:
         """All counts that a group may keep."""
         multiples = range(self.least[group], self.tops[group] + 1, self.steps[group])
-        return sorted({*map(int, multiples), int(self.sizes[group])})
+        most = int(self.most[group])
+        return sorted({*(count for count in multiples if count <= most), most})
 
     def neighbours(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The allowed counts next below and next above; the same count where there is none."""
         below = np.where(counts > self.tops, self.tops, counts - self.steps)
         above = np.where(counts + self.steps > self.tops, self.sizes, counts + self.steps)
-        return np.where(below < self.least, counts, below), above
+        return np.where(below < self.least, counts, below), np.minimum(above, self.most)
 
 
 @dataclass(frozen=True)

@@ -187,14 +187,11 @@ class ChannelPruning(flavor.callback_class()):
         masks.check_finite(step)
         kind, asked = self._target.at(self._target.way(self.schedule, step))
         gone = masks.silent() if not self.recover else None
-        plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
+        self.plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
         if self.recover and not is_last:
-            masks.silence_makers(plan.kept_mask)
-            self.plan = plan
-            return
-        masks.keep(plan.kept_mask & masks.kept_mask)
-        same = np.array_equal(masks.kept_mask, plan.kept_mask)
-        self.plan = plan if same else ChannelPlan(plan.graph, masks.kept_mask)
+            masks.silence_makers(self.plan.kept_mask)
+        else:
+            masks.keep(self.plan.kept_mask)
 
 
 class _Target:
@@ -233,10 +230,10 @@ class _Target:
 def _last_update(schedule: Any, total_steps: int | None) -> int | None:
     """The step of a schedule's last update; None where neither the schedule nor the training has an end."""
     end = getattr(schedule, "end_step", None)
-    ends = [step for step in (end, total_steps) if step is not None and step >= 0]
-    if not ends:
+    last = total_steps if end is None or end < 0 else end
+    if last is None:
         return None
-    return next((step for step in range(min(ends), 0, -1) if schedules.is_due(schedule, step)), None)
+    return next((step for step in range(last, 0, -1) if schedules.is_due(schedule, step)), None)
 
 
 class ChannelMasks:
