@@ -199,7 +199,7 @@ class Recorder:
             inputs=[self._values[place] for place in taken],
             args=args,
             kwargs=kwargs,
-            output_shapes=[fixed_shape(tensor) for tensor in node.outputs],
+            output_shapes=[fixed_shape(tensor, self._batch(taken)) for tensor in node.outputs],
             node=node.node,
             recorder=self,
         )
@@ -207,13 +207,19 @@ class Recorder:
         self._steps.append((call, tuple(taken), tuple(given)))
         return given
 
+    def _batch(self, taken: list[int]) -> int:
+        """How many samples there are for each of the model: more where places were folded into the batch."""
+        return max((self._values[place].shape[0] for place in taken if self._values[place].shape), default=1)
+
     def _follow(self, call: Call) -> list[Value]:
         """What a call gives; where its rule gives up, all that it touches is frozen."""
         try:
             given = rule_for(call.layer)(call)
             given = list(given) if isinstance(given, list | tuple) else [given]
             return [
-                value if value.shape == shape else Value(shape, self._fitting(value, shape, call))
+                value
+                if value.rank == len(shape) and value.shape[1:] == shape[1:]
+                else Value(shape, self._fitting(value, shape, call))
                 for value, shape in zip(given, call.output_shapes, strict=True)
             ]
         except CannotFollow as unknown:
@@ -336,24 +342,25 @@ class Recorder:
         signatures = np.zeros(count, np.uint64)
         made = np.zeros(count, bool)
         for slot in slots:
-            present = np.unique(slot.classes)
-            signatures[present] += random.integers(1, 2**63, dtype=np.uint64)
-            made[present] |= slot.makes
+            # Not `+=`: a class that is there several times is marked once.
+            signatures[slot.classes] = signatures[slot.classes] + random.integers(1, 2**63, dtype=np.uint64)
+            if slot.makes:
+                made[slot.classes] = True
         for run in runs:
             run = run[run < count]
-            signatures[np.unique(run)] += random.integers(1, 2**63, dtype=np.uint64)
+            signatures[run] = signatures[run] + random.integers(1, 2**63, dtype=np.uint64)
         is_frozen = np.zeros(count, bool)
         is_frozen[[number for number in reasons if number < count]] = True
         candidates = np.flatnonzero(made)
         members: dict[tuple[int, bool], list[int]] = defaultdict(list)
         for number, signature in zip(candidates.tolist(), signatures[candidates].tolist(), strict=True):
             members[signature, bool(is_frozen[number])].append(number)
-        of_class = np.full(count, -1)
-        for number, own in enumerate(members.values()):
-            of_class[own] = number
+        of_first = np.full(count, -1)  # the classes of a group own slices of the same slots, so the first tells
+        of_first[[own[0] for own in members.values()]] = np.arange(len(members))
         touching: dict[int, list[Slot]] = defaultdict(list)
         for slot in slots:
-            for number in np.unique(of_class[slot.classes]).tolist():
+            found = of_first[slot.classes]
+            for number in sorted(set(found[found >= 0].tolist())):
                 touching[number].append(slot)
         makers = {number: [slot for slot in touching[number] if slot.makes] for number in range(len(members))}
         names = [self.names.get(id(makers[number][0].layer), makers[number][0].layer.name) for number in makers]
@@ -391,7 +398,7 @@ class _Reshaped:
         return tuple(shape)
 
 
-def fixed_shape(tensor: Any) -> tuple[int, ...]:
-    """A symbolic tensor's shape with 1 for the batch and for each size that is not fixed."""
+def fixed_shape(tensor: Any, batch: int = 1) -> tuple[int, ...]:
+    """A symbolic tensor's shape with `batch` for the batch and 1 for each size that is not fixed."""
     shape = tuple(tensor.shape)
-    return (1, *(1 if size is None else int(size) for size in shape[1:])) if shape else ()
+    return (batch, *(1 if size is None else int(size) for size in shape[1:])) if shape else ()

@@ -208,9 +208,12 @@ class Space:
         shape = tuple(shape)
         if shape == value.shape:
             return value
-        if math.prod(shape) != math.prod(value.shape):
-            self.freeze(value, "it is reshaped with a size that is not fixed")
-            return Value(shape)
+        places, rest = math.prod(value.shape), math.prod(shape[1:])
+        if math.prod(shape) != places:
+            if not shape or places % rest:
+                self.freeze(value, "it is reshaped with a size that is not fixed")
+                return Value(shape)
+            shape = (places // rest, *shape[1:])  # places are folded into the batch, or come out of it
         blocks = _blocks(value.shape, shape)
         parts = []
         for part in value.parts:
@@ -219,7 +222,11 @@ class Space:
                 if any(size > 1 for size in part.shape[start:stop]):
                     old[start:stop] = value.shape[start:stop]
                     new[new_start:new_stop] = shape[new_start:new_stop]
-            parts.append(self._narrow(np.broadcast_to(part, old).reshape(new)))
+            part = self._narrow(np.broadcast_to(part, old).reshape(new))
+            if shape[0] != value.shape[0] and part.shape[0] > 1:
+                self.ids.freeze(part, "it is folded into the batch")
+            else:
+                parts.append(part)
         return self.with_parts(shape, parts)
 
     def _narrow(self, part: np.ndarray) -> np.ndarray:

@@ -96,8 +96,10 @@ def reduce(call: Call) -> Value:
     """One value for all places along some axes."""
     x = tensor(call)
     axes = axes_of(call.argument("axis"), x.rank)
+    # What could also lie along an axis that is left lies there: then nothing is mixed.
+    lines = call.space.other_lines(x, axes)
     call.mixes(*(call.line(x, axis) for axis in axes), why="it is taken over the channels that stay")
-    return _reduced(call, x, axes)
+    return _reduced(call, x, axes, lines)
 
 
 @function_rule("sum", "reducesum")
@@ -105,13 +107,13 @@ def reduce_sum(call: Call) -> Value:
     """A sum over channels consumes them as a kernel does."""
     x = tensor(call)
     axes = axes_of(call.argument("axis"), x.rank)
+    lines = call.space.other_lines(x, axes)
     for axis in axes:
         call.contract(x, axis)
-    return _reduced(call, x, axes)
+    return _reduced(call, x, axes, lines)
 
 
-def _reduced(call: Call, x: Value, axes: list[int]) -> Value:
-    lines = call.space.other_lines(x, axes)
+def _reduced(call: Call, x: Value, axes: list[int], lines: dict[int, np.ndarray]) -> Value:
     if call.argument("keepdims", "keep_dims"):
         return call.output(lines)
     left = [axis for axis in range(x.rank) if axis not in axes]

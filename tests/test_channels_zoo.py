@@ -1,0 +1,65 @@
+"""A zoo of small architectures: what can go is what should, and half of it goes with the same result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from channel_nets import random_mask, randomize
+from zoo_nets import ZOO, written_in
+
+from edgeprune import flavor as flavors
+from edgeprune.channels.rebuild import rebuild
+from edgeprune.channels.trace import trace
+from edgeprune.channels.verify import verify
+
+CASES = [(name, flavor) for name, net in ZOO.items() for flavor in net.flavors]
+
+
+def half(graph):
+    """The mask that drops every second channel of each group that can be pruned."""
+    mask = graph.everything()
+    for group in graph.groups:
+        if not group.frozen:
+            mask[group.classes[1::2]] = False
+    return mask
+
+
+def test_there_are_enough_of_them():
+    assert len(ZOO) >= 60
+
+
+@pytest.mark.parametrize(("name", "flavor"), CASES, ids=["-".join(case) for case in CASES])
+def test_half_of_it_goes(name, flavor):
+    net, k = ZOO[name], written_in(flavor)
+    k.keras.utils.set_random_seed(0)
+    model = randomize(net.build(k))
+    before = [np.asarray(weight).copy() for weight in model.weights]
+    graph = trace(model)
+    assert {group.name for group in graph.groups if not group.frozen} == set(net.prunable)
+    assert set(graph.frozen) == set(net.frozen)
+    assert not any("not known" in reason or "not fixed" in reason for reason in graph.frozen.values())
+    assert len(graph.notes) == net.notes, graph.notes
+    for mask in (half(graph), random_mask(graph, 0.4, seed=1)):
+        smaller = rebuild(graph, mask)
+        assert graph.remaining_macs(mask) < 0.75 * graph.macs
+        assert smaller.count_params() < 0.75 * model.count_params()
+        if net.runs:
+            verdict = verify(graph, mask, smaller)
+            assert verdict.passed, str(verdict)
+    for weight, values in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), values)
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_what_the_graph_says_is_what_is_left(name):
+    """The MACs of the graph are those counted on the models themselves."""
+    from edgeprune.measure.macs import count_macs
+
+    net = ZOO[name]
+    if not net.runs:
+        pytest.skip("the CPU cannot run it")
+    model = net.build(written_in(flavors.KERAS_3))
+    graph = trace(model)
+    mask = half(graph)
+    assert graph.macs == count_macs(model).total
+    assert graph.remaining_macs(mask) == count_macs(rebuild(graph, mask)).total
