@@ -885,3 +885,10 @@ def moving_averages(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
     if is_keras_3(optimizer):
         return [averages[optimizer._get_variable_index(variable)].value for variable in variables]
     return [averages[optimizer._index_dict[optimizer._var_key(variable)]] for variable in variables]
+
+
+def pack_outputs(model: Any, tensors: Sequence[Any]) -> Any:
+    """Flat outputs put into the structure (list, dict, ...) that the model gives."""
+    graph, keras_3 = _graph_of(model), is_keras_3(model)
+    structure = graph._outputs_struct if keras_3 else graph._nested_outputs
+    return _nest(keras_3).pack_sequence_as(structure, list(tensors))

@@ -72,7 +72,7 @@ class Builder:
             layers = [self.layer(node.layer) for node in own if self.instead(node) is None]
             return model.__class__([*map(self.input_layer, inputs), *layers], name=model.name)
         tensors = {id(tensor): self.input_layer(tensor).output for tensor in inputs}
-        for node in self.needed(nodes, outputs):
+        for node in self.needed(nodes, flavor.flatten(outputs, model)):
             instead = self.instead(node)
             if instead is not None:
                 tensors[id(node.outputs[0])] = tensors[id(instead)]
@@ -86,7 +86,7 @@ class Builder:
         outputs = flavor.map_structure(lambda old: tensors[id(old)], outputs, model)
         return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs)
 
-    def needed(self, nodes: list[flavor.GraphNode], outputs: Any) -> list[flavor.GraphNode]:
+    def needed(self, nodes: list[flavor.GraphNode], outputs: list[Any]) -> list[flavor.GraphNode]:
         """The calls of a model to make anew: all."""
         return nodes
 

@@ -9,6 +9,7 @@ over channels (LayerNormalization, softmax) is run on the channels that stay. Th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Step, Tensor
 from edgeprune.channels.rebuild import changed_arguments, checked_mask
+from edgeprune.channels.run import call_layer, run, run_model
 
 TOLERANCE = 1e-4
+SAMPLES = 4096  # values of a layer's output that are compared
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Verification:
 
     Attributes:
         absolute: the largest difference of any output value; infinite where any value is no finite number.
-        relative: the largest difference relative to the largest value of that output.
+        relative: the largest difference relative to the largest value of its tensor, in the outputs and in what the
+            layers on the way give (up to `SAMPLES` values of each).
         tolerance: the largest `relative` that passes.
     """
 
@@ -74,24 +78,72 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
     """
     kept_mask = checked_mask(graph, kept_mask)
     inputs = random_inputs(graph, np.random.default_rng(seed))
-    expected = _Silenced(graph, kept_mask, rebuilt).run(inputs)
-    given = rebuilt(flavor.pack_inputs(rebuilt, inputs), training=False)
+    silenced = _Silenced(graph, kept_mask, rebuilt)
+    expected = silenced.run(inputs)
+    given, seen = _watched(rebuilt, inputs)
     absolute = relative = 0.0
-    for old, new in zip(expected, flavor.flatten(given, rebuilt), strict=True):
-        old, new = (np.asarray(array, np.float64) for array in (old, new))
-        if not (np.isfinite(old).all() and np.isfinite(new).all()):
-            return Verification(math.inf, math.inf)
-        difference = float(np.max(np.abs(old - new), initial=0.0))
-        absolute = max(absolute, difference)
-        relative = max(relative, difference / (float(np.max(np.abs(old), initial=0.0)) or 1.0))
+    for old, new in zip(expected, given, strict=True):
+        difference, scale = _difference(old, new)
+        absolute, relative = max(absolute, difference), max(relative, difference / (scale or 1.0))
+    for call in silenced.seen.keys() & seen.keys():
+        difference, scale = _difference(silenced.seen[call], seen[call])
+        relative = max(relative, difference / (scale or 1.0))
     return Verification(absolute, relative)
 
 
+def _difference(old: Any, new: Any) -> tuple[float, float]:
+    """The largest difference of two arrays, and the largest magnitude of the first; infinite where one is."""
+    old, new = (np.asarray(array, np.float64) for array in (old, new))
+    if old.shape != new.shape or not (np.isfinite(old).all() and np.isfinite(new).all()):
+        return math.inf, 1.0
+    return float(np.max(np.abs(old - new), initial=0.0)), float(np.max(np.abs(old), initial=0.0))
+
+
+class _Seen(dict):
+    """Samples of what the calls of layers gave: (path name, number of its call) to an array.
+
+    Outputs alone prove little where a softmax is saturated, or where a net without training has let its signal fade.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self._names = names
+        self._calls: Counter[str] = Counter()
+
+    def add(self, layer: Any, tensor: Any) -> None:
+        """Keep up to `SAMPLES` values of the first tensor that a call gave."""
+        if flavor.function_name(layer) is not None or not tensor.dtype.is_floating:
+            return
+        name = self._names.get(id(layer), layer.name)
+        values = np.asarray(tensor).reshape(-1)
+        self[name, self._calls[name]] = values[:: -(-values.size // SAMPLES) or 1]
+        self._calls[name] += 1
+
+
+def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
+    """A model's outputs, and what its layers gave on the way where its graph is known."""
+    seen = _Seen(flavor.layer_names(model))
+    if not flavor.is_graph_model(model):
+        return flavor.flatten(model(flavor.pack_inputs(model, inputs), training=False), model), seen
+
+    def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        given = call_layer(node, taken)
+        seen.add(node.layer, given[0])
+        return given
+
+    return run_model(model, inputs, call), seen
+
+
 def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:
-    """Random tensors that a model can be called on, in the order of its inputs."""
+    """Random tensors that a traced model can be called on, in the order of its inputs."""
+    return random_arrays(graph.walked, random, batch)
+
+
+def random_arrays(model: Any, random: np.random.Generator, batch: int = 2) -> list[Any]:
+    """Random tensors that a Functional or Sequential model can be called on, in the order of its inputs."""
     import tensorflow as tf
 
-    symbolic, _, _ = flavor.graph_nodes(graph.walked)
+    symbolic, _, _ = flavor.graph_nodes(model)
     arrays = []
     for tensor in symbolic:
         dtype = tf.as_dtype(tensor.dtype)
@@ -118,42 +170,40 @@ class _Silenced:
         self.graph = graph
         self.kept_mask = kept_mask
         self.rebuilt = rebuilt
-        self.nodes = {}
-        self._collect(graph.walked)
+        self.seen = _Seen(flavor.layer_names(graph.walked))
         self.changes = changed_arguments(graph, kept_mask)
-
-    def _collect(self, model: Any) -> None:
-        for node in flavor.graph_nodes(model)[1]:
-            self.nodes[id(node.node)] = node
-            if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
-                self._collect(node.layer)
 
     def run(self, inputs: list[Any]) -> list[Any]:
         """The outputs for these inputs."""
-        tensors: dict[int, Any] = dict(zip(self.graph.inputs, inputs, strict=True))
-        last_use = {place: number for number, step in enumerate(self.graph.steps) for place in step.inputs}
-        for number, step in enumerate(self.graph.steps):
-            given = self._step(step, [tensors[place] for place in step.inputs])
-            tensors.update(zip(step.outputs, given, strict=True))
-            for place in step.inputs:
-                if last_use[place] == number and place not in self.graph.outputs:
-                    tensors.pop(place, None)
-        return [tensors[place] for place in self.graph.outputs]
+        return run(self.graph, inputs, self._watched_step)
 
-    def _step(self, step: Step, taken: list[Any]) -> list[Any]:
+    def _watched_step(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        given = self._step(step, node, taken)
+        self.seen.add(step.layer, self._kept(step.outputs[0], given[0]))
+        return given
+
+    def _kept(self, place: int, tensor: Any) -> Any:
+        """The channels of a tensor that stay."""
+        import tensorflow as tf
+
+        for axis, classes in self.graph.tensors[place].axes.items():
+            if not self.kept_mask[classes].all():
+                tensor = tf.gather(tensor, np.flatnonzero(self.kept_mask[classes]), axis=axis)
+        return tensor
+
+    def _step(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
         places = (*step.inputs, *step.outputs)
         if step.mixes and any(self._drops(self.graph.tensors[place]) for place in places):
-            return self._on_kept_channels(step, taken)
+            return self._on_kept_channels(step, node, taken)
         for position, axis, classes in step.reads:
             if not self.kept_mask[classes].all():
                 shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
                 mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
                 taken[position] = _masked_like(taken[position] * mask, taken[position])
         layer = self._with_silenced_weights(step.layer) if step.inside else step.layer
-        return self._call(step, layer, taken, {})
+        return self._call(node, layer, taken, {})
 
-    def _call(self, step: Step, layer: Any, taken: list[Any], changes: dict[str, Any]) -> list[Any]:
-        node = self.nodes[id(step.node)]
+    def _call(self, node: flavor.GraphNode, layer: Any, taken: list[Any], changes: dict[str, Any]) -> list[Any]:
         args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
         if flavor.function_name(layer) is None:
             given = layer(*args, **kwargs)
@@ -161,12 +211,12 @@ class _Silenced:
             given = flavor.call_function(layer, args, kwargs, changes)
         else:
             given = flavor.run_function(layer, args, kwargs)
-        return flavor.flatten(given, step.layer)
+        return flavor.flatten(given, node.layer)
 
     def _drops(self, tensor: Tensor) -> bool:
         return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
 
-    def _on_kept_channels(self, step: Step, taken: list[Any]) -> list[Any]:
+    def _on_kept_channels(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
         """Run a call on the channels that stay alone, and put what it gives back into its place among zeros."""
         import tensorflow as tf
 
@@ -176,7 +226,7 @@ class _Silenced:
                 taken[position] = _masked_like(kept, taken[position])
         is_function = flavor.function_name(step.layer) is not None
         layer = step.layer if is_function else self._counterpart(step.layer)
-        given = self._call(step, layer, taken, self.changes.get(id(step.node), {}) if is_function else {})
+        given = self._call(node, layer, taken, self.changes.get(id(step.node), {}) if is_function else {})
         for position, place in enumerate(step.outputs):
             for axis, classes in self.graph.tensors[place].axes.items():
                 # Kept channels take their numbers; the others point to a plane of zeros behind the last.
