@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from channel_nets import halved, random_mask
 
@@ -236,8 +235,5 @@ def test_a_transformer_block_with_padding(keras):
     y = layers.Dense(8, name="out")(layers.Dense(16, activation="relu", name="in")(x))
     x = layers.LayerNormalization(name="norm2")(layers.Add()([x, y]))
     model = keras.Model(words, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x)))
-    graph, rebuilt = check(model, ["words", "attention", "in"])
+    graph, _ = check(model, ["words", "attention", "in"])
     assert len(graph.notes) == 2
-    x = np.array([[1, 1, 0, 1, 0, 0, 0, 0]], np.int32)
-    longer = np.array([[1, 1, 0, 1, 0, 0, 0, 0]], np.int32)
-    np.testing.assert_array_equal(np.asarray(rebuilt(x)), np.asarray(rebuilt(longer)))

@@ -206,6 +206,24 @@ def test_convolutional_lstm(keras):
     assert rebuilt.get_layer("low").filters == 3
 
 
+def test_convolutional_lstm_with_channels_first(keras):
+    layers = keras.layers
+    first = {"data_format": "channels_first"}
+    model = keras.Sequential(
+        [
+            keras.Input((3, 2, 8, 8)),
+            layers.ConvLSTM2D(6, 3, return_sequences=True, name="low", **first),
+            layers.ConvLSTM2D(4, 3, name="high", **first),
+            layers.GlobalAveragePooling2D(**first),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    graph = trace(model)
+    assert names(graph) == ["low", "high"]
+    smaller = rebuild(graph, random_mask(graph))
+    assert tuple(smaller.get_layer("high").output.shape) == (None, 2, 4, 4)
+
+
 def test_padded_words_are_skipped(keras):
     layers = keras.layers
     model = keras.Sequential(

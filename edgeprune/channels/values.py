@@ -210,7 +210,7 @@ class Space:
             return value
         places, rest = math.prod(value.shape), math.prod(shape[1:])
         if math.prod(shape) != places:
-            if not shape or places % rest:
+            if not (shape and rest) or places % rest:
                 self.freeze(value, "it is reshaped with a size that is not fixed")
                 return Value(shape)
             shape = (places // rest, *shape[1:])  # places are folded into the batch, or come out of it
