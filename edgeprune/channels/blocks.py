@@ -521,6 +521,17 @@ class _WithoutCalls(Builder):
         """All of a weight."""
         return np.asarray(weight)
 
+    def fill(self) -> None:
+        """Copy the weights and the trainable flags; a nested model may have fewer layers than the old one."""
+        # Outer models come last; their flag sets those of the models and layers inside.
+        for old, new in reversed(self.layers.values()):
+            if _is_nested(old) and new.trainable != old.trainable:
+                new.trainable = old.trainable
+        for old, new in self.layers.values():
+            if not _is_nested(old):
+                flavor.copy_layer_state(old, new, [self.cut(weight) for weight in old.weights])
+                flavor.copy_trainable(old, new)
+
 
 def _rebuilt(graph_model: Any, model: Any, instead: Mapping[int, int]) -> Any:
     builder = _WithoutCalls(instead)

@@ -167,7 +167,8 @@ def solve(
     got = left(counts) / whole if whole else 1.0
     target = Target(kind, asked, 1 - got if kind == "ratio" else got)
     if kind != "ratio" and not target.met:
-        _check_reachable(left(removal.counts(len(removal.order))) / whole, left(removal.counts(0)) / whole, target)
+        least, most = (left(removal.counts(removed)) / whole for removed in (len(removal.order), 0))
+        _check_reachable(least, 1.0 if gone.any() else most, target)
     return removal.mask(counts), target
 
 

@@ -24,6 +24,7 @@ from edgeprune.channels.graph import ChannelGraph, Slot
 from edgeprune.channels.importance import Importance
 from edgeprune.channels.on_data import STATISTICS, is_float
 from edgeprune.channels.plan import ChannelPlan, plan_graph
+from edgeprune.channels.solve import Target
 from edgeprune.channels.trace import trace
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
@@ -187,7 +188,10 @@ class ChannelPruning(flavor.callback_class()):
         masks.check_finite(step)
         kind, asked = self._target.at(self._target.way(self.schedule, step))
         gone = masks.silent() if not self.recover else None
-        self.plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
+        plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
+        if not is_last and self._target.is_passed(plan.target):
+            return  # rounding would take more than the whole training may, and it would not come back
+        self.plan = plan
         if self.recover and not is_last:
             masks.silence_makers(self.plan.kept_mask)
         else:
@@ -219,6 +223,12 @@ class _Target:
         """How far a step is on the way to the target, 0 to 1."""
         sparsity = schedules.sparsity_at(schedule, step)
         return float(np.clip(sparsity / (self._final or 1.0), 0.0, 1.0))
+
+    def is_passed(self, target: Target | None) -> bool:
+        """Whether a plan takes more than the whole training is to take."""
+        if target is None:
+            return False
+        return target.got > self._value if self._kind == "ratio" else target.got < self._value
 
     def at(self, way: float) -> tuple[str, float]:
         """What to ask of a plan there."""
