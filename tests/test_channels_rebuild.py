@@ -6,6 +6,7 @@ import pytest
 from channel_nets import NETS, built, halved, random_mask, randomize
 
 from edgeprune.channels.rebuild import rebuild
+from edgeprune.channels.rules import rule, rule_for
 from edgeprune.channels.trace import trace
 from edgeprune.channels.verify import random_inputs, verify
 from edgeprune.flavor import flatten, keras_module, pack_inputs
@@ -61,6 +62,45 @@ def test_the_oracle_sees_a_wrong_weight(flavor):
     kernel = next(w for w in smaller.weights if "kernel" in w.name and len(w.shape) == 4)
     kernel.assign(np.asarray(kernel)[..., ::-1])
     assert not verify(graph, mask, smaller).passed
+
+
+def test_the_oracle_sees_a_wrong_weight_behind_a_saturated_output(flavor):
+    """Without training the signal of a deep net fades, and its softmax gives the same for every image."""
+    keras = keras_module(flavor)
+    inputs = x = keras.Input((16, 16, 3))
+    for _ in range(12):
+        x = keras.layers.Conv2D(8, 3, padding="same", kernel_initializer=keras.initializers.RandomNormal(0, 1e-3))(x)
+        x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dense(5, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    graph = trace(keras.Model(inputs, x))
+    mask = random_mask(graph)
+    smaller = rebuild(graph, mask)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    assert np.ptp(np.asarray(smaller(images)), axis=-1).max() < 1e-6  # nothing to be seen at the output
+    assert verify(graph, mask, smaller).passed
+    kernel = smaller.layers[3].kernel
+    kernel.assign(np.asarray(kernel)[..., ::-1])
+    assert not verify(graph, mask, smaller).passed
+
+
+def test_large_images_are_made_smaller_where_the_model_allows(flavor):
+    keras = keras_module(flavor)
+    sizes = []
+
+    class Watching(keras.layers.Conv2D):
+        def call(self, inputs):
+            sizes.append(inputs.shape[1])
+            return super().call(inputs)
+
+    rule(Watching)(rule_for(keras.layers.Conv2D(1, 1)))
+    for head, seen in ((keras.layers.GlobalAveragePooling2D(), 96), (keras.layers.Flatten(), 128)):
+        layers = [keras.Input((128, 128, 3)), Watching(4, 3, strides=4), head, keras.layers.Dense(2)]
+        graph = trace(keras.Sequential(layers))
+        mask = random_mask(graph)
+        smaller = rebuild(graph, mask)
+        sizes.clear()
+        assert verify(graph, mask, smaller).passed
+        assert sizes[-1] == seen
 
 
 def test_the_oracle_sees_the_wrong_channels(flavor):

@@ -23,16 +23,34 @@ def run(
     Returns:
         The model's outputs, flat.
     """
-    nodes = {id(node.node): node for node in _nodes(graph.walked)}
-    tensors = dict(zip(graph.inputs, inputs, strict=True))
-    last_use = {place: number for number, step in enumerate(graph.steps) for place in step.inputs}
-    for number, step in enumerate(graph.steps):
-        given = call(step, nodes[id(step.node)], [tensors[place] for place in step.inputs])
-        tensors.update(zip(step.outputs, given, strict=True))
-        for place in set(step.inputs) - set(graph.outputs):
-            if last_use[place] == number:  # nobody needs it any more: its memory is freed
-                del tensors[place]
-    return [tensors[place] for place in graph.outputs]
+    steps = iter(graph.steps)  # a trace walks a model in the same order
+    return run_model(graph.walked, inputs, lambda node, taken: call(next(steps), node, taken))
+
+
+def run_model(model: Any, inputs: Sequence[Any], call: Callable[[flavor.GraphNode, list[Any]], list[Any]]) -> list[Any]:
+    """Run the calls of a Functional or Sequential model in their order, those in nested models too.
+
+    Args:
+        model: a built model whose graph is known.
+        inputs: a tensor for each of its inputs, in their order.
+        call: `call(node, taken)` is given the tensors that the call takes, and returns those it gives.
+
+    Returns:
+        The model's outputs, flat.
+    """
+    symbolic, nodes, outputs = flavor.graph_nodes(model)
+    outputs = [id(tensor) for tensor in flavor.flatten(outputs, model)]
+    tensors = dict(zip(map(id, symbolic), inputs, strict=True))
+    last_use = {id(tensor): number for number, node in enumerate(nodes) for tensor in node.inputs}
+    for number, node in enumerate(nodes):
+        taken = [tensors[id(tensor)] for tensor in node.inputs]
+        nested = flavor.is_model(node.layer) and flavor.is_graph_model(node.layer)
+        given = run_model(node.layer, taken, call) if nested else call(node, taken)
+        tensors.update(zip(map(id, node.outputs), given, strict=True))
+        for key in {id(tensor) for tensor in node.inputs} - set(outputs):
+            if last_use[key] == number:  # nobody needs it any more: its memory is freed
+                del tensors[key]
+    return [tensors[key] for key in outputs]
 
 
 def call_layer(node: flavor.GraphNode, taken: Sequence[Any]) -> list[Any]:
@@ -43,13 +61,3 @@ def call_layer(node: flavor.GraphNode, taken: Sequence[Any]) -> list[Any]:
     else:
         given = flavor.run_function(node.layer, args, kwargs)
     return flavor.flatten(given, node.layer)
-
-
-def _nodes(model: Any) -> list[flavor.GraphNode]:
-    """All calls in a model, those in nested models too."""
-    nodes = []
-    for node in flavor.graph_nodes(model)[1]:
-        nodes.append(node)
-        if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
-            nodes += _nodes(node.layer)
-    return nodes
