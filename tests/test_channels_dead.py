@@ -242,6 +242,17 @@ def test_a_constant_under_a_padded_kernel_stays_and_is_told(flavor, padding):
     assert ("2 constant channels" in str(found)) == (padding == "same")
 
 
+def test_a_softmax_behind_a_kernel_does_not_hide_what_the_kernel_leaves_out(flavor):
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(6, name="a"), layers.Dense(2, activation="softmax", name="head")]
+    )
+    randomize(model)
+    change(model, "head", "kernel", [0, 1])
+    assert widths(remove_dead_channels(model))["a"] == 4
+
+
 def test_channels_whose_statistics_others_see_stay(flavor):
     keras = flavors.keras_module(flavor)
     layers = keras.layers

@@ -11,6 +11,7 @@ import pytest
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.dead import remove_dead_channels
+from edgeprune.channels.importance import class_scores
 from edgeprune.channels.on_data import STATISTICS
 from edgeprune.channels.training import ChannelPruning, is_channel_pruned, masks_of, strip
 from edgeprune.measure.macs import count_macs
@@ -156,10 +157,12 @@ def test_group_lasso_shrinks_the_channels_that_go(flavor):
         )
         pruning._mask = lambda step, is_last: None  # nothing is masked: what is seen is the lasso's
         fit(model, pruning, epochs=5)
-        norms = np.sort(np.linalg.norm(np.asarray(model.get_layer("expand").kernel).reshape(-1, 24), axis=0))
+        graph = masks_of(model).graph
+        (expand,) = [group for group in graph.groups if group.name == "expand"]
+        norms = np.sort(class_scores(graph, "l2")[expand.classes])
         return norms[:12].sum() / norms.sum()
 
-    assert share(0.02) < 0.9 * share(0.0)
+    assert share(0.06) < 0.9 * share(0.0)
 
 
 @pytest.mark.parametrize("target", [{"ratio": 0.4}, {"params": 0.6}, {"macs": 0.3, "round_to": 4}])
@@ -171,8 +174,7 @@ def test_other_targets(flavor, target):
     assert pruning.plan.target.kind == kind and pruning.plan.target.asked == pytest.approx(asked)
     if "round_to" in target:
         assert {row.after % 4 for row in pruning.plan.planned} == {0}
-    else:
-        assert pruning.plan.target.met
+    assert pruning.plan.target.got == pytest.approx(asked, abs=0.03)
 
 
 def test_without_a_target_the_schedule_gives_the_ratio(flavor):
@@ -211,7 +213,7 @@ def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
     model = net(flavor)
     keras = flavors.keras_module(flavor)
     path = str(tmp_path / "{epoch}.keras")
-    fit(model, ChannelPruning(schedule(0.5)), callbacks=[keras.callbacks.ModelCheckpoint(path)])
+    fit(model, ChannelPruning(schedule(0.5), scope="local"), callbacks=[keras.callbacks.ModelCheckpoint(path)])
     middle = keras.models.load_model(path.format(epoch=2))
     assert not is_channel_pruned(middle)
     smaller = remove_dead_channels(middle)

@@ -248,9 +248,12 @@ class _Use:
         always = np.zeros(self.graph.class_count, bool)
         for step in self.graph.steps:
             if step.mixes:
-                for place in step.inputs:
-                    for classes in self.graph.tensors[place].axes.values():
-                        always[classes] = True
+                # A layer with a softmax behind its kernel mixes what it makes, not what it reads.
+                read = {(step.inputs[position], axis) for position, axis, _ in step.reads}
+                for place in (*step.inputs, *step.outputs):
+                    for axis, classes in self.graph.tensors[place].axes.items():
+                        if (place, axis) not in read:
+                            always[classes] = True
             by_weights = self._read_by_weights(step.layer)
             for position, _, classes in step.reads:
                 known = self.known[step.inputs[position]]
