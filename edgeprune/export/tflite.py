@@ -134,7 +134,7 @@ def export_tflite(
         >>> result = export_tflite(model, "model.tflite", "int8", x_train)  # doctest: +SKIP
         >>> print(result)  # doctest: +SKIP
     """
-    from edgeprune import sparsity  # imports TensorFlow
+    from edgeprune import strip  # imports TensorFlow
 
     if not flavor.is_model(model):
         raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
@@ -150,9 +150,11 @@ def export_tflite(
         )
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
-    notes = ["The model is under pruning: what was converted is a plain model, its masks applied."]
-    notes = notes if sparsity.is_pruned(model) else []
-    model = sparsity.without_pruning(model)
+    notes = [
+        "The model is under pruning: what was converted is a plain model, its masks applied, masked channels gone."
+    ]
+    notes = notes if strip.is_pruned(model) else []
+    model = strip.without_pruning(model)
     specs = input_specs(model)
     samples = None
     if representative_data is not None:

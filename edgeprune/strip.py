@@ -1,0 +1,45 @@
+"""The end of pruning, whichever kind: zeros in place stay as they are, masked channels are taken out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeprune import sparsity
+from edgeprune.channels import training
+
+
+def strip_pruning(model: Any) -> Any:
+    """End pruning: a plain model, with nothing of edgeprune or TF-MOT left.
+
+    The weights that `prune_low_magnitude` pruned are zero. The channels that `ChannelPruning` masked are gone.
+
+    Args:
+        model: a model or layer of either Keras. Without pruning it is returned as it is.
+
+    Returns:
+        After `prune_low_magnitude`: for Keras 3 the same object, freed in place; for `tf_keras` a clone without
+        wrappers that shares the layers, not compiled. After `ChannelPruning`: a smaller model that is proven to
+        compute the same, compiled as the given one is with a fresh optimizer; the given one keeps its masks.
+
+    Raises:
+        TypeError: not a Keras model or layer.
+        ValueError: `ChannelPruning` has masked no channel yet.
+        RuntimeError: the smaller model failed its proof.
+
+    Example:
+        >>> model = strip_pruning(model)  # doctest: +SKIP
+    """
+    model = sparsity.strip_pruning(model)
+    return training.strip(model) if training.is_channel_pruned(model) else model
+
+
+def without_pruning(model: Any) -> Any:
+    """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
+    model = sparsity.without_pruning(model)
+    masks = training.masks_of(model)
+    return model if masks is None or masks.kept_mask.all() else training.strip(model)
+
+
+def is_pruned(model: Any) -> bool:
+    """Whether a model or layer is under pruning of either kind, so that `strip_pruning` has something to do."""
+    return sparsity.is_pruned(model) or training.is_channel_pruned(model)
