@@ -56,10 +56,10 @@ class ChannelPruning(flavor.callback_class()):
         ignore: layers, or names or patterns of layers, whose channels all stay.
         recover: soft filter pruning: what makes the channels is set to zero at each update, and may grow again. They
             are masked for good at the last update (He et al., Soft Filter Pruning, 2018).
-        group_lasso: at the end of the schedule, each step takes this much of the mean norm of its group off the norm of
-            each channel, and in proportion to the way before; a good start is 0.001. Unimportant channels are near
-            zero when they are masked. It is the proximal step of a group lasso with growing strength, on the groups of
-            DepGraph (Fang et al., Towards Any Structural Pruning, 2023).
+        group_lasso: each step takes this fraction, times the way, off the norm of each channel, measured by the mean
+            norm that its group had at the first step; channels that training does not hold up are near zero when they
+            are masked. 0.5 divided by the number of steps is a good start. It is the proximal step of a group lasso
+            with growing strength, on the groups of DepGraph (Fang et al., Towards Any Structural Pruning, 2023).
         **settings: `ratios`, `min_channels`, `max_ratio`, `data`, `loss`, `batch_size`, `steps`, `seed` of
             `plan_channels`.
 
@@ -263,6 +263,7 @@ class ChannelMasks:
             self._kept = tf.Variable(
                 graph.everything(), trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
             )
+        self._unit: tf.Tensor | None = None
         self._scale_all = tf.function(self._scale, autograph=False)
 
     @property
@@ -296,14 +297,18 @@ class ChannelMasks:
                 variable.assign(masked(variable, tf.constant(kept_mask), makers))
 
     def silent(self) -> np.ndarray:
-        """Bool for each class: whether all that it owns is zero, as in a model that was masked before."""
+        """Bool for each class: whether it is masked, or all that it owns is zero, as in a model masked before."""
         alive = np.zeros(self.graph.class_count, bool)
         for variable, slots in zip(self._variables, self._slots, strict=True):
             nonzero = np.asarray(variable) != 0
             for slot in slots:
                 others = tuple(axis for axis in range(nonzero.ndim) if axis != slot.axis)
                 alive[slot.classes[nonzero.any(axis=others)]] = True
-        return ~alive | ~self.kept_mask
+        masked_now = ~self.kept_mask
+        for group in self.graph.groups:
+            if not alive[group.classes].any():  # one must stay, so zeros do not tell which ones go
+                alive[group.classes] = True
+        return ~alive | masked_now
 
     def check_finite(self, step: int) -> None:
         """Raise where training has diverged.
@@ -319,7 +324,9 @@ class ChannelMasks:
                 )
 
     def shrink(self, strength: float) -> None:
-        """Take `strength` times the mean norm of its group off the norm of each class that can be dropped."""
+        """Take `strength` off the norm of each class that can be dropped, in units of its group's first mean norm."""
+        if self._unit is None:
+            self._unit = tf.constant(self._mean_norms())
         self._scale_all(tf.constant(strength, tf.float32))
 
     def _zero(self) -> None:
@@ -327,36 +334,37 @@ class ChannelMasks:
             variable.assign(masked(variable, self._kept, slots))
 
     def _scale(self, strength: tf.Tensor) -> None:
-        factors = self._factors(strength)
-        for weight, variable, slots in zip(self._weights, self._variables, self._slots, strict=True):
-            if weight.trainable:
-                scaled = tf.convert_to_tensor(variable)
-                for slot in slots:
-                    scaled *= tf.cast(_along(tf.gather(factors, slot.classes), slot), scaled.dtype)
-                variable.assign(scaled)
+        factors = tf.maximum(1 - tf.math.divide_no_nan(strength * self._unit, self._norms()), 0.0)
+        for variable, slots in self._trained():
+            scaled = tf.convert_to_tensor(variable)
+            for slot in slots:
+                scaled *= tf.cast(_along(tf.gather(factors, slot.classes), slot), scaled.dtype)
+            variable.assign(scaled)
 
-    def _factors(self, strength: tf.Tensor) -> tf.Tensor:
-        """What each class is multiplied by."""
-        count = self.graph.class_count
-        squares = tf.zeros([count])
-        for weight, variable, slots in zip(self._weights, self._variables, self._slots, strict=True):
-            if weight.trainable:
-                of_all = tf.square(tf.cast(tf.convert_to_tensor(variable), tf.float32))
-                for slot in slots:
-                    along = tf.reduce_sum(of_all, [axis for axis in range(len(of_all.shape)) if axis != slot.axis])
-                    squares += tf.math.unsorted_segment_sum(along, slot.classes, count)
-        norms = tf.sqrt(squares)
-        group_of = np.full(count, len(self.graph.groups))  # the last number: classes that stay
-        for number, group in enumerate(self.graph.groups):
+    def _trained(self) -> list[tuple[tf.Variable, list[Slot]]]:
+        return [
+            (variable, slots)
+            for weight, variable, slots in zip(self._weights, self._variables, self._slots, strict=True)
+            if weight.trainable
+        ]
+
+    def _norms(self) -> tf.Tensor:
+        """The norm of all that each class owns and that is trained."""
+        squares = tf.zeros([self.graph.class_count])
+        for variable, slots in self._trained():
+            of_all = tf.square(tf.cast(tf.convert_to_tensor(variable), tf.float32))
+            for slot in slots:
+                along = tf.reduce_sum(of_all, [axis for axis in range(len(of_all.shape)) if axis != slot.axis])
+                squares += tf.math.unsorted_segment_sum(along, slot.classes, self.graph.class_count)
+        return tf.sqrt(squares)
+
+    def _mean_norms(self) -> np.ndarray:
+        """For each class the mean norm of its group; zero for one that cannot be dropped."""
+        norms, means = self._norms().numpy(), np.zeros(self.graph.class_count, np.float32)
+        for group in self.graph.groups:
             if group.frozen is None:
-                group_of[group.classes] = number
-        segments = len(self.graph.groups) + 1
-        live = tf.cast(tf.convert_to_tensor(self._kept), tf.float32)
-        total = tf.math.unsorted_segment_sum(norms * live, group_of, segments)
-        mean = total / tf.maximum(tf.math.unsorted_segment_sum(live, group_of, segments), 1.0)
-        free = tf.constant(group_of < len(self.graph.groups))
-        factors = 1 - tf.math.divide_no_nan(strength * tf.gather(mean, group_of), norms)
-        return tf.where(free, tf.maximum(factors, 0.0), 1.0)
+                means[group.classes] = norms[group.classes].mean()
+        return means
 
 
 class _Constraint:
