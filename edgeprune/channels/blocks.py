@@ -25,8 +25,6 @@ from edgeprune.channels.rebuild import Builder, garbage_left_alone
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
 
-TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -543,14 +541,14 @@ def _rebuilt(graph_model: Any, model: Any, instead: Mapping[int, int]) -> Any:
 
 
 def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
-    from edgeprune.channels.verify import random_arrays
+    from edgeprune.channels.verify import random_arrays, tolerance_of
 
     inputs = random_arrays(model, np.random.default_rng(0))
     expected = _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32))
     given = flavor.flatten(shallower(flavor.pack_inputs(shallower, inputs), training=False), shallower)
     for old, new in zip(expected, given, strict=True):
         difference = float(np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0))
-        if not difference <= TOLERANCE * max(float(np.max(np.abs(old), initial=0.0)), 1e-6):
+        if not difference <= tolerance_of(model) * max(float(np.max(np.abs(old), initial=0.0)), 1e-6):
             raise RuntimeError(
                 f"The model rebuilt from {model.name!r} without {', '.join(block.name for block in removed)} differs "
                 f"from the original with these branches set to zero by {difference:.2e}: it is not to be trusted."

@@ -22,8 +22,6 @@ from edgeprune.channels.rules.kernels import channel_axis
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
 
-TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True, eq=False)
 class Fold:
@@ -102,7 +100,7 @@ class DeadChannels:
             weight.assign(np.asarray(weight) + fold.addition[kept.get(0, slice(None))])
 
     def _compare(self, smaller: Any) -> None:
-        from edgeprune.channels.verify import random_inputs
+        from edgeprune.channels.verify import random_inputs, tolerance_of
 
         inputs = random_inputs(self.graph, np.random.default_rng(0))
         outputs = [
@@ -111,7 +109,7 @@ class DeadChannels:
         ]
         for old, new in zip(*outputs, strict=True):
             difference = np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0)
-            if not difference <= TOLERANCE * max(np.max(np.abs(old), initial=0.0), 1e-6):
+            if not difference <= tolerance_of(self.graph.walked) * max(np.max(np.abs(old), initial=0.0), 1e-6):
                 raise RuntimeError(
                     f"Without the channels of {self.graph.model.name!r} that were taken for dead the output differs by "
                     f"{difference:.2e}: the model that was built is not to be trusted."

@@ -23,6 +23,7 @@ from edgeprune.channels.rebuild import changed_arguments, checked_mask
 from edgeprune.channels.run import call_layer, run, run_model
 
 TOLERANCE = 1e-4
+HALF_TOLERANCE = 2e-2  # of a model that computes in half precision
 SAMPLES = 4096  # values of a layer's output that are compared
 SMALL_SIDE = 96  # of images: enough for what is downsampled 32 times
 
@@ -102,7 +103,7 @@ def _compare(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, inputs: l
     for call in silenced.seen.keys() & seen.keys():
         difference, scale = _difference(silenced.seen[call], seen[call])
         relative = max(relative, difference / (scale or 1.0))
-    return Verification(absolute, relative)
+    return Verification(absolute, relative, tolerance_of(graph.walked))
 
 
 def _difference(old: Any, new: Any) -> tuple[float, float]:
@@ -146,6 +147,12 @@ def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
         return given
 
     return run_model(model, inputs, call), seen
+
+
+def tolerance_of(model: Any) -> float:
+    """The relative difference that rounding explains in the precision a model computes in."""
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in flavor.layers_of(model))
+    return HALF_TOLERANCE if half else TOLERANCE
 
 
 def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:

@@ -119,7 +119,8 @@ def group_size(model: Any, params: dict[str, Any] | None, batch: int) -> int:
     """
     if not params:  # `train_on_batch` runs one
         return 1
-    size = int(getattr(model, "steps_per_execution", None) or 1)
+    size = getattr(model, "steps_per_execution", None)
+    size = int(getattr(size, "values", [size])[0] or 1)  # in `tf_keras` a variable, under a strategy a mirrored one
     steps = params.get("steps")
     return max(1, min(size, steps - batch)) if steps else size
 
