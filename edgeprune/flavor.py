@@ -789,7 +789,8 @@ def functional_stand_in(model: Any) -> Any:
     The layers do not remember that call.
 
     Raises:
-        ValueError: it belongs to `tf_keras`, it is not built, or its call cannot be made symbolically.
+        ValueError: it belongs to `tf_keras`, it is not built, or its call cannot be made symbolically or uses weights
+            outside of the layers that hold them.
     """
     if not is_keras_3(model):
         raise ValueError(f"Model {model.name!r} is subclassed: in tf_keras only Functional and Sequential models work.")
@@ -799,10 +800,40 @@ def functional_stand_in(model: Any) -> Any:
     )
     with _forgetting_calls(layers_of(model)):
         try:
-            return keras.Model(inputs, model.call(inputs), name=model.name)
+            stand_in = keras.Model(inputs, model.call(inputs), name=model.name)
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
+        by_weights = _uses_weights(stand_in.outputs, stand_in.inputs)
+    if by_weights:
+        raise ValueError(
+            f"The call of model {model.name!r} computes with weights itself, which no layer would hold in a smaller "
+            "model: put them into a layer."
+        )
+    return stand_in
+
+
+def _uses_weights(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
+    """Whether a weight, or a tensor that may come from one, is a constant on the way between Keras 3 tensors."""
+    import tensorflow as tf
+
+    def is_weight(leaf: Any) -> bool:
+        if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
+            return True
+        return isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating and leaf.shape.rank > 0
+
+    seen, waiting = {id(tensor) for tensor in inputs}, list(outputs)
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, number, _ = tensor._keras_history
+        node = operation._inbound_nodes[number]
+        if any(map(is_weight, _nest(keras_3=True).flatten((node.arguments.args, node.arguments.kwargs)))):
+            return True
+        waiting += node.input_tensors
+    return False
 
 
 def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
@@ -814,7 +845,7 @@ def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
 
     Returns:
         A Functional model of the same layers, or `model` itself where there is nothing to unfold. A layer whose
-        call cannot be made on symbolic inputs stays as it is.
+        call cannot be made on symbolic inputs, or uses weights outside of the layers that hold them, stays as it is.
     """
     inputs, nodes, outputs = graph_nodes(model)
     if not is_keras_3(model) or not any(unfolds(node.layer) for node in nodes):
@@ -830,6 +861,8 @@ def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
             if unfolds(node.layer):
                 with contextlib.suppress(Exception):  # a call may fail on symbolic inputs in any way
                     given = tree.flatten(node.layer.call(*args, **kwargs))
+                    if _uses_weights(given, tree.flatten((args, kwargs))):
+                        given = None
             if given is None or len(given) != len(node.outputs):
                 failed.add(id(node.layer))
                 given = tree.flatten(node.layer(*args, **kwargs))

@@ -310,3 +310,11 @@ def test_no_model_is_told():
 def test_errors_of_editing(edit, words):
     with pytest.raises(ValueError, match=words):
         edit(plan_channels(residual_net("keras"), ratio=0.5))
+
+
+def test_weights_that_are_no_numbers_are_named(flavor):
+    model = nested_net(flavor)
+    kernel = next(weight for weight in model.weights if "kernel" in weight.name)
+    kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+    with pytest.raises(ValueError, match="kernel holds NaN or infinite values"):
+        plan_channels(model, ratio=0.5)

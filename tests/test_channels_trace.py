@@ -303,3 +303,50 @@ def random_model(K, steps):
 def test_random_graphs_compute_the_same_without_random_channels(steps, ratio, seed, flavor):
     _, _, found = halved(random_model(keras_module(flavor), steps), ratio, seed)
     assert found.passed, found
+
+
+def test_weights_used_outside_of_the_layers_that_hold_them_are_not_followed():
+    """In a smaller model they would be constants, shared with the user's model."""
+    embedding = keras.layers.Embedding(20, 16, name="embedding")
+
+    class TiedOutput(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="tied")
+            self.embedding = embedding
+
+        def call(self, x):
+            return keras.ops.matmul(x, keras.ops.transpose(self.embedding.embeddings))
+
+    i = keras.Input((6,), dtype="int32")
+    graph = trace(keras.Model(i, TiedOutput()(keras.layers.Dense(16, name="dense")(embedding(i)))))
+    assert set(graph.frozen) == {"embedding", "dense"}
+    assert all("TiedOutput is not known" in reason for reason in graph.frozen.values())
+
+    class OwnWeight(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(8)
+            self.gain = self.add_weight(shape=(8,), name="gain")
+
+        def call(self, x):
+            return self.dense(x) * self.gain
+
+    model = OwnWeight()
+    model(np.ones((1, 4), np.float32))
+    with pytest.raises(ValueError, match="computes with weights itself"):
+        trace(model)
+
+
+def test_quantized_layers_stay_as_they_are():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, name="a"),
+            keras.layers.Dense(8, name="b"),
+            keras.layers.Dense(2, name="c"),
+        ]
+    )
+    model.get_layer("b").quantize("int8")
+    graph = trace(model)
+    assert graph.frozen["a"] == "b: it is quantized: remove channels first, then quantize"
+    assert set(graph.frozen) == {"a", "c"}

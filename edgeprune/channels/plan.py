@@ -542,8 +542,17 @@ def _by_group(graph: ChannelGraph, ratios: Mapping[str, float], max_ratio: float
 def _without_unscored(
     graph: ChannelGraph, scores: np.ndarray, importance: Importance
 ) -> tuple[ChannelGraph, np.ndarray]:
-    """Groups of which the importance knows nothing keep all their channels."""
+    """Groups of which the importance knows nothing keep all their channels.
+
+    Raises:
+        ValueError: it knows nothing because a weight is NaN.
+    """
     unscored = np.isnan(scores)
+    for group in graph.groups if unscored.any() else ():
+        for slot in group.slots if unscored[group.classes].any() else ():
+            if not np.isfinite(np.sum(np.asarray(slot.weight))):
+                name = graph.names.get(id(slot.layer), slot.layer.name)
+                raise ValueError(f"{name}/{slot.name} holds NaN or infinite values: its channels cannot be ranked.")
     reason = f"{importance if isinstance(importance, str) else 'the importance'} says nothing about these channels"
     graph = freeze(graph, {group.name: reason for group in graph.groups if unscored[group.classes].any()})
     return graph, np.where(unscored, 0.0, scores)

@@ -459,6 +459,7 @@ def _check(
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
     if all(group.frozen for group in graph.groups):
         reasons = "; ".join(f"{group.name}: {group.frozen}" for group in graph.groups[:5])
+        reasons = reasons or "None of its layers makes channels that can be followed."
         raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {reasons}")
 
 

@@ -100,6 +100,8 @@ def rule_for(layer: Any) -> Rule:
         if name not in _FUNCTION_RULES:
             raise CannotFollow(f"the function {name!r} is not known")
         return _FUNCTION_RULES[name]
+    if getattr(layer, "quantization_mode", None):
+        raise CannotFollow("it is quantized: remove channels first, then quantize")
     kind = type(layer)
     for ancestor in kind.__mro__:
         built_in = ancestor.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
