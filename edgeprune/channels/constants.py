@@ -61,8 +61,8 @@ class _View:
         self.output: Tensor = graph.tensors[step.outputs[0]]
 
     def read(self, axis: int) -> np.ndarray:
-        """The constants along an axis of the input, NaN for a channel that varies."""
-        (tensor,), (known,) = self.tensors, self.inputs
+        """The constants along an axis of the first input, NaN for a channel that varies."""
+        tensor, known = self.tensors[0], self.inputs[0]  # a mask of steps may be another input
         axis %= len(tensor.shape)
         classes = tensor.axes.get(axis)
         if classes is None or not known:
@@ -191,7 +191,7 @@ class _Ranked:
 
 
 def _unary(view: _View) -> Constants:
-    (known,) = view.inputs
+    known = view.inputs[0]
     values = _computed(view.layer, np.array([*known.values()])) if known else ()
     return {number: float(value) for number, value in zip(known, values, strict=True) if math.isfinite(value)}
 

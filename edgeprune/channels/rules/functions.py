@@ -233,7 +233,7 @@ def split(call: Call) -> list[Value]:
         key = call.argument_name("indices_or_sections", "num_or_size_splits")
         pieces = [line[a:b] for a, b in runs]
         if key == "indices_or_sections":
-            call.resize(key, *pieces[:-1], value=_ends, of_function=True)
+            call.resize(key, *pieces, value=_ends, of_function=True)  # the last one too: equal parts may end
         else:
             call.resize(key, *pieces, value=_sizes, of_function=True)
         for piece in pieces:
@@ -242,7 +242,7 @@ def split(call: Call) -> list[Value]:
 
 
 def _ends(*sizes: int) -> list[int]:
-    return np.cumsum(sizes).tolist()
+    return np.cumsum(sizes[:-1]).tolist()
 
 
 def _sizes(*sizes: int) -> list[int]:
