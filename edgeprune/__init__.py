@@ -41,6 +41,7 @@ _HOME = {
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
     "read_tflite": "edgeprune.measure.tflite_file",
+    "remove_blocks": "edgeprune.channels.blocks",
     "remove_dead_channels": "edgeprune.channels.dead",
     "sparsity_report": "edgeprune.sparsity.report",
     "strip_pruning": "edgeprune.strip",
