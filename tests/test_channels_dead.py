@@ -9,6 +9,7 @@ import pytest
 from channel_nets import randomize
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zoo_nets import ZOO
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -111,6 +112,24 @@ def test_random_zero_slices_leave_the_output_as_it_is(flavor, name, data):
     for weight, values in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(np.asarray(weight).copy(), values)
     assert find_dead_channels(smaller).count == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["shuffle_net", "feature_pyramid", "shifted_windows", "mobile_net_v3", "feature_reuse"]
+)
+def test_random_zero_slices_of_nets_of_the_zoo(name):
+    """`remove_dead_channels` compares the outputs itself."""
+    model = randomize(ZOO[name].build(flavors.keras_module(flavors.KERAS_3)))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        values = np.asarray(weight).copy()
+        if "variance" not in weight.name:
+            axis = values.ndim - 1 if rng.random() < 0.7 else rng.integers(values.ndim)
+            if values.shape[axis] > 2:
+                values[(slice(None),) * axis + (rng.random(values.shape[axis]) < 0.4,)] = 0
+        weight.assign(values)
+    smaller = remove_dead_channels(model)
+    assert sum(widths(smaller).values()) < sum(widths(model).values())
 
 
 def unread(model):

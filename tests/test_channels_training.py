@@ -369,3 +369,55 @@ def test_strip_says_what_is_missing(flavor):
     assert is_channel_pruned(model)
     with pytest.raises(ValueError, match="No channel of 'net' is masked yet"):
         strip(model)
+
+
+def test_under_a_strategy(flavor):
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = net(flavor)
+    fit(model, ChannelPruning(schedule(0.5), group_lasso=0.01))
+    assert len(masked_values(model)) and not masked_values(model).any()
+    np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_in_mixed_precision(flavor, policy):
+    keras = flavors.keras_module(flavor)
+    before = keras.mixed_precision.global_policy() if flavor == flavors.TF_KERAS else keras.config.dtype_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = net(flavor)
+        fit(model, ChannelPruning(schedule(0.5)))
+        assert len(masked_values(model)) and not masked_values(model).any()
+        np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=2e-2, atol=2e-3)
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def test_with_zeros_inside_the_channels_too():
+    """Unstructured pruning of Keras 3 and channel pruning in one training."""
+    model = ep.prune_low_magnitude(net(flavors.KERAS_3), ep.ConstantSparsity(0.5, 1, frequency=1))
+    fit(model, ChannelPruning(schedule(0.5), macs=0.5), epochs=3, callbacks=[ep.UpdatePruningStep()])
+    assert len(masked_values(model)) and not masked_values(model).any()
+    left = np.asarray(strip(model).get_layer("expand").kernel)
+    assert 0 < np.count_nonzero(left == 0) < left.size
+
+
+def test_norms_over_channels_are_told(flavor):
+    """A LayerNormalization sees fewer channels after the strip: the plan says so, and the proof knows it."""
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, name="hidden"),
+            layers.LayerNormalization(name="norm"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    pruning = ChannelPruning(schedule(0.5))
+    model.fit(X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[pruning])
+    assert any(note.startswith("norm") for note in pruning.plan.graph.notes)
+    assert strip(model).get_layer("hidden").units == 8
