@@ -94,9 +94,14 @@ def seconds(work: Any, best_of: int) -> float:
     return min(times)
 
 
+def image_shape(model: Any) -> tuple[int, ...]:
+    """The shape of one image for a model; those of any size are taken at 224x224."""
+    return (1, *(side or 224 for side in model.input_shape[1:]))
+
+
 def trains(model: Any, np: Any) -> bool:
     """Whether one training step gives a finite loss."""
-    images = np.random.default_rng(0).random((1, *model.input_shape[1:]), np.float32)
+    images = np.random.default_rng(0).random(image_shape(model), np.float32)
     model.compile("sgd", "sparse_categorical_crossentropy")
     return bool(np.isfinite(model.train_on_batch(images, np.zeros(1))))
 
@@ -105,7 +110,7 @@ def saves_and_loads(model: Any, np: Any) -> bool:
     """Whether the model comes back from its file and computes the same."""
     from edgeprune import flavor
 
-    images = np.random.default_rng(1).random((1, *model.input_shape[1:]), np.float32)
+    images = np.random.default_rng(1).random(image_shape(model), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
