@@ -355,7 +355,7 @@ def test_diverged_training_is_told(flavor):
     model = net(flavor)
     kernel = model.get_layer("stem").kernel
     kernel.assign(np.full(tuple(kernel.shape), np.nan, np.float32))
-    with pytest.raises(ValueError, match="training has diverged"):
+    with pytest.raises(ValueError, match="stem/kernel.* holds NaN or infinite values"):
         fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1)))
 
 
@@ -397,7 +397,7 @@ def test_in_mixed_precision(flavor, policy):
 
 def test_with_zeros_inside_the_channels_too():
     """Unstructured pruning of Keras 3 and channel pruning in one training."""
-    model = ep.prune_low_magnitude(net(flavors.KERAS_3), ep.ConstantSparsity(0.5, 1, frequency=1))
+    model = ep.prune_low_magnitude(net(flavors.KERAS_3), ep.ConstantSparsity(0.8, 1, frequency=1))
     fit(model, ChannelPruning(schedule(0.5), macs=0.5), epochs=3, callbacks=[ep.UpdatePruningStep()])
     assert len(masked_values(model)) and not masked_values(model).any()
     left = np.asarray(strip(model).get_layer("expand").kernel)

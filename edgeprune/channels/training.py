@@ -185,7 +185,6 @@ class ChannelPruning(flavor.callback_class()):
     def _mask(self, step: int, is_last: bool) -> None:
         """Choose the channels that go, and set them to zero."""
         masks = masks_of(self.model)
-        masks.check_finite(step)
         kind, asked = self._target.at(self._target.way(self.schedule, step))
         gone = masks.silent() if not self.recover else None
         plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
@@ -309,19 +308,6 @@ class ChannelMasks:
             if not alive[group.classes].any():  # one must stay, so zeros do not tell which ones go
                 alive[group.classes] = True
         return ~alive | masked_now
-
-    def check_finite(self, step: int) -> None:
-        """Raise where training has diverged.
-
-        Raises:
-            ValueError: a weight holds NaN or infinite values.
-        """
-        for weight, variable in zip(self._weights, self._variables, strict=True):
-            if not np.isfinite(np.sum(np.abs(np.asarray(variable, np.float32)))):
-                raise ValueError(
-                    f"{getattr(weight, 'path', weight.name)} holds NaN or infinite values at step {step}: training has "
-                    "diverged, and there is nothing to rank. Lower the learning rate, or look at the data."
-                )
 
     def shrink(self, strength: float) -> None:
         """Take `strength` off the norm of each class that can be dropped, in units of its group's first mean norm."""
