@@ -1,0 +1,141 @@
+"""What every bundle's writer is given: the file that was exported and proven, and what is known about the model."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.export.verify import Verification
+from edgeprune.targets import Target
+
+# Words that C, C++, Java and Kotlin keep to themselves, as far as they could be the name of a model.
+_RESERVED = frozenset(
+    """
+    abstract alignas alignof and as asm auto bool boolean break byte case catch char class const constexpr continue
+    default delete do double else enum explicit export extends extern false final finally float for friend fun goto
+    if implements import in inline instanceof int interface is long main mutable namespace native new not null
+    nullptr object operator or package private protected public register return short signed sizeof static std struct
+    super switch synchronized template tflite this throw throws transient true try typealias typedef typename typeof
+    union unsigned using val var virtual void volatile wchar_t when while xor
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What was done to raw values before the model: `(value - mean) / std`.
+
+    Attributes:
+        mean: what was subtracted, one number for all channels or one for each.
+        std: what it was divided by, as many numbers as `mean`.
+
+    Raises:
+        ValueError: a number is not finite, a `std` is not positive, or there are not as many of one as of the other.
+
+    Example:
+        >>> Preprocessing.from_scale(1 / 255).std
+        (255.0,)
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        """Take single numbers and lists too."""
+        for field in ("mean", "std"):
+            values = np.atleast_1d(np.asarray(getattr(self, field), np.float64))
+            if values.ndim != 1 or not np.isfinite(values).all():
+                raise ValueError(f"Preprocessing: {field} must be finite numbers, one for each channel; got {values}.")
+            object.__setattr__(self, field, tuple(map(float, values)))
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"Preprocessing has {len(self.mean)} means and {len(self.std)} stds: as many are needed.")
+        if min(self.std) <= 0:
+            raise ValueError(f"Preprocessing: every std must be positive, got {self.std}.")
+
+    @classmethod
+    def from_scale(cls, scale: float | Sequence[float], offset: float | Sequence[float] = 0.0) -> Preprocessing:
+        """The same as `value * scale + offset`, as a Keras `Rescaling` layer has it.
+
+        Args:
+            scale: what was multiplied by, one number or one for each channel; positive.
+            offset: what was added then.
+        """
+        scales, offsets = np.broadcast_arrays(np.atleast_1d(scale), np.atleast_1d(offset))
+        if not (scales > 0).all():
+            raise ValueError(f"Preprocessing: every scale must be positive, got {scale}.")
+        return cls(tuple(-offsets / scales), tuple(1 / scales))
+
+    def apply(self, raw: np.ndarray) -> np.ndarray:
+        """What the model takes: float32, of the shape of `raw` `(..., channels)`."""
+        return ((np.asarray(raw, np.float64) - self.mean) / self.std).astype(np.float32)
+
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """The raw values behind what the model takes: float32."""
+        return (np.asarray(values, np.float64) * self.std + self.mean).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class BundleContent:
+    """All that a bundle is written from.
+
+    Attributes:
+        folder: the temporary folder to write into; it becomes the bundle.
+        tflite: the exported file in it, `model.tflite`.
+        model: the Keras model, without pruning wrappers.
+        target: the device.
+        name: the model's name, as the user wrote it: any characters.
+        identifier: made from the name; valid in C, C++, Java and Kotlin: `"my_model"`.
+        samples: input name to a few golden inputs `(count, ...)`, as the Keras model takes them.
+        labels: the classes' names in order; `None` without.
+        preprocessing: what was done to raw values before the model; `None` where nothing is known.
+        verification: what was measured on the file.
+        author: who made the model; may be empty.
+        version: the model's version.
+        description: what it does; may be empty.
+        notes: what the user should know, a sentence each.
+        quantization: the recipe that was asked for.
+    """
+
+    folder: Path
+    tflite: Path
+    model: Any
+    target: Target
+    name: str
+    identifier: str
+    samples: Mapping[str, np.ndarray]
+    labels: Sequence[str] | None
+    preprocessing: Preprocessing | None
+    verification: Verification
+    author: str = ""
+    version: str = "1"
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    quantization: str | None = None
+
+
+def identifier(name: str) -> str:
+    """Make a name that C, C++, Java and Kotlin take as one.
+
+    Args:
+        name: any text.
+
+    Returns:
+        Lower-case ASCII letters, digits and single underscores, beginning with a letter; `"model"` where the text has
+        none of them.
+
+    Example:
+        >>> identifier('Größe "A" 2')
+        'grosse_a_2'
+    """
+    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^0-9a-z]+", "_", plain.lower()).strip("_") or "model"
+    if words[0].isdigit() or words in _RESERVED or keyword.iskeyword(words):
+        return f"model_{words}"
+    return words
