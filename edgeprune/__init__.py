@@ -30,6 +30,8 @@ _HOME = {
     "count_parameters": "edgeprune.measure.parameters",
     "export_tflite": "edgeprune.export.tflite",
     "file_size": "edgeprune.measure.size",
+    "drop_identity_layers": "edgeprune.channels.blocks",
+    "plan_blocks": "edgeprune.channels.blocks",
     "plan_channels": "edgeprune.channels.plan",
     "PolynomialDecay": "edgeprune.sparsity.schedules",
     "prune_channels": "edgeprune.channels.plan",

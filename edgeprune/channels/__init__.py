@@ -23,8 +23,13 @@ _HOME = {
     "ChannelGraph": "edgeprune.channels.graph",
     "ChannelPlan": "edgeprune.channels.plan",
     "ChannelPruning": "edgeprune.channels.training",
+    "drop_identity_layers": "edgeprune.channels.blocks",
+    "find_blocks": "edgeprune.channels.blocks",
+    "find_dead_channels": "edgeprune.channels.dead",
+    "plan_blocks": "edgeprune.channels.blocks",
     "plan_channels": "edgeprune.channels.plan",
     "prune_channels": "edgeprune.channels.plan",
+    "remove_blocks": "edgeprune.channels.blocks",
     "remove_dead_channels": "edgeprune.channels.dead",
     "rule": "edgeprune.channels.rules",
 }
