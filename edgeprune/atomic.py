@@ -1,11 +1,13 @@
-"""Files are written whole or not at all: to a temporary name beside the target, then renamed."""
+"""Files and folders are written whole or not at all: to a temporary name beside the target, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -46,3 +48,77 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda old: False) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success it becomes `path`, on any error it is removed.
+
+    What a killed process left behind of an earlier attempt at the same folder is removed first.
+
+    Args:
+        path: the folder to write. Its parent is made if it does not exist.
+        replaces: whether a folder that exists may be replaced.
+
+    Yields:
+        An empty folder on the same file system.
+
+    Raises:
+        FileExistsError: the folder exists and may not be replaced.
+        NotADirectoryError: `path` is a file.
+
+    Example:
+        >>> with atomic_folder("out/bundle") as temporary:  # doctest: +SKIP
+        ...     (temporary / "README.md").write_text(text)
+    """
+    path = Path(os.path.abspath(path))  # "." has no name of its own
+    check_folder(path, replaces=replaces)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".unfinished-{path.name}-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if owner.isdecimal() and not _runs(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{prefix}{os.getpid()}-"))
+    replaced = temporary.with_name(f"{temporary.name}-replaced")
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
+        check_folder(path, replaces=replaces)
+        if path.exists():
+            path.rename(replaced)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda old: False) -> None:
+    """Refuse a folder that `atomic_folder` would refuse, before the slow part.
+
+    Raises:
+        FileExistsError: the folder exists and may not be replaced.
+        NotADirectoryError: `path` is a file.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise NotADirectoryError(f"{path} is a file; give the name of a folder.")
+    if path.exists() and not replaces(path):
+        raise FileExistsError(f"{path} exists and is not overwritten; remove it or choose another name.")
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, as someone else's
+        return True
+    return True

@@ -105,6 +105,19 @@ def float_operators(content: bytes, model: Any) -> list[str]:
     return list(found)
 
 
+def operator_origins(content: bytes, model: Any) -> list[tuple[str, str]]:
+    """Each operator of a file, in the order they run, with the layer behind it.
+
+    Args:
+        content: the .tflite file.
+        model: the Keras model it was converted from.
+
+    Returns:
+        Such as `("CONV_2D", "layer 'stem' (Conv2D)")`.
+    """
+    return [(name, origin(location, model)) for name, location, _ in _operators(content)]
+
+
 def refuse_custom(content: bytes, model: Any, *, allow_flex: bool, allow_custom: bool) -> None:
     """Refuse a file that holds a custom operator nobody asked for.
 

@@ -64,6 +64,7 @@ class Runtime:
         path: the .tflite file.
         threads: how many threads the interpreter may use.
         xnnpack: whether the XNNPACK delegate may take operators, as it does on phones.
+        reference: whether to run the plain reference kernels, which microcontrollers' kernels must agree with.
 
     Attributes:
         path: the file.
@@ -75,7 +76,9 @@ class Runtime:
         ValueError: the interpreter cannot load the file.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 1, xnnpack: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int = 1, xnnpack: bool = True, reference: bool = False
+    ) -> None:
         """Open the file and make room for its tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -85,6 +88,7 @@ class Runtime:
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, got {threads}.")
         resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
             with captured_output():  # LiteRT tells which delegate it makes
                 self._interpreter = Interpreter(

@@ -1,0 +1,339 @@
+"""Write a folder that an application developer can use as it is: the model, the code that calls it, and the figures.
+
+    bundle = ep.export_bundle(model, "bundle", target="cortex-m", representative_data=x_train[:100], labels=labels)
+    print(bundle)
+
+Each kind of target has a writer; what they share (checks, conversion, proof, model card, whole or nothing) is here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune import __version__, flavor
+from edgeprune.atomic import atomic_folder, check_folder
+from edgeprune.export import representative
+from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier
+from edgeprune.export.conversion import CALIBRATED
+from edgeprune.export.rendering import render
+from edgeprune.export.signature import input_specs
+from edgeprune.export.tflite import export_tflite
+from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.progress import status
+from edgeprune.quiet import captured_output
+from edgeprune.targets import Target, target as target_named
+
+MODEL_CARD = "model_card.json"
+GOLDEN_SAMPLES = 8
+_WRITERS = {
+    "phone": "edgeprune.export.phone",
+    "microcontroller": "edgeprune.export.microcontroller",
+    "npu": "edgeprune.export.npu",
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was written.
+
+    Attributes:
+        directory: its folder.
+        target: the device it is for.
+        files: what is in it, relative to the folder, sorted.
+        verification: what was measured on the file with the LiteRT interpreter, beside the Keras model.
+        figures: what was measured for the target, as in `model_card.json`.
+        notes: what the user should know, a sentence each.
+    """
+
+    directory: Path
+    target: Target
+    files: tuple[str, ...]
+    verification: Verification
+    figures: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The folder, its figures, its files and the notes."""
+        lines = [f"{self.directory} for {self.target.name} ({self.target.description})"]
+        lines += [f"  {text}" for text in _figure_lines(self.figures)]
+        if self.verification.accuracy is not None:
+            keras = f" (Keras {self.verification.keras_accuracy:.2%})"
+            lines.append(f"  accuracy: {self.verification.accuracy:.2%}{keras} on {self.verification.samples} samples")
+        lines.append(f"  files: {', '.join(self.files)}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The bundle as plain values, for JSON."""
+        return {
+            "directory": str(self.directory),
+            "target": self.target.name,
+            "files": list(self.files),
+            "figures": self.figures,
+            "notes": list(self.notes),
+            "verification": self.verification.to_dict(),
+        }
+
+
+def export_bundle(
+    model: Any,
+    directory: str | Path,
+    target: str | Target = "phone",
+    representative_data: Any = None,
+    *,
+    labels: Sequence[str] | None = None,
+    validation_data: Any = None,
+    preprocessing: Preprocessing | None = None,
+    quantization: str | None = "default",
+    name: str | None = None,
+    author: str = "",
+    version: str = "1",
+    description: str = "",
+    force: bool = False,
+) -> Bundle:
+    """Export a Keras model for a device: the .tflite file, proven on its runtime, and the code that calls it.
+
+    The folder is written whole or not at all.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`. Pruning is ended first where it carries any.
+        directory: the folder to write.
+        target: a name in `edgeprune.targets.TARGETS`, or a target of your own.
+        representative_data: samples of what the model will see, as `export_tflite` takes them; needed where the file
+            is calibrated, which is the default of every target but `"phone-gpu"`. A few of them become golden vectors.
+        labels: the classes' names, in the order of the model's output.
+        validation_data: `(x, y)`, for the accuracy in the model card; `x` as the model takes it, `y` class numbers
+            or one-hot.
+        preprocessing: what was done to raw values before the model, to be written into the bundle.
+        quantization: one of the target's; by default its first.
+        name: the model's name in the bundle, by default the Keras model's; any characters.
+        author: who made the model.
+        version: the model's version.
+        description: what the model does.
+        force: replace the folder where it is a bundle.
+
+    Returns:
+        The folder, what is in it, and what was measured.
+
+    Raises:
+        TypeError: `model` is no Keras model, or an argument is of the wrong type.
+        ValueError: the model does not fit the target (the message names the layer), the data or the labels do not
+            fit the model, or the file does not compute what the model does.
+        FileExistsError: the folder exists and `force` is not given, or it is no bundle.
+        ImportError: the target's runtime is not installed; the message says what to install.
+
+    Example:
+        >>> bundle = export_bundle(model, "bundle", "cortex-m", x_train[:100])  # doctest: +SKIP
+        >>> bundle.figures["arena"]["bytes"]  # doctest: +SKIP
+        44416
+    """
+    from edgeprune import strip  # imports TensorFlow
+
+    device = target_named(target)
+    quantization = _checked_quantization(quantization, device)
+    if not flavor.is_model(model):
+        raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+    check_folder(directory, replaces=lambda old: force and _is_bundle(old))
+    writer = importlib.import_module(_WRITERS[device.kind])
+    writer.check_installed()
+    plain = strip.without_pruning(model)
+    specs = input_specs(plain)
+    labels = _checked_labels(labels, plain)
+    _check_preprocessing(preprocessing, specs)
+    if representative_data is None and quantization in CALIBRATED:
+        raise ValueError(
+            f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
+            f"what the model will see, as {representative.FORMS}."
+        )
+    samples = None if representative_data is None else representative.samples(representative_data, specs)
+    validation = None if validation_data is None else _checked_validation(validation_data)
+
+    with (
+        atomic_folder(directory, replaces=lambda old: force and _is_bundle(old)) as folder,
+        status(f"Bundling for {device.name}") as say,
+    ):
+        exported = export_tflite(model, folder / "model.tflite", quantization, samples, quiet=True)
+        notes = [note for note in exported.notes if note not in exported.verification.problems]
+        say("Verifying")
+        verification = exported.verification
+        if validation is not None:
+            tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
+            with captured_output():
+                verification = verify_tflite(exported.path, plain, *validation, tolerance=tolerance)
+        if not verification.passed:
+            raise ValueError(
+                f"Model {plain.name!r} as {quantization or 'float32'} does not compute what the Keras model does: "
+                f"{' '.join(verification.problems)} Give more representative data, or another quantization of "
+                f"{', '.join(map(repr, device.quantizations))}."
+            )
+        content = BundleContent(
+            folder=folder,
+            tflite=exported.path,
+            model=plain,
+            target=device,
+            name=name or plain.name,
+            identifier=identifier(name or plain.name),
+            samples=_golden(samples, specs),
+            labels=labels,
+            preprocessing=preprocessing,
+            verification=verification,
+            author=author,
+            version=str(version),
+            description=description,
+            notes=tuple(notes),
+            quantization=quantization,
+        )
+        say(f"Proving on {device.runtime}")
+        figures = writer.write(content)
+        notes += figures.pop("notes", [])
+        _write_model_card(content, figures, notes)
+        files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+    return Bundle(Path(directory), device, files, verification, figures, tuple(notes))
+
+
+def _checked_quantization(quantization: str | None, device: Target) -> str | None:
+    if quantization == "default":
+        return device.quantizations[0]
+    if quantization not in device.quantizations:
+        raise ValueError(
+            f"Target {device.name!r} does not run quantization={quantization!r}; it runs "
+            f"{', '.join(map(repr, device.quantizations))}."
+        )
+    return quantization
+
+
+def _checked_labels(labels: Sequence[str] | None, model: Any) -> list[str] | None:
+    """The labels as a list, as many as one of the outputs has values."""
+    if labels is None:
+        return None
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError("labels must be a list of strings, one for each class.")
+    labels = list(labels)
+    for label in labels:
+        if not label.strip() or "\n" in label or "\r" in label:
+            raise ValueError(f"A label must be one line of text and not empty; got {label!r}.")
+    shapes = {name: shape for name, shape in _output_shapes(model).items() if shape}
+    sizes = {name: shape[-1] for name, shape in shapes.items()}
+    two_classes = len(labels) == 2 and 1 in sizes.values()
+    if sizes and len(labels) not in sizes.values() and not two_classes:
+        outputs = ", ".join(f"{name!r} has {size} values" for name, size in sizes.items())
+        raise ValueError(f"Got {len(labels)} labels, but the model's output {outputs}: one label a class is needed.")
+    return labels
+
+
+def _output_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Output name to shape, without the batch; empty for a subclassed model."""
+    if not flavor.is_graph_model(model):
+        return {}
+    structure = flavor.graph_nodes(model)[2]
+    return {name: tuple(tensor.shape)[1:] for name, tensor in flavor.named_outputs(model, structure).items()}
+
+
+def _check_preprocessing(preprocessing: Preprocessing | None, specs: Mapping[str, Any]) -> None:
+    if preprocessing is None:
+        return
+    if not isinstance(preprocessing, Preprocessing):
+        raise TypeError(
+            f"preprocessing must be an edgeprune.export.bundle_content.Preprocessing, got {type(preprocessing).__name__}."
+        )
+    channels = len(preprocessing.mean)
+    if channels > 1 and not any(len(spec.shape) > 1 and spec.shape[-1] == channels for spec in specs.values()):
+        shapes = ", ".join(f"{name!r} {tuple(spec.shape)[1:]}" for name, spec in specs.items())
+        raise ValueError(f"Preprocessing has {channels} channels, but the model's inputs are {shapes}.")
+
+
+def _checked_validation(validation_data: Any) -> tuple[Any, np.ndarray]:
+    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+        raise TypeError("validation_data must be (x, y).")
+    x, y = validation_data
+    count = len(next(iter(x.values())) if isinstance(x, Mapping) else x[0] if isinstance(x, list) else x)
+    if count == 0 or len(y) != count:
+        raise ValueError(f"validation_data has {count} samples and {len(y)} labels: one label a sample is needed.")
+    return x, np.asarray(y)
+
+
+def _golden(samples: Mapping[str, np.ndarray] | None, specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if samples is None:
+        return representative.random_samples(specs, GOLDEN_SAMPLES)
+    count = len(next(iter(samples.values())))
+    chosen = np.linspace(0, count - 1, min(GOLDEN_SAMPLES, count)).round().astype(int)
+    return {name: array[chosen] for name, array in samples.items()}
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder may be replaced: it is empty, or a bundle written before."""
+    return folder.is_dir() and ((folder / MODEL_CARD).is_file() or not any(folder.iterdir()))
+
+
+def _write_model_card(content: BundleContent, figures: dict[str, Any], notes: list[str]) -> None:
+    card = model_card(content, figures, notes)
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (content.folder / MODEL_CARD).write_text(f"{text}\n", encoding="utf-8")
+    card_lines = list(_figure_lines(figures))
+    (content.folder / "MODEL_CARD.md").write_text(
+        render("MODEL_CARD.md", card=card, figure_lines=card_lines), encoding="utf-8"
+    )
+
+
+def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    """All that is known of a bundle's model, as plain values."""
+    from edgeprune.measure.runtime import Runtime
+
+    runtime, verification = Runtime(content.tflite), content.verification
+
+    def port(entry: Any) -> dict[str, Any]:
+        facts = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype.name}
+        return facts | ({"scale": entry.scale, "zero_point": entry.zero_point} if entry.quantized else {})
+
+    zeros = [(row.elements, row.keras_zeros) for row in verification.weights]
+    return {
+        "name": content.name,
+        "version": content.version,
+        "author": content.author,
+        "description": content.description,
+        "target": {"name": content.target.name, "kind": content.target.kind, "description": content.target.description},
+        "quantization": verification.quantization,
+        "sparsity": sum(z for _, z in zeros) / sum(e for e, _ in zeros) if zeros else 0.0,
+        "parameters": verification.parameters and verification.parameters.total,
+        "macs": verification.macs.total,
+        "bytes": content.tflite.stat().st_size,
+        "operators": verification.operators,
+        "inputs": [port(entry) for entry in runtime.inputs.values()],
+        "outputs": [port(entry) for entry in runtime.outputs.values()],
+        "labels": list(content.labels) if content.labels else None,
+        "preprocessing": content.preprocessing
+        and {"mean": list(content.preprocessing.mean), "std": list(content.preprocessing.std)},
+        "accuracy": verification.accuracy,
+        "keras_accuracy": verification.keras_accuracy,
+        "verified_on": verification.samples,
+        "largest_error": {row.name: row.largest_error for row in verification.outputs},
+        "figures": dict(figures),
+        "notes": list(notes),
+        "made_by": f"edgeprune {__version__}",
+        "measured_on": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _figure_lines(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Figures as lines of text, one for each."""
+    lines = []
+    for key, value in figures.items():
+        words = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            lines += _figure_lines(value, f"{words}, ")
+        elif isinstance(value, list | tuple):
+            lines.append(f"{words}: {', '.join(map(str, value)) or 'none'}")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            lines.append(f"{words}: {value}")
+        else:
+            lines.append(f"{words}: {value:,}" if isinstance(value, int) else f"{words}: {value:,.4g}")
+    return lines
