@@ -35,8 +35,9 @@ def prune_low_magnitude(
     A Keras 3 model is put under pruning in place and returned; it stays compiled if it was. A `tf_keras` model
     is cloned with TF-MOT's wrappers, shares its weights with the given one, and must be compiled again.
 
-    Masks and step are saved in the model's file, but a loaded model is a plain one. To go on with a run from a
-    file: `load_model`, `prune_low_magnitude` with the same arguments, `load_weights` of the same file.
+    Masks and step are saved in the model's file, but with Keras 3 a loaded model is a plain one. To go on with a run
+    from a file: `load_model`, `prune_low_magnitude` with the same arguments, `load_weights` of the same file. With
+    `tf_keras`: `load_model` inside TF-MOT's `prune_scope()`.
     Copies (`copy.deepcopy`, `clone_model`, pickle) are plain models too.
 
     Args:
