@@ -60,13 +60,14 @@ MODELS = {"small CNN": (small_cnn, 64), "MobileNetV2 0.35 at 96": (mobilenet_v2,
 class Configuration:
     """One model under `fit`, plain or pruned, and the seconds a step took in each round."""
 
-    def __init__(self, build, flavor_name, batch_size, steps, frequency):
+    def __init__(self, build, flavor_name, batch_size, steps, frequency, rounds):
         keras = flavor.keras_module(flavor_name)
         keras.utils.set_random_seed(0)
         self.model = build(keras)
         self.callbacks = []
         if frequency:
-            schedule = ep.ConstantSparsity(0.8, 0, frequency=frequency)
+            # Sparsity grows over all rounds, so that every update changes the masks.
+            schedule = ep.PolynomialDecay(0.0, 0.8, 0, steps * (rounds + 1), frequency=frequency)
             self.model = ep.prune_low_magnitude(self.model, schedule)
             self.callbacks = [ep.UpdatePruningStep()]
         self.model.compile("adam", "sparse_categorical_crossentropy")
@@ -86,7 +87,7 @@ class Configuration:
 
 def measure(title, build, batch_size, steps, rounds):
     configurations = {
-        (name, frequency): Configuration(build, name, batch_size, steps, frequency)
+        (name, frequency): Configuration(build, name, batch_size, steps, frequency, rounds)
         for name in (flavor.KERAS_3, flavor.TF_KERAS)
         for frequency in (None, *FREQUENCIES)
     }

@@ -137,6 +137,18 @@ def test_global_masks_rank_all_weights_together(sizes, sparsity):
             assert ours.sum() == 1 and ours[part.argmax()]
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    importance=hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0, 4, width=32)),
+    sparsity=st.floats(0, 1),
+    near=st.floats(0, 5, width=32),
+)
+def test_a_guess_does_not_change_the_threshold(importance, sparsity, near):
+    expected = masks.threshold_at(importance, sparsity)
+    assert masks.threshold_at(importance, sparsity, near) == expected
+    assert masks.threshold_at(importance, sparsity, expected) == expected
+
+
 @settings(max_examples=100, deadline=None)
 @given(scores=hnp.arrays(np.float32, 20, elements=st.sampled_from([0.0, 0.0, 0.1, 3.0])), seed=st.integers(0, 99))
 def test_taylor_importance_breaks_ties_at_zero_by_magnitude(scores, seed):

@@ -22,6 +22,7 @@ class MaskedWeight(Protocol):
     name: str
     run: PruningRun
     variable: Any
+    threshold: float  # of the last update; 0 before the first
 
     def importance(self) -> np.ndarray:
         """The importance of each weight, floats of the weight's shape."""
@@ -51,17 +52,21 @@ def update_masks(run: PruningRun, weights: list[MaskedWeight], sparsity: float) 
     if run.scope == "global":
         new_masks = masks.global_masks(importances, sparsity)
     else:
-        new_masks = [_local_mask(run, importance, sparsity) for importance in importances]
+        new_masks = [
+            _local_mask(run, weight, importance, sparsity)
+            for weight, importance in zip(weights, importances, strict=True)
+        ]
     for weight, mask in zip(weights, new_masks, strict=True):
         weight.set_mask(mask)
 
 
-def _local_mask(run: PruningRun, importance: np.ndarray, sparsity: float) -> np.ndarray:
+def _local_mask(run: PruningRun, weight: MaskedWeight, importance: np.ndarray, sparsity: float) -> np.ndarray:
     if run.sparsity_m_by_n:
         return masks.m_by_n_mask(importance, run.sparsity_m_by_n)
     if run.in_blocks:
         return masks.block_mask(importance, sparsity, run.block_size, run.block_pooling_type)
-    return masks.unstructured_mask(importance, sparsity)
+    weight.threshold = masks.threshold_at(importance, sparsity, near=weight.threshold)
+    return importance >= weight.threshold
 
 
 def _finite_importance(weight: MaskedWeight) -> np.ndarray:

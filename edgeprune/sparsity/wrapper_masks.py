@@ -58,6 +58,7 @@ class WrappedWeight:
         self.name = name
         self.run = run
         self.variable = variable
+        self.threshold = 0.0
         self._mask = mask
         self._scores = tf.Variable(tf.zeros(variable.shape)) if run.importance == "taylor" else None
 
