@@ -6,46 +6,46 @@ The host's kernels are the reference ones, so an integer file computes here what
 from __future__ import annotations
 
 import importlib.util
+import os
+import pickle
 import re
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from edgeprune.measure.micro_process import reason
 from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflite_file import read_tflite
 from edgeprune.progress import track
-from edgeprune.quiet import captured_output
 
 ALIGNMENT = 16
-# Below this the interpreter itself has no room, and ends the process instead of raising.
-_LEAST_ARENA = 1024
 _FIRST_ARENA = 1 << 18
 _LARGEST_ARENA = 1 << 30
 _NO_ROOM = re.compile(r"[Ff]ailed to (allocate|resize)|missing: \d+|Arena size is too small|Unable to allocate")
-# What TFLM says of nearly every failure.
-_EMPTY_WORDS = ("AllocateTensors() failed", "Failed starting model allocation")
-_FAILED_NODE = re.compile(r"Node \S+ \(number (\d+)f?\) failed to \w+")
+_FAILED_NODE = re.compile(r"Node \S+ \(number (\d+)f\) failed to \w+")
 
 
 class MicroError(ValueError):
     """TensorFlow Lite for Microcontrollers cannot run a file.
 
     Attributes:
-        operator: number of the operator it failed at, `None` where it does not tell.
         reason: its own words.
+        operator: number of the operator it failed at, `None` where it does not tell.
+        no_room: whether a larger arena may help.
     """
 
-    def __init__(self, message: str, reason: str = "", operator: int | None = None) -> None:
+    def __init__(self, message: str, reason: str = "", operator: int | None = None, no_room: bool = False) -> None:
         """Keep the interpreter's words beside the message."""
         super().__init__(message)
-        self.reason, self.operator = reason, operator
-
-
-class _NoRoom(Exception):
-    """The arena is too small."""
+        self.reason, self.operator, self.no_room = reason, operator, no_room
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MicroParity:
 
 
 class MicroRuntime:
-    """A .tflite file in the interpreter for microcontrollers.
+    """A .tflite file in the interpreter for microcontrollers, which runs in a process of its own.
 
     Args:
         path: the .tflite file.
@@ -108,33 +108,36 @@ class MicroRuntime:
     Raises:
         ImportError: tflite-micro is not installed.
         FileNotFoundError: there is no such file.
-        MicroError: it is no readable .tflite file, an operator or a type is not supported, or the arena is too small.
+        MicroError: an operator or a type is not supported, or the arena is too small.
+        ValueError: it is no readable .tflite file.
     """
 
     def __init__(self, path: str | Path, arena_bytes: int | None = None) -> None:
         """Open the file and allocate its tensors."""
         require_tflite_micro()
         self.path = Path(path)
-        read_tflite(self.path)  # the interpreter trusts the file: one that is damaged would end the process
+        read_tflite(self.path)  # says what is wrong with a file that is none
         self._content = self.path.read_bytes()
+        self._process: _Process | None = None
         if arena_bytes is not None:
-            if arena_bytes < _LEAST_ARENA:
-                raise MicroError(f"{self.path}: an arena of {arena_bytes:,} bytes holds not even the interpreter.")
-            try:
-                self._interpreter = self._opened(arena_bytes)
-            except _NoRoom as error:
-                raise MicroError(f"{self.path} does not fit into an arena of {arena_bytes:,} bytes: {error}") from error
-            self.arena_bytes = arena_bytes
+            self.open_arena(arena_bytes)
             return
-        self.arena_bytes = _FIRST_ARENA
+        arena_bytes = _FIRST_ARENA
         while True:
             try:
-                self._interpreter = self._opened(self.arena_bytes)
-                return
-            except _NoRoom as error:
-                if self.arena_bytes >= _LARGEST_ARENA:
-                    raise MicroError(f"{self.path} needs an arena of over a gigabyte: {error}") from error
-                self.arena_bytes *= 4
+                return self.open_arena(arena_bytes)
+            except MicroError as error:
+                if not error.no_room or arena_bytes >= _LARGEST_ARENA:
+                    raise
+                arena_bytes *= 4
+
+    def open_arena(self, arena_bytes: int) -> None:
+        """Begin anew with an arena of this size."""
+        if self._process is None or not self._process.alive:
+            self._process = _Process()
+            self._ask("load", self._content)
+        self.arena_bytes = arena_bytes
+        self._ask("open_arena", arena_bytes)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run once.
@@ -145,44 +148,79 @@ class MicroRuntime:
         Returns:
             The outputs in the file's order, as the file gives them.
         """
-        with captured_output() as captured:
-            failure = None
-            try:
-                self._interpreter.reset()  # recurrent operators would go on from the last run
-                for number, array in enumerate(inputs):
-                    self._interpreter.set_input(array, number)
-                self._interpreter.invoke()
-                return [self._interpreter.get_output(number) for number in range(self._output_count())]
-            except (RuntimeError, ValueError) as error:
-                failure = error
-        raise self._error(failure, captured.text)
-
-    def _output_count(self) -> int:
         from ai_edge_litert.schema_py_generated import Model
 
-        return Model.GetRootAs(self._content).Subgraphs(0).OutputsLength()
+        outputs = Model.GetRootAs(self._content).Subgraphs(0).OutputsLength()
+        return self._ask("run", list(inputs), outputs)[0]
 
-    def _opened(self, arena_bytes: int) -> Any:
-        from tflite_micro import runtime
+    def allocations(self) -> str:
+        """The interpreter's own report on its arena, after a run."""
+        return self._ask("print_allocations")[1]
 
-        with captured_output() as captured:
-            failure = None
-            try:
-                return runtime.Interpreter.from_bytes(self._content, arena_size=arena_bytes)
-            except RuntimeError as error:
-                failure = error
-        if _NO_ROOM.search(captured.text) and not re.search("Didn't find op|not support", captured.text):
-            raise _NoRoom(_reason(captured.text))
-        raise self._error(failure, captured.text)
-
-    def _error(self, failure: Exception | None, captured: str) -> MicroError:
-        node = _FAILED_NODE.search(captured)
-        reason = _reason(captured) or str(failure)
-        return MicroError(
-            f"{self.path} does not run on TensorFlow Lite for Microcontrollers: {reason}",
-            reason,
-            int(node[1]) if node else None,
+    def _ask(self, command: str, *arguments: Any) -> tuple[Any, str]:
+        """What the process answers, and what it says meanwhile."""
+        succeeded, value, said = self._process.ask(command, arguments)
+        if succeeded:
+            return value, said
+        node = _FAILED_NODE.search(said)
+        why = reason(said) or str(value)
+        no_room = bool(_NO_ROOM.search(said)) and not re.search("Didn't find op|not support", said)
+        fits = f"does not fit into an arena of {self.arena_bytes:,} bytes" if no_room else "does not run"
+        raise MicroError(
+            f"{self.path} {fits} on TensorFlow Lite for Microcontrollers: {why}",
+            reason=why,
+            operator=int(node[1]) if node else None,
+            no_room=no_room,
         )
+
+
+class _Process:
+    """`micro_process`, running."""
+
+    def __init__(self) -> None:
+        # Appending, so that reading from the start does not move the place where the process writes.
+        self._said = tempfile.TemporaryFile("ab+", buffering=0)
+        self._read = 0
+        package = str(Path(__file__).parents[2])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgeprune.measure.micro_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
+        )
+        weakref.finalize(self, _end, self._process, self._said)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, command: str, arguments: tuple) -> tuple[bool, Any, str]:
+        try:
+            pickle.dump((command, arguments), self._process.stdin)
+            self._process.stdin.flush()
+            succeeded, value = pickle.load(self._process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            code = self._process.wait()
+            name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            succeeded, value = (
+                False,
+                f"its interpreter was ended by {name}, as a kernel did not expect what it was given",
+            )
+        said = os.pread(self._said.fileno(), 1 << 20, self._read).decode(errors="replace")
+        self._read += len(said.encode(errors="replace"))
+        return succeeded, value, said
+
+
+def _end(process: subprocess.Popen, said: IO[bytes]) -> None:
+    process.stdin.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+    said.close()
 
 
 def require_tflite_micro() -> None:
@@ -218,15 +256,15 @@ def measure_arena(path: str | Path) -> Arena:
     runtime = MicroRuntime(path)
     zeros = [np.zeros(port.shape, port.dtype) for port in Runtime(path).inputs.values()]
     runtime.run(zeros)
-    with captured_output() as captured:
-        runtime._interpreter.print_allocations()
+    report = runtime.allocations()
     total, head, tail = (
-        int(re.search(rf"Arena allocation {part} (\d+)", captured.text)[1]) for part in ("total", "head", "tail")
+        int(re.search(rf"Arena allocation {part} (\d+)", report)[1]) for part in ("total", "head", "tail")
     )
 
     def runs(arena_bytes: int) -> bool:
         try:
-            MicroRuntime(path, arena_bytes).run(zeros)
+            runtime.open_arena(arena_bytes)
+            runtime.run(zeros)
         except MicroError:
             return False
         return True
@@ -286,10 +324,3 @@ def align(source: str | Path, destination: str | Path) -> None:
     from tflite_micro.tensorflow.lite.micro.tools.tflite_flatbuffer_align_wrapper import align_tflite_model
 
     align_tflite_model(str(source), str(destination))
-
-
-def _reason(captured: str) -> str:
-    """The lines in which TFLM says what is wrong, without what other libraries log."""
-    lines = [line.strip() for line in captured.splitlines()]
-    ours = [line for line in lines if line and not re.match(r"[IWE]\d{4} |WARNING|INFO", line)]
-    return " ".join(line for line in dict.fromkeys(ours) if not line.startswith(_EMPTY_WORDS))[:400]

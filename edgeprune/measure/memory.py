@@ -1,0 +1,256 @@
+"""How much memory a Keras model's activations take on a device at once, before anything is converted.
+
+    print(activation_memory(model))
+
+A tensor is alive from the call that makes it to the last one that reads it. What the converter fuses into one
+operator (batch normalisation and ReLU behind a convolution) takes no memory of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from edgeprune import flavor
+
+ITEM_BYTES = {"int8": 1, "int16": 2, "float16": 2, "float32": 4}
+_ALIGNMENT = 16
+# By the names of the classes, which both Kerases share, and of functions in the graph.
+_TAKE_NORMALISATION = {"Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv2D", "Dense"}
+_TAKE_RELU = _TAKE_NORMALISATION | {"Add", "add", "Subtract", "subtract", "Multiply", "multiply", "AveragePooling2D"}
+_NOTHING_AT_INFERENCE = {
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+}
+_FUSED_ACTIVATIONS = {"linear", "relu", "relu6"}
+_ACTIVATIONS_OF_TWO_OPERATORS = {"silu", "swish", "softsign", "mish"}
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """The activations that are alive while one layer runs.
+
+    Attributes:
+        layer: the layer's name; `"block/conv"` is the layer `conv` of a nested model `block`.
+        kind: its class.
+        bytes: all that is alive, the layer's own inputs and outputs included.
+        output_bytes: what of it the layer gives.
+    """
+
+    layer: str
+    kind: str
+    bytes: int
+    output_bytes: int
+
+
+@dataclass(frozen=True)
+class ActivationMemory:
+    """The activations of one inference.
+
+    Attributes:
+        peak: the largest number of bytes alive at once.
+        layer: the layer that runs then: the one that sets the RAM.
+        dtype: the type the activations were counted in.
+        layers: each layer in the order they run; those fused into another are left out.
+    """
+
+    peak: int
+    layer: str
+    dtype: str
+    layers: tuple[LayerMemory, ...]
+
+    def __str__(self) -> str:
+        """A table of the layers, with the peak marked."""
+        width = max(len(row.layer) for row in self.layers)
+        rows = [
+            f"{row.layer:<{width}}  {row.kind:<22}  {row.bytes:>12,}{'  <- peak' if row.layer == self.layer else ''}"
+            for row in self.layers
+        ]
+        return "\n".join([*rows, f"{'peak':<{width}}  {self.dtype:<22}  {self.peak:>12,}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain values, for JSON."""
+        return asdict(self)
+
+
+def activation_memory(model: Any, dtype: str = "int8") -> ActivationMemory:
+    """The peak of a model's activations by liveness over its graph, and the layer that sets it.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`; a subclassed one of `keras` 3 alone.
+        dtype: what an activation is stored as: `"int8"`, `"int16"`, `"float16"` or `"float32"`.
+
+    Returns:
+        Bytes for a batch of one. A runtime that packs tensors well needs this much, and its own structures besides.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the dtype is unknown, the model is not built, it is a subclassed one whose graph cannot be had, or
+            a side of a tensor is not fixed.
+
+    Example:
+        >>> import keras
+        >>> net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3, name="stem")])
+        >>> activation_memory(net).peak  # 8 * 8 * 3 + 6 * 6 * 16
+        768
+    """
+    if not flavor.is_model(model):
+        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"dtype must be one of {', '.join(ITEM_BYTES)}; got {dtype!r}.")
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+    graph = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
+    trace = _fused(_traced(graph, ITEM_BYTES[dtype]))
+    names = flavor.layer_names(graph)
+    layers = tuple(
+        LayerMemory(
+            layer=names.get(id(call.layer), call.layer.name),
+            kind=_kind(call.layer),
+            bytes=alive,
+            output_bytes=sum(trace.sizes[value] for value in call.outputs),
+        )
+        for call, alive in zip(trace.calls, _alive(trace), strict=True)
+    )
+    if not layers:
+        raise ValueError(f"Model {model.name!r} computes nothing.")
+    peak = max(layers, key=lambda row: row.bytes)
+    return ActivationMemory(peak.bytes, peak.layer, dtype, layers)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one layer runs: the numbers of the values it reads and makes, and the bytes of those only it sees."""
+
+    layer: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    inside: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """A model's calls in the order they run; `sizes[value]` is a value's bytes."""
+
+    sizes: tuple[int, ...]
+    calls: tuple[_Call, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def _traced(model: Any, item_bytes: int) -> _Trace:
+    """The graph with nested models unfolded."""
+    sizes: list[int] = []
+    calls: list[_Call] = []
+
+    def value(tensor: Any) -> int:
+        shape = tuple(tensor.shape)[1:]
+        if None in shape:
+            raise ValueError(f"Model {model.name!r} has a tensor of shape {shape}: fix every size of its inputs.")
+        sizes.append(_aligned(math.prod(shape) * item_bytes))
+        return len(sizes) - 1
+
+    def unfold(graph: Any, feeds: Sequence[int]) -> tuple[int, ...]:
+        inputs, nodes, outputs = flavor.graph_nodes(graph)
+        values = dict(zip(map(id, inputs), feeds, strict=True))
+        for node in nodes:
+            given = tuple(values[id(tensor)] for tensor in node.inputs)
+            if flavor.is_graph_model(node.layer):
+                made = unfold(node.layer, given)
+            else:
+                made = tuple(map(value, node.outputs))
+                output_bytes = sum(sizes[number] for number in made)
+                calls.append(_Call(node.layer, given, made, _inside(node, output_bytes, item_bytes)))
+            values.update(zip(map(id, node.outputs), made, strict=True))
+        return tuple(values[id(tensor)] for tensor in flavor.flatten(outputs, graph))
+
+    inputs = tuple(map(value, flavor.graph_nodes(model)[0]))
+    outputs = unfold(model, inputs)
+    return _Trace(tuple(sizes), tuple(calls), inputs, outputs)
+
+
+def _fused(trace: _Trace) -> _Trace:
+    """The trace without the calls that become part of the operator before them."""
+    readers = Counter(trace.outputs) + Counter(value for call in trace.calls for value in call.inputs)
+    stands_for = dict(enumerate(range(len(trace.sizes))))
+    maker: dict[int, Any] = {}
+    calls = []
+    for call in trace.calls:
+        given = tuple(stands_for[value] for value in call.inputs)
+        only_reader = len(given) == 1 and readers[call.inputs[0]] == 1
+        if len(given) == len(call.outputs) == 1 and _is_fused(call.layer, maker.get(given[0]), only_reader):
+            stands_for[call.outputs[0]] = given[0]
+            continue
+        maker.update(dict.fromkeys(call.outputs, call.layer))
+        calls.append(replace(call, inputs=given))
+    outputs = tuple(stands_for[value] for value in trace.outputs)
+    return replace(trace, calls=tuple(calls), outputs=outputs)
+
+
+def _is_fused(layer: Any, maker: Any, only_reader: bool) -> bool:
+    kind = _kind(layer)
+    if kind in _NOTHING_AT_INFERENCE or (kind == "Activation" and _activation(layer) == "linear"):
+        return True
+    if maker is None or not only_reader or _activation(maker) not in (None, "linear"):
+        return False
+    if kind == "BatchNormalization":
+        return _kind(maker) in _TAKE_NORMALISATION
+    if kind == "ReLU":
+        plain = not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6, 6.0)
+        return plain and _kind(maker) in _TAKE_RELU
+    return (kind == "Activation" and _activation(layer) in _FUSED_ACTIVATIONS) and _kind(maker) in _TAKE_RELU
+
+
+def _inside(node: flavor.GraphNode, output_bytes: int, item_bytes: int) -> tuple[int, ...]:
+    """The bytes of the tensors between the operators that one layer becomes."""
+    layer, sizes = node.layer, []
+    if _kind(layer) == "SeparableConv2D":
+        height, width = tuple(node.outputs[0].shape)[1:3]
+        channels = node.inputs[0].shape[-1] * layer.depth_multiplier
+        sizes.append(_aligned(height * width * channels * item_bytes))
+    activation = _activation(layer)
+    if activation not in (None, *_FUSED_ACTIVATIONS) and _kind(layer) != "Activation":
+        sizes.append(output_bytes)
+    if activation in _ACTIVATIONS_OF_TWO_OPERATORS:
+        sizes.append(output_bytes)
+    return tuple(sizes)
+
+
+def _alive(trace: _Trace) -> Iterator[int]:
+    """For each call, the bytes that are alive while it runs, at the worst of its operators."""
+    end = len(trace.calls)
+    last = dict.fromkeys(trace.inputs, 0)
+    for number, call in enumerate(trace.calls):
+        last |= dict.fromkeys((*call.outputs, *call.inputs), number)
+    last |= dict.fromkeys(trace.outputs, end)
+    alive = set(trace.inputs)
+    for number, call in enumerate(trace.calls):
+        others = sum(trace.sizes[value] for value in alive if last[value] > number or value not in call.inputs)
+        dying = sum(trace.sizes[value] for value in alive if last[value] <= number and value in call.inputs)
+        # The inputs are read by the first operator inside, the output is made by the last.
+        stages = [dying, *call.inside, sum(trace.sizes[value] for value in call.outputs)]
+        stays_for_product = _activation(call.layer) in _ACTIVATIONS_OF_TWO_OPERATORS
+        together = 3 if stays_for_product else 2
+        yield others + max(sum(stages[start : start + together]) for start in range(len(stages) - 1))
+        alive = {value for value in alive | set(call.outputs) if last[value] > number}
+
+
+def _kind(layer: Any) -> str:
+    return flavor.function_name(layer) or type(layer).__name__
+
+
+def _activation(layer: Any) -> str | None:
+    return getattr(getattr(layer, "activation", None), "__name__", None)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
