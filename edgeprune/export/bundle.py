@@ -27,9 +27,12 @@ from edgeprune.export.rendering import render
 from edgeprune.export.signature import input_specs
 from edgeprune.export.tflite import export_tflite
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.measure.micro import require_tflite_micro
+from edgeprune.measure.vela import require_vela
 from edgeprune.progress import status
 from edgeprune.quiet import captured_output
-from edgeprune.targets import Target, target as target_named
+from edgeprune.targets import Target
+from edgeprune.targets import target as target_named
 
 MODEL_CARD = "model_card.json"
 GOLDEN_SAMPLES = 8
@@ -38,6 +41,8 @@ _WRITERS = {
     "microcontroller": "edgeprune.export.microcontroller",
     "npu": "edgeprune.export.npu",
 }
+
+_REQUIRES = {"microcontroller": require_tflite_micro, "npu": require_vela}
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,9 @@ def export_bundle(
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
     check_folder(directory, replaces=lambda old: force and _is_bundle(old))
+    if device.kind in _REQUIRES:
+        _REQUIRES[device.kind]()
     writer = importlib.import_module(_WRITERS[device.kind])
-    writer.check_installed()
     plain = strip.without_pruning(model)
     specs = input_specs(plain)
     labels = _checked_labels(labels, plain)
@@ -243,7 +249,7 @@ def _check_preprocessing(preprocessing: Preprocessing | None, specs: Mapping[str
         return
     if not isinstance(preprocessing, Preprocessing):
         raise TypeError(
-            f"preprocessing must be an edgeprune.export.bundle_content.Preprocessing, got {type(preprocessing).__name__}."
+            f"preprocessing must be edgeprune.export.bundle_content.Preprocessing, got {type(preprocessing).__name__}."
         )
     channels = len(preprocessing.mean)
     if channels > 1 and not any(len(spec.shape) > 1 and spec.shape[-1] == channels for spec in specs.values()):

@@ -1,0 +1,60 @@
+// {{ content.name | c_comment }}: runs the golden vectors and compares every output value. Returns 0 if all are right.
+#include <cstdint>
+#include <cstring>
+
+#include "golden_vectors.h"
+#include "model_config.h"
+#include "model_data.h"
+#include "model_ops.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/micro/micro_log.h"
+#include "tensorflow/lite/micro/system_setup.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+
+namespace {
+namespace model = {{ content.identifier }};
+
+alignas(16) uint8_t arena[model::kArenaBytes];
+
+// How many values differ by more than the tolerance.
+template <typename Value>
+int Mismatches(const void* given, const Value* expected, int count, double tolerance) {
+  const Value* values = reinterpret_cast<const Value*>(given);
+  int mismatches = 0;
+  for (int i = 0; i < count; ++i) {
+    const double difference = static_cast<double>(values[i]) - static_cast<double>(expected[i]);
+    if (!(difference <= tolerance && -difference <= tolerance)) ++mismatches;
+  }
+  return mismatches;
+}
+}  // namespace
+
+int main() {
+  model::tflm::InitializeTarget();
+  static model::OpResolver resolver;
+  if (model::RegisterOps(resolver) != kTfLiteOk) return 1;
+  static model::tflm::MicroInterpreter interpreter(
+      model::tflm::GetModel(model::kModelData), resolver, arena, model::kArenaBytes);
+  if (interpreter.AllocateTensors() != kTfLiteOk) {
+    MicroPrintf("The arena is too small.");
+    return 1;
+  }
+  int mismatches = 0;
+  for (int sample = 0; sample < model::kGoldenCount; ++sample) {
+{% for port in inputs %}
+    std::memcpy(interpreter.input({{ loop.index0 }})->data.data, model::kGoldenInput_{{ port.identifier }}[sample],
+                sizeof(model::kGoldenInput_{{ port.identifier }}[sample]));
+{% endfor %}
+    if (interpreter.Invoke() != kTfLiteOk) {
+      MicroPrintf("The inference failed.");
+      return 1;
+    }
+{% for port in outputs %}
+    mismatches += Mismatches(interpreter.output({{ loop.index0 }})->data.data, model::kGoldenOutput_{{ port.identifier }}[sample],
+                             model::kOutputs[{{ loop.index0 }}].elements, {{ tolerance[loop.index0] }});
+{% endfor %}
+  }
+  MicroPrintf("%d samples, %d values differ, %d bytes of the arena used", model::kGoldenCount, mismatches,
+              static_cast<int>(interpreter.arena_used_bytes()));
+  return mismatches == 0 ? 0 : 1;
+}
