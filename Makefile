@@ -22,8 +22,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 demo: install
 	$(BIN)/edgeprune demo --force
 
+# Two processes: each has a TensorFlow of its own, which takes 2 GB.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

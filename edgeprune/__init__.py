@@ -38,6 +38,8 @@ _HOME = {
     "inspect": "edgeprune.report.inspection",
     "load_fashion_mnist": "edgeprune.datasets",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
+    "prune_scope": "edgeprune.sparsity.prune",
+    "PrunableLayer": "edgeprune.sparsity.policies",
     "PruneForLatencyOnXNNPack": "edgeprune.sparsity.policies",
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 MODEL_SUFFIXES = (".keras", ".h5")
 TFLITE_SUFFIX = ".tflite"
+FORMATS = ("none", "dynamic", "float16", "int8", "int16x8")
 
 
 class _OneLineErrors(TyperGroup):
@@ -159,6 +160,8 @@ def prune(
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     _check_output(output, force, MODEL_SUFFIXES)
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"--sparsity is the fraction of zeros, 0 to below 1, got {sparsity:g}.")
     arrays = _read(data)
     if arrays.y_train is None:
         raise ValueError(f"{data} has no labels: pruning trains, so it needs y or y_train.")
@@ -227,7 +230,11 @@ def channels(
             _check_output(path, force, suffixes)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name a file with --data.")
+    if macs is params is ratio is None:
+        raise ValueError("Say how much is to go: --macs, --params or --ratio.")
     arrays = None if data is None else _read(data)
+    if epochs and arrays.y_train is None:
+        raise ValueError(f"{data} has no labels: --epochs trains, so it needs y or y_train.")
     _start_tensorflow()
     from edgeprune.channels.plan import plan_channels
     from edgeprune.training import accuracy_if_classifier, fine_tune
@@ -273,7 +280,8 @@ def channels(
         return
     print(chosen)
     if None not in accuracies.values() and accuracies:
-        print("accuracy " + ", ".join(f"{value:.2%} {when}" for when, value in accuracies.items()))
+        figures = ", ".join(f"{value:.2%} {when}" for when, value in accuracies.items())
+        print(f"accuracy {figures}, on {len(arrays.x_test):,} samples")
     print("nothing written: name a file with -o" if output is None else f"wrote {output}")
 
 
@@ -292,6 +300,10 @@ def convert(
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
     _check_output(output, force, (TFLITE_SUFFIX,))
+    if quantize not in FORMATS:
+        raise ValueError(f"--quantize {quantize} is unknown; choose one of {', '.join(FORMATS)}.")
+    if quantize in ("int8", "int16x8") and data is None:
+        raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name a file with --data.")
     samples = None if data is None else _read(data).x_train
     _start_tensorflow()
     from edgeprune.export.tflite import export_tflite

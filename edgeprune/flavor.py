@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -138,6 +139,8 @@ def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
 def load_model(path: str | Path) -> Any:
     """Load a model of either Keras: `.keras`, `.h5`, or a SavedModel folder that `tf_keras` wrote.
 
+    A `tf_keras` model that was saved under pruning comes back with its wrappers.
+
     Keras 3 is tried first, then `tf_keras`. Keras's `safe_mode` stays on: a file that carries Python
     code (a Lambda layer) is refused.
 
@@ -158,10 +161,24 @@ def load_model(path: str | Path) -> Any:
     flavors = (TF_KERAS,) if path.is_dir() else (KERAS_3, TF_KERAS)
     for flavor in flavors:
         try:
-            return keras_module(flavor).models.load_model(path)
+            with _wrappers_known(path) if flavor == TF_KERAS else contextlib.nullcontext():
+                return keras_module(flavor).models.load_model(path)
         except Exception as error:  # each Keras raises many kinds; both reasons are told below
             reasons.append(f"{flavor}: {' '.join(str(error).split())[:300]}")
     raise ValueError(f"{path} could not be read as a Keras model. " + " | ".join(reasons))
+
+
+def _wrappers_known(path: Path) -> contextlib.AbstractContextManager:
+    """What `tf_keras` needs to load a file: TF-MOT's scope where the model was saved under pruning."""
+    if path.is_dir():
+        written = path / "keras_metadata.pb"
+        content = written.read_bytes() if written.exists() else b""
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("config.json") if "config.json" in archive.namelist() else b""
+    else:
+        content = path.read_bytes()
+    return import_tfmot().sparsity.keras.prune_scope() if b"PruneLowMagnitude" in content else contextlib.nullcontext()
 
 
 @functools.cache

@@ -321,7 +321,7 @@ def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
         ({"data": X, "count": 0}, "count is the number of blocks"),
         ({"data": X, "macs": 1.5}, "macs is the fraction"),
         ({"count": 1}, "scored on data"),
-        ({"count": 4, "data": X}, "Only 3 blocks of 'v1' can be removed"),
+        ({"count": 4, "data": X}, "Only 3 of the blocks of 'v1' can be removed"),
         ({"macs": 0.01, "data": X}, "of its MACs are left"),
         ({"count": 1, "data": X, "ignore": ["nothing*"]}, "'nothing\\*'"),
         ({"count": 1, "data": []}, "no batches"),

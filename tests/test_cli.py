@@ -197,7 +197,9 @@ def test_channels_without_an_output_shows_the_plan(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "exactly one of ratio=, macs= and params="),
+        ([], "--macs, --params or --ratio"),
+        (["--macs", "0.5", "--ratio", "0.5"], "exactly one of ratio=, macs= and params="),
+        (["--macs", "0.5", "--epochs", "1", "--data", "unlabelled.npz"], "has no labels"),
         (["--macs", "1.5"], "macs"),
         (["--macs", "0.5", "--scope", "near"], "near"),
         (["--macs", "0.5", "--round-to", "x"], "x"),
@@ -294,8 +296,8 @@ def test_convert_float_io_and_text(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["keras.keras", "--quantize", "int3"], "'int3'"),
-        (["keras.keras", "--quantize", "int8"], "needs representative_data"),
+        (["keras.keras", "--quantize", "int3"], "int3 is unknown; choose one of none, dynamic"),
+        (["keras.keras", "--quantize", "int8"], "name a file with --data"),
         (["keras.keras", "--quantize", "int8", "--data", "wide.npz"], "7"),
         (["damaged.keras"], "could not be read as a Keras model"),
         (["absent.keras"], "does not exist"),

@@ -221,7 +221,7 @@ def test_a_wrapped_model_from_a_file_keeps_its_settings(settings, tmp_path):
     model = tf_keras.Sequential([tf_keras.Input((12,)), tf_keras.layers.Dense(3, activation="softmax")])
     model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8), **settings)  # end_step is still open
     model.save(tmp_path / "model.h5")
-    with flavors.import_tfmot().sparsity.keras.prune_scope():
+    with ep.prune_scope():
         loaded = tf_keras.models.load_model(tmp_path / "model.h5")
     loaded.compile("adam", "sparse_categorical_crossentropy")
     (wrapper,) = loaded.layers
@@ -230,6 +230,15 @@ def test_a_wrapped_model_from_a_file_keeps_its_settings(settings, tmp_path):
     assert isinstance(run.schedule, ep.PolynomialDecay) and run.schedule.end_step is None
     fit(loaded)
     assert ep.sparsity_report(ep.strip_pruning(loaded)).zeros == 36 - masks.kept_count(36, 0.8)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model"])
+def test_a_wrapped_model_is_loaded_with_its_wrappers(name, tmp_path):
+    tf_keras = flavors.keras_module("tf_keras")
+    model = tf_keras.Sequential([tf_keras.Input((12,)), tf_keras.layers.Dense(3, name="dense")])
+    model = ep.prune_low_magnitude(model, ep.ConstantSparsity(0.5, 0))
+    model.save(tmp_path / name)
+    assert [row.layer for row in ep.sparsity_report(flavors.load_model(tmp_path / name)).rows] == ["dense"]
 
 
 def test_the_wrappers_of_tfmot_resume(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from converted import FLAVORS, convert, images, set_zeros, small_cnn
 
+from edgeprune.export.tflite import export_tflite
 from edgeprune.export.verify import TOLERANCE, verify_tflite, zeros_of_weights
 from edgeprune.measure.size import file_size
 from edgeprune.measure.tflite_file import read_tflite
@@ -199,7 +200,8 @@ def test_disagreement_is_a_problem(cnns):
     assert not result.passed
     assert "more than the tolerance 0.25" in result.problems[0]
     assert "FAILED" in str(result)
-    assert verify_tflite(files["int8"], other, images(4), tolerance=100).passed
+    (problem,) = verify_tflite(files["int8"], other, images(4), tolerance=100).problems
+    assert "converted from another model" in problem
 
 
 def test_tolerance_can_be_tightened(cnns):
@@ -301,3 +303,25 @@ def test_bad_files_and_models_are_refused(cnns, tmp_path):
         verify_tflite(tmp_path / "junk.tflite", model)
     with pytest.raises(TypeError, match="Keras model, got str"):
         verify_tflite(files[None], "model.keras")
+
+
+def test_a_quantized_file_of_another_model_fails(tmp_path):
+    """Its outputs may be near by chance; its weights are not."""
+    keras = importlib.import_module("keras")
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+
+    def net(width):
+        return keras.Sequential(
+            [
+                keras.Input((16,)),
+                keras.layers.Dense(width, activation="relu"),
+                keras.layers.Dense(
+                    4, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(0, 1e-3)
+                ),
+            ]
+        )
+
+    export_tflite(net(24), tmp_path / "model.tflite", "int8", x)
+    result = verify_tflite(tmp_path / "model.tflite", net(32), x)
+    assert not result.passed and "converted from another model" in result.problems[0]

@@ -203,7 +203,7 @@ def plan_blocks(
         candidates = [block for block in left if _is_called(walked, block, removed)]
         if not candidates:
             raise ValueError(
-                f"Only {len(removed)} blocks of {model.name!r} can be removed"
+                f"Only {len(removed)} of the blocks of {model.name!r} can be removed"
                 + ("." if macs is None else f", and {whole.without(removed) / whole.total:.3f} of its MACs are left.")
             )
         scores = {}

@@ -102,7 +102,7 @@ class Target:
 
     def __str__(self) -> str:
         what = {"ratio": "channels removed", "macs": "MACs kept", "params": "parameters kept"}[self.kind]
-        how = "" if self.met else ", as near as the allowed widths come"
+        how = "" if self.met else ", as near as the ranking and the allowed widths come"
         return f"{what}: {self.got:.4f} (asked for {self.asked:g}{how})"
 
 

@@ -13,6 +13,8 @@ from edgeprune import flavor
 from edgeprune.sparsity.xnnpack import xnnpack_misses
 from edgeprune.sparsity.xnnpack.geometry import is_convolution
 
+# TF-MOT's interface of a layer that says what is prunable in it; its method `get_prunable_weights` alone is enough.
+PrunableLayer = flavor.import_tfmot().sparsity.keras.PrunableLayer
 PruningPolicy = flavor.import_tfmot().sparsity.keras.PruningPolicy
 
 

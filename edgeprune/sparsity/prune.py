@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import warnings
@@ -120,6 +121,19 @@ def strip_pruning(model: Any) -> Any:
         if step:
             updates.warn_if_unfinished(schedule, step)
     return mechanism.strip(model)
+
+
+def prune_scope() -> contextlib.AbstractContextManager:
+    """The scope in which `tf_keras` loads a model that was saved under pruning; TF-MOT's own.
+
+    Returns:
+        A context manager. Keras 3 models need none: what is saved under pruning is a plain model.
+
+    Example:
+        >>> with prune_scope():  # doctest: +SKIP
+        ...     model = tf_keras.models.load_model("half.h5")
+    """
+    return flavor.import_tfmot().sparsity.keras.prune_scope()
 
 
 def without_pruning(model: Any) -> Any:
