@@ -7,7 +7,8 @@ ep.register_target(dataclasses.replace(ep.target("cortex-m"), name="my-board", r
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 KINDS = ("phone", "microcontroller", "npu")
 RUNTIMES = {"phone": "litert", "microcontroller": "tflm", "npu": "vela"}
@@ -86,6 +87,11 @@ class Target:
                 raise ValueError(f"Target {self.name!r}: {which} must be positive, got {size}.")
         if self.kind == "npu" and not self.accelerator:
             raise ValueError(f"Target {self.name!r}: an npu needs its accelerator, such as 'ethos-u55-128'.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as plain values, for JSON."""
+        operators = None if self.operators is None else sorted(self.operators)
+        return asdict(self) | {"quantizations": list(self.quantizations), "operators": operators}
 
 
 def target(name: str | Target) -> Target:

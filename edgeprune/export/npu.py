@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeprune.export.bundle_content import BundleContent
 from edgeprune.export.diagnosis import operator_origins
-from edgeprune.export.microcontroller import resolver_methods
+from edgeprune.export.microcontroller import ram_layer, resolver_methods
 from edgeprune.export.rendering import render
 from edgeprune.measure.vela import NpuReport, VelaError, compile_for_npu
 
@@ -42,8 +42,8 @@ def write(content: BundleContent) -> dict[str, Any]:
     if missing:
         named = "; ".join(f"{name} in {layer}" for name, layer in missing)
         raise ValueError(
-            f"Model {content.name!r} does not run on {content.target.name}: neither the NPU nor the CPU beside it has a "
-            f"kernel for {named}."
+            f"Model {content.name!r} does not run on {content.target.name}: neither the NPU nor the CPU beside it has "
+            f"a kernel for {named}."
         )
     _check_memories(content, report)
     figures = {
@@ -87,14 +87,15 @@ def _left_on_cpu(content: BundleContent, report: NpuReport) -> list[tuple[str, s
 def _check_memories(content: BundleContent, report: NpuReport) -> None:
     device, flash = content.target, report.path.stat().st_size
     if device.ram_bytes is not None and report.sram_bytes > device.ram_bytes:
+        layer = ram_layer(content)
         raise ValueError(
-            f"Model {content.name!r} does not fit {device.name}: it needs {report.sram_bytes:,} bytes of SRAM and the board "
-            f"has {device.ram_bytes:,}."
+            f"Model {content.name!r} does not fit {device.name}: it needs {report.sram_bytes:,} bytes of SRAM and the "
+            f"board has {device.ram_bytes:,}." + (f" Layer {layer!r} sets it." if layer else "")
         )
     if device.flash_bytes is not None and flash > device.flash_bytes:
         raise ValueError(
-            f"Model {content.name!r} does not fit {device.name}: the compiled file has {flash:,} bytes and the board has "
-            f"{device.flash_bytes:,} bytes of flash."
+            f"Model {content.name!r} does not fit {device.name}: the compiled file has {flash:,} bytes and the board "
+            f"has {device.flash_bytes:,} bytes of flash."
         )
 
 
