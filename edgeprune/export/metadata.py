@@ -51,6 +51,19 @@ _MOST_ENTRIES = 1024
 _MOST_NUMBERS = 1 << 16
 _MOST_TEXT_BYTES = 1 << 16
 _MOST_LABEL_BYTES = 1 << 24
+# A flatbuffer ends before 2 GB; some room is for the metadata.
+_MOST_BYTES = (1 << 31) - (1 << 24)
+# What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -173,12 +186,16 @@ def write_metadata(path: str | Path, metadata: ModelMetadata) -> None:
         if _metadata_buffer(model) is not None:
             content = content[: _archive_start(content)]
         label_files = _label_files(metadata.outputs)
+        _check_layout(path, model)
         packed = _with_buffer(content, _root(content), _packed(metadata, label_files))
     except _Broken as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(packed + _archive(label_files, metadata.outputs, len(packed)))
-        read_tflite(unfinished)
+        try:
+            read_tflite(unfinished)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: with metadata it could not be read.") from error
 
 
 def read_metadata(path: str | Path) -> ModelMetadata | None:
@@ -246,7 +263,7 @@ class _Table:
         target = self.target(field)
         return None if target is None else _Table(self.content, target)
 
-    def tables(self, field: int, most: int = _MOST_ENTRIES) -> list[_Table]:
+    def tables(self, field: int, most: int | None = _MOST_ENTRIES) -> list[_Table]:
         content, place, length = self.vector(field, 4, most)
         return [_Table(content, _target(content, place + 4 * entry)) for entry in range(length)]
 
@@ -358,9 +375,6 @@ def _with_buffer(content: bytes, model: _Table, data: bytes) -> bytes:
     """
     import flatbuffers
 
-    if model.fields() > _MODEL_FIELDS:
-        raise ValueError(f"The file's format is newer than this package: {model.fields()} fields in its root.")
-    _refuse_outside_buffers(model)
     content += bytes(-len(content) % _ALIGNMENT)
     builder = flatbuffers.Builder(len(content) + 2 * len(data) + 4096)
     builder.head -= len(content)
@@ -369,7 +383,7 @@ def _with_buffer(content: bytes, model: _Table, data: bytes) -> bytes:
     def old(target: int) -> int:
         return len(content) - target  # builders count from the end
 
-    buffers = [old(entry.position) for entry in model.tables(4, len(content))]
+    buffers = [old(entry.position) for entry in model.tables(4, None)]
     entries = [(entry, old(entry.position)) for entry in model.tables(6)]
     text = builder.CreateString(_BUFFER_NAME)
     builder.StartVector(1, len(data), _ALIGNMENT)
@@ -390,12 +404,13 @@ def _with_buffer(content: bytes, model: _Table, data: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _refuse_outside_buffers(model: _Table) -> None:
-    """Buffers that lie behind the flatbuffer, as in files over 2 GB, are found by absolute places."""
-    if len(model.content) > 2**31 - 2**24 or any(
-        entry.number(1, "<Q") > 1 for entry in model.tables(4, len(model.content))
-    ):
-        raise ValueError("Metadata cannot be written into a file that keeps its weights behind the model (over 2 GB).")
+def _check_layout(path: Path, model: _Table) -> None:
+    """Refuse what cannot be copied into a new root."""
+    if model.fields() > _MODEL_FIELDS:
+        raise ValueError(f"{path} has a root of {model.fields()} fields; this package knows {_MODEL_FIELDS}.")
+    # Buffers behind the flatbuffer are found by places in the file, which would shift.
+    if len(model.content) > _MOST_BYTES or any(entry.number(1, "<Q") > 1 for entry in model.tables(4, None)):
+        raise ValueError(f"{path} keeps its weights behind the model (over 2 GB), so metadata cannot be added.")
 
 
 # How the metadata's own tables are numbered. ModelMetadata: 0 name, 1 description, 2 version, 3 subgraphs, 4 author,
@@ -538,8 +553,8 @@ def _archive_start(content: bytes) -> int:
     """Where the archive behind a model begins; the content's end if there is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return min((info.header_offset for info in archive.infolist()), default=len(content))
-    except zipfile.BadZipFile:
+            return max(0, min((info.header_offset for info in archive.infolist()), default=len(content)))
+    except _ZIP_ERRORS:
         return len(content)
 
 
@@ -551,10 +566,10 @@ def _read_labels(content: bytes, name: str) -> tuple[str, ...]:
             return tuple(archive.read(name).decode().splitlines())
     except KeyError as error:
         raise _Broken(f"its label file {name!r} is not in the archive") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise _Broken(f"the archive with its label files: {error}") from error
     except UnicodeDecodeError as error:
         raise _Broken(f"its label file {name!r} is not UTF-8") from error
+    except _ZIP_ERRORS as error:
+        raise _Broken(f"the archive with its label files: {error}") from error
 
 
 def _check_text(what: str, text: str) -> None:
