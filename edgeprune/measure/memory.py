@@ -164,7 +164,7 @@ def _traced(model: Any, item_bytes: int) -> _Trace:
         values = dict(zip(map(id, inputs), feeds, strict=True))
         for node in nodes:
             given = tuple(values[id(tensor)] for tensor in node.inputs)
-            if flavor.is_graph_model(node.layer):
+            if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
                 made = unfold(node.layer, given)
             else:
                 made = tuple(map(value, node.outputs))

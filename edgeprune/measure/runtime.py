@@ -76,9 +76,7 @@ class Runtime:
         ValueError: the interpreter cannot load the file.
     """
 
-    def __init__(
-        self, path: str | Path, *, threads: int = 1, xnnpack: bool = True, reference: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, *, threads: int = 1, xnnpack: bool = True, reference: bool = False) -> None:
         """Open the file and make room for its tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

@@ -1,0 +1,253 @@
+"""Microcontroller bundles: proven on the interpreter, compiled with the host's compiler, run on their golden vectors."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from edgeprune.export.bundle import export_bundle
+from edgeprune.export.bundle_content import Preprocessing
+from edgeprune.export.microcontroller import resolver_methods, with_margin
+from edgeprune.measure import micro
+from edgeprune.targets import MICRO_OPERATORS, target
+
+pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+
+STUB = Path(__file__).parent / "tflm_stub"
+ODD = 'Großes "Netz" */ ??/ 2\\'
+LABELS = ['a "b"', "größe", "c\\n", "日本", "??="]
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+
+
+def _net(**inputs):
+    layers = keras.layers
+    x = given = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(x)
+    x = layers.Flatten(name="flat")(x)
+    return keras.Model(given, layers.Dense(5, activation="softmax", name="head")(x), name="tiny")
+
+
+def _samples(count=12, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    return export_bundle(
+        _net(),
+        tmp_path_factory.mktemp("mcu") / "a bundle",
+        "cortex-m",
+        _samples(),
+        labels=LABELS,
+        preprocessing=Preprocessing((1.0, 2.0, 3.0), (2.0, 2.0, 2.0)),
+        name=ODD,
+        description="ends a comment */ and ??/",
+        version="1 */ 2",
+    )
+
+
+def test_the_files_and_the_figures(bundle):
+    assert set(bundle.files) == {
+        *("model.tflite", "model_data.h", "model_data.cc", "model_ops.h", "model_config.h", "golden_vectors.h"),
+        *("example_main.cc", "test_main.cc", "CMakeLists.txt", "README.md", "model_card.json", "MODEL_CARD.md"),
+    }
+    card = json.loads((bundle.directory / "model_card.json").read_text(encoding="utf-8"))
+    assert card["name"] == ODD and card["labels"] == LABELS
+    assert card["figures"] == bundle.figures
+    assert bundle.figures["parity"]["mismatches"] == 0
+    assert bundle.figures["ram_layer"] == "stem"
+    config = (bundle.directory / "model_config.h").read_text()
+    assert f"kArenaBytes = {bundle.figures['arena']['with_margin']};" in config
+    assert "estimate" in config.lower()
+
+
+def test_the_array_is_the_file(bundle):
+    text = (bundle.directory / "model_data.cc").read_text()
+    values = re.search(r"= \{(.*)\};", text, re.DOTALL)[1]
+    content = (bundle.directory / "model.tflite").read_bytes()
+    assert bytes(int(value) for value in values.split(",") if value.strip()) == content
+
+
+def test_buffers_are_aligned(bundle):
+    from ai_edge_litert.schema_py_generated import Model
+
+    content = (bundle.directory / "model.tflite").read_bytes()
+    model = Model.GetRootAs(content)
+    buffers = [model.Buffers(number) for number in range(model.BuffersLength())]
+    # Field 0 of a buffer, found by its place in the table: 4 + 2 * 0.
+    starts = [buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if not buffer.DataIsNone()]
+    assert len(starts) > 4 and all(start % 16 == 0 for start in starts)
+
+
+def test_the_arena_is_the_smallest_that_runs(bundle):
+    path, arena = bundle.directory / "model.tflite", bundle.figures["arena"]
+    zeros = [np.zeros((1, 8, 8, 3), np.int8)]
+    micro.MicroRuntime(path, arena["bytes"]).run(zeros)
+    with pytest.raises(micro.MicroError, match="does not fit into an arena"):
+        micro.MicroRuntime(path, arena["bytes"] - 16).run(zeros)
+    assert arena["head"] + arena["tail"] <= arena["bytes"] < arena["with_margin"]
+    assert arena["head"] >= 8 * 8 * 3 + 3 * 3 * 8
+    assert with_margin(1000, 0) == 1200 and with_margin(1000, 5000) == 6000
+
+
+def test_parity_over_300_samples(bundle):
+    parity = micro.compare_with_reference(bundle.directory / "model.tflite", {"image": _samples(300, seed=3)})
+    assert (parity.samples, parity.values, parity.mismatches) == (300, 1500, 0)
+    assert parity.exact
+
+
+def test_every_operator_has_a_method_that_the_resolver_has():
+    text = (STUB / "tensorflow/lite/micro/micro_mutable_op_resolver.h").read_text()
+    known = {f"Add{name}" for name in re.findall(r"^  OP\((\w+)\)", text, re.MULTILINE)}
+    assert set(resolver_methods(sorted(MICRO_OPERATORS))) <= known
+
+
+def _compile(folder, program, output, *options):
+    identifier = re.search(r"namespace (\w+) \{", (folder / "model_data.h").read_text())[1]
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Wno-trigraphs", "-Werror", "-pedantic", *options]
+    command += [f"-DSTUB_MODEL={identifier}", f"-I{folder}", f"-I{STUB}", str(folder / program)]
+    done = subprocess.run([*command, str(folder / "model_data.cc"), "-o", str(output)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgeprune.measure.micro import MicroRuntime
+from edgeprune.measure.runtime import Runtime
+folder = Path({folder!r})
+(folder / "m.tflite").write_bytes((folder / "model").read_bytes())
+ports = Runtime(folder / "m.tflite").inputs.values()
+inputs = []
+for number, port in enumerate(ports):
+    raw = (folder / f"input{{number}}").read_bytes()
+    inputs.append(np.frombuffer(raw, port.dtype)[: int(np.prod(port.shape))].reshape(port.shape))
+for number, output in enumerate(MicroRuntime(folder / "m.tflite", int(sys.argv[1])).run(inputs)):
+    (folder / f"output{{number}}").write_bytes(output.tobytes())
+"""
+
+
+def _run(program, tmp_path):
+    script = tmp_path / "runner.py"
+    script.write_text(RUNNER.format(folder=str(tmp_path)))
+    environment = os.environ | {"TFLM_FOLDER": str(tmp_path), "TFLM_RUNNER": f'"{sys.executable}" "{script}"'}
+    return subprocess.run([str(program)], capture_output=True, text=True, env=environment)
+
+
+@needs_compiler
+def test_the_code_compiles_and_the_golden_vectors_agree(bundle, tmp_path):
+    done = _run(_compile(bundle.directory, "test_main.cc", tmp_path / "test"), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 samples, 0 values differ" in done.stdout
+
+
+@needs_compiler
+def test_a_wrong_golden_vector_is_told(bundle, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(bundle.directory, folder)
+    golden = folder / "golden_vectors.h"
+    head, mark, tail = golden.read_text().partition("kGoldenOutput_head")
+    changed = re.sub(r"-?\d+,", "99,", tail.partition("{")[2], count=1)
+    golden.write_text(head + mark + tail.partition("{")[0] + "{" + changed)
+    done = _run(_compile(folder, "test_main.cc", tmp_path / "test"), tmp_path)
+    assert done.returncode == 1 and "1 values differ" in done.stdout
+
+
+@needs_compiler
+def test_the_example_runs_and_prints_a_label(bundle, tmp_path):
+    done = _run(_compile(bundle.directory, "example_main.cc", tmp_path / "example"), tmp_path)
+    assert done.returncode == 0
+    assert any(f"head: {label}" in done.stdout for label in LABELS), done.stdout
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no cmake")
+def test_cmake_builds_it(bundle, tmp_path):
+    options = [f"-DTFLM_DIR={STUB}", "-DCMAKE_CXX_FLAGS=-DSTUB_MODEL=grosses_netz_2"]
+    for command in (
+        ["cmake", "-S", str(bundle.directory), "-B", str(tmp_path / "build"), *options],
+        ["cmake", "--build", str(tmp_path / "build")],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "build" / "grosses_netz_2_test").exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("quantization", ["int8", "int16x8", None])
+def test_two_inputs_and_two_outputs(tmp_path, rng, quantization):
+    layers = keras.layers
+    a, b = keras.Input((4,), name="a"), keras.Input((6,), name="class.")
+    x = layers.Concatenate()([a, b])
+    first, second = layers.Dense(3, name="first one")(x), layers.Dense(2, activation="tanh", name="float")(x)
+    samples = {name: rng.normal(size=(10, size)).astype(np.float32) for name, size in (("a", 4), ("class.", 6))}
+    net = keras.Model([a, b], [first, second], name="2 outputs")
+    made = export_bundle(net, tmp_path / "b", "cortex-m", samples, labels=["x", "y", "z"], quantization=quantization)
+    done = _run(_compile(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "model_2_outputs" in (made.directory / "model_data.h").read_text()
+    _compile(made.directory, "example_main.cc", tmp_path / "example")
+
+
+def test_all_unsupported_operators_are_named_at_once(tmp_path, rng):
+    layers = keras.layers
+    x = given = keras.Input((4, 6, 6, 2))
+    x = layers.Conv3D(2, 3, padding="same", name="volume")(x)
+    x = layers.Activation("gelu", name="bend")(x)
+    net = keras.Model(given, keras.ops.tile(x, (1, 1, 1, 1, 2)))
+    with pytest.raises(ValueError) as error:
+        export_bundle(net, tmp_path / "b", "cortex-m", rng.normal(size=(4, 4, 6, 6, 2)), quantization=None)
+    message = str(error.value)
+    assert "CONV_3D in layer 'volume'" in message and "GELU in layer 'bend'" in message and "TILE" in message
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_model_too_big_for_its_board_names_the_layer(tmp_path):
+    small_ram = dataclasses.replace(target("cortex-m"), name="small", ram_bytes=2000)
+    with pytest.raises(ValueError, match=r"does not fit small: .* 2,000 bytes of RAM\. Layer 'stem' sets it"):
+        export_bundle(_net(), tmp_path / "b", small_ram, _samples())
+    small_flash = dataclasses.replace(target("cortex-m"), name="small", flash_bytes=2000)
+    with pytest.raises(ValueError, match=r"bytes of flash .*Layer 'head' has the most weights"):
+        export_bundle(_net(), tmp_path / "b", small_flash, _samples())
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, monkeypatch):
+    path = bundle.directory / "model.tflite"
+    with pytest.raises(micro.MicroError, match="does not fit into an arena of 16 bytes"):
+        micro.MicroRuntime(path, 16)  # it ends its process here
+    with pytest.raises(FileNotFoundError):
+        micro.MicroRuntime(tmp_path / "none.tflite")
+    junk = tmp_path / "junk.tflite"
+    junk.write_bytes(b"\x10\0\0\0TFL3" + bytes(range(200)))
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        micro.MicroRuntime(junk)
+    junk.write_bytes(b"hello")
+    with pytest.raises(ValueError, match="not a .tflite file"):
+        micro.measure_arena(junk)
+
+
+def test_a_hybrid_model_is_refused_in_the_interpreters_words(tmp_path):
+    from edgeprune.export.tflite import export_tflite
+
+    net = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(4)])
+    export_tflite(net, tmp_path / "m.tflite", "dynamic", verify=False)
+    with pytest.raises(micro.MicroError, match="does not run on .*: Input type: FLOAT32 with filter type: INT8 not supp"):
+        micro.MicroRuntime(tmp_path / "m.tflite")
+
+
+def test_a_missing_interpreter_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(micro.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'edgeprune\[mcu\]'"):
+        export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())

@@ -1,0 +1,111 @@
+"""Activation memory: by hand on small graphs, and against the interpreter for microcontrollers."""
+
+import keras
+import numpy as np
+import pytest
+
+from edgeprune import flavor as flavors
+from edgeprune.measure.memory import activation_memory
+from edgeprune.models import resnet8, small_cnn
+
+
+def test_a_chain_needs_its_two_largest_neighbours(flavor):
+    layers = flavors.keras_module(flavor).layers
+    net = flavors.keras_module(flavor).Sequential(
+        [
+            flavors.keras_module(flavor).Input((8, 8, 4)),
+            layers.Conv2D(16, 1, name="wide", use_bias=False),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(32, 1, strides=2, name="narrow"),
+            layers.Flatten(name="flat"),
+        ]
+    )
+    memory = activation_memory(net)
+    assert memory.layer == "narrow" and memory.peak == 8 * 8 * 16 + 4 * 4 * 32
+    assert [row.layer for row in memory.layers] == ["wide", "narrow", "flat"], "the others are fused"
+    assert activation_memory(net, "float32").peak == 4 * memory.peak
+    assert "<- peak" in str(memory) and memory.to_dict()["peak"] == memory.peak
+
+
+def test_a_shortcut_stays_alive_until_it_is_added(flavor):
+    keras_module = flavors.keras_module(flavor)
+    layers = keras_module.layers
+    inputs = keras_module.Input((16, 16, 1))
+    x = layers.Conv2D(8, 1, name="stem")(inputs)
+    y = layers.Conv2D(8, 1, name="a")(x)
+    y = layers.Conv2D(8, 1, name="b")(y)
+    memory = activation_memory(keras_module.Model(inputs, layers.Add(name="sum")([x, y])))
+    assert {row.layer: row.bytes for row in memory.layers} == {
+        "stem": 16 * 16 * 9,
+        "a": 2 * 2048,
+        "b": 3 * 2048,
+        "sum": 3 * 2048,
+    }
+    assert memory.layer == "b"
+
+
+def test_relu_after_a_tensor_that_another_reads_is_not_fused():
+    inputs = keras.Input((4, 4, 4))
+    x = keras.layers.Conv2D(4, 1, name="conv")(inputs)
+    memory = activation_memory(keras.Model(inputs, [x, keras.layers.ReLU(name="relu")(x)]))
+    assert [row.layer for row in memory.layers] == ["conv", "relu"]
+
+
+def test_a_nested_model_is_looked_into():
+    inner = keras.Sequential([keras.Input((4, 4, 4)), keras.layers.Conv2D(64, 1, name="conv")], name="block")
+    outer = keras.Sequential([keras.Input((4, 4, 4)), inner, keras.layers.GlobalAveragePooling2D(name="pool")])
+    assert activation_memory(outer).layer == "block/conv"
+
+
+def test_errors():
+    with pytest.raises(TypeError, match="Expected a Keras model"):
+        activation_memory("model")
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        activation_memory(small_cnn(), "int4")
+    with pytest.raises(ValueError, match="not built"):
+        activation_memory(keras.Sequential([keras.layers.Dense(1)]))
+    with pytest.raises(ValueError, match="fix every size"):
+        activation_memory(keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(1)]))
+
+
+def _ds_cnn():
+    layers = keras.layers
+    inputs = keras.Input((25, 5, 1))
+    x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(16, (10, 4), 2, padding="same")(inputs)))
+    for _ in range(2):
+        x = layers.Activation("relu")(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(x)))
+        x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(16, 1)(x)))
+    x = layers.Flatten()(layers.AveragePooling2D((13, 3))(layers.Dropout(0.4)(x)))
+    return keras.Model(inputs, layers.Dense(12, activation="softmax")(x), name="ds_cnn")
+
+
+def _autoencoder():
+    inputs = x = keras.Input((64,))
+    for units in (32, 32, 8, 32):
+        x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(keras.layers.Dense(units)(x)))
+    return keras.Model(inputs, keras.layers.Dense(64)(x), name="autoencoder")
+
+
+def _gated():
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(16, 3, 2, padding="same", activation="relu")(inputs)
+    gate = layers.Conv2D(16, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.SeparableConv2D(32, 3, padding="same")(layers.Multiply()([x, gate]))
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Concatenate()([x, layers.MaxPooling2D(3, 1, padding="same")(x)])
+    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)), name="gated")
+
+
+@pytest.mark.parametrize("make", [resnet8, small_cnn, _ds_cnn, _autoencoder, _gated])
+def test_it_is_what_the_interpreter_allocates(make, tmp_path, rng):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    from edgeprune.export.tflite import export_tflite
+    from edgeprune.measure.micro import measure_arena
+
+    model = make()
+    samples = rng.normal(size=(8, *model.input_shape[1:])).astype(np.float32)
+    export_tflite(model, tmp_path / "m.tflite", "int8", samples, verify=False, quiet=True)
+    head = measure_arena(tmp_path / "m.tflite").head
+    assert activation_memory(model).peak == pytest.approx(head, rel=0.25)
