@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -348,6 +349,20 @@ def test_zeros_are_counted_in_the_file(tmp_path):
     bundle = export_bundle(model, tmp_path / "b", quantization=None, representative_data=normal(12, 12, 3))
     elements = 3 * 3 * 3 * 8 + 40
     assert bundle.figures["pruning"]["zeros_in_the_file"] == pytest.approx(20 / elements)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_python_caller_proves_itself(bundles, name, tmp_path):
+    """In a process of its own, without edgeprune: right on the golden vectors, and not on changed ones."""
+    folder = shutil.copytree(bundles[name].directory, tmp_path / "moved here")
+    command = [sys.executable, "-P", folder / "python/call_model.py"]
+    succeed(command, cwd=tmp_path)
+    content = bytearray((folder / "golden/golden.bin").read_bytes())
+    content[-1] ^= 0x40  # the exponent of the last float
+    (folder / "golden/golden.bin").write_bytes(content)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ABOVE" in done.stdout
 
 
 def test_gradle_names_the_runtime_once_for_the_cpu_and_the_gpu(bundles):

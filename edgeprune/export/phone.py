@@ -1,13 +1,15 @@
-"""Write what an Android developer needs beside the .tflite file: code that calls it, and proof that it computes right.
+"""Write what an app's developer needs beside the .tflite file: code that calls it, and proof that it computes right.
 
 The file gets its metadata; a Kotlin class normalises, quantizes and de-quantizes as the file needs it; golden vectors
-and a JUnit test compare a phone with what was computed here. `bundle.export_bundle` calls `write`.
+and a JUnit test compare a phone with what was computed here. For a Raspberry Pi the same is there in Python.
+`bundle.export_bundle` calls `write`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import keyword
 import os
 import platform
 import re
@@ -355,6 +357,7 @@ def _write_code(content: BundleContent, golden: _Golden, ports: _Ports) -> None:
         "Model.kt": android / "src/main/kotlin" / package / f"{class_name}.kt",
         "ModelTest.kt": android / "src/androidTest/kotlin" / package / f"{class_name}Test.kt",
         "dependencies.gradle.kts": android / "dependencies.gradle.kts",
+        "call_model.py.jinja": content.folder / "python/call_model.py",
         "README.md": content.folder / "README.md",
     }.items():
         _write(path, render(f"phone/{template}", **values))
@@ -384,6 +387,8 @@ def _kotlin(entry: _Interface, golden: _Golden) -> dict[str, Any]:
         "elements": entry.elements,
         "bytes": entry.elements * port.dtype.itemsize,
         "doc": _doc(entry),
+        "python": _python(entry),
+        "python_name": f"{entry.identifier}_" if keyword.iskeyword(entry.identifier) else entry.identifier,
         "size_error": _kotlin_string(size),
         "encode": put,
         "decode": get,
@@ -394,6 +399,16 @@ def _kotlin(entry: _Interface, golden: _Golden) -> dict[str, Any]:
         "golden": f"golden.{_GOLDEN[entry.array][1]}",
         "tolerance": c_float(golden.tolerances.get(port.name, 0.0)),
     }
+
+
+def _python(entry: _Interface) -> str:
+    """What `call_model.py` has to know of an input or output, as a dict of Python."""
+    facts: dict[str, Any] = {"name": entry.port.name, "shape": list(entry.shape)}
+    if entry.port.quantized:
+        facts |= {"scale": entry.port.scale, "zero_point": entry.port.zero_point}
+    if entry.preprocessing:
+        facts |= {"mean": list(entry.preprocessing.mean), "std": list(entry.preprocessing.std)}
+    return repr(facts)
 
 
 def _doc(entry: _Interface) -> str:
@@ -435,6 +450,7 @@ def _figures(content: BundleContent) -> dict[str, Any]:
     weights = [row for row in content.verification.weights if row.file_zeros is not None]
     elements = sum(row.elements for row in weights)
     parameters = content.verification.parameters
+    notes = ["The latency was measured on a CPU; no GPU was run."] if content.target.accelerator == "gpu" else []
     return {
         "size": size.to_dict(),
         "latency": {
@@ -449,6 +465,7 @@ def _figures(content: BundleContent) -> dict[str, Any]:
             "nonzero_parameters": parameters.nonzero if parameters else None,
             "channels": [f"{name} {count}" for name, count in _channels(content.model).items()],
         },
+        "notes": notes,
     }
 
 
