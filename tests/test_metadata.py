@@ -116,6 +116,22 @@ def test_weights_keep_their_alignment(file, source):
     assert after[len(before)] % 16 == 0  # the metadata's own
 
 
+def test_a_file_that_was_aligned_stays_so_and_runs_on_a_microcontroller(file):
+    aligner = pytest.importorskip(
+        "tflite_micro.tensorflow.lite.micro.tools.tflite_flatbuffer_align_wrapper",
+        reason="tflite-micro is not installed",
+    )
+    from tflite_micro import runtime
+
+    aligner.align_tflite_model(str(file), str(file))
+    write_metadata(file, described())
+    assert {place % 16 for place in buffer_places(file.read_bytes()) if place is not None} == {0}
+    interpreter = runtime.Interpreter.from_bytes(file.read_bytes(), arena_size=400_000)
+    interpreter.set_input(images(1), 0)
+    interpreter.invoke()
+    np.testing.assert_allclose(interpreter.get_output(0), run(file, images(1))[0], atol=1e-5)
+
+
 def test_other_readers_of_flatbuffers_and_zip_read_it(file):
     """The schema of LiteRT finds the buffer and its identifier, and Python's zipfile the label file, uncompressed."""
     write_metadata(file, described())
