@@ -1,0 +1,246 @@
+"""The frame of every bundle: checked before the slow part, whole or nothing, names of any kind."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprune import atomic
+from edgeprune.atomic import atomic_folder
+from edgeprune.export import bundle as frame
+from edgeprune.export.bundle import export_bundle
+from edgeprune.export.bundle_content import Preprocessing, identifier
+from edgeprune.export.rendering import c_comment, c_string, markdown
+from edgeprune.targets import target
+
+
+@pytest.fixture
+def net():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((6,), name="x"), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(3, name="out")]
+    )
+
+
+@pytest.fixture
+def samples():
+    return np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+
+
+class _Writer:
+    """Stands in for the writer of a kind."""
+
+    content = None
+
+    def write(self, content):
+        self.content = content
+        (content.folder / "README.md").write_text("hello")
+        return {"answer": 42, "notes": ["a note"]}
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    made = _Writer()
+    monkeypatch.setitem(sys.modules, "edgeprune.export.stand_in", made)
+    monkeypatch.setitem(frame._WRITERS, "phone", "edgeprune.export.stand_in")
+    return made
+
+
+def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
+    labels = np.argmax(net.predict(samples, verbose=0), axis=-1)
+    made = export_bundle(
+        net, tmp_path / "b", "phone", samples, labels=["a", "b", "c"], validation_data=(samples, labels), author="me"
+    )
+    assert made.files == ("MODEL_CARD.md", "README.md", "model.tflite", "model_card.json")
+    card = json.loads((tmp_path / "b" / "model_card.json").read_text())
+    assert card["figures"] == {"answer": 42} == made.figures
+    assert card["quantization"] == "int8" and card["author"] == "me" and card["notes"] == ["a note"]
+    assert card["accuracy"] == made.verification.accuracy and card["keras_accuracy"] == 1.0
+    assert card["inputs"][0]["name"] == "x" and card["inputs"][0]["shape"] == [1, 6]
+    assert len(writer.content.samples["x"]) == frame.GOLDEN_SAMPLES
+    assert "answer: 42" in str(made) and "note: a note" in str(made)
+    json.dumps(made.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"target": "fridge"}, ValueError, "no target 'fridge'"),
+        ({"quantization": "int4"}, ValueError, "does not run quantization='int4'"),
+        ({"representative_data": None}, ValueError, "needs representative_data"),
+        ({"labels": ["a", "b"]}, ValueError, "Got 2 labels, but the model's output 'out' has 3 values"),
+        ({"labels": "abc"}, TypeError, "list of strings"),
+        ({"labels": ["a", "b", "c\nd"]}, ValueError, "one line of text"),
+        ({"labels": ["a", "b", " "]}, ValueError, "not empty"),
+        ({"representative_data": np.full((4, 6), np.nan)}, ValueError, "NaN or infinity"),
+        ({"representative_data": np.zeros((4, 7))}, ValueError, r"expects samples of shape \(6,\)"),
+        ({"preprocessing": (0, 1)}, TypeError, "Preprocessing"),
+        ({"preprocessing": Preprocessing((0, 0), (1, 1))}, ValueError, "Preprocessing has 2 channels"),
+        ({"validation_data": np.zeros(3)}, TypeError, r"must be \(x, y\)"),
+        ({"validation_data": (np.zeros((3, 6)), [1])}, ValueError, "3 samples and 1 labels"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_slow_part(tmp_path, net, samples, monkeypatch, arguments, error, message):
+    monkeypatch.setattr(frame, "export_tflite", lambda *a, **k: pytest.fail("the slow part began"))
+    arguments = {"target": "phone", "representative_data": samples} | arguments
+    with pytest.raises(error, match=message):
+        export_bundle(net, tmp_path / "b", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_model_is_told(tmp_path):
+    with pytest.raises(TypeError, match="takes a model of keras or tf_keras, got str"):
+        export_bundle("model", tmp_path / "b")
+    with pytest.raises(ValueError, match="is not built"):
+        export_bundle(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "b")
+
+
+def test_a_folder_is_replaced_only_if_it_is_a_bundle_and_that_is_asked_for(tmp_path, net, samples, writer):
+    folder = tmp_path / "b"
+    export_bundle(net, folder, "phone", samples)
+    (folder / "of the first").write_text("")
+    with pytest.raises(FileExistsError, match="exists and is not overwritten"):
+        export_bundle(net, folder, "phone", samples)
+    export_bundle(net, folder, "phone", samples, force=True)
+    assert not (folder / "of the first").exists() and (folder / "model.tflite").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError):
+        export_bundle(net, mine, "phone", samples, force=True)
+    assert (mine / "thesis.txt").exists()
+    with pytest.raises(NotADirectoryError):
+        export_bundle(net, mine / "thesis.txt", "phone", samples, force=True)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, net, samples, writer, monkeypatch):
+    def full(content):
+        (content.folder / "half").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_bundle(net, tmp_path / "b", "phone", samples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, writer, monkeypatch):
+    from edgeprune.export import verify
+
+    monkeypatch.setitem(verify.TOLERANCE, "int8", -1.0)
+    monkeypatch.setattr(verify, "_disagrees", lambda row, tolerance, steps: True)
+    with pytest.raises(ValueError, match="does not compute what the Keras model does"):
+        export_bundle(net, tmp_path / "b", "phone", samples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    script = f"""
+import time
+from edgeprune.atomic import atomic_folder
+with atomic_folder({str(tmp_path / "b")!r}) as folder:
+    (folder / "half").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert not (tmp_path / "b").exists()
+        process.kill()
+    assert not (tmp_path / "b").exists() and len(list(tmp_path.iterdir())) == 1, "only a hidden folder is left"
+    with atomic_folder(tmp_path / "b") as folder:
+        (folder / "whole").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_running_process_keeps_its_folder(tmp_path):
+    with atomic_folder(tmp_path / "b") as first:
+        with pytest.raises(KeyError), atomic_folder(tmp_path / "b"):
+            raise KeyError
+        assert first.exists()
+    assert (tmp_path / "b").is_dir()
+
+
+def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "b") as folder:
+        (folder / "old").write_text("")
+    rename = atomic.Path.rename
+
+    def fails(self, to):
+        if to == tmp_path / "b" and not self.name.endswith("-replaced"):
+            raise OSError("no")
+        return rename(self, to)
+
+    monkeypatch.setattr(atomic.Path, "rename", fails)
+    with pytest.raises(OSError, match="no"), atomic_folder(tmp_path / "b", replaces=lambda old: True):
+        pass
+    assert (tmp_path / "b" / "old").exists() and len(list(tmp_path.iterdir())) == 1
+
+
+@given(st.text())
+def test_any_name_gives_an_identifier(name):
+    made = identifier(name)
+    assert made.isidentifier() and made.isascii() and made == made.lower() and "__" not in made
+    assert not made.startswith("_")
+
+
+def test_identifiers():
+    assert identifier('Größe "A" 2') == "grosse_a_2"
+    assert identifier("class") == "model_class" and identifier("2x") == "model_2x" and identifier("日本") == "model"
+
+
+@given(st.text())
+def test_no_text_leaves_a_string_or_a_comment_of_c(text):
+    literal = c_string(text)
+    inside = literal[1:-1]
+    assert literal.isascii() and literal[0] == literal[-1] == '"' and "\n" not in literal and "?" not in inside
+    decoded = inside.encode().decode("unicode_escape").encode("latin-1").decode("utf-8", errors="replace")
+    assert decoded == text.encode("utf-8", errors="replace").decode()
+    comment = c_comment(text)
+    assert "*/" not in comment and len(comment.splitlines()) <= 1 and not comment.endswith("\\")
+    assert "\n" not in markdown(text)
+
+
+@given(st.floats(0.01, 100), st.floats(-100, 100))
+def test_preprocessing_from_a_scale_is_the_same(scale, offset):
+    raw = np.linspace(-3, 3, 7)[:, None]
+    made = Preprocessing.from_scale(scale, offset)
+    np.testing.assert_allclose(made.apply(raw), raw * scale + offset, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(made.undo(made.apply(raw)), raw, rtol=1e-2, atol=1e-2 * (1 + abs(offset) / scale))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [((0,), (0,), "must be positive"), ((0, 1), (1,), "as many"), ((np.nan,), (1,), "finite")],
+)
+def test_preprocessing_that_makes_no_sense(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(mean, std)
+
+
+def test_the_commands(tmp_path, net, samples, capsys):
+    from typer.testing import CliRunner
+
+    from edgeprune.cli import app
+
+    runner = CliRunner()
+    listed = runner.invoke(app, ["targets", "--json"])
+    assert json.loads(listed.stdout)["ethos-u55-128"]["kind"] == target("ethos-u55-128").kind
+    assert "cortex-m" in runner.invoke(app, ["targets"]).stdout
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    net.save(tmp_path / "m.keras")
+    np.savez(tmp_path / "d.npz", x=samples, y=np.zeros(len(samples), int))
+    (tmp_path / "l.txt").write_text("ä\nb\nc\n", encoding="utf-8")
+    options = ["--target", "cortex-m", "-o", str(tmp_path / "b"), "--data", str(tmp_path / "d.npz")]
+    command = ["bundle", str(tmp_path / "m.keras"), *options, "--labels", str(tmp_path / "l.txt"), "--mean", "1"]
+    done = runner.invoke(app, [*command, "--std", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["figures"]["parity"]["mismatches"] == 0
+    assert "kPreprocessingMean" in (tmp_path / "b" / "model_config.h").read_text()
+    assert isinstance(runner.invoke(app, command).exception, SystemExit)
