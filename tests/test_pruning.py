@@ -343,7 +343,7 @@ def test_schedules_by_layer():
         (["first", "head"], {"first", "head"}),
         (lambda layer: getattr(layer, "units", 0) == 16, {"second"}),
     ],
-    ids=str,
+    ids=["a name", "a pattern", "names", "a function"],
 )
 def test_choosing_layers(layers, expected, flavor):
     model = ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8), layers=layers)
