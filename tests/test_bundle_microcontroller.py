@@ -237,6 +237,20 @@ def test_a_model_too_big_for_its_board_names_the_layer(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_outputs_far_from_the_reference_kernels_are_refused(tmp_path, monkeypatch):
+    from edgeprune.export import microcontroller
+
+    far = micro.MicroParity(samples=8, values=40, mismatches=9, largest=17.0)
+    monkeypatch.setattr(microcontroller, "compare_with_reference", lambda path, samples: far)
+    with pytest.raises(ValueError, match="computes something else on microcontrollers: 9 of 40 output values"):
+        export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
+    assert not list(tmp_path.iterdir())
+    near = dataclasses.replace(far, largest=1.0)
+    monkeypatch.setattr(microcontroller, "compare_with_reference", lambda path, samples: near)
+    made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
+    assert any("9 of 40 output values differ" in note for note in made.notes)
+
+
 def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, monkeypatch):
     path = bundle.directory / "model.tflite"
     with pytest.raises(micro.MicroError, match="does not fit into an arena of 16 bytes"):

@@ -56,9 +56,9 @@ _METHODS = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
 _C_TYPES = {"int8": "int8_t", "int16": "int16_t", "float32": "float", "int32": "int32_t", "uint8": "uint8_t"}
-# By how much the host's kernels for microcontrollers may differ from LiteRT's reference: multipliers are computed with
-# another precision, so ties round the other way, and floats are summed in another order.
-_WORST = {"int8": 1, "int16": 2, "float32": 1e-3}
+# By how much the kernels for microcontrollers may differ from LiteRT's reference, in steps: dense layers round ties
+# another way, by one step at most, which adds up over a deep stack of them; floats are summed in another order.
+_WORST = {"int8": 16, "int16": 64, "float32": 1e-3}
 # How far a device's kernels may lie from the reference ones, in steps of the output.
 _TOLERANCE = {"int8": 0, "int16": 2, "float32": 1e-4}
 
