@@ -76,6 +76,7 @@ def _one_operator(code):
     return bytes(builder.Output())
 
 
+@pytest.mark.slow
 def test_the_operators_are_those_the_interpreter_has(tmp_path):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     from ai_edge_litert.schema_py_generated import BuiltinOperator
