@@ -101,6 +101,7 @@ def test_keras_download_is_the_last_resort(monkeypatch, tmp_path, rng):
         (gzip.compress(b"\x00\x00\x08\x03\x00\x00"), "cut short inside its header"),
         (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x03ab"), r"should hold \(3,\) bytes and holds 2"),
     ],
+    ids=["text", "cut gzip", "floats", "two bytes", "cut header", "cut content"],
 )
 def test_damaged_idx_files(tmp_path, content, message):
     path = tmp_path / "images.gz"
