@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 # Each public name and the module that defines it.
 _HOME = {
     "accuracy": "edgeprune.measure.accuracy",
+    "activation_memory": "edgeprune.measure.memory",
     "adapt_for_xnnpack": "edgeprune.sparsity.xnnpack",
     "benchmark": "edgeprune.measure.latency",
     "ChannelPlan": "edgeprune.channels.plan",
@@ -28,6 +29,7 @@ _HOME = {
     "count_macs": "edgeprune.measure.macs",
     "count_macs_of_file": "edgeprune.measure.macs",
     "count_parameters": "edgeprune.measure.parameters",
+    "export_bundle": "edgeprune.export.bundle",
     "export_tflite": "edgeprune.export.tflite",
     "file_size": "edgeprune.measure.size",
     "drop_identity_layers": "edgeprune.channels.blocks",
@@ -37,6 +39,8 @@ _HOME = {
     "prune_channels": "edgeprune.channels.plan",
     "inspect": "edgeprune.report.inspection",
     "load_fashion_mnist": "edgeprune.datasets",
+    "ModelMetadata": "edgeprune.export.metadata",
+    "Preprocessing": "edgeprune.export.bundle_content",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "prune_scope": "edgeprune.sparsity.prune",
     "PrunableLayer": "edgeprune.sparsity.policies",
@@ -44,13 +48,18 @@ _HOME = {
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
+    "read_metadata": "edgeprune.export.metadata",
     "read_tflite": "edgeprune.measure.tflite_file",
+    "register_target": "edgeprune.targets",
     "remove_blocks": "edgeprune.channels.blocks",
     "remove_dead_channels": "edgeprune.channels.dead",
     "sparsity_report": "edgeprune.sparsity.report",
     "strip_pruning": "edgeprune.strip",
+    "Target": "edgeprune.targets",
+    "TensorMetadata": "edgeprune.export.metadata",
     "UpdatePruningStep": "edgeprune.sparsity.callbacks",
     "verify_tflite": "edgeprune.export.verify",
+    "write_metadata": "edgeprune.export.metadata",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 

@@ -33,6 +33,8 @@ def test_python_block_does_what_it_says(number, flavor, sample, tmp_path, monkey
     exec(compile(BLOCKS[number], f"README block {number}", "exec"), names)
     if "smaller" in names:
         assert count_macs(names["smaller"]).total == pytest.approx(0.5 * count_macs(names["model"]).total, rel=0.1)
+    elif "bundle" in names:
+        assert (tmp_path / "bundle" / "model.tflite").exists() and names["bundle"].verification.passed
     else:
         assert sparsity_report(names["model"]).sparsity == pytest.approx(0.8, abs=0.005)
 
@@ -42,7 +44,16 @@ def test_the_fit_example_has_twelve_lines_at_most():
 
 
 def test_commands_exist_with_the_options_shown():
-    assert {name for name, _ in COMMANDS} == {"demo", "inspect", "prune", "channels", "convert", "verify", "benchmark"}
+    assert {name for name, _ in COMMANDS} == {
+        "demo",
+        "inspect",
+        "prune",
+        "channels",
+        "convert",
+        "bundle",
+        "verify",
+        "benchmark",
+    }
     for name, rest in COMMANDS:
         text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
         assert all(option in text for option in re.findall(r"(?<=\s)--?[a-z]+", rest)), (name, rest)
