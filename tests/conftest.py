@@ -33,6 +33,14 @@ def sample():
     return tuple((x[..., None].astype(np.float32) / 255, y) for x, y in load_fashion_mnist())
 
 
+@pytest.fixture
+def two_replicas():
+    """A strategy over two logical CPUs. Its collectives would clash with those of another model in this process."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
+
+
 def pytest_configure(config):
     """Two logical CPUs, which MirroredStrategy needs; only possible before TensorFlow starts."""
     import tensorflow as tf

@@ -371,10 +371,8 @@ def test_strip_says_what_is_missing(flavor):
         strip(model)
 
 
-def test_under_a_strategy(flavor):
-    import tensorflow as tf
-
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+def test_under_a_strategy(flavor, two_replicas):
+    with two_replicas.scope():
         model = net(flavor)
     fit(model, ChannelPruning(schedule(0.5), group_lasso=0.01))
     assert len(masked_values(model)) and not masked_values(model).any()

@@ -125,9 +125,8 @@ def test_every_precision(policy, importance):
 
 
 @pytest.mark.parametrize("arguments", [{}, dict(importance="taylor"), dict(scope="global")], ids=str)
-def test_mirrored_strategy(arguments):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+def test_mirrored_strategy(arguments, two_replicas):
+    with two_replicas.scope():
         model = dense_net()
         optimizer = keras3().optimizers.Adam(use_ema=True)
         model = compiled(ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8), **arguments), optimizer)
