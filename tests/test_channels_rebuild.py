@@ -103,6 +103,15 @@ def test_large_images_are_made_smaller_where_the_model_allows(flavor):
         assert sizes[-1] == seen
 
 
+def test_the_oracle_compares_every_layer(flavor):
+    model = randomize(built("residual", flavor))
+    graph = trace(model)
+    mask = random_mask(graph)
+    found = verify(graph, mask, rebuild(graph, mask))
+    assert found.calls == sum(type(layer).__name__ != "InputLayer" for layer in model.layers)
+    assert f"{found.calls} calls of layers" in str(found)
+
+
 def test_the_oracle_sees_the_wrong_channels(flavor):
     graph = trace(randomize(built("dense_connections", flavor)))
     smaller = rebuild(graph, random_mask(graph, seed=1))

@@ -46,18 +46,17 @@ def test_half_of_it_goes(name, flavor):
         if net.runs:
             verdict = verify(graph, mask, smaller)
             assert verdict.passed, str(verdict)
+            assert verdict.calls > 2
     for weight, values in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(np.asarray(weight), values)
 
 
-@pytest.mark.parametrize("name", sorted(ZOO))
+@pytest.mark.parametrize("name", [name for name in sorted(ZOO) if ZOO[name].runs])
 def test_what_the_graph_says_is_what_is_left(name):
     """The MACs of the graph are those counted on the models themselves."""
     from edgeprune.measure.macs import count_macs
 
     net = ZOO[name]
-    if not net.runs:
-        pytest.skip("the CPU cannot run it")
     model = net.build(written_in(flavors.KERAS_3))
     graph = trace(model)
     mask = half(graph)

@@ -37,11 +37,13 @@ class Verification:
         relative: the largest difference relative to the largest value of its tensor, in the outputs and in what the
             layers on the way give (up to `SAMPLES` values of each).
         tolerance: the largest `relative` that passes.
+        calls: how many calls of layers were compared on the way, besides the outputs.
     """
 
     absolute: float
     relative: float
     tolerance: float = TOLERANCE
+    calls: int = 0
 
     @property
     def passed(self) -> bool:
@@ -51,7 +53,10 @@ class Verification:
     def __str__(self) -> str:
         """One sentence."""
         verdict = "equal" if self.passed else "NOT equal"
-        return f"{verdict} to the original with the dropped channels silenced: relative difference {self.relative:.1e}"
+        return (
+            f"{verdict} to the original with the dropped channels silenced: relative difference {self.relative:.1e} "
+            f"over the outputs and {self.calls} calls of layers"
+        )
 
 
 def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int = 0) -> Verification:
@@ -100,10 +105,11 @@ def _compare(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, inputs: l
     for old, new in zip(expected, given, strict=True):
         difference, scale = _difference(old, new)
         absolute, relative = max(absolute, difference), max(relative, difference / (scale or 1.0))
-    for call in silenced.seen.keys() & seen.keys():
+    compared = silenced.seen.keys() & seen.keys()
+    for call in compared:
         difference, scale = _difference(silenced.seen[call], seen[call])
         relative = max(relative, difference / (scale or 1.0))
-    return Verification(absolute, relative, tolerance_of(graph.walked))
+    return Verification(absolute, relative, tolerance_of(graph.walked), len(compared))
 
 
 def _difference(old: Any, new: Any) -> tuple[float, float]:

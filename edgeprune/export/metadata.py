@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.atomic import atomic_path
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.measure.tflite_file import read_tflite, tflite_bytes
 
 if TYPE_CHECKING:
     import flatbuffers
@@ -216,12 +216,7 @@ def read_metadata(path: str | Path) -> ModelMetadata | None:
         >>> read_metadata("model.tflite").name  # doctest: +SKIP
         'Digits'
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No .tflite file at {path}")
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ValueError(f"{path} is not a .tflite file: it lacks the mark TFL3 at byte 4.")
+    content = tflite_bytes(path)
     try:
         number = _metadata_buffer(_root(content))
         return None if number is None else _unpacked(_buffer(_root(content), number), content)

@@ -195,17 +195,32 @@ def read_tflite(path: str | Path) -> TfliteFile:
         {'CONV_2D': 4, 'FULLY_CONNECTED': 1, 'RESHAPE': 1}
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No .tflite file at {path}")
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ValueError(f"{path} is not a .tflite file: it lacks the mark TFL3 at byte 4.")
+    content = tflite_bytes(path)
     # flatbuffers checks nothing itself: an offset out of range shows as one of these.
     broken = (struct.error, IndexError, KeyError, TypeError, AttributeError, OverflowError, ValueError)
     try:
         return _parse(path, content)
     except (*broken, MemoryError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged or cut short: {error}") from error
+
+
+def tflite_bytes(path: str | Path) -> bytes:
+    """The bytes of a file that begins as a .tflite file does.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is no .tflite file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No .tflite file at {path}")
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"{path} is not a .tflite file: it lacks the mark TFL3 at byte 4.")
+    return content
 
 
 def _parse(path: Path, content: bytes) -> TfliteFile:
