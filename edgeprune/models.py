@@ -1,4 +1,7 @@
-"""Two small image classifiers for the demo, the benchmarks and the tests."""
+"""The four nets of MLPerf Tiny, and a smaller one, for the demo, the benchmarks and the tests.
+
+Source: https://github.com/mlcommons/tiny, benchmark/training, and https://arxiv.org/abs/2106.07597.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def resnet8(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10, 
     Returns:
         An uncompiled Functional model which ends in a softmax; 78,378 parameters at the default shape.
 
-    Source: https://github.com/mlcommons/tiny, benchmark/training/image_classification (`resnet_v1_eembc`).
+    Source: `resnet_v1_eembc` in MLPerf Tiny's image_classification.
 
     Example:
         >>> resnet8().count_params()
@@ -60,6 +63,92 @@ def resnet8(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10, 
     return keras.Model(inputs, outputs, name="resnet8")
 
 
+def ds_cnn(input_shape: tuple[int, int, int] = (49, 10, 1), classes: int = 12, flavor: str = flavors.KERAS_3) -> Any:
+    """DS-CNN, MLPerf Tiny's keyword spotter: a wide convolution, then four depthwise separable ones of 64 channels.
+
+    Args:
+        input_shape: `(frames, coefficients, 1)` of one spectrogram, or any picture.
+        classes: the number of classes.
+        flavor: `"keras"` or `"tf_keras"`.
+
+    Returns:
+        An uncompiled Functional model which ends in a softmax; 24,908 parameters at the default shape.
+
+    Example:
+        >>> ds_cnn().count_params()
+        24908
+    """
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    inputs = keras.Input(input_shape, name="spectrogram")
+    x = layers.Conv2D(64, (10, 4), strides=2, padding="same", name="stem")(inputs)
+    x = layers.Dropout(0.2, name="stem_dropout")(_normalised(layers, x, "stem"))
+    for block in range(1, 5):
+        x = _depthwise_separable(layers, x, 64, 1, f"block{block}")
+    x = layers.Dropout(0.4, name="dropout")(x)
+    x = layers.AveragePooling2D(tuple(x.shape[1:3]), name="pool")(x)
+    outputs = layers.Dense(classes, activation="softmax", name="classifier")(layers.Flatten(name="flat")(x))
+    return keras.Model(inputs, outputs, name="ds_cnn")
+
+
+def mobilenet_v1(
+    input_shape: tuple[int, int, int] = (96, 96, 3),
+    classes: int = 2,
+    width: float = 0.25,
+    flavor: str = flavors.KERAS_3,
+) -> Any:
+    """MobileNetV1 at a quarter of its width, MLPerf Tiny's finder of persons in a picture.
+
+    Args:
+        input_shape: `(height, width, channels)` of one picture, both sides multiples of 32.
+        classes: the number of classes.
+        width: by which the 32 to 1024 channels are multiplied.
+        flavor: `"keras"` or `"tf_keras"`.
+
+    Returns:
+        An uncompiled Functional model which ends in a softmax; 221,794 parameters by default.
+
+    Example:
+        >>> mobilenet_v1().count_params()
+        221794
+    """
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    inputs = keras.Input(input_shape, name="image")
+    x = layers.Conv2D(int(32 * width), 3, strides=2, padding="same", name="stem")(inputs)
+    x = _normalised(layers, x, "stem")
+    blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * [(512, 1)], (1024, 2), (1024, 1)]
+    for number, (filters, strides) in enumerate(blocks, start=1):
+        x = _depthwise_separable(layers, x, int(filters * width), strides, f"block{number}")
+    x = layers.AveragePooling2D(tuple(x.shape[1:3]), name="pool")(x)
+    outputs = layers.Dense(classes, activation="softmax", name="classifier")(layers.Flatten(name="flat")(x))
+    return keras.Model(inputs, outputs, name="mobilenet_v1")
+
+
+def autoencoder(features: int = 640, units: int = 128, bottleneck: int = 8, flavor: str = flavors.KERAS_3) -> Any:
+    """MLPerf Tiny's detector of machines that sound wrong: dense layers down to a bottleneck, and back.
+
+    Args:
+        features: how many values a slice of a spectrogram has.
+        units: the width of the eight other layers.
+        bottleneck: the width of the middle one.
+        flavor: `"keras"` or `"tf_keras"`.
+
+    Returns:
+        An uncompiled Functional model which gives its input back; 269,992 parameters by default.
+
+    Example:
+        >>> autoencoder().count_params()
+        269992
+    """
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    inputs = x = keras.Input((features,), name="slice")
+    for number, width in enumerate((*4 * [units], bottleneck, *4 * [units]), start=1):
+        x = _normalised(layers, layers.Dense(width, name=f"dense{number}")(x), f"dense{number}")
+    return keras.Model(inputs, layers.Dense(features, name="reconstruction")(x), name="autoencoder")
+
+
 def small_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10, flavor: str = flavors.KERAS_3) -> Any:
     """Two convolutions and two dense layers: a net that trains in seconds.
 
@@ -88,3 +177,14 @@ def small_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10
         ],
         name="small_cnn",
     )
+
+
+def _depthwise_separable(layers: Any, x: Any, filters: int, strides: int, name: str) -> Any:
+    x = layers.DepthwiseConv2D(3, strides, padding="same", name=f"{name}_depthwise")(x)
+    x = _normalised(layers, x, f"{name}_depthwise")
+    return _normalised(layers, layers.Conv2D(filters, 1, name=f"{name}_pointwise")(x), f"{name}_pointwise")
+
+
+def _normalised(layers: Any, x: Any, name: str) -> Any:
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)

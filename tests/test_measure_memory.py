@@ -6,7 +6,7 @@ import pytest
 
 from edgeprune import flavor as flavors
 from edgeprune.measure.memory import activation_memory
-from edgeprune.models import resnet8, small_cnn
+from edgeprune.models import autoencoder, ds_cnn, resnet8, small_cnn
 
 
 def test_a_chain_needs_its_two_largest_neighbours(flavor):
@@ -69,24 +69,6 @@ def test_errors():
         activation_memory(keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(1)]))
 
 
-def _ds_cnn():
-    layers = keras.layers
-    inputs = keras.Input((25, 5, 1))
-    x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(16, (10, 4), 2, padding="same")(inputs)))
-    for _ in range(2):
-        x = layers.Activation("relu")(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(x)))
-        x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(16, 1)(x)))
-    x = layers.Flatten()(layers.AveragePooling2D((13, 3))(layers.Dropout(0.4)(x)))
-    return keras.Model(inputs, layers.Dense(12, activation="softmax")(x), name="ds_cnn")
-
-
-def _autoencoder():
-    inputs = x = keras.Input((64,))
-    for units in (32, 32, 8, 32):
-        x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(keras.layers.Dense(units)(x)))
-    return keras.Model(inputs, keras.layers.Dense(64)(x), name="autoencoder")
-
-
 def _gated():
     layers = keras.layers
     inputs = keras.Input((16, 16, 3))
@@ -98,7 +80,7 @@ def _gated():
     return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)), name="gated")
 
 
-@pytest.mark.parametrize("make", [resnet8, small_cnn, _ds_cnn, _autoencoder, _gated])
+@pytest.mark.parametrize("make", [resnet8, small_cnn, ds_cnn, autoencoder, _gated])
 def test_it_is_what_the_interpreter_allocates(make, tmp_path, rng):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     from edgeprune.export.tflite import export_tflite
