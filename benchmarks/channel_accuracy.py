@@ -13,7 +13,6 @@ Goals: at most 0.3 points lost at 50 % of the MACs, 1.0 at 25 %, and never behin
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from results import Results
 
 import edgeprune as ep
 from edgeprune import flavor
@@ -83,22 +83,6 @@ def train(model: Any, data: Data, epochs: int, learning_rate: float, description
     keras.utils.set_random_seed(1)
     fit(model, data.x_train, data.y_train, epochs=epochs, batch_size=BATCH_SIZE, description=description)
     return ep.accuracy(model, data.x_test, data.y_test)
-
-
-class Results:
-    """The rows so far, in a file that is written after each."""
-
-    def __init__(self, path: Path, again: bool) -> None:
-        self.path = path
-        self.rows = json.loads(path.read_text()) if path.exists() and not again else []
-
-    def get(self, **key: Any) -> dict[str, Any] | None:
-        return next((row for row in self.rows if key.items() <= row.items()), None)
-
-    def add(self, **row: Any) -> dict[str, Any]:
-        self.rows.append(row)
-        self.path.write_text(json.dumps(self.rows, indent=1))
-        return row
 
 
 def dense_model(name: str, data: Data, epochs: int, results: Results, folder: Path) -> Any:
