@@ -727,6 +727,35 @@ def clone_input(layer: Any, batch_shape: tuple[int | None, ...] | None = None) -
     return layer.__class__.from_config(config)
 
 
+def names_of_own_weights(layer: Any) -> list[str]:
+    """What a layer calls its variables, in the order of `layer.weights`, without the layer's name."""
+    return [weight.name.rpartition("/")[2].partition(":")[0] for weight in layer.weights]
+
+
+@contextlib.contextmanager
+def variables_born_with(values: dict[str, Any], keras_3: bool) -> Iterator[None]:
+    """While the body runs, variables of these names are made with these values instead of drawn at random first.
+
+    Args:
+        values: name of a variable (`"kernel"`) to its value; what has been used is taken out.
+        keras_3: whether the variables are made by Keras 3, which has names of its own: TensorFlow's are then left
+            without the layer's, since TensorFlow prepares a kernel for each name it meets, which takes longer
+            than all else about a variable.
+    """
+    import tensorflow as tf
+
+    def creator(next_creator: Callable[..., Any], **settings: Any) -> Any:
+        name = settings.get("name")
+        if name not in values:
+            return next_creator(**settings)
+        settings["initial_value"] = values.pop(name)
+        with tf.name_scope("") if keras_3 else contextlib.nullcontext():
+            return next_creator(**settings)
+
+    with tf.variable_creator_scope(creator):
+        yield
+
+
 def copy_layer_state(old: Any, new: Any, weights: Sequence[Any]) -> None:
     """Give a layer its weights, and what an adapted or looked-up layer knows besides them."""
     if hasattr(old, "get_vocabulary"):

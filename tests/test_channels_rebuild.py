@@ -219,3 +219,17 @@ def test_a_part_that_is_cut_out_keeps_a_channel(flavor):
 def test_the_config_is_plain(flavor):
     _, smaller, _ = halved(built("shuffle_units", flavor))
     assert "edgeprune" not in json.dumps(json.loads(smaller.to_json()))
+
+
+def test_weights_are_made_with_their_values_at_once(monkeypatch):
+    """Nothing is drawn at random and overwritten: that took most of the time of a rebuild."""
+    import keras
+
+    graph = trace(randomize(built("residual", "keras")))
+    mask = random_mask(graph)
+    assigned = []
+    monkeypatch.setattr(keras.Variable, "assign", lambda variable, value: assigned.append(variable.path))
+    smaller = rebuild(graph, mask)
+    monkeypatch.undo()
+    assert not assigned
+    assert verify(graph, mask, smaller).passed

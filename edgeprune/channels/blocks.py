@@ -21,7 +21,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.constants import built_in_kind, scale_and_offset
 from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_tensors, parts_of
-from edgeprune.channels.rebuild import Builder, garbage_left_alone
+from edgeprune.channels.rebuild import Builder, garbage_left_alone, is_nested
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
 
@@ -306,15 +306,11 @@ def _graphs(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     def visit(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, part
         for node in flavor.graph_nodes(part)[1]:
-            if _is_nested(node.layer) and id(node.layer) not in seen:
+            if is_nested(node.layer) and id(node.layer) not in seen:
                 seen.add(id(node.layer))
                 yield from visit(node.layer, f"{prefix}{node.layer.name}/")
 
     yield from visit(model, prefix)
-
-
-def _is_nested(layer: Any) -> bool:
-    return flavor.is_model(layer) and flavor.is_graph_model(layer)
 
 
 def _returning(model: Any) -> Iterator[tuple[flavor.GraphNode, int]]:
@@ -374,7 +370,7 @@ def _called(model: Any, instead: Mapping[int, int], prefix: str = "") -> Iterato
     for node in _needed(nodes, flavor.flatten(outputs, model), instead):
         if id(node.node) not in instead:
             yield prefix + node.layer.name, node
-            if _is_nested(node.layer):
+            if is_nested(node.layer):
                 yield from _called(node.layer, instead, f"{prefix}{node.layer.name}/")
 
 
@@ -475,7 +471,7 @@ class _Gated:
         inputs, nodes, outputs = flavor.graph_nodes(model)
         tensors = dict(zip(map(id, inputs), taken, strict=True))
         for node in nodes:
-            if _is_nested(node.layer):
+            if is_nested(node.layer):
                 given = self._part(node.layer, [tensors[id(tensor)] for tensor in node.inputs], gates)
             elif id(node.node) in self._blocks:
                 given = [self._gated_sum(node, [tensors[id(tensor)] for tensor in node.inputs], gates)]
@@ -504,6 +500,7 @@ class _WithoutCalls(Builder):
     def __init__(self, instead: Mapping[int, int]) -> None:
         self._instead = instead
         self.layers = {}
+        self.filled = set()
         self.changes = {}
 
     def needed(self, nodes: list[flavor.GraphNode], outputs: list[Any]) -> list[flavor.GraphNode]:
@@ -523,11 +520,11 @@ class _WithoutCalls(Builder):
         """Copy the weights and the trainable flags; a nested model may have fewer layers than the old one."""
         # Outer models come last; their flag sets those of the models and layers inside.
         for old, new in reversed(self.layers.values()):
-            if _is_nested(old) and new.trainable != old.trainable:
+            if is_nested(old) and new.trainable != old.trainable:
                 new.trainable = old.trainable
+        self.fill_weights()
         for old, new in self.layers.values():
-            if not _is_nested(old):
-                flavor.copy_layer_state(old, new, [self.cut(weight) for weight in old.weights])
+            if not is_nested(old):
                 flavor.copy_trainable(old, new)
 
 

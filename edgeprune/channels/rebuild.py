@@ -61,6 +61,7 @@ class Builder:
         self.graph = graph
         self.kept_mask = kept_mask
         self.layers: dict[int, tuple[Any, Any]] = {}
+        self.filled: set[int] = set()
         self.changes = changed_arguments(graph, kept_mask)
 
     def build(self, model: Any) -> Any:
@@ -81,7 +82,7 @@ class Builder:
             if flavor.function_name(node.layer) is not None:
                 given = flavor.call_function(node.layer, args, kwargs, self.changes.get(id(node.node), {}))
             else:
-                given = self.layer(node.layer)(*args, **kwargs)
+                given = self.call(node.layer, args, kwargs)
             tensors.update(zip(map(id, node.outputs), flavor.flatten(given, model), strict=True))
         outputs = flavor.map_structure(lambda old: tensors[id(old)], outputs, model)
         return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs)
@@ -103,25 +104,48 @@ class Builder:
     def layer(self, old: Any) -> Any:
         """The new layer that stands for an old one."""
         if id(old) not in self.layers:
-            if flavor.is_model(old) and flavor.is_graph_model(old):
+            if is_nested(old):
                 new = self.build(old)
             else:
                 new = flavor.clone_layer(old, self.changes, **self.changes.get(id(old), {}))
             self.layers[id(old)] = (old, new)
         return self.layers[id(old)][1]
 
+    def call(self, old: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Call the new layer that stands for an old one; at its first call its weights are made as they shall be."""
+        new = self.layer(old)
+        names = flavor.names_of_own_weights(old)
+        is_plain = len(set(names)) == len(names) and not any(old._flatten_layers(include_self=False))
+        if new.built or not is_plain or hasattr(old, "finalize_state"):
+            return new(*args, **kwargs)
+        values = dict(zip(names, map(self.cut, old.weights), strict=True))
+        with flavor.variables_born_with(values, flavor.is_keras_3(old)):
+            given = new(*args, **kwargs)
+        if not values:
+            self.filled.add(id(old))
+        return given
+
     def fill(self) -> None:
         """Cut the new weights from the old ones, and copy what else a layer has."""
-        for old, new in self.layers.values():
-            if not (flavor.is_model(old) and flavor.is_graph_model(old)):
-                flavor.copy_layer_state(old, new, [self.cut(weight) for weight in old.weights])
+        self.fill_weights()
         # After the weights: a nested model's flag sets those of its layers.
         for old, new in self.layers.values():
             flavor.copy_trainable(old, new)
 
+    def fill_weights(self) -> None:
+        """Give the new layers the weights that they were not made with."""
+        for number, (old, new) in self.layers.items():
+            if number not in self.filled and not is_nested(old):
+                flavor.copy_layer_state(old, new, [self.cut(weight) for weight in old.weights])
+
     def cut(self, weight: Any) -> np.ndarray:
         """What remains of a weight."""
         return cut(weight, self.graph.kept_indices(weight, self.kept_mask))
+
+
+def is_nested(layer: Any) -> bool:
+    """Whether it is a model whose layers are walked one by one."""
+    return flavor.is_model(layer) and flavor.is_graph_model(layer)
 
 
 def cut(weight: Any, kept: dict[int, np.ndarray]) -> np.ndarray:
