@@ -101,22 +101,7 @@ def test_the_arena_is_the_smallest_that_runs(bundle):
 
 def test_parity_over_300_samples(bundle):
     parity = micro.compare_with_reference(bundle.directory / "model.tflite", {"image": _samples(300, seed=3)})
-    assert (parity.samples, parity.values) == (300, 1500)
-    # Dense layers round a few ties the other way here: their multipliers are computed with less precision.
-    assert parity.largest <= 1 and parity.mismatches < 15
-
-
-def test_convolutions_are_exact(tmp_path):
-    from edgeprune.export.tflite import export_tflite
-
-    layers = keras.layers
-    inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(inputs)
-    x = layers.Add()([x, layers.DepthwiseConv2D(3, padding="same")(x)])
-    net = keras.Model(inputs, layers.Conv2D(4, 1)(layers.AveragePooling2D(2)(x)))
-    export_tflite(net, tmp_path / "m.tflite", "int8", _samples(), verify=False)
-    parity = micro.compare_with_reference(tmp_path / "m.tflite", {"image": _samples(300, seed=3)})
-    assert parity.exact and parity.values == 300 * 2 * 2 * 4
+    assert (parity.samples, parity.values, parity.mismatches, parity.largest) == (300, 1500, 0, 0)
 
 
 def test_every_operator_has_a_method_that_the_resolver_has():
@@ -245,10 +230,12 @@ def test_outputs_far_from_the_reference_kernels_are_refused(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="computes something else on microcontrollers: 9 of 40 output values"):
         export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
     assert not list(tmp_path.iterdir())
-    near = dataclasses.replace(far, largest=1.0)
+    near = dataclasses.replace(far, largest=1.0, litert_mismatches=11, litert_largest=3.0)
     monkeypatch.setattr(microcontroller, "compare_with_reference", lambda path, samples: near)
     made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
     assert any("9 of 40 output values differ" in note for note in made.notes)
+    assert any("LiteRT gives other values for 11 of 40 outputs, by up to 3" in note for note in made.notes)
+    assert "gives other values for 11 of them" in (tmp_path / "b" / "README.md").read_text()
 
 
 def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, monkeypatch):

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from edgeprune.measure.integer_reference import with_integer_dense
 from edgeprune.measure.micro_process import reason
 from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflite_file import read_tflite
@@ -72,17 +73,24 @@ class Arena:
 class MicroParity:
     """The outputs of a file on microcontrollers' kernels beside those of LiteRT's reference kernels.
 
+    Differences are in steps of an integer output, or as they are where outputs are floats.
+
     Attributes:
         samples: how many samples were run.
         values: how many output values were compared.
-        mismatches: how many of them differ.
-        largest: the largest difference, in steps of an integer output, or as it is where outputs are floats.
+        mismatches: how many of them differ from the reference kernels', which compute in integers alone.
+        largest: the largest difference from them.
+        litert_mismatches: how many differ from what LiteRT's own reference kernels make of the file, which scale the
+            sums of quantized dense layers with a floating-point number.
+        litert_largest: the largest difference from that.
     """
 
     samples: int
     values: int
     mismatches: int
     largest: float
+    litert_mismatches: int = 0
+    litert_largest: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -289,29 +297,50 @@ def compare_with_reference(path: str | Path, samples: Mapping[str, np.ndarray]) 
         samples: input name to real values `(samples, ...)`.
 
     Returns:
-        How many values differ, and by how much.
+        How many values differ, and by how much: from kernels that compute in integers alone, as microcontrollers' do
+        (see `edgeprune.measure.integer_reference`), and from LiteRT's as they are.
 
     Raises:
         ImportError: tflite-micro is not installed.
         MicroError: the file does not run on microcontrollers.
     """
-    reference, micro = Runtime(path, reference=True), MicroRuntime(path)
-    encoded = {name: port.encode(samples[name]) for name, port in reference.inputs.items()}
-    count = len(next(iter(encoded.values())))
-    values = mismatches = 0
-    largest = 0.0
-    for number in track(range(count), "Comparing with the reference kernels"):
-        inputs = [encoded[name][number : number + 1] for name in reference.inputs]
-        for port, array in zip(reference.inputs.values(), inputs, strict=True):
-            reference.set_input(port, array)
-        reference.invoke()
-        for port, given in zip(reference.outputs.values(), micro.run(inputs), strict=True):
-            expected = reference.output(port)
-            difference = np.abs(given.astype(np.float64) - expected.astype(np.float64))
-            values += expected.size
-            mismatches += int(np.count_nonzero(difference))
-            largest = max(largest, float(difference.max(initial=0)))
-    return MicroParity(count, values, mismatches, largest)
+    micro, litert = MicroRuntime(path), Runtime(path, reference=True)
+    encoded = [port.encode(samples[name]) for name, port in litert.inputs.items()]
+    count = len(encoded[0])
+    exact, as_it_is = _Differences(), _Differences()
+    with tempfile.TemporaryDirectory() as folder:
+        in_integers = Path(folder) / "model.tflite"
+        in_integers.write_bytes(with_integer_dense(micro.path.read_bytes()))
+        reference = Runtime(in_integers, reference=True)
+        for number in track(range(count), "Comparing with the reference kernels"):
+            inputs = [array[number : number + 1] for array in encoded]
+            given = micro.run(inputs)
+            exact.add(given, reference.run(inputs))
+            as_it_is.add(given, litert.run(inputs))
+    return MicroParity(
+        samples=count,
+        values=exact.values,
+        mismatches=exact.mismatches,
+        largest=exact.largest,
+        litert_mismatches=as_it_is.mismatches,
+        litert_largest=as_it_is.largest,
+    )
+
+
+@dataclass
+class _Differences:
+    """What is counted while values are compared."""
+
+    values: int = 0
+    mismatches: int = 0
+    largest: float = 0.0
+
+    def add(self, given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+        for ours, theirs in zip(given, expected, strict=True):
+            difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
+            self.values += difference.size
+            self.mismatches += int(np.count_nonzero(difference))
+            self.largest = max(self.largest, float(difference.max(initial=0)))
 
 
 def align(source: str | Path, destination: str | Path) -> None:

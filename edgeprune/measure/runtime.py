@@ -6,7 +6,7 @@ The one place that opens an interpreter, so that verifying, timing and scoring a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,13 @@ class Runtime:
     def output(self, port: Port) -> np.ndarray:
         """One output of the last run, as the file gives it."""
         return self._interpreter.get_tensor(port.index)
+
+    def run(self, encoded: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run once on the encoded values of each input, in the file's order; its outputs, as the file gives them."""
+        for port, values in zip(self.inputs.values(), encoded, strict=True):
+            self.set_input(port, values)
+        self.invoke()
+        return [self.output(port) for port in self.outputs.values()]
 
     def run_all(self, samples: Mapping[str, np.ndarray], description: str) -> dict[str, np.ndarray]:
         """Run the file on each sample in turn.

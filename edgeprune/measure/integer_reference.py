@@ -1,0 +1,127 @@
+"""A .tflite file whose dense layers LiteRT's reference kernels compute in integers alone, as microcontrollers do.
+
+The reference kernel of FULLY_CONNECTED in LiteRT scales its sums with a floating-point number, rounding halves away
+from zero. Every other reference kernel, those for microcontrollers, and CMSIS-NN scale with an integer and a shift,
+which rounds twice. So about one value in a thousand of a dense layer differs by a step. A convolution with a window of
+1x1 computes the same as a dense layer, and its kernel is in integers on both sides.
+
+Source: https://github.com/google-ai-edge/LiteRT/issues/8567
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+
+def with_integer_dense(content: bytes) -> bytes:
+    """Rewrite a file so that convolutions of 1x1 stand for its quantized dense layers.
+
+    Args:
+        content: the content of a .tflite file.
+
+    Returns:
+        The content of a file of the same inputs, outputs and weights, for comparisons; the same content where there
+        is nothing to rewrite. A dense layer whose weights are computed stays as it is.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    rewritten = False
+    for graph in model.subgraphs:
+        operators = []
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex].builtinCode
+            if code == schema.BuiltinOperator.FULLY_CONNECTED and _is_integer(model, graph, operator):
+                operators += _as_convolution(model, graph, operator)
+                rewritten = True
+            else:
+                operators.append(operator)
+        graph.operators = operators
+    if not rewritten:
+        return content
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _is_integer(model: Any, graph: Any, operator: Any) -> bool:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    given, weights = (graph.tensors[number] for number in operator.inputs[:2])
+    stored = model.buffers[weights.buffer].data is not None and weights.sparsity is None
+    return stored and given.type in (TensorType.INT8, TensorType.INT16) and weights.type == TensorType.INT8
+
+
+def _as_convolution(model: Any, graph: Any, operator: Any) -> list[Any]:
+    """The three operators that stand for a dense layer: each sample as one pixel, a convolution, the shape restored."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    given, weights, *bias = (int(number) for number in operator.inputs if number >= 0)
+    made = int(operator.outputs[0])
+    units, depth = (int(size) for size in graph.tensors[weights].shape)
+    samples = int(np.prod(graph.tensors[given].shape)) // depth
+    if not bias:  # which a convolution wants
+        bias = [_zeros(model, graph, given, weights)]
+    pixels, sums = _like(graph, given, [samples, 1, 1, depth]), _like(graph, made, [samples, 1, 1, units])
+    window = _like(graph, weights, [units, 1, 1, depth])
+
+    options = schema.Conv2DOptionsT()
+    options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
+    options.padding = schema.Padding.VALID
+    options.fusedActivationFunction = operator.builtinOptions.fusedActivationFunction
+    convolution = _operator(model, "CONV_2D", [pixels, window, *bias], sums)
+    convolution.builtinOptionsType, convolution.builtinOptions = schema.BuiltinOptions.Conv2DOptions, options
+    return [_reshape(model, graph, given, pixels), convolution, _reshape(model, graph, sums, made)]
+
+
+def _like(graph: Any, number: int, shape: list[int]) -> int:
+    """A tensor like another one, of another shape; the number it gets."""
+    tensor = copy.copy(graph.tensors[number])
+    tensor.shape, tensor.shapeSignature = shape, None
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _zeros(model: Any, graph: Any, given: int, weights: int) -> int:
+    """A bias of nothing for a dense layer without one; the number of its tensor."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    wide = graph.tensors[given].type == schema.TensorType.INT16
+    buffer, bias, quantization = schema.BufferT(), schema.TensorT(), schema.QuantizationParametersT()
+    units = graph.tensors[weights].shape[0]
+    buffer.data = np.zeros(units, np.int64 if wide else np.int32).view(np.uint8)
+    model.buffers.append(buffer)
+    step = graph.tensors[given].quantization.scale[0]
+    quantization.scale = [float(step * scale) for scale in graph.tensors[weights].quantization.scale]
+    quantization.zeroPoint = [0] * len(quantization.scale)
+    bias.shape, bias.quantization, bias.buffer = [units], quantization, len(model.buffers) - 1
+    bias.type = schema.TensorType.INT64 if wide else schema.TensorType.INT32
+    graph.tensors.append(bias)
+    return len(graph.tensors) - 1
+
+
+def _reshape(model: Any, graph: Any, given: int, made: int) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    options = schema.ReshapeOptionsT()
+    options.newShape = list(graph.tensors[made].shape)
+    operator = _operator(model, "RESHAPE", [given], made)
+    operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.ReshapeOptions, options
+    return operator
+
+
+def _operator(model: Any, name: str, inputs: list[int], made: int) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = getattr(schema.BuiltinOperator, name)
+    kind = schema.OperatorCodeT()
+    kind.builtinCode = kind.deprecatedBuiltinCode = code
+    kind.version = 1
+    model.operatorCodes.append(kind)
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = len(model.operatorCodes) - 1, inputs, [made]
+    return operator
