@@ -69,6 +69,20 @@ def test_errors():
         activation_memory(keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(1)]))
 
 
+def test_it_is_drawn_with_the_layer_that_sets_it():
+    from edgeprune.report import plots
+
+    memory = activation_memory(resnet8())
+    ax = plots.plot_memory(memory)
+    alive, made = ([bar.get_width() * 1000 for bar in bars] for bars in ax.containers)
+    assert alive == pytest.approx([row.bytes for row in memory.layers])
+    assert made == pytest.approx([row.output_bytes for row in memory.layers])
+    colours = [bar.get_facecolor() for bar in ax.containers[0]]
+    marked = {row.layer for row, colour in zip(memory.layers, colours, strict=True) if colour != colours[0]}
+    assert marked == {row.layer for row in memory.layers if row.bytes == memory.peak}
+    assert memory.layer in ax.get_title()
+
+
 def _gated():
     layers = keras.layers
     inputs = keras.Input((16, 16, 3))

@@ -1,4 +1,4 @@
-"""Plots for notebooks: a schedule, sparsity, groups of channels, widths, size and accuracy of each file.
+"""Plots for notebooks: a schedule, sparsity, groups of channels, widths, memory, size and accuracy of each file.
 
 They need matplotlib, which comes with `pip install 'edgeprune[notebook]'`.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgeprune.channels.graph import Slot
     from edgeprune.channels.plan import ChannelPlan
     from edgeprune.demo import FormatRow
+    from edgeprune.measure.memory import ActivationMemory
     from edgeprune.sparsity.report import SparsityReport
 
 BLUE, GREY, ORANGE = "#3465a4", "#b8bec6", "#d9822b"
@@ -207,6 +208,36 @@ def plot_widths(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
     )
     ax.margins(x=0.15)
     ax.invert_yaxis()
+    return ax
+
+
+def plot_memory(memory: ActivationMemory, ax: Axes | None = None) -> Axes:
+    """Plot the activations that are alive while each layer runs, and what of them the layer makes.
+
+    Args:
+        memory: what `edgeprune.activation_memory` returned.
+        ax: matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+        >>> plot_memory(edgeprune.activation_memory(model))  # doctest: +SKIP
+    """
+    ax = ax or _new_axes(6, 0.9 + 0.24 * len(memory.layers))
+    places = range(len(memory.layers))  # a layer that is called twice has two rows of the same name
+    colours = [ORANGE if row.bytes == memory.peak else GREY for row in memory.layers]
+    alive = ax.barh(places, [row.bytes / 1000 for row in memory.layers], color=colours)
+    ax.barh(places, [row.output_bytes / 1000 for row in memory.layers], height=0.45, color=BLUE, label="made by it")
+    ax.set_yticks(places, [row.layer for row in memory.layers], fontsize=8)
+    ax.bar_label(alive, [f"{row.bytes / 1000:,.1f}" for row in memory.layers], padding=4, fontsize=8)
+    ax.set(xlabel="kB alive while the layer runs", title=f"Activations in {memory.dtype}: {memory.layer} sets the RAM")
+    ax.margins(x=0.15)
+    ax.invert_yaxis()
+    ax.legend(loc="lower right")
     return ax
 
 
