@@ -50,6 +50,7 @@ KEPT = (1.0, 0.5)
 SAMPLES = 300
 CALIBRATED_ON = 100
 RUNS = 200
+OVERVIEW = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256", "phone", "phone-gpu")
 QUICK = {"nets": ["DS-CNN", "autoencoder"], "targets": ["phone", "cortex-m", "ethos-u55-128"], "samples": 30}
 
 
@@ -255,6 +256,26 @@ def phones(results: Results, targets: Sequence[Target], nets: Sequence[str]) -> 
             }
 
 
+def overview(results: Results, targets: Sequence[Target], nets: Sequence[str]) -> Iterator[dict[str, str]]:
+    """A row for each net: the first microcontroller's figures, the time of some NPUs and of the phones' files."""
+    board = next((target for target in targets if target.kind == "microcontroller"), None)
+    for net, kept in product(nets, KEPT):
+        row = {"Net": net, "MACs": f"{kept:.0%}"}
+        if board:
+            micro = results.get(kind="micro", file=File.wanted_by(board, net, kept).name)
+            row["Flash kB"] = f"{micro['flash_bytes_estimate'] / 1000:.0f}"
+            row["Arena kB"] = f"{micro['arena']['bytes'] / 1000:.1f}"
+            row["Values that differ"] = f"{micro['parity']['mismatches']:,} of {micro['parity']['values']:,}"
+        for target in targets:
+            name = File.wanted_by(target, net, kept).name
+            if target.name in OVERVIEW:
+                key = (
+                    {"kind": "npu", "accelerator": target.accelerator} if target.kind == "npu" else {"kind": "latency"}
+                )
+                row[f"{target.name} ms"] = f"{results.get(file=name, **key)['milliseconds']:.3f}"
+        yield row
+
+
 def about(results: Results, net: str, file: str) -> dict[str, str]:
     made = results.get(kind="file", file=file)
     return {"Net": net, "MACs": f"{made['macs_kept']:.0%}", "Rounded to": str(made["round_to"] or "")}
@@ -299,6 +320,7 @@ def main() -> None:
             if target.kind == "npu":
                 bench.compile(files_of([target], nets), target.accelerator)
     bench.time(wanted("phone"), again=arguments.latency)
+    print_table(list(overview(bench.results, targets, nets)))
     for kind, rows in (("microcontroller", microcontrollers), ("npu", npus), ("phone", phones)):
         group = [target for target in targets if target.kind == kind]
         if group:
