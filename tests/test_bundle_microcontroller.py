@@ -187,10 +187,11 @@ def test_cmake_builds_it(bundle, tmp_path):
 @pytest.mark.parametrize("quantization", ["int8", "int16x8", None])
 def test_two_inputs_and_two_outputs(tmp_path, rng, quantization):
     layers = keras.layers
-    a, b = keras.Input((4,), name="a"), keras.Input((6,), name="class_")
+    names = 'größe "x" ?\\', "class"
+    a, b = keras.Input((4,), name=names[0]), keras.Input((6,), name=names[1])
     x = layers.Concatenate()([a, b])
     first, second = layers.Dense(3, name="first_one")(x), layers.Dense(2, activation="tanh", name="float")(x)
-    samples = {name: rng.normal(size=(10, size)).astype(np.float32) for name, size in (("a", 4), ("class_", 6))}
+    samples = {name: rng.normal(size=(10, size)).astype(np.float32) for name, size in zip(names, (4, 6), strict=True)}
     net = keras.Model([a, b], [first, second], name="double")
     made = export_bundle(net, tmp_path / "b", "cortex-m", samples, labels=["x", "y", "z"], quantization=quantization)
     done = _run(_compile(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)

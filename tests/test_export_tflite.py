@@ -399,19 +399,12 @@ def without_size(flavor):
     return keras.Model(x, keras.layers.Conv2D(2, 3)(x))
 
 
-def named_in(flavor):
-    keras = flavors.keras_module(flavor)
-    x = keras.Input((3,), name="in")
-    return keras.Model(x, keras.layers.Dense(2)(x))
-
-
 @pytest.mark.parametrize(
     "model, message",
     [
         (unbuilt, "is not built: call it once"),
         (subclassed, "is not built: call it once"),
         (without_size, r"Input 'picture' .* no fixed shape: \(None, None, 3\).*keras.Input\(\(96, 96, 3\)\)"),
-        (named_in, "input named 'in'"),
     ],
 )
 def test_models_that_cannot_be_converted(flavor, model, message, tmp_path):

@@ -24,7 +24,7 @@ from edgeprune.export import representative
 from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier
 from edgeprune.export.conversion import CALIBRATED
 from edgeprune.export.rendering import render
-from edgeprune.export.signature import input_specs
+from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.tflite import export_tflite
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.micro import require_tflite_micro
@@ -173,7 +173,7 @@ def export_bundle(
         verification = exported.verification
         if validation is not None:
             tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
-            with captured_output():
+            with captured_output(), traceable_names(plain):
                 verification = verify_tflite(exported.path, plain, *validation, tolerance=tolerance)
         if not verification.passed:
             raise ValueError(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import keyword
-from collections.abc import Iterator, Mapping
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeprune import flavor
+
+# What TensorFlow takes for the name of a signature's input, and of a scope.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
 def input_specs(model: Any) -> dict[str, Any]:
@@ -21,8 +28,7 @@ def input_specs(model: Any) -> dict[str, Any]:
         dict it is called on; an input without a name is called `"input"`, and those of a list `"input_0"`, ...
 
     Raises:
-        ValueError: the model is not built, a size other than the batch is not fixed, or an input's name cannot be
-            kept.
+        ValueError: the model is not built, or a size other than the batch is not fixed.
 
     Example:
         >>> import keras
@@ -36,11 +42,6 @@ def input_specs(model: Any) -> dict[str, Any]:
         for name, spec in _leaves(flavor.call_specs(model), "input")
     }
     for name, spec in specs.items():
-        if keyword.iskeyword(name):
-            raise ValueError(
-                f"Model {model.name!r} has an input named {name!r}, which is a word of Python's own and cannot be a "
-                "name in the file's signature; give that Input another name."
-            )
         if not spec.shape.is_fully_defined():
             shape = tuple(spec.shape)[1:]
             raise ValueError(
@@ -50,12 +51,72 @@ def input_specs(model: Any) -> dict[str, Any]:
     return specs
 
 
-def write_saved_model(model: Any, specs: Mapping[str, Any], directory: str | Path) -> Any:
+def names_to_trace(names: Iterable[str]) -> dict[str, str]:
+    """The names under which inputs are traced: their own, or where TensorFlow takes those for none, a stand-in.
+
+    A SavedModel wants names like Python's. A file's signature may hold any, so a stand-in has as many bytes as the name
+    in UTF-8, and `with_names` puts the name in its place.
+
+    Example:
+        >>> names_to_trace(["image", "Größe in m"])
+        {'image': 'image', 'Größe in m': 'a___________'}
+    """
+    names = list(names)
+    traced = {name: name for name in names if _NAME.fullmatch(name) and not keyword.iskeyword(name)}
+    for name in names:
+        if name not in traced:
+            candidates = (letter.ljust(len(name.encode()), "_") for letter in string.ascii_letters)
+            traced[name] = next(made for made in candidates if made not in traced.values())
+    return {name: traced[name] for name in names}
+
+
+def with_names(content: bytes, traced: Mapping[str, str]) -> bytes:
+    """Put the inputs' own names into a file's signature.
+
+    Args:
+        content: the content of a .tflite file with one signature.
+        traced: what `names_to_trace` gave.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = bytearray(content)
+    signature = schema.Model.GetRootAs(content).SignatureDefs(0)
+    own = {made.encode(): name.encode() for name, made in traced.items()}
+    for number in range(signature.InputsLength()):
+        entry = signature.Inputs(number)
+        # The first field of the table is where its string lies: a length in four bytes, then the bytes themselves.
+        field = entry._tab.Pos + entry._tab.Offset(4)
+        start = entry._tab.Indirect(field) + 4
+        content[start : start + len(entry.Name())] = own[entry.Name()]
+    return bytes(content)
+
+
+@contextlib.contextmanager
+def traceable_names(model: Any) -> Iterator[None]:
+    """While the body runs, the model, its layers and variables have names that TensorFlow takes; Keras 3 allows any."""
+    named = []
+    if flavor.is_keras_3(model):
+        named += [(layer, "name", "") for layer in (model, *flavor.layers_of(model))]
+        # TensorFlow has no other way to rename a variable; the suffix is the output's number.
+        named += [(variable, "_handle_name", ":0") for variable in flavor.tf_variables(model)]
+    own = [(thing, field, getattr(thing, field), suffix) for thing, field, suffix in named]
+    changed = [entry for entry in own if not _SCOPE.fullmatch(entry[2].removesuffix(entry[3]))]
+    try:
+        for thing, field, name, suffix in changed:
+            setattr(thing, field, "x" + re.sub(r"[^A-Za-z0-9/]", "_", name.removesuffix(suffix)) + suffix)
+        yield
+    finally:
+        for thing, field, name, _ in changed:
+            setattr(thing, field, name)
+
+
+def write_saved_model(model: Any, specs: Mapping[str, Any], traced: Mapping[str, str], directory: str | Path) -> Any:
     """Write a SavedModel with one signature, from which the converter takes the names of inputs and outputs.
 
     Args:
         model: a built model of either Keras.
         specs: what `input_specs` gives for it.
+        traced: what `names_to_trace` gives for its inputs.
         directory: an empty folder.
 
     Returns:
@@ -65,8 +126,9 @@ def write_saved_model(model: Any, specs: Mapping[str, Any], directory: str | Pat
 
     structure = flavor.call_specs(model)
 
-    @tf.function(input_signature=[dict(specs)])
-    def serve(inputs):
+    @tf.function(input_signature=[{traced[name]: _renamed(spec, traced[name]) for name, spec in specs.items()}])
+    def serve(given):
+        inputs = {name: given[made] for name, made in traced.items()}
         outputs = flavor.named_outputs(model, model(_filled(structure, inputs, "input"), training=False))
         # An operation of its own for each, so that one tensor may be given out under two names.
         return {name: tf.identity(output) for name, output in outputs.items()}
@@ -76,6 +138,10 @@ def write_saved_model(model: Any, specs: Mapping[str, Any], directory: str | Pat
     module.state = flavor.tf_variables(model)
     tf.saved_model.save(module, str(directory), signatures=serve)
     return serve.get_concrete_function()
+
+
+def _renamed(spec: Any, name: str) -> Any:
+    return type(spec)(spec.shape, spec.dtype, name)
 
 
 def _leaves(structure: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,13 @@ from edgeprune import flavor
 from edgeprune.atomic import atomic_path
 from edgeprune.export import diagnosis, representative, sparse_encoding
 from edgeprune.export.conversion import QUANTIZATIONS, Recipe, convert, in_order
-from edgeprune.export.signature import input_specs, write_saved_model
+from edgeprune.export.signature import (
+    input_specs,
+    names_to_trace,
+    traceable_names,
+    with_names,
+    write_saved_model,
+)
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
 from edgeprune.measure.tflite_file import read_tflite
@@ -166,7 +172,7 @@ def export_tflite(
         verification = None
         if verify:
             say("Verifying")
-            with _called(unfinished, Path(path)):
+            with _called(unfinished, Path(path)), traceable_names(model):
                 verification = _verified(unfinished, model, specs, samples, recipe, notes)
         size = file_size(unfinished)
     return ExportResult(
@@ -191,13 +197,15 @@ def _converted(
     notes: list[str],
 ) -> tuple[bytes, list[str]]:
     """The file's content and the names of its outputs; what the user should know is added to the notes."""
+    names = names_to_trace(specs)
+    samples = samples and {names[name]: array for name, array in samples.items()}
     with tempfile.TemporaryDirectory() as saved_model, contextlib.ExitStack() as quietly:
         captured = quietly.enter_context(captured_output())
         try:
-            with flavor.computing_in_float32(model):
-                traced = write_saved_model(model, specs, saved_model)
-            outputs = list(traced.structured_outputs)
-            if recipe.calibrated and _has_loop(traced):
+            with flavor.computing_in_float32(model), traceable_names(model):
+                function = write_saved_model(model, specs, names, saved_model)
+            outputs = list(function.structured_outputs)
+            if recipe.calibrated and _has_loop(function):
                 _refuse_loop(saved_model, recipe, model)
             content = convert(saved_model, recipe, samples, say)
             dense = convert(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
@@ -213,12 +221,12 @@ def _converted(
         floats = diagnosis.float_operators(content, model)
         if floats:
             notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(floats)}.")
-    return in_order(content, list(specs), outputs), outputs
+    return with_names(in_order(content, list(names.values()), outputs), names), outputs
 
 
-def _has_loop(traced: Any) -> bool:
+def _has_loop(function: Any) -> bool:
     """Whether the traced function, or one that it calls, holds a loop."""
-    graph = traced.graph.as_graph_def()
+    graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return any(node.op in ("While", "StatelessWhile") for node in nodes)
 
