@@ -129,6 +129,34 @@ def test_a_rule_teaches_a_custom_layer(flavor):
     assert smaller.get_layer("own").gain.shape == (3,)
 
 
+def test_a_rule_that_forgets_an_argument_is_told():
+    K = keras_module("keras")
+
+    class Wide(K.layers.Layer):
+        def __init__(self, units=6, **settings):
+            super().__init__(**settings)
+            self.units = units
+
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+        def call(self, x):
+            return x @ self.kernel
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    @rule(Wide)
+    def wide(call):
+        call.read(call.x, -1, call.layer.kernel, 0)
+        return call.output({1: call.make(call.layer.kernel, 1)})
+
+    i = K.Input((8,))
+    model = K.Model(i, K.layers.Dense(3)(Wide(name="wide")(i)))
+    with pytest.raises(ValueError, match=r"wide: what is left of 'kernel'.*\(8, 3\).*\(8, 6\).*call.resize"):
+        halved(model)
+
+
 def test_a_subclass_with_a_call_of_its_own_does_not_inherit_the_rule(flavor):
     K = keras_module(flavor)
 

@@ -25,7 +25,8 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
         stays so; a subclassed model becomes Functional.
 
     Raises:
-        ValueError: the mask does not fit the graph, drops what is frozen, or leaves a weight without channels.
+        ValueError: the mask does not fit the graph, drops what is frozen, or leaves a weight without channels; or the
+            rule of a custom layer does not say which of its arguments follow the channels.
     """
     kept_mask = checked_mask(graph, kept_mask)
     builder = Builder(graph, kept_mask)
@@ -123,6 +124,7 @@ class Builder:
             given = new(*args, **kwargs)
         if not values:
             self.filled.add(id(old))
+        check_shapes(old, new)
         return given
 
     def fill(self) -> None:
@@ -141,6 +143,22 @@ class Builder:
     def cut(self, weight: Any) -> np.ndarray:
         """What remains of a weight."""
         return cut(weight, self.graph.kept_indices(weight, self.kept_mask))
+
+
+def check_shapes(old: Any, new: Any) -> None:
+    """See that a layer asked for weights of the shapes that are left of the old ones.
+
+    Raises:
+        ValueError: it did not, so its rule has left an argument out.
+    """
+    for weight in new.weights:
+        asked, left = tuple(weight.shape), tuple(flavor.tf_variable(weight).shape)
+        if asked != left:
+            raise ValueError(
+                f"{old.name}: what is left of {weight.name!r} has the shape {left}, and the layer made anew wants "
+                f"{asked}. Which of its arguments follow the channels, the rule of {type(old).__name__} must say: "
+                "call.resize(...)."
+            )
 
 
 def is_nested(layer: Any) -> bool:
