@@ -236,7 +236,7 @@ def npus(results: Results, targets: Sequence[Target], nets: Sequence[str]) -> It
             yield {
                 **about(results, net, name),
                 "On the NPU": f"{min(1 - row['cpu_share'] for row in rows):.0%}",
-                **{f"{row['accelerator']} ms": f"{row['milliseconds']:.3f}" for row in rows},
+                **{f"{row['accelerator']} ms": f"{row['milliseconds']:.3g}" for row in rows},
             }
 
 
@@ -250,8 +250,8 @@ def phones(results: Results, targets: Sequence[Target], nets: Sequence[str]) -> 
                 "Target": ", ".join(phone.name for phone in group),
                 "kB": f"{made['bytes'] / 1000:.0f}",
                 "Gzip'd": f"{made['gzip_bytes'] / 1000:.0f}",
-                "ms": f"{time['milliseconds']:.3f}",
-                "IQR": f"{time['spread']:.3f}",
+                "ms": f"{time['milliseconds']:.3g}",
+                "IQR": f"{time['spread']:.2g}",
                 "Error": f"{made['relative_error']:.1%}",
             }
 
@@ -272,7 +272,7 @@ def overview(results: Results, targets: Sequence[Target], nets: Sequence[str]) -
                 key = (
                     {"kind": "npu", "accelerator": target.accelerator} if target.kind == "npu" else {"kind": "latency"}
                 )
-                row[f"{target.name} ms"] = f"{results.get(file=name, **key)['milliseconds']:.3f}"
+                row[f"{target.name} ms"] = f"{results.get(file=name, **key)['milliseconds']:.3g}"
         yield row
 
 
