@@ -133,8 +133,9 @@ def measure_cut(
         row = results.add(**key, macs=ep.count_macs(smaller).total, after_cut=accuracy)
     if epochs:
         title = f"{name} {kept:.0%} {scope} {importance}"
-        row["accuracy"] = train(smaller, data, epochs, LEARNING_RATE / 2, title)
-        results.save()
+        tuned = train(smaller, data, epochs, LEARNING_RATE / 2, title)
+        results.remove(**key)
+        results.add(**row, accuracy=tuned)
 
 
 def from_scratch(name: str, model: Any, data: Data, kept: float, epochs: int, results: Results) -> None:
