@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -57,25 +57,29 @@ class ActivationMemory:
     """The activations of one inference.
 
     Attributes:
-        peak: the largest number of bytes alive at once.
-        layer: the layer that runs then: the one that sets the RAM.
+        peak: the largest number of bytes alive at once, which no runtime can do with less than.
+        planned: what the interpreter for microcontrollers takes for them: it gives each tensor a place for good, the
+            largest first, and the gaps that are left may be too small for the others.
+        layer: the layer that runs at the peak: the one that sets the RAM.
         dtype: the type the activations were counted in.
         layers: each layer in the order they run; those fused into another are left out.
     """
 
     peak: int
+    planned: int
     layer: str
     dtype: str
     layers: tuple[LayerMemory, ...]
 
     def __str__(self) -> str:
         """A table of the layers, with the peak marked."""
-        width = max(len(row.layer) for row in self.layers)
+        width = max(len("planned"), *(len(row.layer) for row in self.layers))
         rows = [
             f"{row.layer:<{width}}  {row.kind:<22}  {row.bytes:>12,}{'  <- peak' if row.layer == self.layer else ''}"
             for row in self.layers
         ]
-        return "\n".join([*rows, f"{'peak':<{width}}  {self.dtype:<22}  {self.peak:>12,}"])
+        totals = [f"{word:<{width}}  {self.dtype:<22}  {getattr(self, word):>12,}" for word in ("peak", "planned")]
+        return "\n".join([*rows, *totals])
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for JSON."""
@@ -90,7 +94,7 @@ def activation_memory(model: Any, dtype: str = "int8") -> ActivationMemory:
         dtype: what an activation is stored as: `"int8"`, `"int16"`, `"float16"` or `"float32"`.
 
     Returns:
-        Bytes for a batch of one. A runtime that packs tensors well needs this much, and its own structures besides.
+        Bytes for a batch of one. A runtime needs its own structures besides.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -112,19 +116,20 @@ def activation_memory(model: Any, dtype: str = "int8") -> ActivationMemory:
     graph = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
     trace = _fused(_traced(graph, ITEM_BYTES[dtype]))
     names = flavor.layer_names(graph)
+    tensors, times = _lifetimes(trace)
     layers = tuple(
         LayerMemory(
             layer=names.get(id(call.layer), call.layer.name),
             kind=_kind(call.layer),
-            bytes=alive,
+            bytes=max(sum(tensor.bytes for tensor in tensors if tensor.alive(time)) for time in running),
             output_bytes=sum(trace.sizes[value] for value in call.outputs),
         )
-        for call, alive in zip(trace.calls, _alive(trace), strict=True)
+        for call, running in zip(trace.calls, times, strict=True)
     )
     if not layers:
         raise ValueError(f"Model {model.name!r} computes nothing.")
     peak = max(layers, key=lambda row: row.bytes)
-    return ActivationMemory(peak.bytes, peak.layer, dtype, layers)
+    return ActivationMemory(peak.bytes, _planned(tensors), peak.layer, dtype, layers)
 
 
 @dataclass(frozen=True)
@@ -225,23 +230,59 @@ def _inside(node: flavor.GraphNode, output_bytes: int, item_bytes: int) -> tuple
     return tuple(sizes)
 
 
-def _alive(trace: _Trace) -> Iterator[int]:
-    """For each call, the bytes that are alive while it runs, at the worst of its operators."""
-    end = len(trace.calls)
-    last = dict.fromkeys(trace.inputs, 0)
-    for number, call in enumerate(trace.calls):
-        last |= dict.fromkeys((*call.outputs, *call.inputs), number)
-    last |= dict.fromkeys(trace.outputs, end)
-    alive = set(trace.inputs)
-    for number, call in enumerate(trace.calls):
-        others = sum(trace.sizes[value] for value in alive if last[value] > number or value not in call.inputs)
-        dying = sum(trace.sizes[value] for value in alive if last[value] <= number and value in call.inputs)
-        # The inputs are read by the first operator inside, the output is made by the last.
-        stages = [dying, *call.inside, sum(trace.sizes[value] for value in call.outputs)]
-        stays_for_product = _activation(call.layer) in _ACTIVATIONS_OF_TWO_OPERATORS
-        together = 3 if stays_for_product else 2
-        yield others + max(sum(stages[start : start + together]) for start in range(len(stages) - 1))
-        alive = {value for value in alive | set(call.outputs) if last[value] > number}
+@dataclass(frozen=True)
+class _Lifetime:
+    """A tensor's bytes, and the first and the last operator, by number, that makes or reads it."""
+
+    bytes: int
+    first: int
+    last: int
+
+    def alive(self, time: int) -> bool:
+        return self.first <= time <= self.last
+
+
+def _lifetimes(trace: _Trace) -> tuple[list[_Lifetime], list[range]]:
+    """When each tensor is alive, in the order they are made, and for each call when its operators run."""
+    first, last = dict.fromkeys(trace.inputs, 0), dict.fromkeys(trace.inputs, 0)
+    between: list[_Lifetime] = []
+    times: list[range] = []
+    for call in trace.calls:
+        start = times[-1].stop if times else 0
+        times.append(range(start, start + len(call.inside) + 1))
+        # The inputs are read by the first operator inside, the output is made by the last; what is multiplied by a
+        # function of itself is read by the operator after the next one too.
+        longer = 1 if _activation(call.layer) in _ACTIVATIONS_OF_TWO_OPERATORS else 0
+        end = times[-1][-1]
+        last |= dict.fromkeys(call.inputs, min(start + longer, end))
+        between += [
+            _Lifetime(size, time, min(time + 1 + longer, end)) for time, size in enumerate(call.inside, start=start)
+        ]
+        first |= dict.fromkeys(call.outputs, end)
+        last |= dict.fromkeys(call.outputs, end)
+    last |= dict.fromkeys(trace.outputs, times[-1][-1] if times else 0)
+    values = [_Lifetime(trace.sizes[value], first[value], last[value]) for value in first]
+    return sorted([*values, *between], key=lambda tensor: tensor.first), times
+
+
+def _planned(tensors: Sequence[_Lifetime]) -> int:
+    """The end of the last tensor, as the greedy planner of TensorFlow Lite for Microcontrollers places them.
+
+    The largest comes first, of equal ones the last made, each into the lowest gap between those alive with it.
+
+    Source: https://github.com/tensorflow/tflite-micro, `GreedyMemoryPlanner`.
+    """
+    places: list[tuple[int, _Lifetime]] = []
+    for tensor in sorted(reversed(tensors), key=lambda tensor: -tensor.bytes):
+        offset = 0
+        for start, other in sorted(places, key=lambda place: place[0]):
+            together = tensor.first <= other.last and other.first <= tensor.last
+            if together and start - offset >= tensor.bytes:
+                break
+            if together:
+                offset = max(offset, start + other.bytes)
+        places.append((offset, tensor))
+    return max((offset + tensor.bytes for offset, tensor in places), default=0)
 
 
 def _kind(layer: Any) -> str:
