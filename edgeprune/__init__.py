@@ -26,6 +26,7 @@ _HOME = {
     "ChannelPlan": "edgeprune.channels.plan",
     "ChannelPruning": "edgeprune.channels.training",
     "ConstantSparsity": "edgeprune.sparsity.schedules",
+    "compressed_size": "edgeprune.measure.size",
     "count_macs": "edgeprune.measure.macs",
     "count_macs_of_file": "edgeprune.measure.macs",
     "count_parameters": "edgeprune.measure.parameters",

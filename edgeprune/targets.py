@@ -179,7 +179,7 @@ def _builtin() -> tuple[Target, ...]:
             "phone",
             "litert",
             ("int8", "dynamic", "float16", None, "int16x8"),
-            round_to="tile",
+            round_to="tile-int8",
             description="an Android phone's CPU through XNNPACK",
         ),
         Target(
@@ -195,7 +195,7 @@ def _builtin() -> tuple[Target, ...]:
             "phone",
             "litert",
             ("int8", "dynamic", "float16", None, "int16x8"),
-            round_to="tile",
+            round_to="tile-int8",
             description="a Raspberry Pi's CPU through XNNPACK, called from Python",
         ),
         _microcontroller("cortex-m", "any Arm Cortex-M; its memories are not checked"),
