@@ -2,29 +2,24 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from firmware_host import STUB, compile_program, follow_readme, needs_cmake, needs_compiler, run_program
 
 from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing
-from edgeprune.export.microcontroller import resolver_methods, with_margin
+from edgeprune.export.firmware import resolver_methods, with_margin
 from edgeprune.measure import micro
 from edgeprune.targets import MICRO_OPERATORS, target
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
 
-STUB = Path(__file__).parent / "tflm_stub"
 ODD = 'Großes "Netz" */ ??/ 2\\'
 LABELS = ['a "b"', "größe", "c\\n", "日本", "??="]
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
 
 def _net(**inputs):
@@ -110,43 +105,9 @@ def test_every_operator_has_a_method_that_the_resolver_has():
     assert set(resolver_methods(sorted(MICRO_OPERATORS))) <= known
 
 
-def _compile(folder, program, output, *options):
-    identifier = re.search(r"namespace (\w+) \{", (folder / "model_data.h").read_text())[1]
-    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Wno-trigraphs", "-Werror", "-pedantic", *options]
-    command += [f"-DSTUB_MODEL={identifier}", f"-I{folder}", f"-I{STUB}", str(folder / program)]
-    done = subprocess.run([*command, str(folder / "model_data.cc"), "-o", str(output)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return output
-
-
-RUNNER = """
-import sys
-from pathlib import Path
-import numpy as np
-from edgeprune.measure.micro import MicroRuntime
-from edgeprune.measure.runtime import Runtime
-folder = Path({folder!r})
-(folder / "m.tflite").write_bytes((folder / "model").read_bytes())
-ports = Runtime(folder / "m.tflite").inputs.values()
-inputs = []
-for number, port in enumerate(ports):
-    raw = (folder / f"input{{number}}").read_bytes()
-    inputs.append(np.frombuffer(raw, port.dtype)[: int(np.prod(port.shape))].reshape(port.shape))
-for number, output in enumerate(MicroRuntime(folder / "m.tflite", int(sys.argv[1])).run(inputs)):
-    (folder / f"output{{number}}").write_bytes(output.tobytes())
-"""
-
-
-def _run(program, tmp_path):
-    script = tmp_path / "runner.py"
-    script.write_text(RUNNER.format(folder=str(tmp_path)))
-    environment = os.environ | {"TFLM_FOLDER": str(tmp_path), "TFLM_RUNNER": f'"{sys.executable}" "{script}"'}
-    return subprocess.run([str(program)], capture_output=True, text=True, env=environment)
-
-
 @needs_compiler
 def test_the_code_compiles_and_the_golden_vectors_agree(bundle, tmp_path):
-    done = _run(_compile(bundle.directory, "test_main.cc", tmp_path / "test"), tmp_path)
+    done = run_program(compile_program(bundle.directory, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 samples, 0 values differ" in done.stdout
 
@@ -159,28 +120,23 @@ def test_a_wrong_golden_vector_is_told(bundle, tmp_path):
     head, mark, tail = golden.read_text().partition("kGoldenOutput_head")
     changed = re.sub(r"-?\d+,", "99,", tail.partition("{")[2], count=1)
     golden.write_text(head + mark + tail.partition("{")[0] + "{" + changed)
-    done = _run(_compile(folder, "test_main.cc", tmp_path / "test"), tmp_path)
+    done = run_program(compile_program(folder, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 1 and "1 values differ" in done.stdout
 
 
 @needs_compiler
 def test_the_example_runs_and_prints_a_label(bundle, tmp_path):
-    done = _run(_compile(bundle.directory, "example_main.cc", tmp_path / "example"), tmp_path)
+    done = run_program(compile_program(bundle.directory, "example_main.cc", tmp_path / "example"), tmp_path)
     assert done.returncode == 0
     assert any(f"head: {label}" in done.stdout for label in LABELS), done.stdout
 
 
-@needs_compiler
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no cmake")
-def test_cmake_builds_it(bundle, tmp_path):
-    options = [f"-DTFLM_DIR={STUB}", "-DCMAKE_CXX_FLAGS=-DSTUB_MODEL=grosses_netz_2"]
-    for command in (
-        ["cmake", "-S", str(bundle.directory), "-B", str(tmp_path / "build"), *options],
-        ["cmake", "--build", str(tmp_path / "build")],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "build" / "grosses_netz_2_test").exists()
+@needs_cmake
+def test_the_readme_is_all_a_firmware_developer_needs(bundle, tmp_path):
+    said, build = follow_readme(bundle.directory, tmp_path)
+    assert "8 samples, 0 values differ" in said and "100% tests passed" in said
+    done = run_program(build / "grosses_netz_2_example", tmp_path)
+    assert done.returncode == 0 and any(f"head: {label}" in done.stdout for label in LABELS), done.stdout
 
 
 @needs_compiler
@@ -194,10 +150,10 @@ def test_two_inputs_and_two_outputs(tmp_path, rng, quantization):
     samples = {name: rng.normal(size=(10, size)).astype(np.float32) for name, size in zip(names, (4, 6), strict=True)}
     net = keras.Model([a, b], [first, second], name="double")
     made = export_bundle(net, tmp_path / "b", "cortex-m", samples, labels=["x", "y", "z"], quantization=quantization)
-    done = _run(_compile(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
+    done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "namespace model_double" in (made.directory / "model_data.h").read_text()
-    _compile(made.directory, "example_main.cc", tmp_path / "example")
+    compile_program(made.directory, "example_main.cc", tmp_path / "example")
 
 
 def test_all_unsupported_operators_are_named_at_once(tmp_path, rng):

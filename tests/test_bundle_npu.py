@@ -1,12 +1,14 @@
 """NPU bundles: compiled by Vela, with what stays on the CPU told, and refused where nothing runs on the NPU."""
 
+import dataclasses
 import json
-import shutil
+import re
 import subprocess
 
 import keras
 import numpy as np
 import pytest
+from firmware_host import compile_program, follow_readme, needs_cmake, needs_compiler, run_program
 
 from edgeprune.export.bundle import export_bundle
 from edgeprune.measure import vela
@@ -98,19 +100,74 @@ def test_a_missing_vela_says_what_to_install(tmp_path, monkeypatch):
         export_bundle(_convolutional(), tmp_path / "b", "ethos-u55-128", _samples())
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_the_code_compiles(tmp_path):
-    from pathlib import Path
-
-    made = export_bundle(_convolutional(), tmp_path / "b", "ethos-u55-128", _samples())
-    main = tmp_path / "main.cc"
-    main.write_text(
-        '#include "model_data.h"\n#include "model_ops.h"\n'
-        "int main() { tiny_net::OpResolver r; return tiny_net::RegisterOps(r) + (tiny_net::kModelData[4] != 'T'); }\n"
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    labels = ["a", "größe", "c"]
+    return export_bundle(
+        _convolutional(), tmp_path_factory.mktemp("npu") / "b", "ethos-u55-128", _samples(), labels=labels
     )
-    stub = Path(__file__).parent / "tflm_stub"
-    command = ["g++", "-std=c++17", "-Wall", "-Werror", f"-I{made.directory}", f"-I{stub}", str(main)]
-    command += [str(made.directory / "model_data.cc"), "-o", str(tmp_path / "main")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert subprocess.run([str(tmp_path / "main")]).returncode == 0
+
+
+def test_the_array_is_the_compiled_file_aligned(bundle):
+    from ai_edge_litert.schema_py_generated import Model
+
+    text = (bundle.directory / "model_data.cc").read_text()
+    values = re.search(r"= \{(.*)\};", text, re.DOTALL)[1]
+    content = (bundle.directory / "model_vela.tflite").read_bytes()
+    assert bytes(int(value) for value in values.split(",") if value.strip()) == content
+    model = Model.GetRootAs(content)
+    buffers = [model.Buffers(number) for number in range(model.BuffersLength())]
+    starts = [buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength() > 16]
+    assert len(starts) >= 2 and all(start % 16 == 0 for start in starts), "commands and weights, as the NPU reads them"
+
+
+def test_the_compiled_file_has_the_inputs_and_outputs_of_the_other(bundle):
+    from ai_edge_litert.schema_py_generated import Model
+
+    def ports(name):
+        graph = Model.GetRootAs((bundle.directory / name).read_bytes()).Subgraphs(0)
+        numbers = [*graph.InputsAsNumpy(), *graph.OutputsAsNumpy()]
+        tensors = [graph.Tensors(number) for number in numbers]
+        return [(t.ShapeAsNumpy().tolist(), t.Type(), t.Quantization().Scale(0)) for t in tensors]
+
+    assert ports("model_vela.tflite") == ports("model.tflite")
+
+
+def test_the_arena_is_vela_s_plan_and_a_margin(bundle):
+    arena, npu = bundle.figures["arena"], bundle.figures["npu"]
+    assert arena["head"] == npu["sram_bytes"], "the SRAM is shared, so it holds the tensors and nothing else"
+    assert arena["bytes"] == arena["head"] + arena["tail"] < arena["with_margin"]
+    config = (bundle.directory / "model_config.h").read_text()
+    assert f"kArenaBytes = {arena['with_margin']};" in config and "kFastMemoryBytes = 0;" in config
+
+
+def test_a_dedicated_sram_is_told(tmp_path):
+    made = export_bundle(_convolutional(), tmp_path / "b", "ethos-u65-256", _samples())
+    config = (tmp_path / "b" / "model_config.h").read_text()
+    assert f"kFastMemoryBytes = {made.figures['npu']['sram_bytes']};" in config
+    assert "kFastMemoryBytes" in (tmp_path / "b" / "README.md").read_text()
+
+
+@needs_compiler
+def test_the_example_compiles_and_runs(bundle, tmp_path):
+    program = compile_program(bundle.directory, "example_main.cc", tmp_path / "example")
+    done = run_program(program, tmp_path, bundle.directory / "model.tflite")
+    assert done.returncode == 0 and re.search("dense.*: (a|größe|c)", done.stdout), done.stdout
+    assert (tmp_path / "model").read_bytes() == (bundle.directory / "model_vela.tflite").read_bytes()
+
+
+@needs_cmake
+def test_the_readme_is_all_a_firmware_developer_needs(bundle, tmp_path):
+    _, build = follow_readme(bundle.directory, tmp_path)
+    done = run_program(build / "tiny_net_test", tmp_path, bundle.directory / "model.tflite")
+    assert done.returncode == 0 and "8 samples, 0 values differ" in done.stdout
+
+
+def test_a_model_too_big_for_its_board_names_the_layer(tmp_path):
+    small_ram = dataclasses.replace(TARGETS["ethos-u55-128"], name="small", ram_bytes=4000)
+    with pytest.raises(ValueError, match=r"does not fit small: .* 4,000 bytes of RAM\. Layer 'conv2d.*' sets it"):
+        export_bundle(_convolutional(), tmp_path / "b", small_ram, _samples())
+    small_flash = dataclasses.replace(TARGETS["ethos-u55-128"], name="small", flash_bytes=2000)
+    with pytest.raises(ValueError, match="bytes of flash .* the rest an estimate"):
+        export_bundle(_convolutional(), tmp_path / "b", small_flash, _samples())
+    assert not list(tmp_path.iterdir())

@@ -1,8 +1,10 @@
-"""The bundle for a microcontroller with an Arm Ethos-U NPU: the file compiled by Vela, and the code that loads it.
+"""The bundle for a microcontroller with an Arm Ethos-U NPU: the file compiled by Vela, and the code that runs it.
 
-    model.tflite  model_vela.tflite  model_data.h  model_data.cc  model_ops.h  README.md  model_card.json  MODEL_CARD.md
+    model.tflite  model_vela.tflite  model_data.h  model_data.cc  model_ops.h  model_config.h  golden_vectors.h
+    example_main.cc  test_main.cc  CMakeLists.txt  README.md  model_card.json  MODEL_CARD.md
 
-`model.tflite` is the file before Vela: it computes the same on any machine, for comparison.
+`model.tflite` is the file before Vela: it computes the same on any machine, and the golden vectors are its outputs.
+No NPU runs here, so what the compiled file computes is left to `test_main.cc` on the board.
 """
 
 from __future__ import annotations
@@ -11,9 +13,23 @@ from typing import Any
 
 from edgeprune.export.bundle_content import BundleContent
 from edgeprune.export.diagnosis import operator_origins
-from edgeprune.export.microcontroller import ram_layer, resolver_methods
-from edgeprune.export.rendering import render
-from edgeprune.measure.vela import NpuReport, VelaError, compile_for_npu
+from edgeprune.export.firmware import (
+    check_memories,
+    kernel_bytes,
+    ram_layer,
+    resolver_methods,
+    with_margin,
+    write_sources,
+)
+from edgeprune.measure.integer_reference import integer_reference
+from edgeprune.measure.vela import NPU_OPERATOR, NpuReport, VelaError, compile_for_npu
+
+# What the interpreter keeps for itself beside the tensors: on 64 bits a file of one operator takes a kilobyte, and each
+# further one up to a kilobyte more.
+_INTERPRETER_BYTES = 4096
+_OPERATOR_BYTES = 1024
+# NPUs were made to give what the reference kernels give; a step is left for what was never run here.
+_TOLERANCE = {"int8": 1, "int16": 2}
 
 
 def write(content: BundleContent) -> dict[str, Any]:
@@ -45,7 +61,7 @@ def write(content: BundleContent) -> dict[str, Any]:
             f"Model {content.name!r} does not run on {content.target.name}: neither the NPU nor the CPU beside it has "
             f"a kernel for {named}."
         )
-    _check_memories(content, report)
+    operators = [NPU_OPERATOR, *(name for name, _ in left)]
     figures = {
         "npu": {
             "accelerator": report.accelerator,
@@ -56,25 +72,18 @@ def write(content: BundleContent) -> dict[str, Any]:
             "sram_bytes": report.sram_bytes,
             "weight_bytes": report.weight_bytes,
         },
+        "arena": _arena(report, operators),
+        "ram_layer": ram_layer(content),
         "model_bytes": compiled.stat().st_size,
+        "flash_bytes_estimate": compiled.stat().st_size + kernel_bytes(sorted(set(operators))),
         "cpu_operators": [f"{name} in {layer}" for name, layer in left],
         "cpu_share_of_macs": report.cpu_share,
     }
     figures["notes"] = _notes(left, report)
-    values = {
-        "content": content,
-        "figures": figures,
-        "methods": sorted(["AddEthosU", *resolver_methods([name for name, _ in left])]),
-        "model_bytes": compiled.read_bytes(),
-    }
-    for template in (
-        "microcontroller/model_data.h",
-        "microcontroller/model_data.cc",
-        "microcontroller/model_ops.h",
-        "npu/README.md",
-    ):
-        text = render(template, **values)
-        (content.folder / template.rpartition("/")[2]).write_text(text, encoding="utf-8")
+    check_memories(content, figures)
+    methods = sorted(["AddEthosU", *resolver_methods([name for name, _ in left])])
+    with integer_reference(content.tflite) as reference:
+        write_sources(content, figures, compiled, methods, reference.run, _TOLERANCE)
     return figures
 
 
@@ -84,23 +93,18 @@ def _left_on_cpu(content: BundleContent, report: NpuReport) -> list[tuple[str, s
     return [origins[number] for number, _ in report.cpu_operators]
 
 
-def _check_memories(content: BundleContent, report: NpuReport) -> None:
-    device, flash = content.target, report.path.stat().st_size
-    if device.ram_bytes is not None and report.sram_bytes > device.ram_bytes:
-        layer = ram_layer(content)
-        raise ValueError(
-            f"Model {content.name!r} does not fit {device.name}: it needs {report.sram_bytes:,} bytes of SRAM and the "
-            f"board has {device.ram_bytes:,}." + (f" Layer {layer!r} sets it." if layer else "")
-        )
-    if device.flash_bytes is not None and flash > device.flash_bytes:
-        raise ValueError(
-            f"Model {content.name!r} does not fit {device.name}: the compiled file has {flash:,} bytes and the board "
-            f"has {device.flash_bytes:,} bytes of flash."
-        )
+def _arena(report: NpuReport, operators: list[str]) -> dict[str, int]:
+    """The arena: the tensors as Vela placed them, and an estimate of what the interpreter keeps."""
+    tail = _INTERPRETER_BYTES + _OPERATOR_BYTES * (len(operators) - 1)
+    size = report.arena_bytes + tail
+    return {"bytes": size, "head": report.arena_bytes, "tail": tail, "with_margin": with_margin(size, 0)}
 
 
 def _notes(left: list[tuple[str, str]], report: NpuReport) -> list[str]:
-    notes = ["Cycles and milliseconds are Vela's estimates for the NPU alone; operators left on the CPU come on top."]
+    notes = [
+        "Cycles and milliseconds are Vela's estimates for the NPU alone; operators left on the CPU come on top.",
+        "No NPU ran it here: the golden vectors are what the reference kernels make of the file before Vela.",
+    ]
     if left:
         notes.append(
             f"{len(left)} operators stay on the CPU, {report.cpu_share:.1%} of the MACs: "

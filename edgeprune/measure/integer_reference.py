@@ -10,10 +10,37 @@ Source: https://github.com/google-ai-edge/LiteRT/issues/8567
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgeprune.measure.runtime import Runtime
+
+
+@contextlib.contextmanager
+def integer_reference(path: str | Path) -> Iterator[Runtime]:
+    """Open a .tflite file on LiteRT's reference kernels, with dense layers in integers too.
+
+    Args:
+        path: the .tflite file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the interpreter cannot load it.
+
+    Example:
+        >>> with integer_reference("model.tflite") as reference:  # doctest: +SKIP
+        ...     outputs = reference.run([encoded])
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rewritten = Path(folder) / "model.tflite"
+        rewritten.write_bytes(with_integer_dense(Path(path).read_bytes()))
+        yield Runtime(rewritten, reference=True)
 
 
 def with_integer_dense(content: bytes) -> bytes:

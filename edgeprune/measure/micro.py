@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from edgeprune.measure.integer_reference import with_integer_dense
+from edgeprune.measure.integer_reference import integer_reference
 from edgeprune.measure.micro_process import reason
 from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflite_file import read_tflite
@@ -309,10 +309,7 @@ def compare_with_reference(path: str | Path, samples: Mapping[str, np.ndarray]) 
     encoded = [port.encode(samples[name]) for name, port in litert.inputs.items()]
     count = len(encoded[0])
     exact, as_it_is = _Differences(), _Differences()
-    with tempfile.TemporaryDirectory() as folder:
-        in_integers = Path(folder) / "model.tflite"
-        in_integers.write_bytes(with_integer_dense(micro.path.read_bytes()))
-        reference = Runtime(in_integers, reference=True)
+    with integer_reference(path) as reference:
         for number in track(range(count), "Comparing with the reference kernels"):
             inputs = [array[number : number + 1] for array in encoded]
             given = micro.run(inputs)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgeprune.measure.macs import count_macs_of_file
 from edgeprune.measure.tflite_file import read_tflite
@@ -47,6 +50,8 @@ class NpuReport:
         cycles: cycles of one inference.
         milliseconds: their time at the system's clock.
         sram_bytes: memory for activations and what is cached.
+        arena_bytes: what the interpreter's arena holds of tensors, by the places that Vela gave them in the file. With
+            a dedicated SRAM the same number of bytes may lie there, and the arena elsewhere.
         weight_bytes: the weights as the NPU has them, compressed.
         cpu_operators: operators left on the CPU, as `(number in the compiled file, name)`.
         cpu_macs: their MACs.
@@ -60,6 +65,7 @@ class NpuReport:
     cycles: int
     milliseconds: float
     sram_bytes: int
+    arena_bytes: int
     weight_bytes: int
     cpu_operators: tuple[tuple[int, str], ...]
     cpu_macs: int
@@ -143,6 +149,7 @@ def compile_for_npu(path: str | Path, accelerator: str, output: str | Path) -> N
         cycles=round(float(row["cycles_total"])),
         milliseconds=1000 * float(row["inference_time"]),
         sram_bytes=round(1024 * float(row["sram_memory_used"])),
+        arena_bytes=_planned(Path(output).read_bytes()),
         weight_bytes=round(float(row["total_npu_encoded_weights"])),
         cpu_operators=left,
         cpu_macs=count_macs_of_file(output).total if left else 0,
@@ -156,6 +163,31 @@ def _system(accelerator: str) -> tuple[str, str]:
     if found is None:
         raise VelaError(f"Vela has no accelerator {accelerator!r}; it has ethos-u55-*, ethos-u65-* and ethos-u85-*.")
     return found
+
+
+def _planned(content: bytes) -> int:
+    """The end of the last tensor in the arena, by the plan that lies in a compiled file.
+
+    The plan is a row of int32: version, subgraph, count, and an offset for each tensor, -1 for those that are
+    constant, or that the interpreter places itself.
+    """
+    from ai_edge_litert.schema_py_generated import Model, TensorType
+
+    model = Model.GetRootAs(content)
+    graph = model.Subgraphs(0)
+    types = {value: name.lower() for name, value in vars(TensorType).items() if isinstance(value, int)}
+    entries = [model.Metadata(number) for number in range(model.MetadataLength())]
+    plan = next(entry for entry in entries if entry.Name() == b"OfflineMemoryAllocation")
+    offsets = model.Buffers(plan.Buffer()).DataAsNumpy().view("<i4")[3:].tolist()
+    end = by_interpreter = 0
+    for number, offset in enumerate(offsets):
+        tensor = graph.Tensors(number)
+        size = math.prod(tensor.ShapeAsNumpy().tolist()) * np.dtype(types[tensor.Type()]).itemsize
+        if offset >= 0:
+            end = max(end, offset + size)
+        elif model.Buffers(tensor.Buffer()).DataIsNone():
+            by_interpreter += size
+    return end + by_interpreter
 
 
 def _reason(done: subprocess.CompletedProcess) -> str:

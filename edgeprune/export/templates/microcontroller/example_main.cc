@@ -1,36 +1,17 @@
 // {{ content.name | c_comment }}: one inference. Put your sensor's values where the zeros are.
 #include <cstdint>
 
-#include "model_config.h"
-#include "model_data.h"
-#include "model_ops.h"
-#include "tensorflow/lite/micro/micro_interpreter.h"
-#include "tensorflow/lite/micro/micro_log.h"
-#include "tensorflow/lite/micro/system_setup.h"
-#include "tensorflow/lite/schema/schema_generated.h"
-
-namespace {
-namespace model = {{ content.identifier }};
-
-alignas(16) uint8_t arena[model::kArenaBytes];
-}  // namespace
+{% include "microcontroller/opening.cc" %}
 
 int main() {
-  model::tflm::InitializeTarget();
-  static model::OpResolver resolver;
-  if (model::RegisterOps(resolver) != kTfLiteOk) return 1;
-  static model::tflm::MicroInterpreter interpreter(
-      model::tflm::GetModel(model::kModelData), resolver, arena, model::kArenaBytes);
-  if (interpreter.AllocateTensors() != kTfLiteOk) {
-    MicroPrintf("The arena is too small.");
-    return 1;
-  }
+  model::tflm::MicroInterpreter* interpreter = OpenInterpreter();
+  if (interpreter == nullptr) return 1;
 {% for port in inputs %}
 
   // {{ port.name | c_comment }}: {{ port.shape | join(" x ") }}{% if content.preprocessing %}, normalised as in model_config.h{% endif %}
 
   {
-    auto* values = reinterpret_cast<{{ port.c_type }}*>(interpreter.input({{ loop.index0 }})->data.data);
+    auto* values = reinterpret_cast<{{ port.c_type }}*>(interpreter->input({{ loop.index0 }})->data.data);
     const model::TensorInfo& info = model::kInputs[{{ loop.index0 }}];
     for (int i = 0; i < info.elements; ++i) {
       const float real = 0.0f;
@@ -43,7 +24,7 @@ int main() {
   }
 {% endfor %}
 
-  if (interpreter.Invoke() != kTfLiteOk) {
+  if (interpreter->Invoke() != kTfLiteOk) {
     MicroPrintf("The inference failed.");
     return 1;
   }
@@ -51,7 +32,7 @@ int main() {
 
   // {{ port.name | c_comment }}
   {
-    const auto* values = reinterpret_cast<const {{ port.c_type }}*>(interpreter.output({{ loop.index0 }})->data.data);
+    const auto* values = reinterpret_cast<const {{ port.c_type }}*>(interpreter->output({{ loop.index0 }})->data.data);
     const model::TensorInfo& info = model::kOutputs[{{ loop.index0 }}];
     int best = 0;
     for (int i = 1; i < info.elements; ++i) {

@@ -6,8 +6,14 @@
 
 namespace {{ content.identifier }} {
 
+{% if content.target.kind == "npu" %}
+// The tensors lie where Vela placed them; what the interpreter keeps is an estimate. The arena to reserve has a margin of
+// {{ margin_percent }} %. Where the memory mode has a dedicated SRAM, give the NPU's driver kFastMemoryBytes of it.
+constexpr int kFastMemoryBytes = {{ figures.npu.sram_bytes if "Dedicated" in figures.npu.memory_mode else 0 }};
+{% else %}
 // Measured with the reference kernels on a host with 64 bits. Kernels made for the device (CMSIS-NN) ask for scratch
 // buffers besides, so the arena to reserve has a margin of {{ margin_percent }} %.
+{% endif %}
 constexpr int kArenaBytes = {{ figures.arena.with_margin }};
 constexpr int kArenaMinimumBytes = {{ figures.arena.bytes }};
 constexpr int kArenaHeadBytes = {{ figures.arena.head }};  // activations

@@ -3,19 +3,9 @@
 #include <cstring>
 
 #include "golden_vectors.h"
-#include "model_config.h"
-#include "model_data.h"
-#include "model_ops.h"
-#include "tensorflow/lite/micro/micro_interpreter.h"
-#include "tensorflow/lite/micro/micro_log.h"
-#include "tensorflow/lite/micro/system_setup.h"
-#include "tensorflow/lite/schema/schema_generated.h"
+{% include "microcontroller/opening.cc" %}
 
 namespace {
-namespace model = {{ content.identifier }};
-
-alignas(16) uint8_t arena[model::kArenaBytes];
-
 // How many values differ by more than the tolerance.
 template <typename Value>
 int Mismatches(const void* given, const Value* expected, int count, double tolerance) {
@@ -30,31 +20,24 @@ int Mismatches(const void* given, const Value* expected, int count, double toler
 }  // namespace
 
 int main() {
-  model::tflm::InitializeTarget();
-  static model::OpResolver resolver;
-  if (model::RegisterOps(resolver) != kTfLiteOk) return 1;
-  static model::tflm::MicroInterpreter interpreter(
-      model::tflm::GetModel(model::kModelData), resolver, arena, model::kArenaBytes);
-  if (interpreter.AllocateTensors() != kTfLiteOk) {
-    MicroPrintf("The arena is too small.");
-    return 1;
-  }
+  model::tflm::MicroInterpreter* interpreter = OpenInterpreter();
+  if (interpreter == nullptr) return 1;
   int mismatches = 0;
   for (int sample = 0; sample < model::kGoldenCount; ++sample) {
 {% for port in inputs %}
-    std::memcpy(interpreter.input({{ loop.index0 }})->data.data, model::kGoldenInput_{{ port.identifier }}[sample],
+    std::memcpy(interpreter->input({{ loop.index0 }})->data.data, model::kGoldenInput_{{ port.identifier }}[sample],
                 sizeof(model::kGoldenInput_{{ port.identifier }}[sample]));
 {% endfor %}
-    if (interpreter.Invoke() != kTfLiteOk) {
+    if (interpreter->Invoke() != kTfLiteOk) {
       MicroPrintf("The inference failed.");
       return 1;
     }
 {% for port in outputs %}
-    mismatches += Mismatches(interpreter.output({{ loop.index0 }})->data.data, model::kGoldenOutput_{{ port.identifier }}[sample],
+    mismatches += Mismatches(interpreter->output({{ loop.index0 }})->data.data, model::kGoldenOutput_{{ port.identifier }}[sample],
                              model::kOutputs[{{ loop.index0 }}].elements, {{ tolerance[loop.index0] }});
 {% endfor %}
   }
   MicroPrintf("%d samples, %d values differ, %d bytes of the arena used", model::kGoldenCount, mismatches,
-              static_cast<int>(interpreter.arena_used_bytes()));
+              static_cast<int>(interpreter->arena_used_bytes()));
   return mismatches == 0 ? 0 : 1;
 }
