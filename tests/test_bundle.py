@@ -1,9 +1,11 @@
 """The frame of every bundle: checked before the slow part, whole or nothing, names of any kind."""
 
 import errno
+import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -37,6 +39,9 @@ class _Writer:
     """Stands in for the writer of a kind."""
 
     content = None
+
+    def check_installed(self):
+        pass
 
     def write(self, content):
         self.content = content
@@ -91,6 +96,35 @@ def test_what_is_wrong_is_told_before_the_slow_part(tmp_path, net, samples, monk
     arguments = {"target": "phone", "representative_data": samples} | arguments
     with pytest.raises(error, match=message):
         export_bundle(net, tmp_path / "b", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "missing", "message"),
+    [
+        ("phone", "jinja2", "pip install jinja2"),
+        ("cortex-m", "jinja2", "pip install jinja2"),
+        ("cortex-m", "tflite_micro", r"pip install 'edgeprune\[mcu\]'"),
+        ("ethos-u55-128", "jinja2", "pip install jinja2"),
+        ("ethos-u55-128", "ethosu", r"pip install 'edgeprune\[npu\]'"),
+    ],
+)
+def test_what_is_not_installed_is_told_before_the_slow_part(
+    tmp_path, net, samples, monkeypatch, target, missing, message
+):
+    find = importlib.util.find_spec
+    there = types.ModuleType("there")  # stands for what is installed, so that only one thing is missing
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: (
+            None if name == missing else there if name in ("tflite_micro", "ethosu") else find(name, *rest)
+        ),
+    )
+    monkeypatch.setattr(frame, "export_tflite", lambda *a, **k: pytest.fail("the slow part began"))
+    with pytest.raises(ImportError, match=message) as error:
+        export_bundle(net, tmp_path / "b", target, samples)
+    assert len(str(error.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

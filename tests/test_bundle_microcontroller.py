@@ -219,9 +219,3 @@ def test_a_hybrid_model_is_refused_in_the_interpreters_words(tmp_path):
         micro.MicroError, match="does not run on .*: Input type: FLOAT32 with filter type: INT8 not supp"
     ):
         micro.MicroRuntime(tmp_path / "m.tflite")
-
-
-def test_a_missing_interpreter_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(micro.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'edgeprune\[mcu\]'"):
-        export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())

@@ -94,12 +94,6 @@ def test_a_killed_vela_is_an_error(tmp_path, monkeypatch):
         vela.compile_for_npu(tmp_path / "m.tflite", "ethos-u55-128", tmp_path / "out.tflite")
 
 
-def test_a_missing_vela_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(vela.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'edgeprune\[npu\]'"):
-        export_bundle(_convolutional(), tmp_path / "b", "ethos-u55-128", _samples())
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     labels = ["a", "größe", "c"]

@@ -27,8 +27,6 @@ from edgeprune.export.rendering import render
 from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.tflite import export_tflite
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
-from edgeprune.measure.micro import require_tflite_micro
-from edgeprune.measure.vela import require_vela
 from edgeprune.progress import status
 from edgeprune.quiet import captured_output
 from edgeprune.targets import Target
@@ -41,8 +39,6 @@ _WRITERS = {
     "microcontroller": "edgeprune.export.microcontroller",
     "npu": "edgeprune.export.npu",
 }
-
-_REQUIRES = {"microcontroller": require_tflite_micro, "npu": require_vela}
 
 
 @dataclass(frozen=True)
@@ -148,9 +144,8 @@ def export_bundle(
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
     check_folder(directory, replaces=lambda old: force and _is_bundle(old))
-    if device.kind in _REQUIRES:
-        _REQUIRES[device.kind]()
     writer = importlib.import_module(_WRITERS[device.kind])
+    writer.check_installed()
     plain = strip.without_pruning(model)
     specs = input_specs(plain)
     labels = _checked_labels(labels, plain)

@@ -21,6 +21,7 @@ from edgeprune.export.firmware import (
     with_margin,
     write_sources,
 )
+from edgeprune.export.rendering import require_jinja2
 from edgeprune.measure.micro import (
     MicroError,
     MicroParity,
@@ -28,6 +29,7 @@ from edgeprune.measure.micro import (
     align,
     compare_with_reference,
     measure_arena,
+    require_tflite_micro,
 )
 from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflite_file import read_tflite
@@ -38,6 +40,16 @@ _TOLERANCE = {"int8": 0, "int16": 2, "float32": 1e-4}
 # differ at all, other than some that compute something else by far; in int16 a few differ by one step, which adds up
 # over a deep stack of them; floats are summed in another order.
 _WORST = {"int8": 4, "int16": 64, "float32": 1e-3}
+
+
+def check_installed() -> None:
+    """Say what to install where something is missing that microcontroller bundles need.
+
+    Raises:
+        ImportError: the interpreter is missing, or the templates cannot be filled in.
+    """
+    require_jinja2()
+    require_tflite_micro()
 
 
 def write(content: BundleContent) -> dict[str, Any]:

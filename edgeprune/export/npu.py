@@ -21,8 +21,9 @@ from edgeprune.export.firmware import (
     with_margin,
     write_sources,
 )
+from edgeprune.export.rendering import require_jinja2
 from edgeprune.measure.integer_reference import integer_reference
-from edgeprune.measure.vela import NPU_OPERATOR, NpuReport, VelaError, compile_for_npu
+from edgeprune.measure.vela import NPU_OPERATOR, NpuReport, VelaError, compile_for_npu, require_vela
 
 # What the interpreter keeps for itself beside the tensors: on 64 bits a file of one operator takes a kilobyte, and each
 # further one up to a kilobyte more.
@@ -30,6 +31,16 @@ _INTERPRETER_BYTES = 4096
 _OPERATOR_BYTES = 1024
 # NPUs were made to give what the reference kernels give; a step is left for what was never run here.
 _TOLERANCE = {"int8": 1, "int16": 2}
+
+
+def check_installed() -> None:
+    """Say what to install where something is missing that NPU bundles need.
+
+    Raises:
+        ImportError: Vela is missing, or the templates cannot be filled in.
+    """
+    require_jinja2()
+    require_vela()
 
 
 def write(content: BundleContent) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.export.bundle_content import BundleContent, Preprocessing
 from edgeprune.export.metadata import ModelMetadata, TensorMetadata, write_metadata
-from edgeprune.export.rendering import c_float, render
+from edgeprune.export.rendering import c_float, render, require_jinja2
 from edgeprune.measure.latency import benchmark
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.measure.size import file_size
@@ -74,7 +74,12 @@ _GOLDEN = {
 
 
 def check_installed() -> None:
-    """All that phone bundles need comes with the package."""
+    """Say what to install where something is missing that phone bundles need.
+
+    Raises:
+        ImportError: the templates cannot be filled in.
+    """
+    require_jinja2()
 
 
 def write(content: BundleContent) -> dict[str, Any]:

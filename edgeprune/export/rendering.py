@@ -6,6 +6,7 @@ A model's name, labels and description may hold any characters, so each language
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import re
 from collections.abc import Iterable
@@ -28,6 +29,16 @@ def render(template: str, **values: Any) -> str:
         The text, with a line break at its end.
     """
     return _environment().get_template(template).render(**values)
+
+
+def require_jinja2() -> None:
+    """Say what to install where the templates cannot be filled in.
+
+    Raises:
+        ImportError: jinja2 is missing.
+    """
+    if importlib.util.find_spec("jinja2") is None:
+        raise ImportError("Bundles are written with jinja2: pip install jinja2")
 
 
 @functools.cache
