@@ -1,0 +1,324 @@
+"""New layers and models made from old ones, and what is carried over."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from edgeprune.flavor.graphs import call_specs, graph_nodes, graph_of, input_layer, node_parts, ordered_nodes
+from edgeprune.flavor.kinds import KERAS_3, is_keras_3, is_layer, keras_module, keras_of, layers_of, nest
+
+
+def rebuild(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
+    """Walk a Functional or Sequential model and build a new one: each layer's call is made by `call`.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras; it is not touched.
+        call: `call(layer, args, kwargs)` is given the old layer (in Keras 3 also the operation behind
+            `x + y`) with the arguments of its call, the new graph's tensors in place of the old ones, and
+            returns the new graph's outputs. Nested models are one layer.
+
+    Returns:
+        A Functional model with the same name and the same structure of inputs and outputs.
+
+    Raises:
+        ValueError: the model is subclassed or not built.
+    """
+    graph, keras_3 = graph_of(model), is_keras_3(model)
+    tensors = {id(old): clone_layer(old._keras_history[0]).output for old in graph.inputs}
+    for node in ordered_nodes(graph):
+        layer, inputs, outputs = node_parts(node)
+        if keras_3:
+            args, kwargs = node.arguments.fill_in(tensors)
+        else:  # `map_arguments` takes one tensor from the list for each use
+            uses: dict[str, list] = {}
+            for old in inputs:
+                uses.setdefault(str(id(old)), []).append(tensors[id(old)])
+            args, kwargs = node.map_arguments(uses)
+        made = nest(keras_3).flatten(call(layer, args, kwargs))
+        tensors.update(zip(map(id, outputs), made, strict=True))
+    inputs, outputs = (
+        (graph._inputs_struct, graph._outputs_struct) if keras_3 else (graph._nested_inputs, graph._nested_outputs)
+    )
+    keras = keras_of(model)
+    map_structure = nest(keras_3).map_structure
+    return keras.Model(
+        map_structure(lambda old: tensors[id(old)], inputs),
+        map_structure(lambda old: tensors[id(old)], outputs),
+        name=model.name,
+    )
+
+
+def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, **changes: Any) -> Any:
+    """A new layer with the same configuration but for `changes`, without its weights.
+
+    A function in the graph of a Keras 3 model (the operation behind `x + y`) has no state and is returned
+    as it is.
+
+    Args:
+        layer: the layer.
+        inside: `id` of a layer inside this one to changes of its configuration.
+        changes: entries of the configuration with their new values.
+    """
+    if not is_layer(layer):
+        return layer
+    keras, kind = keras_of(layer), layer.__class__
+    if isinstance(layer, keras.layers.Lambda):
+        # Its configuration holds the function's code without what the code refers to.
+        kept = {name: value for name, value in layer.get_config().items() if name in ("name", "trainable", "dtype")}
+        return kind(layer.function, layer._output_shape, layer.mask, layer.arguments, **kept)
+    config = _changed_config(layer, changes, inside or {})
+    # Layers inside are made by their class's name.
+    custom = {type(part).__name__: type(part) for part in layer._flatten_layers(include_self=False)}
+    if not custom:
+        return kind.from_config(config)
+    with keras.utils.custom_object_scope(custom):
+        return kind.from_config(config)
+
+
+def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    config = {**layer.get_config(), **changes}
+    for key, value in config.items():
+        part = _part_of(layer, key)
+        if isinstance(value, dict) and "config" in value and is_layer(part):
+            config[key] = _changed_part(part, value, inside)
+        elif isinstance(value, list) and isinstance(part, list | tuple) and part and all(map(is_layer, part)):
+            config[key] = [_changed_part(*pair, inside) for pair in zip(part, value, strict=True)]
+    return config
+
+
+def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """A layer inside another's configuration; the shapes that it was built for are left out."""
+    kept = {key: value for key, value in serialized.items() if key != "build_config"}
+    config = _changed_config(part, inside.get(id(part), {}), inside)
+    if "name" in config:  # Bidirectional renames its parts
+        config["name"] = serialized["config"]["name"]
+    return {**kept, "config": config}
+
+
+def _part_of(layer: Any, key: str) -> Any:
+    """The layer that an entry of a layer's configuration describes."""
+    if key == "layer" and hasattr(layer, "forward_layer"):  # Bidirectional works on copies of what it is given
+        return layer.forward_layer
+    return getattr(layer, key, None)
+
+
+def clone_built_layer(layer: Any) -> Any:
+    """A new layer with the same configuration and with weights of the same shapes, outside any model."""
+    copy, keras_3 = clone_layer(layer), is_keras_3(layer)
+    if keras_3:
+        copy.build_from_config(layer.get_build_config())
+    else:
+        copy.build(layer._build_input_shape)
+        for old, new in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
+            if not new.built:  # attention builds its parts when it is called
+                new.build(old._build_input_shape)
+    return copy
+
+
+def clone_input(layer: Any, batch_shape: tuple[int | None, ...] | None = None) -> Any:
+    """A new input layer like this one, for tensors of another shape where one is given."""
+    config = layer.get_config()
+    if batch_shape is not None:
+        config["batch_shape" if is_keras_3(layer) else "batch_input_shape"] = tuple(batch_shape)
+    return layer.__class__.from_config(config)
+
+
+def functional_model(like: Any, inputs: list[Any], outputs: Any) -> Any:
+    """A Functional model on these tensors, of the same class and name, its inputs structured as those of `like`."""
+    keras_3 = is_keras_3(like)
+    if keras_3:
+        from keras.src.models.functional import Functional, functional_like_constructor
+
+        structure = like._inputs_struct
+    else:
+        from tf_keras.src.engine.functional import Functional
+
+        structure = like._nested_inputs
+        functional_like_constructor = functools.partial(_takes_inputs_and_outputs, Functional)
+    kind = like.__class__ if functional_like_constructor(like.__class__) else Functional
+    return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=like.name)
+
+
+def _takes_inputs_and_outputs(functional: type, kind: type) -> bool:
+    """Whether a class of model is made as Functional models are."""
+    return inspect.getfullargspec(kind.__init__).args[1:3] == inspect.getfullargspec(functional.__init__).args[1:3]
+
+
+def functional_stand_in(model: Any) -> Any:
+    """A Functional model with the layers of a subclassed Keras 3 model: its call, made once on symbolic inputs.
+
+    The layers do not remember that call.
+
+    Raises:
+        ValueError: it belongs to `tf_keras`, it is not built, or its call cannot be made symbolically or uses weights
+            outside of the layers that hold them.
+    """
+    if not is_keras_3(model):
+        raise ValueError(f"Model {model.name!r} is subclassed: in tf_keras only Functional and Sequential models work.")
+    keras, tree = keras_of(model), nest(keras_3=True)
+    inputs = tree.map_structure(
+        lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), call_specs(model)
+    )
+    with _forgetting_calls(layers_of(model)):
+        try:
+            stand_in = keras.Model(inputs, model.call(inputs), name=model.name)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
+        by_weights = _uses_weights(stand_in.outputs, stand_in.inputs)
+    if by_weights:
+        raise ValueError(
+            f"The call of model {model.name!r} computes with weights itself, which no layer would hold in a smaller "
+            "model: put them into a layer."
+        )
+    return stand_in
+
+
+def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
+    """A Functional Keras 3 model in which some composite layers are replaced by the calls they make inside.
+
+    Args:
+        model: a Functional or Sequential model; it is not changed, and its layers do not remember the new calls.
+        unfolds: whether to look inside a layer.
+
+    Returns:
+        A Functional model of the same layers, or `model` itself where there is nothing to unfold. A layer whose
+        call cannot be made on symbolic inputs, or uses weights outside of the layers that hold them, stays as it is.
+    """
+    inputs, nodes, outputs = graph_nodes(model)
+    if not is_keras_3(model) or not any(unfolds(node.layer) for node in nodes):
+        return model
+    keras, tree = keras_of(model), nest(keras_3=True)
+    new_inputs = [clone_input(input_layer(tensor)).output for tensor in inputs]
+    tensors = dict(zip(map(id, inputs), new_inputs, strict=True))
+    failed: set[int] = set()
+    with _forgetting_calls([*layers_of(model), *(node.layer for node in nodes)]):
+        for node in nodes:
+            args, kwargs = node.filled(tensors)
+            given = None
+            if unfolds(node.layer):
+                with contextlib.suppress(Exception):  # a call may fail on symbolic inputs in any way
+                    given = tree.flatten(node.layer.call(*args, **kwargs))
+                    if _uses_weights(given, tree.flatten((args, kwargs))):
+                        given = None
+            if given is None or len(given) != len(node.outputs):
+                failed.add(id(node.layer))
+                given = tree.flatten(node.layer(*args, **kwargs))
+            tensors.update(zip(map(id, node.outputs), given, strict=True))
+        new_outputs = tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
+        try:
+            unfolded = keras.Model(
+                tree.pack_sequence_as(graph_of(model)._inputs_struct, new_inputs), new_outputs, name=model.name
+            )
+        except ValueError:  # two layers inside have the same name
+            return model
+    return unfold_layers(unfolded, lambda layer: id(layer) not in failed and unfolds(layer))
+
+
+def _uses_weights(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
+    """Whether a weight, or a tensor that may come from one, is a constant on the way between Keras 3 tensors."""
+    import tensorflow as tf
+
+    def is_weight(leaf: Any) -> bool:
+        if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
+            return True
+        return isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating and leaf.shape.rank > 0
+
+    seen, waiting = {id(tensor) for tensor in inputs}, list(outputs)
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, number, _ = tensor._keras_history
+        node = operation._inbound_nodes[number]
+        if any(map(is_weight, nest(keras_3=True).flatten((node.arguments.args, node.arguments.kwargs)))):
+            return True
+        waiting += node.input_tensors
+    return False
+
+
+@contextlib.contextmanager
+def _forgetting_calls(layers: Iterable[Any]) -> Iterator[None]:
+    """Let Keras 3 layers forget the calls on symbolic tensors that the body makes."""
+    before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, inbound, outbound in before:
+            del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
+
+
+def names_of_own_weights(layer: Any) -> list[str]:
+    """What a layer calls its variables, in the order of `layer.weights`, without the layer's name."""
+    return [weight.name.rpartition("/")[2].partition(":")[0] for weight in layer.weights]
+
+
+@contextlib.contextmanager
+def variables_born_with(values: dict[str, Any], keras_3: bool) -> Iterator[None]:
+    """While the body runs, variables of these names are made with these values instead of drawn at random first.
+
+    Args:
+        values: name of a variable (`"kernel"`) to its value; what has been used is taken out.
+        keras_3: whether the variables are made by Keras 3, which has names of its own: TensorFlow's are then left
+            without the layer's, since TensorFlow prepares a kernel for each name it meets, which takes longer
+            than all else about a variable.
+    """
+    import tensorflow as tf
+
+    def creator(next_creator: Callable[..., Any], **settings: Any) -> Any:
+        name = settings.get("name")
+        if name not in values:
+            return next_creator(**settings)
+        settings["initial_value"] = values.pop(name)
+        with tf.name_scope("") if keras_3 else contextlib.nullcontext():
+            return next_creator(**settings)
+
+    with tf.variable_creator_scope(creator):
+        yield
+
+
+def copy_layer_state(old: Any, new: Any, weights: Sequence[Any]) -> None:
+    """Give a layer its weights, and what an adapted or looked-up layer knows besides them."""
+    if hasattr(old, "get_vocabulary"):
+        if len(new.get_vocabulary()) != len(old.get_vocabulary()):
+            new.set_vocabulary(old.get_vocabulary())
+        return
+    if not weights:
+        return
+    if is_keras_3(old):
+        for variable, value in zip(new.weights, weights, strict=True):
+            variable.assign(value)
+    else:
+        new.set_weights(weights)
+    if hasattr(old, "finalize_state"):
+        new.finalize_state()
+
+
+def copy_trainable(old: Any, new: Any) -> None:
+    """Set the trainable flags of a layer and of those inside it as they are in another."""
+    for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+        if new_part.trainable != old_part.trainable:
+            new_part.trainable = old_part.trainable
+
+
+def copy_compile_state(old: Any, new: Any) -> None:
+    """Compile a model as another is: optimizer, losses and metrics with the same settings and a fresh state."""
+    settings = getattr(old, "_compile_config", None)
+    if settings is None or not (old.compiled if is_keras_3(old) else old._is_compiled):
+        return
+    settings = dict(settings.config)
+
+    def fresh(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(fresh, value))
+        if isinstance(value, dict):
+            return {key: fresh(part) for key, part in value.items()}
+        stateful = (keras_of(old).optimizers.Optimizer, keras_of(old).metrics.Metric)
+        return value.__class__.from_config(value.get_config()) if isinstance(value, stateful) else value
+
+    new.compile(**{name: fresh(value) for name, value in settings.items()})

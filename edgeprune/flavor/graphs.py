@@ -1,0 +1,277 @@
+"""The graph of a Functional or Sequential model: its calls, its functions, its inputs and outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, nest
+
+
+def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The graph of a Functional or Sequential model: each call of a layer with the layers that feed it.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras. Nested models are one layer here.
+
+    Returns:
+        Pairs `(layer, producers)` in an order in which producers come first. A shared layer appears once
+        per call. In Keras 3 a function in the graph (`x + y`) is an operation and appears as a layer does.
+
+    Raises:
+        ValueError: the model is subclassed or not built.
+    """
+    graph, keras_3 = graph_of(model), is_keras_3(model)
+
+    def layer_of(node):
+        return node.operation if keras_3 else node.layer
+
+    pairs = []
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            pairs.append((layer_of(node), tuple(layer_of(parent) for parent in node.parent_nodes)))
+    return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer in a model's graph, with nested models unfolded.
+
+    Attributes:
+        layer: the layer (in Keras 3 also the operation behind `x + y`).
+        producers: positions, in the list of calls, of the calls that feed this one.
+        input_shapes: the shape of each tensor it is called on, `None` for a size that is not fixed.
+    """
+
+    layer: Any
+    producers: tuple[int, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+
+
+def layer_calls(model: Any) -> tuple[list[LayerCall], tuple[int, ...]]:
+    """The graph of a Functional or Sequential model as a flat list of calls: nested models are unfolded.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras.
+
+    Returns:
+        The calls, producers first, beginning with the model's input layers; and the positions of the calls
+        that give the model's outputs.
+
+    Raises:
+        ValueError: the model, or one nested in it, is subclassed or not built.
+    """
+    graph = graph_of(model)
+    calls = [LayerCall(tensor._keras_history[0], (), (tuple(tensor.shape),)) for tensor in graph.inputs]
+
+    def unfold(graph: Any, feeds: Sequence[int]) -> list[int]:
+        producer = dict(zip(map(id, graph.inputs), feeds, strict=True))
+        for node in ordered_nodes(graph):
+            layer, inputs, outputs = node_parts(node)
+            feeds = [producer[id(tensor)] for tensor in inputs]
+            if is_model(layer):
+                gives = unfold(graph_of(layer), feeds)
+            else:
+                calls.append(LayerCall(layer, tuple(feeds), tuple(tuple(t.shape) for t in inputs)))
+                gives = [len(calls) - 1] * len(outputs)
+            producer.update(zip(map(id, outputs), gives, strict=True))
+        return [producer[id(tensor)] for tensor in graph.outputs]
+
+    return calls, tuple(unfold(graph, range(len(calls))))
+
+
+def producer_of(tensor: Any) -> tuple[Any, list[Any]]:
+    """The layer that made a symbolic tensor, and the symbolic tensors it was called on."""
+    layer, node_index, _ = tensor._keras_history
+    _, inputs, _ = node_parts(layer._inbound_nodes[node_index])
+    return layer, inputs
+
+
+def function_name(layer: Any) -> str | None:
+    """The name of the function that a call in the graph stands for, without its module; None for a layer.
+
+    `x + y` is "add" on both Kerases, `keras.ops.relu6` and `tf.nn.relu6` are "relu6".
+    """
+    symbol = getattr(layer, "symbol", None) if is_layer(layer) else layer.__class__.__name__
+    return symbol.rpartition(".")[2].lower().replace("_", "") if isinstance(symbol, str) else None
+
+
+def graph_of(model: Any) -> Any:
+    """The object that holds the nodes of a model; ValueError where there is none."""
+    if not is_graph_model(model):
+        raise ValueError(
+            f"Model {model.name!r} is subclassed, so its graph of layers is not known; "
+            "a Functional or Sequential model is needed here."
+        )
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
+    return model._functional if is_keras_3(model) and hasattr(model, "_functional") else model
+
+
+def ordered_nodes(graph: Any) -> Iterator[Any]:
+    """The calls of layers in a graph, producers first, without its inputs."""
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
+
+
+def node_parts(node: Any) -> tuple[Any, list[Any], list[Any]]:
+    """The layer that a node calls, the tensors it takes and the tensors it gives, both flat."""
+    if hasattr(node, "operation"):
+        return node.operation, list(node.input_tensors), list(node.output_tensors)
+    return node.layer, list(node.keras_inputs), nest(keras_3=False).flatten(node.outputs)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GraphNode:
+    """One call of a layer in a model's graph, with its arguments; a nested model is one layer.
+
+    Attributes:
+        layer: the layer (in Keras 3 also the operation behind `x + y`).
+        node: the Keras object that stands for the call; one and the same at every look.
+        args: the positional arguments, symbolic tensors where tensors are.
+        kwargs: the keyword arguments.
+        inputs: the symbolic tensors among the arguments, flat.
+        outputs: the symbolic tensors it gives, flat.
+    """
+
+    layer: Any
+    node: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    inputs: list[Any]
+    outputs: list[Any]
+
+    def filled(self, tensors: dict[int, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments with `tensors[id(old)]` in place of each symbolic tensor."""
+        if not self.kwargs and len(self.args) == 1 and id(self.args[0]) in tensors:
+            return (tensors[id(self.args[0])],), {}
+        new = {id(tensor): tensors[id(tensor)] for tensor in self.inputs}
+        # The arguments hold Python values of every kind, so only identity can tell the tensors.
+        return nest(hasattr(self.node, "operation")).map_structure(
+            lambda value: new.get(id(value), value), (tuple(self.args), dict(self.kwargs))
+        )
+
+
+def graph_nodes(model: Any) -> tuple[list[Any], list[GraphNode], Any]:
+    """A model's graph as it is written down: its inputs, its calls (producers first), its outputs.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras.
+
+    Returns:
+        The symbolic input tensors, flat; the calls; the symbolic outputs in the structure that the model gives.
+
+    Raises:
+        ValueError: the model is subclassed or not built.
+    """
+    graph, keras_3 = graph_of(model), is_keras_3(model)
+    nodes = []
+    for node in ordered_nodes(graph):
+        layer, inputs, outputs = node_parts(node)
+        args, kwargs = (node.arguments.args, node.arguments.kwargs) if keras_3 else (node.call_args, node.call_kwargs)
+        nodes.append(GraphNode(layer, node, tuple(args), kwargs, inputs, outputs))
+    return list(graph.inputs), nodes, graph._outputs_struct if keras_3 else graph._nested_outputs
+
+
+def call_specs(model: Any) -> Any:
+    """What a model is called on: its inputs' shapes and dtypes with a batch of one, structured as in its call.
+
+    Args:
+        model: a built model of either Keras; a subclassed one must have been called or built once.
+
+    Returns:
+        A `tf.TensorSpec`, or a list, tuple or dict of them. Of a subclassed Keras 3 model the dtype is not
+        known and taken for float32.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    import tensorflow as tf
+
+    keras_3 = is_keras_3(model)
+
+    def spec(tensor: Any) -> tf.TensorSpec:
+        return tf.TensorSpec((1, *tuple(tensor.shape)[1:]), tensor.dtype, name=tensor.name)
+
+    if is_graph_model(model):
+        graph = graph_of(model)
+        return nest(keras_3).map_structure(spec, graph._inputs_struct if keras_3 else graph._nested_inputs)
+    if not keras_3 and model.save_spec() is not None:
+        (inputs, *_), _ = model.save_spec()
+        return nest(keras_3).map_structure(spec, inputs)
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values()) if keras_3 else []
+    if len(shapes) != 1:
+        raise ValueError(
+            f"Model {model.name!r} is subclassed and its inputs are not known: call it once on an example."
+        )
+    shape = shapes[0]
+    if isinstance(shape, dict):
+        return {name: tf.TensorSpec((1, *part[1:])) for name, part in shape.items()}
+    if isinstance(shape[0], tuple | list):
+        return [tf.TensorSpec((1, *part[1:])) for part in shape]
+    return tf.TensorSpec((1, *shape[1:]))
+
+
+def input_layer(tensor: Any) -> Any:
+    """The layer behind a model's symbolic input."""
+    return tensor._keras_history[0]
+
+
+def input_names(model: Any) -> list[str] | None:
+    """The names of a model's inputs as a converted file has them, in the model's order; None if subclassed."""
+    if not is_graph_model(model):
+        return None
+    graph = graph_of(model)
+    return [tensor.name for tensor in graph.inputs] if is_keras_3(model) else list(graph.input_names)
+
+
+def pack_inputs(model: Any, arrays: Sequence[Any]) -> Any:
+    """Arrays in the order of `input_names`, put into the structure (list, dict, ...) that the model takes."""
+    graph, keras_3 = graph_of(model), is_keras_3(model)
+    structure = graph._inputs_struct if keras_3 else graph._nested_inputs
+    return nest(keras_3).pack_sequence_as(structure, list(arrays))
+
+
+def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
+    """What a model returned, by the names that a file converted from it gives its outputs.
+
+    Args:
+        model: a model of either Keras.
+        outputs: what its call or `predict` returned: an array, a list, a tuple or a dict.
+
+    Returns:
+        Name to array: the keys of a dict; the names of the layers that made the outputs, numbered where they
+        repeat; `output_0`, `output_1`, ... for a subclassed model.
+    """
+    if isinstance(outputs, dict):
+        return dict(outputs)
+    flat = nest(is_keras_3(model)).flatten(outputs)
+    if not is_graph_model(model):
+        return {f"output_{number}": array for number, array in enumerate(flat)}
+    named: dict[str, Any] = {}
+    for name, array in zip(graph_of(model).output_names, flat, strict=True):
+        named[name if name not in named else f"{name}_{len(named)}"] = array
+    return named
+
+
+def output_shapes(layer: Any) -> list[tuple[int | None, ...]]:
+    """The different shapes a layer gives in the graphs it stands in; empty where it stands in none."""
+    tensors = [tensor for node in getattr(layer, "_inbound_nodes", ()) for tensor in node_parts(node)[2]]
+    return list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
+
+
+def output_layers(model: Any) -> dict[str, Any]:
+    """The layer behind each output of a model, by the name of the output; empty for a subclassed model."""
+    if not is_graph_model(model):
+        return {}
+    graph, keras_3 = graph_of(model), is_keras_3(model)
+    outputs = graph._outputs_struct if keras_3 else graph._nested_outputs
+    return named_outputs(model, nest(keras_3).map_structure(lambda tensor: tensor._keras_history[0], outputs))
+
+
+def pack_outputs(model: Any, tensors: Sequence[Any]) -> Any:
+    """Flat outputs put into the structure (list, dict, ...) that the model gives."""
+    graph, keras_3 = graph_of(model), is_keras_3(model)
+    structure = graph._outputs_struct if keras_3 else graph._nested_outputs
+    return nest(keras_3).pack_sequence_as(structure, list(tensors))

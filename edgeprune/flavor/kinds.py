@@ -1,0 +1,160 @@
+"""Which Keras an object belongs to, and what kind of object it is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+KERAS_3 = "keras"
+TF_KERAS = "tf_keras"
+
+
+def flavor_of(keras_object: Any) -> str:
+    """Tell which Keras a model, layer, optimizer or callback belongs to.
+
+    Args:
+        keras_object: any object whose class derives from a class of `keras` 3 or of `tf_keras`.
+
+    Returns:
+        `"keras"` or `"tf_keras"`: the name of the package.
+
+    Raises:
+        TypeError: the object belongs to neither.
+
+    Example:
+        >>> import keras, edgeprune.flavor
+        >>> edgeprune.flavor.flavor_of(keras.layers.Dense(1))
+        'keras'
+    """
+    packages = {cls.__module__.partition(".")[0] for cls in type(keras_object).__mro__}
+    if TF_KERAS in packages:
+        return TF_KERAS
+    if KERAS_3 in packages:
+        return KERAS_3
+    raise TypeError(
+        f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(keras_object).__name__}: "
+        f"{str(keras_object)[:80]}"
+    )
+
+
+def is_keras_3(keras_object: Any) -> bool:
+    """Whether the object belongs to Keras 3 (otherwise to `tf_keras`)."""
+    return flavor_of(keras_object) == KERAS_3
+
+
+def keras_module(flavor: str) -> ModuleType:
+    """Import and return the `keras` or the `tf_keras` package."""
+    if flavor == KERAS_3:
+        keras = importlib.import_module(KERAS_3)
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                f"edgeprune needs Keras on the TensorFlow backend, and it runs on {keras.backend.backend()!r}: "
+                "set KERAS_BACKEND=tensorflow before keras is imported."
+            )
+        return keras
+    return importlib.import_module(TF_KERAS)
+
+
+def keras_of(keras_object: Any) -> ModuleType:
+    """The Keras package the object belongs to, so that `keras_of(model).layers.Dense` fits the model."""
+    return keras_module(flavor_of(keras_object))
+
+
+def is_model(keras_object: Any) -> bool:
+    """Whether the object is a Keras model (of either Keras) rather than a layer or something else."""
+    try:
+        return isinstance(keras_object, keras_of(keras_object).Model)
+    except TypeError:
+        return False
+
+
+def is_layer(keras_object: Any) -> bool:
+    """Whether the object is a Keras layer (of either Keras); a model is a layer too."""
+    try:
+        return isinstance(keras_object, keras_of(keras_object).layers.Layer)
+    except TypeError:
+        return False
+
+
+def is_graph_model(model: Any) -> bool:
+    """Whether the model is Functional or Sequential, so that its graph of layers is known."""
+    if is_keras_3(model):
+        from keras.src.models.functional import Functional
+
+        return isinstance(model, Functional | keras_of(model).Sequential)
+    return bool(model._is_graph_network) or isinstance(model, keras_of(model).Sequential)
+
+
+def is_sequential(model: Any) -> bool:
+    """Whether the model is a Sequential of either Keras."""
+    return isinstance(model, keras_of(model).Sequential)
+
+
+def layers_of(model: Any) -> Iterator[Any]:
+    """Every layer inside a model, at any depth, once, models and composite layers before their parts.
+
+    A layer that is not a model yields itself first. Layers inside layers (the dense projections of attention,
+    the cells of recurrent layers, nested models) are included.
+    """
+    seen = {id(model)} if is_model(model) else set()
+    for layer in model._flatten_layers():
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield layer
+
+
+def layer_names(model: Any) -> dict[int, str]:
+    """A name for every layer at any depth: the names on the way to it, as in `"block/conv"`.
+
+    Args:
+        model: a model or a layer of either Keras.
+
+    Returns:
+        `id(layer)` to name, for all of `layers_of(model)`; where several ways lead to a layer, the first.
+    """
+    names: dict[int, str] = {}
+
+    def visit(parent: Any, prefix: str) -> None:
+        for layer in parent._flatten_layers(recursive=False, include_self=False):
+            if id(layer) not in names:
+                names[id(layer)] = prefix + layer.name
+                visit(layer, f"{prefix}{layer.name}/")
+
+    if not is_model(model):
+        names[id(model)] = model.name
+    visit(model, "")
+    return names
+
+
+def nest(keras_3: bool) -> ModuleType:
+    """The module with `flatten` and `map_structure` for this Keras's nested structures."""
+    return keras_module(KERAS_3).tree if keras_3 else importlib.import_module("tensorflow").nest
+
+
+def flatten(structure: Any, keras_object: Any) -> list[Any]:
+    """The leaves of a nested structure in the order in which the object's Keras takes them."""
+    return nest(is_keras_3(keras_object)).flatten(structure)
+
+
+def map_structure(function: Callable[..., Any], structure: Any, keras_object: Any) -> Any:
+    """The nested structure with `function` applied to each leaf, in the manner of the object's Keras."""
+    return nest(is_keras_3(keras_object)).map_structure(function, structure)
+
+
+def tf_variable(variable: Any) -> Any:
+    """The `tf.Variable` behind a variable of either Keras."""
+    import tensorflow as tf
+
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def tf_variables(model: Any) -> list[Any]:
+    """The model's variables, state that is not trained included, as `tf.Variable`s."""
+    return [variable.value if is_keras_3(model) else variable for variable in model.variables]
+
+
+def is_keras_3_variable(variable: Any) -> bool:
+    """Whether a variable belongs to Keras 3; those of `tf_keras` are TensorFlow's own."""
+    return not isinstance(variable, importlib.import_module("tensorflow").Variable)

@@ -1,0 +1,88 @@
+"""Callbacks, constraints, optimizers and precision while a model trains."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from edgeprune.flavor.kinds import KERAS_3, is_keras_3, is_keras_3_variable, keras_module, layers_of
+
+CALLBACK_HOOKS = tuple(
+    f"on_{moment}"
+    for what in ("train", "test", "predict")
+    for moment in (f"{what}_begin", f"{what}_end", f"{what}_batch_begin", f"{what}_batch_end")
+) + ("on_epoch_begin", "on_epoch_end")
+
+
+@functools.cache
+def callback_class() -> type:
+    """A base class for callbacks that work in the `fit` of either Keras.
+
+    It is Keras 3's `Callback` with the three questions that only `tf_keras` asks of a callback.
+    """
+    keras = keras_module(KERAS_3)
+
+    class Callback(keras.callbacks.Callback):
+        """A callback for both Kerases."""
+
+        def _implements_train_batch_hooks(self) -> bool:
+            return True
+
+        def _implements_test_batch_hooks(self) -> bool:
+            return True
+
+        def _implements_predict_batch_hooks(self) -> bool:
+            return True
+
+    return Callback
+
+
+@contextlib.contextmanager
+def computing_in_float32(model: Any) -> Iterator[None]:
+    """While the body runs, the layers of a model in mixed precision compute in float32."""
+    keras_3, changed = is_keras_3(model), []
+
+    def set_policy(layer: Any, policy: Any) -> None:
+        if keras_3:
+            layer.dtype_policy = policy
+        else:
+            layer._set_dtype_policy(policy)
+
+    try:
+        for layer in (model, *layers_of(model)):
+            if layer.compute_dtype in ("float16", "bfloat16", "float64"):
+                changed.append((layer, layer.dtype_policy if keras_3 else layer._dtype_policy))
+                set_policy(layer, "float32")
+        yield
+    finally:
+        for layer, policy in changed:
+            set_policy(layer, policy)
+
+
+def constrain(variable: Any, constraint: Callable[[Any], Any] | None) -> None:
+    """Set what the optimizer does to a variable after each of its updates: `constraint(value)` is the new value."""
+    if is_keras_3_variable(variable):
+        variable.constraint = constraint
+    else:
+        # Under mixed precision the variable is one inside another.
+        getattr(variable, "_variable", variable)._constraint = constraint
+
+
+def forget_compiled_step(model: Any) -> None:
+    """Have the training step of a model that has trained before compiled anew, as its constraints have changed."""
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def moving_averages(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
+    """The optimizer's moving average of each variable, as `tf.Variable`s; empty without `use_ema`."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    if not getattr(optimizer, "use_ema", False) or not averages:
+        return []
+    if is_keras_3(optimizer):
+        return [averages[optimizer._get_variable_index(variable)].value for variable in variables]
+    return [averages[optimizer._index_dict[optimizer._var_key(variable)]] for variable in variables]
