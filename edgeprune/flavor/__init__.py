@@ -7,178 +7,129 @@ From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files` and `tr
 """
 
 from edgeprune.flavor.copies import (
-    clone_built_layer as clone_built_layer,
-)
-from edgeprune.flavor.copies import (
-    clone_input as clone_input,
-)
-from edgeprune.flavor.copies import (
-    clone_layer as clone_layer,
-)
-from edgeprune.flavor.copies import (
-    copy_compile_state as copy_compile_state,
-)
-from edgeprune.flavor.copies import (
-    copy_layer_state as copy_layer_state,
-)
-from edgeprune.flavor.copies import (
-    copy_trainable as copy_trainable,
-)
-from edgeprune.flavor.copies import (
-    functional_model as functional_model,
-)
-from edgeprune.flavor.copies import (
-    functional_stand_in as functional_stand_in,
-)
-from edgeprune.flavor.copies import (
-    names_of_own_weights as names_of_own_weights,
-)
-from edgeprune.flavor.copies import (
-    rebuild as rebuild,
-)
-from edgeprune.flavor.copies import (
-    unfold_layers as unfold_layers,
-)
-from edgeprune.flavor.copies import (
-    variables_born_with as variables_born_with,
+    clone_built_layer,
+    clone_input,
+    clone_layer,
+    copy_compile_state,
+    copy_layer_state,
+    copy_trainable,
+    functional_model,
+    functional_stand_in,
+    names_of_own_weights,
+    rebuild,
+    unfold_layers,
+    variables_born_with,
 )
 from edgeprune.flavor.files import (
-    import_tfmot as import_tfmot,
-)
-from edgeprune.flavor.files import (
-    load_model as load_model,
+    import_tfmot,
+    load_model,
 )
 from edgeprune.flavor.functions import (
-    call_function as call_function,
-)
-from edgeprune.flavor.functions import (
-    function_arguments as function_arguments,
-)
-from edgeprune.flavor.functions import (
-    run_function as run_function,
-)
-from edgeprune.flavor.functions import (
-    slice_entries as slice_entries,
+    call_function,
+    function_arguments,
+    run_function,
+    slice_entries,
 )
 from edgeprune.flavor.graphs import (
-    GraphNode as GraphNode,
-)
-from edgeprune.flavor.graphs import (
-    LayerCall as LayerCall,
-)
-from edgeprune.flavor.graphs import (
-    call_specs as call_specs,
-)
-from edgeprune.flavor.graphs import (
-    function_name as function_name,
-)
-from edgeprune.flavor.graphs import (
-    graph_nodes as graph_nodes,
-)
-from edgeprune.flavor.graphs import (
-)
-from edgeprune.flavor.graphs import (
-    input_layer as input_layer,
-)
-from edgeprune.flavor.graphs import (
-    input_names as input_names,
-)
-from edgeprune.flavor.graphs import (
-    layer_calls as layer_calls,
-)
-from edgeprune.flavor.graphs import (
-    layer_graph as layer_graph,
-)
-from edgeprune.flavor.graphs import (
-    named_outputs as named_outputs,
-)
-from edgeprune.flavor.graphs import (
-)
-from edgeprune.flavor.graphs import (
-)
-from edgeprune.flavor.graphs import (
-    output_layers as output_layers,
-)
-from edgeprune.flavor.graphs import (
-    output_shapes as output_shapes,
-)
-from edgeprune.flavor.graphs import (
-    pack_inputs as pack_inputs,
-)
-from edgeprune.flavor.graphs import (
-    pack_outputs as pack_outputs,
-)
-from edgeprune.flavor.graphs import (
-    producer_of as producer_of,
+    GraphNode,
+    LayerCall,
+    call_specs,
+    function_name,
+    graph_nodes,
+    input_layer,
+    input_names,
+    layer_calls,
+    layer_graph,
+    named_outputs,
+    output_layers,
+    output_shapes,
+    pack_inputs,
+    pack_outputs,
+    producer_of,
 )
 from edgeprune.flavor.kinds import (
-    KERAS_3 as KERAS_3,
-)
-from edgeprune.flavor.kinds import (
-    TF_KERAS as TF_KERAS,
-)
-from edgeprune.flavor.kinds import (
-    flatten as flatten,
-)
-from edgeprune.flavor.kinds import (
-    flavor_of as flavor_of,
-)
-from edgeprune.flavor.kinds import (
-    is_graph_model as is_graph_model,
-)
-from edgeprune.flavor.kinds import (
-    is_keras_3 as is_keras_3,
-)
-from edgeprune.flavor.kinds import (
-    is_keras_3_variable as is_keras_3_variable,
-)
-from edgeprune.flavor.kinds import (
-    is_layer as is_layer,
-)
-from edgeprune.flavor.kinds import (
-    is_model as is_model,
-)
-from edgeprune.flavor.kinds import (
-    is_sequential as is_sequential,
-)
-from edgeprune.flavor.kinds import (
-    keras_module as keras_module,
-)
-from edgeprune.flavor.kinds import (
-    keras_of as keras_of,
-)
-from edgeprune.flavor.kinds import (
-    layer_names as layer_names,
-)
-from edgeprune.flavor.kinds import (
-    layers_of as layers_of,
-)
-from edgeprune.flavor.kinds import (
-    map_structure as map_structure,
-)
-from edgeprune.flavor.kinds import (
-)
-from edgeprune.flavor.kinds import (
-    tf_variable as tf_variable,
-)
-from edgeprune.flavor.kinds import (
-    tf_variables as tf_variables,
+    KERAS_3,
+    TF_KERAS,
+    flatten,
+    flavor_of,
+    is_graph_model,
+    is_keras_3,
+    is_keras_3_variable,
+    is_layer,
+    is_model,
+    is_sequential,
+    keras_module,
+    keras_of,
+    layer_names,
+    layers_of,
+    map_structure,
+    tf_variable,
+    tf_variables,
 )
 from edgeprune.flavor.training import (
-    CALLBACK_HOOKS as CALLBACK_HOOKS,
+    CALLBACK_HOOKS,
+    callback_class,
+    computing_in_float32,
+    constrain,
+    forget_compiled_step,
+    moving_averages,
 )
-from edgeprune.flavor.training import (
-    callback_class as callback_class,
-)
-from edgeprune.flavor.training import (
-    computing_in_float32 as computing_in_float32,
-)
-from edgeprune.flavor.training import (
-    constrain as constrain,
-)
-from edgeprune.flavor.training import (
-    forget_compiled_step as forget_compiled_step,
-)
-from edgeprune.flavor.training import (
-    moving_averages as moving_averages,
-)
+
+__all__ = [
+    "CALLBACK_HOOKS",
+    "GraphNode",
+    "KERAS_3",
+    "LayerCall",
+    "TF_KERAS",
+    "call_function",
+    "call_specs",
+    "callback_class",
+    "clone_built_layer",
+    "clone_input",
+    "clone_layer",
+    "computing_in_float32",
+    "constrain",
+    "copy_compile_state",
+    "copy_layer_state",
+    "copy_trainable",
+    "flatten",
+    "flavor_of",
+    "forget_compiled_step",
+    "function_arguments",
+    "function_name",
+    "functional_model",
+    "functional_stand_in",
+    "graph_nodes",
+    "import_tfmot",
+    "input_layer",
+    "input_names",
+    "is_graph_model",
+    "is_keras_3",
+    "is_keras_3_variable",
+    "is_layer",
+    "is_model",
+    "is_sequential",
+    "keras_module",
+    "keras_of",
+    "layer_calls",
+    "layer_graph",
+    "layer_names",
+    "layers_of",
+    "load_model",
+    "map_structure",
+    "moving_averages",
+    "named_outputs",
+    "names_of_own_weights",
+    "output_layers",
+    "output_shapes",
+    "pack_inputs",
+    "pack_outputs",
+    "producer_of",
+    "rebuild",
+    "run_function",
+    "slice_entries",
+    "tf_variable",
+    "tf_variables",
+    "unfold_layers",
+    "variables_born_with",
+]
