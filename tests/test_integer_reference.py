@@ -238,7 +238,7 @@ def test_small_shapes_of_mlperf_tiny_are_exact(name, tmp_path):
     parity, outputs = _parity(SMALL[name], tmp_path, 60)
     assert parity.exact and parity.largest == 0 and parity.values == 60 * outputs
     if name == "autoencoder":
-        assert parity.litert_mismatches > 0, "a deep stack of dense layers, which LiteRT itself rounds otherwise"
+        assert parity.litert_mismatches > 0, "a deep stack of dense layers, which XNNPACK rounds otherwise"
 
 
 @needs_micro

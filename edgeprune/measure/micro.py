@@ -71,7 +71,7 @@ class Arena:
 
 @dataclass(frozen=True)
 class MicroParity:
-    """The outputs of a file on microcontrollers' kernels beside those of LiteRT's reference kernels.
+    """The outputs of a file on microcontrollers' kernels beside those of LiteRT's.
 
     Differences are in steps of an integer output, or as they are where outputs are floats.
 
@@ -80,8 +80,8 @@ class MicroParity:
         values: how many output values were compared.
         mismatches: how many of them differ from the reference kernels', which compute in integers alone.
         largest: the largest difference from them.
-        litert_mismatches: how many differ from what LiteRT's own reference kernels make of the file, which scale the
-            sums of quantized dense layers with a floating-point number.
+        litert_mismatches: how many differ from what LiteRT makes of the file on a computer or phone, whose kernels
+            (XNNPACK) round otherwise.
         litert_largest: the largest difference from that.
     """
 
@@ -291,37 +291,37 @@ def measure_arena(path: str | Path) -> Arena:
 
 
 def compare_with_reference(path: str | Path, samples: Mapping[str, np.ndarray]) -> MicroParity:
-    """Run a file on microcontrollers' kernels and on LiteRT's reference kernels, and compare every output value.
+    """Run a file on microcontrollers' kernels and on LiteRT's, and compare every output value.
 
     Args:
         path: the .tflite file.
         samples: input name to real values `(samples, ...)`.
 
     Returns:
-        How many values differ, and by how much: from kernels that compute in integers alone, as microcontrollers' do
-        (see `edgeprune.measure.integer_reference`), and from LiteRT's as they are.
+        How many values differ, and by how much: from the reference kernels, which compute in integers alone as
+        microcontrollers' do (see `edgeprune.measure.integer_reference`), and from LiteRT as it runs on a phone.
 
     Raises:
         ImportError: tflite-micro is not installed.
         MicroError: the file does not run on microcontrollers.
     """
-    micro, litert = MicroRuntime(path), Runtime(path, reference=True)
+    micro, litert = MicroRuntime(path), Runtime(path)
     encoded = [port.encode(samples[name]) for name, port in litert.inputs.items()]
     count = len(encoded[0])
-    exact, as_it_is = _Differences(), _Differences()
+    exact, phone = _Differences(), _Differences()
     with integer_reference(path) as reference:
         for number in track(range(count), "Comparing with the reference kernels"):
             inputs = [array[number : number + 1] for array in encoded]
             given = micro.run(inputs)
             exact.add(given, reference.run(inputs))
-            as_it_is.add(given, litert.run(inputs))
+            phone.add(given, litert.run(inputs))
     return MicroParity(
         samples=count,
         values=exact.values,
         mismatches=exact.mismatches,
         largest=exact.largest,
-        litert_mismatches=as_it_is.mismatches,
-        litert_largest=as_it_is.largest,
+        litert_mismatches=phone.mismatches,
+        litert_largest=phone.largest,
     )
 
 
