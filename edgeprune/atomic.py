@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Ends the name of an old folder that is put aside while the new one takes its place.
+_REPLACED = "-replaced"
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
@@ -54,7 +57,8 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
 def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda old: False) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it becomes `path`, on any error it is removed.
 
-    What a killed process left behind of an earlier attempt at the same folder is removed first.
+    What a killed process left behind of an earlier attempt at the same folder is removed first; if it was killed
+    just after it had put the old folder aside, the old folder is put back.
 
     Args:
         path: the folder to write. Its parent is made if it does not exist.
@@ -72,15 +76,19 @@ def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda
         ...     (temporary / "README.md").write_text(text)
     """
     path = Path(os.path.abspath(path))  # "." has no name of its own
-    check_folder(path, replaces=replaces)
-    path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".unfinished-{path.name}-"
     for left in path.parent.glob(f"{glob.escape(prefix)}*"):
         owner = left.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and not _runs(int(owner)):
+        if not owner.isdecimal() or _runs(int(owner)):
+            continue
+        if left.name.endswith(_REPLACED) and not path.exists():
+            left.rename(path)
+        else:
             shutil.rmtree(left, ignore_errors=True)
+    check_folder(path, replaces=replaces)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{prefix}{os.getpid()}-"))
-    replaced = temporary.with_name(f"{temporary.name}-replaced")
+    replaced = temporary.with_name(temporary.name + _REPLACED)
     try:
         yield temporary
         mask = os.umask(0)

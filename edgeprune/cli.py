@@ -387,6 +387,7 @@ def bundle(
     quantize: Annotated[
         str | None, typer.Option(help="none, dynamic, float16, int8 or int16x8; by default the target's first.")
     ] = None,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
     mean: Annotated[
         list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
     ] = None,
@@ -421,6 +422,7 @@ def bundle(
         validation_data=(arrays.x_test, arrays.y_test) if scored else None,
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
         quantization="default" if quantize is None else None if quantize == "none" else quantize,
+        sparse=sparse,
         name=name,
         author=author,
         version=model_version,

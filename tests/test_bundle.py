@@ -217,6 +217,27 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
     assert (tmp_path / "b" / "old").exists() and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    aside = tmp_path / f".unfinished-b-{ended.pid}-x-replaced"
+    aside.mkdir()
+    (aside / "old").write_text("")
+    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "b"):
+        pass
+    assert (tmp_path / "b" / "old").exists() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_sparse_files_are_for_phones(tmp_path, net, samples, writer):
+    with pytest.raises(ValueError, match="'cortex-m' reads no sparse files"):
+        export_bundle(net, tmp_path / "b", "cortex-m", samples, sparse=True)
+    kernel = net.layers[0].kernel
+    kernel.assign(kernel.numpy() * 0)
+    net.layers[1].kernel.assign(net.layers[1].kernel.numpy() * [[1, 0, 0]])
+    bundle = export_bundle(net, tmp_path / "b", "phone", sparse=True, quantization=None)
+    assert any("parse encoding" in note or "sparse " in note for note in bundle.notes)
+
+
 @given(st.text())
 def test_any_name_gives_an_identifier(name):
     made = identifier(name)

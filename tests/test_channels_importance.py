@@ -318,7 +318,7 @@ def test_activation_takes_several_inputs_by_name_or_in_order(flavor):
 def test_fpgm_of_a_wide_layer():
     """Wider than the rows that are compared at a time."""
     kernel = np.random.default_rng(0).standard_normal((2, 1100)).astype("float32")
-    slot = Slot(kernel, None, "kernel", 1, np.arange(1100), makes=True)
+    slot = Slot(tf.Variable(kernel), None, "kernel", 1, np.arange(1100), makes=True)
     scores = class_scores(ChannelGraph(None, 1100, {}, (), (slot,), (), (), (), {}), "fpgm")
     expected = np.sqrt(((kernel[:, :, None] - kernel[:, None, :]) ** 2).sum(axis=0)).sum(axis=1)
     np.testing.assert_allclose(scores, expected, rtol=1e-4)

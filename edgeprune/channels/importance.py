@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Group, Slot
 from edgeprune.channels.on_data import ON_DATA, STATISTICS, is_float, score_on_data
 from edgeprune.progress import status
@@ -204,5 +205,5 @@ def _squares_along(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _array(weight: Any) -> np.ndarray:
-    values = np.asarray(weight)
+    values = flavor.array_of(weight)
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)

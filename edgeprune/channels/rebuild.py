@@ -168,10 +168,10 @@ def is_nested(layer: Any) -> bool:
 
 def cut(weight: Any, kept: dict[int, np.ndarray]) -> np.ndarray:
     """The values of a weight at the kept indices of each axis."""
-    values = np.asarray(weight)
+    values = flavor.array_of(weight)
     for axis, indices in kept.items():
         values = np.take(values, indices, axis=axis)
-    return values
+    return values if kept else values.copy()
 
 
 def changed_arguments(graph: ChannelGraph, kept_mask: np.ndarray) -> dict[int, dict[str, Any]]:

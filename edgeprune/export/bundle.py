@@ -93,6 +93,7 @@ def export_bundle(
     validation_data: Any = None,
     preprocessing: Preprocessing | None = None,
     quantization: str | None = "default",
+    sparse: bool = False,
     name: str | None = None,
     author: str = "",
     version: str = "1",
@@ -114,6 +115,7 @@ def export_bundle(
             or one-hot.
         preprocessing: what was done to raw values before the model, to be written into the bundle.
         quantization: one of the target's; by default its first.
+        sparse: store weights without their zeros, as `export_tflite` does; for phones.
         name: the model's name in the bundle, by default the Keras model's; any characters.
         author: who made the model.
         version: the model's version.
@@ -139,6 +141,10 @@ def export_bundle(
 
     device = target_named(target)
     quantization = _checked_quantization(quantization, device)
+    if sparse and device.kind != "phone":
+        raise ValueError(
+            f"sparse=True is for phones: the runtime of {device.name!r} reads no sparse files. Leave it out."
+        )
     if not flavor.is_model(model):
         raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
@@ -162,7 +168,7 @@ def export_bundle(
         atomic_folder(directory, replaces=lambda old: force and _is_bundle(old)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
-        exported = export_tflite(model, folder / "model.tflite", quantization, samples, quiet=True)
+        exported = export_tflite(model, folder / "model.tflite", quantization, samples, sparse=sparse, quiet=True)
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         say("Verifying")
         verification = exported.verification

@@ -50,6 +50,7 @@ from edgeprune.flavor.graphs import (
 from edgeprune.flavor.kinds import (
     KERAS_3,
     TF_KERAS,
+    array_of,
     flatten,
     flavor_of,
     is_graph_model,
@@ -81,6 +82,7 @@ __all__ = [
     "KERAS_3",
     "LayerCall",
     "TF_KERAS",
+    "array_of",
     "call_function",
     "call_specs",
     "callback_class",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 KERAS_3 = "keras"
 TF_KERAS = "tf_keras"
 
@@ -148,6 +150,17 @@ def tf_variable(variable: Any) -> Any:
     import tensorflow as tf
 
     return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def array_of(variable: Any) -> np.ndarray:
+    """The values of a variable of either Keras, to be read only: without a copy where NumPy has their type."""
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(tf_variable(variable))
+    try:
+        return np.asarray(memoryview(tensor))
+    except (BufferError, TypeError, ValueError):  # bfloat16, a distributed variable
+        return np.asarray(tensor)
 
 
 def tf_variables(model: Any) -> list[Any]:
