@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph import ChannelGraph, Group, Slot
