@@ -4,8 +4,8 @@
     python benchmarks/channel_latency.py --write         write the files alone, to be timed when the machine is quiet
 
 Each network (random weights: they do not change the time) is planned at 50 % of the MACs with widths rounded to 1, 8,
-16, to the runtime's tiles and, in int8, to 64, exported to float32 and int8, and the files are timed interleaved in one process on one
-thread. Files that are there are not written again without --again. Results go to
+16, to the runtime's tiles and, in int8, to 64, exported to float32 and int8, and the files are timed interleaved in one
+process on one thread. Files that are there are not written again without --again. Results go to
 benchmarks/out/channel_latency.json too. Goal: at most 0.55 of the dense time in float32, 0.60 in int8.
 """
 
