@@ -33,7 +33,7 @@ _HOME = {
     "export_bundle": "edgeprune.export.bundle",
     "export_tflite": "edgeprune.export.tflite",
     "file_size": "edgeprune.measure.size",
-    "drop_identity_layers": "edgeprune.channels.blocks",
+    "drop_identity_layers": "edgeprune.channels.identity",
     "plan_blocks": "edgeprune.channels.blocks",
     "plan_channels": "edgeprune.channels.plan",
     "PolynomialDecay": "edgeprune.sparsity.schedules",

@@ -7,8 +7,9 @@ import pytest
 from channel_nets import randomize
 
 from edgeprune import flavor as flavors
-from edgeprune.channels import blocks as blocks_module
-from edgeprune.channels.blocks import drop_identity_layers, find_blocks, plan_blocks, remove_blocks
+from edgeprune.channels.blocks import find_blocks, plan_blocks, remove_blocks
+from edgeprune.channels.bypass import WithoutCalls
+from edgeprune.channels.identity import drop_identity_layers
 from edgeprune.measure.macs import count_macs
 
 X = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)
@@ -308,7 +309,7 @@ def test_identity_layers_in_a_nested_model(flavor):
 
 def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
     plan = plan_blocks(net(flavor), count=1, data=X)
-    monkeypatch.setattr(blocks_module._WithoutCalls, "cut", lambda self, weight: np.asarray(weight) * 1.5)
+    monkeypatch.setattr(WithoutCalls, "cut", lambda self, weight: np.asarray(weight) * 1.5)
     with pytest.raises(RuntimeError, match="not to be trusted"):
         plan.apply()
 

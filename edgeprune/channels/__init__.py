@@ -23,7 +23,7 @@ _HOME = {
     "ChannelGraph": "edgeprune.channels.graph",
     "ChannelPlan": "edgeprune.channels.plan",
     "ChannelPruning": "edgeprune.channels.training",
-    "drop_identity_layers": "edgeprune.channels.blocks",
+    "drop_identity_layers": "edgeprune.channels.identity",
     "find_blocks": "edgeprune.channels.blocks",
     "find_dead_channels": "edgeprune.channels.dead",
     "plan_blocks": "edgeprune.channels.blocks",

@@ -12,16 +12,18 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.constants import built_in_kind, scale_and_offset
+from edgeprune.channels.bypass import called, graphs, rebuilt_without, same_kind, walkable
+from edgeprune.channels.constants import built_in_kind
+from edgeprune.channels.identity import identities
 from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_tensors, parts_of
-from edgeprune.channels.rebuild import Builder, garbage_left_alone, is_nested
+from edgeprune.channels.rebuild import is_nested
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
 
@@ -115,8 +117,8 @@ class BlockPlan:
             RuntimeError: the outputs differ by more than rounding.
         """
         with status(f"Removing blocks of {self.model.name}"):
-            instead = {**_identities(self.walked), **_passing(self.removed)}
-            shallower = _rebuilt(self.walked, self.model, instead)
+            instead = {**identities(self.walked), **_passing(self.removed)}
+            shallower = rebuilt_without(self.walked, self.model, instead)
             if verify:
                 _compare(self.walked, self.removed, shallower)
         return shallower
@@ -187,7 +189,7 @@ def plan_blocks(
         raise ValueError(f"macs is the fraction of the MACs to keep, above 0 and at most 1; got {macs}.")
     if data is None:
         raise ValueError("Blocks are scored on data: pass data=x, data=(x, y) or a dataset of batches.")
-    walked = _walkable(model)
+    walked = walkable(model)
     whole = _Macs(model, walked)
     blocks = _blocks(walked, whole)
     if not blocks:
@@ -249,68 +251,18 @@ def find_blocks(model: Any) -> tuple[Block, ...]:
         TypeError: it is no Keras model.
         ValueError: it is not built, or it is subclassed and its call cannot be followed.
     """
-    walked = _walkable(model)
+    walked = walkable(model)
     return _blocks(walked, _Macs(model, walked))
 
 
 def _blocks(model: Any, macs: _Macs) -> tuple[Block, ...]:
     found = []
-    for prefix, part in _graphs(model):
+    for prefix, part in graphs(model):
         for node, shortcut in _returning(part):
             block = Block(prefix + node.layer.name, (), 0, node, shortcut)
             gone = tuple(macs.layers_gone([block]))
             found.append(dataclasses.replace(block, layers=gone, macs=macs.total - macs.without([block])))
     return tuple(found)
-
-
-def drop_identity_layers(model: Any) -> Any:
-    """Rebuild a model without the layers that do nothing.
-
-    These are: dropout with a rate of 0, noise with a deviation of 0, linear activations, padding or cropping by 0,
-    upsampling or pooling by 1, flattening or reshaping to the same shape, rescaling by 1, and batch normalization
-    that multiplies by exactly 1 and adds exactly 0 at inference. A layer that gives an output of the model stays, as
-    that output has its name.
-
-    Args:
-        model: a built Functional or Sequential model of either Keras. It is not changed.
-
-    Returns:
-        A plain model of the same kind with the same names and weights, compiled as the original is.
-
-    Raises:
-        TypeError: it is no Keras model.
-        ValueError: it is not built, or it is subclassed and its call cannot be followed.
-
-    Example:
-        >>> import keras
-        >>> layers = keras.layers
-        >>> model = keras.Sequential([keras.Input((4,)), layers.Dropout(0), layers.Dense(2, name="head")])
-        >>> [layer.name for layer in drop_identity_layers(model).layers]
-        ['head']
-    """
-    graph_model = _walkable(model)
-    return _rebuilt(graph_model, model, _identities(graph_model))
-
-
-def _walkable(model: Any) -> Any:
-    """The model, or a Functional one with the layers of a subclassed one."""
-    if not flavor.is_model(model):
-        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
-    return model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
-
-
-def _graphs(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A model and the models nested in it, each once, with the path before the names of its layers."""
-    seen: set[int] = set()
-
-    def visit(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        yield prefix, part
-        for node in flavor.graph_nodes(part)[1]:
-            if is_nested(node.layer) and id(node.layer) not in seen:
-                seen.add(id(node.layer))
-                yield from visit(node.layer, f"{prefix}{node.layer.name}/")
-
-    yield from visit(model, prefix)
 
 
 def _returning(model: Any) -> Iterator[tuple[flavor.GraphNode, int]]:
@@ -329,7 +281,7 @@ def _returning(model: Any) -> Iterator[tuple[flavor.GraphNode, int]]:
         if _is_addition(node):
             for position, shortcut in enumerate(node.inputs):
                 others = [tensor for number, tensor in enumerate(node.inputs) if number != position]
-                if _same_kind(shortcut, node.outputs[0]) and all(
+                if same_kind(shortcut, node.outputs[0]) and all(
                     tensor is not shortcut and ancestors[id(tensor)] & bits[id(shortcut)] for tensor in others
                 ):
                     yield node, position
@@ -341,41 +293,13 @@ def _is_addition(node: flavor.GraphNode) -> bool:
     return is_addition and len(node.inputs) > 1
 
 
-def _same_kind(a: Any, b: Any) -> bool:
-    return tuple(a.shape) == tuple(b.shape) and a.dtype == b.dtype
-
-
 def _passing(removed: Sequence[Block]) -> dict[int, int]:
     """By `id` of an addition's node the input that it gives when its block is removed."""
     return {id(block.node.node): block.shortcut for block in removed}
 
 
-def _needed(
-    nodes: Sequence[flavor.GraphNode], outputs: Sequence[Any], instead: Mapping[int, int]
-) -> list[flavor.GraphNode]:
-    """The calls that outputs need, where some calls give one of their inputs instead."""
-    wanted = set(map(id, outputs))
-    found = []
-    for node in reversed(nodes):
-        if wanted.intersection(map(id, node.outputs)):
-            found.append(node)
-            passed = instead.get(id(node.node))
-            wanted.update(map(id, node.inputs if passed is None else [node.inputs[passed]]))
-    return found[::-1]
-
-
-def _called(model: Any, instead: Mapping[int, int], prefix: str = "") -> Iterator[tuple[str, flavor.GraphNode]]:
-    """The calls that a model makes, those in nested models too, with their path names."""
-    _, nodes, outputs = flavor.graph_nodes(model)
-    for node in _needed(nodes, flavor.flatten(outputs, model), instead):
-        if id(node.node) not in instead:
-            yield prefix + node.layer.name, node
-            if is_nested(node.layer):
-                yield from _called(node.layer, instead, f"{prefix}{node.layer.name}/")
-
-
 def _is_called(model: Any, block: Block, removed: Sequence[Block]) -> bool:
-    return any(node.node is block.node.node for _, node in _called(model, _passing(removed)))
+    return any(node.node is block.node.node for _, node in called(model, _passing(removed)))
 
 
 class _Macs:
@@ -386,11 +310,11 @@ class _Macs:
         self.total = counted.total
         self._per_layer = counted.per_layer
         self._model = walked
-        self._layers = dict.fromkeys(name for name, _ in _called(walked, {}))
+        self._layers = dict.fromkeys(name for name, _ in called(walked, {}))
 
     def layers_gone(self, removed: Sequence[Block]) -> list[str]:
         """The path names of the layers that are called no more."""
-        left = {name for name, _ in _called(self._model, _passing(removed))}
+        left = {name for name, _ in called(self._model, _passing(removed))}
         return [name for name in self._layers if name not in left]
 
     def without(self, removed: Sequence[Block]) -> int:
@@ -494,49 +418,6 @@ class _Gated:
         return total
 
 
-class _WithoutCalls(Builder):
-    """Builds a model in which some calls give one of their inputs instead of computing anything."""
-
-    def __init__(self, instead: Mapping[int, int]) -> None:
-        self._instead = instead
-        self.layers = {}
-        self.filled = set()
-        self.changes = {}
-
-    def needed(self, nodes: list[flavor.GraphNode], outputs: list[Any]) -> list[flavor.GraphNode]:
-        """The calls that the outputs need."""
-        return _needed(nodes, outputs, self._instead)
-
-    def instead(self, node: flavor.GraphNode) -> Any:
-        """The input that a call gives instead."""
-        position = self._instead.get(id(node.node))
-        return None if position is None else node.inputs[position]
-
-    def cut(self, weight: Any) -> np.ndarray:
-        """All of a weight."""
-        return np.asarray(weight)
-
-    def fill(self) -> None:
-        """Copy the weights and the trainable flags; a nested model may have fewer layers than the old one."""
-        # Outer models come last; their flag sets those of the models and layers inside.
-        for old, new in reversed(self.layers.values()):
-            if is_nested(old) and new.trainable != old.trainable:
-                new.trainable = old.trainable
-        self.fill_weights()
-        for old, new in self.layers.values():
-            if not is_nested(old):
-                flavor.copy_trainable(old, new)
-
-
-def _rebuilt(graph_model: Any, model: Any, instead: Mapping[int, int]) -> Any:
-    builder = _WithoutCalls(instead)
-    with garbage_left_alone():
-        built = builder.build(graph_model)
-        builder.fill()
-        flavor.copy_compile_state(model, built)
-    return built
-
-
 def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
     from edgeprune.channels.verify import random_arrays, tolerance_of
 
@@ -558,57 +439,3 @@ def _ignored(blocks: Sequence[Block], ignore: Any, block: Block) -> bool:
         if not any(fnmatch.filter((other.name, *other.layers), pattern) for other in blocks):
             raise ValueError(f"No residual block has the name, or a layer of the name, {pattern!r}.")
     return any(fnmatch.filter((block.name, *block.layers), pattern) for pattern in patterns)
-
-
-def _identities(model: Any) -> dict[int, int]:
-    """The calls in a model, at any depth, whose layer gives what it takes."""
-    found = {}
-    for _, part in _graphs(model):
-        _, nodes, outputs = flavor.graph_nodes(part)
-        given = {id(tensor) for tensor in flavor.flatten(outputs, part)}
-        for node in nodes:
-            if not given.intersection(map(id, node.outputs)) and _is_identity(node):
-                found[id(node.node)] = 0
-    return found
-
-
-def _is_identity(node: flavor.GraphNode) -> bool:
-    test = _IDENTITIES.get(built_in_kind(node.layer)) if flavor.function_name(node.layer) is None else None
-    one_each = len(node.inputs) == len(node.outputs) == 1
-    return test is not None and one_each and _same_kind(node.inputs[0], node.outputs[0]) and test(node)
-
-
-def _is_exact_one(node: flavor.GraphNode) -> bool:
-    scale, offset = scale_and_offset(node.layer)
-    return bool((np.float32(scale) == 1).all() and (np.float32(offset) == 0).all())
-
-
-def _all_equal(attribute: str, value: float) -> Callable[[flavor.GraphNode], bool]:
-    return lambda node: bool(np.all(np.asarray(getattr(node.layer, attribute)) == value))
-
-
-def _sizes_are_known(node: flavor.GraphNode) -> bool:
-    return None not in tuple(node.inputs[0].shape)[1:]
-
-
-_RANKS = (1, 2, 3)
-_IDENTITIES: dict[str, Callable[[flavor.GraphNode], bool]] = {
-    "Identity": lambda node: True,
-    "Activation": lambda node: getattr(node.layer.activation, "__name__", "") == "linear",
-    **dict.fromkeys(("Dropout", "AlphaDropout", "GaussianDropout"), _all_equal("rate", 0)),
-    **{f"SpatialDropout{rank}D": _all_equal("rate", 0) for rank in _RANKS},
-    "GaussianNoise": _all_equal("stddev", 0),
-    "Rescaling": lambda node: _all_equal("scale", 1)(node) and _all_equal("offset", 0)(node),
-    **{f"ZeroPadding{rank}D": _all_equal("padding", 0) for rank in _RANKS},
-    **{f"Cropping{rank}D": _all_equal("cropping", 0) for rank in _RANKS},
-    **{f"UpSampling{rank}D": _all_equal("size", 1) for rank in _RANKS},
-    **{
-        f"{kind}Pooling{rank}D": lambda node: _all_equal("pool_size", 1)(node) and _all_equal("strides", 1)(node)
-        for kind in ("Max", "Average")
-        for rank in _RANKS
-    },
-    "Flatten": _sizes_are_known,
-    "Reshape": _sizes_are_known,
-    "Permute": lambda node: list(node.layer.dims) == sorted(node.layer.dims),
-    "BatchNormalization": _is_exact_one,
-}
