@@ -39,6 +39,8 @@ SCORED_ON = 2048  # images, for importances that need data
 CLASSES = 10
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3
+# Little time is left to recover: a higher rate gained 0.3 points at a quarter of the MACs.
+FINE_TUNING_RATE = 8e-3
 
 
 def mobilenet() -> Any:
@@ -141,7 +143,7 @@ def measure_cut(
         row = results.add(**key, macs=ep.count_macs(smaller).total, after_cut=accuracy)
     if epochs:
         title = f"{name} {kept:.0%} {scope} {importance}"
-        tuned = train(smaller, data, epochs, LEARNING_RATE, title, teacher=model)
+        tuned = train(smaller, data, epochs, FINE_TUNING_RATE, title, teacher=model)
         results.remove(**key)
         results.add(**row, accuracy=tuned)
 
@@ -193,7 +195,7 @@ def main() -> None:
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES))
     parser.add_argument("--kept", nargs="+", type=float, default=list(GOALS), help="fractions of the MACs to keep")
     parser.add_argument("--epochs", type=int, default=10, help="of dense training")
-    parser.add_argument("--fine-tune", type=int, default=4, help="epochs after each cut")
+    parser.add_argument("--fine-tune", type=int, default=6, help="epochs after each cut")
     parser.add_argument("--no-fine-tune", dest="fine_tune", action="store_const", const=0, help="the cuts alone")
     parser.add_argument("--again", action="store_true", help="make rows anew that are there")
     parser.add_argument("--quick", action="store_true", help="the sample, l2 and random, globally, 50 %%")
