@@ -135,7 +135,7 @@ def test_the_note_says_where_dense_is_smaller(rng, images, tmp_path):
 def test_the_refused_files_indeed_do_not_work(quantization, block, outcome, rng, tmp_path):
     """The reasons given are the runtime's, today: if one of these runs, the refusal can go."""
     from edgeprune.export.conversion import Recipe, convert
-    from edgeprune.export.signature import input_specs, write_saved_model
+    from edgeprune.export.signature import input_specs, names_to_trace, write_saved_model
     from edgeprune.measure.runtime import Runtime
 
     model = with_zeros(
@@ -143,7 +143,7 @@ def test_the_refused_files_indeed_do_not_work(quantization, block, outcome, rng,
     )
     specs = input_specs(model)
     data = {name: rng.random((20, *spec.shape[1:]), np.float32) for name, spec in specs.items()}
-    write_saved_model(model, specs, tmp_path / "saved")
+    write_saved_model(model, specs, names_to_trace(specs), tmp_path / "saved")
     path = tmp_path / "m.tflite"
     path.write_bytes(convert(tmp_path / "saved", Recipe(quantization, sparse=True), data))
     if outcome == "NaN":
