@@ -458,3 +458,37 @@ def test_a_log_handler_made_meanwhile_goes_on_working(capsys):
     handler.flush()
     assert captured.text == "caught\n"
     assert capsys.readouterr().err == "later\n"
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_named(flavor, quantization, value, rng, tmp_path):
+    model = dense(flavor)
+    bias = model.get_layer("out").weights[1]
+    bias.assign([0.0, value, 0.0])
+    with pytest.raises(ValueError, match="Weight 'bias' of layer 'out' holds NaN or infinity in 1 of 3 values"):
+        export_tflite(model, tmp_path / "m.tflite", quantization, rng.random((4, 4)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int16x8"])
+def test_an_output_that_overflows_in_calibration_is_named(flavor, quantization, rng, tmp_path):
+    """The converter would end the whole process."""
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((4,), name="x")
+    y = keras.layers.Dense(3, name="large")(x)
+    model = keras.Model(x, keras.layers.Dense(2, name="out")(y), name="small")
+    model.get_layer("large").weights[0].assign(np.full((4, 3), 3e38))
+    data = rng.random((4, 4)) * [[0], [0], [9], [0]]
+    with pytest.raises(ValueError, match="Output 'out' of model 'small' is NaN or infinite for sample 2"):
+        export_tflite(model, tmp_path / "m.tflite", quantization, data)
+
+
+def test_a_layer_that_overflows_in_calibration_is_named_though_no_output_does(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((4,), name="x")
+    y = keras.layers.Activation("sigmoid", name="squeezed")(keras.layers.Dense(3, name="large")(x))
+    model = keras.Model(x, keras.layers.Dense(2, name="out")(y), name="small")
+    model.get_layer("large").weights[0].assign(np.full((4, 3), 3e38))
+    with pytest.raises(ValueError, match=r"layer 'large' \(Dense\) in model 'small' are too large"):
+        export_tflite(model, tmp_path / "m.tflite", "int8", 1 + rng.random((4, 4)), verify=False)

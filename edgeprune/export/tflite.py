@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path
-from edgeprune.export import diagnosis, representative, sparse_encoding
+from edgeprune.export import diagnosis, finite, representative, sparse_encoding
 from edgeprune.export.conversion import QUANTIZATIONS, Recipe, convert, in_order
 from edgeprune.export.signature import (
     input_specs,
@@ -129,8 +129,9 @@ def export_tflite(
 
     Raises:
         TypeError: `model` is no Keras model, or `representative_data` is of no known kind.
-        ValueError: an argument is out of range, the model is not built, the data do not fit the model's inputs, the
-            model cannot be converted as asked (the message names the layer), or the written file does not run.
+        ValueError: an argument is out of range, the model is not built, the data do not fit the model's inputs, a
+            weight, or what the model gives for the data it is calibrated on, is NaN or infinite, the model cannot be
+            converted as asked (the message names the layer), or the written file does not run.
         FileExistsError: the file exists and `overwrite` is false.
         IsADirectoryError: `path` is a folder.
 
@@ -161,6 +162,7 @@ def export_tflite(
     ]
     notes = notes if strip.is_pruned(model) else []
     model = strip.without_pruning(model)
+    finite.check_weights(model)
     specs = input_specs(model)
     samples = None
     if representative_data is not None:
@@ -204,6 +206,8 @@ def _converted(
         try:
             with flavor.computing_in_float32(model), traceable_names(model):
                 function = write_saved_model(model, specs, names, saved_model)
+            if recipe.calibrated:
+                finite.check_outputs(function, samples, model)
             outputs = list(function.structured_outputs)
             if recipe.calibrated and _has_loop(function):
                 _refuse_loop(saved_model, recipe, model)
@@ -218,6 +222,7 @@ def _converted(
     if recipe.sparse:
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     if recipe.calibrated:
+        finite.check_scales(content, model)
         floats = diagnosis.float_operators(content, model)
         if floats:
             notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(floats)}.")

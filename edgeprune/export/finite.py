@@ -1,0 +1,72 @@
+"""Refuse what the converter does not survive: it ends the whole process where NaN or infinity is to be quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeprune.export.diagnosis import ConversionError, origin
+from edgeprune.measure.parameters import own_weights
+
+
+def check_weights(model: Any) -> None:
+    """Refuse a model whose weights hold NaN or infinity, in float32.
+
+    Raises:
+        ConversionError: names the layer and the weight.
+    """
+    for weight, layer in own_weights(model):
+        with np.errstate(over="ignore"):
+            values = np.asarray(weight, np.float32)
+        count = values.size - np.count_nonzero(np.isfinite(values))
+        if count:
+            name = weight.name.partition(":")[0].rpartition("/")[2]
+            raise ConversionError(
+                f"Weight {name!r} of layer {layer!r} holds NaN or infinity in {count} of {values.size} values, and "
+                "such a model is not exported. Train it again with a lower learning rate, or load an older one."
+            )
+
+
+def check_outputs(function: Callable[[Any], Mapping[str, Any]], samples: Mapping[str, np.ndarray], model: Any) -> None:
+    """Refuse to calibrate a model that gives NaN or infinity for a representative sample.
+
+    Args:
+        function: the traced model, which takes a dict of inputs with a batch of one.
+        samples: what it is calibrated on: input name to `(samples, ...)`.
+        model: the Keras model, for its name.
+
+    Raises:
+        ConversionError: names the output and the sample.
+    """
+    for number in range(len(next(iter(samples.values())))):
+        outputs = function({name: array[number : number + 1] for name, array in samples.items()})
+        for name, values in outputs.items():
+            if values.dtype.is_floating and not np.isfinite(np.asarray(values, np.float64)).all():
+                raise ConversionError(
+                    f"Output {name!r} of model {model.name!r} is NaN or infinite for sample {number} of the "
+                    "representative data, so that there is no range to quantize. Scale the data as in training, or "
+                    "look for weights that are far too large."
+                )
+
+
+def check_scales(content: bytes, model: Any) -> None:
+    """Refuse a file with a tensor that was infinite in calibration, though no output was.
+
+    Raises:
+        ConversionError: names the layer.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = schema.Model.GetRootAs(content)
+    for graph in map(file.Subgraphs, range(file.SubgraphsLength())):
+        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+            parameters = tensor.Quantization()
+            if parameters is None or parameters.ScaleLength() == 0 or np.isfinite(parameters.ScaleAsNumpy()).all():
+                continue
+            raise ConversionError(
+                f"The values of {origin(tensor.Name().decode(), model)} in model {model.name!r} are too large for "
+                "float32 on the representative data, so that there is no range to quantize. Scale the data as in "
+                "training, or look for weights that are far too large."
+            )
