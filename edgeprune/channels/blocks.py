@@ -422,8 +422,9 @@ def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
     from edgeprune.channels.verify import random_arrays, tolerance_of
 
     inputs = random_arrays(model, np.random.default_rng(0))
-    expected = _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32))
-    given = flavor.flatten(shallower(flavor.pack_inputs(shallower, inputs), training=False), shallower)
+    with flavor.state_kept(model), flavor.state_kept(shallower):
+        expected = _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32))
+        given = flavor.flatten(shallower(flavor.pack_inputs(shallower, inputs), training=False), shallower)
     for old, new in zip(expected, given, strict=True):
         difference = float(np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0))
         if not difference <= tolerance_of(model) * max(float(np.max(np.abs(old), initial=0.0)), 1e-6):

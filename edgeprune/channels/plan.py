@@ -224,8 +224,10 @@ class ChannelPlan:
             shapes, groups, frozen = content["weights"], content["groups"], content["frozen"]
             target = Target(**content["target"]) if content["target"] else None
             readable = content["format"] == FORMAT
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"This is no channel plan: {error!r}") from error
+            sizes = {name: (entry["channels"], entry["kept"]) for name, entry in groups.items()}
+            frozen, shapes = dict(frozen), [list(shape) for shape in shapes]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"This is no channel plan: {str(error)[:200]!r}") from error
         if not readable:
             raise ValueError(f"The plan has format {content['format']}; this version reads format {FORMAT}.")
         _check_shapes(model, shapes)
@@ -233,12 +235,14 @@ class ChannelPlan:
         known = {group.name for group in graph.groups}
         graph = freeze(graph, {name: reason for name, reason in frozen.items() if name in known - set(graph.frozen)})
         plan = cls(graph, graph.everything())
-        for name, entry in groups.items():
+        for name, (channels, kept) in sizes.items():
             size = plan._group(name).size
-            if size != entry["channels"]:
-                raise ValueError(f"Group {name!r} has {size} channels, and the plan is for {entry['channels']}.")
-            gone = np.setdiff1d(np.arange(size), entry["kept"])
-            plan = plan.drop(name, gone)
+            if size != channels:
+                raise ValueError(f"Group {name!r} has {size} channels, and the plan is for {channels!r}.")
+            if not isinstance(kept, list) or any(type(number) is not int for number in kept):
+                raise ValueError(f"This is no channel plan: group {name!r} must list the numbers of what stays.")
+            stays = _positions(kept, plan._group(name))
+            plan = plan.drop(name, np.setdiff1d(np.arange(size), stays))
         return dataclasses.replace(plan, target=target)
 
     def verify(self, seed: int = 0) -> Verification:
@@ -287,9 +291,7 @@ class ChannelPlan:
 
     def _edited(self, name: str, indices: int | Iterable[int] | None, stays: bool) -> ChannelPlan:
         group = self._group(name)
-        chosen = np.arange(group.size) if indices is None else np.atleast_1d(np.array(_listed(indices), int))
-        if len(chosen) and not (0 <= chosen.min() and chosen.max() < group.size):
-            raise ValueError(f"Group {name!r} has the channels 0 to {group.size - 1}; got {chosen.tolist()}.")
+        chosen = np.arange(group.size) if indices is None else _positions(indices, group)
         if group.frozen is not None and not stays and len(chosen):
             raise ValueError(f"Group {name!r} keeps all its channels: {group.frozen}.")
         kept_mask = self.kept_mask.copy()
@@ -580,5 +582,15 @@ def _shortened(layers: Sequence[str]) -> str:
     return ", ".join(layers[:2]) + (f" and {len(layers) - 2} more" if len(layers) > 2 else "")
 
 
-def _listed(indices: int | Iterable[int]) -> list[int]:
-    return [indices] if isinstance(indices, int | np.integer) else list(indices)
+def _positions(indices: Any, group: Group) -> np.ndarray:
+    """Which channels of a group are meant: one, several, or a bool for each."""
+    listed = list(indices) if isinstance(indices, Iterable) and not isinstance(indices, str) else [indices]
+    if len(listed) == group.size and all(isinstance(one, bool | np.bool_) for one in listed):
+        return np.flatnonzero(listed)
+    whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in listed)
+    if not (whole and all(0 <= one < group.size for one in listed)):
+        raise ValueError(
+            f"Group {group.name!r} has the channels 0 to {group.size - 1}: give such numbers, or a bool for each; got "
+            f"{str(indices)[:80]}."
+        )
+    return np.array(listed, int)

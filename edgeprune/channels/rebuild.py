@@ -72,7 +72,8 @@ class Builder:
             # Masks of steps are functions in the graph that Keras makes by itself.
             own = [node for node in nodes if flavor.function_name(node.layer) is None]
             layers = [self.layer(node.layer) for node in own if self.instead(node) is None]
-            return model.__class__([*map(self.input_layer, inputs), *layers], name=model.name)
+            kind = flavor.sequential_class(model)
+            return kind([*map(self.input_layer, inputs), *layers], name=model.name)
         tensors = {id(tensor): self.input_layer(tensor).output for tensor in inputs}
         for node in self.needed(nodes, flavor.flatten(outputs, model)):
             instead = self.instead(node)
@@ -114,17 +115,14 @@ class Builder:
 
     def call(self, old: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Call the new layer that stands for an old one; at its first call its weights are made as they shall be."""
-        new = self.layer(old)
-        names = flavor.names_of_own_weights(old)
-        is_plain = len(set(names)) == len(names) and not any(old._flatten_layers(include_self=False))
-        if new.built or not is_plain or hasattr(old, "finalize_state"):
+        new, names = self.layer(old), flavor.names_of_plain_weights(old)
+        if new.built or not names:
             return new(*args, **kwargs)
         values = dict(zip(names, map(self.cut, old.weights), strict=True))
-        with flavor.variables_born_with(values, flavor.is_keras_3(old)):
+        with flavor.variables_born_with(values):
             given = new(*args, **kwargs)
         if not values:
             self.filled.add(id(old))
-        check_shapes(old, new)
         return given
 
     def fill(self) -> None:
@@ -138,26 +136,27 @@ class Builder:
         """Give the new layers the weights that they were not made with."""
         for number, (old, new) in self.layers.items():
             if number not in self.filled and not is_nested(old):
-                flavor.copy_layer_state(old, new, [self.cut(weight) for weight in old.weights])
+                values = [self.cut(weight) for weight in flavor.variables_to_copy(old)]
+                check_shapes(old, new, values)
+                flavor.copy_layer_state(old, new, values)
 
     def cut(self, weight: Any) -> np.ndarray:
         """What remains of a weight."""
         return cut(weight, self.graph.kept_indices(weight, self.kept_mask))
 
 
-def check_shapes(old: Any, new: Any) -> None:
+def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
     """See that a layer asked for weights of the shapes that are left of the old ones.
 
     Raises:
         ValueError: it did not, so its rule has left an argument out.
     """
-    for weight in new.weights:
-        asked, left = tuple(weight.shape), tuple(flavor.tf_variable(weight).shape)
-        if asked != left:
+    for weight, value in zip(flavor.variables_to_copy(new), values, strict=True):
+        if tuple(weight.shape) != value.shape:
             raise ValueError(
-                f"{old.name}: what is left of {weight.name!r} has the shape {left}, and the layer made anew wants "
-                f"{asked}. Which of its arguments follow the channels, the rule of {type(old).__name__} must say: "
-                "call.resize(...)."
+                f"{old.name}: what is left of {weight.name!r} has the shape {value.shape}, and the layer made anew "
+                f"wants {tuple(weight.shape)}. Which of its arguments follow the channels, the rule of "
+                f"{type(old).__name__} must say: call.resize(...)."
             )
 
 

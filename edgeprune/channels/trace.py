@@ -28,7 +28,7 @@ def trace(model: Any) -> ChannelGraph:
 
     Raises:
         TypeError: it is no Keras model.
-        ValueError: it is not built, or it is subclassed and its call cannot be followed.
+        ValueError: it is not built, it carries pruning wrappers, or it is subclassed and its call cannot be followed.
 
     Example:
         >>> import keras
@@ -40,6 +40,8 @@ def trace(model: Any) -> ChannelGraph:
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
+    if any(type(layer).__name__ == "PruneLowMagnitude" for layer in flavor.layers_of(model)):
+        raise ValueError(f"Model {model.name!r} carries TF-MOT's pruning wrappers: strip_pruning(model) first.")
     with garbage_left_alone():
         return Recorder(model).graph()
 

@@ -295,14 +295,19 @@ class ChannelMasks:
             if makers:
                 variable.assign(masked(variable, tf.constant(kept_mask), makers))
 
-    def silent(self) -> np.ndarray:
-        """Bool for each class: whether it is masked, or all that it owns is zero, as in a model masked before."""
+    def alive(self) -> np.ndarray:
+        """Bool for each class: whether anything that it owns is not zero."""
         alive = np.zeros(self.graph.class_count, bool)
         for variable, slots in zip(self._variables, self._slots, strict=True):
             nonzero = np.asarray(variable) != 0
             for slot in slots:
                 others = tuple(axis for axis in range(nonzero.ndim) if axis != slot.axis)
                 alive[slot.classes[nonzero.any(axis=others)]] = True
+        return alive
+
+    def silent(self) -> np.ndarray:
+        """Bool for each class: whether it is masked, or all that it owns is zero, as in a model masked before."""
+        alive = self.alive()
         masked_now = ~self.kept_mask
         for group in self.graph.groups:
             if not alive[group.classes].any():  # one must stay, so zeros do not tell which ones go
@@ -422,5 +427,11 @@ def strip(model: Any, verify: bool = True) -> Any:
         raise ValueError(
             f"No channel of {model.name!r} is masked yet: train to the schedule's first update, with recover=True to "
             "its last."
+        )
+    if (masks.alive() & ~masks.kept_mask).any():
+        warnings.warn(
+            f"Channels of {model.name!r} that are masked hold weights: they were put in after the training, as "
+            "EarlyStopping(restore_best_weights=True) does. The smaller model goes without them, so it does not give "
+            "what this one gives now. Let the best epoch be one after the schedule's end (start_from_epoch=...)."
         )
     return ChannelPlan(masks.graph, masks.kept_mask).apply(verify)

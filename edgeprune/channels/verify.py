@@ -100,8 +100,9 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
 
 def _compare(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, inputs: list[Any]) -> Verification:
     silenced = _Silenced(graph, kept_mask, rebuilt)
-    expected = silenced.run(inputs)
-    given, seen = _watched(rebuilt, inputs)
+    with flavor.state_kept(graph.model), flavor.state_kept(rebuilt):
+        expected = silenced.run(inputs)
+        given, seen = _watched(rebuilt, inputs)
     absolute = relative = 0.0
     for old, new in zip(expected, given, strict=True):
         difference, scale = _difference(old, new)
@@ -110,7 +111,34 @@ def _compare(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, inputs: l
     for call in compared:
         difference, scale = _difference(silenced.seen[call], seen[call])
         relative = max(relative, difference / (scale or 1.0))
-    return Verification(absolute, relative, tolerance_of(graph.walked), len(compared))
+    found = Verification(absolute, relative, tolerance_of(graph.walked), len(compared))
+    if not found.passed:
+        _refuse_what_cannot_be_compared(graph.model, silenced, inputs, expected)
+    return found
+
+
+def _refuse_what_cannot_be_compared(model: Any, silenced: _Silenced, inputs: list[Any], expected: list[Any]) -> None:
+    """Tell a fault of the user's model from one of the rebuild.
+
+    Raises:
+        ValueError: the model holds numbers that are not finite, or gives other values at each call.
+    """
+    for layer in flavor.layers_of(model):
+        for weight in flavor.variables_to_copy(layer):
+            values = flavor.array_of(weight)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise ValueError(
+                    f"Weight {weight.name!r} of layer {layer.name!r} in model {model.name!r} holds NaN or infinity, so "
+                    "nothing can be proven: train it anew, or give verify=False."
+                )
+    with flavor.state_kept(model):
+        silenced.run(inputs)  # random layers move on
+        again = silenced.run(inputs)
+    if any(_difference(old, new)[0] > 0 for old, new in zip(expected, again, strict=True)):
+        raise ValueError(
+            f"Model {model.name!r} gives other values at each call (a random layer called with training=True?), so "
+            "the smaller one cannot be compared with it: give verify=False."
+        )
 
 
 def _difference(old: Any, new: Any) -> tuple[float, float]:

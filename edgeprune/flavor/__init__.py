@@ -15,10 +15,12 @@ from edgeprune.flavor.copies import (
     copy_trainable,
     functional_model,
     functional_stand_in,
-    names_of_own_weights,
+    names_of_plain_weights,
     rebuild,
+    sequential_class,
     unfold_layers,
     variables_born_with,
+    variables_to_copy,
 )
 from edgeprune.flavor.files import (
     import_tfmot,
@@ -74,6 +76,7 @@ from edgeprune.flavor.training import (
     constrain,
     forget_compiled_step,
     moving_averages,
+    state_kept,
 )
 
 __all__ = [
@@ -121,7 +124,7 @@ __all__ = [
     "map_structure",
     "moving_averages",
     "named_outputs",
-    "names_of_own_weights",
+    "names_of_plain_weights",
     "output_layers",
     "output_shapes",
     "pack_inputs",
@@ -129,9 +132,12 @@ __all__ = [
     "producer_of",
     "rebuild",
     "run_function",
+    "sequential_class",
     "slice_entries",
+    "state_kept",
     "tf_variable",
     "tf_variables",
     "unfold_layers",
     "variables_born_with",
+    "variables_to_copy",
 ]

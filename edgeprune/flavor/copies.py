@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -144,8 +145,19 @@ def functional_model(like: Any, inputs: list[Any], outputs: Any) -> Any:
 
 
 def _takes_inputs_and_outputs(functional: type, kind: type) -> bool:
-    """Whether a class of model is made as Functional models are."""
-    return inspect.getfullargspec(kind.__init__).args[1:3] == inspect.getfullargspec(functional.__init__).args[1:3]
+    """Whether a class of model is made as Functional models are, and asks for nothing more."""
+    more = list(inspect.signature(kind.__init__).parameters.values())[3:]
+    plain = all(one.default is not one.empty or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in more)
+    return (
+        plain
+        and inspect.getfullargspec(kind.__init__).args[1:3] == inspect.getfullargspec(functional.__init__).args[1:3]
+    )
+
+
+def sequential_class(model: Any) -> type:
+    """The class of a Sequential model; Keras's own where the model's class is made in another way."""
+    plain = keras_of(model).Sequential
+    return type(model) if type(model).__init__ is plain.__init__ else plain
 
 
 def functional_stand_in(model: Any) -> Any:
@@ -253,20 +265,28 @@ def _forgetting_calls(layers: Iterable[Any]) -> Iterator[None]:
             del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
 
-def names_of_own_weights(layer: Any) -> list[str]:
-    """What a layer calls its variables, in the order of `layer.weights`, without the layer's name."""
-    return [weight.name.rpartition("/")[2].partition(":")[0] for weight in layer.weights]
+def names_of_plain_weights(layer: Any) -> list[str]:
+    """What a layer that comes with Keras 3 calls its variables, in the order of `layer.weights`.
+
+    Empty where it has none, or where what they hold does not follow from their values alone: layers of other makers,
+    which may do anything when they are built, layers with layers inside, and those that are adapted to data.
+    """
+    of_keras = type(layer).__module__.startswith("keras.src.layers.")
+    if not of_keras or hasattr(layer, "finalize_state") or any(True for _ in layer._flatten_layers(include_self=False)):
+        return []
+    names = [weight.name for weight in layer.weights]
+    return names if len(set(names)) == len(names) else []
 
 
 @contextlib.contextmanager
-def variables_born_with(values: dict[str, Any], keras_3: bool) -> Iterator[None]:
-    """While the body runs, variables of these names are made with these values instead of drawn at random first.
+def variables_born_with(values: dict[str, Any]) -> Iterator[None]:
+    """While the body runs, variables of Keras 3 are made with these values instead of drawn at random first.
+
+    TensorFlow's own names are left without the layer's: TensorFlow prepares a kernel for each name it meets, which
+    takes longer than all else about a variable. Keras 3 has names of its own.
 
     Args:
         values: name of a variable (`"kernel"`) to its value; what has been used is taken out.
-        keras_3: whether the variables are made by Keras 3, which has names of its own: TensorFlow's are then left
-            without the layer's, since TensorFlow prepares a kernel for each name it meets, which takes longer
-            than all else about a variable.
     """
     import tensorflow as tf
 
@@ -275,15 +295,20 @@ def variables_born_with(values: dict[str, Any], keras_3: bool) -> Iterator[None]
         if name not in values:
             return next_creator(**settings)
         settings["initial_value"] = values.pop(name)
-        with tf.name_scope("") if keras_3 else contextlib.nullcontext():
+        with tf.name_scope(""):
             return next_creator(**settings)
 
     with tf.variable_creator_scope(creator):
         yield
 
 
+def variables_to_copy(layer: Any) -> list[Any]:
+    """The variables of a layer that are copied one by one; a vocabulary is copied as a whole."""
+    return [] if hasattr(layer, "get_vocabulary") else list(layer.weights)
+
+
 def copy_layer_state(old: Any, new: Any, weights: Sequence[Any]) -> None:
-    """Give a layer its weights, and what an adapted or looked-up layer knows besides them."""
+    """Give a layer its weights, values for `variables_to_copy(new)`, and what an adapted layer knows besides them."""
     if hasattr(old, "get_vocabulary"):
         if len(new.get_vocabulary()) != len(old.get_vocabulary()):
             new.set_vocabulary(old.get_vocabulary())
@@ -321,4 +346,21 @@ def copy_compile_state(old: Any, new: Any) -> None:
         stateful = (keras_of(old).optimizers.Optimizer, keras_of(old).metrics.Metric)
         return value.__class__.from_config(value.get_config()) if isinstance(value, stateful) else value
 
-    new.compile(**{name: fresh(value) for name, value in settings.items()})
+    try:
+        with keras_of(old).utils.custom_object_scope(_classes_in(settings)):
+            new.compile(**{name: fresh(value) for name, value in settings.items()})
+    except Exception as error:  # whatever an optimizer or a metric of the user's own raises when it is made anew
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(
+            f"Model {new.name!r} is not compiled, as the one it was made from could not be compiled anew "
+            f"({type(error).__name__}: {reason}): compile it before training."
+        )
+
+
+def _classes_in(settings: Mapping[str, Any]) -> dict[str, type]:
+    """By name the classes that a compiled model's settings are made of, schedules of learning rates too."""
+    optimizer = settings.get("optimizer")
+    found = [optimizer, getattr(optimizer, "_learning_rate", None)]
+    for value in settings.values():
+        found += value if isinstance(value, list | tuple) else [value]
+    return {type(value).__name__: type(value) for value in found if value is not None}

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgeprune.flavor.kinds import KERAS_3, is_keras_3, is_keras_3_variable, keras_module, layers_of
 
 CALLBACK_HOOKS = tuple(
@@ -86,3 +88,41 @@ def moving_averages(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
     if is_keras_3(optimizer):
         return [averages[optimizer._get_variable_index(variable)].value for variable in variables]
     return [averages[optimizer._index_dict[optimizer._var_key(variable)]] for variable in variables]
+
+
+@contextlib.contextmanager
+def state_kept(model: Any) -> Iterator[None]:
+    """Put back afterwards what calls of a model change: moving statistics, counters, states, random seeds.
+
+    The states of recurrent layers that carry them from batch to batch are zero while the body runs.
+    """
+    carried = [
+        state
+        for layer in layers_of(model)
+        if getattr(layer, "stateful", False)
+        for state in _flat(getattr(layer, "states", None))
+    ]
+    variables = {id(one): one for one in [*carried, *_changeable(model)]}.values()
+    before = [np.array(one) for one in variables]
+    for state in carried:
+        state.assign(np.zeros(tuple(state.shape)))
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+
+def _flat(states: Any) -> list[Any]:
+    if isinstance(states, list | tuple):
+        return [one for state in states for one in _flat(state)]
+    return [states] if hasattr(states, "assign") else []
+
+
+def _changeable(model: Any) -> list[Any]:
+    """The variables that a call may change; in Keras 3 the seeds of random layers are among them."""
+    if not is_keras_3(model):
+        return [variable for variable in model.non_trainable_variables if hasattr(variable, "assign")]
+    trained = {id(variable) for variable in model.trainable_variables}
+    measured = {id(variable) for variable in model.metrics_variables}
+    return [variable for variable in model.variables if id(variable) not in trained | measured]
