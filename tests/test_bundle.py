@@ -17,7 +17,7 @@ from edgeprune import atomic
 from edgeprune.atomic import atomic_folder
 from edgeprune.export import bundle as frame
 from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing, identifier
+from edgeprune.export.bundle_content import Preprocessing, distinct, identifier
 from edgeprune.export.rendering import c_comment, c_string, markdown
 from edgeprune.targets import target
 
@@ -242,12 +242,20 @@ def test_sparse_files_are_for_phones(tmp_path, net, samples, writer):
 def test_any_name_gives_an_identifier(name):
     made = identifier(name)
     assert made.isidentifier() and made.isascii() and made == made.lower() and "__" not in made
-    assert not made.startswith("_")
+    assert not made.startswith("_") and "model" in made
 
 
 def test_identifiers():
-    assert identifier('Größe "A" 2') == "grosse_a_2"
-    assert identifier("class") == "model_class" and identifier("2x") == "model_2x" and identifier("日本") == "model"
+    assert identifier('Größe "A" 2') == "grosse_a_2_model"
+    assert identifier("class") == "class_model" and identifier("2x") == "model_2x" and identifier("日本") == "model"
+    assert identifier("My Model") == "my_model"
+
+
+@given(st.lists(st.sampled_from(["x", "x2", "x_2", "x_2_2", "y"])), st.sampled_from(["", "_"]))
+def test_distinct_names_differ_and_keep_their_beginning(names, separator):
+    made = distinct(names, separator)
+    assert len(set(made)) == len(names)
+    assert all(new.startswith(old) for new, old in zip(made, names, strict=True))
 
 
 @given(st.text())

@@ -11,9 +11,10 @@ import pytest
 from firmware_host import STUB, compile_program, follow_readme, needs_cmake, needs_compiler, run_program
 
 from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing
-from edgeprune.export.firmware import resolver_methods, with_margin
+from edgeprune.export.bundle_content import Preprocessing, identifier
+from edgeprune.export.firmware import _described, resolver_methods, with_margin
 from edgeprune.measure import micro
+from edgeprune.measure.runtime import Port
 from edgeprune.targets import MICRO_OPERATORS, target
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
@@ -113,6 +114,24 @@ def test_the_code_compiles_and_the_golden_vectors_agree(bundle, tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", ["index", "stdin", "memcpy", "unix", "tflm", "日本"])
+def test_any_name_compiles(bundle, tmp_path, name):
+    """A namespace must not be called like a function, a macro or a type of the C library."""
+    old, new = identifier(ODD), identifier(name)
+    for path in bundle.directory.glob("*.[hc]*"):
+        text = path.read_text(encoding="utf-8").replace(old, new).replace(old.upper(), new.upper())
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    compile_program(tmp_path, "test_main.cc", tmp_path / "test")
+
+
+def test_names_of_inputs_that_differ_only_in_punctuation_stay_apart():
+    names = ["x", "x_", "x_2", "日本", "日", "2.x"]
+    ports = [Port(name, (1, 4), np.dtype(np.int8), 0.5, 0, 0) for name in names]
+    described = [entry["identifier"] for entry in _described(ports, "input")]
+    assert described == ["x", "x_2", "x_2_2", "input", "input_2", "2_x"]
+
+
+@needs_compiler
 def test_a_wrong_golden_vector_is_told(bundle, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(bundle.directory, folder)
@@ -135,7 +154,7 @@ def test_the_example_runs_and_prints_a_label(bundle, tmp_path):
 def test_the_readme_is_all_a_firmware_developer_needs(bundle, tmp_path):
     said, build = follow_readme(bundle.directory, tmp_path)
     assert "8 samples, 0 values differ" in said and "100% tests passed" in said
-    done = run_program(build / "grosses_netz_2_example", tmp_path)
+    done = run_program(build / "grosses_netz_2_model_example", tmp_path)
     assert done.returncode == 0 and any(f"head: {label}" in done.stdout for label in LABELS), done.stdout
 
 
@@ -152,7 +171,7 @@ def test_two_inputs_and_two_outputs(tmp_path, rng, quantization):
     made = export_bundle(net, tmp_path / "b", "cortex-m", samples, labels=["x", "y", "z"], quantization=quantization)
     done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "namespace model_double" in (made.directory / "model_data.h").read_text()
+    assert "namespace double_model" in (made.directory / "model_data.h").read_text()
     compile_program(made.directory, "example_main.cc", tmp_path / "example")
 
 

@@ -155,7 +155,7 @@ def test_the_example_compiles_and_runs(bundle, tmp_path):
 @needs_cmake
 def test_the_readme_is_all_a_firmware_developer_needs(bundle, tmp_path):
     _, build = follow_readme(bundle.directory, tmp_path)
-    done = run_program(build / "tiny_net_test", tmp_path, bundle.directory / "model.tflite")
+    done = run_program(build / "tiny_net_model_test", tmp_path, bundle.directory / "model.tflite")
     assert done.returncode == 0 and "8 samples, 0 values differ" in done.stdout
 
 

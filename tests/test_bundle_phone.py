@@ -19,7 +19,7 @@ import pytest
 
 from edgeprune.export import phone
 from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing
+from edgeprune.export.bundle_content import Preprocessing, identifier
 from edgeprune.export.metadata import read_metadata
 
 STUBS = Path(__file__).parent / "android_stubs"
@@ -357,12 +357,26 @@ def test_python_caller_proves_itself(bundles, name, tmp_path):
     folder = shutil.copytree(bundles[name].directory, tmp_path / "moved here")
     command = [sys.executable, "-P", folder / "python/call_model.py"]
     succeed(command, cwd=tmp_path)
-    content = bytearray((folder / "golden/golden.bin").read_bytes())
-    content[-1] ^= 0x40  # the exponent of the last float
-    (folder / "golden/golden.bin").write_bytes(content)
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "ABOVE" in done.stdout
+    content = (folder / "golden/golden.bin").read_bytes()
+    for last in (np.float32(1e6), np.float32(np.nan)):
+        (folder / "golden/golden.bin").write_bytes(content[:-4] + last.tobytes())
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "ABOVE" in done.stdout
+
+
+@pytest.mark.parametrize("names", [("zip", "np"), ("self", "class")])
+def test_python_caller_takes_inputs_of_any_name(tmp_path, names):
+    inputs = [keras.Input((4,), name=name) for name in names]
+    model = keras.Model(inputs, keras.layers.Dense(2, name="d")(keras.layers.Add()(inputs)), name="pair")
+    bundle = export_bundle(model, tmp_path / "b", quantization=None)
+    succeed([sys.executable, "-P", bundle.directory / "python/call_model.py"], cwd=tmp_path)
+
+
+def test_the_class_is_not_called_like_the_runtime_s():
+    assert phone._class_name(identifier("compiled model")) == "CompiledModelModel"
+    assert phone._class_name(identifier("Interpreter")) == "InterpreterModel"
+    assert phone._class_name(identifier("my model")) == "MyModel"
 
 
 def test_gradle_names_the_runtime_once_for_the_cpu_and_the_gpu(bundles):

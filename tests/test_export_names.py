@@ -12,7 +12,7 @@ from edgeprune.export.signature import names_to_trace, traceable_names
 from edgeprune.export.tflite import export_tflite
 from edgeprune.measure.runtime import Runtime
 
-ODD = ["sensor 1", 'a "b"', "größe", "日本", "class", "a:b", "'", "a" * 70]
+ODD = ["sensor 1", 'a "b"', "größe", "日本", "class", "self", "a:b", "'", "a" * 70]
 
 
 def _two_inputs(flavor):

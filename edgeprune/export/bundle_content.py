@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,6 @@ import numpy as np
 
 from edgeprune.export.verify import Verification
 from edgeprune.targets import Target
-
-# Words that C, C++, Java and Kotlin keep to themselves, as far as they could be the name of a model.
-_RESERVED = frozenset(
-    """
-    abstract alignas alignof and as asm auto bool boolean break byte case catch char class const constexpr continue
-    default delete do double else enum explicit export extends extern false final finally float for friend fun goto
-    if implements import in inline instanceof int interface is long main mutable namespace native new not null
-    nullptr object operator or package private protected public register return short signed sizeof static std struct
-    super switch synchronized template tflite this throw throws transient true try typealias typedef typename typeof
-    union unsigned using val var virtual void volatile wchar_t when while xor
-    """.split()
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +78,7 @@ class BundleContent:
         model: the Keras model, without pruning wrappers.
         target: the device.
         name: the model's name, as the user wrote it: any characters.
-        identifier: made from the name; valid in C, C++, Java and Kotlin: `"my_model"`.
+        identifier: made from the name; valid in C, C++, Java and Kotlin: `"gesture_model"`.
         samples: input name to a few golden inputs `(count, ...)`, as the Keras model takes them.
         labels: the classes' names in order; `None` without.
         preprocessing: what was done to raw values before the model; `None` where nothing is known.
@@ -121,21 +108,43 @@ class BundleContent:
 
 
 def identifier(name: str) -> str:
-    """Make a name that C, C++, Java and Kotlin take as one.
+    """Make a name that C, C++, CMake, Java and Kotlin take as one.
+
+    It always has `model` in it: no list of keywords, functions and macros that it could be is ever complete.
 
     Args:
         name: any text.
 
     Returns:
-        Lower-case ASCII letters, digits and single underscores, beginning with a letter; `"model"` where the text has
-        none of them.
+        Lower-case ASCII letters, digits and single underscores, beginning with a letter.
 
     Example:
         >>> identifier('Größe "A" 2')
-        'grosse_a_2'
+        'grosse_a_2_model'
     """
-    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
-    words = re.sub(r"[^0-9a-z]+", "_", plain.lower()).strip("_") or "model"
-    if words[0].isdigit() or words in _RESERVED or keyword.iskeyword(words):
+    words = snake_case(name) or "model"
+    if words[0].isdigit():
         return f"model_{words}"
-    return words
+    return words if words.endswith("model") else f"{words}_model"
+
+
+def snake_case(text: str) -> str:
+    """The ASCII letters, in lower case, and the digits of any text, with single underscores between; may be empty."""
+    plain = unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    return re.sub(r"[^0-9a-z]+", "_", plain.lower()).strip("_")
+
+
+def distinct(names: Iterable[str], separator: str = "") -> list[str]:
+    """Number the names that repeat, so that all differ.
+
+    Example:
+        >>> distinct(["x", "x", "x2"])
+        ['x', 'x2', 'x22']
+    """
+    taken: list[str] = []
+    for base in names:
+        name, number = base, 2
+        while name in taken:
+            name, number = f"{base}{separator}{number}", number + 1
+        taken.append(name)
+    return taken

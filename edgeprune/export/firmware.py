@@ -6,14 +6,13 @@ CMakeLists.txt  README.md
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeprune.export.bundle_content import BundleContent, identifier
+from edgeprune.export.bundle_content import BundleContent, distinct, snake_case
 from edgeprune.export.rendering import render
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.micro import ALIGNMENT
@@ -164,14 +163,13 @@ def check_memories(content: BundleContent, figures: Mapping[str, Any]) -> None:
 
 
 def _described(ports: Any, word: str) -> list[dict[str, Any]]:
-    """What the templates need of each input or output, under a name that C takes."""
+    """What the templates need of each input or output, with the end of its name in C."""
     ports = list(ports)
-    names = [identifier(port.name) for port in ports]
-    repeated = {name for name, count in Counter(names).items() if count > 1}
+    names = distinct((snake_case(port.name) or word for port in ports), "_")
     return [
         {
             "name": port.name,
-            "identifier": f"{name}_{number}" if name in repeated or name == "model" else name,
+            "identifier": name,
             "word": word,
             "c_type": _c_type(port),
             "shape": list(port.shape),
@@ -180,7 +178,7 @@ def _described(ports: Any, word: str) -> list[dict[str, Any]]:
             "zero_point": port.zero_point if port.quantized else 0,
             "quantized": port.quantized,
         }
-        for number, (port, name) in enumerate(zip(ports, names, strict=True))
+        for port, name in zip(ports, names, strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.export.bundle_content import BundleContent, Preprocessing
+from edgeprune.export.bundle_content import BundleContent, Preprocessing, distinct
 from edgeprune.export.metadata import ModelMetadata, TensorMetadata, write_metadata
 from edgeprune.export.rendering import c_float, render, require_jinja2
 from edgeprune.measure.latency import benchmark
@@ -36,6 +36,8 @@ PACKAGE = "edgeprune.models"
 LITERT = "2.3.0"
 MIN_SDK = 24
 
+# The runtime's own class, which the generated one must not be called like.
+_LITERT_MODEL = "CompiledModel"
 # The JVM allows 64 KB of code in a function, so long lists of labels are made by several.
 _LABELS_IN_A_FUNCTION = 500
 _LATENCY_RUNS = 50
@@ -184,14 +186,7 @@ def _preprocessing_of(preprocessing: Preprocessing | None, port: Port) -> Prepro
 
 def _identifiers(ports: Sequence[Port], default: str) -> list[str]:
     """A Kotlin name for each port, all different: `camelCase` of the name's ASCII letters and digits."""
-    names: list[str] = []
-    for port in ports:
-        name = base = _identifier(port.name, default)
-        number = 2
-        while name in names:
-            name, number = f"{base}{number}", number + 1
-        names.append(name)
-    return names
+    return distinct(_identifier(port.name, default) for port in ports)
 
 
 def _identifier(name: str, default: str) -> str:
@@ -207,7 +202,7 @@ def _identifier(name: str, default: str) -> str:
 def _class_name(identifier: str) -> str:
     """`my_model` as `MyModel`; the ending keeps it apart from classes of Kotlin's own, such as `List`."""
     name = "".join(word[:1].upper() + word[1:] for word in identifier.split("_"))
-    return name if name.endswith("Model") else f"{name}Model"
+    return name if name.endswith("Model") and name != _LITERT_MODEL else f"{name}Model"
 
 
 def _metadata(content: BundleContent, ports: _Ports) -> ModelMetadata:
@@ -393,7 +388,7 @@ def _kotlin(entry: _Interface, golden: _Golden) -> dict[str, Any]:
         "bytes": entry.elements * port.dtype.itemsize,
         "doc": _doc(entry),
         "python": _python(entry),
-        "python_name": f"{entry.identifier}_" if keyword.iskeyword(entry.identifier) else entry.identifier,
+        "python_name": _python_name(entry.identifier),
         "size_error": _kotlin_string(size),
         "encode": put,
         "decode": get,
@@ -404,6 +399,10 @@ def _kotlin(entry: _Interface, golden: _Golden) -> dict[str, Any]:
         "golden": f"golden.{_GOLDEN[entry.array][1]}",
         "tolerance": c_float(golden.tolerances.get(port.name, 0.0)),
     }
+
+
+def _python_name(identifier: str) -> str:
+    return f"{identifier}_" if keyword.iskeyword(identifier) or identifier == "self" else identifier
 
 
 def _python(entry: _Interface) -> str:

@@ -62,7 +62,8 @@ def names_to_trace(names: Iterable[str]) -> dict[str, str]:
         {'image': 'image', 'Größe in m': 'a___________'}
     """
     names = list(names)
-    traced = {name: name for name in names if _NAME.fullmatch(name) and not keyword.iskeyword(name)}
+    # TensorFlow passes inputs on as keyword arguments to methods of its own, whose first argument is `self`.
+    traced = {name: name for name in names if _NAME.fullmatch(name) and not keyword.iskeyword(name) and name != "self"}
     for name in names:
         if name not in traced:
             candidates = (letter.ljust(len(name.encode()), "_") for letter in string.ascii_letters)
