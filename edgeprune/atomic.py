@@ -19,7 +19,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes `path`, on any error it is removed.
 
     Args:
-        path: the file to write. Its folder is made if it does not exist.
+        path: the file to write. Its folder is made if it does not exist; a link is followed.
         overwrite: whether an existing file may be replaced.
 
     Yields:
@@ -28,6 +28,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
         IsADirectoryError: `path` is a folder.
+        NotADirectoryError: a parent of it is a file.
 
     Example:
         >>> with atomic_path("out/model.tflite") as temporary:  # doctest: +SKIP
@@ -38,6 +39,8 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists and is not overwritten; remove it or choose another name.")
+    check_parents(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=path.suffix)
     os.close(handle)
@@ -61,7 +64,7 @@ def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda
     just after it had put the old folder aside, the old folder is put back.
 
     Args:
-        path: the folder to write. Its parent is made if it does not exist.
+        path: the folder to write. Its parent is made if it does not exist; a link is followed.
         replaces: whether a folder that exists may be replaced.
 
     Yields:
@@ -69,13 +72,14 @@ def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda
 
     Raises:
         FileExistsError: the folder exists and may not be replaced.
-        NotADirectoryError: `path` is a file.
+        FileNotFoundError: `path` is a link to nothing.
+        NotADirectoryError: `path` or a parent of it is a file.
 
     Example:
         >>> with atomic_folder("out/bundle") as temporary:  # doctest: +SKIP
         ...     (temporary / "README.md").write_text(text)
     """
-    path = Path(os.path.abspath(path))  # "." has no name of its own
+    given, path = path, Path(os.path.realpath(path))  # "." has no name of its own
     prefix = f".unfinished-{path.name}-"
     for left in path.parent.glob(f"{glob.escape(prefix)}*"):
         owner = left.name.removeprefix(prefix).partition("-")[0]
@@ -85,7 +89,7 @@ def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda
             left.rename(path)
         else:
             shutil.rmtree(left, ignore_errors=True)
-    check_folder(path, replaces=replaces)
+    check_folder(given, replaces=replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{prefix}{os.getpid()}-"))
     replaced = temporary.with_name(temporary.name + _REPLACED)
@@ -113,13 +117,28 @@ def check_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda 
 
     Raises:
         FileExistsError: the folder exists and may not be replaced.
-        NotADirectoryError: `path` is a file.
+        FileNotFoundError: `path` is a link to nothing.
+        NotADirectoryError: `path` or a parent of it is a file.
     """
     path = Path(path)
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file; give the name of a folder.")
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which does not exist; make it or unlink it.")
+    check_parents(path)
     if path.exists() and not replaces(path):
         raise FileExistsError(f"{path} exists and is not overwritten; remove it or choose another name.")
+
+
+def check_parents(path: str | Path) -> None:
+    """Refuse a path below a file, before the slow part.
+
+    Raises:
+        NotADirectoryError: a parent of `path` is a file.
+    """
+    nearest = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, so that nothing can be written below it.")
 
 
 def _runs(process: int) -> bool:

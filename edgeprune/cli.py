@@ -7,6 +7,7 @@ input is told in one line, with exit code 2.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -97,11 +98,13 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
+    from edgeprune.atomic import check_parents
     from edgeprune.demo import Recipe, run_demo
     from edgeprune.report.tables import formats_table, summary
 
     passes = {} if epochs is None else {"dense_epochs": epochs, "pruned_epochs": epochs}
     recipe = Recipe(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
+    check_parents(output / "results.json")
     _start_tensorflow()
     result = run_demo(output, recipe, overwrite=force)
     if as_json:
@@ -160,6 +163,7 @@ def prune(
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     _check_output(output, force, MODEL_SUFFIXES)
+    _check_learning_rate(learning_rate)
     if not 0 <= sparsity < 1:
         raise ValueError(f"--sparsity is the fraction of zeros, 0 to below 1, got {sparsity:g}.")
     arrays = _read(data)
@@ -228,6 +232,7 @@ def channels(
     for path, suffixes in ((output, MODEL_SUFFIXES), (plan, (".json",))):
         if path is not None:
             _check_output(path, force, suffixes)
+    _check_learning_rate(learning_rate)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name a file with --data.")
     if macs is params is ratio is None:
@@ -406,7 +411,7 @@ def bundle(
     known.target(target)
     if not force:
         check_folder(output)
-    classes = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
+    classes = None if labels is None else _lines(labels)
     arrays = None if data is None else _read(data)
     _start_tensorflow()
     from edgeprune.export.bundle import export_bundle
@@ -452,12 +457,28 @@ def targets(as_json: Json = False) -> None:
 
 def _check_output(path: Path, force: bool, suffixes: tuple[str, ...]) -> None:
     """Refuse an output that could not be written, before the slow part."""
+    from edgeprune.atomic import check_parents
+
     if path.suffix not in suffixes:
         raise ValueError(f"{path}: the output must end in {' or '.join(suffixes)}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists.")
+    check_parents(path)
+
+
+def _check_learning_rate(rate: float | None) -> None:
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--learning-rate must be a positive number, got {rate:g}.")
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file, whose editor may have begun it with a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}.") from error
 
 
 def _read(data: Path) -> Arrays:

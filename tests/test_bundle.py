@@ -228,6 +228,34 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     assert (tmp_path / "b" / "old").exists() and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    with atomic_folder(tmp_path / "disk" / "b") as folder:
+        (folder / "old").write_text("")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk" / "b")
+    with atomic_folder(link, replaces=lambda old: True) as folder:
+        (folder / "new").write_text("")
+    assert link.is_symlink() and [path.name for path in link.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["b", "disk", "link", "new"], "nothing is left beside"
+
+
+def test_a_link_to_nothing_is_refused_at_once(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for refuses in (atomic.check_folder, lambda path: atomic_folder(path, replaces=lambda old: True).__enter__()):
+        with pytest.raises(FileNotFoundError, match="link is a link to .*gone, which does not exist"):
+            refuses(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_parent_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file is a file, so that nothing can be written below it"):
+        atomic.check_folder(tmp_path / "file" / "b" / "c")
+    with pytest.raises(NotADirectoryError, match="file is a file"), atomic.atomic_path(tmp_path / "file" / "m.tflite"):
+        pass
+
+
 def test_sparse_files_are_for_phones(tmp_path, net, samples, writer):
     with pytest.raises(ValueError, match="'cortex-m' reads no sparse files"):
         export_bundle(net, tmp_path / "b", "cortex-m", samples, sparse=True)
@@ -280,7 +308,14 @@ def test_preprocessing_from_a_scale_is_the_same(scale, offset):
 
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
-    [((0,), (0,), "must be positive"), ((0, 1), (1,), "as many"), ((np.nan,), (1,), "finite")],
+    [
+        ((0,), (0,), "must be positive"),
+        ((0,), (1e-300,), "must be positive in float32"),
+        ((0,), (1e300,), "std must be finite numbers in float32"),
+        ((0, 1), (1,), "as many"),
+        ((np.nan,), (1,), "finite"),
+        ((-1e300,), (1,), "mean must be finite numbers in float32"),
+    ],
 )
 def test_preprocessing_that_makes_no_sense(mean, std, message):
     with pytest.raises(ValueError, match=message):
@@ -299,11 +334,12 @@ def test_the_commands(tmp_path, net, samples, capsys):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     net.save(tmp_path / "m.keras")
     np.savez(tmp_path / "d.npz", x=samples, y=np.zeros(len(samples), int))
-    (tmp_path / "l.txt").write_text("ä\nb\nc\n", encoding="utf-8")
+    (tmp_path / "l.txt").write_text("ä\nb\nc\n", encoding="utf-8-sig")
     options = ["--target", "cortex-m", "-o", str(tmp_path / "b"), "--data", str(tmp_path / "d.npz")]
     command = ["bundle", str(tmp_path / "m.keras"), *options, "--labels", str(tmp_path / "l.txt"), "--mean", "1"]
     done = runner.invoke(app, [*command, "--std", "2", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["figures"]["parity"]["mismatches"] == 0
     assert "kPreprocessingMean" in (tmp_path / "b" / "model_config.h").read_text()
+    assert json.loads((tmp_path / "b" / "model_card.json").read_text(encoding="utf-8"))["labels"] == ["ä", "b", "c"]
     assert isinstance(runner.invoke(app, command).exception, SystemExit)

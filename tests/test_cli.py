@@ -208,6 +208,8 @@ def test_channels_without_an_output_shows_the_plan(folder):
         (["--macs", "0.5", "--epochs", "1"], "name a file with --data"),
         (["--macs", "0.5", "-o", "keras.h5"], "exists. --force replaces it"),
         (["--macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
+        (["--macs", "0.5", "--plan", "keras.h5/plan.json"], "keras.h5 is a file, so that nothing can be written below"),
+        (["--macs", "0.5", "--learning-rate", "0"], "--learning-rate must be a positive number, got 0"),
     ],
 )
 def test_channels_refuses(folder, monkeypatch, arguments, message):
@@ -231,6 +233,9 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--data", "absent.npz"], "does not exist"),
         (["--output", "model.tflite"], "must end in .keras or .h5"),
         (["--output", "folder.keras"], "is a folder"),
+        (["--output", "data.npz/new.keras"], "data.npz is a file, so that nothing can be written below it"),
+        (["--learning-rate", "-1"], "--learning-rate must be a positive number, got -1"),
+        (["--learning-rate", "nan"], "--learning-rate must be a positive number, got nan"),
         (["--output", "keras.h5"], "exists. --force replaces it"),
     ],
 )
@@ -361,11 +366,16 @@ def test_benchmark_times_files(folder, tflite):
         (["demo", "--flavor", "torch"], "flavor='torch' is unknown"),
         (["demo", "--sparsity", "1"], "sparsity must be from 0 to below 1"),
         (["demo", "--epochs", "0"], "dense_epochs must be at least 1"),
+        (["demo", "-o", "data.npz"], "data.npz is a file, so that nothing can be written below it"),
+        (["demo", "-o", "data.npz/x"], "data.npz is a file, so that nothing can be written below it"),
+        (["bundle", "keras.keras", "-o", "data.npz/x/y"], "data.npz is a file, so that nothing can be written below"),
+        (["bundle", "keras.keras", "-o", "b", "--labels", "latin.txt"], "latin.txt is not a text file in UTF-8"),
     ],
 )
 def test_other_refusals(folder, tflite, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     (folder / "bad.tflite").write_bytes(b"bad")
+    (folder / "latin.txt").write_bytes("größe\n".encode("latin-1"))
     assert message in refused(*arguments)
 
 

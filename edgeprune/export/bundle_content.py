@@ -24,7 +24,8 @@ class Preprocessing:
         std: what it was divided by, as many numbers as `mean`.
 
     Raises:
-        ValueError: a number is not finite, a `std` is not positive, or there are not as many of one as of the other.
+        ValueError: in float32, as devices have it, a number is not finite or a `std` is not positive; or there are not
+            as many of one as of the other.
 
     Example:
         >>> Preprocessing.from_scale(1 / 255).std
@@ -38,13 +39,15 @@ class Preprocessing:
         """Take single numbers and lists too."""
         for field in ("mean", "std"):
             values = np.atleast_1d(np.asarray(getattr(self, field), np.float64))
-            if values.ndim != 1 or not np.isfinite(values).all():
-                raise ValueError(f"Preprocessing: {field} must be finite numbers, one for each channel; got {values}.")
+            if values.ndim != 1 or not (np.abs(values) <= np.finfo(np.float32).max).all():
+                raise ValueError(
+                    f"Preprocessing: {field} must be finite numbers in float32, one for each channel; got {values}."
+                )
             object.__setattr__(self, field, tuple(map(float, values)))
         if len(self.mean) != len(self.std):
             raise ValueError(f"Preprocessing has {len(self.mean)} means and {len(self.std)} stds: as many are needed.")
-        if min(self.std) <= 0:
-            raise ValueError(f"Preprocessing: every std must be positive, got {self.std}.")
+        if min(self.std) < np.finfo(np.float32).tiny:
+            raise ValueError(f"Preprocessing: every std must be positive in float32, got {self.std}.")
 
     @classmethod
     def from_scale(cls, scale: float | Sequence[float], offset: float | Sequence[float] = 0.0) -> Preprocessing:
