@@ -10,7 +10,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeprune import atomic
@@ -81,6 +81,10 @@ def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
         ({"representative_data": None}, ValueError, "needs representative_data"),
         ({"labels": ["a", "b"]}, ValueError, "Got 2 labels, but the model's output 'out' has 3 values"),
         ({"labels": "abc"}, TypeError, "list of strings"),
+        ({"labels": 3}, TypeError, "list of strings"),
+        ({"labels": iter(["a", "b"])}, ValueError, "Got 2 labels"),
+        ({"name": 5}, TypeError, "name must be a string, got int"),
+        ({"author": None}, TypeError, "author must be a string, got NoneType"),
         ({"labels": ["a", "b", "c\nd"]}, ValueError, "one line of text"),
         ({"labels": ["a", "b", " "]}, ValueError, "not empty"),
         ({"representative_data": np.full((4, 6), np.nan)}, ValueError, "NaN or infinity"),
@@ -256,6 +260,20 @@ def test_a_parent_that_is_a_file_is_told(tmp_path):
         pass
 
 
+def test_labels_may_come_one_by_one(tmp_path, net, samples, writer):
+    export_bundle(net, tmp_path / "b", "phone", samples, labels=(letter for letter in "abc"))
+    assert writer.content.labels == ["a", "b", "c"]
+
+
+def test_a_model_that_computes_nothing_is_refused(tmp_path, samples, writer, monkeypatch):
+    monkeypatch.setitem(frame._WRITERS, "microcontroller", "edgeprune.export.stand_in")
+    x = keras.Input((6,), name="x")
+    same = keras.Model(x, keras.layers.Dropout(0.1)(x), name="same")
+    with pytest.raises(ValueError, match="'same' gives its inputs as they are: no operator is left to run on 'cortex"):
+        export_bundle(same, tmp_path / "b", "cortex-m", samples)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sparse_files_are_for_phones(tmp_path, net, samples, writer):
     with pytest.raises(ValueError, match="'cortex-m' reads no sparse files"):
         export_bundle(net, tmp_path / "b", "cortex-m", samples, sparse=True)
@@ -287,6 +305,9 @@ def test_distinct_names_differ_and_keep_their_beginning(names, separator):
 
 
 @given(st.text())
+@example("*\\")
+@example("*/*/")
+@example("???/")
 def test_no_text_leaves_a_string_or_a_comment_of_c(text):
     literal = c_string(text)
     inside = literal[1:-1]
@@ -294,7 +315,11 @@ def test_no_text_leaves_a_string_or_a_comment_of_c(text):
     decoded = inside.encode().decode("unicode_escape").encode("latin-1").decode("utf-8", errors="replace")
     assert decoded == text.encode("utf-8", errors="replace").decode()
     comment = c_comment(text)
-    assert "*/" not in comment and len(comment.splitlines()) <= 1 and not comment.endswith("\\")
+    assert (
+        not any(mark in comment for mark in ("*/", "/*", "??"))
+        and len(comment.splitlines()) <= 1
+        and not comment.endswith("\\")
+    )
     assert "\n" not in markdown(text)
 
 

@@ -342,6 +342,15 @@ def test_the_card_tells_what_was_measured_on_the_file(bundles):
     assert figures["latency"]["machine"].split(",")[0] in text.replace("\\", "")
 
 
+def test_sizes_are_told_with_what_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "m.tflite").write_bytes(bytes(1000))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert set(phone._size(tmp_path / "m.tflite").to_dict()) == {"bytes", "gzip_bytes"}
+    monkeypatch.undo()
+    pytest.importorskip("zstandard", reason="zstandard is not installed")
+    assert phone._size(tmp_path / "m.tflite").zstd_bytes < 100
+
+
 def test_zeros_are_counted_in_the_file(tmp_path):
     model = image_net()
     kernel = model.layers[-1].kernel

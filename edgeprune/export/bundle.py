@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def export_bundle(
     target: str | Target = "phone",
     representative_data: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[str] | None = None,
     validation_data: Any = None,
     preprocessing: Preprocessing | None = None,
     quantization: str | None = "default",
@@ -149,6 +149,9 @@ def export_bundle(
         raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+    for argument, text in {"name": name, "author": author, "description": description}.items():
+        if not isinstance(text, str) and (argument, text) != ("name", None):
+            raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
     check_folder(directory, replaces=lambda old: force and _is_bundle(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
@@ -172,6 +175,10 @@ def export_bundle(
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         say("Verifying")
         verification = exported.verification
+        if not verification.operators and device.kind != "phone":
+            raise ValueError(
+                f"Model {plain.name!r} gives its inputs as they are: no operator is left to run on {device.name!r}."
+            )
         if validation is not None:
             tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
             with captured_output(), traceable_names(plain):
@@ -218,13 +225,14 @@ def _checked_quantization(quantization: str | None, device: Target) -> str | Non
     return quantization
 
 
-def _checked_labels(labels: Sequence[str] | None, model: Any) -> list[str] | None:
+def _checked_labels(labels: Iterable[str] | None, model: Any) -> list[str] | None:
     """The labels as a list, as many as one of the outputs has values."""
     if labels is None:
         return None
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    texts = list(labels) if isinstance(labels, Iterable) and not isinstance(labels, str) else [None]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("labels must be a list of strings, one for each class.")
-    labels = list(labels)
+    labels = texts
     for label in labels:
         if not label.strip() or "\n" in label or "\r" in label:
             raise ValueError(f"A label must be one line of text and not empty; got {label!r}.")

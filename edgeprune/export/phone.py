@@ -27,7 +27,7 @@ from edgeprune.export.metadata import ModelMetadata, TensorMetadata, write_metad
 from edgeprune.export.rendering import c_float, render, require_jinja2
 from edgeprune.measure.latency import benchmark
 from edgeprune.measure.runtime import Port, Runtime
-from edgeprune.measure.size import file_size
+from edgeprune.measure.size import CompressedSize, FileSize, compressed_size, file_size
 from edgeprune.measure.tflite_file import TfliteFile, read_tflite
 
 PACKAGE = "edgeprune.models"
@@ -449,14 +449,13 @@ def _utf16(letter: str) -> list[int]:
 
 
 def _figures(content: BundleContent) -> dict[str, Any]:
-    size = file_size(content.tflite)
     timed = benchmark([content.tflite], runs=_LATENCY_RUNS, max_seconds=_LATENCY_SECONDS)
     weights = [row for row in content.verification.weights if row.file_zeros is not None]
     elements = sum(row.elements for row in weights)
     parameters = content.verification.parameters
     notes = ["The latency was measured on a CPU; no GPU was run."] if content.target.accelerator == "gpu" else []
     return {
-        "size": size.to_dict(),
+        "size": _size(content.tflite).to_dict(),
         "latency": {
             "milliseconds": timed.rows[0].milliseconds,
             "interquartile_range": timed.rows[0].spread,
@@ -471,6 +470,14 @@ def _figures(content: BundleContent) -> dict[str, Any]:
         },
         "notes": notes,
     }
+
+
+def _size(path: Path) -> CompressedSize | FileSize:
+    """The sizes; that of an update over the air too where its compression is installed."""
+    try:
+        return compressed_size(path)
+    except ImportError:
+        return file_size(path)
 
 
 def _channels(model: Any) -> dict[str, int]:

@@ -79,7 +79,8 @@ def c_string(text: str) -> str:
 
 def c_comment(text: str) -> str:
     """Text on one line that cannot end a comment of C, nor begin another, nor go on in the next line."""
-    return re.sub(r"\*/|/\*", "* /", " ".join(text.split())).replace("\\", "/").replace("??", "? ?")
+    line = " ".join(text.split()).replace("\\", "/")
+    return re.sub(r"\*(?=/)|/(?=\*)|\?(?=\?)", r"\g<0> ", line)
 
 
 def c_float(value: float) -> str:

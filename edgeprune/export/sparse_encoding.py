@@ -7,7 +7,6 @@ load, others compute wrong values without a word.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.export.diagnosis import ConversionError, origin
+from edgeprune.measure.size import gzipped
 
 _WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) take the zeros out."
 
@@ -106,7 +106,7 @@ def _refuse_stride_2_depthwise(graph: _Graph, model: Any) -> None:
 
 
 def _comparison(sparse: bytes, dense: bytes) -> str:
-    sparse_gzip, dense_gzip = (len(gzip.compress(content, mtime=0)) for content in (sparse, dense))
+    sparse_gzip, dense_gzip = (len(gzipped(content)) for content in (sparse, dense))
     figures = (
         f"sparse {len(sparse):,} bytes ({sparse_gzip:,} gzip'd), dense {len(dense):,} bytes ({dense_gzip:,} gzip'd)"
     )
