@@ -88,6 +88,16 @@ def test_stand_ins_are_as_long_and_all_different(names):
     assert all(len(made) == len(name.encode()) and made.isascii() for name, made in traced.items())
 
 
+def test_inputs_that_differ_in_punctuation_alone(flavor, tmp_path):
+    layers = flavors.keras_module(flavor).layers
+    names = ["a_0", "a-0", "日"]
+    inputs = [flavors.keras_module(flavor).Input((size,), name=name) for size, name in enumerate(names, 2)]
+    net = flavors.keras_module(flavor).Model(inputs, layers.Dense(2, name="out")(layers.Concatenate()(inputs)))
+    result = export_tflite(net, tmp_path / "m.tflite")
+    assert list(Runtime(result.path).inputs) == names
+    assert [port.shape for port in Runtime(result.path).inputs.values()] == [(1, 2), (1, 3), (1, 4)]
+
+
 @pytest.mark.parametrize("target", ["phone", "cortex-m", "ethos-u55-128"])
 def test_a_bundle_has_the_names(target, tmp_path, rng):
     needed = {"cortex-m": "tflite_micro", "ethos-u55-128": "ethosu"}.get(target)

@@ -61,14 +61,25 @@ def names_to_trace(names: Iterable[str]) -> dict[str, str]:
         >>> names_to_trace(["image", "Größe in m"])
         {'image': 'image', 'Größe in m': 'a___________'}
     """
-    names = list(names)
-    # TensorFlow passes inputs on as keyword arguments to methods of its own, whose first argument is `self`.
-    traced = {name: name for name in names if _NAME.fullmatch(name) and not keyword.iskeyword(name) and name != "self"}
+    names, traced, taken = list(names), {}, set()
+    for name in names:
+        # TensorFlow passes inputs on as keyword arguments to methods of its own, whose first argument is `self`.
+        plain = _NAME.fullmatch(name) and not keyword.iskeyword(name) and name != "self"
+        if plain and _sanitized(name) not in taken:
+            traced[name] = name
+            taken.add(_sanitized(name))
     for name in names:
         if name not in traced:
             candidates = (letter.ljust(len(name.encode()), "_") for letter in string.ascii_letters)
-            traced[name] = next(made for made in candidates if made not in traced.values())
+            traced[name] = next(made for made in candidates if made not in taken)
+            taken.add(traced[name])
     return {name: traced[name] for name in names}
+
+
+def _sanitized(name: str) -> str:
+    """What TensorFlow makes of a name, by which inputs must differ."""
+    word = re.sub(r"[^A-Za-z0-9]", "_", name)
+    return word if word[0].isalpha() else f"arg_{word}"
 
 
 def with_names(content: bytes, traced: Mapping[str, str]) -> bytes:
