@@ -43,8 +43,8 @@ def builders(flavor: str) -> dict[str, Any]:
     }
 
 
-def cover(flavor: str, name: str) -> dict[str, Any]:
-    """Trace, cut, compare, train, save and load one model; the figures of it."""
+def cover(flavor: str, name: str, train: bool) -> dict[str, Any]:
+    """Trace, cut, compare, train if asked to, save and load one model; the figures of it."""
     import numpy as np
 
     from edgeprune.channels.rebuild import rebuild
@@ -76,7 +76,7 @@ def cover(flavor: str, name: str) -> dict[str, Any]:
         "frozen": other_reasons,
         "notes": len(graph.notes),
         "difference": proof.relative,
-        "trains": trains(smaller, np),
+        "trains": train and trains(smaller, np),
         "loads": saves_and_loads(smaller, model, np),
         "trace_seconds": trace_seconds,
         "rebuild_seconds": rebuild_seconds,
@@ -144,6 +144,8 @@ def is_covered(row: dict[str, Any]) -> bool:
 def in_a_process_of_its_own(flavor: str, name: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", flavor, name]
     done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode < 0:  # TensorFlow has ended the process: see whether it was in the training step
+        done = subprocess.run([*command, "--no-training"], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return {"flavor": flavor, "model": name, "error": last[:300]}
@@ -158,6 +160,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             print(f"| {row['flavor']} | {row['model']} | | | | | | | no: {row['error']} |")
             continue
         why = f": {row['frozen']}" if row["frozen"] else "" if row["loads"] == "yes" else f"; {row['loads']}"
+        why += "" if row["trains"] else "; TensorFlow ends the process in the training step"
         print(
             f"| {row['flavor']} | {row['model']} | {row['cut']} of {row['groups']} | {row['macs_kept']:.1%} "
             f"| {row['difference']:.1e} | {row['trace_seconds']:.3f} | {row['rebuild_seconds']:.2f} "
@@ -174,9 +177,10 @@ def main() -> None:
     parser.add_argument("--flavor", choices=("keras", "tf_keras"), help="one Keras alone")
     parser.add_argument("--again", action="store_true", help="make rows anew that are there")
     parser.add_argument("--one", nargs=2, metavar=("FLAVOR", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--no-training", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(cover(*arguments.one)))
+        print(json.dumps(cover(*arguments.one, train=not arguments.no_training)))
         return
 
     from edgeprune.progress import track
