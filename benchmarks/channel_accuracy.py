@@ -6,10 +6,11 @@
 
 A dense net is trained once. For each importance and scope it is cut to 50 % and to 25 % of its MACs; accuracy on the
 test images is measured right after the cut and after a short fine-tune, whose targets are the mean of the labels and
-of what the dense net says of the training images (distillation: Hinton et al., 2015). For the best plan at each size a
-net of the same small shape is trained from scratch, on the labels, for as many epochs as both took together. Rows are
-added to benchmarks/out/channel_accuracy.json as they come, and those that are there are not made again (--again makes
-them). Goals: at most 0.3 points lost at 50 % of the MACs, 1.0 at 25 %, and never behind from scratch.
+of what the dense net says of the training images (distillation: Hinton et al., 2015). At each size the shape of the
+first plan is also trained from scratch, on the labels, for as many epochs as dense training and fine-tuning took
+together. Rows are added to benchmarks/out/channel_accuracy/NET.json as they come, and those that are there are not
+made again (--again makes them): nets can be run side by side, and a run that was stopped goes on. Goals: at most 0.3
+points lost at 50 % of the MACs, 1.0 at 25 %, and never behind from scratch.
 """
 
 from __future__ import annotations
@@ -144,48 +145,42 @@ def measure_cut(
     if epochs:
         title = f"{name} {kept:.0%} {scope} {importance}"
         tuned = train(smaller, data, epochs, FINE_TUNING_RATE, title, teacher=model)
-        results.remove(**key)
-        results.add(**row, accuracy=tuned)
+        results.update(row, accuracy=tuned)
 
 
 def from_scratch(name: str, model: Any, data: Data, kept: float, epochs: int, results: Results) -> None:
-    """Train the shape of the best plan anew, for as many epochs as dense training and fine-tuning took together."""
-    of_this_size = [row for row in results.rows if row["net"] == name and row.get("kept") == kept]
-    plans = [row for row in of_this_size if row["kind"] == "cut" and "accuracy" in row]
-    best = max(plans, key=lambda row: row["accuracy"])
-    key = dict(net=name, kind="from scratch", kept=kept, scope=best["scope"], importance=best["importance"])
-    if results.get(**key):
+    """Train the shape of the first plan anew, for as many epochs as dense training and fine-tuning took together."""
+    if results.get(net=name, kind="from scratch", kept=kept):
         return
-    small = cut(model, data, best["importance"], best["scope"], kept)
+    first = results.get(net=name, kind="cut", kept=kept)
+    shape = dict(scope=first["scope"], importance=first["importance"])
+    small = cut(model, data, shape["importance"], shape["scope"], kept)
     flavor.keras_of(small).utils.set_random_seed(2)
     fresh = type(small).from_config(small.get_config())
     accuracy = train(fresh, data, epochs, LEARNING_RATE, f"{name} {kept:.0%} from scratch")
-    results.add(**key, macs=ep.count_macs(fresh).total, accuracy=accuracy)
+    macs = ep.count_macs(fresh).total
+    results.add(net=name, kind="from scratch", kept=kept, **shape, macs=macs, accuracy=accuracy)
 
 
 def print_table(results: Results) -> None:
     print("| Net | MACs kept | Scope | Importance | After the cut | Fine-tuned | Points lost | Goal |")
     print("| --- | ---: | --- | --- | ---: | ---: | ---: | --- |")
-    dense = {row["net"]: row for row in results.rows if row["kind"] == "dense"}
+    whole = next(row for row in results.rows if row["kind"] == "dense")
     for row in results.rows:
-        whole = dense[row["net"]]
-        if row["kind"] == "dense":
-            print(f"| {row['net']} | 100.0% | | | | {row['accuracy']:.2%} | | |")
-            continue
-        if "accuracy" not in row:
-            print(
-                f"| {row['net']} | {row['macs'] / whole['macs']:.1%} | {row['scope']} | {row['importance']} "
-                f"| {row['after_cut']:.2%} | | | |"
-            )
-            continue
-        lost = 100 * (whole["accuracy"] - row["accuracy"])
-        goal = GOALS.get(row["kept"])
-        met = "" if row["kind"] != "cut" or goal is None else f"{goal} {'met' if lost <= goal else 'missed'}"
-        after = f"{row['after_cut']:.2%}" if "after_cut" in row else "from scratch"
-        print(
-            f"| {row['net']} | {row['macs'] / whole['macs']:.1%} | {row['scope']} | {row['importance']} | {after} "
-            f"| {row['accuracy']:.2%} | {lost:+.2f} | {met} |"
-        )
+        print("| " + " | ".join(cells(row, whole)) + " |")
+
+
+def cells(row: dict[str, Any], whole: dict[str, Any]) -> list[str]:
+    """What the table says of a row; `whole` is that of the dense net."""
+    tuned = f"{row['accuracy']:.2%}" if "accuracy" in row else ""
+    lost = 100 * (whole["accuracy"] - row["accuracy"]) if tuned else None
+    if row["kind"] == "dense":
+        return [row["net"], "100.0%", "", "", "", tuned, "", ""]
+    after = f"{row['after_cut']:.2%}" if row["kind"] == "cut" else "from scratch"
+    goal = GOALS.get(row["kept"]) if row["kind"] == "cut" and tuned else None
+    met = "" if goal is None else f"{goal} {'met' if round(lost, 2) <= goal else 'missed'}"
+    named = [row["net"], f"{row['macs'] / whole['macs']:.1%}", row["scope"], row["importance"]]
+    return [*named, after, tuned, "" if lost is None else f"{lost:+.2f}", met]
 
 
 def main() -> None:
@@ -206,10 +201,10 @@ def main() -> None:
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
     data = load(full=not arguments.quick)
-    results = Results(OUT / f"{name}.json", arguments.again)
     for net in arguments.nets:
+        results = Results(folder / f"{net}.json", arguments.again)
         measure(net, data, arguments, results, folder)
-    print_table(results)
+        print_table(results)
 
 
 if __name__ == "__main__":

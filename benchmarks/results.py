@@ -26,6 +26,11 @@ class Results:
         self._write()
         return row
 
+    def update(self, row: dict[str, Any], **values: Any) -> None:
+        """Add values to a row that is there."""
+        row.update(values)
+        self._write()
+
     def remove(self, **key: Any) -> None:
         """Take all rows with these values out."""
         self.rows = [row for row in self.rows if not key.items() <= row.items()]
