@@ -326,11 +326,24 @@ def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
         ({"macs": 0.01, "data": X}, "of its MACs are left"),
         ({"count": 1, "data": X, "ignore": ["nothing*"]}, "'nothing\\*'"),
         ({"count": 1, "data": []}, "no batches"),
+        ({"count": 1, "data": X, "batch_size": 0}, "batch_size must be 1 or more"),
     ],
 )
 def test_arguments_that_make_no_sense(flavor, arguments, message):
     with pytest.raises(ValueError, match=message):
         plan_blocks(net(flavor), **arguments)
+
+
+def test_a_model_that_gives_nan_is_told(flavor):
+    model = net(flavor)
+    model.layers[-1].bias.assign(np.full(model.layers[-1].bias.shape, np.nan, np.float32))
+    with pytest.raises(ValueError, match="gives NaN or infinity on this data"):
+        plan_blocks(model, count=1, data=X)
+
+
+def test_a_count_that_is_no_number(flavor):
+    with pytest.raises(TypeError, match="count must be a number; got 'all'"):
+        plan_blocks(net(flavor), count="all", data=X)
 
 
 def test_models_without_blocks(flavor):

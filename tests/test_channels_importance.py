@@ -256,6 +256,10 @@ def test_relative_scores_have_a_mean_of_one():
         (dict(importance="taylor", data=(np.zeros((3, 4, 4, 2)), np.zeros(4))), "different numbers"),
         (dict(importance="fisher", data=(samples()[0], [samples()[1]] * 2)), "1 outputs, got 2"),
         (dict(importance=lambda group: np.ones(3)), "scores of shape"),
+        (dict(importance=lambda group: np.full(group.size, np.inf)), "gave group .* scores that are infinite"),
+        (dict(importance="taylor", data=samples(), batch_size=0), "batch_size must be 1 or more"),
+        (dict(importance="taylor", data=samples(), loss="none_such"), "none_such"),
+        (dict(importance="taylor", data=(samples()[0] * np.nan, samples()[1])), "gradients .* NaN or infinite on this"),
     ],
 )
 def test_errors(arguments, words):
@@ -293,6 +297,8 @@ def test_activation_is_what_the_next_layer_reads(flavor):
             epsilon = model.get_layer("norm").epsilon
             expected += np.abs(np.tanh((conv - mean) / np.sqrt(variance + epsilon) * gamma + beta)).mean(axis=0) / 4
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="activations .* NaN or infinite on this data"):
+        class_scores(graph, "activation", data=x * np.nan)
     labelled = class_scores(graph, "activation", data={"x": x, "y": y}["x"])[group.classes]
     np.testing.assert_allclose(labelled, expected, rtol=1e-4)
     np.testing.assert_allclose(class_scores(graph, "activation", data=(x, y))[group.classes], expected, rtol=1e-4)

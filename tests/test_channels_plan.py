@@ -292,6 +292,25 @@ def test_errors(arguments, words):
         plan_channels(residual_net("keras"), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(ratio="half"), "ratio must be a number; got 'half'"),
+        (dict(macs=True), "macs must be a number; got True"),
+        (dict(ratio=0.5, min_channels="2"), "min_channels must be a number"),
+        (dict(ratio=0.5, max_ratio=None), "max_ratio must be a number"),
+        (dict(ratio=0.5, round_to=None), r"round_to \(for group 'stem'\) must be a number; got None"),
+        (dict(ratio=0.5, round_to=lambda group: "8"), "round_to .* must be a number; got '8'"),
+        (dict(ratio=0.5, ignore=3), "ignore takes layers, or names"),
+        (dict(ratios=[0.5]), "ratios takes a dict"),
+        (dict(ratios={"hidden": "0.5"}), "The ratio of 'hidden' must be a number"),
+    ],
+)
+def test_arguments_of_a_wrong_type(arguments, words):
+    with pytest.raises(TypeError, match=words):
+        plan_channels(residual_net("keras"), **arguments)
+
+
 def test_no_model_is_told():
     with pytest.raises(TypeError, match="Expected a Keras model, got int"):
         plan_channels(3, ratio=0.5)

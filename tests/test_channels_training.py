@@ -260,6 +260,13 @@ def test_a_second_fit_goes_on(flavor):
     assert pruning.plan.target.asked == 0.5 and pruning.plan.target.met
 
 
+def test_a_callback_is_for_one_model(flavor):
+    pruning = ChannelPruning(schedule(0.5))
+    fit(net(flavor), pruning)
+    with pytest.raises(ValueError, match="has made .* steps with another model"):
+        fit(net(flavor), pruning)
+
+
 def test_a_loop_of_ones_own(flavor):
     model = net(flavor)
     pruning = ChannelPruning(schedule(0.5, end_step=8))
@@ -316,6 +323,7 @@ def small(flavor):
         ({"schedule": 0.5}, TypeError, "schedule must be a PruningSchedule"),
         ({"macs": 0.5, "ratio": 0.5}, ValueError, "Give one of macs=, ratio= and params="),
         ({"macs": 0.0}, ValueError, "macs is the fraction to keep"),
+        ({"macs": "half"}, TypeError, "macs must be a number"),
         ({"ratio": 1.0}, ValueError, "ratio is the fraction of the channels to remove"),
         ({"group_lasso": -1}, ValueError, "group_lasso"),
         ({"sparsity": 0.5}, TypeError, "takes no argument sparsity"),

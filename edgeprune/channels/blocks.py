@@ -24,6 +24,7 @@ from edgeprune.channels.constants import built_in_kind
 from edgeprune.channels.identity import identities
 from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_tensors, parts_of
 from edgeprune.channels.rebuild import is_nested
+from edgeprune.channels.solve import check_number
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
 
@@ -174,15 +175,18 @@ def plan_blocks(
         The plan with all scores.
 
     Raises:
-        TypeError: it is no Keras model.
-        ValueError: it has no residual blocks, not both or none of `count` and `macs` is given, the data are missing, a
-            name in `ignore` matches nothing, or the target cannot be reached.
+        TypeError: it is no Keras model, or an argument is of the wrong type.
+        ValueError: it has no residual blocks, not exactly one of `count` and `macs` is given, the data are missing or
+            give NaN, a name in `ignore` matches nothing, or the target cannot be reached.
 
     Example:
         >>> print(plan_blocks(model, macs=0.8, data=(x, y)))  # doctest: +SKIP
     """
     if (count is None) == (macs is None):
         raise ValueError(f"Give one of count= and macs=; got count={count} and macs={macs}.")
+    for name, value in (("count", count), ("macs", macs)):
+        if value is not None:
+            check_number(name, value)
     if count is not None and (count != int(count) or count < 1):
         raise ValueError(f"count is the number of blocks to remove, 1 or more; got {count}.")
     if macs is not None and not 0 < macs <= 1:
@@ -344,6 +348,12 @@ class _Scorer:
         self._run = tf.function(gated, autograph=False, reduce_retracing=True)
         self._expected = [self._outputs(batch, []) for batch in batches]
         self._loss = self._mean_loss(self._expected) if self._losses else 0.0
+        finite = all(np.isfinite(output).all() for batch in self._expected for output in batch)
+        if not (finite and math.isfinite(self._loss)):
+            raise ValueError(
+                f"Model {model.name!r} gives NaN or infinity on this data, so its blocks cannot be scored: look for "
+                "such values in the data and in the weights."
+            )
 
     @property
     def measure(self) -> str:

@@ -166,6 +166,8 @@ def _by_function(graph: ChannelGraph, importance: Callable[[Group], Any]) -> np.
                 raise ValueError(
                     f"The importance gave group {group.name!r} scores of shape {own.shape}, expected ({group.size},)."
                 )
+            if np.isinf(own).any():
+                raise ValueError(f"The importance gave group {group.name!r} scores that are infinite.")
             scores[group.classes] = own
     return scores
 

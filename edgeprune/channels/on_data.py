@@ -24,7 +24,11 @@ STATISTICS = ("moving_mean", "moving_variance")
 def score_on_data(
     graph: ChannelGraph, importance: str, data: Any, loss: Any, batch_size: int, steps: int | None
 ) -> np.ndarray:
-    """The scores of `importance.class_scores` for one of `ON_DATA`, with a progress bar."""
+    """The scores of `importance.class_scores` for one of `ON_DATA`, with a progress bar.
+
+    Raises:
+        ValueError: the data has no batches or cannot be read, or gives no finite scores.
+    """
     batches = track(
         batches_of(data, batch_size, steps), f"Importance ({importance})", count_of(data, batch_size, steps)
     )
@@ -85,7 +89,8 @@ def _gradient_scores(
         x, y, sample_weight = parts_of(batch)
         if y is None:
             raise ValueError("Labels are missing: the data must be (x, y), or batches of it.")
-        yield scores_on(*(None if part is None else as_tensors(part) for part in (x, y, sample_weight))).numpy()
+        scores = scores_on(*(None if part is None else as_tensors(part) for part in (x, y, sample_weight))).numpy()
+        yield _finite(scores, graph, "gradients")
 
 
 class Losses:
@@ -95,6 +100,8 @@ class Losses:
         given = loss if loss is not None else getattr(model, "loss", None)
         if not given:
             raise ValueError(f"Model {model.name!r} is not compiled with a loss: pass loss=.")
+        if isinstance(given, str):
+            flavor.keras_of(model).losses.get(given)  # tells an unknown name
         self._model = model
         self._given = given
         config = model.get_compile_config() if loss is None else None
@@ -156,7 +163,16 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Itera
     for batch in batches:
         total = np.zeros(graph.class_count)
         run(graph, input_tensors(graph.walked, parts_of(batch)[0]), watched)
-        yield total + unread
+        yield _finite(total, graph, "activations") + unread
+
+
+def _finite(scores: np.ndarray, graph: ChannelGraph, of_what: str) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"The {of_what} of model {graph.model.name!r} are NaN or infinite on this data: look for such values in "
+            "the data and in the weights."
+        )
+    return scores
 
 
 ON_DATA = {"taylor": _taylor, "activation": _activation, "fisher": _fisher}
@@ -215,6 +231,8 @@ def count_of(data: Any, batch_size: int, steps: int | None) -> int | None:
 
 def batches_of(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
     """The batches of a dataset, a PyDataset or arrays, `steps` of them at most."""
+    if not batch_size >= 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size}.")
     if _is_arrays(data):
         return itertools.islice(_slices(data, batch_size), steps)
     if isinstance(data, str) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):

@@ -21,7 +21,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Group
 from edgeprune.channels.importance import COMPARABLE, Importance, class_scores, relative
-from edgeprune.channels.solve import Target, macs_of, params_of, solve
+from edgeprune.channels.solve import Target, check_number, macs_of, params_of, solve
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
 
@@ -350,7 +350,7 @@ def plan_channels(
         The plan. `plan.target` says how near it came to what was asked.
 
     Raises:
-        TypeError: `model` is no Keras model.
+        TypeError: `model` is no Keras model, or an argument is of the wrong type.
         ValueError: the model is not built, an argument is out of its range, a name matches nothing, nothing can be
             removed, or the target cannot be reached.
 
@@ -524,13 +524,21 @@ def _target(ratio: Any, macs: Any, params: Any, ratios: Any) -> tuple[str, float
 
 
 def _entries(ignore: Any) -> Sequence[Any]:
-    return [ignore] if isinstance(ignore, str) or flavor.is_layer(ignore) else list(ignore)
+    if isinstance(ignore, str) or flavor.is_layer(ignore):
+        return [ignore]
+    if not isinstance(ignore, Iterable):
+        raise TypeError(f"ignore takes layers, or names or patterns of layers; got {ignore!r}.")
+    return list(ignore)
 
 
 def _by_group(graph: ChannelGraph, ratios: Mapping[str, float], max_ratio: float) -> dict[str, float]:
     """The ratios by group name; the first pattern that matches a group counts."""
+    if not isinstance(ratios, Mapping):
+        raise TypeError(f"ratios takes a dict of layer names or patterns to fractions; got {ratios!r}.")
+    check_number("max_ratio", max_ratio)
     of_group: dict[str, float] = {}
     for pattern, ratio in ratios.items():
+        check_number(f"The ratio of {pattern!r}", ratio)
         if not 0 <= ratio <= max_ratio:
             raise ValueError(f"The ratio of {pattern!r} must lie between 0 and max_ratio={max_ratio}; got {ratio}.")
         groups = matching(graph, pattern)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -342,6 +343,7 @@ def _multiple(round_to: Any, group: Group) -> int:
             raise ValueError(f"round_to must be a number, a function or one of {list(_TILES)}; got {round_to!r}.")
         round_to = _TILES[round_to]
     multiple = round_to(group) if callable(round_to) else round_to
+    check_number(f"round_to (for group {group.name!r})", multiple)
     if int(multiple) != multiple or multiple < 1:
         raise ValueError(f"round_to must be a whole number of 1 or more; got {multiple} for group {group.name!r}.")
     return int(multiple)
@@ -437,11 +439,23 @@ def _moved(counts: np.ndarray, groups: Any, to: np.ndarray) -> np.ndarray:
     return moved
 
 
+def check_number(name: str, value: Any) -> None:
+    """See that an argument is one number.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {value!r}.")
+
+
 def _check(
     graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, scope: str, min_channels: int, max_ratio: float
 ) -> None:
     if kind not in TARGETS:
         raise ValueError(f"The target must be one of {list(TARGETS)}; got {kind!r}.")
+    for name, value in ((kind, asked), ("min_channels", min_channels), ("max_ratio", max_ratio)):
+        check_number(name, value)
     if kind == "ratio" and not 0 <= asked < 1:
         raise ValueError(f"ratio is the fraction of the channels to remove, from 0 to below 1; got {asked}.")
     if kind != "ratio" and not 0 < asked <= 1:

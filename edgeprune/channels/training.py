@@ -24,7 +24,7 @@ from edgeprune.channels.graph import ChannelGraph, Slot
 from edgeprune.channels.importance import Importance
 from edgeprune.channels.on_data import STATISTICS, is_float
 from edgeprune.channels.plan import ChannelPlan, plan_graph
-from edgeprune.channels.solve import Target
+from edgeprune.channels.solve import Target, check_number
 from edgeprune.channels.trace import trace
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
@@ -69,7 +69,7 @@ class ChannelPruning(flavor.callback_class()):
     Raises:
         TypeError: `schedule` is no schedule, or an argument is unknown.
         ValueError: more than one target is given, or a number is out of its range. When training begins: no channel
-            can be removed, or the target cannot be reached.
+            can be removed, the target cannot be reached, or the callback has pruned another model.
 
     Example:
         >>> from edgeprune import PolynomialDecay
@@ -116,6 +116,11 @@ class ChannelPruning(flavor.callback_class()):
         """Follow the model's channels, and make its optimizer hold the masks."""
         masks = masks_of(self.model)
         if masks is None:
+            if self._step:
+                raise ValueError(
+                    f"This ChannelPruning has made {self._step} steps with another model, and its schedule is not for "
+                    f"{self.model.name!r}: make a new one, and give fit initial_epoch= where a training goes on."
+                )
             masks = ChannelMasks(trace(self.model))
             # With an importance that needs no data: whether the target can be reached does not depend on it.
             plan_graph(masks.graph, self._target.at(1.0), **{**self._settings, "importance": "l1"})
@@ -213,6 +218,7 @@ class _Target:
         if not given:
             given = {"ratio": 1.0 if self._final is None else self._final}
         ((self._kind, self._value),) = given.items()
+        check_number(self._kind, self._value)
         if self._kind == "ratio" and not 0 <= self._value <= (0.999 if ratio is not None else 1):
             raise ValueError(f"ratio is the fraction of the channels to remove, from 0 to below 1; got {self._value}.")
         if self._kind != "ratio" and not 0 < self._value <= 1:

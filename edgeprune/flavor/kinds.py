@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -30,15 +31,19 @@ def flavor_of(keras_object: Any) -> str:
         >>> edgeprune.flavor.flavor_of(keras.layers.Dense(1))
         'keras'
     """
-    packages = {cls.__module__.partition(".")[0] for cls in type(keras_object).__mro__}
-    if TF_KERAS in packages:
-        return TF_KERAS
-    if KERAS_3 in packages:
-        return KERAS_3
-    raise TypeError(
-        f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(keras_object).__name__}: "
-        f"{str(keras_object)[:80]}"
-    )
+    flavor = _flavor_of_class(type(keras_object))
+    if flavor is None:
+        raise TypeError(
+            f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(keras_object).__name__}: "
+            f"{str(keras_object)[:80]}"
+        )
+    return flavor
+
+
+@functools.lru_cache(maxsize=1024)  # asked several times for every layer of a model
+def _flavor_of_class(kind: type) -> str | None:
+    packages = {cls.__module__.partition(".")[0] for cls in kind.__mro__}
+    return next((flavor for flavor in (TF_KERAS, KERAS_3) if flavor in packages), None)
 
 
 def is_keras_3(keras_object: Any) -> bool:
