@@ -163,24 +163,46 @@ def from_scratch(name: str, model: Any, data: Data, kept: float, epochs: int, re
 
 
 def print_table(results: Results) -> None:
-    print("| Net | MACs kept | Scope | Importance | After the cut | Fine-tuned | Points lost | Goal |")
-    print("| --- | ---: | --- | --- | ---: | ---: | ---: | --- |")
-    whole = next(row for row in results.rows if row["kind"] == "dense")
-    for row in results.rows:
-        print("| " + " | ".join(cells(row, whole)) + " |")
+    """A line for each plan, and for each size how many plans meet the goals."""
+    dense = next(row for row in results.rows if row["kind"] == "dense")
+    others = [row for row in results.rows if row["kind"] != "dense"]
+    sizes = sorted({row["kept"] for row in others}, reverse=True)
+    print(f"{dense['net']}, {dense['accuracy']:.2%} with all of its MACs\n")
+    print("| Scope | Importance |" + "".join(f" {kept:.0%}: after the cut | fine-tuned | lost |" for kept in sizes))
+    print("| --- | --- |" + " ---: | ---: | ---: |" * len(sizes))
+    for kind, scope, importance in dict.fromkeys((row["kind"], row["scope"], row["importance"]) for row in others):
+        line = dict(kind=kind, scope=scope, importance=importance)
+        figures = [cell for kept in sizes for cell in cells(results.get(**line, kept=kept), dense)]
+        print(
+            "| " + " | ".join([scope, importance if kind == "cut" else f"{importance}, from scratch", *figures]) + " |"
+        )
+    print()
+    for kept in sizes:
+        print_verdict(kept, [row for row in others if row["kept"] == kept and "accuracy" in row], dense)
 
 
-def cells(row: dict[str, Any], whole: dict[str, Any]) -> list[str]:
-    """What the table says of a row; `whole` is that of the dense net."""
-    tuned = f"{row['accuracy']:.2%}" if "accuracy" in row else ""
-    lost = 100 * (whole["accuracy"] - row["accuracy"]) if tuned else None
-    if row["kind"] == "dense":
-        return [row["net"], "100.0%", "", "", "", tuned, "", ""]
-    after = f"{row['after_cut']:.2%}" if row["kind"] == "cut" else "from scratch"
-    goal = GOALS.get(row["kept"]) if row["kind"] == "cut" and tuned else None
-    met = "" if goal is None else f"{goal} {'met' if round(lost, 2) <= goal else 'missed'}"
-    named = [row["net"], f"{row['macs'] / whole['macs']:.1%}", row["scope"], row["importance"]]
-    return [*named, after, tuned, "" if lost is None else f"{lost:+.2f}", met]
+def cells(row: dict[str, Any] | None, dense: dict[str, Any]) -> list[str]:
+    """What the table says of a plan at one size."""
+    if row is None:
+        return ["", "", ""]
+    after = f"{row['after_cut']:.2%}" if "after_cut" in row else ""
+    return [after, *((f"{row['accuracy']:.2%}", f"{lost(row, dense):+.2f}") if "accuracy" in row else ("", ""))]
+
+
+def lost(row: dict[str, Any], dense: dict[str, Any]) -> float:
+    """Points of accuracy below the dense net."""
+    return round(100 * (dense["accuracy"] - row["accuracy"]), 2)
+
+
+def print_verdict(kept: float, rows: list[dict[str, Any]], dense: dict[str, Any]) -> None:
+    cuts = [lost(row, dense) for row in rows if row["kind"] == "cut"]
+    scratch = [lost(row, dense) for row in rows if row["kind"] == "from scratch"]
+    if not cuts:
+        return
+    goal = GOALS.get(kept)
+    met = "" if goal is None else f" (goal {goal}: {sum(one <= goal for one in cuts)} of {len(cuts)} plans meet it)"
+    behind = f"; from scratch {scratch[0]:+.2f}, behind it {sum(one > scratch[0] for one in cuts)}" if scratch else ""
+    print(f"{kept:.0%} of the MACs: points lost {min(cuts):+.2f} to {max(cuts):+.2f}{met}{behind}")
 
 
 def main() -> None:
