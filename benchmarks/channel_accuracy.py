@@ -173,9 +173,8 @@ def print_table(results: Results) -> None:
     for kind, scope, importance in dict.fromkeys((row["kind"], row["scope"], row["importance"]) for row in others):
         line = dict(kind=kind, scope=scope, importance=importance)
         figures = [cell for kept in sizes for cell in cells(results.get(**line, kept=kept), dense)]
-        print(
-            "| " + " | ".join([scope, importance if kind == "cut" else f"{importance}, from scratch", *figures]) + " |"
-        )
+        named = importance if kind == "cut" else f"{importance}, from scratch"
+        print("| " + " | ".join([scope, named, *figures]) + " |")
     print()
     for kept in sizes:
         print_verdict(kept, [row for row in others if row["kept"] == kept and "accuracy" in row], dense)
