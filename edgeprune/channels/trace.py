@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -144,23 +144,21 @@ class Recorder:
 
     def graph(self) -> ChannelGraph:
         """Walk the model and settle what was told."""
-        inputs, _, outputs = flavor.graph_nodes(self.walked)
-        places = {}
-        for tensor in inputs:
-            places[id(tensor)] = self._place(Value(fixed_shape(tensor)))
-        given = self._walk(self.walked, places)
-        for place, tensor in zip(given, flavor.flatten(outputs, self.walked), strict=True):
+        inputs, nodes, outputs = flavor.graph_nodes(self.walked)
+        outputs = flavor.flatten(outputs, self.walked)
+        taken = [self._place(Value(fixed_shape(tensor))) for tensor in inputs]
+        given = self._walk(nodes, dict(zip(map(id, inputs), taken, strict=True)), outputs)
+        for place, tensor in zip(given, outputs, strict=True):
             name = flavor.input_layer(tensor).name
             self.space.freeze(self._values[place], f"output of the model ({name})")
-        return self._settled([places[id(tensor)] for tensor in inputs], given)
+        return self._settled(taken, given)
 
     def _place(self, value: Value) -> int:
         self._values.append(value)
         return len(self._values) - 1
 
-    def _walk(self, model: Any, places: dict[int, int]) -> list[int]:
+    def _walk(self, nodes: list[flavor.GraphNode], places: dict[int, int], outputs: list[Any]) -> list[int]:
         """Hand every call to its rule; nested models are unfolded. Returns the places of the outputs."""
-        _, nodes, outputs = flavor.graph_nodes(model)
         for node in nodes:
             taken = [places[id(tensor)] for tensor in node.inputs]
             if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
@@ -168,11 +166,11 @@ class Recorder:
             else:
                 given = self._call(node, taken)
             places.update(zip(map(id, node.outputs), given, strict=True))
-        return [places[id(tensor)] for tensor in flavor.flatten(outputs, model)]
+        return [places[id(tensor)] for tensor in outputs]
 
     def _enter(self, model: Any, taken: Sequence[int]) -> list[int]:
         """A nested model: its inner inputs are what it is called on, the same for all its calls."""
-        inputs, _, _ = flavor.graph_nodes(model)
+        inputs, nodes, outputs = flavor.graph_nodes(model)
         for tensor, place in zip(inputs, taken, strict=True):
             value = self._values[place]
             known = self._nested_inputs.get(id(tensor))
@@ -182,7 +180,7 @@ class Recorder:
                 self._nested_inputs[id(tensor)] = value
                 layer = flavor.input_layer(tensor)
                 self.add_shape_resize(layer, "batch_shape", tuple(tensor.shape), value, 0)
-        return self._walk(model, dict(zip(map(id, inputs), taken, strict=True)))
+        return self._walk(nodes, dict(zip(map(id, inputs), taken, strict=True)), flavor.flatten(outputs, model))
 
     def _same(self, a: Value, b: Value, reason: str) -> None:
         """Two values that must lose the same places."""
@@ -340,25 +338,19 @@ class Recorder:
     def _groups(self, slots: list[Slot], runs: tuple[np.ndarray, ...], reasons: dict[int, str]) -> tuple[Group, ...]:
         """Classes that own slices of the same axes, in the order in which their layers make them."""
         count = max((int(slot.classes.max()) for slot in slots if len(slot.classes)), default=-1) + 1
-        random = np.random.default_rng(0)
-        signatures = np.zeros(count, np.uint64)
-        made = np.zeros(count, bool)
-        for slot in slots:
-            # Not `+=`: a class that is there several times is marked once.
-            signatures[slot.classes] = signatures[slot.classes] + random.integers(1, 2**63, dtype=np.uint64)
-            if slot.makes:
-                made[slot.classes] = True
-        for run in runs:
-            run = run[run < count]
-            signatures[run] = signatures[run] + random.integers(1, 2**63, dtype=np.uint64)
         is_frozen = np.zeros(count, bool)
         is_frozen[[number for number in reasons if number < count]] = True
-        candidates = np.flatnonzero(made)
-        members: dict[tuple[int, bool], list[int]] = defaultdict(list)
-        for number, signature in zip(candidates.tolist(), signatures[candidates].tolist(), strict=True):
-            members[signature, bool(is_frozen[number])].append(number)
+        made = np.zeros(count, bool)
+        made[np.concatenate([np.zeros(0, int), *(slot.classes for slot in slots if slot.makes)])] = True
+        # Classes that are on the same axes have the same sum of random marks.
+        owned = [*(slot.classes for slot in slots), *(run[run < count] for run in runs), np.flatnonzero(is_frozen)]
+        marks = np.random.default_rng(0).integers(1, 2**63, len(owned), dtype=np.uint64)
+        signatures = np.zeros(count, np.uint64)
+        for classes, mark in zip(owned, marks, strict=True):
+            signatures[classes] = signatures[classes] + mark  # not `+=`: one that is there several times is marked once
+        members = _alike(np.flatnonzero(made), signatures)
         of_first = np.full(count, -1)  # the classes of a group own slices of the same slots, so the first tells
-        of_first[[own[0] for own in members.values()]] = np.arange(len(members))
+        of_first[[own[0] for own in members]] = np.arange(len(members))
         touching: dict[int, list[Slot]] = defaultdict(list)
         for slot in slots:
             found = of_first[slot.classes]
@@ -366,23 +358,30 @@ class Recorder:
                 touching[number].append(slot)
         makers = {number: [slot for slot in touching[number] if slot.makes] for number in range(len(members))}
         names = [self.names.get(id(makers[number][0].layer), makers[number][0].layer.name) for number in makers]
-        repeated = {name for name in names if names.count(name) > 1}
+        repeated = {name for name, times in Counter(names).items() if times > 1}
         groups, used = [], defaultdict(int)
-        for number, own in enumerate(members.values()):
+        for number, own in enumerate(members):
             name = names[number]
             if name in repeated:
                 used[name] += 1
                 name = f"{name}:{used[name] - 1}"
             layers = dict.fromkeys(self.names.get(id(slot.layer), slot.layer.name) for slot in makers[number])
-            groups.append(
-                Group(name, np.array(own), tuple(touching[number]), self._reason(own, reasons), tuple(layers))
-            )
+            groups.append(Group(name, own, tuple(touching[number]), self._reason(own, reasons), tuple(layers)))
         return tuple(groups)
 
-    def _reason(self, own: list[int], reasons: dict[int, str]) -> str | None:
-        if own[0] in reasons:
-            return reasons[own[0]]
+    def _reason(self, own: np.ndarray, reasons: dict[int, str]) -> str | None:
+        if int(own[0]) in reasons:
+            return reasons[int(own[0])]
         return "it has a single channel" if len(own) == 1 else None
+
+
+def _alike(classes: np.ndarray, signatures: np.ndarray) -> list[np.ndarray]:
+    """The classes with the same signature together, in the order of the first of each."""
+    if not len(classes):
+        return []
+    _, first, kind = np.unique(signatures[classes], return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[kind]
+    return np.split(classes[np.argsort(place, kind="stable")], np.cumsum(np.bincount(place))[:-1])
 
 
 class _Reshaped:

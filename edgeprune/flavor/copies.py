@@ -201,8 +201,10 @@ def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
         A Functional model of the same layers, or `model` itself where there is nothing to unfold. A layer whose
         call cannot be made on symbolic inputs, or uses weights outside of the layers that hold them, stays as it is.
     """
+    if not is_keras_3(model):
+        return model
     inputs, nodes, outputs = graph_nodes(model)
-    if not is_keras_3(model) or not any(unfolds(node.layer) for node in nodes):
+    if not any(unfolds(node.layer) for node in nodes):
         return model
     keras, tree = keras_of(model), nest(keras_3=True)
     new_inputs = [clone_input(input_layer(tensor)).output for tensor in inputs]

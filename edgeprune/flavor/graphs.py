@@ -144,8 +144,12 @@ class GraphNode:
 
     def filled(self, tensors: dict[int, Any]) -> tuple[tuple, dict[str, Any]]:
         """The arguments with `tensors[id(old)]` in place of each symbolic tensor."""
-        if not self.kwargs and len(self.args) == 1 and id(self.args[0]) in tensors:
-            return (tensors[id(self.args[0])],), {}
+        if not self.kwargs and len(self.args) == 1:  # a tensor or a list of them: most calls
+            (only,) = self.args
+            if id(only) in tensors:
+                return (tensors[id(only)],), {}
+            if type(only) is list and all(id(tensor) in tensors for tensor in only):
+                return ([tensors[id(tensor)] for tensor in only],), {}
         new = {id(tensor): tensors[id(tensor)] for tensor in self.inputs}
         # The arguments hold Python values of every kind, so only identity can tell the tensors.
         return nest(hasattr(self.node, "operation")).map_structure(

@@ -51,6 +51,7 @@ def is_keras_3(keras_object: Any) -> bool:
     return flavor_of(keras_object) == KERAS_3
 
 
+@functools.cache  # asked several times for every layer of a model
 def keras_module(flavor: str) -> ModuleType:
     """Import and return the `keras` or the `tf_keras` package."""
     if flavor == KERAS_3:
