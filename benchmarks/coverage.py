@@ -5,9 +5,9 @@
 Each model is built without pretrained weights and traced. Half of the channels of every group that can be cut go, the
 rebuilt model is compared with the original whose dropped channels are silenced, saved, loaded and trained for one step.
 A model counts as covered when every group but those of its inputs and outputs lost channels, nothing was unknown, the
-comparison holds to 1e-4, the step gives a finite loss, and the loaded model gives what the saved one gave (or this Keras
-cannot load the original either, which the table then says). Every model has a process of its own; rows are added to
-benchmarks/out/coverage.json as they come, and those that are there are not made again.
+comparison holds to 1e-4, the step gives a finite loss, and the loaded model gives what the saved one gave (or this
+Keras cannot load the original either, which the table then says). Every model has a process of its own; rows are added
+to benchmarks/out/coverage.json as they come, and those that are there are not made again.
 """
 
 from __future__ import annotations
