@@ -8,8 +8,6 @@ smaller = plan.drop("conv_3", [0, 7]).apply()
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Group
 from edgeprune.channels.importance import COMPARABLE, Importance, class_scores, relative
+from edgeprune.channels.selection import entries, freeze, matching, similar
 from edgeprune.channels.solve import Target, check_number, macs_of, params_of, solve
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
@@ -287,7 +285,7 @@ class ChannelPlan:
         for group in self.groups:
             if group.name == name:
                 return group
-        raise ValueError(f"There is no group {name!r}.{_similar(name, [group.name for group in self.groups])}")
+        raise ValueError(f"There is no group {name!r}.{similar(name, [group.name for group in self.groups])}")
 
     def _edited(self, name: str, indices: int | Iterable[int] | None, stays: bool) -> ChannelPlan:
         group = self._group(name)
@@ -412,7 +410,7 @@ def plan_graph(
         ValueError: as `plan_channels`.
     """
     kind, asked = target
-    graph = freeze(graph, {group.name: "ignored" for entry in _entries(ignore) for group in matching(graph, entry)})
+    graph = freeze(graph, {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)})
     scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
     graph, scores = _without_unscored(graph, scores, importance)
     if importance not in COMPARABLE and not callable(importance):
@@ -454,60 +452,6 @@ def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
     return plan_channels(model, **settings).apply(verify)
 
 
-def freeze(graph: ChannelGraph, reasons: Mapping[str, str]) -> ChannelGraph:
-    """The graph with some more groups frozen.
-
-    Args:
-        graph: a traced model.
-        reasons: group name to the reason. Groups that are frozen already keep theirs.
-
-    Returns:
-        A new graph.
-    """
-    groups = tuple(
-        dataclasses.replace(group, frozen=reasons.get(group.name)) if group.frozen is None else group
-        for group in graph.groups
-    )
-    frozen_classes = {int(number): group.frozen for group in groups if group.frozen for number in group.classes}
-    return dataclasses.replace(graph, groups=groups, frozen_reason={**frozen_classes, **graph.frozen_reason})
-
-
-def matching(graph: ChannelGraph, entry: Any) -> list[Group]:
-    """The groups whose channels a layer makes or is indexed by; not those it only reads.
-
-    Args:
-        graph: a traced model.
-        entry: a layer or nested model, or a name or pattern of layers (`"block_?/conv*"`), or a group's name.
-
-    Returns:
-        The groups, at least one.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if isinstance(entry, str):
-        names = {
-            group.name: {group.name, *group.layers, *(graph.names.get(id(layer), "") for layer in _owners(group))}
-            for group in graph.groups
-        }
-        found = [group for group in graph.groups if fnmatch.filter(names[group.name], entry)]
-        known = [name for of_group in names.values() for name in of_group]
-    else:
-        if not flavor.is_layer(entry):
-            raise ValueError(f"Expected a layer, or the name or pattern of layers; got {entry!r}.")
-        inside = {id(entry), *map(id, flavor.layers_of(entry))}
-        found = [group for group in graph.groups if any(id(layer) in inside for layer in _owners(group))]
-        known = []
-    if not found:
-        name = entry if isinstance(entry, str) else entry.name
-        raise ValueError(f"No channels of model {graph.model.name!r} belong to {name!r}.{_similar(name, known)}")
-    return found
-
-
-def _owners(group: Group) -> list[Any]:
-    return [slot.layer for slot in group.slots if not slot.reads]
-
-
 def _target(ratio: Any, macs: Any, params: Any, ratios: Any) -> tuple[str, float]:
     given = [
         (kind, value) for kind, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None
@@ -521,14 +465,6 @@ def _target(ratio: Any, macs: Any, params: Any, ratios: Any) -> tuple[str, float
     if isinstance(value, Mapping):
         raise ValueError(f"{kind}= takes one number; ratios of single groups are given as ratios=.")
     return kind, value
-
-
-def _entries(ignore: Any) -> Sequence[Any]:
-    if isinstance(ignore, str) or flavor.is_layer(ignore):
-        return [ignore]
-    if not isinstance(ignore, Iterable):
-        raise TypeError(f"ignore takes layers, or names or patterns of layers; got {ignore!r}.")
-    return list(ignore)
 
 
 def _by_group(graph: ChannelGraph, ratios: Mapping[str, float], max_ratio: float) -> dict[str, float]:
@@ -579,11 +515,6 @@ def _check_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
                 f"The plan does not fit: weight {name} of {model.name!r} has shape {tuple(weight.shape)}, not "
                 f"{tuple(shape)}."
             )
-
-
-def _similar(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(set(known)), n=3)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _shortened(layers: Sequence[str]) -> str:
