@@ -183,3 +183,31 @@ def test_classes_that_are_made_in_another_way_become_plain_ones(flavor):
     plain = dense_net(K)
     for model in (Wide(8), Named(plain.inputs, plain.outputs, 0.5)):
         assert ep.prune_channels(model, ratio=0.5).count_params() < model.count_params()
+
+
+def test_a_part_of_size_zero(flavor):
+    K = keras_module(flavor)
+    model = dense_net(K, lambda x: K.layers.Concatenate()([x, x[:, :0]]))
+    plan = ep.plan_channels(model, ratio=0.5)
+    assert plan.verify().passed
+    assert plan.channels.after < plan.channels.before
+
+
+def test_an_input_of_size_zero(flavor):
+    K = keras_module(flavor)
+    i = K.Input((0,))
+    smaller = ep.prune_channels(K.Model(i, K.layers.Dense(3)(K.layers.Dense(8, name="a")(i))), ratio=0.5)
+    assert smaller.get_layer("a").units == 4
+
+
+def test_a_layer_called_on_what_it_gave(flavor):
+    """Its input and output go together; called on the model's own input too, they stay."""
+    K = keras_module(flavor)
+    loop = K.layers.Dense(8, name="b_loop")
+    model = dense_net(K, lambda x: loop(loop(loop(x))))
+    smaller = ep.prune_channels(model, ratio=0.5)
+    assert smaller.get_layer("b_loop").kernel.shape == (4, 4)
+    i = K.Input((8,))
+    layer = K.layers.Dense(8, name="loop")
+    with pytest.raises(ValueError, match="loop is also called on channels that stay"):
+        ep.plan_channels(K.Model(i, K.layers.Dense(3)(layer(layer(i)))), ratio=0.5)

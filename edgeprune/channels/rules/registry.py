@@ -236,7 +236,7 @@ class Call:
 
     def never_empty(self, line: np.ndarray | None) -> None:
         """At least one of these channels stays: they are cut out of a tensor."""
-        if line is not None:
+        if line is not None and len(line):  # a part of size zero has none to keep
             self.recorder.runs.append(line)
 
     # Weights
