@@ -205,7 +205,7 @@ def test_a_layer_called_on_what_it_gave(flavor):
     K = keras_module(flavor)
     loop = K.layers.Dense(8, name="b_loop")
     model = dense_net(K, lambda x: loop(loop(loop(x))))
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, ratio=0.5, scope="local")
     assert smaller.get_layer("b_loop").kernel.shape == (4, 4)
     i = K.Input((8,))
     layer = K.layers.Dense(8, name="loop")
