@@ -300,6 +300,10 @@ def convert(
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file takes and gives floats.")] = False,
+    uint8_io: Annotated[bool, typer.Option("--uint8-io", help="An int8 file has uint8 inputs and outputs.")] = False,
+    per_tensor_dense: Annotated[
+        bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -307,6 +311,8 @@ def convert(
     _check_output(output, force, (TFLITE_SUFFIX,))
     if quantize not in FORMATS:
         raise ValueError(f"--quantize {quantize} is unknown; choose one of {', '.join(FORMATS)}.")
+    if float_io and uint8_io:
+        raise ValueError("--float-io and --uint8-io exclude each other.")
     if quantize in ("int8", "int16x8") and data is None:
         raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name a file with --data.")
     samples = None if data is None else _read(data).x_train
@@ -319,7 +325,8 @@ def convert(
         None if quantize == "none" else quantize,
         samples,
         sparse=sparse,
-        integer_io=not float_io,
+        integer_io="uint8" if uint8_io else not float_io,
+        per_channel_dense=not per_tensor_dense,
         overwrite=force,
     )
     _print_json(result.to_dict()) if as_json else print(result)

@@ -126,6 +126,45 @@ def test_integer_or_float_inputs_and_outputs(quantization, integer, rng, tmp_pat
         assert interpreter.get_input_details()[0]["dtype"] == interpreter.get_output_details()[0]["dtype"] == dtype
 
 
+@pytest.mark.parametrize("integer_io, dtype", [("int8", np.int8), ("uint8", np.uint8)])
+def test_the_integers_of_inputs_and_outputs_can_be_chosen(flavor, integer_io, dtype, rng, tmp_path):
+    """In the model's order, and as near to the model as the int8 file is."""
+    model, data = two_in_three_out(flavor), two_inputs(rng)
+    result = export_tflite(model, tmp_path / "m.tflite", "int8", data, integer_io=integer_io)
+    assert result.verification.passed and result.verification.quantization == "int8"
+    interpreter = Interpreter(str(result.path))
+    assert [tuple(d["shape"]) for d in interpreter.get_input_details()] == [(1, 8, 8, 3), (1, 4)]
+    assert [tuple(d["shape"]) for d in interpreter.get_output_details()] == [(1, 5), (1, 2), (1, 1)]
+    expected = dict(zip(("kind", "box", "age"), model.predict([data["zoom"], data["about"]], verbose=0), strict=True))
+    got, details = run(result.path, data)
+    for detail in (*interpreter.get_input_details(), *details.values()):
+        assert detail["dtype"] == dtype
+    for name, detail in details.items():
+        assert np.abs(got[name] - expected[name]).mean() < 3 * detail["quantization"][0]
+
+
+def test_uint8_leaves_inputs_of_whole_numbers_alone(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    tokens, other = keras.Input((6,), dtype="int32", name="tokens"), keras.Input((4,), name="other")
+    words = keras.layers.Flatten()(keras.layers.Embedding(20, 4)(tokens))
+    model = keras.Model([tokens, other], keras.layers.Dense(2)(keras.layers.Concatenate()([words, other])))
+    data = {"tokens": rng.integers(0, 20, (30, 6)), "other": rng.normal(size=(30, 4))}
+    result = export_tflite(model, tmp_path / "m.tflite", "int8", data, integer_io="uint8")
+    assert [d["dtype"] for d in Interpreter(str(result.path)).get_input_details()] == [np.int32, np.uint8]
+    assert result.verification.passed
+
+
+@pytest.mark.parametrize("quantization", conversion.CALIBRATED)
+@pytest.mark.parametrize("per_channel, scales", [(True, 300), (False, 1)])
+def test_one_scale_or_many_for_a_dense_layer(flavor, quantization, per_channel, scales, rng, tmp_path):
+    model, data = dense(flavor, 300), rng.random((20, 4))
+    result = export_tflite(model, tmp_path / "m.tflite", quantization, data, per_channel_dense=per_channel)
+    assert result.verification.passed
+    details = Interpreter(str(result.path)).get_tensor_details()
+    kernels = [d for d in details if list(d["shape"]) == [300, 4]]
+    assert [len(d["quantization_parameters"]["scales"]) for d in kernels] == [scales]
+
+
 def test_a_subclassed_model_has_the_keys_of_its_dicts(flavor, rng, tmp_path):
     model = subclassed(flavor)
     data = {"a": rng.random((20, 3), np.float32), "b": rng.random((20, 4), np.float32)}
@@ -427,6 +466,36 @@ def test_a_layer_is_no_model(flavor, tmp_path):
 def test_unknown_quantization(tmp_path):
     with pytest.raises(ValueError, match="one of None, 'dynamic', 'float16', 'int8', 'int16x8'; got 'int4'"):
         export_tflite(dense("keras"), tmp_path / "m.tflite", "int4")
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"quantization": ["int8"]}, ValueError, "quantization must be one of"),
+        ({"integer_io": "int16"}, ValueError, "integer_io must be True, False, 'int8' or 'uint8'; got 'int16'"),
+        ({"integer_io": 2}, ValueError, "integer_io must be"),
+        ({"integer_io": "uint8"}, ValueError, "integer_io='uint8' needs quantization='int8', got None"),
+        ({"integer_io": "uint8", "quantization": "int16x8"}, ValueError, "needs quantization='int8', got 'int16x8'"),
+        ({"per_channel_dense": False}, ValueError, "per_channel_dense=False needs quantization='int8' or 'int16x8'"),
+        ({"per_channel_dense": None, "quantization": "int8"}, TypeError, "per_channel_dense must be True or False"),
+        ({"sparse": "no"}, TypeError, "sparse must be True or False, got 'no'"),
+        ({"overwrite": 0}, TypeError, "overwrite must be True or False, got 0"),
+        ({"verify": "all"}, TypeError, "verify must be"),
+        ({"max_samples": 0}, ValueError, "max_samples must be 1 or more, got 0"),
+        ({"max_samples": -3}, ValueError, "max_samples must be 1 or more, got -3"),
+        ({"max_samples": 2.5}, TypeError, "max_samples must be a whole number, got 2.5"),
+        ({"max_samples": True}, TypeError, "max_samples must be a whole number, got True"),
+        ({"path": None}, TypeError, "path must be a string or a path, got NoneType"),
+        ({"representative_data": np.ones((3, 4), complex)}, ValueError, "Input 'x' .* got values of type complex128"),
+        ({"representative_data": [["a"] * 4]}, ValueError, "Input 'x' .* got values of type <U1"),
+        ({"representative_data": 7}, TypeError, "representative_data must be an array, .* got int"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(arguments, error, message, tmp_path):
+    arguments = {"path": tmp_path / "m.tflite", **arguments}
+    with pytest.raises(error, match=message):
+        export_tflite(dense("keras"), **arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int16x8"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
+_INTEGER = {"int8": "int8", "int16x8": "int16"}  # what each computes in
 
 
 @dataclass(frozen=True)
@@ -19,21 +21,69 @@ class Recipe:
     Attributes:
         quantization: one of `QUANTIZATIONS`.
         sparse: whether weights with enough zeros are stored without them.
-        integer_io: whether a calibrated model takes and gives integers, rather than floats.
+        integer_io: the integers that a calibrated file has for inputs and outputs: `True` for those it computes in,
+            `"int8"` or `"uint8"`; `False` for floats.
+        per_channel_dense: whether the dense layers of a calibrated file have a scale per unit, rather than one.
         allow_flex: whether TensorFlow's own operators may be used.
         allow_custom: whether operators that the application brings may be used.
+
+    Raises:
+        TypeError: an attribute is of another type.
+        ValueError: an attribute has no such value, or two do not go together.
     """
 
     quantization: str | None = None
     sparse: bool = False
-    integer_io: bool = True
+    integer_io: bool | str = True
+    per_channel_dense: bool = True
     allow_flex: bool = False
     allow_custom: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what the converter would take for something else."""
+        if self.quantization not in QUANTIZATIONS:
+            known = ", ".join(map(repr, QUANTIZATIONS))
+            raise ValueError(f"quantization must be one of {known}; got {self.quantization!r}.")
+        check_flags(
+            sparse=self.sparse,
+            per_channel_dense=self.per_channel_dense,
+            allow_flex=self.allow_flex,
+            allow_custom=self.allow_custom,
+        )
+        if not isinstance(self.integer_io, bool) and self.integer_io not in ("int8", "uint8"):
+            raise ValueError(f"integer_io must be True, False, 'int8' or 'uint8'; got {self.integer_io!r}.")
+        if isinstance(self.integer_io, str) and self.quantization != "int8":
+            raise ValueError(
+                f"integer_io={self.integer_io!r} needs quantization='int8', got {self.quantization!r}. "
+                "A file in int16x8 has int16 inputs and outputs, the others have floats: leave integer_io out."
+            )
+        if not self.per_channel_dense and not self.calibrated:
+            raise ValueError(
+                f"per_channel_dense=False needs quantization='int8' or 'int16x8', got {self.quantization!r}."
+            )
 
     @property
     def calibrated(self) -> bool:
         """Whether representative data is needed."""
         return self.quantization in CALIBRATED
+
+    @property
+    def io_type(self) -> str | None:
+        """The integer type of inputs and outputs; `None` where they are floats."""
+        if not self.calibrated or not self.integer_io:
+            return None
+        return _INTEGER[self.quantization] if self.integer_io is True else self.integer_io
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse an argument that must be true or false and is neither.
+
+    Raises:
+        TypeError: names the argument.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {value!r}.")
 
 
 def convert(
@@ -76,9 +126,10 @@ def convert(
         converter.target_spec.supported_types = [tf.float16]
     if recipe.calibrated:
         converter.representative_dataset = lambda: _calibration(samples, say)
-        if recipe.integer_io:
-            integer = tf.int8 if recipe.quantization == "int8" else tf.int16
-            converter.inference_input_type = converter.inference_output_type = integer
+        if recipe.io_type is not None:
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(recipe.io_type)
+        # TensorFlow has no public name for this.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = not recipe.per_channel_dense
     return converter.convert()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import numbers
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path
 from edgeprune.export import diagnosis, finite, representative, sparse_encoding
-from edgeprune.export.conversion import QUANTIZATIONS, Recipe, convert, in_order
+from edgeprune.export.conversion import Recipe, check_flags, convert, in_order
 from edgeprune.export.signature import (
     input_specs,
     names_to_trace,
@@ -91,7 +93,8 @@ def export_tflite(
     representative_data: Any = None,
     *,
     sparse: bool = False,
-    integer_io: bool = True,
+    integer_io: bool | str = True,
+    per_channel_dense: bool = True,
     max_samples: int = 100,
     overwrite: bool = True,
     allow_flex: bool = False,
@@ -116,8 +119,13 @@ def export_tflite(
             verify the file. An array; a dict of input name to array, or a list, for several inputs; a
             `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function that returns a generator.
         sparse: store weights without their zeros, where runtimes compute that right.
-        integer_io: whether an `"int8"` or `"int16x8"` file takes and gives integers rather than floats.
-        max_samples: how many representative samples to use at most.
+        integer_io: whether the inputs and outputs of an `"int8"` or `"int16x8"` file are integers, int8 or int16,
+            rather than floats. `"uint8"` makes those of an `"int8"` file uint8 (`"int8"` is the same as `True`).
+            Inputs of whole numbers, such as tokens, stay as they are.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
+            file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
+            microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
+        max_samples: how many representative samples to use at most, 1 or more.
         overwrite: whether an existing file may be replaced.
         allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are let in.
         allow_custom: whether operators whose kernels the application must bring are let in.
@@ -128,10 +136,12 @@ def export_tflite(
         The file's size, what was measured on it, and notes.
 
     Raises:
-        TypeError: `model` is no Keras model, or `representative_data` is of no known kind.
-        ValueError: an argument is out of range, the model is not built, the data do not fit the model's inputs, a
-            weight, or what the model gives for the data it is calibrated on, is NaN or infinite, the model cannot be
-            converted as asked (the message names the layer), or the written file does not run.
+        TypeError: `model` is no Keras model, `representative_data` is of no known kind, or another argument is of
+            another type than stated.
+        ValueError: an argument is out of range or does not go with another, the model is not built, the data do not
+            fit the model's inputs, a weight, or what the model gives for the data it is calibrated on, is NaN or
+            infinite, the model cannot be converted as asked (the message names the layer), or the written file does
+            not run.
         FileExistsError: the file exists and `overwrite` is false.
         IsADirectoryError: `path` is a folder.
 
@@ -145,9 +155,14 @@ def export_tflite(
 
     if not flavor.is_model(model):
         raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"quantization must be one of {', '.join(map(repr, QUANTIZATIONS))}; got {quantization!r}.")
-    recipe = Recipe(quantization, sparse, integer_io, allow_flex, allow_custom)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
+    check_flags(overwrite=overwrite, verify=verify, quiet=quiet)
+    recipe = Recipe(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
+    if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
+        raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")
+    if max_samples < 1:
+        raise ValueError(f"max_samples must be 1 or more, got {max_samples}.")
     if sparse:
         sparse_encoding.check_quantization(quantization)
     if representative_data is None and recipe.calibrated:
