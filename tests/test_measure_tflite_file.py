@@ -244,3 +244,23 @@ def test_flipped_bytes_give_a_result_or_one_error(tmp_path_factory, good_bytes, 
         assert "m.tflite" in str(error)
     else:
         assert all(0 <= tensor.zeros <= tensor.elements for tensor in file.tensors)
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_a_file_is_stateful_where_a_second_run_on_the_same_input_gives_something_else(tmp_path, recurrent):
+    import tf_keras
+    from ai_edge_litert.interpreter import Interpreter
+
+    layers = tf_keras.layers
+    middle = layers.LSTM(4) if recurrent else layers.Flatten()
+    net = tf_keras.Sequential([tf_keras.Input((3, 2), batch_size=1), middle, layers.Dense(2)])
+    path = convert(net, tmp_path / "m.tflite")
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    outputs = []
+    for _ in range(2):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ones((1, 3, 2), np.float32))
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    assert read_tflite(path).stateful is recurrent
+    assert np.array_equal(*outputs) is not recurrent

@@ -42,9 +42,6 @@ _LITERT_MODEL = "CompiledModel"
 _LABELS_IN_A_FUNCTION = 500
 _LATENCY_RUNS = 50
 _LATENCY_SECONDS = 2.0
-# Operators that keep something from one run to the next.
-_STATEFUL = {"UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "RNN", "SVDF", "VAR_HANDLE"}
-_STATEFUL |= {"UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN"}
 # How far another processor's outputs may lie from ours, relative to the largest output: the rounding of float32 in
 # another order, of weights in float16, of activations that are quantized at run time. A GPU computes in float16.
 _TOLERANCE = {None: 1e-4, "float16": 1e-3, "dynamic": 0.05, "int8": 0.05, "int16x8": 0.01}
@@ -328,7 +325,6 @@ def _write_code(content: BundleContent, golden: _Golden, ports: _Ports) -> None:
     outputs = [_kotlin(entry, golden) for entry in ports.outputs]
     literals = [_kotlin_string(label) for label in content.labels or ()]
     labelled = [entry for entry in ports.outputs if entry.labels and len(entry.shape) == 1]
-    stateful = set(content.verification.operators) & _STATEFUL
     values = {
         "package": PACKAGE,
         "class_name": class_name,
@@ -346,7 +342,7 @@ def _write_code(content: BundleContent, golden: _Golden, ports: _Ports) -> None:
         "labelled": labelled[0].identifier if labelled else None,
         "argb": _argb(content, ports),
         "gpu": gpu,
-        "stateful": bool(stateful),
+        "stateful": read_tflite(content.tflite).stateful,
         "count": golden.count,
         "litert": LITERT,
         "min_sdk": MIN_SDK,

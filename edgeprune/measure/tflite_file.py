@@ -133,12 +133,15 @@ class TfliteFile:
         operators: its operators, in the order they run.
         output_steps: for each output that is computed in integers, the number of its tensor and the real value
             of one step; outputs that are turned into floats at the end included.
+        stateful: whether it keeps values from one run to the next, as a recurrent operator does: an interpreter has to
+            be reset before each new sequence.
     """
 
     path: Path
     tensors: tuple[ConstantTensor, ...]
     operators: tuple[Operator, ...]
     output_steps: dict[int, float]
+    stateful: bool
 
     @property
     def weights(self) -> tuple[ConstantTensor, ...]:
@@ -228,13 +231,14 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
 
     model = ModelT.InitFromPackedBuf(content)
     names = [_operator_name(code) for code in model.operatorCodes or ()]
-    tensors, operators = [], []
+    tensors, operators, stateful = [], [], ("VAR_HANDLE", False) in names
     for number, graph in enumerate(model.subgraphs or ()):
         graph_tensors = list(graph.tensors or ())
         shapes = [_shape(tensor) for tensor in graph_tensors]
         dtypes = [_dtype(tensor) for tensor in graph_tensors]
         for tensor, shape in zip(graph_tensors, shapes, strict=True):
             data = _buffer_bytes(model.buffers[tensor.buffer], content)
+            stateful = stateful or bool(tensor.isVariable)
             if len(data) and not tensor.isVariable:
                 tensors.append(_constant(tensor, shape, data))
         for operator in graph.operators or ():
@@ -243,7 +247,7 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
             types = _at(operator.outputs, dtypes)
             operators.append(Operator(name, custom, inputs, outputs, types, operator.builtinOptions, number))
     steps = _output_steps(model.subgraphs[0], [name for name, _ in names]) if model.subgraphs else {}
-    return TfliteFile(path, tuple(tensors), tuple(operators), steps)
+    return TfliteFile(path, tuple(tensors), tuple(operators), steps, stateful)
 
 
 def _output_steps(graph: Any, operator_names: list[str]) -> dict[int, float]:
