@@ -255,7 +255,7 @@ def test_prune_refuses_several_inputs(folder, tmp_path):
 
 
 def test_nothing_is_left_when_saving_fails(folder, tmp_path, monkeypatch):
-    from edgeprune import cli
+    from edgeprune.cli.files import save_model
 
     def broken_save(path):
         path.write_bytes(b"half a model")
@@ -263,7 +263,7 @@ def test_nothing_is_left_when_saving_fails(folder, tmp_path, monkeypatch):
 
     model = type("Model", (), {"save": staticmethod(broken_save)})
     with pytest.raises(OSError, match="no space left"):
-        cli._save(model, tmp_path / "pruned.keras", force=False)
+        save_model(model, tmp_path / "pruned.keras", force=False)
     assert list(tmp_path.iterdir()) == []
 
 

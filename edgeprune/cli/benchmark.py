@@ -1,0 +1,31 @@
+"""`edgeprune benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import start_tensorflow
+from edgeprune.cli.options import Json, NoXnnpack, Threads
+from edgeprune.cli.printing import print_json
+
+
+def benchmark(
+    files: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, help="The .tflite files; ratios are relative to the first."),
+    ],
+    runs: Annotated[int, typer.Option(help="How often each file is timed.")] = 50,
+    warmup: Annotated[int, typer.Option(help="Runs before, untimed.")] = 5,
+    threads: Threads = 1,
+    no_xnnpack: NoXnnpack = False,
+    as_json: Json = False,
+) -> None:
+    """Time .tflite files against each other, interleaved in one process."""
+    start_tensorflow()
+    from edgeprune.measure import latency
+
+    result = latency.benchmark(files, runs=runs, warmup=warmup, threads=threads, xnnpack=not no_xnnpack)
+    print_json(result.to_dict()) if as_json else print(result)

@@ -1,0 +1,71 @@
+"""`edgeprune bundle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import load_model, read_data, read_lines, start_tensorflow
+from edgeprune.cli.options import Json
+from edgeprune.cli.printing import print_json
+
+
+def bundle(
+    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    target: Annotated[str, typer.Option(help="The device; `edgeprune targets` lists them.")] = "phone",
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A .npz file: samples to calibrate on, and to score."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with a class name on each line.")
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="none, dynamic, float16, int8 or int16x8; by default the target's first.")
+    ] = None,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
+    mean: Annotated[
+        list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="What they were divided by then.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name in the bundle.")] = None,
+    author: Annotated[str, typer.Option(help="Who made the model.")] = "",
+    model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    description: Annotated[str, typer.Option(help="What the model does.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder where it is a bundle.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
+    from edgeprune import targets as known
+    from edgeprune.atomic import check_folder
+
+    known.target(target)
+    if not force:
+        check_folder(output)
+    classes = None if labels is None else read_lines(labels)
+    arrays = None if data is None else read_data(data)
+    start_tensorflow()
+    from edgeprune.export.bundle import export_bundle
+    from edgeprune.export.bundle_content import Preprocessing
+
+    scored = arrays is not None and arrays.y_test is not None
+    result = export_bundle(
+        load_model(model),
+        output,
+        target,
+        arrays and arrays.x_train,
+        labels=classes,
+        validation_data=(arrays.x_test, arrays.y_test) if scored else None,
+        preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
+        quantization="default" if quantize is None else None if quantize == "none" else quantize,
+        sparse=sparse,
+        name=name,
+        author=author,
+        version=model_version,
+        description=description,
+        force=force,
+    )
+    print_json(result.to_dict()) if as_json else print(result)

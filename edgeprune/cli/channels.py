@@ -1,0 +1,111 @@
+"""`edgeprune channels`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import (
+    MODEL_SUFFIXES,
+    check_output,
+    load_model,
+    read_data,
+    save_model,
+    start_tensorflow,
+    write_text,
+)
+from edgeprune.cli.options import Force, Json, check_learning_rate
+from edgeprune.cli.printing import print_json
+
+
+def channels(
+    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The .keras or .h5 file to write; without it the plan is only shown."),
+    ] = None,
+    macs: Annotated[float | None, typer.Option(help="Fraction of the multiplications to keep.")] = None,
+    params: Annotated[float | None, typer.Option(help="Fraction of the parameters to keep.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Fraction of the channels to remove.")] = None,
+    round_to: Annotated[str, typer.Option(help="Leave multiples of this number; or tile, tile-int8.")] = "1",
+    importance: Annotated[str, typer.Option(help="How channels are ranked; l2, lamp, taylor and others.")] = "l2",
+    scope: Annotated[str, typer.Option(help="global, local or isomorphic.")] = "global",
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A .npz file, for accuracy, fine-tuning and some importances."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data to fine-tune what is left.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
+    learning_rate: Annotated[float | None, typer.Option(help="By default that of the model.")] = None,
+    loss: Annotated[str | None, typer.Option(help="A Keras loss; by default that of the model.")] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Remove channels, prove that the smaller model computes the same without them, and save it."""
+    for path, suffixes in ((output, MODEL_SUFFIXES), (plan, (".json",))):
+        if path is not None:
+            check_output(path, force, suffixes)
+    check_learning_rate(learning_rate)
+    if epochs and data is None:
+        raise ValueError("--epochs fine-tunes on data: name a file with --data.")
+    if macs is params is ratio is None:
+        raise ValueError("Say how much is to go: --macs, --params or --ratio.")
+    arrays = None if data is None else read_data(data)
+    if epochs and arrays.y_train is None:
+        raise ValueError(f"{data} has no labels: --epochs trains, so it needs y or y_train.")
+    start_tensorflow()
+    from edgeprune.channels.plan import plan_channels
+    from edgeprune.training import accuracy_if_classifier, fine_tune
+
+    keras_model = load_model(model)
+    chosen = plan_channels(
+        keras_model,
+        macs=macs,
+        params=params,
+        ratio=ratio,
+        importance=importance,
+        scope=scope,
+        round_to=int(round_to) if round_to.isdecimal() else round_to,
+        ignore=ignore or (),
+        data=arrays and (arrays.x_train, arrays.y_train),
+        loss=loss,
+    )
+    smaller = chosen.apply()
+    accuracies = {}
+    if arrays is not None:
+        accuracies["before"] = accuracy_if_classifier(keras_model, arrays.x_test, arrays.y_test)
+        accuracies["cut"] = accuracy_if_classifier(smaller, arrays.x_test, arrays.y_test)
+    if epochs:
+        fine_tune(
+            smaller,
+            arrays.x_train,
+            arrays.y_train,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            loss=loss,
+        )
+        accuracies["fine-tuned"] = accuracy_if_classifier(smaller, arrays.x_test, arrays.y_test)
+    if plan is not None:
+        write_text(chosen.to_json(), plan, force)
+    if output is not None:
+        save_model(smaller, output, force)
+    if as_json:
+        figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
+        print_json(
+            {**json.loads(chosen.to_json()), **figures, "accuracy": accuracies, "output": output and str(output)}
+        )
+        return
+    print(chosen)
+    if None not in accuracies.values() and accuracies:
+        figures = ", ".join(f"{value:.2%} {when}" for when, value in accuracies.items())
+        print(f"accuracy {figures}, on {len(arrays.x_test):,} samples")
+    print("nothing written: name a file with -o" if output is None else f"wrote {output}")

@@ -1,0 +1,53 @@
+"""`edgeprune convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import TFLITE_SUFFIX, check_output, load_model, read_data, start_tensorflow
+from edgeprune.cli.options import FORMATS, Force, Json
+from edgeprune.cli.printing import print_json
+
+
+def convert(
+    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
+    quantize: Annotated[str, typer.Option(help="none, dynamic, float16, int8 or int16x8.")] = "none",
+    data: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A .npz file; int8 and int16x8 need its inputs.")
+    ] = None,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
+    float_io: Annotated[bool, typer.Option("--float-io", help="An integer file takes and gives floats.")] = False,
+    uint8_io: Annotated[bool, typer.Option("--uint8-io", help="An int8 file has uint8 inputs and outputs.")] = False,
+    per_tensor_dense: Annotated[
+        bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a model to a .tflite file, run the file, and compare it with the model."""
+    check_output(output, force, (TFLITE_SUFFIX,))
+    if quantize not in FORMATS:
+        raise ValueError(f"--quantize {quantize} is unknown; choose one of {', '.join(FORMATS)}.")
+    if float_io and uint8_io:
+        raise ValueError("--float-io and --uint8-io exclude each other.")
+    if quantize in ("int8", "int16x8") and data is None:
+        raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name a file with --data.")
+    samples = None if data is None else read_data(data).x_train
+    start_tensorflow()
+    from edgeprune.export.tflite import export_tflite
+
+    result = export_tflite(
+        load_model(model),
+        output,
+        None if quantize == "none" else quantize,
+        samples,
+        sparse=sparse,
+        integer_io="uint8" if uint8_io else not float_io,
+        per_channel_dense=not per_tensor_dense,
+        overwrite=force,
+    )
+    print_json(result.to_dict()) if as_json else print(result)

@@ -1,0 +1,41 @@
+"""`edgeprune demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import start_tensorflow
+from edgeprune.cli.options import Force, Json
+from edgeprune.cli.printing import print_json, print_table
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("tflite_out"),
+    flavor: Annotated[str, typer.Option(help="keras or tf_keras.")] = "keras",
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros to prune to.")] = 0.8,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data, dense and pruning alike; fewer are faster.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 1,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Train, prune, convert, verify and time a small net on images inside the package."""
+    from edgeprune.atomic import check_parents
+    from edgeprune.demo import Recipe, run_demo
+    from edgeprune.report.tables import formats_table, summary
+
+    passes = {} if epochs is None else {"dense_epochs": epochs, "pruned_epochs": epochs}
+    recipe = Recipe(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
+    check_parents(output / "results.json")
+    start_tensorflow()
+    result = run_demo(output, recipe, overwrite=force)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    print_table(formats_table(result.rows, f"ResNet-8 on {result.test_images:,} images of Fashion-MNIST"))
+    print(f"\n{summary(result.rows)}")
+    print(f"{result.seconds:.0f} s. The files are in {result.folder}/")

@@ -1,0 +1,34 @@
+"""`edgeprune inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
+from edgeprune.cli.options import Json
+from edgeprune.cli.printing import print_json, print_table
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(exists=True, help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
+    as_json: Json = False,
+) -> None:
+    """Show a model's layers, its groups of channels and what is frozen; of a .tflite file its tensors."""
+    start_tensorflow()
+    if model.suffix == TFLITE_SUFFIX:
+        from edgeprune.export.verify import verify_tflite
+
+        result = verify_tflite(model)
+        print_json(result.to_dict()) if as_json else print(result)
+        return
+    from edgeprune.report import inspection
+
+    result = inspection.inspect(load_model(model))
+    if as_json:
+        print_json(result.to_dict())
+        return
+    print_table(result.table())
+    print_table(result.channel_table())

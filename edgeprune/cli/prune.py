@@ -1,0 +1,73 @@
+"""`edgeprune prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import MODEL_SUFFIXES, check_output, load_model, read_data, save_model, start_tensorflow
+from edgeprune.cli.options import Force, Json, check_learning_rate
+from edgeprune.cli.printing import print_json
+
+
+def prune(
+    model: Annotated[Path, typer.Argument(exists=True, help="A trained .keras or .h5 file, or a SavedModel folder.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            exists=True, dir_okay=False, help="A .npz file with x and y, or x_train, y_train, x_test and y_test."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .keras or .h5 file to write.")],
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros to end with.")] = 0.8,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 2,
+    schedule: Annotated[str, typer.Option(help="polynomial or constant.")] = "polynomial",
+    frequency: Annotated[int, typer.Option(help="Steps between updates of the masks.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
+    learning_rate: Annotated[float | None, typer.Option(help="By default that of the model.")] = None,
+    loss: Annotated[str | None, typer.Option(help="A Keras loss; by default that of the model.")] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Prune a trained model while it trains on, and save it without wrappers."""
+    check_output(output, force, MODEL_SUFFIXES)
+    check_learning_rate(learning_rate)
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"--sparsity is the fraction of zeros, 0 to below 1, got {sparsity:g}.")
+    arrays = read_data(data)
+    if arrays.y_train is None:
+        raise ValueError(f"{data} has no labels: pruning trains, so it needs y or y_train.")
+    start_tensorflow()
+    from edgeprune.sparsity.report import sparsity_report
+    from edgeprune.training import accuracy_if_classifier, prune_and_fit
+
+    keras_model = load_model(model)
+    before = accuracy_if_classifier(keras_model, arrays.x_test, arrays.y_test)
+    pruned = prune_and_fit(
+        keras_model,
+        arrays.x_train,
+        arrays.y_train,
+        sparsity=sparsity,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        frequency=frequency,
+        layers=layers or None,
+        loss=loss,
+    )
+    after = accuracy_if_classifier(pruned, arrays.x_test, arrays.y_test)
+    save_model(pruned, output, force)
+    report = sparsity_report(pruned)
+    if as_json:
+        print_json({**report.to_dict(), "output": str(output), "accuracy_before": before, "accuracy": after})
+        return
+    print(report)
+    if after is not None:
+        print(f"accuracy {before:.2%} before, {after:.2%} after, on {len(arrays.x_test):,} samples")
+    print(f"wrote {output}")

@@ -1,0 +1,63 @@
+"""The command line itself: its help, its version, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edgeprune import __version__
+
+# What the library raises for bad input. Anything else is a bug and keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+
+class _OneLineErrors(TyperGroup):
+    """Tells what is wrong with the input in one line on stderr, and exits with code 2."""
+    def main(self, *args: Any, **options: Any) -> None:
+        """Run the command line and exit."""
+        options["standalone_mode"] = False
+        try:
+            code = super().main(*args, **options)
+        except USER_ERRORS as error:
+            if os.environ.get("EDGEPRUNE_DEBUG"):
+                raise
+            hint = " --force replaces it." if isinstance(error, FileExistsError) else ""
+            _fail(f"{error or type(error).__name__}{hint}")
+        except Exception as error:
+            # What the parser itself complains of: an unknown option, a missing argument.
+            if not hasattr(error, "format_message"):
+                raise
+            _fail(error.format_message())
+        sys.exit(code or 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    help="Prune a Keras model, convert it to TFLite, and verify the file that was written.",
+    epilog="EDGEPRUNE_DEBUG=1 in the environment shows the traceback of an error.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"edgeprune {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+    else:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
