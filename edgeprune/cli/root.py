@@ -17,6 +17,7 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
 class _OneLineErrors(TyperGroup):
     """Tells what is wrong with the input in one line on stderr, and exits with code 2."""
+
     def main(self, *args: Any, **options: Any) -> None:
         """Run the command line and exit."""
         options["standalone_mode"] = False
