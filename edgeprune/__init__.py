@@ -64,10 +64,15 @@ _HOME = {
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 
-__all__ = [*sorted(_HOME), "__version__"]
+# TF-MOT's own layout, for its scripts.
+_MODULES = ("tfmot",)
+
+__all__ = [*sorted(_HOME), *_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"edgeprune.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -76,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *_MODULES})
