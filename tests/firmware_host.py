@@ -1,7 +1,8 @@
-"""Build and run the C++ of a bundle on this machine: headers that stand in for TensorFlow Lite Micro, and its results.
+"""Build and run the C++ of a bundle on this machine, with a library that stands in for TensorFlow Lite Micro.
 
-The interpreter behind the headers hands the model, the arena's size and the inputs to a script of Python, and gives out
-what that computed. So all of a bundle's own code runs, on the values that the real interpreter gives.
+The library's interpreter hands the model, the arena's size and the inputs to a script of Python, and gives out what the
+real interpreter computes from them. It is compiled by itself, with TF_LITE_STATIC_MEMORY as the real one is, and that
+macro decides where the fields of its tensors lie, as in the real header.
 """
 
 import os
@@ -19,38 +20,73 @@ needs_cmake = pytest.mark.skipif(
     None in (shutil.which("g++"), shutil.which("cmake"), shutil.which("ar")), reason="there is no g++, cmake or ar"
 )
 
+STATIC_MEMORY = "-DTF_LITE_STATIC_MEMORY"
+_TYPES = {
+    "int8": "kTfLiteInt8",
+    "uint8": "kTfLiteUInt8",
+    "int16": "kTfLiteInt16",
+    "int32": "kTfLiteInt32",
+    "float32": "kTfLiteFloat32",
+}
+_WARNINGS = ["-Wall", "-Wextra", "-Wno-trigraphs", "-Werror", "-pedantic"]
+# Runs all samples since the last reset, one after the other, as an interpreter that keeps its state does.
 _SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
 from edgeprune.measure.integer_reference import integer_reference
-from edgeprune.measure.micro import MicroRuntime
 from edgeprune.measure.runtime import Runtime
+from tflite_micro import runtime
 folder, compiled_from = Path({folder!r}), {compiled_from!r}
 path = Path(compiled_from or folder / "m.tflite")
 if not compiled_from:
     path.write_bytes((folder / "model").read_bytes())
-inputs = []
+histories = []
 for number, port in enumerate(Runtime(path).inputs.values()):
     raw = (folder / f"input{{number}}").read_bytes()
-    inputs.append(np.frombuffer(raw, port.dtype)[: int(np.prod(port.shape))].reshape(port.shape))
+    histories.append(np.frombuffer(raw, port.dtype).reshape(-1, *port.shape))
 if compiled_from:  # no interpreter here has the NPU's operator
     with integer_reference(path) as reference:
-        outputs = reference.run(inputs)
+        outputs = reference.run([history[-1] for history in histories])
 else:
-    outputs = MicroRuntime(path, int(sys.argv[1])).run(inputs)
+    interpreter = runtime.Interpreter.from_bytes(path.read_bytes(), arena_size=int(sys.argv[1]))
+    for sample in zip(*histories):
+        for number, values in enumerate(sample):
+            interpreter.set_input(values, number)
+        interpreter.invoke()
+    outputs = [interpreter.get_output(number) for number in range(len(Runtime(path).outputs))]
 for number, output in enumerate(outputs):
     (folder / f"output{{number}}").write_bytes(output.tobytes())
 """
 
 
-def compile_program(folder, program, output, *options):
-    """Compile `example_main.cc` or `test_main.cc` of a bundle, with every warning an error."""
-    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Wno-trigraphs", "-Werror", "-pedantic", *options]
-    command += [f"-DSTUB_MODEL={namespace(folder)}", f"-I{folder}", f"-I{STUB}", str(folder / program)]
-    done = subprocess.run([*command, str(folder / "model_data.cc"), "-o", str(output)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def compile_library(folder, output, static_memory=True):
+    """Compile what stands in for the library, for one bundle; the library's own Makefile defines the macro."""
+    from edgeprune.measure.runtime import Runtime
+
+    runtime = Runtime(folder / "model.tflite")
+    types = {
+        f"STUB_{word}_TYPES": ",".join(_TYPES[port.dtype.name] for port in ports.values())
+        for word, ports in (("INPUT", runtime.inputs), ("OUTPUT", runtime.outputs))
+    }
+    options = [STATIC_MEMORY] if static_memory else []
+    options += [f"-D{name}={value}" for name, value in (types | {"STUB_MODEL": namespace(folder)}).items()]
+    source = STUB / "tensorflow/lite/micro/micro_interpreter.cc"
+    _compile([*options, f"-I{folder}", f"-I{STUB}", "-c", str(source), "-o", str(output)])
     return output
+
+
+def compile_program(folder, program, output, *, options=(STATIC_MEMORY,), static_library=True):
+    """Compile `example_main.cc` or `test_main.cc` of a bundle, with every warning an error, and link it."""
+    library = compile_library(folder, Path(f"{output}.o"), static_library)
+    sources = [str(folder / program), str(folder / "model_data.cc"), str(library)]
+    _compile([*options, f"-I{folder}", f"-I{STUB}", *sources, "-o", str(output)])
+    return output
+
+
+def _compile(arguments):
+    done = subprocess.run(["g++", "-std=c++17", *_WARNINGS, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def run_program(program, tmp_path, compiled_from=""):
@@ -62,18 +98,17 @@ def follow_readme(bundle, tmp_path):
     """Do what a bundle's README says under "Build", with nothing but a copy of the bundle; the output of it all."""
     folder, library = tmp_path / "of a firmware developer", tmp_path / "library.a"
     shutil.copytree(bundle, folder)
-    subprocess.run(["ar", "rcs", str(library)], check=True)
+    subprocess.run(["ar", "rcs", str(library), str(compile_library(folder, tmp_path / "library.o"))], check=True)
     build = (folder / "README.md").read_text(encoding="utf-8").partition("\n## Build\n")[2]
     commands = re.findall(r"^    (.+)$", build, re.MULTILINE)
     assert any(command.startswith("cmake") for command in commands)
     text = "\n".join(commands)
     text = re.sub(r"<tflite-micro>/\S+\.a|<[\w-]+\.a>", str(library), text).replace("<tflite-micro>", str(STUB))
     assert "<" not in text, "every place to fill in is explained"
-    flags = f"-Wall -Wextra -Wno-trigraphs -Werror -pedantic -DSTUB_MODEL={namespace(folder)}"
     done = subprocess.run(
         ["bash", "-e", "-c", text.replace("ctest", "ctest -V")],
         cwd=folder,
-        env=environment(tmp_path) | {"CXXFLAGS": flags},
+        env=environment(tmp_path) | {"CXXFLAGS": " ".join(_WARNINGS)},
         capture_output=True,
         text=True,
     )

@@ -18,7 +18,7 @@ from edgeprune.atomic import atomic_folder
 from edgeprune.export import bundle as frame
 from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing, distinct, identifier
-from edgeprune.export.rendering import c_comment, c_string, markdown
+from edgeprune.export.rendering import _environment, c_comment, c_string, markdown
 from edgeprune.targets import target
 
 
@@ -282,6 +282,16 @@ def test_sparse_files_are_for_phones(tmp_path, net, samples, writer):
     net.layers[1].kernel.assign(net.layers[1].kernel.numpy() * [[1, 0, 0]])
     bundle = export_bundle(net, tmp_path / "b", "phone", sparse=True, quantization=None)
     assert any("parse encoding" in note or "sparse " in note for note in bundle.notes)
+
+
+def test_a_template_prints_text_and_numbers_alone():
+    """In Jinja `figures.values` is the method of a dict, whatever its keys are."""
+    figures = {"values": 3}
+    print_it = _environment().from_string
+    assert print_it("{{ figures['values'] }}, {{ np }}").render(figures=figures, np=np.float32(0.5)) == "3, 0.5"
+    for value in ("figures.values", "figures", "none"):
+        with pytest.raises(TypeError, match="neither text nor a number"):
+            print_it(f"{{{{ {value} }}}}").render(figures=figures)
 
 
 @given(st.text())

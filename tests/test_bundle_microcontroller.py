@@ -4,11 +4,12 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 
 import keras
 import numpy as np
 import pytest
-from firmware_host import STUB, compile_program, follow_readme, needs_cmake, needs_compiler, run_program
+from firmware_host import STATIC_MEMORY, STUB, compile_program, follow_readme, needs_cmake, needs_compiler, run_program
 
 from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing, identifier
@@ -114,10 +115,79 @@ def test_the_code_compiles_and_the_golden_vectors_agree(bundle, tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("options", "offset"), [([], 8), ([STATIC_MEMORY], 24)])
+def test_the_tensors_of_the_stand_in_lie_as_in_the_real_header(tmp_path, options, offset):
+    """The offsets are those that a compiler gives for TensorFlow Lite Micro's own common.h on 64 bits."""
+    source = tmp_path / "layout.cc"
+    source.write_text(
+        f'#include "tensorflow/lite/core/c/common.h"\nstatic_assert(offsetof(TfLiteTensor, data) == {offset}, "");\n'
+    )
+    command = ["g++", "-std=c++17", *options, f"-I{STUB}", "-fsyntax-only", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+def test_code_without_the_librarys_definition_does_not_compile(bundle, tmp_path):
+    with pytest.raises(AssertionError, match="Compile with -DTF_LITE_STATIC_MEMORY"):
+        compile_program(bundle.directory, "test_main.cc", tmp_path / "test", options=())
+
+
+@needs_compiler
+@pytest.mark.parametrize("program", ["test_main.cc", "example_main.cc"])
+@pytest.mark.parametrize(
+    ("options", "static_library"),
+    [(["-DTFLM_WITHOUT_STATIC_MEMORY"], True), (["-DARDUINO"], True), ([STATIC_MEMORY], False)],
+)
+def test_code_and_library_of_different_layouts_stop_before_any_value_is_read(
+    bundle, tmp_path, program, options, static_library
+):
+    made = compile_program(
+        bundle.directory, program, tmp_path / "program", options=options, static_library=static_library
+    )
+    done = run_program(made, tmp_path)
+    assert done.returncode == 1 and "make TF_LITE_STATIC_MEMORY the same in both" in done.stdout
+
+
+@needs_compiler
+@pytest.mark.parametrize("quantization", ["int16x8", None])
+def test_the_layout_is_checked_for_every_type(tmp_path, quantization):
+    made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples(), quantization=quantization)
+    options = ["-DTFLM_WITHOUT_STATIC_MEMORY"]
+    for static_library, code in ((True, 1), (False, 0)):
+        program = compile_program(
+            made.directory, "example_main.cc", tmp_path / "it", options=options, static_library=static_library
+        )
+        assert run_program(program, tmp_path).returncode == code
+
+
+@needs_compiler
+def test_a_recurrent_model_starts_every_golden_vector_anew(tmp_path, rng):
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    net = tf_keras.Sequential([tf_keras.Input((6, 4)), layers.LSTM(8), layers.Dense(2)], name="lstm")
+    made = export_bundle(net, tmp_path / "b", "cortex-m", rng.normal(size=(3, 6, 4)).astype(np.float32))
+    done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
+    assert done.returncode == 0 and "3 samples, 0 values differ" in done.stdout, done.stdout
+    assert "interpreter.Reset()" in (made.directory / "README.md").read_text()
+    assert "interpreter->Reset()" in (made.directory / "example_main.cc").read_text()
+
+    forgetful = tmp_path / "without"
+    shutil.copytree(made.directory, forgetful)
+    program = forgetful / "test_main.cc"
+    program.write_text(program.read_text().replace("interpreter->Reset()", "kTfLiteOk"))
+    done = run_program(compile_program(forgetful, "test_main.cc", tmp_path / "test"), tmp_path)
+    assert done.returncode == 1 and "0 values differ" not in done.stdout, "the stand-in keeps the state too"
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", ["index", "stdin", "memcpy", "unix", "tflm", "日本"])
 def test_any_name_compiles(bundle, tmp_path, name):
     """A namespace must not be called like a function, a macro or a type of the C library."""
     old, new = identifier(ODD), identifier(name)
+    shutil.copy(bundle.directory / "model.tflite", tmp_path)
     for path in bundle.directory.glob("*.[hc]*"):
         text = path.read_text(encoding="utf-8").replace(old, new).replace(old.upper(), new.upper())
         (tmp_path / path.name).write_text(text, encoding="utf-8")
@@ -154,6 +224,7 @@ def test_the_example_runs_and_prints_a_label(bundle, tmp_path):
 def test_the_readme_is_all_a_firmware_developer_needs(bundle, tmp_path):
     said, build = follow_readme(bundle.directory, tmp_path)
     assert "8 samples, 0 values differ" in said and "100% tests passed" in said
+    assert "built-in method" not in (bundle.directory / "README.md").read_text()
     done = run_program(build / "grosses_netz_2_model_example", tmp_path)
     assert done.returncode == 0 and any(f"head: {label}" in done.stdout for label in LABELS), done.stdout
 

@@ -17,6 +17,7 @@ from edgeprune.export.rendering import render
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.micro import ALIGNMENT
 from edgeprune.measure.runtime import Port, Runtime
+from edgeprune.measure.tflite_file import read_tflite
 
 # Kernels made for the device ask for scratch buffers that those of this machine do without; one model needed 14 % more.
 ARENA_MARGIN = 0.2
@@ -43,7 +44,14 @@ _METHODS = {
     "PADV2": "AddPadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
-_C_TYPES = {"int8": "int8_t", "int16": "int16_t", "float32": "float", "int32": "int32_t", "uint8": "uint8_t"}
+# What C++ and TensorFlow Lite for Microcontrollers call the types of inputs and outputs.
+_TYPES = {
+    "int8": ("int8_t", "kTfLiteInt8"),
+    "uint8": ("uint8_t", "kTfLiteUInt8"),
+    "int16": ("int16_t", "kTfLiteInt16"),
+    "int32": ("int32_t", "kTfLiteInt32"),
+    "float32": ("float", "kTfLiteFloat32"),
+}
 _SOURCES = (
     "model_data.h",
     "model_data.cc",
@@ -89,6 +97,8 @@ def write_sources(
         "outputs": _described(runtime.outputs.values(), "output"),
         "golden_inputs": inputs,
         "golden_outputs": outputs,
+        "notes": [*content.notes, *figures["notes"]],
+        "stateful": read_tflite(content.tflite).stateful,
         "tolerance": [tolerance.get(port.dtype.name, 0) for port in runtime.outputs.values()],
         "margin_percent": round(100 * (arena["with_margin"] / arena["bytes"] - 1)),
     }
@@ -166,26 +176,28 @@ def _described(ports: Any, word: str) -> list[dict[str, Any]]:
     """What the templates need of each input or output, with the end of its name in C."""
     ports = list(ports)
     names = distinct((snake_case(port.name) or word for port in ports), "_")
+    types = map(_types, ports)
     return [
         {
             "name": port.name,
             "identifier": name,
             "word": word,
-            "c_type": _c_type(port),
+            "c_type": c_type,
+            "tflite_type": tflite_type,
             "shape": list(port.shape),
             "elements": int(np.prod(port.shape)),
             "scale": port.scale if port.quantized else 1.0,
             "zero_point": port.zero_point if port.quantized else 0,
             "quantized": port.quantized,
         }
-        for port, name in zip(ports, names, strict=True)
+        for port, name, (c_type, tflite_type) in zip(ports, names, types, strict=True)
     ]
 
 
-def _c_type(port: Port) -> str:
-    if port.dtype.name not in _C_TYPES:
+def _types(port: Port) -> tuple[str, str]:
+    if port.dtype.name not in _TYPES:
         raise ValueError(f"{port.name!r} is of type {port.dtype.name}, which the generated code does not handle.")
-    return _C_TYPES[port.dtype.name]
+    return _TYPES[port.dtype.name]
 
 
 def _golden(

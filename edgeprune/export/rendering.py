@@ -52,11 +52,19 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=_printable,
     )
     environment.filters.update(
         c_string=c_string, c_comment=c_comment, c_float=c_float, c_array=c_array, markdown=markdown, json=json.dumps
     )
     return environment
+
+
+def _printable(value: Any) -> Any:
+    """Let only text and numbers into a file: `figures.values` in a template is a method of dict, whatever its keys."""
+    if not isinstance(value, str | int | float | np.number):
+        raise TypeError(f"A template prints {value!r:.80}, which is neither text nor a number.")
+    return value
 
 
 def c_string(text: str) -> str:

@@ -23,6 +23,15 @@ int main() {
     }
   }
 {% endfor %}
+{% if stateful %}
+
+  // The model keeps a state from one inference to the next. This begins a new sequence: call it before each window of
+  // values that stands for itself, as those the model was trained on; leave it out to go on from the last window.
+  if (interpreter->Reset() != kTfLiteOk) {
+    MicroPrintf("The state could not be reset.");
+    return 1;
+  }
+{% endif %}
 
   if (interpreter->Invoke() != kTfLiteOk) {
     MicroPrintf("The inference failed.");

@@ -3,6 +3,7 @@
 #define {{ content.identifier | upper }}_MODEL_CONFIG_H_
 
 #include <cstdint>
+#include <limits>
 
 namespace {{ content.identifier }} {
 
@@ -66,8 +67,8 @@ constexpr float kPreprocessingStd[kPreprocessingChannels] = {{ "{" }}{{ content.
 // The integer that is stored for a real value.
 template <typename Integer>
 inline Integer Quantize(float real, const TensorInfo& info) {
-  const int least = sizeof(Integer) == 1 ? -128 : -32768;
-  const int largest = sizeof(Integer) == 1 ? 127 : 32767;
+  const int least = std::numeric_limits<Integer>::min();
+  const int largest = std::numeric_limits<Integer>::max();
   const float steps = real / info.scale;
   if (!(steps > -65536.0f)) return static_cast<Integer>(least);
   if (steps > 65536.0f) return static_cast<Integer>(largest);

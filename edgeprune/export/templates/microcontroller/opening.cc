@@ -1,7 +1,6 @@
 #include "model_config.h"
 #include "model_data.h"
 #include "model_ops.h"
-#include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_log.h"
 #include "tensorflow/lite/micro/system_setup.h"
 #include "tensorflow/lite/schema/schema_generated.h"
@@ -22,7 +21,11 @@ model::tflm::MicroInterpreter* OpenInterpreter() {
   static model::tflm::MicroInterpreter interpreter(
       model::tflm::GetModel(model::kModelData), resolver, arena, model::kArenaBytes);
   if (interpreter.AllocateTensors() != kTfLiteOk) {
-    MicroPrintf("The arena is too small.");
+    MicroPrintf("AllocateTensors failed: see the line above. Where it says that memory is missing, the arena is too small.");
+    return nullptr;
+  }
+  if (!model::LayoutAgrees(interpreter)) {
+    MicroPrintf("The library was compiled with other options than this code: make TF_LITE_STATIC_MEMORY the same in both.");
     return nullptr;
   }
   return &interpreter;

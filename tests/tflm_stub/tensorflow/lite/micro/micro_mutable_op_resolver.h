@@ -2,7 +2,7 @@
 #ifndef STUB_MICRO_MUTABLE_OP_RESOLVER_H_
 #define STUB_MICRO_MUTABLE_OP_RESOLVER_H_
 
-enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 };
+#include "tensorflow/lite/core/c/common.h"
 
 namespace tflite {
 class MicroOpResolver {};
