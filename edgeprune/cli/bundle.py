@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import load_model, read_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Json
+from edgeprune.cli.options import Json, Unsafe
 from edgeprune.cli.printing import print_json
 
 
@@ -36,6 +36,7 @@ def bundle(
     model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
     description: Annotated[str, typer.Option(help="What the model does.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder where it is a bundle.")] = False,
+    unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
@@ -53,7 +54,7 @@ def bundle(
 
     scored = arrays is not None and arrays.y_test is not None
     result = export_bundle(
-        load_model(model),
+        load_model(model, unsafe),
         output,
         target,
         arrays and arrays.x_train,

@@ -18,7 +18,7 @@ from edgeprune.cli.files import (
     start_tensorflow,
     write_text,
 )
-from edgeprune.cli.options import Force, Json, check_learning_rate
+from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
 from edgeprune.cli.printing import print_json
 
 
@@ -47,6 +47,7 @@ def channels(
     loss: Annotated[str | None, typer.Option(help="A Keras loss; by default that of the model.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     force: Force = False,
+    unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
@@ -65,7 +66,7 @@ def channels(
     from edgeprune.channels.plan import plan_channels
     from edgeprune.training import accuracy_if_classifier, fine_tune
 
-    keras_model = load_model(model)
+    keras_model = load_model(model, unsafe)
     chosen = plan_channels(
         keras_model,
         macs=macs,

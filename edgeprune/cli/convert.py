@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_output, load_model, read_data, start_tensorflow
-from edgeprune.cli.options import FORMATS, Force, Json
+from edgeprune.cli.options import FORMATS, Force, Json, Unsafe
 from edgeprune.cli.printing import print_json
 
 
@@ -26,6 +26,7 @@ def convert(
         bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
     ] = False,
     force: Force = False,
+    unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
@@ -41,7 +42,7 @@ def convert(
     from edgeprune.export.tflite import export_tflite
 
     result = export_tflite(
-        load_model(model),
+        load_model(model, unsafe),
         output,
         None if quantize == "none" else quantize,
         samples,

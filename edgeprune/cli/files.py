@@ -40,14 +40,14 @@ def read_data(data: Path) -> Arrays:
     return load_npz(data)
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path, unsafe: bool) -> Any:
     """A model of either Keras, without what its reading prints."""
     from edgeprune import flavor
     from edgeprune.progress import status
     from edgeprune.quiet import captured_output
 
     with status(f"Reading {path}"), captured_output():
-        return flavor.load_model(path)
+        return flavor.load_model(path, safe_mode=not unsafe)
 
 
 def save_model(model: Any, path: Path, force: bool) -> None:

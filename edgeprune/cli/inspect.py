@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
-from edgeprune.cli.options import Json
+from edgeprune.cli.options import Json, Unsafe
 from edgeprune.cli.printing import print_json, print_table
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
+    unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Show a model's layers, its groups of channels and what is frozen; of a .tflite file its tensors."""
@@ -26,7 +27,7 @@ def inspect(
         return
     from edgeprune.report import inspection
 
-    result = inspection.inspect(load_model(model))
+    result = inspection.inspect(load_model(model, unsafe))
     if as_json:
         print_json(result.to_dict())
         return

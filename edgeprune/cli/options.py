@@ -13,6 +13,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and not
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 Threads = Annotated[int, typer.Option(help="Threads for the interpreter.")]
 NoXnnpack = Annotated[bool, typer.Option("--no-xnnpack", help="Run without the XNNPACK delegate.")]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--unsafe", help="Load a model that carries Python code, which is run; only from a source you trust."),
+]
 
 
 def check_learning_rate(rate: float | None) -> None:

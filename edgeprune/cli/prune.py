@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import MODEL_SUFFIXES, check_output, load_model, read_data, save_model, start_tensorflow
-from edgeprune.cli.options import Force, Json, check_learning_rate
+from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
 from edgeprune.cli.printing import print_json
 
 
@@ -32,6 +32,7 @@ def prune(
         list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
     ] = None,
     force: Force = False,
+    unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
@@ -46,7 +47,7 @@ def prune(
     from edgeprune.sparsity.report import sparsity_report
     from edgeprune.training import accuracy_if_classifier, prune_and_fit
 
-    keras_model = load_model(model)
+    keras_model = load_model(model, unsafe)
     before = accuracy_if_classifier(keras_model, arrays.x_test, arrays.y_test)
     pruned = prune_and_fit(
         keras_model,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import load_model, read_data, start_tensorflow
-from edgeprune.cli.options import Json, NoXnnpack, Threads
+from edgeprune.cli.options import Json, NoXnnpack, Threads, Unsafe
 from edgeprune.cli.printing import print_json
 
 
@@ -20,6 +20,7 @@ def verify(
     ] = None,
     threads: Threads = 1,
     no_xnnpack: NoXnnpack = False,
+    unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Run a .tflite file, compare it with its Keras model, and count its zeros.
@@ -32,7 +33,7 @@ def verify(
 
     result = verify_tflite(
         file,
-        None if model is None else load_model(model),
+        None if model is None else load_model(model, unsafe),
         arrays and arrays.x_test,
         arrays and arrays.y_test,
         threads=threads,

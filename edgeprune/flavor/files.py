@@ -11,37 +11,41 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgeprune.flavor.file_safety import check_model_file
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, keras_module
 
 
-def load_model(path: str | Path) -> Any:
+def load_model(path: str | Path, *, safe_mode: bool = True) -> Any:
     """Load a model of either Keras: `.keras`, `.h5`, or a SavedModel folder that `tf_keras` wrote.
 
-    A `tf_keras` model that was saved under pruning comes back with its wrappers.
-
-    Keras 3 is tried first, then `tf_keras`. Keras's `safe_mode` stays on: a file that carries Python
-    code (a Lambda layer) is refused.
+    Keras 3 is tried first, then `tf_keras`. A `tf_keras` model that was saved under pruning comes back with its
+    wrappers.
 
     Args:
         path: the file or the folder.
+        safe_mode: refuse a file that would run Python code (a Lambda layer), import a module or read another file
+            while it is loaded, in all formats of both Kerases. Turn it off only for a file whose source you trust.
 
     Returns:
         A `keras.Model` or a `tf_keras.Model`.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: neither Keras can read it; the message holds both reasons.
+        ValueError: the file is refused by `safe_mode` (the message names the layer), or neither Keras can read it
+            (the message holds both reasons).
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No model at {path}")
+    if safe_mode:
+        check_model_file(path)
     reasons = []
     flavors = (TF_KERAS,) if path.is_dir() else (KERAS_3, TF_KERAS)
     for flavor in flavors:
         try:
             with _wrappers_known(path) if flavor == TF_KERAS else contextlib.nullcontext():
-                return keras_module(flavor).models.load_model(path)
-        except Exception as error:  # each Keras raises many kinds; both reasons are told below
+                return keras_module(flavor).models.load_model(path, safe_mode=safe_mode)
+        except Exception as error:  # each Keras raises many kinds; both reasons are reported below
             reasons.append(f"{flavor}: {' '.join(str(error).split())[:300]}")
     raise ValueError(f"{path} could not be read as a Keras model. " + " | ".join(reasons))
 

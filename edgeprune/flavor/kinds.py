@@ -31,7 +31,7 @@ def flavor_of(keras_object: Any) -> str:
         >>> edgeprune.flavor.flavor_of(keras.layers.Dense(1))
         'keras'
     """
-    flavor = _flavor_of_class(type(keras_object))
+    flavor = flavor_of_class(type(keras_object))
     if flavor is None:
         raise TypeError(
             f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(keras_object).__name__}: "
@@ -41,7 +41,8 @@ def flavor_of(keras_object: Any) -> str:
 
 
 @functools.lru_cache(maxsize=1024)  # asked several times for every layer of a model
-def _flavor_of_class(kind: type) -> str | None:
+def flavor_of_class(kind: type) -> str | None:
+    """The name of the Keras a class derives from, `None` if from neither."""
     packages = {cls.__module__.partition(".")[0] for cls in kind.__mro__}
     return next((flavor for flavor in (TF_KERAS, KERAS_3) if flavor in packages), None)
 

@@ -1,0 +1,234 @@
+"""What a model file would run, import or read from elsewhere when it is loaded.
+
+Both Kerases build whatever objects a file's configuration names, and neither refuses all that can do harm: `tf_keras`
+unpacks the Python code of a Lambda layer in an `.h5` or a SavedModel, imports any module, and calls any function of
+TensorFlow's API while it rebuilds a graph. So the configuration is read first, here, and nothing is built of a file
+that holds more than layers and weights.
+Known attacks: CVE-2024-3660, CVE-2025-1550, CVE-2025-8747, CVE-2025-9905, CVE-2025-9906, CVE-2025-12058.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class, keras_module
+
+# Where Keras keeps what a model is made of; `utils`, `applications`, `saving` and others load, download and write.
+_MODELLING = (
+    "activations constraints dtype_policies engine experimental initializers layers losses metrics mixed_precision"
+)
+_MODELLING = {*_MODELLING.split(), *"models ops optimizers quantizers random regularizers trainers".split()}
+_FUNCTIONS = {"activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers"}
+_EXTENSIONS = {"keras_cv", "keras_hub", "keras_nlp", "tensorflow_model_optimization", "edgeprune"}
+_BUILD_ANYTHING = {"deserialize", "get", "serialize"}
+
+# TensorFlow's functions and operators that read, write, connect or call Python. The others compute.
+_UNSAFE_FUNCTION = re.compile(
+    r"Print|Session|WholeFileReader|function|import_graph_def|load_\w*|matching_files|numpy_function|print|"
+    r"py_func(tion)?|read_file|register_\w*|rpc_\w*|wrap_function|write_file|xla_(call|custom|launch)\w*"
+)
+_COMPUTING = re.compile(
+    r"(__operators__|bitwise|debugging|dtypes|experimental\.numpy|image|linalg|math|math\.special|nn|quantization|"
+    r"ragged|random|signal|sparse|strings|keras\.(activations|backend|losses|metrics))\.\w+|"
+    r"io\.(decode|encode|parse|serialize|deserialize)_\w+"
+)
+_UNSAFE_OPERATOR = re.compile(
+    r"Abort|\w*PyFunc\w*|(Read|Write)File|MatchingFiles\w*|\w*Dataset\w*|\w*Reader\w*|Rpc\w+|RemoteCall|Debug\w+|"
+    r"\w*Summary(File|Db)?Writer|Write\w*Summary|ImportEvent|DumpTensor|CalibrationStatisticsSaver|Save|SaveSlices|"
+    r"Restore|RestoreSlice|DistributedSave|FileSystem\w+|LoadAndRemapMatrix|GenerateVocabRemapping|RecordInput|"
+    r"Xla(CallModule|CustomCall\w*|Launch\w*)"
+)
+
+
+def check_model_file(path: Path) -> None:
+    """Refuse a model file that holds more than layers and weights.
+
+    Args:
+        path: a `.keras` or `.h5` file, or the folder of a SavedModel.
+
+    Raises:
+        ValueError: loading the file would run code, import a module, or read another file (the message names the
+            layer), or the file is damaged.
+    """
+    try:
+        finding = next(_findings(path), None)
+    except Exception as error:  # each format's reader raises its own kinds at a damaged file
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path} could not be read as a Keras model. {type(error).__name__}: {reason}") from error
+    if finding:
+        raise ValueError(
+            f"{path} is not loaded: {finding}. If you trust the file, pass safe_mode=False "
+            "(--unsafe on the command line)."
+        )
+
+
+def _findings(path: Path) -> Iterator[str]:
+    """What the file would do beyond building layers; the loaders' own rules say what kind of file it is."""
+    if path.is_dir():
+        yield from _of_saved_model(path)
+    elif str(path).endswith(".keras") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "config.json" in names:
+                yield from _of_configuration(json.loads(archive.read("config.json")))
+            for name in (name for name in names if name.endswith(".h5")):
+                with archive.open(name) as file:
+                    yield from _of_hdf5(file)
+    else:
+        with path.open("rb") as file:
+            yield from _of_hdf5(file)
+
+
+def _of_hdf5(file: Any) -> Iterator[str]:
+    import h5py
+
+    with h5py.File(file, "r") as content:
+        for attribute in ("model_config", "training_config"):
+            if attribute in content.attrs:
+                yield from _of_configuration(json.loads(content.attrs[attribute]))
+        yield from _links(content)
+
+
+def _links(content: Any) -> Iterator[str]:
+    """Weights that lie in another file."""
+    import h5py
+
+    groups = [content]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+                yield f"its weights {group.name}/{name} are read from another file"
+                return
+            member = group.get(name)
+            if isinstance(member, h5py.Group):
+                groups.append(member)
+            elif isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+                yield f"its weights {member.name} are read from another file"
+
+
+def _of_saved_model(folder: Path) -> Iterator[str]:
+    import tensorflow as tf
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    graphs = tf.__internal__.saved_model.parse_saved_model(str(folder)).meta_graphs
+    configurations = [node.user_object.metadata for graph in graphs for node in graph.object_graph_def.nodes]
+    metadata = folder / "keras_metadata.pb"
+    if metadata.exists():
+        configurations += [
+            node.metadata for node in saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes
+        ]
+    for configuration in filter(None, configurations):
+        yield from _of_configuration(json.loads(configuration))
+    for graph in graphs:
+        functions = [node for function in graph.graph_def.library.function for node in function.node_def]
+        for node in (*graph.graph_def.node, *functions):
+            if _unsafe_operator(node):
+                yield f"it runs the operator {node.op} ({node.name})"
+
+
+def _of_configuration(configuration: Any) -> Iterator[str]:
+    """What the objects of one configuration would do, each with the name of its layer."""
+    parts = [("the model", configuration)]
+    while parts:
+        owner, part = parts.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("class_name"), str):
+                config = part["config"] if isinstance(part.get("config"), dict) else {}
+                owner = f"layer {config['name']!r}" if isinstance(config.get("name"), str) else owner
+                deed = _deed(part, config)
+                if deed:
+                    yield f"{owner} {deed}"
+            parts += [(owner, value) for value in part.values()]
+        elif isinstance(part, list):
+            parts += [(owner, value) for value in part]
+
+
+def _deed(description: dict[str, Any], config: dict[str, Any]) -> str | None:
+    """What building one object would do besides, `None` where it is a layer like any other."""
+    kind = description["class_name"].rpartition(">")[2]
+    if kind == "__lambda__" or any(key.endswith("_type") and value == "lambda" for key, value in config.items()):
+        return "holds Python code, which would be run"
+    if kind == "TFSMLayer":
+        return f"runs the SavedModel {config.get('filepath')!r}"
+    if isinstance(config.get("vocabulary"), str):
+        return f"reads its vocabulary from the file {config['vocabulary']!r}"
+    if kind in ("TFOpLambda", "SlicingOpLambda") and not _computes(str(config.get("function"))):
+        return f"calls tf.{config.get('function')}"
+    if kind == "ClassMethod" and config.get("cls_symbol") not in ("RaggedTensor", "SparseTensor"):
+        return f"calls tf.{config.get('cls_symbol')}.{config.get('method_name')}"
+    if kind in ("InstanceMethod", "InstanceProperty") and str(config.get("attr_name")).startswith("_"):
+        return f"reads the attribute {config.get('attr_name')}"
+    if kind == "TensorFlowOpLayer" and _unsafe_operator(_node_def(config.get("node_def"))):
+        return "runs an operator that reads or writes files or calls Python"
+    return _foreign(description, kind)
+
+
+def _foreign(description: dict[str, Any], kind: str) -> str | None:
+    """What would be imported that is no part of Keras, nor registered with it or imported already as a Keras class."""
+    module = description.get("module")
+    is_function = kind == "function"
+    name = str(description.get("config" if is_function else "spec_name" if kind == "__typespec__" else "class_name"))
+    if not isinstance(module, str) or _registered(name) or _registered(description.get("registered_name")):
+        return None
+    package, *inner = module.split(".")
+    if module == "builtins":
+        foreign = hasattr(builtins, name)
+    elif package in (KERAS_3, TF_KERAS):
+        rooms = [room for room in inner if room not in ("src", "api", "_v2", "legacy", "keras")]
+        allowed = _FUNCTIONS if is_function else _MODELLING
+        foreign = bool(rooms or is_function) and (not rooms or rooms[0] not in allowed)
+        foreign = foreign or name in _BUILD_ANYTHING or (not is_function and not name[:1].isupper())
+    elif package == "tensorflow":
+        foreign = not (
+            re.fullmatch(r"tensorflow\.python\.ops\.\w*(array|math|nn)_(ops|impl)", module)
+            or kind == "__typespec__"
+            and name.endswith("Spec")
+        )
+    elif package in _EXTENSIONS:
+        foreign = is_function or not name[:1].isupper()
+    else:
+        known = getattr(sys.modules.get(module), name, None)
+        foreign = not (isinstance(known, type) and flavor_of_class(known))
+    if not foreign:
+        return None
+    return (
+        f"needs {name!r} of the module {module!r}, which would be imported: import it and register it with "
+        "keras.saving.register_keras_serializable first"
+    )
+
+
+def _registered(name: Any) -> bool:
+    loaded = [flavor for flavor in (KERAS_3, TF_KERAS) if flavor in sys.modules]
+    return any(keras_module(flavor).saving.get_registered_object(name) is not None for flavor in loaded)
+
+
+def _computes(function: str) -> bool:
+    """Whether a function of TensorFlow's API does nothing but compute."""
+    function = function.removeprefix("compat.v1.")
+    namespace, _, name = function.rpartition(".")
+    if namespace == "raw_ops":
+        return not _UNSAFE_OPERATOR.fullmatch(name)
+    return not _UNSAFE_FUNCTION.fullmatch(name) if not namespace else bool(_COMPUTING.fullmatch(function))
+
+
+def _node_def(written: Any) -> Any:
+    import tensorflow as tf
+    from google.protobuf import json_format
+
+    if isinstance(written, dict):
+        return json_format.ParseDict(written, tf.compat.v1.NodeDef())
+    return tf.compat.v1.NodeDef.FromString(str(written).encode())
+
+
+def _unsafe_operator(node: Any) -> bool:
+    if node.op == "PrintV2":  # to the terminal it may
+        return node.attr["output_stream"].s.startswith(b"file:")
+    return bool(_UNSAFE_OPERATOR.fullmatch(node.op))
