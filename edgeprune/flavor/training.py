@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.flavor.kinds import KERAS_3, is_keras_3, is_keras_3_variable, keras_module, layers_of
+from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_keras_3_variable, keras_module, layers_of
 
 CALLBACK_HOOKS = tuple(
     f"on_{moment}"
@@ -19,26 +19,16 @@ CALLBACK_HOOKS = tuple(
 
 
 @functools.cache
-def callback_class() -> type:
-    """A base class for callbacks that work in the `fit` of either Keras.
+def callback_class(name: str = "Callback") -> type:
+    """A base class for callbacks that serve the `fit` of either Keras and are instances of its own class.
 
-    It is Keras 3's `Callback` with the three questions that only `tf_keras` asks of a callback.
+    What it inherits runs as Keras 3's, which answers all that `tf_keras` asks of a callback too.
+
+    Args:
+        name: the name of a class in the `callbacks` of both Kerases.
     """
-    keras = keras_module(KERAS_3)
-
-    class Callback(keras.callbacks.Callback):
-        """A callback for both Kerases."""
-
-        def _implements_train_batch_hooks(self) -> bool:
-            return True
-
-        def _implements_test_batch_hooks(self) -> bool:
-            return True
-
-        def _implements_predict_batch_hooks(self) -> bool:
-            return True
-
-    return Callback
+    bases = tuple(getattr(keras_module(one).callbacks, name) for one in (KERAS_3, TF_KERAS))
+    return type(name, bases, {"__doc__": f"A {name} of both Kerases.", "__module__": __name__})
 
 
 @contextlib.contextmanager

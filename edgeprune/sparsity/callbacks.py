@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: one moves pruning forward, one writes it to TensorBoard. Both serve both Kerases.
+"""Callbacks for `fit`: one moves pruning forward, one writes it to TensorBoard. Both are callbacks of both Kerases.
 
 In a training loop of your own, or with `train_on_batch`, call the callback's methods yourself:
 
@@ -125,17 +125,20 @@ def group_size(model: Any, params: dict[str, Any] | None, batch: int) -> int:
     return max(1, min(size, steps - batch)) if steps else size
 
 
-class PruningSummaries(flavor.callback_class()):
+class PruningSummaries(flavor.callback_class("TensorBoard")):
     """A TensorBoard callback that also logs each weight's sparsity, at the start of every epoch.
 
-    The smallest magnitude that is kept is logged beside it as the threshold.
+    The smallest magnitude that is kept is logged beside it as the threshold. It is an instance of the `TensorBoard`
+    class of both Kerases; which of the two does the work is known once there is a model.
 
     Args:
         log_dir: folder of the event files; the pruning scalars go to its sub-folder `metrics`, as with TF-MOT.
         update_freq: `"epoch"`, `"batch"` or a number of batches, for TensorBoard's own scalars.
-        **kwargs: further arguments of Keras's `TensorBoard` callback.
+        **kwargs: further arguments of Keras's `TensorBoard` callback: `histogram_freq`, `write_graph`,
+            `profile_batch` and so on.
 
     Raises:
+        TypeError: `TensorBoard` has no such argument.
         ValueError: `log_dir` is empty or no string.
         ImportError: TensorBoard is not installed.
 
@@ -144,21 +147,19 @@ class PruningSummaries(flavor.callback_class()):
     """
 
     def __init__(self, log_dir: str, update_freq: str | int = "epoch", **kwargs: Any):
-        super().__init__()
         if not isinstance(log_dir, str) or not log_dir:
             raise ValueError(f"log_dir must be the name of a folder, got {log_dir!r}")
         if importlib.util.find_spec("tensorboard") is None:  # TensorFlow does not bring it
             raise ImportError("PruningSummaries needs TensorBoard: pip install edgeprune[tensorboard]")
-        self.log_dir = log_dir
-        self._arguments = {"update_freq": update_freq, **kwargs}
+        super().__init__(log_dir, update_freq=update_freq, **kwargs)
+        self._arguments = {"log_dir": log_dir, "update_freq": update_freq, **kwargs}
         self._tensorboard = None
         self._writer = None
 
     def set_model(self, model):
         """Make the TensorBoard callback of the Keras that the model belongs to."""
-        super().set_model(model)
-        tensorboard = flavor.keras_of(model).callbacks.TensorBoard
-        self._tensorboard = tensorboard(log_dir=self.log_dir, **self._arguments)
+        self._model = model
+        self._tensorboard = flavor.keras_of(model).callbacks.TensorBoard(**self._arguments)
         self._tensorboard.set_params(self.params)
         self._tensorboard.set_model(model)
         self._writer = tf.summary.create_file_writer(f"{self.log_dir}/metrics")
@@ -168,6 +169,11 @@ class PruningSummaries(flavor.callback_class()):
         super().set_params(params)
         if self._tensorboard is not None:
             self._tensorboard.set_params(params)
+
+    @property
+    def _train_writer(self):
+        """The writer of TensorBoard's own scalars, for subclasses that write more of them."""
+        return self._tensorboard._train_writer
 
     def on_epoch_begin(self, epoch=None, logs=None):
         """Write the sparsity and the threshold of every weight under pruning."""
@@ -196,7 +202,7 @@ def _forwarding(hook: str):
     return forward
 
 
-# TensorBoard wants every other hook too; which TensorBoard it is, is known only once there is a model.
+# TensorBoard wants every other hook too.
 for _hook in flavor.CALLBACK_HOOKS:
     if _hook not in vars(PruningSummaries):
         setattr(PruningSummaries, _hook, _forwarding(_hook))
