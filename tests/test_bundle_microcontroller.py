@@ -259,6 +259,42 @@ def test_all_unsupported_operators_are_named_at_once(tmp_path, rng):
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
+def _joined():
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    parts = [layers.Conv2D(1, 1, name=f"part_{number}")(inputs) for number in range(11)]
+    return keras.Model(inputs, layers.Concatenate(name="joined")(parts), name="net")
+
+
+def _turned():
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((2, 4, 2, 4, 3))(layers.Conv2D(3, 1, name="stem")(inputs))
+    return keras.Model(inputs, layers.Permute((2, 1, 4, 3, 5), name="turned")(x), name="net")
+
+
+def _crashing():
+    """A softmax of values that are all 0 ends the interpreter's process."""
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1, kernel_initializer="zeros", name="zeros")(layers.Conv2D(4, 3, name="stem")(inputs))
+    return keras.Model(inputs, layers.Softmax(name="soft")(x), name="net")
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "layer"),
+    [
+        (_joined, "num_inputs <= kMaxInputNum", "CONCATENATION in layer 'joined'"),
+        (_turned, "only supports 1D-5D", "TRANSPOSE in layer 'turned'"),
+        (_crashing, "ended by SIGABRT", "SOFTMAX in layer 'soft'"),
+    ],
+)
+def test_whatever_the_interpreter_fails_at_is_named_with_its_layer(tmp_path, make, words, layer):
+    with pytest.raises(ValueError, match=f"does not run on TensorFlow Lite for Microcontrollers: .*{words}.*{layer}"):
+        export_bundle(make(), tmp_path / "b", "cortex-m", _samples())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_too_big_for_its_board_names_the_layer(tmp_path):
     small_ram = dataclasses.replace(target("cortex-m"), name="small", ram_bytes=2000)
     with pytest.raises(ValueError, match=r"does not fit small: .* 2,000 bytes of RAM\. Layer 'stem' sets it"):

@@ -77,6 +77,25 @@ def test_a_model_of_which_nothing_runs_there_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_where_the_reference_kernels_lack_an_operator_the_fast_ones_give_the_golden_vectors(tmp_path):
+    layers = keras.layers
+    net = _net(
+        layers.Conv2D(4, 3, name="stem"),
+        layers.Lambda(lambda x: keras.ops.tile(x, (1, 2, 1, 1)), name="twice"),
+        layers.Flatten(),
+        layers.Dense(3, name="head"),
+    )
+    made = export_bundle(net, tmp_path / "b", "ethos-u55-128", _samples())
+    assert made.verification.operators["TILE"] == 1 and made.figures["cpu_operators"] == []
+    assert any("no reference kernel for TILE in layer 'twice'" in note for note in made.notes)
+    readme = (tmp_path / "b" / "README.md").read_text()
+    assert "what LiteRT's fast kernels make of" in readme and "a difference of 2 steps" in readme
+    golden = re.findall(
+        r"kGoldenOutput_head\[kGoldenCount\]\[3\] = \{(.*?)\};", (tmp_path / "b/golden_vectors.h").read_text(), re.S
+    )
+    assert len(re.findall(r"-?\d+", golden[0])) == 3 * 8
+
+
 def test_junk_is_told_before_vela(tmp_path):
     path = tmp_path / "junk.tflite"
     path.write_bytes(b"junk and more junk")

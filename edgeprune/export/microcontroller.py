@@ -9,8 +9,11 @@ The file is run on the interpreter for microcontrollers before anything is writt
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgeprune.export.bundle_content import BundleContent
 from edgeprune.export.diagnosis import operator_origins
@@ -37,14 +40,14 @@ from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflite_file import read_tflite
 
 # How far a device's kernels may lie from the reference ones, in steps of the output.
-_TOLERANCE = {"int8": 0, "int16": 2, "float32": 1e-4}
+_TOLERANCE = {"int8": 0, "uint8": 0, "int16": 2, "float32": 1e-4}
 # By how much the kernels for microcontrollers may differ from the reference, in steps. In int8 no operator was found to
 # differ at all, other than some that compute something else by far; in int16 a few differ by one step, which adds up
 # over a deep stack of them; floats are summed in another order.
-_WORST = {"int8": 4, "int16": 64, "float32": 1e-3}
+_WORST = {"int8": 4, "uint8": 4, "int16": 64, "float32": 1e-3}
 # The same for LiteRT's fast kernels, which round otherwise: they decide where a reference kernel is wrong itself, as
 # the one for SUM in int8 is.
-_WORST_FROM_LITERT = {"int8": 16, "int16": 256, "float32": 1e-3}
+_WORST_FROM_LITERT = {"int8": 16, "uint8": 16, "int16": 256, "float32": 1e-3}
 
 
 def check_installed() -> None:
@@ -97,22 +100,33 @@ def write(content: BundleContent) -> dict[str, Any]:
 
 
 def _first_difference(content: BundleContent) -> str:
-    """The operator at which microcontrollers' kernels part from the reference, with its layer, by bisection."""
+    """The operator at which microcontrollers' kernels part from the reference, with its layer."""
+
+    def differs(cut: Path, samples: Mapping[str, np.ndarray]) -> bool:
+        return not compare_with_reference(cut, samples).exact
+
+    return _first_operator(content, differs)
+
+
+def _first_operator(content: BundleContent, bad: Callable[[Path, Mapping[str, np.ndarray]], bool]) -> str:
+    """The first operator with which a file is bad on the first golden sample, with its layer, by bisection.
+
+    Args:
+        content: the file, which is bad as a whole.
+        bad: tells it of the beginning of the file, cut behind an operator, and the sample for its inputs.
+    """
     file = content.tflite.read_bytes()
     origins = operator_origins(file, content.model)
     given = [content.samples[name][:1] for name in Runtime(content.tflite).inputs]
-
-    def differs(operators: int) -> bool:
-        with tempfile.TemporaryDirectory() as folder:
-            cut = Path(folder) / "cut.tflite"
-            cut.write_bytes(prefix(file, operators))
-            return not compare_with_reference(cut, dict(zip(Runtime(cut).inputs, given, strict=True))).exact
-
-    same, other = 0, len(origins)
-    while other - same > 1:
-        middle = (same + other) // 2
-        same, other = (same, middle) if differs(middle) else (middle, other)
-    name, layer = origins[other - 1]
+    good, found = 0, len(origins)
+    with tempfile.TemporaryDirectory() as folder:
+        cut = Path(folder) / "cut.tflite"
+        while found - good > 1:
+            middle = (good + found) // 2
+            cut.write_bytes(prefix(file, middle))
+            is_bad = bad(cut, dict(zip(Runtime(cut).inputs, given, strict=True)))
+            good, found = (good, middle) if is_bad else (middle, found)
+    name, layer = origins[found - 1]
     return f"{name} in {layer}"
 
 
@@ -193,10 +207,19 @@ def output_type(file: Path) -> str:
 
 
 def _with_layer(error: MicroError, content: BundleContent) -> str:
+    """The interpreter's words, with the operator that it failed at and the layer behind that."""
     text = f"Model {content.name!r} does not run on TensorFlow Lite for Microcontrollers: {error.reason}."
-    if error.operator is not None:
-        origins = operator_origins(content.tflite.read_bytes(), content.model)
-        if error.operator < len(origins):
-            name, layer = origins[error.operator]
-            text += f" That is {name} in {layer}."
-    return text
+    origins = operator_origins(content.tflite.read_bytes(), content.model)
+    if error.operator is not None and error.operator < len(origins):
+        name, layer = origins[error.operator]
+        if f"Node {name} " in error.reason:  # its number may be one of a loop's own operators
+            return f"{text} That is {name} in {layer}."
+    return f"{text} That is {_first_operator(content, _fails)}."
+
+
+def _fails(file: Path, samples: Mapping[str, np.ndarray]) -> bool:
+    try:
+        MicroRuntime(file).run([port.encode(samples[name]) for name, port in Runtime(file).inputs.items()])
+    except MicroError:
+        return True
+    return False

@@ -5,6 +5,9 @@ from zero. Every other reference kernel, those for microcontrollers, and CMSIS-N
 which rounds twice. So about one value in a thousand of a dense layer differs by a step. A convolution with a window of
 1x1 computes the same as a dense layer, and its kernel is in integers on both sides.
 
+Of some operators (TILE in its third version) there is no reference kernel; a file that holds one runs on LiteRT's fast
+kernels, without XNNPACK, which may differ by a step.
+
 Source: https://github.com/google-ai-edge/LiteRT/issues/8567
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +25,14 @@ import numpy as np
 
 from edgeprune.measure.runtime import Runtime
 
+_NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
+
 
 @contextlib.contextmanager
 def integer_reference(path: str | Path) -> Iterator[Runtime]:
     """Open a .tflite file on LiteRT's reference kernels, with dense layers in integers too.
+
+    Where an operator has no reference kernel, see `lacking_kernel`, the fast kernels run it all.
 
     Args:
         path: the .tflite file.
@@ -40,7 +48,24 @@ def integer_reference(path: str | Path) -> Iterator[Runtime]:
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / "model.tflite"
         rewritten.write_bytes(with_integer_dense(Path(path).read_bytes()))
-        yield Runtime(rewritten, reference=True)
+        yield Runtime(rewritten, reference=lacking_kernel(rewritten) is None, xnnpack=False)
+
+
+def lacking_kernel(path: str | Path) -> str | None:
+    """The operator of a file that LiteRT has no reference kernel for, `None` where it has all.
+
+    Args:
+        path: the .tflite file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        Runtime(path, reference=True)
+    except ValueError as error:
+        lacking = _NO_KERNEL.search(str(error))
+        return lacking and lacking[1]
+    return None
 
 
 def with_integer_dense(content: bytes) -> bytes:

@@ -31,7 +31,7 @@ ALIGNMENT = 16
 _FIRST_ARENA = 1 << 18
 _LARGEST_ARENA = 1 << 30
 _NO_ROOM = re.compile(r"[Ff]ailed to (allocate|resize)|missing: \d+|Arena size is too small|Unable to allocate")
-_FAILED_NODE = re.compile(r"Node \S+ \(number (\d+)f\) failed to \w+")
+_FAILED_NODE = re.compile(r"Node \S+ \(number (\d+)f?\) failed to \w+")
 
 
 class MicroError(ValueError):

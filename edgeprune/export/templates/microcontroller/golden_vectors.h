@@ -1,4 +1,4 @@
-// {{ content.name | c_comment }}: inputs, and what the reference kernels make of them{% if content.target.kind == "npu" %} before Vela{% endif %}. For test_main.cc alone.
+// {{ content.name | c_comment }}: inputs, and the outputs that belong to them. For test_main.cc alone.
 #ifndef {{ content.identifier | upper }}_GOLDEN_VECTORS_H_
 #define {{ content.identifier | upper }}_GOLDEN_VECTORS_H_
 
