@@ -7,11 +7,12 @@ A policy of one's own derives from `PruningPolicy`, which is TF-MOT's own class,
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.sparsity.xnnpack import xnnpack_misses
 from edgeprune.sparsity.xnnpack.geometry import is_convolution
+from edgeprune.sparsity.xnnpack.misses import MissesByPlace, XnnpackMiss, misses_by_place
 
 # TF-MOT's interface of a layer that says what is prunable in it; its method `get_prunable_weights` alone is enough.
 PrunableLayer = flavor.import_tfmot().sparsity.keras.PrunableLayer
@@ -25,10 +26,11 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
     convolutions (prune to 0.7 or more) and a processor on which XNNPACK takes its sparse path: Arm, and x86
     without AVX. The structure is checked here, by `xnnpack_misses`.
 
-    Against TF-MOT's policy of the same name it also reads Keras 3 models and nested models, lists every
-    miss at once, and is stricter where TFLite or XNNPACK would fall back to dense: an activation
-    inside a convolution, a ReLU that is not one operator, a constant added or multiplied, a transposed
-    convolution, a `ZeroPadding2D` with two readers, and a last pooling without `keepdims=True`.
+    It accepts what TF-MOT's policy of the same name accepts, Keras 3 models and nested models as well, and refuses with
+    TF-MOT's messages, followed by every miss at once. Where TFLite or XNNPACK would fall back to dense all the same, it
+    warns: a last pooling without `keepdims=True`, a subtraction, a constant added or multiplied, an activation inside a
+    convolution, a ReLU that is not one operator, a `ZeroPadding2D` with two readers, odd sizes. A transposed
+    convolution is refused.
 
     Source: Elsen et al., "Fast Sparse ConvNets", https://arxiv.org/abs/1911.09723.
 
@@ -45,23 +47,63 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
         return is_convolution(layer, flavor.keras_of(layer).layers) and layer.kernel_size == (1, 1)
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
-        """Check that XNNPACK's sparse inference can run the model.
+        """Check that XNNPACK's sparse inference can run the model; warn of what TF-MOT accepts and XNNPACK does not.
 
         Args:
             model: a built Functional or Sequential model of either Keras.
 
         Raises:
-            ValueError: it cannot. The message names every layer in the way with the change that would
+            ValueError: it cannot. The notes of the error name every layer in the way with the change that would
                 satisfy XNNPACK; or the model is subclassed or not built.
         """
-        misses = xnnpack_misses(model)
-        if not misses:
-            return
-        adaptable = sum(miss.adaptable for miss in misses)
-        lines = [f"- {miss}" for miss in misses]
-        if adaptable:
-            lines.append(
-                f"`edgeprune.adapt_for_xnnpack(model)` mends {adaptable} of these {len(misses)} without "
-                "changing what the model computes."
+        if not model.built:
+            raise _error(
+                "Unbuilt models are not supported currently.",
+                f"Model {model.name!r} is not built: call it on an input or give it an Input first.",
             )
-        raise ValueError(f"Model {model.name!r} does not fit PruneForLatencyOnXNNPack:\n" + "\n".join(lines))
+        misses = misses_by_place(model)
+        if not misses.all:
+            return
+        message, listing = self._refusal(misses), _listing(model, misses.all)
+        if message is not None:
+            raise _error(message, listing)
+        warnings.warn(listing)
+
+    def _refusal(self, misses: MissesByPlace) -> str | None:
+        """TF-MOT's message for the first miss that it does not accept; None where it accepts all."""
+        if _refused(misses.start):
+            return (
+                "Could not find `Conv2D 3x3` layer with stride 2x2, `input filters == 3` and `VALID` padding and "
+                "preceding `ZeroPadding2D` with `padding == 1` in all input branches of the model"
+            )
+        if misses.end:
+            return "Could not find a `GlobalAveragePooling2D` layer in all output branches"
+        refused = _refused(misses.middle)
+        return (
+            f"Layer {refused[0].kind} is not supported for the {type(self).__name__} pruning policy"
+            if refused
+            else None
+        )
+
+
+def _refused(misses: tuple[XnnpackMiss, ...]) -> list[XnnpackMiss]:
+    return [miss for miss in misses if not miss.tolerated]
+
+
+def _error(message: str, note: str) -> ValueError:
+    """An error that says what TF-MOT's says, so that what matches on it goes on working, and more in a note."""
+    error = ValueError(message)
+    error.add_note(note)
+    return error
+
+
+def _listing(model: Any, misses: tuple[XnnpackMiss, ...]) -> str:
+    """A line for each miss, and what can be done about all of them."""
+    lines = [f"Model {model.name!r} would not run on XNNPACK's sparse inference:", *(f"- {miss}" for miss in misses)]
+    adaptable = sum(miss.adaptable for miss in misses)
+    if adaptable:
+        lines.append(
+            f"`edgeprune.adapt_for_xnnpack(model)` mends {adaptable} of these {len(misses)} without "
+            "changing what the model computes."
+        )
+    return "\n".join(lines)

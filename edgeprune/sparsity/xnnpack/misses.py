@@ -19,6 +19,8 @@ _REMEDIES = {
     "SeparableConv2D": "use DepthwiseConv2D followed by a 1x1 Conv2D in its place",
 }
 _OUTSIDE = "replace it, or move it before the first convolution or after the global average pooling"
+# Functions that leave no operator in the converted file.
+_GONE = ("identity", "copy")
 _NOT_SPARSE = "XNNPACK's sparse inference has no such operator"
 
 
@@ -32,6 +34,7 @@ class XnnpackMiss:
         problem: what is in the way.
         remedy: the change that would satisfy XNNPACK.
         adaptable: whether `adapt_for_xnnpack(model)` makes the change and keeps the function.
+        tolerated: whether `PruneForLatencyOnXNNPack` only warns of it, since TF-MOT's policy accepts it.
     """
 
     layer: str
@@ -39,10 +42,31 @@ class XnnpackMiss:
     problem: str
     remedy: str
     adaptable: bool = False
+    tolerated: bool = False
 
     def __str__(self) -> str:
         """One line: the layer, the problem and the remedy."""
         return f"{self.layer} ({self.kind}): {self.problem}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class MissesByPlace:
+    """What keeps a model off XNNPACK's sparse inference, by the place in its graph.
+
+    Attributes:
+        start: of the first convolutions.
+        middle: of the layers between them and the last pooling, in the order of the graph.
+        end: outputs that no global pooling leads to.
+    """
+
+    start: tuple[XnnpackMiss, ...]
+    middle: tuple[XnnpackMiss, ...]
+    end: tuple[XnnpackMiss, ...]
+
+    @property
+    def all(self) -> tuple[XnnpackMiss, ...]:
+        """All of them, from the first convolutions to the outputs."""
+        return self.start + self.middle + self.end
 
 
 def xnnpack_misses(model: Any) -> tuple[XnnpackMiss, ...]:
@@ -52,8 +76,8 @@ def xnnpack_misses(model: Any) -> tuple[XnnpackMiss, ...]:
         model: a built Functional or Sequential model of either Keras. It is not touched.
 
     Returns:
-        The misses in the order of the graph; empty when the structure is right. Whether enough weights are
-        zero, and whether the processor takes the sparse path, is not looked at.
+        The misses, from the first convolutions to the outputs; empty when the structure is right. Whether enough
+        weights are zero, and whether the processor takes the sparse path, is not looked at.
 
     Raises:
         ValueError: the model, or one nested in it, is subclassed or not built.
@@ -67,21 +91,25 @@ def xnnpack_misses(model: Any) -> tuple[XnnpackMiss, ...]:
         >>> [(miss.layer, miss.adaptable) for miss in xnnpack_misses(model)]
         [('stem', True), ('pool', False), ('gap', True)]
     """
+    return misses_by_place(model).all
+
+
+def misses_by_place(model: Any) -> MissesByPlace:
+    """As `xnnpack_misses`, by the place in the graph."""
     graph = _Graph(model)
     stems, every_branch = graph.search(graph.inputs, graph.is_stem, graph.consumers)
     first_convolutions = set(stems)
     if not every_branch:
         first_convolutions, _ = graph.search(graph.inputs, graph.has_kernel, graph.consumers)
-    misses = {at: graph.stem_miss(at) for at in first_convolutions - stems}
     no_pooling = [at for at in graph.outputs if not graph.search([at], graph.is_end, graph.producers)[1]]
     ends, _ = graph.search(graph.outputs, graph.is_end, graph.producers)
-    for at in graph.region(first_convolutions, ends):
-        misses[at] = graph.layer_miss(at)
-    found = [misses[at] for at in sorted(misses) if misses[at]]
-    if not first_convolutions:
-        found.append(graph.model_miss())
-    found.extend(graph.output_miss(at) for at in no_pooling)
-    return tuple(found)
+    region = graph.region(first_convolutions, ends)
+    start = [graph.stem_miss(at) for at in sorted(first_convolutions - stems - set(region))]
+    return MissesByPlace(
+        start=tuple(start) if first_convolutions else (graph.model_miss(),),
+        middle=tuple(filter(None, map(graph.layer_miss, region))),
+        end=tuple(map(graph.output_miss, no_pooling)),
+    )
 
 
 class _Graph:
@@ -182,12 +210,14 @@ class _Graph:
             self.calls[source].input_shapes[0],
         )
 
-    def miss(self, at: int, problem: str, remedy: str, adaptable: bool = False) -> XnnpackMiss:
+    def miss(
+        self, at: int, problem: str, remedy: str, *, adaptable: bool = False, tolerated: bool = False
+    ) -> XnnpackMiss:
         """A miss of the layer of a call."""
         if adaptable:
             remedy += " (adapt_for_xnnpack does it and keeps the function)"
         layer = self.layer(at)
-        return XnnpackMiss(layer.name, type(layer).__name__, problem, remedy, adaptable)
+        return XnnpackMiss(layer.name, type(layer).__name__, problem, remedy, adaptable, tolerated)
 
     def model_miss(self) -> XnnpackMiss:
         """That the model has no convolution to begin with."""
@@ -230,12 +260,14 @@ class _Graph:
                 at,
                 f"{sampling.describe()}: on odd sizes the converter writes it as 'same'",
                 "choose an input size that makes this one even: a multiple of 32, or one less",
+                tolerated=sampling.is_even,
             )
         if sampling.folds and sampling.is_even:
             problem = f"{sampling.describe()}: on odd sizes the converter writes it as 'same'"
-            return self.miss(at, problem, f"put {_ROW} before its ZeroPadding2D", adaptable=True)
+            remedy = f"put {_ROW} before its ZeroPadding2D"
+            return self.miss(at, problem, remedy, adaptable=True, tolerated=True)
         if sampling.is_even:
-            return self.miss(at, "its ZeroPadding2D has other readers", remedy)
+            return self.miss(at, "its ZeroPadding2D has other readers", remedy, tolerated=True)
         problem = f"{sampling.describe()} is not the same on every side"
         if sampling.kernel(kernels):
             return self.miss(at, problem, remedy, adaptable=True)
@@ -259,6 +291,7 @@ class _Graph:
             at,
             f"its activation {geometry.activation_name(self.layer(at))!r} is not one of the sparse path",
             "use relu, relu6, leaky_relu, elu or sigmoid",
+            tolerated=not isinstance(self.layer(at), self.layers.Activation),
         )
 
     def layer_miss(self, at: int) -> XnnpackMiss | None:
@@ -266,15 +299,17 @@ class _Graph:
         layer, layers, call = self.layer(at), self.layers, self.calls[at]
         name = flavor.function_name(layer)
         if name is not None:
-            two_images = len(call.input_shapes) == 2
-            known = name in geometry.ACTIVATIONS or name == "identity" or name in ("add", "multiply") and two_images
-            return None if known else self.miss(at, _NOT_SPARSE, _OUTSIDE)
+            if name in (*geometry.ACTIVATIONS, *_GONE) or name in ("add", "multiply") and len(call.input_shapes) == 2:
+                return None
+            return self.miss(at, _NOT_SPARSE, _OUTSIDE, tolerated=name in ("add", "subtract", "multiply"))
         if geometry.is_gone_at_inference(layer) or isinstance(layer, layers.Add | layers.Multiply):
             return None
         if isinstance(layer, layers.LeakyReLU | layers.ELU):
             return None
         if isinstance(layer, layers.ReLU):
-            return None if geometry.is_plain_relu(layer) else self.miss(at, "this form of ReLU", "use relu or relu6")
+            if geometry.is_plain_relu(layer):
+                return None
+            return self.miss(at, "this form of ReLU", "use relu or relu6", tolerated=True)
         if isinstance(layer, layers.Activation):
             return None if geometry.activation_name(layer) in geometry.ACTIVATIONS else self.activation_miss(at)
         if isinstance(layer, layers.DepthwiseConv2D):
@@ -334,8 +369,10 @@ class _Graph:
         """A pooling that drops the image's axes can keep them where nothing of the sparse path follows."""
         after = [self.calls[consumer] for consumer in self._consumers[at]]
         gives_axes_back = [geometry.is_folded_reshape(call.layer, self.layers) for call in after]
-        if all(gives_axes_back) or not self.reaches_pooling(at):
-            return self.miss(at, "it drops the image's axes", "use keepdims=True", adaptable=True)
+        is_last = not self.reaches_pooling(at)
+        if all(gives_axes_back) or is_last:
+            problem, remedy = "it drops the image's axes", "use keepdims=True"
+            return self.miss(at, problem, remedy, adaptable=True, tolerated=is_last)
         remedy = "use keepdims=True, and 1x1 Conv2D in the place of Dense after it"
         return self.miss(at, "it drops the image's axes inside the sparse path", remedy)
 
@@ -348,6 +385,5 @@ class _Graph:
         consumers = self._consumers[at]
         if len(consumers) == 1 and isinstance(self.layer(consumers[0]), self.layers.DepthwiseConv2D):
             return None
-        return self.miss(
-            at, "its zeros are not read by one depthwise convolution alone", "give each its own ZeroPadding2D"
-        )
+        problem = "its zeros are not read by one depthwise convolution alone"
+        return self.miss(at, problem, "give each its own ZeroPadding2D", tolerated=True)
