@@ -23,8 +23,9 @@ from edgeprune.channels.bypass import called, graphs, rebuilt_without, same_kind
 from edgeprune.channels.constants import built_in_kind
 from edgeprune.channels.identity import identities
 from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_tensors, parts_of
-from edgeprune.channels.rebuild import is_nested
+from edgeprune.channels.run import call_layer, call_model, run_model
 from edgeprune.channels.solve import check_number
+from edgeprune.labels import check_labels
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
 
@@ -344,6 +345,8 @@ class _Scorer:
         self._batches = batches
         labelled = all(parts_of(batch)[1] is not None for batch in batches)
         self._losses = Losses(model, loss) if labelled and (loss or getattr(model, "loss", None)) else None
+        for batch in batches if self._losses else ():
+            check_labels(model, parts_of(batch)[1], loss)
         gated = _Gated(model, blocks)
         self._run = tf.function(gated, autograph=False, reduce_retracing=True)
         self._expected = [self._outputs(batch, []) for batch in batches]
@@ -379,7 +382,7 @@ class _Scorer:
         for batch, given in zip(self._batches, outputs, strict=True):
             _, y, weight = parts_of(batch)
             packed = flavor.pack_outputs(self._model, given)
-            losses.append(float(self._losses(as_tensors(y), packed, None if weight is None else as_tensors(weight))))
+            losses.append(float(self._losses(as_tensors(y), packed, as_tensors(weight))))
             counts.append(len(given[0]))
         return float(np.average(losses, weights=counts))
 
@@ -399,23 +402,12 @@ class _Gated:
 
     def __call__(self, inputs: Sequence[Any], gates: Any) -> list[Any]:
         """The model's outputs, flat."""
-        return self._part(self._model, inputs, gates)
 
-    def _part(self, model: Any, taken: Sequence[Any], gates: Any) -> list[Any]:
-        inputs, nodes, outputs = flavor.graph_nodes(model)
-        tensors = dict(zip(map(id, inputs), taken, strict=True))
-        for node in nodes:
-            if is_nested(node.layer):
-                given = self._part(node.layer, [tensors[id(tensor)] for tensor in node.inputs], gates)
-            elif id(node.node) in self._blocks:
-                given = [self._gated_sum(node, [tensors[id(tensor)] for tensor in node.inputs], gates)]
-            else:
-                args, kwargs = node.filled(tensors)
-                is_layer = flavor.function_name(node.layer) is None
-                made = node.layer(*args, **kwargs) if is_layer else flavor.run_function(node.layer, args, kwargs)
-                given = flavor.flatten(made, node.layer)
-            tensors.update(zip(map(id, node.outputs), given, strict=True))
-        return [tensors[id(tensor)] for tensor in flavor.flatten(outputs, model)]
+        def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+            is_gated = id(node.node) in self._blocks
+            return [self._gated_sum(node, taken, gates)] if is_gated else call_layer(node, taken)
+
+        return run_model(self._model, inputs, call)
 
     def _gated_sum(self, node: flavor.GraphNode, taken: list[Any], gates: Any) -> Any:
         import tensorflow as tf
@@ -434,7 +426,7 @@ def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
     inputs = random_arrays(model, np.random.default_rng(0))
     with flavor.state_kept(model), flavor.state_kept(shallower):
         expected = _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32))
-        given = flavor.flatten(shallower(flavor.pack_inputs(shallower, inputs), training=False), shallower)
+        given = call_model(shallower, inputs)
     for old, new in zip(expected, given, strict=True):
         difference = float(np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0))
         if not difference <= tolerance_of(model) * max(float(np.max(np.abs(old), initial=0.0)), 1e-6):

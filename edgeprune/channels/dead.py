@@ -19,6 +19,7 @@ from edgeprune.channels.constants import Constants, built_in_kind, constants, se
 from edgeprune.channels.graph import ChannelGraph, Slot, Step
 from edgeprune.channels.plan import ChannelPlan
 from edgeprune.channels.rules.kernels import channel_axis
+from edgeprune.channels.run import call_model
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
 
@@ -103,10 +104,7 @@ class DeadChannels:
         from edgeprune.channels.verify import random_inputs, tolerance_of
 
         inputs = random_inputs(self.graph, np.random.default_rng(0))
-        outputs = [
-            flavor.flatten(model(flavor.pack_inputs(model, inputs), training=False), model)
-            for model in (self.graph.walked, smaller)
-        ]
+        outputs = [call_model(model, inputs) for model in (self.graph.walked, smaller)]
         for old, new in zip(*outputs, strict=True):
             difference = np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0)
             if not difference <= tolerance_of(self.graph.walked) * max(np.max(np.abs(old), initial=0.0), 1e-6):

@@ -161,7 +161,7 @@ class ChannelGraph:
         tensors: the tensors that `steps` speak of.
         inputs: places of the model's inputs in `tensors`.
         outputs: places of the model's outputs.
-        walked: the model whose graph was walked: `model`, or a Functional stand-in of a subclassed one.
+        walked: the model whose graph was walked: a Functional stand-in of a subclassed one; left out, `model`.
         runs: classes that are cut out of a tensor by a split or a slice, each of which must keep one.
     """
 
@@ -180,6 +180,10 @@ class ChannelGraph:
     outputs: tuple[int, ...] = ()
     runs: tuple[np.ndarray, ...] = ()
     walked: Any = None
+
+    def __post_init__(self) -> None:
+        if self.walked is None:
+            object.__setattr__(self, "walked", self.model)
 
     @property
     def frozen(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Step
 from edgeprune.channels.run import call_layer, run
+from edgeprune.labels import by_output, check_labels
 from edgeprune.progress import track
 
 # State that follows the data; a channel's part of it is not learnt.
@@ -67,15 +68,17 @@ def _gradient_scores(
     """For each batch, summed over the slots, `of_class` of the sum of `of_weight(weight, gradient)` over a class."""
     import tensorflow as tf
 
-    losses = tf.autograph.experimental.do_not_convert(Losses(graph.model, loss))
+    losses = Losses(graph.model, loss)
+    loss_of = tf.autograph.experimental.do_not_convert(losses)
+    model = flavor.with_kernels(lambda inputs: graph.model(inputs, training=False), graph.walked)
     slots = [slot for slot in graph.slots if slot.name not in STATISTICS and is_float(slot.weight)]
     variables = {id(slot.weight): flavor.tf_variable(slot.weight) for slot in slots}
 
     @tf.function(reduce_retracing=True)
-    def scores_on(x: Any, y: Any, sample_weight: Any) -> Any:
+    def scores_on(inputs: Any, y: Any, sample_weight: Any) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(variables.values()))
-            value = losses(y, graph.model(x, training=False), sample_weight)
+            value = loss_of(y, model(inputs), sample_weight)
         gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         terms = {key: of_weight(variables[key], tf.convert_to_tensor(gradients[key])) for key in variables}
         total = tf.zeros([graph.class_count])
@@ -89,21 +92,25 @@ def _gradient_scores(
         x, y, sample_weight = parts_of(batch)
         if y is None:
             raise ValueError("Labels are missing: the data must be (x, y), or batches of it.")
-        scores = scores_on(*(None if part is None else as_tensors(part) for part in (x, y, sample_weight))).numpy()
-        yield _finite(scores, graph, "gradients")
+        check_labels(graph.walked, y, losses.given)
+        inputs = flavor.pack_inputs(graph.walked, input_tensors(graph.walked, x))
+        yield _finite(scores_on(inputs, as_tensors(y), as_tensors(sample_weight)).numpy(), graph, "gradients")
 
 
 class Losses:
-    """The loss of a model's outputs, from the loss it was compiled with or one that is given, without touching it."""
+    """The loss of a model's outputs, from the loss it was compiled with or one that is given, without touching it.
+
+    Attributes:
+        given: the loss: a Keras loss or its name, or a list or dict of them by output.
+    """
 
     def __init__(self, model: Any, loss: Any) -> None:
-        given = loss if loss is not None else getattr(model, "loss", None)
-        if not given:
+        self.given = loss if loss is not None else getattr(model, "loss", None)
+        if not self.given:
             raise ValueError(f"Model {model.name!r} is not compiled with a loss: pass loss=.")
-        if isinstance(given, str):
-            flavor.keras_of(model).losses.get(given)  # tells an unknown name
+        if isinstance(self.given, str):
+            flavor.keras_of(model).losses.get(self.given)  # refuses an unknown name
         self._model = model
-        self._given = given
         config = model.get_compile_config() if loss is None else None
         self._weights = (config or {}).get("loss_weights")
 
@@ -112,35 +119,41 @@ class Losses:
         import tensorflow as tf
 
         named = flavor.named_outputs(self._model, outputs)
-        labels, losses, weights = (self._by_output(part, named) for part in (y, self._given, self._weights))
+        losses, weights = by_output(named, self.given, "losses"), by_output(named, self._weights, "loss weights")
+        labels, sample_weights = by_output(named, y, "labels"), by_output(named, sample_weight, "sample weights")
         total = tf.zeros([])
         for name, output in named.items():
             if losses[name] is not None:
+                if labels[name] is None:
+                    raise ValueError(f"Output {name!r} of model {self._model.name!r} has a loss, and no labels.")
                 weight = 1.0 if weights[name] is None else weights[name]
-                total += weight * self._one(losses[name], labels[name], output, sample_weight)
+                total += weight * self._one(losses[name], labels[name], output, sample_weights[name])
         return total
-
-    def _by_output(self, part: Any, named: Mapping[str, Any]) -> dict[str, Any]:
-        if isinstance(part, Mapping):
-            return {name: part.get(name) for name in named}
-        if isinstance(part, list | tuple):
-            if len(part) != len(named):
-                raise ValueError(
-                    f"Model {self._model.name!r} has {len(named)} outputs, got {len(part)} labels or losses."
-                )
-            return dict(zip(named, part, strict=True))
-        return dict.fromkeys(named, part)
 
     def _one(self, loss: Any, y: Any, output: Any, sample_weight: Any) -> Any:
         import tensorflow as tf
 
-        function = flavor.keras_of(self._model).losses.get(loss)
+        losses = flavor.keras_of(self._model).losses
+        function = losses.get(loss)
         if len(y.shape) == len(output.shape) - 1 and output.shape[-1] == 1:
             y = y[..., None]  # as Keras does for labels of shape (n,) and an output of shape (n, 1)
+        if isinstance(function, losses.Loss):
+            return tf.reduce_mean(tf.cast(function(y, output, sample_weight), tf.float32))
         values = tf.cast(function(y, output), tf.float32)
-        if sample_weight is not None and len(values.shape):
-            values *= tf.reshape(tf.cast(sample_weight, tf.float32), [-1, *[1] * (len(values.shape) - 1)])
+        if sample_weight is not None:
+            values *= _like(tf.cast(sample_weight, tf.float32), values)
         return tf.reduce_mean(values)
+
+
+def _like(weights: Any, values: Any) -> Any:
+    """Weights of samples, or of steps, with as many axes as the values that they multiply."""
+    import tensorflow as tf
+
+    while len(weights.shape) > len(values.shape) and weights.shape[-1] == 1:
+        weights = tf.squeeze(weights, -1)
+    while len(weights.shape) < len(values.shape):
+        weights = weights[..., None]
+    return weights
 
 
 def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Iterator[np.ndarray]:
@@ -152,18 +165,24 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Itera
         for _, _, classes in step.reads:
             unread[classes] = 0.0
 
-    def watched(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-        for position, axis, classes in step.reads:
-            size = tf.abs(tf.cast(taken[position], tf.float32))
-            along = tf.reduce_mean(size, [other for other in range(len(size.shape)) if other != axis]).numpy()
-            positions = np.bincount(classes, minlength=graph.class_count)
-            total[:] += np.bincount(classes, along / positions[classes], graph.class_count)
-        return call_layer(node, taken)
+    def scores_of(inputs: list[Any]) -> Any:
+        totals = [tf.zeros([graph.class_count])]
 
+        def watched(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+            for position, axis, classes in step.reads:
+                size = tf.abs(tf.cast(taken[position], tf.float32))
+                along = tf.reduce_mean(size, [other for other in range(len(size.shape)) if other != axis])
+                shares = along / np.bincount(classes, minlength=graph.class_count)[classes]
+                totals.append(tf.math.unsorted_segment_sum(shares, classes, graph.class_count))
+            return call_layer(node, taken)
+
+        run(graph, inputs, watched)
+        return tf.add_n(totals)
+
+    scores_on = flavor.with_kernels(scores_of, graph.walked)
     for batch in batches:
-        total = np.zeros(graph.class_count)
-        run(graph, input_tensors(graph.walked, parts_of(batch)[0]), watched)
-        yield _finite(total, graph, "activations") + unread
+        scores = scores_on(input_tensors(graph.walked, parts_of(batch)[0])).numpy()
+        yield _finite(scores, graph, "activations") + unread
 
 
 def _finite(scores: np.ndarray, graph: ChannelGraph, of_what: str) -> np.ndarray:
@@ -179,22 +198,43 @@ ON_DATA = {"taylor": _taylor, "activation": _activation, "fisher": _fisher}
 
 
 def input_tensors(model: Any, x: Any) -> list[Any]:
-    """A tensor for each of the model's inputs, in their order and dtype."""
+    """A tensor for each of the model's inputs, in their order and dtype.
+
+    Raises:
+        ValueError: there are not as many arrays as inputs, or they hold what an input does not take.
+    """
+    names, symbolic = flavor.input_names(model), flavor.graph_nodes(model)[0]
+    arrays = _in_order(model, names, x)
+    if len(arrays) != len(names):
+        raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(arrays)}.")
+    return [_as_input(*parts) for parts in zip(names, arrays, (tensor.dtype for tensor in symbolic), strict=True)]
+
+
+def _in_order(model: Any, names: list[str], x: Any) -> list[Any]:
+    """The arrays of inputs in the model's order: by the names of its inputs, or structured as in its call."""
+    if not isinstance(x, Mapping):
+        return flavor.flatten(x, model)
+    by_name = flavor.pack_inputs(model, names) if not x.keys() >= set(names) else {name: name for name in names}
+    if not isinstance(by_name, Mapping) or not x.keys() >= by_name.keys():
+        raise ValueError(f"Model {model.name!r} has the inputs {names}, got {list(x)}.")
+    arrays = {by_name[key]: x[key] for key in by_name}
+    return [arrays[name] for name in names]
+
+
+def _as_input(name: str, array: Any, dtype: Any) -> Any:
     import tensorflow as tf
 
-    names = flavor.input_names(model)
-    arrays = [x[name] for name in names] if isinstance(x, Mapping) else flavor.flatten(x, model)
-    symbolic = flavor.graph_nodes(model)[0]
-    if len(arrays) != len(symbolic):
-        raise ValueError(f"Model {model.name!r} has {len(symbolic)} inputs {names}, got {len(arrays)}.")
-    return [tf.cast(array, tensor.dtype) for array, tensor in zip(arrays, symbolic, strict=True)]
+    tensor, dtype = tf.convert_to_tensor(array), tf.as_dtype(dtype)
+    if tensor.dtype.is_complex > dtype.is_complex or (tensor.dtype == tf.string) != (dtype == tf.string):
+        raise ValueError(f"Input {name!r} is of type {dtype.name}; got data of type {tensor.dtype.name}.")
+    return tf.cast(tensor, dtype) if dtype != tf.string else tensor
 
 
 def as_tensors(structure: Any) -> Any:
-    """Arrays in any structure as tensors."""
+    """Arrays in any structure as tensors; None, alone or in it, stays None."""
     import tensorflow as tf
 
-    return tf.nest.map_structure(tf.convert_to_tensor, structure)
+    return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), structure)
 
 
 def parts_of(batch: Any) -> tuple[Any, Any, Any]:
@@ -246,12 +286,12 @@ def _slices(data: Any, batch_size: int) -> Iterator[Any]:
     import tensorflow as tf
 
     parts = parts_of(data)
-    counts = {len(array) for array in tf.nest.flatten([part for part in parts if part is not None])}
+    arrays = [array for array in tf.nest.flatten(parts) if array is not None]
+    if not all(getattr(array, "shape", ()) for array in arrays):
+        raise ValueError("The inputs, labels and sample weights of data must be arrays with a row for each sample.")
+    counts = set(map(len, arrays))
     if len(counts) != 1:
         raise ValueError(f"The arrays of data have different numbers of samples: {sorted(counts)}.")
     for start in range(0, counts.pop(), batch_size):
-        stop = start + batch_size
-        yield tuple(
-            None if part is None else tf.nest.map_structure(lambda array: array[start:stop], part)  # noqa: B023
-            for part in parts
-        )
+        rows = slice(start, start + batch_size)
+        yield tf.nest.map_structure(lambda array: None if array is None else array[rows], parts)  # noqa: B023

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeprune import flavor
@@ -53,11 +53,43 @@ def run_model(model: Any, inputs: Sequence[Any], call: Callable[[flavor.GraphNod
     return [tensors[key] for key in outputs]
 
 
-def call_layer(node: flavor.GraphNode, taken: Sequence[Any]) -> list[Any]:
-    """The layer's call on these tensors, as the model makes it."""
-    args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
-    if flavor.function_name(node.layer) is None:
-        given = node.layer(*args, **kwargs)
-    else:
-        given = flavor.run_function(node.layer, args, kwargs)
-    return flavor.flatten(given, node.layer)
+def call_layer(
+    node: flavor.GraphNode, taken: Sequence[Any], layer: Any = None, changes: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Make a call of a model's graph for inference, on every machine.
+
+    Args:
+        node: the call.
+        taken: a tensor for each of `node.inputs`.
+        layer: the layer that is called in place of the node's; left out, the node's.
+        changes: of a function in the graph, the arguments that change.
+
+    Returns:
+        The tensors that it gives, flat.
+    """
+    layer = node.layer if layer is None else layer
+
+    def call(taken: Sequence[Any]) -> list[Any]:
+        args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
+        if flavor.function_name(layer) is None:
+            given = flavor.call_for_inference(layer, args, kwargs)
+        elif changes:
+            given = flavor.call_function(layer, args, kwargs, changes)
+        else:
+            given = flavor.run_function(layer, args, kwargs)
+        return flavor.flatten(given, node.layer)
+
+    return flavor.with_kernels(call, layer, node.kwargs)(taken)
+
+
+def call_model(model: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Call a Functional or Sequential model for inference, on every machine.
+
+    Args:
+        model: a built model whose graph is known.
+        inputs: a tensor for each of its inputs, in their order.
+
+    Returns:
+        Its outputs, flat.
+    """
+    return run_model(model, inputs, call_layer)

@@ -171,10 +171,8 @@ class _Seen(dict):
 
 
 def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
-    """A model's outputs, and what its layers gave on the way where its graph is known."""
+    """A model's outputs, and what its layers gave on the way."""
     seen = _Seen(flavor.layer_names(model))
-    if not flavor.is_graph_model(model):
-        return flavor.flatten(model(flavor.pack_inputs(model, inputs), training=False), model), seen
 
     def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
         given = call_layer(node, taken)
@@ -268,18 +266,7 @@ class _Silenced:
                 shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
                 mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
                 taken[position] = _masked_like(taken[position] * mask, taken[position])
-        layer = self._with_silenced_weights(step.layer) if step.inside else step.layer
-        return self._call(node, layer, taken, {})
-
-    def _call(self, node: flavor.GraphNode, layer: Any, taken: list[Any], changes: dict[str, Any]) -> list[Any]:
-        args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
-        if flavor.function_name(layer) is None:
-            given = layer(*args, **kwargs)
-        elif changes:
-            given = flavor.call_function(layer, args, kwargs, changes)
-        else:
-            given = flavor.run_function(layer, args, kwargs)
-        return flavor.flatten(given, node.layer)
+        return call_layer(node, taken, self._with_silenced_weights(step.layer) if step.inside else step.layer)
 
     def _drops(self, tensor: Tensor) -> bool:
         return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
@@ -294,7 +281,7 @@ class _Silenced:
                 taken[position] = _masked_like(kept, taken[position])
         is_function = flavor.function_name(step.layer) is not None
         layer = step.layer if is_function else self._counterparts[id(step.layer)]
-        given = self._call(node, layer, taken, self.changes.get(id(step.node), {}) if is_function else {})
+        given = call_layer(node, taken, layer, self.changes.get(id(step.node)) if is_function else None)
         for position, place in enumerate(step.outputs):
             for axis, classes in self.graph.tensors[place].axes.items():
                 # Kept channels take their numbers; the others point to a plane of zeros behind the last.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.parameters import own_weights
 
@@ -40,8 +41,9 @@ def check_outputs(function: Callable[[Any], Mapping[str, Any]], samples: Mapping
     Raises:
         ConversionError: names the output and the sample.
     """
+    run = flavor.with_kernels(function, model)
     for number in range(len(next(iter(samples.values())))):
-        outputs = function({name: array[number : number + 1] for name, array in samples.items()})
+        outputs = run({name: array[number : number + 1] for name, array in samples.items()})
         for name, values in outputs.items():
             if values.dtype.is_floating and not np.isfinite(np.asarray(values, np.float64)).all():
                 raise ConversionError(

@@ -3,7 +3,7 @@
 Everything else asks here: which Keras does this model belong to, what are its layers, who feeds whom.
 Importing this module imports neither of them.
 
-From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files` and `training` beside them.
+From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files`, `kernels` and `training` beside them.
 """
 
 from edgeprune.flavor.copies import (
@@ -27,6 +27,7 @@ from edgeprune.flavor.files import (
     load_model,
 )
 from edgeprune.flavor.functions import (
+    call_for_inference,
     call_function,
     function_arguments,
     run_function,
@@ -48,6 +49,10 @@ from edgeprune.flavor.graphs import (
     pack_inputs,
     pack_outputs,
     producer_of,
+)
+from edgeprune.flavor.kernels import (
+    batch_predictor,
+    with_kernels,
 )
 from edgeprune.flavor.kinds import (
     KERAS_3,
@@ -86,6 +91,8 @@ __all__ = [
     "LayerCall",
     "TF_KERAS",
     "array_of",
+    "batch_predictor",
+    "call_for_inference",
     "call_function",
     "call_specs",
     "callback_class",
@@ -140,4 +147,5 @@ __all__ = [
     "unfold_layers",
     "variables_born_with",
     "variables_to_copy",
+    "with_kernels",
 ]

@@ -1,4 +1,7 @@
-"""Functions in a graph that are no layers: Keras 3's operations and the function layers of `tf_keras`."""
+"""Calls of what stands in a graph: layers, and functions that are no layers.
+
+Such functions are Keras 3's operations and the function layers of `tf_keras`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ import inspect
 from typing import Any
 
 from edgeprune.flavor.copies import clone_layer
-from edgeprune.flavor.kinds import is_layer
+from edgeprune.flavor.kinds import is_keras_3, is_layer
+
+
+def call_for_inference(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call a layer on arrays as a Functional model that is called with `training=False` calls it.
+
+    Of a layer that is called with `training=True` in the graph, Keras 3 overrides this and `tf_keras` does not. Without
+    the argument, random layers of images would run as in training.
+    """
+    decided = not is_keras_3(layer) and layer._call_spec.arg_was_passed("training", args, kwargs, inputs_in_args=True)
+    return layer(*args, **(kwargs if decided else {**kwargs, "training": False}))
 
 
 def function_arguments(function: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""Labels, losses and sample weights: which belongs to which output of a model, and which labels a loss can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+
+_NOT_REAL = "cOSUmM"  # NumPy's kinds of complex numbers, objects, text and times
+
+
+def check_labels(model: Any, y: Any, loss: Any = None) -> None:
+    """Refuse labels that a model's loss cannot take, before TensorFlow does so in the middle of a step.
+
+    Args:
+        model: a built model of either Keras.
+        y: labels or targets `(n, ...)`; a dict or a list of them for several outputs, as `fit` takes them. None where
+            there are none.
+        loss: a Keras loss or its name, or a list or dict of them for several outputs; left out, the compiled one.
+
+    Raises:
+        ValueError: labels are text, complex or, where the loss wants class numbers, no whole numbers in their range.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+        >>> check_labels(model, np.array([0, 2, 1]), "sparse_categorical_crossentropy")
+        >>> check_labels(model, np.array([0, 3, 1]), "sparse_categorical_crossentropy")
+        Traceback (most recent call last):
+        ...
+        ValueError: The labels must be class numbers from 0 to 2; got 3.
+    """
+    if y is None:
+        return
+    classes = _classes(model, y)
+    losses = by_output(classes, getattr(model, "loss", None) if loss is None else loss, "losses")
+    for name, labels in by_output(classes, y, "labels").items():
+        if labels is not None and losses[name] is not None:
+            of_output = "The labels" if len(classes) == 1 else f"The labels of output {name!r}"
+            _check(of_output, np.asarray(labels), flavor.keras_of(model).losses.get(losses[name]), classes[name])
+
+
+def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
+    """Labels, losses or weights by the name of the output they are for; None for an output that has none.
+
+    Args:
+        names: the names of the model's outputs, in their order.
+        part: a dict by these names, a list or tuple in their order, or one for all.
+        what: the word for it in the error.
+
+    Raises:
+        ValueError: a list or tuple is too short or too long, or none of a dict's keys is the name of an output.
+    """
+    names = list(names)
+    if isinstance(part, Mapping):
+        if part and not part.keys() & set(names):
+            raise ValueError(f"The model's outputs are {names}, got {what} for {list(part)}.")
+        return {name: part.get(name) for name in names}
+    if isinstance(part, list | tuple):
+        if len(part) != len(names):
+            raise ValueError(
+                f"The model has {len(names)} outputs, got {len(part)} {what}: give one for each of {names}."
+            )
+        return dict(zip(names, part, strict=True))
+    return dict.fromkeys(names, part)
+
+
+def _classes(model: Any, y: Any) -> dict[str, int | None]:
+    """By output the number of its classes: the size of its last axis, None where that is not known."""
+    if flavor.is_graph_model(model):
+        outputs = flavor.named_outputs(model, flavor.graph_nodes(model)[2])
+        return {name: tensor.shape[-1] if len(tensor.shape) else None for name, tensor in outputs.items()}
+    if isinstance(y, Mapping):
+        return dict.fromkeys(y)
+    return {f"output_{number}": None for number in range(len(y) if isinstance(y, list | tuple) else 1)}
+
+
+def _check(what: str, labels: np.ndarray, loss: Any, classes: int | None) -> None:
+    if labels.dtype.kind in _NOT_REAL:
+        raise ValueError(f"{what} must be real numbers; got values of type {labels.dtype}, such as {_shown(labels)}.")
+    if not _wants_class_numbers(loss) or not labels.size:
+        return
+    ignored = loss.get_config().get("ignore_class") if hasattr(loss, "get_config") else None
+    wrong = (labels != np.floor(labels)) | (labels < 0)  # NaN is not equal to itself
+    wrong |= False if classes is None else labels >= classes
+    wrong &= True if ignored is None else labels != ignored
+    if wrong.any():
+        numbers = "class numbers, 0 or more" if classes is None else f"class numbers from 0 to {classes - 1}"
+        raise ValueError(f"{what} must be {numbers}; got {_shown(labels[wrong])}.")
+
+
+def _shown(labels: np.ndarray) -> str:
+    """The first of some labels, as a user writes it."""
+    return repr(labels.reshape(-1)[:1].tolist()[0]) if labels.size else "none"
+
+
+def _wants_class_numbers(loss: Any) -> bool:
+    """Whether a loss takes class numbers, which TensorFlow uses as indices."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return name.lower().replace("_", "") == "sparsecategoricalcrossentropy"
