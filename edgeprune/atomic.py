@@ -1,151 +1,277 @@
-"""Files and folders are written whole or not at all: to a temporary name beside the target, then renamed."""
+"""Files and folders are written whole or not at all: in a hidden folder beside the target, then put in place."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
+import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
-# Ends the name of an old folder that is put aside while the new one takes its place.
-_REPLACED = "-replaced"
+from edgeprune import staging
+
+# Returns which of an existing folder's files are replaced, relative to it; raises FileExistsError if it may not be.
+Replaces: TypeAlias = Callable[[Path], Collection[str]]
+# What a disk answers that takes no more. The system names no file then.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class NotOverwrittenError(FileExistsError):
+    """A file or folder exists and would have been replaced if that had been asked for."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it becomes `path`, on any error it is removed.
+    """Yield a temporary path to write to; on success it becomes `path`, on any error it is removed.
+
+    What killed processes left in the folder is removed first.
 
     Args:
         path: the file to write. Its folder is made if it does not exist; a link is followed.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing file may be replaced. If not, a file that appears while this one is written
+            stays, too.
 
     Yields:
-        A path in the same folder, with the same suffix.
+        A path on the same file system, with the same name.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
         IsADirectoryError: `path` is a folder.
         NotADirectoryError: a parent of it is a file.
+        OSError: `path` cannot be written; the message names it.
 
     Example:
         >>> with atomic_path("out/model.tflite") as temporary:  # doctest: +SKIP
         ...     temporary.write_bytes(content)
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists and is not overwritten; remove it or choose another name.")
-    check_parents(path)
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with atomic_paths(path, overwrite=overwrite) as (temporary,):
         yield temporary
-        # mkstemp makes files private; the finished file gets the mode any new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda old: False) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it becomes `path`, on any error it is removed.
+def atomic_paths(*paths: str | Path, overwrite: bool = True) -> Iterator[list[Path]]:
+    """Yield temporary paths to write several files to; all of them get their names, or none does.
 
-    What a killed process left behind of an earlier attempt at the same folder is removed first; if it was killed
-    just after it had put the old folder aside, the old folder is put back.
+    A kill just while the files get their names is mended by the next run that writes into the folder; only files of
+    different folders are then no longer all or none.
+
+    Args:
+        *paths: the files to write, as in `atomic_path`.
+        overwrite: whether existing files may be replaced.
+
+    Yields:
+        As many paths.
+
+    Raises:
+        ValueError: a file is named twice.
+        OSError: as in `atomic_path`.
+
+    Example:
+        >>> with atomic_paths("small.keras", "plan.json") as (model, plan):  # doctest: +SKIP
+        ...     smaller.save(model)
+        ...     plan.write_text(text)
+    """
+    with _staged(paths, overwrite) as staged:
+        yield list(staged.values())
+        _put_in_place(staged, overwrite)
+
+
+def check_paths(*paths: str | Path, overwrite: bool = True) -> None:
+    """Refuse files that `atomic_paths` would refuse, before the slow part.
+
+    Raises:
+        ValueError: a file is named twice.
+        OSError: as in `atomic_path`.
+    """
+    with _staged(paths, overwrite):
+        pass
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, *, replaces: Replaces | None = None) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on success it becomes `path`, on any error it is removed.
+
+    A folder that exists is replaced in one step; the files in it that are somebody else's stay in it. What killed
+    processes left beside it is removed first.
 
     Args:
         path: the folder to write. Its parent is made if it does not exist; a link is followed.
-        replaces: whether a folder that exists may be replaced.
+        replaces: returns which files of an existing folder are replaced; left out, no existing folder is.
 
     Yields:
         An empty folder on the same file system.
 
     Raises:
-        FileExistsError: the folder exists and may not be replaced.
+        FileExistsError: the folder exists and may not be replaced, or a file of somebody else's in it has the name of
+            a new one.
         FileNotFoundError: `path` is a link to nothing.
         NotADirectoryError: `path` or a parent of it is a file.
+        OSError: `path` cannot be written; the message names it.
 
     Example:
         >>> with atomic_folder("out/bundle") as temporary:  # doctest: +SKIP
         ...     (temporary / "README.md").write_text(text)
     """
-    given, path = path, Path(os.path.realpath(path))  # "." has no name of its own
-    prefix = f".unfinished-{path.name}-"
-    for left in path.parent.glob(f"{glob.escape(prefix)}*"):
-        owner = left.name.removeprefix(prefix).partition("-")[0]
-        if not owner.isdecimal() or _runs(int(owner)):
-            continue
-        if left.name.endswith(_REPLACED) and not path.exists():
-            left.rename(path)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-    check_folder(given, replaces=replaces)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{prefix}{os.getpid()}-"))
-    replaced = temporary.with_name(temporary.name + _REPLACED)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)
-        check_folder(path, replaces=replaces)
-        if path.exists():
-            path.rename(replaced)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(path)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    given, target = Path(path), Path(os.path.realpath(path))
+    with _staged_folder(given, target, replaces) as folder:
+        yield folder / "new" / target.name
+        _put_folder_in_place(folder, target, _replaced(given, replaces))
 
 
-def check_folder(path: str | Path, *, replaces: Callable[[Path], bool] = lambda old: False) -> None:
+def check_folder(path: str | Path, *, replaces: Replaces | None = None) -> None:
     """Refuse a folder that `atomic_folder` would refuse, before the slow part.
 
     Raises:
-        FileExistsError: the folder exists and may not be replaced.
-        FileNotFoundError: `path` is a link to nothing.
-        NotADirectoryError: `path` or a parent of it is a file.
+        OSError: as in `atomic_folder`.
     """
-    path = Path(path)
-    if path.is_file():
-        raise NotADirectoryError(f"{path} is a file; give the name of a folder.")
-    if path.is_symlink() and not path.exists():
+    with _staged_folder(Path(path), Path(os.path.realpath(path)), replaces):
+        pass
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Have errors about the disk, and about a temporary name of `path`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        nameless = error.filename is None and error.errno in _DISK_ERRORS
+        if nameless or staging.PREFIX in str(error.filename):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextlib.contextmanager
+def _staged(paths: Collection[str | Path], overwrite: bool) -> Iterator[dict[Path, Path]]:
+    """The real path of each file, and the temporary one."""
+    targets = [_checked_file(Path(path), overwrite) for path in paths]
+    if len(set(targets)) < len(targets):
+        raise ValueError(f"One file is named twice: {', '.join(map(str, paths))}.")
+    with contextlib.ExitStack() as stack:
+        folders: dict[Path, Path] = {}
+        for path, target in zip(paths, targets, strict=True):
+            if target.parent not in folders:
+                stack.enter_context(naming(path if len(targets) == 1 else target.parent))
+                folders[target.parent] = stack.enter_context(staging.staging(target.parent))
+        yield {target: folders[target.parent] / "new" / target.name for target in targets}
+
+
+def _put_in_place(staged: dict[Path, Path], overwrite: bool) -> None:
+    folders: dict[Path, list[str]] = {}
+    for target, temporary in staged.items():
+        folders.setdefault(temporary.parent.parent, []).append(target.name)
+    if len(staged) > 1:
+        for folder, names in folders.items():
+            staging.prepare_undo(folder, names)
+    try:
+        for folder, names in folders.items():
+            staging.put_in_place(folder, names, overwrite=overwrite)
+    except BaseException:
+        for folder in folders:
+            staging.undo(folder)
+        raise
+
+
+def _checked_file(path: Path, overwrite: bool) -> Path:
+    """The file that `path` means, links followed."""
+    _check_parents(path)
+    if _exists(path):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+        if not path.is_file():
+            raise FileExistsError(f"{path} is a device or a pipe, and is not replaced by a file.")
+        if not overwrite:
+            raise NotOverwrittenError(f"{path} exists and is not overwritten; remove it or choose another name.")
+    return Path(os.path.realpath(path))
+
+
+@contextlib.contextmanager
+def _staged_folder(path: Path, target: Path, replaces: Replaces | None) -> Iterator[Path]:
+    """A hidden folder with an empty folder in it that has the name of the one to write."""
+    _check_parents(path)
+    if not _exists(path) and path.is_symlink():
         raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which does not exist; make it or unlink it.")
-    check_parents(path)
-    if path.exists() and not replaces(path):
-        raise FileExistsError(f"{path} exists and is not overwritten; remove it or choose another name.")
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file; give the name of a folder.")
+    if target == target.parent:
+        raise FileExistsError(f"{path} is the root of all folders, and is not replaced.")
+    with naming(path), staging.staging(target.parent) as folder:
+        _replaced(path, replaces)
+        (folder / "new" / target.name).mkdir()
+        yield folder
 
 
-def check_parents(path: str | Path) -> None:
-    """Refuse a path below a file, before the slow part.
+def _replaced(path: Path, replaces: Replaces | None) -> Collection[str] | None:
+    """The files of an existing folder that are replaced; None where there is no folder."""
+    if not path.exists():
+        return None
+    if replaces is None:
+        raise NotOverwrittenError(f"{path} exists and is not overwritten; remove it or choose another name.")
+    if os.path.ismount(path):
+        raise FileExistsError(f"{path} is where a file system begins, and is not replaced; name a folder inside it.")
+    return replaces(path)
 
-    Raises:
-        NotADirectoryError: a parent of `path` is a file.
-    """
-    nearest = next(parent for parent in Path(path).absolute().parents if parent.exists())
+
+def _put_folder_in_place(folder: Path, target: Path, replaced: Collection[str] | None) -> None:
+    new = folder / "new" / target.name
+    if replaced is None:
+        try:
+            new.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            raise FileExistsError(f"{target} appeared while it was being made, and is not overwritten.") from None
+        return
+    for name in _kept(target, replaced):
+        _keep(target / name, new / name)
+    _copy_modes(target, new)
+    old = staging.exchange(folder, target.name)
+    for name in _kept(old, replaced):  # what came or changed in the last moment
+        if not _is_folder(old / name) and not staging.same_file(old / name, target / name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (old / name).replace(target / name)
+
+
+def _kept(folder: Path, replaced: Collection[str]) -> list[Path]:
+    """The files of a folder that stay in it, and the folders that hold nothing, relative to it."""
+    entries = (path for path in sorted(folder.rglob("*")) if not _is_folder(path) or not any(path.iterdir()))
+    return [path.relative_to(folder) for path in entries if str(path.relative_to(folder)) not in replaced]
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Give a file, or a folder that holds nothing, its place in the new folder."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if _is_folder(source):
+            target.mkdir(exist_ok=True)
+        else:
+            staging.link_or_copy(source, target)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExistsError(f"{source} is not replaced, and a new file has its name: move it away.") from None
+
+
+def _copy_modes(old: Path, new: Path) -> None:
+    for folder in (old, *filter(_is_folder, old.rglob("*"))):
+        successor = new / folder.relative_to(old)
+        if successor.is_dir():
+            shutil.copymode(folder, successor)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something at `path`; links to themselves and names too long raise their OSError."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _check_parents(path: Path) -> None:
+    nearest = next((parent for parent in path.absolute().parents if _exists(parent)), path)
     if not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is a file, so that nothing can be written below it.")
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it runs, as someone else's
-        return True
-    return True

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import datasets, flavor
-from edgeprune.atomic import atomic_path
+from edgeprune.atomic import NotOverwrittenError, atomic_path, atomic_paths, check_paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,6 +146,8 @@ def run_demo(
 ) -> DemoResult:
     """Train ResNet-8 on Fashion-MNIST, prune it, and write, verify and time it in six formats.
 
+    All files are written, or none.
+
     Args:
         output: folder for the `.tflite` files, the two Keras models and `results.json`.
         recipe: how to train and prune.
@@ -156,6 +159,7 @@ def run_demo(
 
     Raises:
         FileExistsError: a file exists and `overwrite` is false.
+        OSError: the folder cannot be written to; the message names it.
 
     Example:
         >>> run_demo("tflite_out").row("pruned int8").accuracy  # doctest: +SKIP
@@ -164,27 +168,29 @@ def run_demo(
     start = time.perf_counter()
     recipe = recipe or Recipe()
     folder = Path(output)
-    if not overwrite:
-        refuse_existing(folder)
+    check_files(folder, overwrite)
     (x_train, y_train), (x_test, y_test) = data or datasets.load_fashion_mnist()
     x_train, x_test = scaled(x_train), scaled(x_test)
     dense = train_dense(x_train, y_train, recipe)
     pruned = prune(dense, x_train, y_train, recipe)
-    for name, model in (("dense", dense), ("pruned", pruned)):
-        with atomic_path(folder / f"{name}.keras") as path:
-            model.save(path)
-    rows = write_formats(dense, pruned, x_train, x_test, y_test, folder)
-    result = DemoResult(recipe, rows, len(x_train), len(x_test), folder, time.perf_counter() - start)
-    save_json(folder / RESULTS_FILE, result.to_dict())
+    with atomic_paths(*(folder / name for name in file_names()), overwrite=overwrite) as unfinished:
+        temporary = unfinished[0].parent
+        for name, model in (("dense", dense), ("pruned", pruned)):
+            model.save(temporary / f"{name}.keras")
+        rows = write_formats(dense, pruned, x_train, x_test, y_test, temporary)
+        result = DemoResult(recipe, rows, len(x_train), len(x_test), folder, time.perf_counter() - start)
+        save_json(temporary / RESULTS_FILE, result.to_dict())
     return result
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raise FileExistsError if the demo's files are in the folder already."""
-    names = ["dense.keras", "pruned.keras", *(file_name(*row) for row in FORMATS), RESULTS_FILE]
-    existing = [name for name in names if (folder / name).exists()]
-    if existing:
-        raise FileExistsError(f"{folder} already holds {', '.join(existing)}.")
+def check_files(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that the demo's files cannot be written to, before the slow part."""
+    existing = [name for name in file_names() if os.path.lexists(folder / name)]
+    if existing and not overwrite:
+        raise NotOverwrittenError(f"{folder} already holds {', '.join(existing)}.")
+    if links := [name for name in existing if (folder / name).is_symlink()]:
+        raise FileExistsError(f"{folder} holds links named {', '.join(links)}, which are not replaced; remove them.")
+    check_paths(*(folder / name for name in file_names()), overwrite=overwrite)
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
@@ -242,6 +248,11 @@ def cosine(recipe: Recipe, start: float, epochs: int, samples: int) -> Any:
 def file_name(model: str, quantization: str | None) -> str:
     """The name of the file of one row, for example `"pruned_int8.tflite"`."""
     return f"{model}_{quantization or 'float32'}.tflite"
+
+
+def file_names() -> tuple[str, ...]:
+    """The names of all files that the demo writes."""
+    return "dense.keras", "pruned.keras", *(file_name(*row) for row in FORMATS), RESULTS_FILE
 
 
 def write_formats(

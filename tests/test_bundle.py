@@ -1,9 +1,10 @@
 """The frame of every bundle: checked before the slow part, whole or nothing, names of any kind."""
 
 import errno
+import hashlib
 import importlib.util
 import json
-import subprocess
+import os
 import sys
 import types
 
@@ -13,8 +14,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeprune import atomic
-from edgeprune.atomic import atomic_folder
 from edgeprune.export import bundle as frame
 from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing, distinct, identifier
@@ -62,7 +61,7 @@ def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
     made = export_bundle(
         net, tmp_path / "b", "phone", samples, labels=["a", "b", "c"], validation_data=(samples, labels), author="me"
     )
-    assert made.files == ("MODEL_CARD.md", "README.md", "model.tflite", "model_card.json")
+    assert made.files == ("MODEL_CARD.md", "README.md", "SHA256SUMS", "model.tflite", "model_card.json")
     card = json.loads((tmp_path / "b" / "model_card.json").read_text())
     assert card["figures"] == {"answer": 42} == made.figures
     assert card["quantization"] == "int8" and card["author"] == "me" and card["notes"] == ["a note"]
@@ -139,22 +138,61 @@ def test_what_is_no_model_is_told(tmp_path):
         export_bundle(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "b")
 
 
-def test_a_folder_is_replaced_only_if_it_is_a_bundle_and_that_is_asked_for(tmp_path, net, samples, writer):
+def test_a_bundle_is_replaced_only_where_that_is_asked_for_and_other_files_stay(tmp_path, net, samples, writer):
     folder = tmp_path / "b"
-    export_bundle(net, folder, "phone", samples)
-    (folder / "of the first").write_text("")
+    export_bundle(net, folder, "phone", samples, author="first")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("a week of work")
     with pytest.raises(FileExistsError, match="exists and is not overwritten"):
         export_bundle(net, folder, "phone", samples)
-    export_bundle(net, folder, "phone", samples, force=True)
-    assert not (folder / "of the first").exists() and (folder / "model.tflite").exists()
+    made = export_bundle(net, folder, "phone", samples, author="second", force=True)
+    assert json.loads((folder / "model_card.json").read_text())["author"] == "second"
+    assert (folder / "notes" / "mine.txt").read_text() == "a week of work" and "notes/mine.txt" not in made.files
+    (folder / "README.md").write_text("edited")
+    (folder / "MODEL_CARD.md").unlink()
+    with pytest.raises(FileExistsError, match=r"README.md changed since the bundle was written. Move what"):
+        export_bundle(net, folder, "phone", samples, force=True)
+    assert (folder / "README.md").read_text() == "edited"
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_the_manifest_is_what_sha256sum_checks(tmp_path, net, samples, writer):
+    made = export_bundle(net, tmp_path / "b", "phone", samples)
+    listed = dict(reversed(line.split("  ")) for line in (made.directory / "SHA256SUMS").read_text().splitlines()[1:])
+    assert {*listed, "SHA256SUMS"} == set(made.files)
+    for name, digest in listed.items():
+        assert hashlib.sha256((made.directory / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("manifest", [None, b"", b"00  thesis.txt\n", b"\xff\xfe"])
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path, net, samples, writer, manifest):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError):
+    (mine / "model_card.json").write_text("{}")
+    if manifest is not None:
+        (mine / "SHA256SUMS").write_bytes(manifest)
+    with pytest.raises(FileExistsError, match="is no bundle that edgeprune wrote"):
         export_bundle(net, mine, "phone", samples, force=True)
-    assert (mine / "thesis.txt").exists()
+    assert (mine / "thesis.txt").read_text() == "years of work"
     with pytest.raises(NotADirectoryError):
         export_bundle(net, mine / "thesis.txt", "phone", samples, force=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"version": None}, TypeError, "version must be a string, got NoneType"),
+        ({"validation_data": ([], np.arange(3))}, ValueError, "0 samples and 3 labels"),
+        ({"validation_data": ({}, np.arange(3))}, ValueError, "0 samples and 3 labels"),
+        ({"validation_data": (np.zeros(()), np.arange(3))}, ValueError, "0 samples and 3 labels"),
+        ({"validation_data": (np.zeros((3, 2)), 1)}, ValueError, "3 samples and 0 labels"),
+    ],
+)
+def test_wrong_arguments_raise_what_the_docstring_names(tmp_path, net, samples, writer, arguments, error, message):
+    with pytest.raises(error, match=message):
+        export_bundle(net, tmp_path / "b", "phone", samples, **arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, net, samples, writer, monkeypatch):
@@ -176,88 +214,6 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, 
     with pytest.raises(ValueError, match="does not compute what the Keras model does"):
         export_bundle(net, tmp_path / "b", "phone", samples)
     assert not list(tmp_path.iterdir())
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    script = f"""
-import time
-from edgeprune.atomic import atomic_folder
-with atomic_folder({str(tmp_path / "b")!r}) as folder:
-    (folder / "half").write_text("half")
-    print("ready", flush=True)
-    time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        assert not (tmp_path / "b").exists()
-        process.kill()
-    assert not (tmp_path / "b").exists() and len(list(tmp_path.iterdir())) == 1, "only a hidden folder is left"
-    with atomic_folder(tmp_path / "b") as folder:
-        (folder / "whole").write_text("whole")
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
-
-
-def test_a_running_process_keeps_its_folder(tmp_path):
-    with atomic_folder(tmp_path / "b") as first:
-        with pytest.raises(KeyError), atomic_folder(tmp_path / "b"):
-            raise KeyError
-        assert first.exists()
-    assert (tmp_path / "b").is_dir()
-
-
-def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
-    with atomic_folder(tmp_path / "b") as folder:
-        (folder / "old").write_text("")
-    rename = atomic.Path.rename
-
-    def fails(self, to):
-        if to == tmp_path / "b" and not self.name.endswith("-replaced"):
-            raise OSError("no")
-        return rename(self, to)
-
-    monkeypatch.setattr(atomic.Path, "rename", fails)
-    with pytest.raises(OSError, match="no"), atomic_folder(tmp_path / "b", replaces=lambda old: True):
-        pass
-    assert (tmp_path / "b" / "old").exists() and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    aside = tmp_path / f".unfinished-b-{ended.pid}-x-replaced"
-    aside.mkdir()
-    (aside / "old").write_text("")
-    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "b"):
-        pass
-    assert (tmp_path / "b" / "old").exists() and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_link_to_a_folder_stays_a_link(tmp_path):
-    (tmp_path / "disk").mkdir()
-    with atomic_folder(tmp_path / "disk" / "b") as folder:
-        (folder / "old").write_text("")
-    link = tmp_path / "link"
-    link.symlink_to(tmp_path / "disk" / "b")
-    with atomic_folder(link, replaces=lambda old: True) as folder:
-        (folder / "new").write_text("")
-    assert link.is_symlink() and [path.name for path in link.iterdir()] == ["new"]
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["b", "disk", "link", "new"], "nothing is left beside"
-
-
-def test_a_link_to_nothing_is_refused_at_once(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path / "gone")
-    for refuses in (atomic.check_folder, lambda path: atomic_folder(path, replaces=lambda old: True).__enter__()):
-        with pytest.raises(FileNotFoundError, match="link is a link to .*gone, which does not exist"):
-            refuses(tmp_path / "link")
-    assert [path.name for path in tmp_path.iterdir()] == ["link"]
-
-
-def test_a_parent_that_is_a_file_is_told(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="file is a file, so that nothing can be written below it"):
-        atomic.check_folder(tmp_path / "file" / "b" / "c")
-    with pytest.raises(NotADirectoryError, match="file is a file"), atomic.atomic_path(tmp_path / "file" / "m.tflite"):
-        pass
 
 
 def test_labels_may_come_one_by_one(tmp_path, net, samples, writer):

@@ -13,8 +13,10 @@ import pytest
 from edgeprune import targets
 from edgeprune.export import bundle as frame
 from edgeprune.export.bundle import export_bundle
+from edgeprune.export.manifest import write_manifest
 from edgeprune.measure import vela
 from edgeprune.measure.micro import MicroRuntime
+from edgeprune.staging import PREFIX
 
 NEEDS = {"cortex-m": "tflite_micro", "ethos-u55-128": "ethosu"}
 TARGETS = ["phone", "cortex-m", "ethos-u55-128"]
@@ -42,6 +44,7 @@ def test_a_file_that_does_not_fit_on_the_disk_leaves_nothing(target, tmp_path, m
     _need(target)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "model_card.json").write_text("{}")
+    write_manifest(tmp_path / "old")
     kind = targets.target(target).kind
 
     class Full:
@@ -64,7 +67,7 @@ def test_a_file_that_does_not_fit_on_the_disk_leaves_nothing(target, tmp_path, m
         with pytest.raises(OSError, match="File too large"):
             export_bundle(_net(), tmp_path / folder, target, _samples(), force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
-    assert [path.name for path in (tmp_path / "old").iterdir()] == ["model_card.json"], "the old bundle is untouched"
+    assert (tmp_path / "old" / "model_card.json").read_text() == "{}", "the old bundle is untouched"
 
 
 def test_a_kill_half_way_leaves_no_bundle(tmp_path):
@@ -92,7 +95,7 @@ def test_a_kill_half_way_leaves_no_bundle(tmp_path):
         assert process.stdout.readline() == b"half way\n"
         process.kill()
     left = [path.name for path in tmp_path.iterdir()]
-    assert len(left) == 1 and left[0].startswith(".unfinished-b-")
+    assert len(left) == 1 and left[0].startswith(PREFIX)
     made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
     assert [path.name for path in tmp_path.iterdir()] == ["b"], "what was left is gone"
     assert (made.directory / "test_main.cc").exists()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -206,7 +209,7 @@ def test_channels_without_an_output_shows_the_plan(folder):
         (["--macs", "0.5", "--importance", "guess"], "guess"),
         (["--macs", "0.5", "--ignore", "nothing*"], "nothing*"),
         (["--macs", "0.5", "--epochs", "1"], "name a file with --data"),
-        (["--macs", "0.5", "-o", "keras.h5"], "exists. --force replaces it"),
+        (["--macs", "0.5", "-o", "keras.h5"], "another name. --force replaces it"),
         (["--macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
         (["--macs", "0.5", "--plan", "keras.h5/plan.json"], "keras.h5 is a file, so that nothing can be written below"),
         (["--macs", "0.5", "--learning-rate", "0"], "--learning-rate must be a positive number, got 0"),
@@ -236,7 +239,7 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--output", "data.npz/new.keras"], "data.npz is a file, so that nothing can be written below it"),
         (["--learning-rate", "-1"], "--learning-rate must be a positive number, got -1"),
         (["--learning-rate", "nan"], "--learning-rate must be a positive number, got nan"),
-        (["--output", "keras.h5"], "exists. --force replaces it"),
+        (["--output", "keras.h5"], "another name. --force replaces it"),
     ],
 )
 def test_prune_refuses(folder, monkeypatch, arguments, message):
@@ -254,17 +257,22 @@ def test_prune_refuses_several_inputs(folder, tmp_path):
     assert "takes several inputs" in line
 
 
-def test_nothing_is_left_when_saving_fails(folder, tmp_path, monkeypatch):
-    from edgeprune.cli.files import save_model
+def test_nothing_is_left_when_saving_fails(tmp_path):
+    from edgeprune.cli.files import save_model, write_files
 
     def broken_save(path):
         path.write_bytes(b"half a model")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     model = type("Model", (), {"save": staticmethod(broken_save)})
-    with pytest.raises(OSError, match="no space left"):
-        save_model(model, tmp_path / "pruned.keras", force=False)
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "plan.json").write_text("old")
+    writers = {
+        tmp_path / "plan.json": lambda path: path.write_text("new"),
+        tmp_path / "pruned.keras": functools.partial(save_model, model),
+    }
+    with pytest.raises(OSError, match="No space left on device: .*pruned.keras"):
+        write_files(writers, force=True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("plan.json", "old")]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +315,7 @@ def test_convert_float_io_and_text(folder, tmp_path):
         (["damaged.keras"], "could not be read as a Keras model"),
         (["absent.keras"], "does not exist"),
         (["keras.keras", "-o", "model.onnx"], "must end in .tflite"),
-        (["keras.keras", "-o", "taken.tflite"], "exists. --force replaces it"),
+        (["keras.keras", "-o", "taken.tflite"], "another name. --force replaces it"),
         (["keras.keras", "--unknown"], "--unknown"),
     ],
 )
@@ -377,6 +385,17 @@ def test_other_refusals(folder, tflite, monkeypatch, arguments, message):
     (folder / "bad.tflite").write_bytes(b"bad")
     (folder / "latin.txt").write_bytes("größe\n".encode("latin-1"))
     assert message in refused(*arguments)
+
+
+def test_bundle_refuses_an_input_inside_its_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release").mkdir()
+    shutil.copy(folder / "keras.keras", tmp_path / "release" / "m.keras")
+    (tmp_path / "link").symlink_to("release")
+    arguments = ("--target", "phone", "--data", folder / "data.npz", "--force")
+    for model, output in (("release/m.keras", "release"), ("link/m.keras", "release"), ("release/m.keras", "link")):
+        assert f"{model} lies inside {output}" in refused("bundle", model, "-o", output, *arguments)
+    assert [path.name for path in (tmp_path / "release").iterdir()] == ["m.keras"]
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tflite):

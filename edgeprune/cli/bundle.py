@@ -35,17 +35,18 @@ def bundle(
     author: Annotated[str, typer.Option(help="Who made the model.")] = "",
     model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
     description: Annotated[str, typer.Option(help="What the model does.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder where it is a bundle.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the files of a bundle in the folder; others stay.")
+    ] = False,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
     from edgeprune import targets as known
-    from edgeprune.atomic import check_folder
+    from edgeprune.export.manifest import check_bundle_folder
 
     known.target(target)
-    if not force:
-        check_folder(output)
+    check_bundle_folder(output, [path for path in (model, data, labels) if path is not None], force=force)
     classes = None if labels is None else read_lines(labels)
     arrays = None if data is None else read_data(data)
     start_tensorflow()

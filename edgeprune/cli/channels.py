@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,12 @@ import typer
 
 from edgeprune.cli.files import (
     MODEL_SUFFIXES,
-    check_output,
+    check_outputs,
     load_model,
     read_data,
     save_model,
     start_tensorflow,
-    write_text,
+    write_files,
 )
 from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
 from edgeprune.cli.printing import print_json
@@ -51,9 +52,7 @@ def channels(
     as_json: Json = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
-    for path, suffixes in ((output, MODEL_SUFFIXES), (plan, (".json",))):
-        if path is not None:
-            check_output(path, force, suffixes)
+    check_outputs({output: MODEL_SUFFIXES, plan: (".json",)}, force)
     check_learning_rate(learning_rate)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name a file with --data.")
@@ -95,15 +94,12 @@ def channels(
             loss=loss,
         )
         accuracies["fine-tuned"] = accuracy_if_classifier(smaller, arrays.x_test, arrays.y_test)
-    if plan is not None:
-        write_text(chosen.to_json(), plan, force)
-    if output is not None:
-        save_model(smaller, output, force)
+    text = chosen.to_json()
+    writers = {output: partial(save_model, smaller), plan: lambda path: path.write_text(text, encoding="utf-8")}
+    write_files({path: write for path, write in writers.items() if path is not None}, force)
     if as_json:
         figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
-        print_json(
-            {**json.loads(chosen.to_json()), **figures, "accuracy": accuracies, "output": output and str(output)}
-        )
+        print_json({**json.loads(text), **figures, "accuracy": accuracies, "output": output and str(output)})
         return
     print(chosen)
     if None not in accuracies.values() and accuracies:

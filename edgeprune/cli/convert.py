@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import TFLITE_SUFFIX, check_output, load_model, read_data, start_tensorflow
+from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, read_data, start_tensorflow
 from edgeprune.cli.options import FORMATS, Force, Json, Unsafe
 from edgeprune.cli.printing import print_json
 
@@ -30,7 +30,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
-    check_output(output, force, (TFLITE_SUFFIX,))
+    check_outputs({output: (TFLITE_SUFFIX,)}, force)
     if quantize not in FORMATS:
         raise ValueError(f"--quantize {quantize} is unknown; choose one of {', '.join(FORMATS)}.")
     if float_io and uint8_io:

@@ -24,13 +24,12 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
-    from edgeprune.atomic import check_parents
-    from edgeprune.demo import Recipe, run_demo
+    from edgeprune.demo import Recipe, check_files, run_demo
     from edgeprune.report.tables import formats_table, summary
 
     passes = {} if epochs is None else {"dense_epochs": epochs, "pruned_epochs": epochs}
     recipe = Recipe(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
-    check_parents(output / "results.json")
+    check_files(output, force)
     start_tensorflow()
     result = run_demo(output, recipe, overwrite=force)
     if as_json:

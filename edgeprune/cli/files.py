@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,35 @@ MODEL_SUFFIXES = (".keras", ".h5")
 TFLITE_SUFFIX = ".tflite"
 
 
-def check_output(path: Path, force: bool, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output that could not be written, before the slow part."""
-    from edgeprune.atomic import check_parents
+def check_outputs(outputs: Mapping[Path | None, tuple[str, ...]], force: bool) -> None:
+    """Refuse files that could not be written, before the slow part.
 
-    if path.suffix not in suffixes:
-        raise ValueError(f"{path}: the output must end in {' or '.join(suffixes)}.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
-    if path.exists() and not force:
-        raise FileExistsError(f"{path} exists.")
-    check_parents(path)
+    Args:
+        outputs: the endings that each file may have; None is a file that was not asked for.
+        force: whether files that exist may be replaced.
+    """
+    from edgeprune.atomic import check_paths
+
+    asked = {path: suffixes for path, suffixes in outputs.items() if path is not None}
+    for path, suffixes in asked.items():
+        if path.suffix not in suffixes:
+            raise ValueError(f"{path}: the output must end in {' or '.join(suffixes)}.")
+    check_paths(*asked, overwrite=force)
+
+
+def write_files(writers: Mapping[Path, Callable[[Path], Any]], force: bool) -> None:
+    """Write files, all of them or none.
+
+    Args:
+        writers: for each file a function that writes it to the path it is called with.
+        force: whether files that exist may be replaced.
+    """
+    from edgeprune.atomic import atomic_paths, naming
+
+    with atomic_paths(*writers, overwrite=force) as unfinished:
+        for (path, write), temporary in zip(writers.items(), unfinished, strict=True):
+            with naming(path):
+                write(temporary)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -50,21 +69,12 @@ def load_model(path: Path, unsafe: bool) -> Any:
         return flavor.load_model(path, safe_mode=not unsafe)
 
 
-def save_model(model: Any, path: Path, force: bool) -> None:
-    """Write a model, whole or not at all."""
-    from edgeprune.atomic import atomic_path
+def save_model(model: Any, path: Path) -> None:
+    """Save a model without what its saving prints."""
     from edgeprune.quiet import captured_output
 
-    with atomic_path(path, overwrite=force) as temporary, captured_output():
-        model.save(temporary)
-
-
-def write_text(text: str, path: Path, force: bool) -> None:
-    """Write a text, whole or not at all."""
-    from edgeprune.atomic import atomic_path
-
-    with atomic_path(path, overwrite=force) as temporary:
-        temporary.write_text(text)
+    with captured_output():
+        model.save(path)
 
 
 def start_tensorflow() -> None:

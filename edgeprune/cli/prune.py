@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import MODEL_SUFFIXES, check_output, load_model, read_data, save_model, start_tensorflow
+from edgeprune.cli.files import (
+    MODEL_SUFFIXES,
+    check_outputs,
+    load_model,
+    read_data,
+    save_model,
+    start_tensorflow,
+    write_files,
+)
 from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
 from edgeprune.cli.printing import print_json
 
@@ -36,7 +45,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
-    check_output(output, force, MODEL_SUFFIXES)
+    check_outputs({output: MODEL_SUFFIXES}, force)
     check_learning_rate(learning_rate)
     if not 0 <= sparsity < 1:
         raise ValueError(f"--sparsity is the fraction of zeros, 0 to below 1, got {sparsity:g}.")
@@ -63,8 +72,8 @@ def prune(
         loss=loss,
     )
     after = accuracy_if_classifier(pruned, arrays.x_test, arrays.y_test)
-    save_model(pruned, output, force)
     report = sparsity_report(pruned)
+    write_files({output: partial(save_model, pruned)}, force)
     if as_json:
         print_json({**report.to_dict(), "output": str(output), "accuracy_before": before, "accuracy": after})
         return

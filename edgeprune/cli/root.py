@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgeprune import __version__
+from edgeprune.atomic import NotOverwrittenError
 
 # What the library raises for bad input. Anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
@@ -26,7 +27,7 @@ class _OneLineErrors(TyperGroup):
         except USER_ERRORS as error:
             if os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
-            hint = " --force replaces it." if isinstance(error, FileExistsError) else ""
+            hint = " --force replaces it." if isinstance(error, NotOverwrittenError) else ""
             _fail(f"{error or type(error).__name__}{hint}")
         except Exception as error:
             # What the parser itself complains of: an unknown option, a missing argument.

@@ -23,6 +23,7 @@ from edgeprune.atomic import atomic_folder, check_folder
 from edgeprune.export import representative
 from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier
 from edgeprune.export.conversion import CALIBRATED
+from edgeprune.export.manifest import replaces, write_manifest
 from edgeprune.export.rendering import render
 from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.tflite import export_tflite
@@ -120,7 +121,7 @@ def export_bundle(
         author: who made the model.
         version: the model's version.
         description: what the model does.
-        force: replace the folder where it is a bundle.
+        force: replace the files of a bundle that is there already; other files in its folder stay.
 
     Returns:
         The folder, what is in it, and what was measured.
@@ -129,7 +130,8 @@ def export_bundle(
         TypeError: `model` is no Keras model, or an argument is of the wrong type.
         ValueError: the model does not fit the target (the message names the layer), the data or the labels do not
             fit the model, or the file does not compute what the model does.
-        FileExistsError: the folder exists and `force` is not given, or it is no bundle.
+        FileExistsError: the folder exists and `force` is not given, or it is no bundle, or files of that bundle were
+            changed since.
         ImportError: the target's runtime is not installed; the message says what to install.
 
     Example:
@@ -149,10 +151,10 @@ def export_bundle(
         raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
-    for argument, text in {"name": name, "author": author, "description": description}.items():
+    for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
         if not isinstance(text, str) and (argument, text) != ("name", None):
             raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
-    check_folder(directory, replaces=lambda old: force and _is_bundle(old))
+    check_folder(directory, replaces=replaces(force))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
     plain = strip.without_pruning(model)
@@ -168,7 +170,7 @@ def export_bundle(
     validation = None if validation_data is None else _checked_validation(validation_data)
 
     with (
-        atomic_folder(directory, replaces=lambda old: force and _is_bundle(old)) as folder,
+        atomic_folder(directory, replaces=replaces(force)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
         exported = export_tflite(model, folder / "model.tflite", quantization, samples, sparse=sparse, quiet=True)
@@ -201,7 +203,7 @@ def export_bundle(
             preprocessing=preprocessing,
             verification=verification,
             author=author,
-            version=str(version),
+            version=version,
             description=description,
             notes=tuple(notes),
             quantization=quantization,
@@ -210,6 +212,7 @@ def export_bundle(
         figures = writer.write(content)
         notes += figures.pop("notes", [])
         _write_model_card(content, figures, notes)
+        write_manifest(folder)
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
     return Bundle(Path(directory), device, files, verification, figures, tuple(notes))
 
@@ -270,9 +273,10 @@ def _checked_validation(validation_data: Any) -> tuple[Any, np.ndarray]:
     if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
         raise TypeError("validation_data must be (x, y).")
     x, y = validation_data
-    count = len(next(iter(x.values())) if isinstance(x, Mapping) else x[0] if isinstance(x, list) else x)
-    if count == 0 or len(y) != count:
-        raise ValueError(f"validation_data has {count} samples and {len(y)} labels: one label a sample is needed.")
+    first = next(iter(x.values() if isinstance(x, Mapping) else x), ()) if isinstance(x, Mapping | list) else x
+    samples, labels = (int(np.shape(values)[0]) if np.ndim(values) else 0 for values in (first, y))
+    if samples == 0 or labels != samples:
+        raise ValueError(f"validation_data has {samples} samples and {labels} labels: one label a sample is needed.")
     return x, np.asarray(y)
 
 
@@ -282,11 +286,6 @@ def _golden(samples: Mapping[str, np.ndarray] | None, specs: Mapping[str, Any]) 
     count = len(next(iter(samples.values())))
     chosen = np.linspace(0, count - 1, min(GOLDEN_SAMPLES, count)).round().astype(int)
     return {name: array[chosen] for name, array in samples.items()}
-
-
-def _is_bundle(folder: Path) -> bool:
-    """Whether a folder may be replaced: it is empty, or a bundle written before."""
-    return folder.is_dir() and ((folder / MODEL_CARD).is_file() or not any(folder.iterdir()))
 
 
 def _write_model_card(content: BundleContent, figures: dict[str, Any], notes: list[str]) -> None:
