@@ -1,4 +1,4 @@
-"""The end of pruning, whichever kind: zeros in place stay as they are, masked channels are taken out."""
+"""Whether a model is under pruning, and the end of it, whichever kind: zeros stay, masked channels are taken out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeprune import sparsity
 from edgeprune.channels import training
+from edgeprune.sparsity.mechanism import mechanism_of
 
 
 def strip_pruning(model: Any) -> Any:
@@ -41,5 +42,23 @@ def without_pruning(model: Any) -> Any:
 
 
 def is_pruned(model: Any) -> bool:
-    """Whether a model or layer is under pruning of either kind, so that `strip_pruning` has something to do."""
-    return sparsity.is_pruned(model) or training.is_channel_pruned(model)
+    """Whether a model or layer is under pruning of either kind, so that `strip_pruning` has something to do.
+
+    Args:
+        model: a model or layer of either Keras.
+
+    Returns:
+        True from `prune_low_magnitude`, or the first training with `ChannelPruning`, until `strip_pruning`. Of a
+        model or a composite layer: whether anything in it is under pruning.
+
+    Raises:
+        TypeError: not a Keras model or layer.
+
+    Example:
+        >>> import keras, edgeprune as ep
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="a"), keras.layers.ReLU(name="b")])
+        >>> model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8))
+        >>> {layer.name: is_pruned(layer) for layer in model.layers}
+        {'a': True, 'b': False}
+    """
+    return mechanism_of(model).is_pruned(model) or training.is_channel_pruned(model)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from edgeprune import flavor as flavors
-from edgeprune import sparsity
+from edgeprune import sparsity, strip
 from edgeprune.export import ExportResult, conversion, export_tflite
 from edgeprune.export import tflite as module
 from edgeprune.measure.tflite_file import read_tflite
@@ -345,7 +345,7 @@ def test_pruning_is_ended_in_the_file_and_goes_on_in_the_model(flavor, rng, tmp_
     assert "pruning" in result.notes[0]
     assert result.verification.passed
     assert {t.sparsity for t in read_tflite(result.path).weights if len(t.shape) == 2} == {0.75}
-    assert sparsity.is_pruned(model)
+    assert strip.is_pruned(model)
     model.fit(x, rng.random((32, 4)), verbose=0, callbacks=[sparsity.UpdatePruningStep()])
 
 

@@ -22,7 +22,6 @@ from pruned_nets import (
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.sparsity import constraint_masks, masks
-from edgeprune.sparsity.prune import is_pruned
 
 
 def nested():
@@ -450,7 +449,7 @@ def test_pruning_a_model_that_was_trained_already():
     assert_exact(model)
     before = zeros_of(model)
     ep.strip_pruning(model)
-    assert not is_pruned(model)
+    assert not ep.is_pruned(model)
     model.fit(X, Y, batch_size=16, verbose=0)
     assert sum(zeros_of(model).values()) < sum(before.values())  # nothing of the masks is left in the step
 

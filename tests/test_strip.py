@@ -5,7 +5,7 @@ import pytest
 from pruned_nets import X, Y, compiled, dense_net, fit
 
 import edgeprune as ep
-from edgeprune import strip
+from edgeprune import flavor as flavors
 
 
 def channel_pruned(flavor):
@@ -17,9 +17,9 @@ def channel_pruned(flavor):
 
 def test_masked_channels_are_taken_out(flavor):
     model = channel_pruned(flavor)
-    assert strip.is_pruned(model)
+    assert ep.is_pruned(model)
     smaller = ep.strip_pruning(model)
-    assert not strip.is_pruned(smaller)
+    assert not ep.is_pruned(smaller)
     assert ep.count_macs(smaller).total <= 0.51 * ep.count_macs(model).total
     np.testing.assert_allclose(smaller.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
 
@@ -46,7 +46,32 @@ def test_zeros_and_channels_at_once():
     pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=2), ratio=0.5)
     fit(model, callbacks=[pruning])
     smaller = ep.strip_pruning(model)
-    assert not strip.is_pruned(smaller)
+    assert not ep.is_pruned(smaller)
     assert smaller.get_layer("second").units < 16
     kernel = np.asarray(smaller.get_layer("first").kernel)
     assert (kernel == 0).mean() > 0.5 and smaller.get_layer("first").kernel.constraint is None
+
+
+def test_a_pruned_layer_and_its_step_are_known(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = dense_net(flavor)
+    assert not ep.is_pruned(model)
+    with pytest.raises(ValueError, match="'net' is not under pruning"):
+        ep.pruning_step(model)
+    model = compiled(ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8, end_step=12), layers="second"))
+    assert ep.is_pruned(model) and [ep.is_pruned(layer) for layer in model.layers] == [False, True, False]
+    assert ep.pruning_step(model) == ep.pruning_step(model.layers[1]) == -1
+    seen = []
+    at_begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: seen.append(ep.pruning_step(model)))
+    fit(model, callbacks=[at_begin], epochs=1)
+    assert seen == [0] and ep.pruning_step(model) == ep.pruning_step(model.layers[1]) == 6
+    fit(model, epochs=1)
+    assert ep.pruning_step(model) == 12
+    for question in (ep.is_pruned, ep.pruning_step):
+        with pytest.raises(TypeError, match="Expected a model or a layer"):
+            question("model")
+
+
+def test_the_step_of_a_layer_that_is_not_built(flavor):
+    layer = ep.prune_low_magnitude(flavors.keras_module(flavor).layers.Dense(4), ep.ConstantSparsity(0.5, 0))
+    assert ep.is_pruned(layer) and ep.pruning_step(layer) == -1

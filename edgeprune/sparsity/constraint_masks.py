@@ -305,8 +305,8 @@ def is_pruned(model: Any) -> bool:
 
 
 def current_step(model: Any) -> int:
-    """The training step the model's pruning has come to."""
-    return max((weight.run.step for weight in masked_weights(model)), default=0)
+    """The training step the model's pruning has come to; -1 before training has begun."""
+    return max((run.step if run.step or run.counter else -1 for run in runs(model)), default=-1)
 
 
 def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -62,7 +62,7 @@ class Mechanism(Protocol):
         """Name, values and boolean mask of every weight under pruning."""
 
     def current_step(self, model: Any) -> int:
-        """The training step the model's pruning has come to."""
+        """The training step the model's pruning has come to; -1 before training has begun."""
 
 
 def mechanism_of(model: Any) -> Mechanism:

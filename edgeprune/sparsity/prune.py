@@ -109,10 +109,10 @@ def strip_pruning(model: Any) -> Any:
     Example:
         >>> model = strip_pruning(model)  # doctest: +SKIP
     """
-    if not is_pruned(model):
-        return model
     mechanism = mechanism_of(model)
-    if flavor.is_keras_3(model) and not mechanism.current_step(model):
+    if not mechanism.is_pruned(model):
+        return model
+    if flavor.is_keras_3(model) and mechanism.current_step(model) < 1:
         warnings.warn(
             f"{model.name!r} was never trained under pruning, so it has no zeros: pass "
             "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning."
@@ -138,18 +138,40 @@ def prune_scope() -> contextlib.AbstractContextManager:
 
 def without_pruning(model: Any) -> Any:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
-    if not is_pruned(model):
-        return model
     mechanism = mechanism_of(model)
+    if not mechanism.is_pruned(model):
+        return model
     if not flavor.is_keras_3(model):
         return mechanism.strip(model)
     mechanism.apply_masks(model)
     return model
 
 
-def is_pruned(model: Any) -> bool:
-    """Whether a model or layer is under pruning, so that `strip_pruning` has something to do."""
-    return mechanism_of(model).is_pruned(model)
+def pruning_step(model: Any) -> int:
+    """The training step that the pruning of a model or layer has come to.
+
+    Args:
+        model: a model or layer of either Keras, put under pruning by `prune_low_magnitude` or loaded so.
+
+    Returns:
+        The number of training steps under pruning, with the one that runs; a run that goes on from a file goes on
+        counting. 0 once training has begun, and -1 before, like `pruning_step` of TF-MOT's wrapper.
+
+    Raises:
+        TypeError: not a Keras model or layer.
+        ValueError: not under pruning.
+
+    Example:
+        >>> import keras, edgeprune as ep
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8))
+        >>> pruning_step(model)
+        -1
+    """
+    mechanism = mechanism_of(model)
+    if not mechanism.is_pruned(model):
+        raise ValueError(f"{model.name!r} is not under pruning, so it has no pruning step: prune_low_magnitude first.")
+    return mechanism.current_step(model)
 
 
 class _Runs:

@@ -247,8 +247,9 @@ def _schedule_of(wrapper: Any) -> Any:
 
 
 def current_step(model: Any) -> int:
-    """The training step the model's pruning has come to."""
-    return max((int(wrapper.pruning_step.numpy()) for wrapper in wrappers_in(model)), default=0)
+    """The training step the model's pruning has come to; -1 before training has begun."""
+    steps = (int(wrapper.pruning_step.numpy()) for wrapper in wrappers_in(model) if wrapper.built)
+    return max(steps, default=-1)
 
 
 def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
