@@ -121,8 +121,36 @@ def _swish():
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="swish")
 
 
-@pytest.mark.parametrize("make", [resnet8, small_cnn, ds_cnn, mobilenet_v1, autoencoder, _gated, _swish])
-def test_it_is_what_the_interpreter_allocates(make, tmp_path, rng):
+def _one_dimension():
+    layers = keras.layers
+    inputs = keras.Input((64, 6))
+    x = layers.MaxPooling1D()(layers.Conv1D(16, 5, activation="relu")(inputs))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.SeparableConv1D(24, 3)(x)))
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(6, activation="softmax")(x), name="sensor")
+
+
+def _wide():
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((16,)), layers.Dense(1000, "relu", name="broad"), layers.Dense(2)], name="wide"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "quantization", "per_channel_dense"),
+    [
+        *(
+            (make, "int8", True)
+            for make in (resnet8, ds_cnn, mobilenet_v1, autoencoder, _gated, _swish, _one_dimension)
+        ),
+        *((small_cnn, quantization, True) for quantization in ("int8", "int16x8", None)),
+        (_wide, "int8", False),
+        (_one_dimension, "int16x8", True),
+        (_wide, "int8", True),
+    ],
+)
+def test_it_is_what_the_interpreter_allocates(make, quantization, per_channel_dense, tmp_path, rng):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     from edgeprune.export.tflite import export_tflite
     from edgeprune.measure.micro import measure_arena
@@ -133,8 +161,26 @@ def test_it_is_what_the_interpreter_allocates(make, tmp_path, rng):
         if isinstance(layer, keras.layers.BatchNormalization):  # or the values of a deep net vanish
             layer.set_weights([np.full(layer.gamma.shape, value) for value in (1.0, 0.1, 0.0, 0.5)])
     samples = rng.normal(size=(8, *model.input_shape[1:])).astype(np.float32)
-    export_tflite(model, tmp_path / "m.tflite", "int8", samples, verify=False, quiet=True)
-    head = measure_arena(tmp_path / "m.tflite").head
-    memory = activation_memory(model)
-    assert memory.planned == head, "the planner's own placing, to the byte"
-    assert 0.75 * head <= memory.peak <= head
+    export_tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantization,
+        samples,
+        per_channel_dense=per_channel_dense,
+        verify=False,
+        quiet=True,
+    )
+    arena = measure_arena(tmp_path / "m.tflite")
+    dtype = {"int8": "int8", "int16x8": "int16", None: "float32"}[quantization]
+    memory = activation_memory(model, dtype, per_channel_dense=per_channel_dense)
+    assert memory.planned == arena.head, "the planner's own placing, to the byte"
+    assert 0.65 * arena.head <= memory.peak <= arena.head
+    assert memory.kept == pytest.approx(arena.tail, rel=0.1)
+    assert memory.arena == pytest.approx(arena.bytes, rel=0.05)
+
+
+def test_the_layer_that_most_is_kept_for_sets_the_arena_where_that_is_most_of_it():
+    memory = activation_memory(_wide())
+    assert memory.arena_layer == "broad" and memory.kept > memory.planned
+    assert memory.kept - activation_memory(_wide(), per_channel_dense=False).kept == 8 * 1002
+    assert f"{memory.arena:,}" in str(memory)

@@ -1,9 +1,11 @@
-"""How much memory a Keras model's activations take on a device at once, before anything is converted.
+"""How much memory a Keras model takes on a device at once, before anything is converted: activations and arena.
 
     print(activation_memory(model))
 
 A tensor is alive from the call that makes it to the last one that reads it. What the converter fuses into one
 operator (batch normalisation and ReLU behind a convolution) takes no memory of its own.
+
+What the interpreter for microcontrollers needs beside the activations is estimated in `edgeprune.measure.arena`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.measure.arena import arena_bytes, layer_operators
 
 ITEM_BYTES = {"int8": 1, "int16": 2, "float16": 2, "float32": 4}
 _ALIGNMENT = 16
 # By the names of the classes, which both Kerases share, and of functions in the graph.
-_TAKE_NORMALISATION = {"Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv2D", "Dense"}
+_TAKE_NORMALISATION = {"Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"}
+_TAKE_NORMALISATION |= {"SeparableConv1D", "SeparableConv2D"}
 _TAKE_RELU = _TAKE_NORMALISATION | {"Add", "add", "Subtract", "subtract", "Multiply", "multiply", "AveragePooling2D"}
 _NOTHING_AT_INFERENCE = {
     "ActivityRegularization",
@@ -31,6 +35,9 @@ _NOTHING_AT_INFERENCE = {
     "SpatialDropout1D",
     "SpatialDropout2D",
 }
+# Computed as layers of two dimensions, so a tensor that others made or read is reshaped.
+_ONE_DIMENSION = {"Conv1D", "Conv1DTranspose", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D"}
+_RESHAPES = {"Flatten", "Reshape"}
 _FUSED_ACTIVATIONS = {"linear", "relu", "relu6"}
 _ACTIVATIONS_OF_TWO_OPERATORS = {"silu", "swish", "softsign", "mish"}
 
@@ -43,26 +50,33 @@ class LayerMemory:
         layer: the layer's name; `"block/conv"` is the layer `conv` of a nested model `block`.
         kind: its class.
         bytes: all that is alive, the layer's own inputs and outputs included.
-        output_bytes: what of it the layer gives.
+        output_bytes: what of it the layer returns.
+        kept: an estimate of what the interpreter for microcontrollers keeps for its operators, beside the activations.
     """
 
     layer: str
     kind: str
     bytes: int
     output_bytes: int
+    kept: int
 
 
 @dataclass(frozen=True)
 class ActivationMemory:
-    """The activations of one inference.
+    """The memory of one inference.
 
     Attributes:
         peak: the largest number of bytes alive at once, which no runtime can do with less than.
         planned: what the interpreter for microcontrollers takes for them: it gives each tensor a place for good, the
             largest first, and the gaps that are left may be too small for the others.
-        layer: the layer that runs at the peak: the one that sets the RAM.
+        layer: the layer that runs at the peak.
         dtype: the type the activations were counted in.
         layers: each layer in the order they run; those fused into another are left out.
+        kept: an estimate of what that interpreter keeps beside the activations, on a machine with 64 bits: its
+            structures, and 8 bytes for each channel or unit with a scale of its own. On a device with 32 bits the
+            structures take about half.
+        arena: an estimate of the whole arena, the memory that is reserved for that interpreter. Kernels made for the
+            device (CMSIS-NN) may need scratch buffers besides; a bundle measures it on the file.
     """
 
     peak: int
@@ -70,15 +84,25 @@ class ActivationMemory:
     layer: str
     dtype: str
     layers: tuple[LayerMemory, ...]
+    kept: int
+    arena: int
+
+    @property
+    def arena_layer(self) -> str:
+        """The layer that sets the arena: the one at the peak, or the one that most is kept for where that is more."""
+        return self.layer if self.planned >= self.kept else max(self.layers, key=lambda row: row.kept).layer
 
     def __str__(self) -> str:
-        """A table of the layers, with the peak marked."""
+        """A table of the layers, with the peak marked, and the totals."""
         width = max(len("planned"), *(len(row.layer) for row in self.layers))
+        marks = {self.layer: "  <- peak"}
         rows = [
-            f"{row.layer:<{width}}  {row.kind:<22}  {row.bytes:>12,}{'  <- peak' if row.layer == self.layer else ''}"
-            for row in self.layers
+            f"{row.layer:<{width}}  {row.kind:<22}  {row.bytes:>12,}{marks.get(row.layer, '')}" for row in self.layers
         ]
-        totals = [f"{word:<{width}}  {self.dtype:<22}  {getattr(self, word):>12,}" for word in ("peak", "planned")]
+        totals = [
+            f"{word:<{width}}  {self.dtype:<22}  {getattr(self, word):>12,}"
+            for word in ("peak", "planned", "kept", "arena")
+        ]
         return "\n".join([*rows, *totals])
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,15 +110,16 @@ class ActivationMemory:
         return asdict(self)
 
 
-def activation_memory(model: Any, dtype: str = "int8") -> ActivationMemory:
-    """The peak of a model's activations by liveness over its graph, and the layer that sets it.
+def activation_memory(model: Any, dtype: str = "int8", *, per_channel_dense: bool = True) -> ActivationMemory:
+    """The peak of a model's activations by liveness over its graph, the layer that sets it, and the arena to expect.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`; a subclassed one of `keras` 3 alone.
         dtype: what an activation is stored as: `"int8"`, `"int16"`, `"float16"` or `"float32"`.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own, as in `export_tflite`.
 
     Returns:
-        Bytes for a batch of one. A runtime needs its own structures besides.
+        Bytes for a batch of one.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -114,32 +139,51 @@ def activation_memory(model: Any, dtype: str = "int8") -> ActivationMemory:
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
     graph = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
-    trace = _fused(_traced(graph, ITEM_BYTES[dtype]))
+    trace = _reshaped(_fused(_traced(graph, ITEM_BYTES[dtype])))
     names = flavor.layer_names(graph)
     tensors, times = _lifetimes(trace)
+    operators = [
+        layer_operators(
+            call.layer,
+            _kind(call.layer),
+            _activation(call.layer),
+            len(running),
+            call.channels,
+            dtype,
+            per_channel_dense,
+        )
+        for call, running in zip(trace.calls, times, strict=True)
+    ]
     layers = tuple(
         LayerMemory(
             layer=names.get(id(call.layer), call.layer.name),
             kind=_kind(call.layer),
             bytes=max(sum(tensor.bytes for tensor in tensors if tensor.alive(time)) for time in running),
             output_bytes=sum(trace.sizes[value] for value in call.outputs),
+            kept=made.kept,
         )
-        for call, running in zip(trace.calls, times, strict=True)
+        for call, running, made in zip(trace.calls, times, operators, strict=True)
     )
     if not layers:
         raise ValueError(f"Model {model.name!r} computes nothing.")
     peak = max(layers, key=lambda row: row.bytes)
-    return ActivationMemory(peak.bytes, _planned(tensors), peak.layer, dtype, layers)
+    planned = _planned(tensors)
+    kept, arena = arena_bytes(operators, planned, len(trace.inputs), len(trace.outputs))
+    return ActivationMemory(peak.bytes, planned, peak.layer, dtype, layers, kept, _aligned(arena))
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What one layer runs: the numbers of the values it reads and makes, and the bytes of those only it sees."""
+    """What one layer runs: the numbers of the values it reads and makes, and the bytes of those only it sees.
+
+    `channels` is the last size of what it makes.
+    """
 
     layer: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     inside: tuple[int, ...] = ()
+    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,7 +218,9 @@ def _traced(model: Any, item_bytes: int) -> _Trace:
             else:
                 made = tuple(map(value, node.outputs))
                 output_bytes = sum(sizes[number] for number in made)
-                calls.append(_Call(node.layer, given, made, _inside(node, output_bytes, item_bytes)))
+                channels = (tuple(node.outputs[0].shape) or (0,))[-1]
+                inside = _inside(node, output_bytes, item_bytes)
+                calls.append(_Call(node.layer, given, made, inside, channels))
             values.update(zip(map(id, node.outputs), made, strict=True))
         return tuple(values[id(tensor)] for tensor in flavor.flatten(outputs, graph))
 
@@ -201,6 +247,25 @@ def _fused(trace: _Trace) -> _Trace:
     return replace(trace, calls=tuple(calls), outputs=outputs)
 
 
+def _reshaped(trace: _Trace) -> _Trace:
+    """The trace with the reshapes around layers of one dimension."""
+    maker = {value: _kind(call.layer) for call in trace.calls for value in call.outputs}
+    readers: dict[int, set[str]] = {value: {"output"} for value in trace.outputs}
+    for call in trace.calls:
+        for value in call.inputs:
+            readers.setdefault(value, set()).add(_kind(call.layer))
+    calls = []
+    for call in trace.calls:
+        inside = call.inside
+        if _kind(call.layer) in _ONE_DIMENSION:
+            if maker.get(call.inputs[0]) not in _ONE_DIMENSION:
+                inside = (trace.sizes[call.inputs[0]], *inside)
+            if not readers[call.outputs[0]] <= _ONE_DIMENSION | _RESHAPES:
+                inside = (*inside, trace.sizes[call.outputs[0]])
+        calls.append(replace(call, inside=inside))
+    return replace(trace, calls=tuple(calls))
+
+
 def _is_fused(layer: Any, maker: Any, only_reader: bool) -> bool:
     kind = _kind(layer)
     if kind in _NOTHING_AT_INFERENCE or (kind == "Activation" and _activation(layer) == "linear"):
@@ -218,10 +283,9 @@ def _is_fused(layer: Any, maker: Any, only_reader: bool) -> bool:
 def _inside(node: flavor.GraphNode, output_bytes: int, item_bytes: int) -> tuple[int, ...]:
     """The bytes of the tensors between the operators that one layer becomes."""
     layer, sizes = node.layer, []
-    if _kind(layer) == "SeparableConv2D":
-        height, width = tuple(node.outputs[0].shape)[1:3]
+    if _kind(layer) in ("SeparableConv1D", "SeparableConv2D"):
         channels = node.inputs[0].shape[-1] * layer.depth_multiplier
-        sizes.append(_aligned(height * width * channels * item_bytes))
+        sizes.append(_aligned(math.prod(tuple(node.outputs[0].shape)[1:-1]) * channels * item_bytes))
     activation = _activation(layer)
     if activation not in (None, *_FUSED_ACTIVATIONS) and _kind(layer) != "Activation":
         sizes.append(output_bytes)
