@@ -7,9 +7,10 @@ from channel_nets import NETS, built, halved, random_mask, randomize
 
 from edgeprune.channels.rebuild import rebuild
 from edgeprune.channels.rules import rule, rule_for
+from edgeprune.channels.run import call_model
 from edgeprune.channels.trace import trace
 from edgeprune.channels.verify import random_inputs, verify
-from edgeprune.flavor import flatten, keras_module, pack_inputs
+from edgeprune.flavor import keras_module
 from edgeprune.measure.macs import count_macs
 
 EVERY_NET = [(name, flavor) for name, (_, flavors) in NETS.items() for flavor in flavors]
@@ -39,8 +40,8 @@ def test_half_of_the_channels_go_and_what_remains_computes_the_same(name, flavor
     with zipfile.ZipFile(tmp_path / "smaller.keras") as parts:
         assert "edgeprune" not in parts.read("config.json").decode()
     loaded = keras_module(flavor).models.load_model(tmp_path / "smaller.keras")
-    inputs = pack_inputs(smaller, random_inputs(graph, np.random.default_rng(1)))
-    for a, b in zip(flatten(smaller(inputs), smaller), flatten(loaded(inputs), smaller), strict=True):
+    inputs = random_inputs(graph, np.random.default_rng(1))
+    for a, b in zip(call_model(smaller, inputs), call_model(loaded, inputs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 

@@ -177,7 +177,7 @@ def functional_stand_in(model: Any) -> Any:
     )
     with _forgetting_calls(layers_of(model)):
         try:
-            stand_in = keras.Model(inputs, model.call(inputs), name=model.name)
+            stand_in = keras.Model(inputs, _calls_inside(model, (inputs,), {}), name=model.name)
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
@@ -216,7 +216,7 @@ def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
             given = None
             if unfolds(node.layer):
                 with contextlib.suppress(Exception):  # a call may fail on symbolic inputs in any way
-                    given = tree.flatten(node.layer.call(*args, **kwargs))
+                    given = tree.flatten(_calls_inside(node.layer, args, kwargs))
                     if _uses_weights(given, tree.flatten((args, kwargs))):
                         given = None
             if given is None or len(given) != len(node.outputs):
@@ -231,6 +231,11 @@ def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
         except ValueError:  # two layers inside have the same name
             return model
     return unfold_layers(unfolded, lambda layer: id(layer) not in failed and unfolds(layer))
+
+
+def _calls_inside(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Make the calls inside a Keras 3 layer on symbolic tensors; what it does in training only is left out."""
+    return layer.call(*args, **({**kwargs, "training": False} if layer._call_has_training_arg else kwargs))
 
 
 def _uses_weights(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
