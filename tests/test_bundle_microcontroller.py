@@ -362,3 +362,84 @@ def test_a_hybrid_model_is_refused_in_the_interpreters_words(tmp_path):
         micro.MicroError, match="does not run on .*: Input type: FLOAT32 with filter type: INT8 not supp"
     ):
         micro.MicroRuntime(tmp_path / "m.tflite")
+
+
+def _broad(units=600):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [keras.Input((16,), name="x"), layers.Dense(units, activation="relu"), layers.Dense(3, name="head")],
+        name="broad",
+    )
+
+
+def test_dense_layers_get_one_scale_where_that_makes_the_arena_smaller(tmp_path, rng):
+    samples = rng.normal(size=(40, 16)).astype(np.float32)
+    made = export_bundle(_broad(), tmp_path / "b", "cortex-m", samples)
+    each = export_bundle(_broad(), tmp_path / "each", "cortex-m", samples, per_channel_dense=True)
+    arenas = [bundle.figures["arena"]["bytes"] for bundle in (made, each)]
+    assert arenas[0] < 0.5 * arenas[1]
+    assert any(f"the arena is {arenas[0]:,} bytes rather than {arenas[1]:,}" in note for note in made.notes)
+    assert not any("per_channel_dense" in note for note in each.notes), "nothing was left to choose"
+    readmes = [(bundle.directory / "README.md").read_text() for bundle in (made, each)]
+    assert ["September 2024" in text for text in readmes] == [False, True]
+
+
+def test_units_keep_their_scales_where_one_for_all_costs_accuracy(tmp_path, rng):
+    model, samples = _broad(), rng.normal(size=(40, 16)).astype(np.float32)
+    kernel, bias = model.layers[0].get_weights()
+    # The first unit has by far the largest weights, and returns values as small as the others do: 0 nearly always.
+    kernel[:, 0], bias[0] = 0, 2 - 30 * samples[:, 0].max()
+    kernel[0, 0] = 30
+    model.layers[0].set_weights([kernel, bias])
+    made = export_bundle(model, tmp_path / "b", "cortex-m", samples)
+    assert any(
+        "The units of dense layers have a scale each. With per_channel_dense=False" in note for note in made.notes
+    )
+    assert "September 2024" in (made.directory / "README.md").read_text()
+
+
+def test_a_few_units_are_not_worth_a_second_export(bundle):
+    assert not any("per_channel_dense" in note for note in bundle.notes)
+
+
+def test_a_board_s_memories_and_what_the_model_takes_of_them(tmp_path):
+    made = export_bundle(_net(), tmp_path / "b", "arduino-nano-33-ble", _samples())
+    figures, board = made.figures, made.figures["board"]
+    assert board["ram_bytes"] == 256 * 1024 and board["flash_bytes"] == 1024 * 1024
+    assert board["ram_share"] == figures["arena"]["with_margin"] / board["ram_bytes"]
+    assert board["flash_share"] == figures["flash_bytes_estimate"] / board["flash_bytes"]
+    share = f"{100 * board['flash_share']:.1f} %"
+    assert f"board, flash share: {board['flash_share']:.1%}" in str(made)
+    assert share in (tmp_path / "b" / "README.md").read_text()
+    assert f"{board['ram_share']:.1%}" in (tmp_path / "b" / "MODEL_CARD.md").read_text()
+    assert json.loads((tmp_path / "b" / "model_card.json").read_text())["figures"]["board"] == board
+
+
+def test_a_board_of_unknown_memories_has_no_shares(bundle):
+    assert bundle.figures["board"] == {} and "share" not in str(bundle)
+    assert "the board's" not in (bundle.directory / "README.md").read_text()
+
+
+@needs_compiler
+def test_inputs_and_outputs_in_uint8(tmp_path):
+    made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples(4), integer_io="uint8", labels=LABELS)
+    assert "using InputType_image = uint8_t;" in (made.directory / "model_config.h").read_text()
+    for program in ("test_main.cc", "example_main.cc"):
+        done = run_program(compile_program(made.directory, program, tmp_path / "program"), tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    source = tmp_path / "quantize.cc"
+    source.write_text(
+        '#include "model_config.h"\n#include <cstdio>\n#include <initializer_list>\nint main() {\n'
+        '  const tiny_model::TensorInfo info = {"x", true, 0.5f, 100, 1, 1, {1}};\n'
+        "  for (float real : {-1000.0f, -50.0f, 0.2f, 0.3f, 77.5f, 1000.0f})\n"
+        '    std::printf("%d ", static_cast<int>(tiny_model::Quantize<uint8_t>(real, info)));\n}\n'
+    )
+    command = ["g++", "-std=c++17", f"-I{made.directory}", str(source), "-o", str(tmp_path / "quantize")]
+    subprocess.run(command, check=True)
+    assert subprocess.run([tmp_path / "quantize"], capture_output=True, text=True).stdout == "0 0 100 101 255 255 "
+
+
+def test_floats_are_converted_by_the_code_not_by_the_file(tmp_path):
+    with pytest.raises(ValueError, match="integer_io=False is for phones"):
+        export_bundle(_net(), tmp_path / "b", "cortex-m", _samples(), integer_io=False)

@@ -23,10 +23,11 @@ from edgeprune.atomic import atomic_folder, check_folder
 from edgeprune.export import representative
 from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier
 from edgeprune.export.conversion import CALIBRATED
+from edgeprune.export.dense_scales import export_with_better_scales
 from edgeprune.export.manifest import replaces, write_manifest
 from edgeprune.export.rendering import render
 from edgeprune.export.signature import input_specs, traceable_names
-from edgeprune.export.tflite import export_tflite
+from edgeprune.export.tflite import ExportResult, export_tflite
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
 from edgeprune.progress import status
 from edgeprune.quiet import captured_output
@@ -95,6 +96,8 @@ def export_bundle(
     preprocessing: Preprocessing | None = None,
     quantization: str | None = "default",
     sparse: bool = False,
+    integer_io: bool | str = True,
+    per_channel_dense: bool | None = None,
     name: str | None = None,
     author: str = "",
     version: str = "1",
@@ -117,6 +120,11 @@ def export_bundle(
         preprocessing: what was done to raw values before the model, to be written into the bundle.
         quantization: one of the target's; by default its first.
         sparse: store weights without their zeros, as `export_tflite` does; for phones.
+        integer_io: whether an `"int8"` or `"int16x8"` file has integers for inputs and outputs, as in `export_tflite`;
+            `"uint8"` for sources such as cameras. `False`, for floats, is for phones.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
+            file. By default each has, but on a microcontroller where one scale a layer makes the arena smaller by a
+            tenth or more, at no more than twice the error; a note tells what was measured.
         name: the model's name in the bundle, by default the Keras model's; any characters.
         author: who made the model.
         version: the model's version.
@@ -147,6 +155,8 @@ def export_bundle(
         raise ValueError(
             f"sparse=True is for phones: the runtime of {device.name!r} reads no sparse files. Leave it out."
         )
+    if integer_io is False and device.kind != "phone":
+        raise ValueError(f"integer_io=False is for phones: the code for {device.name!r} converts floats itself.")
     if not flavor.is_model(model):
         raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
@@ -173,7 +183,20 @@ def export_bundle(
         atomic_folder(directory, replaces=replaces(force)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
-        exported = export_tflite(model, folder / "model.tflite", quantization, samples, sparse=sparse, quiet=True)
+
+        def export(per_channel_dense: bool) -> ExportResult:
+            return export_tflite(
+                model,
+                folder / "model.tflite",
+                quantization,
+                samples,
+                sparse=sparse,
+                integer_io=integer_io,
+                per_channel_dense=per_channel_dense,
+                quiet=True,
+            )
+
+        exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         say("Verifying")
         verification = exported.verification
@@ -346,6 +369,8 @@ def _figure_lines(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
             lines += _figure_lines(value, f"{words}, ")
         elif isinstance(value, list | tuple):
             lines.append(f"{words}: {', '.join(map(str, value)) or 'none'}")
+        elif "share" in key and isinstance(value, float):
+            lines.append(f"{words}: {value:.1%}")
         elif isinstance(value, bool) or not isinstance(value, int | float):
             lines.append(f"{words}: {value}")
         else:

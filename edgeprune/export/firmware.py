@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.export.bundle_content import BundleContent, distinct, snake_case
+from edgeprune.export.dense_scales import has_unit_scales
 from edgeprune.export.rendering import render
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.micro import ALIGNMENT
@@ -98,6 +99,7 @@ def write_sources(
         "golden_inputs": inputs,
         "golden_outputs": outputs,
         "notes": [*content.notes, *figures["notes"]],
+        "unit_scales": has_unit_scales(content.tflite.read_bytes()),
         "stateful": read_tflite(content.tflite).stateful,
         "tolerance": [tolerance.get(port.dtype.name, 0) for port in runtime.outputs.values()],
         "margin_percent": round(100 * (arena["with_margin"] / arena["bytes"] - 1)),
@@ -140,6 +142,27 @@ def ram_layer(content: BundleContent) -> str:
         return activation_memory(content.model, dtype).arena_layer
     except ValueError:
         return ""
+
+
+def board_figures(content: BundleContent, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:
+    """What the model takes of the board's memories, where those are known.
+
+    Args:
+        content: names the target.
+        arena_bytes: the arena to reserve.
+        flash_bytes: the estimate of the model and its code.
+
+    Returns:
+        The board's bytes of RAM and flash, and the share of each that the model takes, 0 to 1.
+    """
+    device = content.target
+    memories = (("ram", device.ram_bytes, arena_bytes), ("flash", device.flash_bytes, flash_bytes))
+    known = [(name, board, taken / board) for name, board, taken in memories if board is not None]
+    return {
+        key: value
+        for name, board, share in known
+        for key, value in ((f"{name}_bytes", board), (f"{name}_share", share))
+    }
 
 
 def check_memories(content: BundleContent, figures: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from edgeprune.export.bundle_content import BundleContent
 from edgeprune.export.diagnosis import operator_origins
 from edgeprune.export.firmware import (
+    board_figures,
     check_memories,
     kernel_bytes,
     ram_layer,
@@ -84,10 +85,13 @@ def write(content: BundleContent) -> dict[str, Any]:
         raise ValueError(_with_layer(error, content)) from error
     _check_outputs(content, parity)
     operators = read_tflite(file).operator_counts
+    reserved = with_margin(arena.bytes, scratch_bytes(file))
+    flash = file.stat().st_size + kernel_bytes(operators)
     figures = {
-        "arena": {**arena.to_dict(), "with_margin": with_margin(arena.bytes, scratch_bytes(file))},
+        "arena": {**arena.to_dict(), "with_margin": reserved},
         "model_bytes": file.stat().st_size,
-        "flash_bytes_estimate": file.stat().st_size + kernel_bytes(operators),
+        "flash_bytes_estimate": flash,
+        "board": board_figures(content, reserved, flash),
         "parity": parity.to_dict(),
         "ram_layer": ram_layer(content),
         "operators": dict(operators),

@@ -14,6 +14,7 @@ from typing import Any
 from edgeprune.export.bundle_content import BundleContent
 from edgeprune.export.diagnosis import operator_origins
 from edgeprune.export.firmware import (
+    board_figures,
     check_memories,
     kernel_bytes,
     ram_layer,
@@ -75,6 +76,8 @@ def write(content: BundleContent) -> dict[str, Any]:
         )
     lacking = lacking_kernel(content.tflite)
     operators = [NPU_OPERATOR, *(name for name, _ in left)]
+    arena = _arena(report, operators)
+    flash = compiled.stat().st_size + kernel_bytes(sorted(set(operators)))
     figures = {
         "npu": {
             "accelerator": report.accelerator,
@@ -85,10 +88,11 @@ def write(content: BundleContent) -> dict[str, Any]:
             "sram_bytes": report.sram_bytes,
             "weight_bytes": report.weight_bytes,
         },
-        "arena": _arena(report, operators),
+        "arena": arena,
         "ram_layer": ram_layer(content),
         "model_bytes": compiled.stat().st_size,
-        "flash_bytes_estimate": compiled.stat().st_size + kernel_bytes(sorted(set(operators))),
+        "flash_bytes_estimate": flash,
+        "board": board_figures(content, arena["with_margin"], flash),
         "cpu_operators": [f"{name} in {layer}" for name, layer in left],
         "cpu_share_of_macs": report.cpu_share,
         "golden_vectors_from": "the reference kernels" if lacking is None else "LiteRT's fast kernels",

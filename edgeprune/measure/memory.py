@@ -89,8 +89,9 @@ class ActivationMemory:
 
     @property
     def arena_layer(self) -> str:
-        """The layer that sets the arena: the one at the peak, or the one that most is kept for where that is more."""
-        return self.layer if self.planned >= self.kept else max(self.layers, key=lambda row: row.kept).layer
+        """The layer that sets the arena: the one at the peak, or one that most of a larger `kept` is kept for."""
+        most = max(self.layers, key=lambda row: row.kept)
+        return most.layer if most.kept > max(self.planned, self.kept / 2) else self.layer
 
     def __str__(self) -> str:
         """A table of the layers, with the peak marked, and the totals."""
