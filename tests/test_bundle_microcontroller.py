@@ -56,6 +56,7 @@ def test_the_files_and_the_figures(bundle):
     assert set(bundle.files) == {
         *("model.tflite", "model_data.h", "model_data.cc", "model_ops.h", "model_config.h", "golden_vectors.h"),
         *("example_main.cc", "test_main.cc", "CMakeLists.txt", "README.md", "model_card.json", "MODEL_CARD.md"),
+        "SHA256SUMS",
     }
     card = json.loads((bundle.directory / "model_card.json").read_text(encoding="utf-8"))
     assert card["name"] == ODD and card["labels"] == LABELS
