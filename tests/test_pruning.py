@@ -82,7 +82,7 @@ def test_every_way_to_compile(compile_arguments):
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)), **compile_arguments)
     fit(model)
     assert_exact(model)
-    assert constraint_masks.current_step(model) == 2 * STEPS
+    assert ep.pruning_step(model) == 2 * STEPS
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_taylor_after_a_fit_without_the_callback():
 def test_two_callbacks_count_once():
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
     fit(model, callbacks=[ep.UpdatePruningStep()])
-    assert constraint_masks.current_step(model) == 2 * STEPS
+    assert ep.pruning_step(model) == 2 * STEPS
     assert_exact(model)
 
 
@@ -498,7 +498,7 @@ def test_steps_per_execution_and_train_on_batch():
     """`train_on_batch` runs one step, whatever the setting."""
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0, 0.8, 0, 4)), steps_per_execution=4)
     train_batches(model, 1)
-    assert constraint_masks.current_step(model) == 1
+    assert ep.pruning_step(model) == 1
 
 
 def test_an_interrupted_step_is_not_counted():
@@ -512,7 +512,7 @@ def test_an_interrupted_step_is_not_counted():
     with pytest.raises(KeyboardInterrupt):
         fit(model, callbacks=[Interrupt()])
     fit(model, epochs=1)
-    assert constraint_masks.current_step(model) == 3 + STEPS
+    assert ep.pruning_step(model) == 3 + STEPS
 
 
 def test_an_eager_loop_with_the_last_layer_frozen():
@@ -520,7 +520,7 @@ def test_an_eager_loop_with_the_last_layer_frozen():
     model.get_layer("head").trainable = False
     model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8, 0, 12, frequency=3))
     tfmot_guides_loop(model, keras3())
-    assert constraint_masks.current_step(model) == 2 * STEPS
+    assert ep.pruning_step(model) == 2 * STEPS
     assert_exact(ep.strip_pruning(model))
 
 
@@ -564,7 +564,7 @@ def test_a_layer_is_known_by_its_exact_name_and_by_the_way_to_it():
 def test_several_fits_go_on_with_the_count():
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=2)))
     fit(model, epochs=1)
-    assert constraint_masks.current_step(model) == STEPS
+    assert ep.pruning_step(model) == STEPS
     partly = ep.sparsity_report(model).sparsity
     fit(model, epochs=1)
     assert 0 < partly < 0.75

@@ -118,16 +118,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, backup_first,
         under_pruning().fit(X, Y, callbacks=callbacks(KillAt(2 * STEPS + 1)), **arguments)
     resumed = under_pruning()
     seen = []
-    spy = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: seen.append(constraint_masks.current_step(resumed))
-    )
+    spy = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(ep.pruning_step(resumed)))
     resumed.fit(X, Y, callbacks=callbacks(spy), **arguments)
     if save_freq == "epoch":
         assert seen[0] == 2 * STEPS
         assert_same_state(resumed, straight)
     else:  # saved after step 10 of 12; Keras starts the second epoch again
         assert seen[0] == 10
-        assert constraint_masks.current_step(resumed) == 10 + 3 * STEPS
+        assert ep.pruning_step(resumed) == 10 + 3 * STEPS
     assert ep.sparsity_report(resumed).zeros == 384
 
 
@@ -169,7 +167,7 @@ def test_masks_of_another_architecture_are_refused(tmp_path):
     wide.save_weights(tmp_path / "wide.weights.h5")
     with pytest.warns(UserWarning, match="could not be loaded"):
         other.load_weights(tmp_path / "wide.weights.h5", skip_mismatch=True)
-    assert constraint_masks.current_step(other) == -1 and constraint_masks.masked_weights(other)[0].mask().all()
+    assert ep.pruning_step(other) == -1 and constraint_masks.masked_weights(other)[0].mask().all()
 
 
 def test_the_optimizer_of_a_loaded_model_goes_on_too(tmp_path):
@@ -187,7 +185,7 @@ def test_weights_from_before_pruning_load_as_ever(tmp_path):
     plain.save_weights(tmp_path / "plain.weights.h5")
     model = under_pruning()
     model.load_weights(tmp_path / "plain.weights.h5")
-    assert constraint_masks.current_step(model) == -1
+    assert ep.pruning_step(model) == -1
     np.testing.assert_array_equal(model.get_weights()[0], plain.get_weights()[0])
 
 

@@ -13,8 +13,8 @@ In a training loop of your own, or with `train_on_batch`, call the callback's me
         pruning.on_epoch_end(epoch)
     pruning.on_train_end()
 
-The loops of TF-MOT's guide, which call only `on_train_begin` and `on_epoch_end`, work as they are where the
-step runs eagerly, and with `tf_keras`. Outside of `fit` give the schedule its `end_step`.
+`on_train_batch_end` may be left out, as in TF-MOT's guide. Loops that call only `on_train_begin` and `on_epoch_end`
+work where the step runs eagerly, and with `tf_keras`. Outside of `fit` give the schedule its `end_step`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def on_train_begin(self, logs=None):
         """Find what is under pruning in the model, and make its training step apply the masks."""
-        self._counter = mechanism_of(self.model).begin_training(self.model)
+        self._counter = mechanism_of(self.model).begin_training(self.model, in_fit=bool(self.params))
         self._at_first_epoch = True
         if not mechanism_of(self.model).is_pruned(self.model):
             warnings.warn(
@@ -74,14 +74,14 @@ class UpdatePruningStep(flavor.callback_class()):
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         """Count only steps that ran. (TF-MOT's loops call the first argument `batch`.)"""
-        self._counter.cancel_group()
+        self._counter.close_group()
         self._refuse_open_end()
         mechanism_of(self.model).apply_masks(self.model)
         if not self._counter.has_counted:
             raise RuntimeError(
                 "UpdatePruningStep has seen no training step. In a loop of your own call its "
-                "on_train_batch_begin(batch) before and on_train_batch_end(batch) after each step. (Without them count "
-                "only eager steps on Keras 3 and, on tf_keras, local magnitude pruning.)"
+                "on_train_batch_begin(batch) before each step. (Without it count only eager steps on Keras 3 and, on "
+                "tf_keras, local magnitude pruning.)"
             )
 
     def on_train_end(self, logs=None):
@@ -178,13 +178,12 @@ class PruningSummaries(flavor.callback_class("TensorBoard")):
     def on_epoch_begin(self, epoch=None, logs=None):
         """Write the sparsity and the threshold of every weight under pruning."""
         self._tensorboard.on_epoch_begin(epoch, logs)
-        mechanism = mechanism_of(self.model)
-        step = mechanism.current_step(self.model)
         with self._writer.as_default():
-            for name, weight, mask in mechanism.weights_and_masks(self.model):
-                kept = np.abs(weight[mask])
-                tf.summary.scalar(f"{name}/sparsity", 1.0 - mask.mean(), step=step)
-                tf.summary.scalar(f"{name}/threshold", kept.min() if kept.size else 0.0, step=step)
+            for weight in mechanism_of(self.model).masked_weights(self.model):
+                mask = weight.mask()
+                kept = np.abs(weight.value()[mask])
+                tf.summary.scalar(f"{weight.name}/sparsity", 1.0 - mask.mean(), step=weight.step)
+                tf.summary.scalar(f"{weight.name}/threshold", kept.min() if kept.size else 0.0, step=weight.step)
         self._writer.flush()
 
     def on_train_end(self, logs=None):

@@ -50,6 +50,11 @@ class MaskedVariable:
                 self._scores = _state_variable(np.zeros(variable.shape, np.float32), tf.VariableAggregation.SUM)
         variable.constraint = self
 
+    @property
+    def step(self) -> int:
+        """The training step that is running or ran last; 0 before the first."""
+        return self.run.step
+
     def __call__(self, value: Any) -> Any:
         """The value with zeros where the mask is false; called by the optimizer after each update."""
         on_eager_step = self._pruning.training.on_eager_step
@@ -271,11 +276,11 @@ def strip(model: Any) -> Any:
     return model
 
 
-def begin_training(model: Any) -> updates.StepCounter:
+def begin_training(model: Any, in_fit: bool) -> updates.StepCounter:
     """Make the model's training step apply the masks; returns the counter of its steps."""
     optimizer = _innermost_optimizer(model)
     prunings = [pruning_of(layer) for layer in pruned_layers(model)]
-    counter = updates.StepCounter(prunings, _compiled_apply(model, prunings))
+    counter = updates.StepCounter(prunings, _compiled_apply(model, prunings), in_fit)
     for pruning in prunings:
         pruning.training = Training(optimizer, counter.count_eager_step)
     if optimizer is not None and any(pruning.run.importance == "taylor" for pruning in prunings):
@@ -294,11 +299,6 @@ def scheduled(model: Any) -> list[tuple[Any, int]]:
     return [(run.schedule, run.step) for run in runs(model) if not run.sparsity_m_by_n]
 
 
-def final_sparsities(model: Any) -> list[tuple[Any, float | None]]:
-    """Each variable under pruning with the sparsity it ends with; None under a schedule of the user's own."""
-    return [(weight.variable, weight.run.final_sparsity) for weight in masked_weights(model)]
-
-
 def is_pruned(model: Any) -> bool:
     """Whether any layer of the model is under pruning."""
     return bool(pruned_layers(model))
@@ -307,11 +307,6 @@ def is_pruned(model: Any) -> bool:
 def current_step(model: Any) -> int:
     """The training step the model's pruning has come to; -1 before training has begun."""
     return max((run.step if run.step or run.counter else -1 for run in runs(model)), default=-1)
-
-
-def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, values and boolean mask of every weight under pruning."""
-    return [(weight.name, weight.value(), weight.mask()) for weight in masked_weights(model)]
 
 
 def apply_masks(model: Any) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any, Protocol
 
-import numpy as np
-
 from edgeprune import flavor
 from edgeprune.sparsity.settings import PruningRun
-from edgeprune.sparsity.updates import StepCounter
+from edgeprune.sparsity.updates import MaskedWeight, StepCounter
 
 
 class Mechanism(Protocol):
@@ -43,8 +41,8 @@ class Mechanism(Protocol):
     def apply_masks(self, model: Any) -> None:
         """Put zeros where the masks say so."""
 
-    def begin_training(self, model: Any) -> StepCounter:
-        """Make the model's training step use the masks; returns the counter of its steps."""
+    def begin_training(self, model: Any, in_fit: bool) -> StepCounter:
+        """Make the model's training step, in `fit` or a loop of the user's own, use the masks; returns its counter."""
 
     def end_training(self, model: Any) -> None:
         """Undo what `begin_training` did to the model."""
@@ -55,11 +53,8 @@ class Mechanism(Protocol):
     def scheduled(self, model: Any) -> list[tuple[Any, int]]:
         """The schedules at work in a model, each with the step it has come to."""
 
-    def final_sparsities(self, model: Any) -> list[tuple[Any, float | None]]:
-        """Each variable under pruning with the sparsity it ends with; None under a schedule of the user's own."""
-
-    def weights_and_masks(self, model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """Name, values and boolean mask of every weight under pruning."""
+    def masked_weights(self, model: Any) -> list[MaskedWeight]:
+        """Every weight that is under pruning."""
 
     def current_step(self, model: Any) -> int:
         """The training step the model's pruning has come to; -1 before training has begun."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -112,14 +111,7 @@ def strip_pruning(model: Any) -> Any:
     mechanism = mechanism_of(model)
     if not mechanism.is_pruned(model):
         return model
-    if flavor.is_keras_3(model) and mechanism.current_step(model) < 1:
-        warnings.warn(
-            f"{model.name!r} was never trained under pruning, so it has no zeros: pass "
-            "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning."
-        )
-    for schedule, step in mechanism.scheduled(model):
-        if step:
-            updates.warn_if_unfinished(schedule, step)
+    updates.warn_of_missing_zeros(model, mechanism.masked_weights(model))
     return mechanism.strip(model)
 
 

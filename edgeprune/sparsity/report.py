@@ -129,7 +129,7 @@ def sparsity_report(model: Any) -> SparsityReport:
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built, so it has no weights to count: call it on data first.")
     mechanism, names = mechanism_of(model), _names(model)
-    targets = {id(variable): target for variable, target in mechanism.final_sparsities(model)}
+    targets = {id(weight.variable): weight.run.final_sparsity for weight in mechanism.masked_weights(model)}
     refused = {name: reason for run in mechanism.runs(model) for name, reason in run.refused.items()}
     rows, seen = [], set()
     for layer in flavor.layers_of(model):

@@ -117,6 +117,15 @@ def sparsity_at(schedule: PruningSchedule, step: int) -> float:
     return float(change * left + np.float32(schedule.final_sparsity))
 
 
+def sparsity_reached(schedule: PruningSchedule, step: int) -> float:
+    """The sparsity of the last mask update up to a step; for a schedule of the user's own, that of the step itself."""
+    if not _is_well_known(schedule):
+        return sparsity_at(schedule, step)
+    due = (one for one in range(step, max(1, schedule.begin_step) - 1, -1) if is_due(schedule, one))
+    last = next(due, None)
+    return 0.0 if last is None else sparsity_at(schedule, last)
+
+
 def final_sparsity(schedule: PruningSchedule) -> float | None:
     """The sparsity the schedule ends with; None for a schedule of the user's own."""
     if not _is_well_known(schedule):

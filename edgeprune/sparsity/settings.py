@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
-from edgeprune.sparsity import schedules
+from edgeprune.sparsity import masks, schedules
 
 SCOPES = ("local", "global")
 IMPORTANCES = ("magnitude", "taylor")
@@ -74,6 +75,21 @@ class PruningRun:
         if self.sparsity_m_by_n:
             return self.sparsity_m_by_n[0] / self.sparsity_m_by_n[1]
         return schedules.final_sparsity(self.schedule)
+
+    def sparsity_reached(self, step: int) -> float:
+        """The sparsity of the last mask update up to a training step."""
+        if self.sparsity_m_by_n:
+            return self.final_sparsity if step else 0.0
+        return schedules.sparsity_reached(self.schedule, step)
+
+    def expects_zeros(self, shape: tuple[int, ...], sparsity: float) -> bool:
+        """Whether a weight of this shape has zeros at a sparsity: at least one weight, or block, is always kept."""
+        if self.sparsity_m_by_n:
+            zeros, group = self.sparsity_m_by_n
+            return bool(sparsity) and shape[-2] > group - zeros
+        block_size = self.block_size if self.in_blocks else (1,) * len(shape)
+        blocks = math.prod(-(-size // block) for size, block in zip(shape, block_size, strict=True))
+        return masks.kept_count(blocks, sparsity) < blocks
 
     def why_not_shape(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be pruned with these settings; None where it can."""

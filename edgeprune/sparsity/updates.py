@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ from edgeprune.sparsity.settings import PruningRun
 
 # Steps to wait for the first gradient; loss scaling may skip its first 15 or so.
 _PATIENCE = 20
+# How far below the sparsity that was asked for counts as there.
+_NEAR = 1e-3
 
 
 class MaskedWeight(Protocol):
@@ -21,8 +23,12 @@ class MaskedWeight(Protocol):
 
     name: str
     run: PruningRun
+    step: int  # the training step its masks have come to; 0 before the first
     variable: Any
     threshold: float  # of the last update; 0 before the first
+
+    def value(self) -> np.ndarray:
+        """The weight as an array."""
 
     def importance(self) -> np.ndarray:
         """The importance of each weight, floats of the weight's shape."""
@@ -98,29 +104,38 @@ class StepCounter:
     """Counts the training steps of runs and updates their masks when they are due.
 
     A group is the steps that run without a callback in between (`steps_per_execution`); updates that fall
-    inside a group are made before the next one. A run is counted by the counter that came last: an earlier one
-    (a second callback in the same `fit`, a training that was interrupted) takes back a group it left open.
+    inside a group are made before the next one. `fit` ends every group that ran; a loop of the user's own may leave
+    the ends out, as TF-MOT's guide does. A run is counted by the counter that came last: an earlier one (a second
+    callback in the same `fit`, a training that was interrupted) closes a group it left open.
 
     Args:
         prunings: what is under pruning in a model.
         apply_masks: puts zeros into all of its weights where their masks are false.
+        in_fit: whether `fit` calls, rather than a loop of the user's own.
     """
 
-    def __init__(self, prunings: list[Pruning], apply_masks: Callable[[], None]):
+    def __init__(self, prunings: Iterable[Pruning], apply_masks: Callable[[], None], in_fit: bool = True):
         self._apply_masks = apply_masks
         self._prunings: dict[PruningRun, list[Pruning]] = {}
-        for pruning in prunings:
-            self._prunings.setdefault(pruning.run, []).append(pruning)
         self._open_group = 0
-        self.has_counted = not prunings
-        for run in self._prunings:
-            if run.counter is not None:
-                run.counter.cancel_group()
-            run.counter = self
+        self._ends_are_left_out = not in_fit
+        for pruning in prunings:
+            self.add(pruning)
+        self.has_counted = not self._prunings
+
+    def add(self, pruning: Pruning) -> None:
+        """Count for one more layer, in place of the counter that did."""
+        run = pruning.run
+        if run.counter is not None and run.counter is not self:
+            run.counter.close_group()
+        run.counter = self
+        self._prunings.setdefault(run, []).append(pruning)
 
     def begin_group(self, size: int = 1) -> None:
         """A group of steps is about to run: update the masks that are due at its first step."""
-        self.cancel_group()
+        if self._open_group:
+            self._ends_are_left_out = True
+        self.close_group()
         for run in self._runs():
             self._update_up_to(run, run.step + 1)
             run.step += size
@@ -129,10 +144,16 @@ class StepCounter:
 
     def end_group(self) -> None:
         """The group has run."""
-        self._open_group = 0
+        self._ends_are_left_out = False
+        self._group_has_run()
 
-    def cancel_group(self) -> None:
-        """The group that was begun did not run (the data had come to its end)."""
+    def close_group(self) -> None:
+        """A group that was not ended did not run (the data had come to its end), unless no group is ever ended."""
+        if not self._open_group:
+            return
+        if self._ends_are_left_out:
+            self._group_has_run()
+            return
         for run in self._runs():
             run.step -= self._open_group
         self._open_group = 0
@@ -148,11 +169,18 @@ class StepCounter:
 
     def finish(self) -> None:
         """Training has ended: make the updates that fell into the last group, and apply all masks."""
-        self.cancel_group()
+        self.close_group()
         for run in self._runs():
             if not self._update_up_to(run, run.step):
                 raise _no_gradient(self._weights(run))
         self._apply_masks()
+
+    def _group_has_run(self) -> None:
+        self._open_group = 0
+
+    def weights(self) -> list[MaskedWeight]:
+        """The weights it counts for."""
+        return [weight for run in self._prunings for weight in self._weights(run)]
 
     def _runs(self) -> list[PruningRun]:
         return [run for run in self._prunings if run.counter is self]
@@ -211,8 +239,8 @@ def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
     wanted = schedules.final_sparsity(schedule)
     if wanted is None or schedule.end_step > total_steps or step >= total_steps:
         return
-    reached = _sparsity_reached(schedule, total_steps)
-    if reached < wanted - 1e-3:
+    reached = schedules.sparsity_reached(schedule, total_steps)
+    if reached < wanted - _NEAR:
         warnings.warn(
             f"Training ends at step {total_steps} with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
             f"masks are updated every {schedule.frequency} steps from step {schedule.begin_step}"
@@ -221,21 +249,55 @@ def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
         )
 
 
-def warn_if_unfinished(schedule: Any, step: int) -> None:
-    """Warn where pruning ends at a step before the schedule's end."""
-    wanted = schedules.final_sparsity(schedule)
-    if wanted is None or schedule.end_step is None or step + 1 >= schedule.end_step:
-        return
-    reached = _sparsity_reached(schedule, step)
-    if reached < wanted - 1e-3:
+def warn_of_missing_zeros(model: Any, weights: list[MaskedWeight]) -> None:
+    """Warn where pruning ends without the zeros that was asked for: nothing was trained, a schedule is not
+    through, or the masks of a layer were never updated.
+
+    Args:
+        model: the model or the layer whose pruning ends.
+        weights: what is under pruning in it.
+    """
+    step = max((weight.step for weight in weights), default=0)
+    if not step:
         warnings.warn(
-            f"Pruning was stripped at step {step} of {schedule.end_step}, with a sparsity of {reached:.3f} rather "
-            f"than {wanted:.3f}: train on to the end of the schedule first, or give it an earlier end_step."
+            f"{model.name!r} was never trained under pruning, so its schedule never ran and it has no zeros: pass "
+            "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning; in a loop of your own call its "
+            "on_train_batch_begin(batch) before each step."
+        )
+        return
+    by_run: dict[PruningRun, list[MaskedWeight]] = {}
+    for weight in weights:
+        by_run.setdefault(weight.run, []).append(weight)
+    for schedule in {id(run.schedule): run.schedule for run in by_run if not run.sparsity_m_by_n}.values():
+        _warn_if_unfinished(schedule, step)
+    dense = [weight for run, members in by_run.items() for weight in _without_zeros(run, members, step)]
+    if dense:
+        warnings.warn(
+            f"{', '.join(weight.name for weight in dense)}: no zeros after {step} steps under pruning. The masks were "
+            "never updated (a layer that is not called in training, or a loop without on_train_batch_begin), or all "
+            "the magnitudes are equal and there is nothing to rank."
         )
 
 
-def _sparsity_reached(schedule: Any, step: int) -> float:
-    """The sparsity of the last update up to a step."""
-    due = (one for one in range(step, max(1, schedule.begin_step) - 1, -1) if schedules.is_due(schedule, one))
-    last = next(due, None)
-    return 0.0 if last is None else schedules.sparsity_at(schedule, last)
+def _without_zeros(run: PruningRun, weights: list[MaskedWeight], step: int) -> list[MaskedWeight]:
+    """The weights of a run that have no zeros at a step at which they should."""
+    wanted = run.sparsity_reached(step)
+    dense = [weight for weight in weights if weight.mask().all() and weight.value().all()]
+    if run.scope == "global" and len(dense) < len(weights):
+        return []
+    return [weight for weight in dense if run.expects_zeros(tuple(weight.variable.shape), wanted)]
+
+
+def _warn_if_unfinished(schedule: Any, step: int) -> None:
+    """Warn where pruning ends at a step before the schedule has come to its end."""
+    wanted = schedules.final_sparsity(schedule)
+    if wanted is None or schedule.end_step is None:
+        return
+    reached = schedules.sparsity_reached(schedule, step + 1)
+    if reached < wanted - _NEAR:
+        end = f" of {schedule.end_step}" if schedule.end_step >= 0 else ""
+        warnings.warn(
+            f"Pruning was stripped at step {step}{end}, with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
+            "train on to the end of the schedule first, or give it an earlier end_step or a lower frequency (it "
+            f"updates masks every {schedule.frequency} steps from step {schedule.begin_step})."
+        )

@@ -1,8 +1,8 @@
 """Masks for `tf_keras`: TF-MOT's own wrappers around layers.
 
 TF-MOT's wrappers count the steps and update the masks themselves, inside the step. What they do not know
-(one threshold over all layers, Taylor importance) is done by the callback, which sets the wrappers' masks;
-their own updates then rest.
+(one threshold over all layers, Taylor importance, layers that are called with `training=False`) is done by the
+callback, which sets the wrappers' masks; their own updates then rest.
 """
 
 from __future__ import annotations
@@ -52,19 +52,24 @@ class SetByCallback(schedules.PruningSchedule):
 
 
 class WrappedWeight:
-    """One weight in one of TF-MOT's wrappers, its mask set from outside."""
+    """One weight in one of TF-MOT's wrappers; `step` is the step its wrapper had come to."""
 
-    def __init__(self, name: str, run: PruningRun, variable: Any, mask: Any):
+    def __init__(self, name: str, run: PruningRun, step: int, variable: Any, mask: Any):
         self.name = name
         self.run = run
+        self.step = step
         self.variable = variable
         self.threshold = 0.0
         self._mask = mask
-        self._scores = tf.Variable(tf.zeros(variable.shape)) if run.importance == "taylor" else None
+        self._scores = None
+
+    def value(self) -> np.ndarray:
+        """The variable as an array."""
+        return self.variable.numpy()
 
     def importance(self) -> np.ndarray:
         """The importance of each weight now, floats of the variable's shape."""
-        value = self.variable.numpy()
+        value = self.value()
         return np.abs(value) if self._scores is None else masks.taylor_importance(self._scores.numpy(), value)
 
     def has_scores(self) -> bool:
@@ -80,6 +85,10 @@ class WrappedWeight:
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(self._scores))
+
+    def start_scores(self) -> None:
+        """Make what the scores of Taylor importance are gathered in."""
+        self._scores = tf.Variable(tf.zeros(self.variable.shape))
 
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
@@ -192,36 +201,109 @@ def why_not(layer: Any, run: PruningRun) -> str | None:
     return None
 
 
-def begin_training(model: Any) -> updates.StepCounter:
-    """Start TF-MOT's count of steps; returns the counter for the wrappers whose masks the callback sets."""
-    starter = tfmot_sparsity.UpdatePruningStep()
-    starter.set_model(model)
-    starter.on_train_begin()
-    prunings = [
-        _pruning_of(wrapper) for wrapper in wrappers_in(model) if isinstance(wrapper.pruning_schedule, SetByCallback)
-    ]
-    if any(pruning.run.importance == "taylor" for pruning in prunings):
-        _gather_scores_in(model, prunings)
-    return updates.StepCounter(prunings, lambda: apply_masks(model))
+class WrapperCounter(updates.StepCounter):
+    """Counts also for the wrappers that stand still.
+
+    A wrapper counts, and updates its masks, only where it is called in training. The layers of a base model that is
+    called with `training=False`, as in transfer learning, are not, and may be trained all the same. Which ones
+    they are is seen after the first group of steps.
+    """
+
+    def __init__(self, wrappers: list[Any], apply_masks: Callable[[], None], in_fit: bool):
+        by_callback = [_pruning_of(wrapper) for wrapper in wrappers if _is_set_by_callback(wrapper)]
+        super().__init__(by_callback, apply_masks, in_fit)
+        self._watched = [(wrapper, _step_of(wrapper)) for wrapper in wrappers]
+        self._idle: list[tuple[Any, PruningRun]] = []
+
+    def _group_has_run(self) -> None:
+        steps = self._open_group
+        super()._group_has_run()
+        if steps:
+            self._take_over(steps)
+        for wrapper, run in self._idle:
+            wrapper.pruning_step.assign(run.step)
+
+    def _take_over(self, steps: int) -> None:
+        """Count from now on for the wrappers that have not counted these steps themselves."""
+        watched, self._watched = self._watched, []
+        for wrapper, step_before in watched:
+            if _step_of(wrapper) != step_before:
+                continue
+            if _is_set_by_callback(wrapper):
+                run = wrapper.pruning_schedule.run
+            else:
+                pruning = _pruning_of(wrapper)
+                run = pruning.run
+                run.step += steps
+                self.add(pruning)
+            self._idle.append((wrapper, run))
+
+
+def begin_training(model: Any, in_fit: bool) -> WrapperCounter:
+    """Start the wrappers' count of steps; returns the counter for those whose masks the callback sets.
+
+    Raises:
+        ValueError: a wrapped layer is not built.
+    """
+    wrappers = wrappers_in(model)
+    for wrapper in wrappers:
+        if not wrapper.built:
+            raise ValueError(
+                f"Layer {wrapper.layer.name!r} is under pruning and not built: give the model an input shape, or call "
+                "model.build(input_shape), before fit."
+            )
+        if _step_of(wrapper) < 0:
+            wrapper.pruning_step.assign(0)
+    counter = WrapperCounter(wrappers, lambda: apply_masks(model), in_fit)
+    scored = [weight for weight in counter.weights() if weight.run.importance == "taylor"]
+    if scored:
+        _gather_scores_in(model, scored)
+    return counter
+
+
+def _is_set_by_callback(wrapper: Any) -> bool:
+    return isinstance(wrapper.pruning_schedule, SetByCallback)
+
+
+def _step_of(wrapper: Any) -> int:
+    """The step a wrapper has come to; -1 before its first training."""
+    return int(wrapper.pruning_step.numpy()) if wrapper.built else -1
 
 
 def _pruning_of(wrapper: Any) -> WrapperPruning:
-    run = wrapper.pruning_schedule.run
-    run.step = run.checked_step = int(wrapper.pruning_step.numpy())
-    weights = [
-        WrappedWeight(variable.name.removesuffix(":0"), run, variable, mask)
+    """What the callback needs to set a wrapper's masks, at the step the wrapper has come to."""
+    run = _run_of(wrapper)
+    run.step = run.checked_step = max(0, _step_of(wrapper))
+    return WrapperPruning(run, _weights_of(wrapper, run))
+
+
+def _run_of(wrapper: Any) -> PruningRun:
+    """The settings of a wrapper, also of one that was loaded from a file."""
+    if _is_set_by_callback(wrapper):
+        return wrapper.pruning_schedule.run
+    return PruningRun(wrapper.pruning_schedule, wrapper.block_size, wrapper.block_pooling_type, wrapper.sparsity_m_by_n)
+
+
+def _weights_of(wrapper: Any, run: PruningRun) -> list[WrappedWeight]:
+    step = max(0, _step_of(wrapper))
+    return [
+        WrappedWeight(variable.name.removesuffix(":0"), run, step, variable, mask)
         for variable, mask, _ in wrapper.pruning_vars
     ]
-    return WrapperPruning(run, weights)
+
+
+def masked_weights(model: Any) -> list[WrappedWeight]:
+    """The weights of a model that are under pruning."""
+    return [weight for wrapper in wrappers_in(model) for weight in _weights_of(wrapper, _run_of(wrapper))]
 
 
 def scheduled(model: Any) -> list[tuple[Any, int]]:
     """The schedules at work in a model, each with the step it has come to."""
     found = {}
     for wrapper in wrappers_in(model):
-        schedule = _schedule_of(wrapper)
         if not wrapper.sparsity_m_by_n:
-            found[id(schedule)] = (schedule, max(0, int(wrapper.pruning_step.numpy())))
+            schedule = _run_of(wrapper).schedule
+            found[id(schedule)] = (schedule, max(0, _step_of(wrapper)))
     return list(found.values())
 
 
@@ -231,34 +313,9 @@ def runs(model: Any) -> list[PruningRun]:
     return list(dict.fromkeys(run for run in found if run is not None))
 
 
-def final_sparsities(model: Any) -> list[tuple[Any, float | None]]:
-    """Each variable under pruning with the sparsity it ends with; None under a schedule of the user's own."""
-    return [
-        (variable, PruningRun(_schedule_of(wrapper), sparsity_m_by_n=wrapper.sparsity_m_by_n).final_sparsity)
-        for wrapper in wrappers_in(model)
-        for variable, _, _ in wrapper.pruning_vars
-    ]
-
-
-def _schedule_of(wrapper: Any) -> Any:
-    """The user's schedule of a wrapper, also where the callback sets the masks."""
-    schedule = wrapper.pruning_schedule
-    return schedule.run.schedule if isinstance(schedule, SetByCallback) else schedule
-
-
 def current_step(model: Any) -> int:
     """The training step the model's pruning has come to; -1 before training has begun."""
-    steps = (int(wrapper.pruning_step.numpy()) for wrapper in wrappers_in(model) if wrapper.built)
-    return max(steps, default=-1)
-
-
-def weights_and_masks(model: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, values and boolean mask of every weight under pruning."""
-    return [
-        (variable.name.removesuffix(":0"), variable.numpy(), mask.numpy().astype(bool))
-        for wrapper in wrappers_in(model)
-        for variable, mask, _ in wrapper.pruning_vars
-    ]
+    return max(map(_step_of, wrappers_in(model)), default=-1)
 
 
 def apply_masks(model: Any) -> None:
@@ -275,9 +332,10 @@ def end_training(model: Any) -> None:
         vars(model.optimizer).pop("apply_gradients", None)
 
 
-def _gather_scores_in(model: Any, prunings: list[WrapperPruning]) -> None:
-    weights = [weight for pruning in prunings for weight in pruning.weights]
-    scored = {weight.variable.ref(): weight for weight in weights if weight.run.importance == "taylor"}
+def _gather_scores_in(model: Any, weights: list[WrappedWeight]) -> None:
+    for weight in weights:
+        weight.start_scores()
+    scored = {weight.variable.ref(): weight for weight in weights}
     optimizer = model.optimizer
     apply_gradients = type(optimizer).apply_gradients
 
