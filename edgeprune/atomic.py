@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 from edgeprune import staging
 
-# Returns which of an existing folder's files are replaced, relative to it; raises FileExistsError if it may not be.
-Replaces: TypeAlias = Callable[[Path], Collection[str]]
+# Returns whether an existing folder is replaced, or which of its files are, relative to it.
+Replaces: TypeAlias = Callable[[Path], bool | Collection[str]]
 # What a disk answers that takes no more. The system names no file then.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -90,7 +90,7 @@ def check_paths(*paths: str | Path, overwrite: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path, *, replaces: Replaces | None = None) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, replaces: Replaces = lambda old: False) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success it becomes `path`, on any error it is removed.
 
     A folder that exists is replaced in one step; the files in it that are somebody else's stay in it. What killed
@@ -98,7 +98,7 @@ def atomic_folder(path: str | Path, *, replaces: Replaces | None = None) -> Iter
 
     Args:
         path: the folder to write. Its parent is made if it does not exist; a link is followed.
-        replaces: returns which files of an existing folder are replaced; left out, no existing folder is.
+        replaces: whether a folder that exists is replaced, or which of its files are; left out, none is.
 
     Yields:
         An empty folder on the same file system.
@@ -120,7 +120,7 @@ def atomic_folder(path: str | Path, *, replaces: Replaces | None = None) -> Iter
         _put_folder_in_place(folder, target, _replaced(given, replaces))
 
 
-def check_folder(path: str | Path, *, replaces: Replaces | None = None) -> None:
+def check_folder(path: str | Path, *, replaces: Replaces = lambda old: False) -> None:
     """Refuse a folder that `atomic_folder` would refuse, before the slow part.
 
     Raises:
@@ -128,6 +128,18 @@ def check_folder(path: str | Path, *, replaces: Replaces | None = None) -> None:
     """
     with _staged_folder(Path(path), Path(os.path.realpath(path)), replaces):
         pass
+
+
+def check_parents(path: str | Path) -> None:
+    """Refuse a path below a file.
+
+    Raises:
+        NotADirectoryError: a parent of `path` is a file.
+        OSError: a parent is a link to itself, its name is too long, or it may not be read.
+    """
+    nearest = next((parent for parent in Path(path).absolute().parents if _exists(parent)), Path("/"))
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, so that nothing can be written below it.")
 
 
 @contextlib.contextmanager
@@ -175,7 +187,7 @@ def _put_in_place(staged: dict[Path, Path], overwrite: bool) -> None:
 
 def _checked_file(path: Path, overwrite: bool) -> Path:
     """The file that `path` means, links followed."""
-    _check_parents(path)
+    check_parents(path)
     if _exists(path):
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
@@ -187,9 +199,9 @@ def _checked_file(path: Path, overwrite: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _staged_folder(path: Path, target: Path, replaces: Replaces | None) -> Iterator[Path]:
+def _staged_folder(path: Path, target: Path, replaces: Replaces) -> Iterator[Path]:
     """A hidden folder with an empty folder in it that has the name of the one to write."""
-    _check_parents(path)
+    check_parents(path)
     if not _exists(path) and path.is_symlink():
         raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which does not exist; make it or unlink it.")
     if path.exists() and not path.is_dir():
@@ -202,15 +214,16 @@ def _staged_folder(path: Path, target: Path, replaces: Replaces | None) -> Itera
         yield folder
 
 
-def _replaced(path: Path, replaces: Replaces | None) -> Collection[str] | None:
+def _replaced(path: Path, replaces: Replaces) -> Collection[str] | None:
     """The files of an existing folder that are replaced; None where there is no folder."""
     if not path.exists():
         return None
-    if replaces is None:
+    replaced = replaces(path)
+    if replaced is False:
         raise NotOverwrittenError(f"{path} exists and is not overwritten; remove it or choose another name.")
     if os.path.ismount(path):
         raise FileExistsError(f"{path} is where a file system begins, and is not replaced; name a folder inside it.")
-    return replaces(path)
+    return [str(file.relative_to(path)) for file in path.rglob("*")] if replaced is True else replaced
 
 
 def _put_folder_in_place(folder: Path, target: Path, replaced: Collection[str] | None) -> None:
@@ -269,9 +282,3 @@ def _exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _check_parents(path: Path) -> None:
-    nearest = next((parent for parent in path.absolute().parents if _exists(parent)), path)
-    if not nearest.is_dir():
-        raise NotADirectoryError(f"{nearest} is a file, so that nothing can be written below it.")

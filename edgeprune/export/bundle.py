@@ -24,7 +24,7 @@ from edgeprune.export import representative
 from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier
 from edgeprune.export.conversion import CALIBRATED
 from edgeprune.export.dense_scales import export_with_better_scales
-from edgeprune.export.manifest import replaces, write_manifest
+from edgeprune.export.manifest import write_manifest, written_files
 from edgeprune.export.rendering import render
 from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.tflite import ExportResult, export_tflite
@@ -164,7 +164,7 @@ def export_bundle(
     for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
         if not isinstance(text, str) and (argument, text) != ("name", None):
             raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
-    check_folder(directory, replaces=replaces(force))
+    check_folder(directory, replaces=lambda old: force and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
     plain = strip.without_pruning(model)
@@ -180,7 +180,7 @@ def export_bundle(
     validation = None if validation_data is None else _checked_validation(validation_data)
 
     with (
-        atomic_folder(directory, replaces=replaces(force)) as folder,
+        atomic_folder(directory, replaces=lambda old: force and written_files(old)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
 

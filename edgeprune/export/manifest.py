@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edgeprune.atomic import Replaces, check_folder
+from edgeprune.atomic import check_folder
 
 MANIFEST = "SHA256SUMS"
 _FIRST_LINE = "# The files of a bundle that edgeprune wrote; sha256sum -c SHA256SUMS checks them."
@@ -21,11 +21,6 @@ def write_manifest(folder: Path) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lines = [_FIRST_LINE, *(f"{_sha256(folder / name)}  {name}" for name in names)]
     (folder / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def replaces(force: bool) -> Replaces | None:
-    """What `atomic_folder` may replace: with `force`, the files of a bundle written before."""
-    return written_files if force else None
 
 
 def written_files(folder: Path) -> set[str]:
@@ -61,7 +56,7 @@ def check_bundle_folder(folder: str | Path, inputs: Iterable[str | Path] = (), *
     for path in inputs:
         if Path(folder).exists() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise ValueError(f"{path} lies inside {folder}, which the bundle replaces: choose another folder for it.")
-    check_folder(folder, replaces=replaces(force))
+    check_folder(folder, replaces=lambda old: force and written_files(old))
 
 
 def _read_manifest(folder: Path) -> Mapping[str, str]:
