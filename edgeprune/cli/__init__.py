@@ -6,24 +6,23 @@ input is reported in one line, with exit code 2.
 
 from __future__ import annotations
 
-from edgeprune.cli import benchmark, bundle, channels, convert, demo, inspect, prune, targets, verify
-from edgeprune.cli.root import app
+from typing import Any
 
-# In the order of the help text.
-for _command in (
-    demo.demo,
-    inspect.inspect,
-    prune.prune,
-    channels.channels,
-    convert.convert,
-    verify.verify,
-    benchmark.benchmark,
-    bundle.bundle,
-    targets.targets,
-):
-    app.command()(_command)
+from edgeprune.cli.signals import exit_on_signals
+from edgeprune.cli.streams import open_streams
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line, as a process of its own."""
+    with open_streams(), exit_on_signals():
+        from edgeprune.cli.commands import app  # takes a moment, in which a signal may come
+
+        app()
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'edgeprune.cli' has no attribute {name!r}")
+    from edgeprune.cli.commands import app
+
+    return app

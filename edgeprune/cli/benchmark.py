@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import start_tensorflow
 from edgeprune.cli.options import Json, NoXnnpack, Threads
-from edgeprune.cli.printing import print_json
+from edgeprune.cli.printing import show, show_json
 
 
 def benchmark(
@@ -28,4 +28,4 @@ def benchmark(
     from edgeprune.measure import latency
 
     result = latency.benchmark(files, runs=runs, warmup=warmup, threads=threads, xnnpack=not no_xnnpack)
-    print_json(result.to_dict()) if as_json else print(result)
+    show_json(result.to_dict()) if as_json else show(result)

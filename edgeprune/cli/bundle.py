@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import load_model, read_data, read_lines, start_tensorflow
 from edgeprune.cli.options import Json, Unsafe
-from edgeprune.cli.printing import print_json
+from edgeprune.cli.printing import show, show_json
 
 
 def bundle(
@@ -70,4 +70,4 @@ def bundle(
         description=description,
         force=force,
     )
-    print_json(result.to_dict()) if as_json else print(result)
+    show_json(result.to_dict()) if as_json else show(result)

@@ -20,7 +20,7 @@ from edgeprune.cli.files import (
     write_files,
 )
 from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
-from edgeprune.cli.printing import print_json
+from edgeprune.cli.printing import show, show_json
 
 
 def channels(
@@ -99,10 +99,10 @@ def channels(
     write_files({path: write for path, write in writers.items() if path is not None}, force)
     if as_json:
         figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
-        print_json({**json.loads(text), **figures, "accuracy": accuracies, "output": output and str(output)})
+        show_json({**json.loads(text), **figures, "accuracy": accuracies, "output": output and str(output)})
         return
-    print(chosen)
+    show(chosen)
     if None not in accuracies.values() and accuracies:
         figures = ", ".join(f"{value:.2%} {when}" for when, value in accuracies.items())
-        print(f"accuracy {figures}, on {len(arrays.x_test):,} samples")
-    print("nothing written: name a file with -o" if output is None else f"wrote {output}")
+        show(f"accuracy {figures}, on {len(arrays.x_test):,} samples")
+    show("nothing written: name a file with -o" if output is None else f"wrote {output}")

@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, read_data, start_tensorflow
 from edgeprune.cli.options import FORMATS, Force, Json, Unsafe
-from edgeprune.cli.printing import print_json
+from edgeprune.cli.printing import show, show_json
 
 
 def convert(
@@ -51,4 +51,4 @@ def convert(
         per_channel_dense=not per_tensor_dense,
         overwrite=force,
     )
-    print_json(result.to_dict()) if as_json else print(result)
+    show_json(result.to_dict()) if as_json else show(result)

@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import start_tensorflow
 from edgeprune.cli.options import Force, Json
-from edgeprune.cli.printing import print_json, print_table
+from edgeprune.cli.printing import show, show_json, show_table
 
 
 def demo(
@@ -33,8 +33,8 @@ def demo(
     start_tensorflow()
     result = run_demo(output, recipe, overwrite=force)
     if as_json:
-        print_json(result.to_dict())
+        show_json(result.to_dict())
         return
-    print_table(formats_table(result.rows, f"ResNet-8 on {result.test_images:,} images of Fashion-MNIST"))
-    print(f"\n{summary(result.rows)}")
-    print(f"{result.seconds:.0f} s. The files are in {result.folder}/")
+    show_table(formats_table(result.rows, f"ResNet-8 on {result.test_images:,} images of Fashion-MNIST"))
+    show(f"\n{summary(result.rows)}")
+    show(f"{result.seconds:.0f} s. The files are in {result.folder}/")

@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
 from edgeprune.cli.options import Json, Unsafe
-from edgeprune.cli.printing import print_json, print_table
+from edgeprune.cli.printing import show, show_json, show_table
 
 
 def inspect(
@@ -23,13 +23,13 @@ def inspect(
         from edgeprune.export.verify import verify_tflite
 
         result = verify_tflite(model)
-        print_json(result.to_dict()) if as_json else print(result)
+        show_json(result.to_dict()) if as_json else show(result)
         return
     from edgeprune.report import inspection
 
     result = inspection.inspect(load_model(model, unsafe))
     if as_json:
-        print_json(result.to_dict())
+        show_json(result.to_dict())
         return
-    print_table(result.table())
-    print_table(result.channel_table())
+    show_table(result.table())
+    show_table(result.channel_table())

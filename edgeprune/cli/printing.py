@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
+
+from edgeprune.atomic import naming
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def print_json(content: dict[str, Any]) -> None:
-    """Plain values as JSON."""
-    print(json.dumps(content, indent=2))
+def show(content: Any) -> None:
+    """Print at once, so that a full disk is noticed while it can still be reported."""
+    try:
+        with naming("stdout"):
+            print(content, flush=True)
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        sys.exit(128 + signal.SIGPIPE)
 
 
-def print_table(table: Table) -> None:
-    """A table as wide as the terminal."""
+def show_json(content: dict[str, Any]) -> None:
+    """Print plain values as JSON."""
+    show(json.dumps(content, indent=2))
+
+
+def show_table(table: Table) -> None:
+    """Print a table as wide as the terminal."""
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    show(captured.get().rstrip("\n"))

@@ -18,7 +18,7 @@ from edgeprune.cli.files import (
     write_files,
 )
 from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
-from edgeprune.cli.printing import print_json
+from edgeprune.cli.printing import show, show_json
 
 
 def prune(
@@ -75,9 +75,9 @@ def prune(
     report = sparsity_report(pruned)
     write_files({output: partial(save_model, pruned)}, force)
     if as_json:
-        print_json({**report.to_dict(), "output": str(output), "accuracy_before": before, "accuracy": after})
+        show_json({**report.to_dict(), "output": str(output), "accuracy_before": before, "accuracy": after})
         return
-    print(report)
+    show(report)
     if after is not None:
-        print(f"accuracy {before:.2%} before, {after:.2%} after, on {len(arrays.x_test):,} samples")
-    print(f"wrote {output}")
+        show(f"accuracy {before:.2%} before, {after:.2%} after, on {len(arrays.x_test):,} samples")
+    show(f"wrote {output}")

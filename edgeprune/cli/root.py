@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from edgeprune import __version__
 from edgeprune.atomic import NotOverwrittenError
+from edgeprune.cli.printing import show
 
 # What the library raises for bad input. Anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
@@ -58,8 +59,8 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        print(f"edgeprune {__version__}")
+        show(f"edgeprune {__version__}")
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        show(context.get_help())
     else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

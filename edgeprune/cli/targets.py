@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.cli.options import Json
-from edgeprune.cli.printing import print_json, print_table
+from edgeprune.cli.printing import show_json, show_table
 
 
 def targets(as_json: Json = False) -> None:
@@ -11,7 +11,7 @@ def targets(as_json: Json = False) -> None:
     from edgeprune.targets import TARGETS
 
     if as_json:
-        print_json({entry.name: entry.to_dict() for entry in TARGETS.values()})
+        show_json({entry.name: entry.to_dict() for entry in TARGETS.values()})
         return
     from rich.table import Table
 
@@ -20,4 +20,4 @@ def targets(as_json: Json = False) -> None:
         kinds = ", ".join(quantization or "none" for quantization in entry.quantizations)
         memories = [f"{size // 1024:,} KiB" if size else "" for size in (entry.ram_bytes, entry.flash_bytes)]
         table.add_row(entry.name, entry.kind, kinds, *memories, str(entry.round_to), entry.description)
-    print_table(table)
+    show_table(table)

@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import load_model, read_data, start_tensorflow
 from edgeprune.cli.options import Json, NoXnnpack, Threads, Unsafe
-from edgeprune.cli.printing import print_json
+from edgeprune.cli.printing import show, show_json
 
 
 def verify(
@@ -39,6 +39,6 @@ def verify(
         threads=threads,
         xnnpack=not no_xnnpack,
     )
-    print_json(result.to_dict()) if as_json else print(result)
+    show_json(result.to_dict()) if as_json else show(result)
     if not result.passed:
         raise typer.Exit(1)

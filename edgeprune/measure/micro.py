@@ -350,4 +350,4 @@ def align(source: str | Path, destination: str | Path) -> None:
     require_tflite_micro()
     from tflite_micro.tensorflow.lite.micro.tools.tflite_flatbuffer_align_wrapper import align_tflite_model
 
-    align_tflite_model(str(source), str(destination))
+    align_tflite_model(os.fsencode(source), os.fsencode(destination))

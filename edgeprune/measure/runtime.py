@@ -5,6 +5,7 @@ The one place that opens an interpreter, so that verifying, timing and scoring a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Runtime:
         try:
             with captured_output():  # LiteRT tells which delegate it makes
                 self._interpreter = Interpreter(
-                    str(self.path), num_threads=threads, experimental_op_resolver_type=resolver
+                    os.fsencode(self.path), num_threads=threads, experimental_op_resolver_type=resolver
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
