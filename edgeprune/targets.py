@@ -10,8 +10,8 @@ import difflib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-KINDS = ("phone", "microcontroller", "npu")
-RUNTIMES = {"phone": "litert", "microcontroller": "tflm", "npu": "vela"}
+KINDS = ("phone", "computer", "microcontroller", "npu")
+RUNTIMES = {"phone": "litert", "computer": "litert", "microcontroller": "tflm", "npu": "vela"}
 KIB = 1024
 
 # The builtin operators that TensorFlow Lite for Microcontrollers has kernels for. A test holds the list against the
@@ -37,7 +37,7 @@ class Target:
 
     Attributes:
         name: what the user calls it: `"cortex-m"`.
-        kind: `"phone"`, `"microcontroller"` or `"npu"`: which bundle is written.
+        kind: `"phone"`, `"computer"`, `"microcontroller"` or `"npu"`: which bundle is written.
         runtime: what the file is proven on: `"litert"`, `"tflm"` or `"vela"`.
         quantizations: the recipes it can run, the default first; `None` is float32.
         operators: the builtin operators it has kernels for; `None` for all.
@@ -192,7 +192,7 @@ def _builtin() -> tuple[Target, ...]:
         ),
         Target(
             "raspberry-pi",
-            "phone",
+            "computer",
             "litert",
             ("int8", "dynamic", "float16", None, "int16x8"),
             round_to="tile-int8",

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 
-from edgeprune.export import phone
+from edgeprune.export import application, phone
 from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing, identifier
 from edgeprune.export.metadata import read_metadata
@@ -345,10 +345,10 @@ def test_the_card_tells_what_was_measured_on_the_file(bundles):
 def test_sizes_are_told_with_what_is_installed(tmp_path, monkeypatch):
     (tmp_path / "m.tflite").write_bytes(bytes(1000))
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    assert set(phone._size(tmp_path / "m.tflite").to_dict()) == {"bytes", "gzip_bytes"}
+    assert set(application._size(tmp_path / "m.tflite").to_dict()) == {"bytes", "gzip_bytes"}
     monkeypatch.undo()
     pytest.importorskip("zstandard", reason="zstandard is not installed")
-    assert phone._size(tmp_path / "m.tflite").zstd_bytes < 100
+    assert application._size(tmp_path / "m.tflite").zstd_bytes < 100
 
 
 def test_zeros_are_counted_in_the_file(tmp_path):
@@ -383,9 +383,9 @@ def test_python_caller_takes_inputs_of_any_name(tmp_path, names):
 
 
 def test_the_class_is_not_called_like_the_runtime_s():
-    assert phone._class_name(identifier("compiled model")) == "CompiledModelModel"
-    assert phone._class_name(identifier("Interpreter")) == "InterpreterModel"
-    assert phone._class_name(identifier("my model")) == "MyModel"
+    assert application._class_name(identifier("compiled model")) == "CompiledModelModel"
+    assert application._class_name(identifier("Interpreter")) == "InterpreterModel"
+    assert application._class_name(identifier("my model")) == "MyModel"
 
 
 def test_gradle_names_the_runtime_once_for_the_cpu_and_the_gpu(bundles):
@@ -403,7 +403,7 @@ def test_identifiers_are_kotlin_and_differ():
             self.name = name
 
     names = ["fun", "wave form", "waveForm", "日本", "größe", "2nd", "日", "X_1:0"]
-    assert phone._identifiers([Port(name) for name in names], "input") == [
+    assert application._identifiers([Port(name) for name in names], "input") == [
         "inputFun", "waveForm", "waveForm2", "input", "groe", "input2nd", "input2", "x10",
     ]  # fmt: skip
 
@@ -419,7 +419,7 @@ def test_kotlin_strings_hold_any_text(text):
 def test_a_type_without_a_kotlin_array_is_named(tmp_path):
     half = keras.Input((4,), name="half")
     model = keras.Model(half, keras.ops.cast(keras.layers.Dense(2, name="d")(half), "float64"), name="doubles")
-    with pytest.raises(ValueError, match="values of type float64, for which no Kotlin is written"):
+    with pytest.raises(ValueError, match="values of type float64, for which no code is written"):
         export_bundle(model, tmp_path / "b", quantization=None, representative_data=normal(4))
     assert not (tmp_path / "b").exists()
 
@@ -435,3 +435,37 @@ def test_two_labels_of_one_sigmoid_are_no_axis(tmp_path):
     (source,) = (bundle.directory / "android/src/main").rglob("*.kt")
     assert '"yes",' in source.read_text(encoding="utf-8")
     assert "fun top" not in source.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def computer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("computer") / "b"
+    return export_bundle(image_net(), folder, "raspberry-pi", normal(12, 12, 3), labels=LABELS, preprocessing=PIXELS)
+
+
+def test_a_computer_s_bundle_is_python_alone(computer):
+    assert set(computer.files) == {
+        *("model.tflite", "labels.txt", "README.md", "model_card.json", "MODEL_CARD.md", "SHA256SUMS"),
+        *("python/call_model.py", "golden/golden.bin", "golden/golden.json"),
+    }
+    texts = "".join(
+        (computer.directory / name).read_text(encoding="utf-8") for name in computer.files if name.endswith("md")
+    )
+    assert not re.search("kotlin|android|gradle|phone", texts, re.IGNORECASE)
+    succeed([sys.executable, "-P", computer.directory / "python/call_model.py"])
+
+
+def test_a_computer_s_readme_runs(computer, tmp_path):
+    folder = shutil.copytree(computer.directory, tmp_path / "pi")
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    inputs, outputs, _ = golden(computer)
+    np.save(folder / "image.npy", inputs["image"][0])
+    program = f"import numpy as np\nimage = np.load('image.npy')\n{code}"
+    said = succeed([sys.executable, "-c", program], cwd=folder, env=os.environ | {"PYTHONIOENCODING": "utf-8"})
+    assert said.strip() == LABELS[int(outputs["scores"][0].argmax())]
+
+
+def test_a_state_that_a_gpu_s_runtime_cannot_reset_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="keeps a state from one run to the next, which a GPU's runtime cannot reset"):
+        export_bundle(recurrent(), tmp_path / "b", "phone-gpu", normal(6, 3), quantization=None)

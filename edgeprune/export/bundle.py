@@ -38,6 +38,7 @@ MODEL_CARD = "model_card.json"
 GOLDEN_SAMPLES = 8
 _WRITERS = {
     "phone": "edgeprune.export.phone",
+    "computer": "edgeprune.export.computer",
     "microcontroller": "edgeprune.export.microcontroller",
     "npu": "edgeprune.export.npu",
 }
@@ -119,9 +120,10 @@ def export_bundle(
             or one-hot.
         preprocessing: what was done to raw values before the model, to be written into the bundle.
         quantization: one of the target's; by default its first.
-        sparse: store weights without their zeros, as `export_tflite` does; for phones.
+        sparse: store weights without their zeros, as `export_tflite` does; for phones and computers.
         integer_io: whether an `"int8"` or `"int16x8"` file has integers for inputs and outputs, as in `export_tflite`;
-            `"uint8"` for sources such as cameras. `False`, for floats, is for phones.
+            `"uint8"` for sources such as cameras. `False`, for floats, is for phones and
+            computers.
         per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
             file. By default each has, but on a microcontroller where one scale a layer makes the arena smaller by a
             tenth or more, at no more than twice the error; a note tells what was measured.
@@ -151,12 +153,15 @@ def export_bundle(
 
     device = target_named(target)
     quantization = _checked_quantization(quantization, device)
-    if sparse and device.kind != "phone":
+    if sparse and device.runtime != "litert":
         raise ValueError(
-            f"sparse=True is for phones: the runtime of {device.name!r} reads no sparse files. Leave it out."
+            f"sparse=True is for phones and computers: the runtime of {device.name!r} reads no sparse files. "
+            "Leave it out."
         )
-    if integer_io is False and device.kind != "phone":
-        raise ValueError(f"integer_io=False is for phones: the code for {device.name!r} converts floats itself.")
+    if integer_io is False and device.runtime != "litert":
+        raise ValueError(
+            f"integer_io=False is for phones and computers: the code for {device.name!r} converts floats itself."
+        )
     if not flavor.is_model(model):
         raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
@@ -200,7 +205,7 @@ def export_bundle(
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         say("Verifying")
         verification = exported.verification
-        if not verification.operators and device.kind != "phone":
+        if not verification.operators and device.runtime != "litert":
             raise ValueError(
                 f"Model {plain.name!r} gives its inputs as they are: no operator is left to run on {device.name!r}."
             )
