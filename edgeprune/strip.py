@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune import sparsity
-from edgeprune.channels import training
+from edgeprune.channels import masks, training
 from edgeprune.sparsity.mechanism import mechanism_of
 
 
@@ -15,15 +15,17 @@ def strip_pruning(model: Any) -> Any:
     The weights that `prune_low_magnitude` pruned are zero. The channels that `ChannelPruning` masked are gone.
 
     Args:
-        model: a model or layer of either Keras. Without pruning it is returned as it is.
+        model: a model or layer of either Keras. Without pruning it is returned as it is. After `ChannelPruning` the
+            model that was in `fit`, one inside it such as the student of a distiller, or one built around it.
 
     Returns:
         After `prune_low_magnitude`: for Keras 3 the same object, freed in place; for `tf_keras` a clone without
         wrappers that shares the layers, not compiled. After `ChannelPruning`: a smaller model that is proven to
-        compute the same, compiled as the given one is with a fresh optimizer; the given one keeps its masks.
+        compute the same, compiled as the given one is with a fresh optimizer; the given one keeps its masks. A
+        subclassed model, as a distiller is, becomes a Functional one that computes what its call does.
 
     Raises:
-        TypeError: not a Keras model or layer.
+        TypeError: not a Keras model or layer, or a single layer with masked channels, which go with those of others.
         ValueError: `ChannelPruning` has masked no channel yet.
         RuntimeError: the smaller model failed its proof.
 
@@ -31,14 +33,14 @@ def strip_pruning(model: Any) -> Any:
         >>> model = strip_pruning(model)  # doctest: +SKIP
     """
     model = sparsity.strip_pruning(model)
-    return training.strip(model) if training.is_channel_pruned(model) else model
+    return training.strip(model) if masks.is_channel_pruned(model) else model
 
 
 def without_pruning(model: Any) -> Any:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
     model = sparsity.without_pruning(model)
-    masks = training.masks_of(model)
-    return model if masks is None or masks.kept_mask.all() else training.strip(model)
+    is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
+    return training.strip(model) if is_masked else model
 
 
 def is_pruned(model: Any) -> bool:
@@ -61,4 +63,4 @@ def is_pruned(model: Any) -> bool:
         >>> {layer.name: is_pruned(layer) for layer in model.layers}
         {'a': True, 'b': False}
     """
-    return mechanism_of(model).is_pruned(model) or training.is_channel_pruned(model)
+    return mechanism_of(model).is_pruned(model) or masks.is_channel_pruned(model)

@@ -12,8 +12,9 @@ import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.dead import remove_dead_channels
 from edgeprune.channels.importance import class_scores
+from edgeprune.channels.masks import is_channel_pruned, masks_of
 from edgeprune.channels.on_data import STATISTICS
-from edgeprune.channels.training import ChannelPruning, is_channel_pruned, masks_of, strip
+from edgeprune.channels.training import ChannelPruning, strip
 from edgeprune.measure.macs import count_macs
 
 RNG = np.random.default_rng(0)

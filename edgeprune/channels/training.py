@@ -13,24 +13,19 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from edgeprune import flavor
-from edgeprune.channels.graph import ChannelGraph, Slot
 from edgeprune.channels.importance import Importance
-from edgeprune.channels.on_data import STATISTICS, is_float
+from edgeprune.channels.masks import alive_classes, is_channel_pruned, masked_channels, masks_of, put_masks_on
 from edgeprune.channels.plan import ChannelPlan, plan_graph
 from edgeprune.channels.solve import Target, check_number
 from edgeprune.channels.trace import trace
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
-
-# The attribute of a model that holds its masks; set past Keras's tracking, so that it is not saved.
-_ATTRIBUTE = "edgeprune_channel_masks"
 
 
 class ChannelPruning(flavor.callback_class()):
@@ -121,11 +116,10 @@ class ChannelPruning(flavor.callback_class()):
                     f"This ChannelPruning has made {self._step} steps with another model, and its schedule is not for "
                     f"{self.model.name!r}: make a new one, and give fit initial_epoch= where a training goes on."
                 )
-            masks = ChannelMasks(trace(self.model))
             # With an importance that needs no data: whether the target can be reached does not depend on it.
-            plan_graph(masks.graph, self._target.at(1.0), **{**self._settings, "importance": "l1"})
-            object.__setattr__(self.model, _ATTRIBUTE, masks)
-            masks.install()
+            graph = trace(self.model)
+            plan_graph(graph, self._target.at(1.0), **{**self._settings, "importance": "l1"})
+            put_masks_on(graph)
         flavor.forget_compiled_step(self.model)
         self._at_first_epoch = True
 
@@ -251,193 +245,44 @@ def _last_update(schedule: Any, total_steps: int | None) -> int | None:
     return next((step for step in range(last, 0, -1) if schedules.is_due(schedule, step)), None)
 
 
-class ChannelMasks:
-    """The masks of a model's channels, held by the constraints of its variables."""
-
-    def __init__(self, graph: ChannelGraph) -> None:
-        self.graph = graph
-        slots: dict[int, list[Slot]] = {}
-        for slot in graph.slots:
-            if is_float(slot.weight) and slot.name not in STATISTICS:
-                slots.setdefault(id(slot.weight), []).append(slot)
-        self._slots = list(slots.values())
-        self._weights = [of_weight[0].weight for of_weight in self._slots]
-        self._variables = [flavor.tf_variable(weight) for weight in self._weights]
-        strategy = getattr(self._variables[0], "distribute_strategy", None) or tf.distribute.get_strategy()
-        with tf.init_scope(), strategy.scope():
-            self._kept = tf.Variable(
-                graph.everything(), trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
-            )
-        self._unit: tf.Tensor | None = None
-        self._scale_all = tf.function(self._scale, autograph=False)
-
-    @property
-    def kept_mask(self) -> np.ndarray:
-        """Bool array (graph.class_count,), true where the class is not masked."""
-        return self._kept.numpy()
-
-    def install(self) -> None:
-        """Let the optimizer mask the variables after each of its updates."""
-        for weight, slots in zip(self._weights, self._slots, strict=True):
-            flavor.constrain(weight, _Constraint(weight.constraint, self._kept, slots))
-
-    def keep(self, kept_mask: np.ndarray) -> None:
-        """Mask all other classes, and set them to zero."""
-        self._kept.assign(kept_mask)
-        self._zero()
-
-    def apply(self, model: Any) -> None:
-        """Set masked classes to zero, in the optimizer's moving averages too."""
-        self._zero()
-        trained = [n for n, weight in enumerate(self._weights) if weight.trainable]
-        averages = flavor.moving_averages(getattr(model, "optimizer", None), [self._weights[n] for n in trained])
-        for average, number in zip(averages, trained if averages else (), strict=True):
-            average.assign(masked(average, self._kept, self._slots[number]))
-
-    def silence_makers(self, kept_mask: np.ndarray) -> None:
-        """Set to zero what makes the other classes; what reads them stays, so that they can come back."""
-        for variable, slots in zip(self._variables, self._slots, strict=True):
-            makers = [slot for slot in slots if slot.makes]
-            if makers:
-                variable.assign(masked(variable, tf.constant(kept_mask), makers))
-
-    def alive(self) -> np.ndarray:
-        """Bool for each class: whether anything that it owns is not zero."""
-        alive = np.zeros(self.graph.class_count, bool)
-        for variable, slots in zip(self._variables, self._slots, strict=True):
-            nonzero = np.asarray(variable) != 0
-            for slot in slots:
-                others = tuple(axis for axis in range(nonzero.ndim) if axis != slot.axis)
-                alive[slot.classes[nonzero.any(axis=others)]] = True
-        return alive
-
-    def silent(self) -> np.ndarray:
-        """Bool for each class: whether it is masked, or all that it owns is zero, as in a model masked before."""
-        alive = self.alive()
-        masked_now = ~self.kept_mask
-        for group in self.graph.groups:
-            if not alive[group.classes].any():  # one must stay, so zeros do not tell which ones go
-                alive[group.classes] = True
-        return ~alive | masked_now
-
-    def shrink(self, strength: float) -> None:
-        """Take `strength` off the norm of each class that can be dropped, in units of its group's first mean norm."""
-        if self._unit is None:
-            self._unit = tf.constant(self._mean_norms())
-        self._scale_all(tf.constant(strength, tf.float32))
-
-    def _zero(self) -> None:
-        for variable, slots in zip(self._variables, self._slots, strict=True):
-            variable.assign(masked(variable, self._kept, slots))
-
-    def _scale(self, strength: tf.Tensor) -> None:
-        factors = tf.maximum(1 - tf.math.divide_no_nan(strength * self._unit, self._norms()), 0.0)
-        for variable, slots in self._trained():
-            scaled = tf.convert_to_tensor(variable)
-            for slot in slots:
-                scaled *= tf.cast(_along(tf.gather(factors, slot.classes), slot), scaled.dtype)
-            variable.assign(scaled)
-
-    def _trained(self) -> list[tuple[tf.Variable, list[Slot]]]:
-        return [
-            (variable, slots)
-            for weight, variable, slots in zip(self._weights, self._variables, self._slots, strict=True)
-            if weight.trainable
-        ]
-
-    def _norms(self) -> tf.Tensor:
-        """The norm of all that each class owns and that is trained."""
-        squares = tf.zeros([self.graph.class_count])
-        for variable, slots in self._trained():
-            of_all = tf.square(tf.cast(tf.convert_to_tensor(variable), tf.float32))
-            for slot in slots:
-                along = tf.reduce_sum(of_all, [axis for axis in range(len(of_all.shape)) if axis != slot.axis])
-                squares += tf.math.unsorted_segment_sum(along, slot.classes, self.graph.class_count)
-        return tf.sqrt(squares)
-
-    def _mean_norms(self) -> np.ndarray:
-        """For each class the mean norm of its group; zero for one that cannot be dropped."""
-        norms, means = self._norms().numpy(), np.zeros(self.graph.class_count, np.float32)
-        for group in self.graph.groups:
-            if group.frozen is None:
-                means[group.classes] = norms[group.classes].mean()
-        return means
-
-
-class _Constraint:
-    """The constraint of a variable under channel pruning: its own one, then zeros."""
-
-    def __init__(self, own: Callable[[Any], Any] | None, kept: tf.Variable, slots: Sequence[Slot]) -> None:
-        self.own = own
-        self.kept = kept
-        self.slots = slots
-
-    def __call__(self, value: Any) -> Any:
-        """The new value of the variable; called inside the compiled step."""
-        return masked(value if self.own is None else self.own(value), self.kept, self.slots)
-
-
-def masked(value: Any, kept: Any, slots: Sequence[Slot]) -> tf.Tensor:
-    """A weight with zeros where a class is not kept.
-
-    Args:
-        value: the weight, a tensor or a variable.
-        kept: bool tensor (class_count,).
-        slots: its axes.
-    """
-    value = tf.convert_to_tensor(value)
-    for slot in slots:
-        value = tf.where(_along(tf.gather(kept, slot.classes), slot), value, tf.zeros((), value.dtype))
-    return value
-
-
-def _along(vector: tf.Tensor, slot: Slot) -> tf.Tensor:
-    """A vector along an axis of a weight."""
-    return tf.reshape(vector, [-1 if axis == slot.axis else 1 for axis in range(len(slot.weight.shape))])
-
-
-def masks_of(model: Any) -> ChannelMasks | None:
-    """The masks that `ChannelPruning` has put on a model, or None."""
-    return getattr(model, _ATTRIBUTE, None)
-
-
-def is_channel_pruned(model: Any) -> bool:
-    """Whether a model trains or has trained with `ChannelPruning`, so that `strip` has something to do."""
-    return masks_of(model) is not None
-
-
 def strip(model: Any, verify: bool = True) -> Any:
     """Take the masked channels out of a model that was trained with `ChannelPruning`.
 
     Args:
-        model: the model; it is not changed.
+        model: the model that was in `fit`, one inside it such as the student of a distiller, or one built around it. It
+            is not changed. Of a model inside, the channels of its inputs and outputs stay.
         verify: prove that the smaller model computes the same.
 
     Returns:
-        A plain smaller model, compiled as the given one is with a fresh optimizer.
+        A plain smaller model, compiled as the given one is with a fresh optimizer. What was subclassed, as a distiller
+        is, becomes a Functional model that computes what its call does at inference.
 
     Raises:
+        TypeError: it is a layer, and channels go together with those of other layers.
         ValueError: the model was not trained with `ChannelPruning`, or its channels may still recover.
         RuntimeError: the proof failed.
 
     Example:
         >>> smaller = strip(model)  # doctest: +SKIP
     """
-    masks = masks_of(model)
-    if masks is None:
+    if not flavor.is_model(model):
+        raise TypeError(f"Channels of layer {model.name!r} go together with those of other layers: strip the model.")
+    if not is_channel_pruned(model):
         raise ValueError(
             f"Model {model.name!r} was not trained with ChannelPruning. For one that was loaded from a file written "
             "while it was: remove_dead_channels."
         )
-    if masks.kept_mask.all():
+    graph, kept_mask = masked_channels(model)
+    if kept_mask.all():
+        others = "" if masks_of(model) else ", or only those of its inputs and outputs"
         raise ValueError(
-            f"No channel of {model.name!r} is masked yet: train to the schedule's first update, with recover=True to "
-            "its last."
+            f"No channel of {model.name!r} is masked yet{others}: train to the schedule's first update, with "
+            "recover=True to its last."
         )
-    if (masks.alive() & ~masks.kept_mask).any():
+    if (alive_classes(graph) & ~kept_mask).any():
         warnings.warn(
             f"Channels of {model.name!r} that are masked hold weights: they were put in after the training, as "
             "EarlyStopping(restore_best_weights=True) does. The smaller model goes without them, so it does not give "
             "what this one gives now. Let the best epoch be one after the schedule's end (start_from_epoch=...)."
         )
-    return ChannelPlan(masks.graph, masks.kept_mask).apply(verify)
+    return ChannelPlan(graph, kept_mask).apply(verify)
