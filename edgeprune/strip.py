@@ -25,8 +25,8 @@ def strip_pruning(model: Any) -> Any:
         subclassed model, as a distiller is, becomes a Functional one that computes what its call does.
 
     Raises:
-        TypeError: not a Keras model or layer, or a single layer with masked channels, which go with those of others.
-        ValueError: `ChannelPruning` has masked no channel yet.
+        TypeError: a single layer with masked channels, which go with those of others.
+        ValueError: not a Keras model or layer, or `ChannelPruning` has masked no channel yet.
         RuntimeError: the smaller model failed its proof.
 
     Example:

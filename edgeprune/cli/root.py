@@ -29,7 +29,8 @@ class _OneLineErrors(TyperGroup):
             if os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
             hint = " --force replaces it." if isinstance(error, NotOverwrittenError) else ""
-            _fail(f"{error or type(error).__name__}{hint}")
+            notes = getattr(error, "__notes__", [])
+            _fail(" ".join([f"{error or type(error).__name__}{hint}", *notes]))
         except Exception as error:
             # What the parser itself complains of: an unknown option, a missing argument.
             if not hasattr(error, "format_message"):

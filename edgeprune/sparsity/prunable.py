@@ -40,6 +40,11 @@ _LEFT_ALONE = {
     "PReLU": "activations have no kernel",
 }
 
+_WHAT_CAN_BE_PRUNED = (
+    "`prune_low_magnitude` can only prune an object of the following types: keras.models.Sequential, keras functional "
+    "model, keras.layers.Layer, list of keras.layers.Layer. You passed an object of type: "
+)
+
 LayerChoice = str | Any | Iterable[str | Any] | Callable[[Any], bool]
 
 
@@ -187,3 +192,10 @@ def _keras_class(layer: Any, names: Iterable[str]) -> str | None:
 def _has_own_weights(layer: Any) -> bool:
     inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in part.variables}
     return any(id(variable) not in inside for variable in layer.variables)
+
+
+def wrong_type(thing: Any, note: str) -> ValueError:
+    """The error for a thing that cannot be pruned at all: TF-MOT's own message, and the way out in a note."""
+    error = ValueError(f"{_WHAT_CAN_BE_PRUNED}{type(thing).__name__}.")
+    error.add_note(note)
+    return error

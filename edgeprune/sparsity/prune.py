@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -54,15 +54,16 @@ def prune_low_magnitude(
         scope: `"local"`: each weight tensor reaches the sparsity; `"global"`: all of them together do.
         importance: `"magnitude"` or `"taylor"`, which is |weight x gradient| summed over the steps between two
             mask updates (Molchanov et al., 2017, https://arxiv.org/abs/1611.06440).
-        **kwargs: arguments of TF-MOT's wrapper, where a single `tf_keras` layer is given.
+        **kwargs: arguments of TF-MOT's wrapper, where a single `tf_keras` layer is given; for a model they are
+            ignored, as by TF-MOT, with a warning.
 
     Returns:
         The model, layer or list under pruning.
 
     Raises:
-        TypeError: `to_prune` is nothing that can be pruned.
-        ValueError: an argument is out of range, no layer can be pruned, the policy refuses the model, or the
-            model is a subclassed one of `tf_keras`.
+        TypeError: `layers` is nothing that chooses layers, or is given with a layer or a list.
+        ValueError: `to_prune` is nothing that can be pruned, a subclassed `tf_keras` model among it, an argument is
+            out of range, no layer can be pruned, or the policy refuses the model.
 
     Example:
         >>> import keras, edgeprune as ep
@@ -79,7 +80,7 @@ def prune_low_magnitude(
     )
     if flavor.is_model(to_prune):
         if kwargs:
-            raise TypeError(f"Unknown arguments for a model: {', '.join(kwargs)}")
+            warnings.warn(f"{', '.join(kwargs)}: ignored, since only a single layer has further arguments.")
         return _prune_model(to_prune, runs, pruning_policy, layers)
     if layers is not None or pruning_policy is not None:
         raise TypeError("layers= and pruning_policy= choose among the layers of a model; layers are given as they are.")
@@ -87,9 +88,7 @@ def prune_low_magnitude(
         return [_prune_layer(layer, runs, kwargs) for layer in to_prune]
     if flavor.is_layer(to_prune):
         return _prune_layer(to_prune, runs, kwargs)
-    raise TypeError(
-        f"prune_low_magnitude takes a Keras model, a layer or a list of layers, got {type(to_prune).__name__}."
-    )
+    raise prunable.wrong_type(to_prune, "A model in a file is loaded first: keras.models.load_model(path).")
 
 
 def strip_pruning(model: Any) -> Any:
@@ -103,11 +102,13 @@ def strip_pruning(model: Any) -> Any:
         layers, not compiled.
 
     Raises:
-        TypeError: not a Keras model or layer.
+        ValueError: not a Keras model or layer.
 
     Example:
         >>> model = strip_pruning(model)  # doctest: +SKIP
     """
+    if not flavor.is_layer(model):
+        raise ValueError(f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(model).__name__}.")
     mechanism = mechanism_of(model)
     if not mechanism.is_pruned(model):
         return model
@@ -176,9 +177,9 @@ class _Runs:
         for pattern, one in by_pattern.items():
             if not callable(one) or not hasattr(one, "get_config"):
                 raise ValueError(f"pruning_schedule[{pattern!r}] must be a PruningSchedule, got {one!r}")
-        # A schedule of the run's own: the callback may set its end_step.
         self._by_pattern = {
-            pattern: dataclasses.replace(settings, schedule=copy.copy(one)) for pattern, one in by_pattern.items()
+            pattern: dataclasses.replace(settings, schedule=schedules.own_schedule(one))
+            for pattern, one in by_pattern.items()
         }
 
     def of(self, name: str) -> PruningRun | None:
@@ -195,7 +196,7 @@ class _Runs:
 
 def _prune_layer(layer: Any, runs: _Runs, arguments: dict[str, Any]) -> Any:
     if not flavor.is_layer(layer):
-        raise TypeError(f"A list to prune holds layers, and this is {type(layer).__name__}: {layer!r}")
+        raise prunable.wrong_type(layer, f"The list to prune holds {layer!r}, which is no layer of Keras.")
     if flavor.is_model(layer):
         return _prune_model(layer, runs, None, None)
     run, mechanism = runs.of(layer.name), mechanism_of(layer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import tensorflow as tf
 
@@ -91,6 +93,12 @@ class PolynomialDecay(_tfmot.PolynomialDecay):
 
 
 flavor.keras_module(flavor.TF_KERAS).utils.register_keras_serializable("edgeprune")(PolynomialDecay)
+
+
+def own_schedule(schedule: PruningSchedule) -> PruningSchedule:
+    """A copy where the end is open, which the callback will set; any other schedule itself."""
+    is_open = isinstance(schedule, PolynomialDecay) and schedule.end_step is None
+    return copy.copy(schedule) if is_open else schedule
 
 
 def is_due(schedule: PruningSchedule, step: int) -> bool:

@@ -110,9 +110,10 @@ def candidates(model: Any) -> list[Any]:
         ValueError: the model is subclassed.
     """
     if not flavor.is_graph_model(model):
-        raise ValueError(
+        raise prunable.wrong_type(
+            model,
             f"Model {model.name!r} is a subclassed tf_keras model, which TF-MOT cannot wrap: prune its layers where "
-            "they are made (self.dense = prune_low_magnitude(Dense(...))), or use Keras 3."
+            "they are made (self.dense = prune_low_magnitude(Dense(...))), or use Keras 3.",
         )
     layers = []
     for layer in model.layers:
