@@ -15,7 +15,7 @@ from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing, identifier
 from edgeprune.export.firmware import _described, resolver_methods, with_margin
 from edgeprune.measure import micro
-from edgeprune.measure.runtime import Port
+from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.targets import MICRO_OPERATORS, target
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
@@ -225,7 +225,12 @@ def test_the_example_runs_and_prints_a_label(bundle, tmp_path):
 def test_the_readme_is_all_a_firmware_developer_needs(bundle, tmp_path):
     said, build = follow_readme(bundle.directory, tmp_path)
     assert "8 samples, 0 values differ" in said and "100% tests passed" in said
-    assert "built-in method" not in (bundle.directory / "README.md").read_text()
+    readme = (bundle.directory / "README.md").read_text()
+    image = next(line for line in readme.splitlines() if line.startswith("| input | image |"))
+    port = Runtime(bundle.directory / "model.tflite").inputs["image"]
+    stored, real = np.int8(17), re.search(r"\(stored ([+-]\d+)\) \* (\S+) \|", image)
+    assert (stored + int(real[1])) * float(real[2]) == pytest.approx(port.decode(stored))
+    assert "0 of 40 output values of 8 samples differ" in readme
     done = run_program(build / "grosses_netz_2_model_example", tmp_path)
     assert done.returncode == 0 and any(f"head: {label}" in done.stdout for label in LABELS), done.stdout
 
