@@ -328,9 +328,12 @@ def test_the_commands(tmp_path, net, samples, capsys):
     (tmp_path / "l.txt").write_text("ä\nb\nc\n", encoding="utf-8-sig")
     options = ["--target", "cortex-m", "-o", str(tmp_path / "b"), "--data", str(tmp_path / "d.npz")]
     command = ["bundle", str(tmp_path / "m.keras"), *options, "--labels", str(tmp_path / "l.txt"), "--mean", "1"]
-    done = runner.invoke(app, [*command, "--std", "2", "--json"])
+    done = runner.invoke(app, [*command, "--std", "2", "--uint8-io", "--per-tensor-dense", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["figures"]["parity"]["mismatches"] == 0
-    assert "kPreprocessingMean" in (tmp_path / "b" / "model_config.h").read_text()
+    config, readme = ((tmp_path / "b" / name).read_text() for name in ("model_config.h", "README.md"))
+    assert "kPreprocessingMean" in config and "InputType_x = uint8_t" in config and "September 2024" not in readme
+    done = runner.invoke(app, [*command, "--uint8-io", "--float-io"])
+    assert "--float-io and --uint8-io exclude each other" in done.output
     assert json.loads((tmp_path / "b" / "model_card.json").read_text(encoding="utf-8"))["labels"] == ["ä", "b", "c"]
     assert isinstance(runner.invoke(app, command).exception, SystemExit)

@@ -27,6 +27,15 @@ def bundle(
         str | None, typer.Option(help="none, dynamic, float16, int8 or int16x8; by default the target's first.")
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
+    float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has floats; for phones.")] = False,
+    uint8_io: Annotated[bool, typer.Option("--uint8-io", help="An int8 file has uint8 inputs and outputs.")] = False,
+    per_channel_dense: Annotated[
+        bool | None,
+        typer.Option(
+            "--per-channel-dense/--per-tensor-dense",
+            help="A scale for each unit of a dense layer, or one a layer; by default what suits the target.",
+        ),
+    ] = None,
     mean: Annotated[
         list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
     ] = None,
@@ -46,6 +55,8 @@ def bundle(
     from edgeprune.export.manifest import check_bundle_folder
 
     known.target(target)
+    if float_io and uint8_io:
+        raise ValueError("--float-io and --uint8-io exclude each other.")
     check_bundle_folder(output, [path for path in (model, data, labels) if path is not None], force=force)
     classes = None if labels is None else read_lines(labels)
     arrays = None if data is None else read_data(data)
@@ -64,6 +75,8 @@ def bundle(
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
         quantization="default" if quantize is None else None if quantize == "none" else quantize,
         sparse=sparse,
+        integer_io="uint8" if uint8_io else not float_io,
+        per_channel_dense=per_channel_dense,
         name=name,
         author=author,
         version=model_version,
