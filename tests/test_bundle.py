@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeprune.export import bundle as frame
 from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing, distinct, identifier
+from edgeprune.export.bundle_content import Preprocessing, distinct, identifier, raw_samples_note
 from edgeprune.export.rendering import _environment, c_comment, c_string, markdown
 from edgeprune.targets import target
 
@@ -54,6 +54,13 @@ def writer(monkeypatch):
     monkeypatch.setitem(sys.modules, "edgeprune.export.stand_in", made)
     monkeypatch.setitem(frame._WRITERS, "phone", "edgeprune.export.stand_in")
     return made
+
+
+def test_notes_of_the_data_reach_the_bundle(tmp_path, net, rng, writer):
+    raw = rng.integers(0, 256, (20, 6)).astype(np.float32)
+    made = export_bundle(net, tmp_path / "b", "phone", raw, preprocessing=Preprocessing.from_scale(1 / 255))
+    assert any("The samples of 'x' reach" in note for note in made.notes)
+    assert any("The samples of 'x' reach" in note for note in writer.content.notes), "for the README"
 
 
 def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
@@ -238,6 +245,25 @@ def test_sparse_files_are_for_phones(tmp_path, net, samples, writer):
     net.layers[1].kernel.assign(net.layers[1].kernel.numpy() * [[1, 0, 0]])
     bundle = export_bundle(net, tmp_path / "b", "phone", sparse=True, quantization=None)
     assert any("parse encoding" in note or "sparse " in note for note in bundle.notes)
+
+
+@pytest.mark.parametrize(
+    ("largest", "preprocessing", "raw"),
+    [
+        (255, Preprocessing.from_scale(1 / 255), True),
+        (255, Preprocessing((127.5,), (127.5,)), True),
+        (255, Preprocessing((123.0, 117.0, 104.0), (58.0, 57.0, 57.0)), True),
+        (255, Preprocessing(), False),
+        (255, None, False),
+        (1, Preprocessing.from_scale(1 / 255), False),
+        (9, Preprocessing.from_scale(1 / 255), False),
+    ],
+)
+def test_samples_that_look_like_raw_values_are_noted(rng, largest, preprocessing, raw):
+    image = rng.integers(0, largest + 1, (4, 5, 5, 3)).astype(np.float32)
+    notes = raw_samples_note({"image": image, "words": np.full((4, 3), 200)}, preprocessing)
+    assert len(notes) == raw and all("The samples of 'image' reach 255" in note for note in notes)
+    assert not raw_samples_note({"image": image + 0.25}, preprocessing)
 
 
 def test_a_template_prints_text_and_numbers_alone():

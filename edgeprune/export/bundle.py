@@ -21,7 +21,7 @@ import numpy as np
 from edgeprune import __version__, flavor
 from edgeprune.atomic import atomic_folder, check_folder
 from edgeprune.export import representative
-from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier
+from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier, raw_samples_note
 from edgeprune.export.conversion import CALIBRATED
 from edgeprune.export.dense_scales import export_with_better_scales
 from edgeprune.export.manifest import write_manifest, written_files
@@ -203,6 +203,7 @@ def export_bundle(
 
         exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
         notes = [note for note in exported.notes if note not in exported.verification.problems]
+        notes += raw_samples_note(samples or {}, preprocessing)
         say("Verifying")
         verification = exported.verification
         if not verification.operators and device.runtime != "litert":

@@ -71,6 +71,30 @@ class Preprocessing:
         return (np.asarray(values, np.float64) * self.std + self.mean).astype(np.float32)
 
 
+def raw_samples_note(samples: Mapping[str, np.ndarray], preprocessing: Preprocessing | None) -> list[str]:
+    """Say where samples look like raw values, though the model is to get them through the preprocessing.
+
+    Args:
+        samples: input name to `(count, ...)`, as the Keras model takes them.
+        preprocessing: what was done to raw values before the model, `None` where nothing is known.
+
+    Returns:
+        A note for each input whose samples are whole numbers that the preprocessing would make far smaller.
+    """
+    if preprocessing is None:
+        return []
+    notes = []
+    for name, values in samples.items():
+        largest = float(values.max())
+        reached = max((largest - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+        if values.dtype.kind == "f" and largest > max(16, 4 * reached) and np.array_equal(values, np.rint(values)):
+            notes.append(
+                f"The samples of {name!r} reach {largest:g} and are whole numbers, as raw values are, but with the "
+                f"preprocessing given the model gets values up to {reached:g}: pass the samples as the model gets them."
+            )
+    return notes
+
+
 @dataclass(frozen=True)
 class BundleContent:
     """All that a bundle is written from.
