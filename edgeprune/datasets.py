@@ -8,8 +8,7 @@ import gzip
 import math
 import os
 import struct
-import zipfile
-import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -75,38 +74,50 @@ def load_npz(path: str | Path) -> Arrays:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        ValueError: the file is no .npz file, holds objects, or lacks an array; arrays of unequal length.
+        ValueError: the file is damaged or no .npz file, lacks an array or holds it under two names, or holds
+            something else than finite real numbers; arrays of unequal length.
 
     Example:
         >>> load_npz("data.npz").x_train.shape  # doctest: +SKIP
         (5000, 28, 28, 1)
     """
-    import numpy as np
+    from edgeprune.npz import read_arrays
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No data file at {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not a .npz file; write one with numpy.savez(path, x=..., y=...).")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in (*ARRAY_NAMES, "x", "y")}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    arrays = read_arrays(path, (*ARRAY_NAMES, "x", "y"))
+    _check_names(path, arrays)
+    for name, array in arrays.items():
+        _check_finite(path, name, array)
     x_train, y_train = (arrays.get(f"{name}_train", arrays.get(name)) for name in "xy")
     x_test, y_test = (arrays.get(f"{name}_test") for name in "xy")
-    if x_train is None and x_test is None:
-        raise ValueError(f"{path} has no array named x, x_train or x_test.")
     if x_test is None:
         x_test, y_test = x_train, y_train
     elif x_train is None:
         x_train, y_train = x_test, y_test
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if not x.ndim or not len(x):
+        if not x.ndim or not x.size:
             raise ValueError(f"{path}: the {part} inputs are empty.")
         if y is not None and (not y.ndim or len(y) != len(x)):
             raise ValueError(f"{path}: {len(x)} {part} inputs, but labels of shape {y.shape}.")
     return Arrays(x_train, y_train, x_test, y_test)
+
+
+def _check_names(path: str | Path, arrays: Collection[str]) -> None:
+    """Refuse arrays of which it is not clear what they are for, and labels that would not be used."""
+    for name in "xy":
+        if name in arrays and f"{name}_train" in arrays:
+            raise ValueError(f"{path} has both {name} and {name}_train: leave one of them out.")
+    if not {"x", "x_train", "x_test"} & set(arrays):
+        raise ValueError(f"{path} has no array named x, x_train or x_test.")
+    for labels, inputs in {"y_test": ("x_test",), "y": ("x", "x_train"), "y_train": ("x", "x_train")}.items():
+        if labels in arrays and not set(inputs) & set(arrays):
+            raise ValueError(f"{path} has {labels} without {inputs[-1]}.")
+
+
+def _check_finite(path: str | Path, name: str, array: np.ndarray) -> None:
+    import numpy as np
+
+    if array.dtype.kind == "f" and (wrong := array.size - np.count_nonzero(np.isfinite(array))):
+        raise ValueError(f"{path}: {wrong:,} of {array.size:,} values of {name} are NaN or infinite.")
 
 
 def load_fashion_mnist(full: bool = False, directory: str | Path | None = None) -> tuple[Split, Split]:

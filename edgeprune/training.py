@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import flavor
+from edgeprune.labels import check_labels
 from edgeprune.progress import track
 
 if TYPE_CHECKING:
@@ -40,19 +42,36 @@ def fit(
     Returns:
         The Keras `History`.
 
+    Raises:
+        ValueError: a number is out of range, or the loss became NaN or infinite.
+
     Example:
         >>> fit(model, x, y, epochs=2, batch_size=32).epoch  # doctest: +SKIP
         [0, 1]
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}.")
+    import numpy as np
+
+    _check_count("epochs", epochs)
     steps = track(range(epochs * _steps(x, batch_size) + 1), description)
     next(steps)  # the bar appears before the first step, which compiles
-    bar = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: next(steps))
+
+    def after_step(step: int, logs: Mapping[str, float] | None = None) -> None:
+        next(steps)
+        if not math.isfinite(loss := (logs or {}).get("loss", 0.0)):
+            raise ValueError(
+                f"The loss of model {model.name!r} became {loss} at step {step + 1}, and its weights are lost. Check "
+                "the data and the labels, or lower the learning rate."
+            )
+
+    watch = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=after_step)
     try:
-        return model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=[*callbacks, bar], verbose=0)
+        history = model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=[*callbacks, watch], verbose=0)
     finally:
         steps.close()
+    # The last step may have lost the weights after its loss was computed.
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise ValueError(f"Weights of model {model.name!r} became NaN or infinite: lower the learning rate.")
+    return history
 
 
 def prune_and_fit(
@@ -103,7 +122,7 @@ def prune_and_fit(
     """
     from edgeprune import sparsity as pruning
 
-    _check_inputs(model, x)
+    _check_data(model, x, y, loss)
     steps = epochs * _steps(x, batch_size)
     if schedule == "polynomial":
         pruning_schedule = pruning.PolynomialDecay(0.0, sparsity, frequency=frequency)
@@ -162,7 +181,7 @@ def fine_tune(
     Example:
         >>> fine_tune(smaller, x, y, epochs=2, learning_rate=1e-3)  # doctest: +SKIP
     """
-    _check_inputs(model, x)
+    _check_data(model, x, y, loss)
     model.compile(**_compilation(model, y, loss, learning_rate))
     return fit(model, x, y, epochs=epochs, batch_size=batch_size, description=description)
 
@@ -187,6 +206,12 @@ def accuracy_if_classifier(model: Any, x: np.ndarray, y: np.ndarray | None) -> f
     return None if y is None or y.dtype.kind not in "iub" else accuracy(model, x, y)
 
 
+def _check_data(model: Any, x: np.ndarray, y: np.ndarray, loss: Any) -> None:
+    """Refuse inputs that do not fit the model, and labels that do not fit its loss."""
+    _check_inputs(model, x)
+    check_labels(model, y, loss or getattr(model, "loss", None) or _loss_for(model, y))
+
+
 def _check_inputs(model: Any, x: np.ndarray) -> None:
     """Refuse data that do not fit, in fewer words than Keras."""
     if not flavor.is_graph_model(model):
@@ -199,9 +224,13 @@ def _check_inputs(model: Any, x: np.ndarray) -> None:
         raise ValueError(f"Model {model.name!r} takes inputs of shape {expected}, and the data have {x.shape}.")
 
 
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}.")
+
+
 def _steps(x: np.ndarray, batch_size: int) -> int:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    _check_count("batch_size", batch_size)
     return -(-len(x) // batch_size)
 
 

@@ -212,7 +212,7 @@ def test_channels_without_an_output_shows_the_plan(folder):
         (["--macs", "0.5", "-o", "keras.h5"], "another name. --force replaces it"),
         (["--macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
         (["--macs", "0.5", "--plan", "keras.h5/plan.json"], "keras.h5 is a file, so that nothing can be written below"),
-        (["--macs", "0.5", "--learning-rate", "0"], "--learning-rate must be a positive number, got 0"),
+        (["--macs", "0.5", "--learning-rate", "0"], "'--learning-rate': must be a positive number, got 0"),
     ],
 )
 def test_channels_refuses(folder, monkeypatch, arguments, message):
@@ -224,8 +224,8 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
     ("arguments", "message"),
     [
         (["--sparsity", "1.5"], "sparsity"),
-        (["--epochs", "0"], "epochs must be at least 1"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--epochs", "0"], "'--epochs'"),
+        (["--batch-size", "0"], "'--batch-size'"),
         (["--schedule", "sudden"], "schedule='sudden' is unknown; choose one of 'polynomial', 'constant'"),
         (["--layers", "nothing*"], "nothing*"),
         (["--frequency", "0"], "frequency"),
@@ -237,8 +237,8 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--output", "model.tflite"], "must end in .keras or .h5"),
         (["--output", "folder.keras"], "is a folder"),
         (["--output", "data.npz/new.keras"], "data.npz is a file, so that nothing can be written below it"),
-        (["--learning-rate", "-1"], "--learning-rate must be a positive number, got -1"),
-        (["--learning-rate", "nan"], "--learning-rate must be a positive number, got nan"),
+        (["--learning-rate", "-1"], "'--learning-rate': must be a positive number, got -1"),
+        (["--learning-rate", "nan"], "'--learning-rate': must be a positive number, got nan"),
         (["--output", "keras.h5"], "another name. --force replaces it"),
     ],
 )
@@ -368,12 +368,12 @@ def test_benchmark_times_files(folder, tflite):
         (["inspect", "damaged.keras"], "could not be read as a Keras model"),
         (["benchmark"], "Missing argument"),
         (["benchmark", "damaged.keras"], "damaged.keras"),
-        (["benchmark", "float.tflite", "--runs", "0"], "runs must be 1 or more"),
+        (["benchmark", "float.tflite", "--runs", "0"], "'--runs'"),
         (["benchmark", "float.tflite", "--runs", "many"], "--runs"),
         (["nonsense"], "No such command 'nonsense'"),
         (["demo", "--flavor", "torch"], "flavor='torch' is unknown"),
-        (["demo", "--sparsity", "1"], "sparsity must be from 0 to below 1"),
-        (["demo", "--epochs", "0"], "dense_epochs must be at least 1"),
+        (["demo", "--sparsity", "1"], "must be a fraction from 0 to below 1, got 1"),
+        (["demo", "--epochs", "0"], "'--epochs'"),
         (["demo", "-o", "data.npz"], "data.npz is a file, so that nothing can be written below it"),
         (["demo", "-o", "data.npz/x"], "data.npz is a file, so that nothing can be written below it"),
         (["bundle", "keras.keras", "-o", "data.npz/x/y"], "data.npz is a file, so that nothing can be written below"),
@@ -385,6 +385,57 @@ def test_other_refusals(folder, tflite, monkeypatch, arguments, message):
     (folder / "bad.tflite").write_bytes(b"bad")
     (folder / "latin.txt").write_bytes("größe\n".encode("latin-1"))
     assert message in refused(*arguments)
+
+
+NUMBERS = {
+    "prune": ("--sparsity", "--epochs", "--frequency", "--batch-size", "--learning-rate"),
+    "channels": ("--macs", "--params", "--ratio", "--epochs", "--batch-size", "--learning-rate"),
+    "demo": ("--sparsity", "--epochs", "--seed"),
+    "benchmark": ("--runs", "--warmup", "--threads"),
+    "verify": ("--threads",),
+}
+
+
+@pytest.mark.parametrize(("command", "option"), [(c, option) for c, options in NUMBERS.items() for option in options])
+@pytest.mark.parametrize("value", ["nan", "-inf", "inf", "-1", "1e40", "9" * 41, "", "x"])
+def test_numbers_out_of_any_range_are_refused_before_anything_is_read(folder, command, option, value):
+    arguments = {"prune": ("--data", folder / "data.npz", "-o", "p.keras"), "demo": ("-o", folder / "demo")}
+    model = () if command == "demo" else (folder / "damaged.keras",)  # not read
+    assert f"'{option}'" in refused(command, *model, *arguments.get(command, ()), option, value)
+
+
+def test_weights_that_training_loses_are_not_saved(folder, tmp_path):
+    arguments = ("--data", folder / "data.npz", "--epochs", 2, "--learning-rate", 1e38, "-o", tmp_path / "p.keras")
+    for name in ("keras.keras", "tf_keras.h5"):
+        assert "lower the learning rate" in refused("prune", folder / name, *arguments)
+        assert "lower the learning rate" in refused("channels", folder / name, "--ratio", 0.5, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (lambda y: y - 1, "-1"),
+        (lambda y: y + 1, "3"),
+        (lambda y: y + 0.5, "abels must be"),
+        (lambda y: np.where(y, np.nan, 0), "NaN or infinite"),
+        (lambda y: y.astype(str), "holds text"),
+        (lambda y: y * 1j, "holds complex numbers"),
+    ],
+)
+def test_labels_that_the_loss_cannot_take(folder, tmp_path, tflite, labels, message):
+    x, y = (np.load(folder / "data.npz")[name] for name in "xy")
+    data, model, output = tmp_path / "d.npz", folder / "keras.keras", tmp_path / "out"
+    np.savez(data, x=x, y=labels(y))
+    for command in (
+        ("prune", model, "-o", f"{output}.keras"),
+        ("channels", model, "--ratio", 0.5, "--importance", "taylor", "-o", f"{output}.keras"),
+        ("channels", model, "--ratio", 0.5, "--epochs", 1, "-o", f"{output}.keras"),
+        ("verify", tflite, "--model", model),
+        ("bundle", model, "-o", output),
+    ):
+        assert message in refused(*command, "--data", data)
+    assert list(tmp_path.iterdir()) == [data]
 
 
 def test_bundle_refuses_an_input_inside_its_folder(folder, tmp_path, monkeypatch):
@@ -410,12 +461,12 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tflite):
 
 def test_debugging_shows_the_traceback_of_an_error(monkeypatch):
     monkeypatch.setenv("EDGEPRUNE_DEBUG", "1")
-    assert isinstance(run("demo", "--epochs", 0).exception, ValueError)
+    assert isinstance(run("demo", "--flavor", "torch").exception, ValueError)
 
 
 def test_data_with_python_objects_is_refused(folder, tmp_path):
     np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
-    assert "allow_pickle" in refused("verify", folder / "damaged.keras", "--data", tmp_path / "objects.npz")
+    assert "holds Python objects" in refused("verify", folder / "damaged.keras", "--data", tmp_path / "objects.npz")
 
 
 @pytest.mark.parametrize(

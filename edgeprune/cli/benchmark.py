@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import Json, NoXnnpack, Threads
+from edgeprune.cli.options import LARGEST, Json, NoXnnpack, Threads
 from edgeprune.cli.printing import show, show_json
 
 
@@ -17,8 +17,8 @@ def benchmark(
         list[Path],
         typer.Argument(exists=True, dir_okay=False, help="The .tflite files; ratios are relative to the first."),
     ],
-    runs: Annotated[int, typer.Option(help="How often each file is timed.")] = 50,
-    warmup: Annotated[int, typer.Option(help="Runs before, untimed.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, max=LARGEST, help="How often each file is timed.")] = 50,
+    warmup: Annotated[int, typer.Option(min=0, max=LARGEST, help="Runs before, untimed.")] = 5,
     threads: Threads = 1,
     no_xnnpack: NoXnnpack = False,
     as_json: Json = False,

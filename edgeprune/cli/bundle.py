@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import load_model, read_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Json, Unsafe
+from edgeprune.cli.options import Json, Name, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -40,7 +40,7 @@ def bundle(
         list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
     ] = None,
     std: Annotated[list[float] | None, typer.Option(help="What they were divided by then.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name in the bundle.")] = None,
+    name: Name = None,
     author: Annotated[str, typer.Option(help="Who made the model.")] = "",
     model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
     description: Annotated[str, typer.Option(help="What the model does.")] = "",

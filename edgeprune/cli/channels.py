@@ -19,7 +19,18 @@ from edgeprune.cli.files import (
     start_tensorflow,
     write_files,
 )
-from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
+from edgeprune.cli.options import (
+    LARGEST,
+    BatchSize,
+    Force,
+    Json,
+    KeptMacs,
+    KeptParams,
+    LearningRate,
+    Loss,
+    Ratio,
+    Unsafe,
+)
 from edgeprune.cli.printing import show, show_json
 
 
@@ -29,9 +40,9 @@ def channels(
         Path | None,
         typer.Option("--output", "-o", help="The .keras or .h5 file to write; without it the plan is only shown."),
     ] = None,
-    macs: Annotated[float | None, typer.Option(help="Fraction of the multiplications to keep.")] = None,
-    params: Annotated[float | None, typer.Option(help="Fraction of the parameters to keep.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Fraction of the channels to remove.")] = None,
+    macs: KeptMacs = None,
+    params: KeptParams = None,
+    ratio: Ratio = None,
     round_to: Annotated[str, typer.Option(help="Leave multiples of this number; or tile, tile-int8.")] = "1",
     importance: Annotated[str, typer.Option(help="How channels are ranked; l2, lamp, taylor and others.")] = "l2",
     scope: Annotated[str, typer.Option(help="global, local or isomorphic.")] = "global",
@@ -42,10 +53,12 @@ def channels(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="A .npz file, for accuracy, fine-tuning and some importances."),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data to fine-tune what is left.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
-    learning_rate: Annotated[float | None, typer.Option(help="By default that of the model.")] = None,
-    loss: Annotated[str | None, typer.Option(help="A Keras loss; by default that of the model.")] = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
+    ] = 0,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = None,
+    loss: Loss = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     force: Force = False,
     unsafe: Unsafe = False,
@@ -53,7 +66,6 @@ def channels(
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
     check_outputs({output: MODEL_SUFFIXES, plan: (".json",)}, force)
-    check_learning_rate(learning_rate)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name a file with --data.")
     if macs is params is ratio is None:

@@ -8,18 +8,19 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import Force, Json
+from edgeprune.cli.options import LARGEST, Force, Json, Sparsity
 from edgeprune.cli.printing import show, show_json, show_table
 
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("tflite_out"),
     flavor: Annotated[str, typer.Option(help="keras or tf_keras.")] = "keras",
-    sparsity: Annotated[float, typer.Option(help="Fraction of zeros to prune to.")] = 0.8,
+    sparsity: Sparsity = 0.8,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the data, dense and pruning alike; fewer are faster.")
+        int | None,
+        typer.Option(min=1, max=LARGEST, help="Passes over the data, dense and pruning alike; fewer are faster."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of weights and order.")] = 1,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

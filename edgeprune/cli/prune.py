@@ -17,7 +17,7 @@ from edgeprune.cli.files import (
     start_tensorflow,
     write_files,
 )
-from edgeprune.cli.options import Force, Json, Unsafe, check_learning_rate
+from edgeprune.cli.options import LARGEST, BatchSize, Force, Json, LearningRate, Loss, Sparsity, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -30,13 +30,13 @@ def prune(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .keras or .h5 file to write.")],
-    sparsity: Annotated[float, typer.Option(help="Fraction of zeros to end with.")] = 0.8,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 2,
+    sparsity: Sparsity = 0.8,
+    epochs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Passes over the data.")] = 2,
     schedule: Annotated[str, typer.Option(help="polynomial or constant.")] = "polynomial",
-    frequency: Annotated[int, typer.Option(help="Steps between updates of the masks.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
-    learning_rate: Annotated[float | None, typer.Option(help="By default that of the model.")] = None,
-    loss: Annotated[str | None, typer.Option(help="A Keras loss; by default that of the model.")] = None,
+    frequency: Annotated[int, typer.Option(min=1, max=LARGEST, help="Steps between updates of the masks.")] = 100,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = None,
+    loss: Loss = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
     ] = None,
@@ -46,9 +46,6 @@ def prune(
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     check_outputs({output: MODEL_SUFFIXES}, force)
-    check_learning_rate(learning_rate)
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"--sparsity is the fraction of zeros, 0 to below 1, got {sparsity:g}.")
     arrays = read_data(data)
     if arrays.y_train is None:
         raise ValueError(f"{data} has no labels: pruning trains, so it needs y or y_train.")

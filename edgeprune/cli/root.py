@@ -14,7 +14,7 @@ from edgeprune.atomic import NotOverwrittenError
 from edgeprune.cli.printing import show
 
 # What the library raises for bad input. Anything else is a bug and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
 class _OneLineErrors(TyperGroup):
@@ -32,11 +32,17 @@ class _OneLineErrors(TyperGroup):
             notes = getattr(error, "__notes__", [])
             _fail(" ".join([f"{error or type(error).__name__}{hint}", *notes]))
         except Exception as error:
-            # What the parser itself complains of: an unknown option, a missing argument.
-            if not hasattr(error, "format_message"):
+            if hasattr(error, "format_message"):  # of the parser: an unknown option, a missing argument
+                _fail(error.format_message())
+            if not _is_tensorflow_s(error) or os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
-            _fail(error.format_message())
+            _fail(f"TensorFlow stopped: {error.message.strip().splitlines()[0]}")
         sys.exit(code or 0)
+
+
+def _is_tensorflow_s(error: Exception) -> bool:
+    """Whether TensorFlow stopped in the middle of a computation, as for an index that a layer does not have."""
+    return "tensorflow" in sys.modules and isinstance(error, sys.modules["tensorflow"].errors.OpError)
 
 
 def _fail(message: str) -> None:
