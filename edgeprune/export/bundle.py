@@ -8,6 +8,7 @@ Each kind of target has a writer; what they share (checks, conversion, proof, mo
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import platform
@@ -153,15 +154,7 @@ def export_bundle(
 
     device = target_named(target)
     quantization = _checked_quantization(quantization, device)
-    if sparse and device.runtime != "litert":
-        raise ValueError(
-            f"sparse=True is for phones and computers: the runtime of {device.name!r} reads no sparse files. "
-            "Leave it out."
-        )
-    if integer_io is False and device.runtime != "litert":
-        raise ValueError(
-            f"integer_io=False is for phones and computers: the code for {device.name!r} converts floats itself."
-        )
+    _check_options(device, sparse=sparse, integer_io=integer_io)
     if not flavor.is_model(model):
         raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
@@ -188,38 +181,16 @@ def export_bundle(
         atomic_folder(directory, replaces=lambda old: force and written_files(old)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
-
-        def export(per_channel_dense: bool) -> ExportResult:
-            return export_tflite(
-                model,
-                folder / "model.tflite",
-                quantization,
-                samples,
-                sparse=sparse,
-                integer_io=integer_io,
-                per_channel_dense=per_channel_dense,
-                quiet=True,
-            )
-
+        path = folder / "model.tflite"
+        export = functools.partial(
+            export_tflite, model, path, quantization, samples, sparse=sparse, integer_io=integer_io, quiet=True
+        )
         exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
         say("Verifying")
-        verification = exported.verification
-        if not verification.operators and device.runtime != "litert":
-            raise ValueError(
-                f"Model {plain.name!r} gives its inputs as they are: no operator is left to run on {device.name!r}."
-            )
-        if validation is not None:
-            tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
-            with captured_output(), traceable_names(plain):
-                verification = verify_tflite(exported.path, plain, *validation, tolerance=tolerance)
-        if not verification.passed:
-            raise ValueError(
-                f"Model {plain.name!r} as {quantization or 'float32'} does not compute what the Keras model does: "
-                f"{' '.join(verification.problems)} Give more representative data, or another quantization of "
-                f"{', '.join(map(repr, device.quantizations))}."
-            )
+        verification = _verified(exported, plain, quantization, validation)
+        _check_verification(verification, plain, quantization, device)
         content = BundleContent(
             folder=folder,
             tflite=exported.path,
@@ -244,6 +215,45 @@ def export_bundle(
         write_manifest(folder)
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
     return Bundle(Path(directory), device, files, verification, figures, tuple(notes))
+
+
+def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> None:
+    """Refuse what only LiteRT, on phones and computers, can do."""
+    if device.runtime == "litert":
+        return
+    if sparse:
+        raise ValueError(
+            f"sparse=True is for phones and computers: the runtime of {device.name!r} reads no sparse files. "
+            "Leave it out."
+        )
+    if integer_io is False:
+        raise ValueError(
+            f"integer_io=False is for phones and computers: the code for {device.name!r} converts floats itself."
+        )
+
+
+def _verified(exported: ExportResult, model: Any, quantization: str | None, validation: Any) -> Verification:
+    """What was measured on the file: on the validation data, with the accuracy, where there are any."""
+    if validation is None:
+        return exported.verification
+    tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
+    with captured_output(), traceable_names(model):
+        return verify_tflite(exported.path, model, *validation, tolerance=tolerance)
+
+
+def _check_verification(verification: Verification, model: Any, quantization: str | None, device: Target) -> None:
+    """Refuse a file in which nothing is left to run, or that does not compute what the model does."""
+    if not verification.operators and device.runtime != "litert":
+        raise ValueError(
+            f"Model {model.name!r} gives its inputs as they are: no operator is left to run on {device.name!r}."
+        )
+    if not verification.passed:
+        others = " or ".join(repr(one) for one in device.quantizations if one != quantization)
+        raise ValueError(
+            f"Model {model.name!r} as {quantization or 'float32'} does not compute what the Keras model does: "
+            f"{' '.join(verification.problems)} Give more representative data"
+            f"{f', or use quantization={others}' if others else ''}."
+        )
 
 
 def _checked_quantization(quantization: str | None, device: Target) -> str | None:

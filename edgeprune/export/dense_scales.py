@@ -22,7 +22,7 @@ _ERROR = 2.0
 
 
 def export_with_better_scales(
-    export: Callable[[bool], ExportResult],
+    export: Callable[..., ExportResult],
     model: Any,
     device: Target,
     quantization: str | None,
@@ -31,7 +31,7 @@ def export_with_better_scales(
     """Export a model with a scale for each unit of its dense layers, or with one for each layer.
 
     Args:
-        export: writes the file, always to the same path; takes whether each unit has a scale of its own.
+        export: `export_tflite` for this model and file, but for `per_channel_dense`.
         model: the Keras model.
         device: what the file is for.
         quantization: the recipe.
@@ -41,14 +41,14 @@ def export_with_better_scales(
         What was exported last, with a note where there was a choice.
     """
     if per_channel_dense is not None:
-        return export(per_channel_dense)
-    each = export(True)
+        return export(per_channel_dense=per_channel_dense)
+    each = export(per_channel_dense=True)
     if device.kind != "microcontroller" or quantization not in CALIBRATED or not _may_be_lighter(model, quantization):
         return each
     content = each.path.read_bytes()
     try:
         arena = measure_arena(each.path).bytes
-        one = export(False)
+        one = export(per_channel_dense=False)
         lighter = measure_arena(one.path).bytes
     except MicroError:  # the writer says why it does not run
         each.path.write_bytes(content)
