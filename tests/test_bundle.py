@@ -1,5 +1,6 @@
 """The frame of every bundle: checked before the slow part, whole or nothing, names of any kind."""
 
+import dataclasses
 import errno
 import hashlib
 import importlib.util
@@ -218,8 +219,14 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, 
 
     monkeypatch.setitem(verify.TOLERANCE, "int8", -1.0)
     monkeypatch.setattr(verify, "_disagrees", lambda row, tolerance, steps: True)
-    with pytest.raises(ValueError, match="does not compute what the Keras model does"):
+    message = (
+        "does not compute what the Keras model does.* or use quantization='dynamic' or 'float16' or None or 'int16x8'"
+    )
+    with pytest.raises(ValueError, match=message):
         export_bundle(net, tmp_path / "b", "phone", samples)
+    board = dataclasses.replace(target("phone"), name="only int8", quantizations=("int8",))
+    with pytest.raises(ValueError, match=r"Give more representative data\.$"):
+        export_bundle(net, tmp_path / "b", board, samples)
     assert not list(tmp_path.iterdir())
 
 
