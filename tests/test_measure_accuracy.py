@@ -65,6 +65,13 @@ def test_positions_are_scored_one_by_one():
         ([0, 1, 2, 3], "from 0 to 3, but the model has 3 classes"),
         ([0, -1, 2, 1], "from -1 to 2"),
         ([0.5, 1, 2, 1], "whole class numbers"),
+        ([np.nan, 1, 2, 1], "whole class numbers"),
+        (["cat", "dog", "cat", "cat"], "type <U3"),
+        ([None, 1, 2, 1], "type object"),
+        ([1j, 1, 2, 1], "type complex128"),
+        (np.eye(3)[[0, 1, 2, 2]] - 0.5, "0 or more"),
+        (np.ones((4, 3)), "sum to 1"),
+        (np.eye(3)[[0, 1, 2, 2]] * np.nan, "0 or more"),
         ([0, 1], r"shape \(2,\) do not fit outputs of shape \(4, 3\)"),
         (np.eye(4)[[0, 1, 2, 3]], r"shape \(4, 4\) do not fit"),
     ],
@@ -209,6 +216,42 @@ def test_what_is_neither_file_nor_model_is_refused(tmp_path):
         accuracy(3, images(1), [0])
     with pytest.raises(FileNotFoundError, match="nothing.tflite"):
         accuracy(tmp_path / "nothing.tflite", images(1), [0])
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (lambda x: [], "no samples"),
+        (lambda x: {}, "no samples"),
+        (lambda x: x[:, :3], r"takes samples of shape \(12, 12, 3\)"),
+        (lambda x: x * np.nan, "NaN or infinity"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(cnn, samples, message):
+    model, x, labels, files = cnn
+    for measured in (model, files[None]):
+        with pytest.raises(ValueError, match=message):
+            accuracy(measured, samples(x), labels)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"threshold": np.nan}, "threshold must be"), ({"batch_size": 0}, "batch_size"), ({"batch_size": 1.5}, "got 1.5")],
+)
+def test_options_out_of_range_are_refused(cnn, option, message):
+    model, x, labels, files = cnn
+    for measured in (model, files[None]):
+        with pytest.raises(ValueError, match=message):
+            accuracy(measured, x, labels, **option)
+
+
+def test_samples_that_are_no_numbers_are_refused(cnn):
+    model, x, labels, files = cnn
+    for samples in (x.astype(complex), np.full(x.shape, "a")):
+        with pytest.raises(ValueError, match="takes numbers, got samples of type"):
+            accuracy(model, samples, labels)
+        with pytest.raises(ValueError, match="expected numbers"):
+            accuracy(files[None], samples, labels)
 
 
 def test_samples_with_nan_are_refused(cnn):

@@ -104,10 +104,18 @@ def test_html_is_escaped(files, tmp_path):
 def test_bad_arguments_are_refused(files):
     with pytest.raises(ValueError, match="one or more .tflite files"):
         benchmark([])
-    with pytest.raises(ValueError, match="runs must be 1 or more.*got 0 and 5"):
-        benchmark(files, runs=0)
-    with pytest.raises(ValueError, match="got 1 and -1"):
-        benchmark(files, runs=1, warmup=-1)
+    for argument, value in (
+        ("runs", 0),
+        ("runs", 2.5),
+        ("warmup", -1),
+        ("threads", 0),
+        ("threads", 1.0),
+        ("max_seconds", -1),
+        ("max_seconds", 0),
+        ("max_seconds", float("nan")),
+    ):
+        with pytest.raises(ValueError, match=f"{argument} must be .* got {value}"):
+            benchmark(files, **{argument: value})
 
 
 def test_bad_files_are_named(files, tmp_path):

@@ -136,6 +136,21 @@ def test_unbuilt_subclassed_model_is_refused(keras):
         count_macs(subclassed(keras))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.ones((2, 3), "f4"), r"inputs= of float32 \(1, 3\)"),
+        (np.float32(1), "cannot be called"),
+        (np.full((2, 4), None), "must hold arrays"),
+        (iter([1]), "must hold arrays"),
+    ],
+)
+def test_inputs_that_are_not_the_models_are_refused(keras, inputs, message):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=message):
+        count_macs(model, inputs)
+
+
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="Keras model, got str"):
         count_macs("model.keras")

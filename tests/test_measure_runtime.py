@@ -123,8 +123,18 @@ def test_truncated_file_does_not_load(cnn, tmp_path):
 
 
 def test_threads_must_be_positive(cnn):
-    with pytest.raises(ValueError, match="threads must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="threads must be .*1 or more; got 0"):
         Runtime(cnn[1][None], threads=0)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.25, 2.0**40])
+def test_fractions_are_not_cut_to_whole_numbers(tmp_path, value):
+    keras = importlib.import_module("keras")
+    ids = keras.Input(batch_shape=(1, 2), dtype="int32", name="ids")
+    runtime = Runtime(convert(keras.Model(ids, keras.layers.Embedding(5, 3)(ids)), tmp_path / "m.tflite"))
+    assert named_samples(runtime, np.array([[1.0, 3.0]]))["ids"].shape == (1, 2)
+    with pytest.raises(ValueError, match="'ids' takes whole numbers of type int32"):
+        named_samples(runtime, np.array([[1.0, value]]))
 
 
 def broken_image(value):
@@ -143,6 +153,7 @@ def broken_image(value):
         (np.zeros((2, 12, 12, 1), "f4"), r"got an array of shape \(2, 12, 12, 1\)"),
         (np.float32(3), r"got an array of shape \(\)"),
         (np.full((2, 12, 12, 3), "a"), "expected numbers"),
+        (images(2).astype(complex), "expected numbers"),
         ({"picture": images(2)}, "has the inputs 'image', got 'picture'"),
     ],
 )

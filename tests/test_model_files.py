@@ -8,7 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from edgeprune.cli import app
 from edgeprune.flavor import load_model
 
 FORMATS = [("keras", "m.keras"), ("keras", "m.h5"), ("tf_keras", "m.keras"), ("tf_keras", "m.h5"), ("tf_keras", "m")]
@@ -267,6 +269,15 @@ def test_a_class_must_be_registered_or_imported(tmp_path, flavor):
     net(keras, Registered()).save(tmp_path / "m.keras")
     loaded = load_model(tmp_path / "m.keras")
     assert type(loaded.layers[0]) is Registered
+
+
+def test_the_command_line_asks_for_unsafe(tmp_path):
+    keras = importlib.import_module("keras")
+    path = tmp_path / "m.keras"
+    net(keras, keras.layers.Lambda(eval("lambda x: 2 * x"), name="double", output_shape=(4,))).save(path)
+    refused = CliRunner().invoke(app, ["inspect", str(path)])
+    assert refused.exit_code == 2 and "'double'" in refused.stderr and "--unsafe" in refused.stderr
+    assert CliRunner().invoke(app, ["inspect", str(path), "--unsafe"]).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 from converted import FLAVORS, convert, images, set_zeros, small_cnn
 
 from edgeprune.export.tflite import export_tflite
-from edgeprune.export.verify import TOLERANCE, verify_tflite, zeros_of_weights
+from edgeprune.export.verify import TOLERANCE, verify_tflite
+from edgeprune.export.weight_zeros import zeros_of_weights
 from edgeprune.measure.size import file_size
 from edgeprune.measure.tflite_file import read_tflite
 
@@ -133,6 +134,57 @@ def test_several_inputs_and_outputs_are_matched(flavor, tmp_path):
         verify_tflite(path, model, samples, [0, 1, 2, 0])
     scored = verify_tflite(path, model, samples, [0, 1, 2, 0], output=result.outputs[0].name)
     assert scored.accuracy == scored.keras_accuracy
+
+
+def heads(keras):
+    """Three outputs of one shape, about 1, 10 and 100; two of them are called as the other's layer is."""
+    x = keras.Input((4,), name="x")
+    layers = {key: keras.layers.Dense(1, name=name) for key, name in (("prob", "age"), ("age", "prob"), ("c", "b"))}
+    outputs = {key: layer(x) for key, layer in layers.items()}
+    for number, layer in enumerate(layers.values()):
+        layer.bias.assign([10.0**number])
+    return x, outputs
+
+
+@pytest.mark.parametrize("structure", ["dict", "nested", "list", "subclassed"])
+def test_outputs_are_paired_by_what_they_are(flavor, tmp_path, structure):
+    keras = importlib.import_module(flavor)
+    inputs, outputs = heads(keras)
+    if structure == "nested":
+        outputs = {"z": {"q": outputs["prob"], "p": outputs["age"]}, "a": [outputs["c"]]}
+    if structure == "list":
+        outputs = list(outputs.values())
+    model = keras.Model(inputs, outputs)
+    if structure == "subclassed":
+        inner = model
+
+        class Net(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.inner = inner
+
+            def call(self, x):
+                return self.inner(x)
+
+        model = Net()
+        model(np.zeros((1, 4), "f4"))
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("f4")
+    result = export_tflite(model, tmp_path / "m.tflite", None, x)
+    assert result.verification.passed, result.notes
+    assert len(result.outputs) == 3
+    if structure in ("dict", "subclassed"):  # scored on the output that is asked for
+        for name in ("age", "c"):
+            scored = verify_tflite(tmp_path / "m.tflite", model, x, np.zeros(8, int), output=name)
+            assert scored.accuracy == scored.keras_accuracy == 0
+
+
+def test_outputs_under_the_layers_names_are_paired_too(flavor, tmp_path):
+    """TensorFlow's own conversion of a tf_keras model names a dict's outputs by the layers."""
+    keras = importlib.import_module(flavor)
+    x = keras.Input(batch_shape=(1, 4), name="x")
+    model = keras.Model(x, {"z": keras.layers.Dense(1, name="one")(x), "a": keras.layers.Dense(1, name="two")(x)})
+    samples = np.random.default_rng(0).normal(size=(8, 4)).astype("f4")
+    assert verify_tflite(convert(model, tmp_path / "m.tflite"), model, samples).passed
 
 
 def test_subclassed_model(flavor, tmp_path):
@@ -269,7 +321,43 @@ def test_other_shape_or_number_of_outputs_is_a_problem(flavor, tmp_path):
     assert result.problems == ("The file has 1 outputs, the Keras model has 2.",)
 
 
+@pytest.mark.parametrize("quantization", [None, "dynamic", "int8"])
+def test_without_samples_another_model_fails(cnns, flavor, quantization, tmp_path):
+    keras = importlib.import_module(flavor)
+    model, files = cnns[flavor]
+    right = verify_tflite(files[quantization], model)
+    assert right.passed and right.samples == 0, right.problems
+    assert bool(right.outputs) is (quantization != "int8")
+    other = set_zeros(small_cnn(keras), 0.75, seed=9)
+    assert not verify_tflite(files[quantization], other).passed
+    a, b = keras.Input((4,)), keras.Input((4,))
+    two_inputs = keras.Model([a, b], keras.layers.Dense(10)(keras.layers.Concatenate()([a, b])))
+    larger = keras.Sequential([keras.Input((14, 14, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    for stranger in (two_inputs, larger):
+        for samples in (None, images(3)):
+            assert "converted from another model" in verify_tflite(files[quantization], stranger, samples).problems[0]
+
+
+def test_made_up_integers_stay_inside_an_embedding(flavor, tmp_path):
+    keras = importlib.import_module(flavor)
+    ids, real = keras.Input(batch_shape=(1, 3), dtype="int32", name="ids"), keras.Input(batch_shape=(1, 2), name="real")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(5, 4, embeddings_initializer="normal")(ids))
+    model = keras.Model([ids, real], keras.layers.Dense(2)(keras.layers.Concatenate()([embedded, real])))
+    path = convert(model, tmp_path / "m.tflite")
+    assert verify_tflite(path, model).passed
+    embedding = next(layer for layer in model.layers if "embedding" in layer.name)
+    embedding.embeddings.assign(np.asarray(embedding.embeddings)[::-1])
+    assert not verify_tflite(path, model).passed
+
+
 # What is wrong with the call raises.
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), -0.1])
+def test_a_tolerance_that_is_none_is_refused(cnns, tolerance):
+    model, files = cnns["keras"]
+    with pytest.raises(ValueError, match=f"tolerance must be 0 or more, got {tolerance}"):
+        verify_tflite(files[None], model, images(3), tolerance=tolerance)
 
 
 def test_bad_samples_and_labels_are_refused(cnns):

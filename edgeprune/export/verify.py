@@ -7,8 +7,6 @@ Every figure is measured on the file itself: its outputs by the LiteRT interpret
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,63 +15,22 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.measure.accuracy import choose_output, predict, predicted_classes, top_1
+from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
+from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
+from edgeprune.measure.accuracy import choose_output, predict, top_1
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
-from edgeprune.measure.parameters import ParameterCount, count_parameters, own_weights
-from edgeprune.measure.runtime import Runtime, in_number_order, named_samples
+from edgeprune.measure.parameters import ParameterCount, count_parameters
+from edgeprune.measure.runtime import Port, Runtime, in_number_order, named_samples
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile, read_tflite
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
 TOLERANCE = {None: 1e-3, "float16": 1e-2, "int16x8": 0.05, "dynamic": 0.15, "int8": 0.25}
+_CALIBRATED = ("int8", "int16x8")
+_MADE_UP = 8  # samples, where none are given
 # A Keras model that itself computes in half precision is no better reference than this.
 _HALF_PRECISION_TOLERANCE = 0.03
-
-
-@dataclass(frozen=True)
-class OutputComparison:
-    """One output of the file beside the Keras model's.
-
-    Attributes:
-        name: the output's name in the file.
-        shape: its shape without the batch.
-        largest_error: largest absolute difference.
-        mean_error: mean absolute difference.
-        relative_error: length of the difference over length of the Keras output (Euclidean, over all samples).
-        agreement: share of samples for which both name the same class; `None` where the output is no list of
-            classes.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    largest_error: float
-    mean_error: float
-    relative_error: float
-    agreement: float | None
-
-
-@dataclass(frozen=True)
-class WeightZeros:
-    """The zeros of one Keras weight beside those of the file's tensor that holds it.
-
-    Attributes:
-        layer: the Keras layer's name.
-        shape: the Keras weight's shape.
-        elements: number of its values.
-        keras_zeros: how many are zero in the Keras model.
-        tensor: the name of the file's tensor, `None` if none was found that holds the weight.
-        file_zeros: how many values are zero in the file; `None` without a tensor.
-        kept: how many are zero in both, at the same place; `None` without a tensor.
-    """
-
-    layer: str
-    shape: tuple[int, ...]
-    elements: int
-    keras_zeros: int
-    tensor: str | None
-    file_zeros: int | None
-    kept: int | None
 
 
 @dataclass(frozen=True)
@@ -88,8 +45,9 @@ class Verification:
         custom_operators: operators outside LiteRT's builtins.
         macs: multiply-accumulates of one inference.
         parameters: the Keras model's parameters, `None` without a model.
-        samples: how many samples it was run on.
-        outputs: each output beside the Keras model's; empty without a model or samples.
+        samples: how many samples were given.
+        outputs: each output beside the Keras model's; empty without a model, and for an int8 or int16x8 file without
+            samples.
         tensors: the file's constant tensors with their zeros.
         weights: each Keras weight's zeros beside the file's; empty without a model.
         accuracy: top-1 accuracy of the file, `None` without labels.
@@ -170,11 +128,12 @@ def verify_tflite(
         path: the .tflite file.
         model: the Keras model it was converted from (`keras` 3 or `tf_keras`), stripped of pruning wrappers.
         samples: real values with a leading axis over the samples: an array, a list in the order of the model's
-            inputs, or a dict of input name to array. Without them the file is run once on random values, and
-            nothing is compared.
+            inputs, or a dict of input name to array. Without them the file is run on random values; on those it
+            is compared with the model too, except where it was calibrated on values like the real ones (int8, int16x8).
         labels: class numbers or one-hot, one for each sample, for the accuracy of both.
         tolerance: the largest relative error (see `OutputComparison`) to accept; by default that of the file's
-            quantization in `TOLERANCE`. Errors of up to two steps of an integer output are always accepted.
+            quantization in `TOLERANCE`. Errors of up to two steps of an integer output are accepted, unless a
+            channel's values differ by less than its error, so that they carry no information.
         output: name of the output that holds the classes, needed for labels where there are several outputs.
         threads: threads for the interpreter.
         xnnpack: whether the interpreter may use XNNPACK.
@@ -184,9 +143,10 @@ def verify_tflite(
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        TypeError: `model` is no Keras model.
+        TypeError: `model` is no Keras model, or `path` no path.
         ValueError: the file is no readable .tflite file, does not load or does not run; the samples do not fit
-            its inputs or hold NaN; the labels do not fit the samples or the outputs.
+            its inputs or hold NaN; the labels do not fit the samples or the outputs; `tolerance` is NaN or
+            negative.
 
     Example:
         >>> verify_tflite("model.tflite", model, x_test[:200], y_test[:200]).passed  # doctest: +SKIP
@@ -196,9 +156,11 @@ def verify_tflite(
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
     if labels is not None and samples is None:
         raise ValueError("Labels came without samples.")
+    if tolerance is not None and not tolerance >= 0:  # NaN is not
+        raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}.")
     file = read_tflite(path)
     runtime = Runtime(path, threads=threads, xnnpack=xnnpack)
-    arrays = _arrays(runtime, model, samples)
+    arrays = _made_up(runtime, model) if samples is None else _named(runtime, model, samples)
     count = len(next(iter(arrays.values())))
     if labels is not None and len(np.asarray(labels)) != count:
         raise ValueError(f"Got {count} samples and {len(np.asarray(labels))} labels: one label a sample is needed.")
@@ -207,17 +169,21 @@ def verify_tflite(
 
     file_outputs = runtime.run_all(arrays, f"Verifying {file.path.name}")
     problems = [f"Output {name!r} holds NaN or infinity." for name in _not_finite(file_outputs)]
-    keras_outputs, comparisons = {}, []
-    if model is not None and samples is not None:
-        # The only input needs no name: a model that was rebuilt or loaded may have another than the file.
-        given = arrays if len(arrays) > 1 else next(iter(arrays.values()))
-        keras_outputs, mismatches = _pair(file_outputs, predict(model, given), model)
-        problems += mismatches + [f"The Keras output {n!r} holds NaN or infinity." for n in _not_finite(keras_outputs)]
-        comparisons = [_compare(name, file_outputs[name], keras_outputs[name]) for name in keras_outputs]
-        steps = {name: file.output_steps.get(port.index, 0.0) for name, port in runtime.outputs.items()}
-        problems += [_disagreement(row, tolerance) for row in comparisons if _disagrees(row, tolerance, steps)]
-
-    weights = () if model is None else zeros_of_weights(model, file)
+    keras_outputs, comparisons, weights = {}, [], ()
+    if model is not None:
+        weights = zeros_of_weights(model, file)
+        mismatch = _mismatch(runtime, model)
+        problems += mismatch
+        if not mismatch and not (samples is None and file.quantization in _CALIBRATED):
+            # The only input needs no name: a model that was rebuilt or loaded may have another than the file.
+            given = arrays if len(arrays) > 1 else next(iter(arrays.values()))
+            keras_outputs, misfits = pair_outputs(file_outputs, predict(model, given), model)
+            problems += misfits + [f"The Keras output {n!r} holds NaN or infinity." for n in _not_finite(keras_outputs)]
+        for name, keras_output in keras_outputs.items():
+            step = file.output_steps.get(runtime.outputs[name].index, 0.0)
+            comparison, wrong = compare_output(name, file_outputs[name], keras_output, step, tolerance)
+            comparisons.append(comparison)
+            problems += wrong
     # A float file of another model fails on its outputs; quantized ones are allowed to differ by more.
     if file.quantization is not None and len(weights) > 1 and all(row.tensor is None for row in weights):
         problems.append("None of the Keras model's weights are in the file: it was converted from another model.")
@@ -246,150 +212,60 @@ def verify_tflite(
     )
 
 
-def zeros_of_weights(model: Any, file: TfliteFile) -> tuple[WeightZeros, ...]:
-    """Find each Keras weight in a file by its content, and set their zeros side by side.
-
-    Converters transpose weights, merge axes and fold batch normalisation into them, channel by channel. So a
-    weight's tensor is the one with as many values whose channels point the same way (cosine similarity) under
-    one of the usual transpositions; names decide between equals.
-
-    Args:
-        model: a built Keras model.
-        file: what `read_tflite` read from the file converted from it.
-
-    Returns:
-        One row for each weight with two axes or more (kernels, embeddings), biases left out.
-    """
-    tensors = [(tensor, tensor.values()) for tensor in file.weights if tensor.elements > 1]
-    return tuple(
-        _zeros_of_weight(name, np.asarray(weight, np.float32), tensors)
-        for weight, name in own_weights(model)
-        if len(weight.shape) >= 2 and "bias" not in weight.name
-    )
-
-
-_Tensors = list[tuple[ConstantTensor, np.ndarray]]
-
-
-def _zeros_of_weight(layer: str, weight: np.ndarray, tensors: _Tensors) -> WeightZeros:
-    found = [_find(layer, weight, tensors)]
-    if found == [None] and weight.shape[-1] % 4 == 0:  # the fused LSTM stores its four gates apart
-        found = [_find(layer, gate, tensors) for gate in np.split(weight, 4, axis=-1)]
-    zeros = int(np.count_nonzero(weight == 0))
-    facts = (layer, weight.shape, weight.size, zeros)
-    if None in found:
-        return WeightZeros(*facts, None, None, None)
-    names, file_zeros, kept = zip(*found, strict=True)
-    return WeightZeros(*facts, "; ".join(names), sum(file_zeros), sum(kept))
-
-
-def _find(layer: str, weight: np.ndarray, tensors: _Tensors) -> tuple[str, int, int] | None:
-    """The tensor that holds a weight: its name, its zeros, and how many of them are the weight's too."""
-    best = (0.9, None)
-    for tensor, values in tensors:
-        if tensor.elements != weight.size:
-            continue
-        named = layer.rpartition("/")[2] in re.split("[/;]", tensor.name)
-        for layout in _layouts(weight):
-            candidate = layout.reshape(values.shape)
-            likeness = _likeness(values, candidate) + 0.01 * named
-            if likeness > best[0]:
-                best = (likeness, (tensor.name, tensor.zeros, int(np.count_nonzero((values == 0) & (candidate == 0)))))
-    return best[1]
-
-
-def _layouts(weight: np.ndarray) -> Iterator[np.ndarray]:
-    """A weight in the orders of axes that converters use, its own first."""
-    if weight.ndim <= 3:
-        orders = itertools.permutations(range(weight.ndim))
-    else:  # as it is: depthwise, 3D; last axis first: convolution; last but one first: transposed convolution
-        *window, before_last, last = range(weight.ndim)
-        orders = [
-            (*window, before_last, last),
-            (last, *window, before_last),
-            (before_last, *window, last),
-        ]
-    for order in orders:
-        yield weight.transpose(order)
-
-
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean cosine similarity, without sign, of the channels of two arrays of one shape, 0 to 1."""
-    return max(_channel_likeness(a, b, axis) for axis in (0, -1))
-
-
-def _channel_likeness(a: np.ndarray, b: np.ndarray, axis: int) -> float:
-    if a.shape[axis] == a.size:  # channels of one value say nothing
-        return 0.0
-    a, b = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) for x in (a, b))
-    product = np.abs(np.einsum("ci,ci->c", a, b))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_empty = ~(a.any(axis=1) | b.any(axis=1))
-    return float(np.mean(np.where(both_empty, 1.0, product / np.where(lengths == 0, 1.0, lengths))))
-
-
-def _arrays(runtime: Runtime, model: Any, samples: Any) -> dict[str, np.ndarray]:
-    """The samples by input name; without any, one random sample."""
-    if samples is None:
-        generator = np.random.default_rng(0)
-        return {
-            name: generator.random((1, *port.shape[1:]), np.float32)
-            if port.quantized or port.dtype.kind == "f"
-            else np.zeros((1, *port.shape[1:]), port.dtype)
-            for name, port in runtime.inputs.items()
-        }
+def _named(runtime: Runtime, model: Any, samples: Any) -> dict[str, np.ndarray]:
+    """The samples by input name."""
     order = None
     if model is not None and len(runtime.inputs) > 1:
         order = flavor.input_names(model) or in_number_order(runtime.inputs)
     return named_samples(runtime, samples, order)
 
 
-def _pair(
-    file_outputs: dict[str, np.ndarray], keras_outputs: dict[str, np.ndarray], model: Any
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The Keras outputs under the file's names, and what does not fit."""
-    if len(file_outputs) != len(keras_outputs):
-        return {}, [f"The file has {len(file_outputs)} outputs, the Keras model has {len(keras_outputs)}."]
-    values = list(keras_outputs.values())
-    paired = dict(zip(in_number_order(file_outputs), values, strict=True))
-    for names in (list(keras_outputs), list(getattr(model, "output_names", None) or ())):
-        if set(names) == set(file_outputs):
-            paired = dict(zip(names, values, strict=True))
-    problems = [
-        f"Output {name!r} has shape {file_outputs[name].shape[1:]} in the file and {paired[name].shape[1:]} in Keras."
-        for name in paired
-        if file_outputs[name].shape != paired[name].shape
-    ]
-    return ({} if problems else paired), problems
+def _made_up(runtime: Runtime, model: Any) -> dict[str, np.ndarray]:
+    """A few random samples: floats from 0 to 1, integers that the model's embeddings hold."""
+    generator = np.random.default_rng(0)
+    classes = 1 if model is None else _smallest_index_range(model)
+
+    def values(port: Port) -> np.ndarray:
+        shape = (_MADE_UP, *port.shape[1:])
+        if port.quantized or port.dtype.kind == "f":
+            return generator.random(shape, np.float32)
+        return generator.integers(0, classes, shape).astype(port.dtype)
+
+    return {name: values(port) for name, port in runtime.inputs.items()}
 
 
-def _compare(name: str, file_output: np.ndarray, keras_output: np.ndarray) -> OutputComparison:
-    reference = keras_output.astype(np.float64)
-    difference = np.abs(file_output.astype(np.float64) - reference)
-    length = np.linalg.norm(reference)
-    classifier = reference.ndim == 2 and reference.shape[1] > 1
-    agreement = np.mean(predicted_classes(file_output) == predicted_classes(keras_output)) if classifier else None
-    return OutputComparison(
-        name=name,
-        shape=file_output.shape[1:],
-        largest_error=float(difference.max()),
-        mean_error=float(difference.mean()),
-        relative_error=float(np.linalg.norm(difference) / length) if length else float(difference.max()),
-        agreement=None if agreement is None else float(agreement),
+def _smallest_index_range(model: Any) -> int:
+    """How many different integers every layer that looks something up by them knows; 2 where there is none."""
+    layers = flavor.keras_of(model).layers
+    embeddings = [layer.input_dim for layer in flavor.layers_of(model) if isinstance(layer, layers.Embedding)]
+    encodings = [layer.num_tokens for layer in flavor.layers_of(model) if isinstance(layer, layers.CategoryEncoding)]
+    return min([size for size in embeddings + encodings if size], default=2)
+
+
+def _mismatch(runtime: Runtime, model: Any) -> list[str]:
+    """Whether the file takes other inputs than the model, in words."""
+    ports = runtime.inputs.values()
+    taken = [(port.shape[1:], port.quantized or port.dtype.kind == "f") for port in ports]
+    specs = flavor.flatten(flavor.call_specs(model), model)
+    own = [(tuple(spec.shape)[1:], spec.dtype.is_floating) for spec in specs]
+    type_known = flavor.is_graph_model(model) or not flavor.is_keras_3(model)
+    left = list(own)
+    for shape, real in taken:
+        fitting = [entry for entry in left if _fits(shape, entry[0]) and (not type_known or entry[1] == real)]
+        if not fitting:
+            break
+        left.remove(fitting[0])
+    if len(taken) == len(own) and not left:
+        return []
+    theirs, ours = (
+        " and ".join(f"{'real' if real else 'whole'} numbers {shape}" for shape, real in inputs)
+        for inputs in (taken, own)
     )
+    return [f"The file takes {theirs}, the Keras model {ours}: the file was converted from another model."]
 
 
-def _disagrees(row: OutputComparison, tolerance: float, steps: dict[str, float]) -> bool:
-    # Probabilities spread over many classes may all lie below one step of an integer output.
-    within_rounding = row.largest_error <= 2 * steps[row.name]
-    return not (row.relative_error <= tolerance or within_rounding)
-
-
-def _disagreement(row: OutputComparison, tolerance: float) -> str:
-    return (
-        f"Output {row.name!r} differs from the Keras model's by a relative error of {row.relative_error:.3g}, "
-        f"more than the tolerance {tolerance:g}."
-    )
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(b in (None, a) for a, b in zip(shape, expected, strict=True))
 
 
 def _not_finite(outputs: dict[str, np.ndarray]) -> list[str]:
@@ -433,13 +309,21 @@ def _report(result: Verification) -> Iterator[str]:
     if result.outputs:
         yield ""
         yield from _table(
-            [f"output, {result.samples} samples", "largest error", "mean error", "relative", "same class"],
+            [
+                f"output, {f'{result.samples} samples' if result.samples else 'random samples'}",
+                "largest error",
+                "mean error",
+                "relative",
+                "of spread",
+                "same class",
+            ],
             [
                 [
                     row.name,
                     f"{row.largest_error:.3g}",
                     f"{row.mean_error:.3g}",
                     f"{row.relative_error:.3g}",
+                    "" if row.spread_error is None else f"{row.spread_error:.3g}",
                     "" if row.agreement is None else f"{row.agreement:.2%}",
                 ]
                 for row in result.outputs

@@ -242,21 +242,35 @@ def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
 
     Args:
         model: a model of either Keras.
-        outputs: what its call or `predict` returned: an array, a list, a tuple or a dict.
+        outputs: what its call or `predict` returned: an array, a list, a tuple or a dict, or these inside each other.
 
     Returns:
-        Name to array: the keys of a dict; the names of the layers that made the outputs, numbered where they
-        repeat; `output_0`, `output_1`, ... for a subclassed model.
+        Name to array: the keys of a flat dict; else the names of `output_names(model)`, in the order in which Keras
+        flattens the outputs (dicts by their sorted keys).
     """
-    if isinstance(outputs, dict):
+    if isinstance(outputs, dict) and not any(isinstance(part, dict | list | tuple) for part in outputs.values()):
         return dict(outputs)
     flat = nest(is_keras_3(model)).flatten(outputs)
+    return dict(zip(output_names(model, len(flat)), flat, strict=True))
+
+
+def output_names(model: Any, count: int) -> list[str]:
+    """The names of a model's outputs in the order in which Keras flattens them, where they are no keys of a dict.
+
+    Args:
+        model: a model of either Keras.
+        count: how many outputs it has.
+
+    Returns:
+        The names of the layers that make the outputs, numbered where they repeat; `output_0`, `output_1`, ... for a
+        subclassed model.
+    """
     if not is_graph_model(model):
-        return {f"output_{number}": array for number, array in enumerate(flat)}
-    named: dict[str, Any] = {}
-    for name, array in zip(graph_of(model).output_names, flat, strict=True):
-        named[name if name not in named else f"{name}_{len(named)}"] = array
-    return named
+        return [f"output_{number}" for number in range(count)]
+    names: list[str] = []
+    for name in graph_of(model).output_names:
+        names.append(name if name not in names else f"{name}_{len(names)}")
+    return names
 
 
 def output_shapes(layer: Any) -> list[tuple[int | None, ...]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,14 @@ def accuracy(
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: `path_or_model` is neither a path nor a Keras model.
-        ValueError: the samples do not fit the inputs, or the labels do not fit the samples or the outputs.
+        ValueError: the samples do not fit the inputs, are no numbers or not finite; the labels do not fit the samples
+            or the outputs; an option is out of range.
 
     Example:
         >>> accuracy("model.tflite", x_test, y_test)  # doctest: +SKIP
         0.914
     """
+    _check_options(threshold, batch_size)
     if isinstance(path_or_model, str | Path):
         runtime = Runtime(path_or_model, threads=threads, xnnpack=xnnpack)
         samples, labels = gather(x, y)
@@ -115,9 +119,11 @@ def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.n
         Output name to values `(samples, ...)`, in the model's order; the names are those the converter gives.
 
     Raises:
-        ValueError: there are no samples, or not as many as the model has inputs.
+        ValueError: there are no samples, not as many as the model has inputs, or they are of another shape, no
+            numbers or not finite.
     """
     arrays, packed = _call_arrays(model, samples)
+    _check_values(model, arrays)
     fixed = model.inputs[0].shape[0] if flavor.is_graph_model(model) else None
     size = fixed or batch_size
     count = len(arrays[0])
@@ -136,6 +142,8 @@ def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.n
 def gather(x: Any, y: Any = None) -> tuple[Any, np.ndarray]:
     """Samples and labels as arrays, whether given as arrays or as batches `(x, y)`."""
     if y is not None:
+        if isinstance(x, Mapping | list | tuple) and not len(x):
+            raise ValueError("There are no samples.")
         labels = np.asarray(y)
         count = len(_first_array(x))
         if labels.ndim == 0 or len(labels) != count:
@@ -168,8 +176,12 @@ def choose_output(outputs: Mapping[str, np.ndarray], name: str | None) -> np.nda
 
 def _label_classes(labels: np.ndarray, shape: tuple[int, ...], outputs: tuple[int, ...]) -> np.ndarray:
     """Labels as class numbers of the shape `shape`."""
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"Labels must be class numbers or one-hot, got values of type {labels.dtype}.")
     classes = outputs[-1] if len(outputs) > 1 and outputs[-1] > 1 else 2
     if labels.shape == outputs and classes == outputs[-1] and labels.shape != shape:
+        if not (labels.min() >= 0 and np.allclose(labels.sum(axis=-1), 1, atol=1e-3)):  # label smoothing may be
+            raise ValueError("One-hot labels must be 0 or more and sum to 1 for each sample.")
         return labels.argmax(axis=-1)
     if labels.shape not in (shape, (*shape, 1)):
         raise ValueError(
@@ -214,6 +226,31 @@ def _subclassed_call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray],
     if len(samples) != count:
         raise ValueError(f"Model {model.name!r} takes {count} inputs, got {len(samples)}.")
     return [*map(np.asarray, samples)], partial(tf.nest.pack_sequence_as, structure)
+
+
+def _check_values(model: Any, arrays: list[np.ndarray]) -> None:
+    """Refuse what is no number, which TensorFlow cuts to one or names no input at, and what has another shape."""
+    import tensorflow as tf
+
+    known = flavor.is_graph_model(model)
+    specs = tf.nest.flatten(flavor.call_specs(model)) if known else [tf.TensorSpec(None, tf.string)] * len(arrays)
+    for spec, array in zip(specs, arrays, strict=True):
+        if array.dtype.kind not in ("biufOSU" if spec.dtype == tf.string else "biuf"):
+            raise ValueError(f"Model {model.name!r} takes numbers, got samples of type {array.dtype}.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"The samples for model {model.name!r} hold NaN or infinity; clean them first.")
+        if array.ndim == 0 or not spec.shape[1:].is_compatible_with(array.shape[1:]):
+            shape = tuple(spec.shape)[1:]
+            raise ValueError(
+                f"Model {model.name!r} takes samples of shape {shape}, got an array of shape {array.shape}."
+            )
+
+
+def _check_options(threshold: float | None, batch_size: int) -> None:
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"threshold must be a finite number, got {threshold!r}.")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number, 1 or more; got {batch_size!r}.")
 
 
 def _first_array(x: Any) -> Any:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,11 @@ def benchmark(
         files = [files]
     if not files:
         raise ValueError("Give one or more .tflite files to time.")
-    if runs < 1 or warmup < 0:
-        raise ValueError(f"runs must be 1 or more and warmup 0 or more, got {runs} and {warmup}.")
+    for name, count, fewest in (("runs", runs, 1), ("warmup", warmup, 0), ("threads", threads, 1)):
+        if not isinstance(count, Integral) or count < fewest:
+            raise ValueError(f"{name} must be a whole number, {fewest} or more; got {count!r}.")
+    if max_seconds is not None and not max_seconds > 0:  # NaN is not
+        raise ValueError(f"max_seconds must be more than 0, got {max_seconds!r}.")
     generator = np.random.default_rng(seed)
     runtimes = [Runtime(file, threads=threads, xnnpack=xnnpack) for file in files]
     for runtime in runtimes:

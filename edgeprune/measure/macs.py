@@ -68,7 +68,8 @@ def count_macs(model: Any, inputs: Any = None) -> MacCount:
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: the model is not built, or an input has a side of unknown length.
+        ValueError: the model is not built, an input has a side of unknown length, or the model cannot be called on
+            `inputs`.
 
     Example:
         >>> import keras
@@ -100,6 +101,7 @@ def count_macs_of_file(path: str | Path) -> MacCount:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
+        TypeError: `path` is neither text nor a path.
         ValueError: the file is no readable .tflite file.
 
     Example:
@@ -195,13 +197,22 @@ def _trace(model: Any, inputs: Any) -> Any:
     def call(inputs: Any) -> Any:
         return model(inputs, training=False)
 
-    return call.get_concrete_function(specs).graph
+    try:
+        return call.get_concrete_function(specs).graph
+    except Exception as error:  # a model raises what it likes at inputs that are not its own
+        if inputs is None:
+            raise
+        given = ", ".join(f"{spec.dtype.name} {tuple(spec.shape)}" for spec in tf.nest.flatten(specs))
+        raise ValueError(f"Model {model.name!r} cannot be called on inputs= of {given}.") from error
 
 
 def _sample_spec(array: Any) -> Any:
     import tensorflow as tf
 
-    tensor = tf.convert_to_tensor(array)
+    try:
+        tensor = tf.convert_to_tensor(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"inputs= must hold arrays, got {type(array).__name__}: {str(array)[:80]}") from error
     return tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype)
 
 

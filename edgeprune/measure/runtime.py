@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Runtime:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        ValueError: the interpreter cannot load the file.
+        ValueError: the interpreter cannot load the file, or `threads` is no whole number from 1 on.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1, xnnpack: bool = True, reference: bool = False) -> None:
@@ -84,8 +85,8 @@ class Runtime:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"No .tflite file at {self.path}")
-        if threads < 1:
-            raise ValueError(f"threads must be 1 or more, got {threads}.")
+        if not isinstance(threads, Integral) or threads < 1:
+            raise ValueError(f"threads must be a whole number, 1 or more; got {threads!r}.")
         resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
@@ -183,8 +184,8 @@ def named_samples(runtime: Runtime, samples: Any, order: list[str] | None = None
         Input name to array, all of the same length.
 
     Raises:
-        ValueError: an input is missing, unknown or empty, has the wrong shape, holds NaN or infinity, or the
-            inputs differ in length.
+        ValueError: an input is missing, unknown or empty, has the wrong shape, holds no numbers, NaN, infinity, or
+            fractions where the file takes whole numbers, or the inputs differ in length.
     """
     names = order or list(runtime.inputs)
     if isinstance(samples, Mapping):
@@ -223,6 +224,13 @@ def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
         raise ValueError(f"Input {name!r} has no samples.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"Input {name!r} holds NaN or infinity; clean the samples first.")
+    with np.errstate(invalid="ignore"):  # what does not fit is refused
+        whole = port.quantized or port.dtype.kind not in "iu" or np.array_equal(array, array.astype(port.dtype))
+    if not whole:
+        raise ValueError(
+            f"Input {name!r} takes whole numbers of type {port.dtype}, got values from {array.min():g} to "
+            f"{array.max():g} of type {array.dtype} that it cannot hold."
+        )
 
 
 def _named(details: list[dict[str, Any]], names: Mapping[int, str]) -> dict[str, Port]:

@@ -48,6 +48,7 @@ def file_size(path: str | Path) -> FileSize:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
+        TypeError: `path` is neither text nor a path.
 
     Example:
         >>> file_size("model.tflite").gzip_bytes  # doctest: +SKIP
@@ -92,6 +93,7 @@ def compressed_size(path: str | Path) -> CompressedSize:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
+        TypeError: `path` is neither text nor a path.
         ImportError: the package `zstandard` is not installed.
 
     Source: https://www.rfc-editor.org/rfc/rfc8878 (Zstandard), https://www.rfc-editor.org/rfc/rfc1952 (gzip)

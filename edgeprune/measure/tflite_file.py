@@ -191,6 +191,7 @@ def read_tflite(path: str | Path) -> TfliteFile:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
+        TypeError: `path` is neither text nor a path.
         ValueError: the file is no .tflite file, is cut short, or contradicts itself.
 
     Example:
@@ -215,6 +216,7 @@ def tflite_bytes(path: str | Path) -> bytes:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
+        TypeError: `path` is neither text nor a path.
         ValueError: the file is no .tflite file.
     """
     path = Path(path)
