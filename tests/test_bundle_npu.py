@@ -46,6 +46,15 @@ def test_a_network_runs_on_the_npu_alone(tmp_path, name):
     assert card["figures"]["npu"] == npu
 
 
+@needs_compiler
+def test_inputs_and_outputs_in_uint8(tmp_path):
+    made = export_bundle(_convolutional(), tmp_path / "b", "ethos-u55-128", _samples()[:2], integer_io="uint8")
+    assert "uint8_t" in (made.directory / "model_config.h").read_text()
+    program = compile_program(made.directory, "test_main.cc", tmp_path / "test")
+    done = run_program(program, tmp_path, made.directory / "model.tflite")
+    assert done.returncode == 0 and "2 samples, 0 values differ" in done.stdout, done.stdout
+
+
 def test_every_npu_has_a_system():
     for entry in TARGETS.values():
         if entry.kind == "npu":
