@@ -43,6 +43,21 @@ def check_labels(model: Any, y: Any, loss: Any = None) -> None:
             _check(of_output, np.asarray(labels), flavor.keras_of(model).losses.get(losses[name]), classes[name])
 
 
+def check_sample_weights(sample_weight: Any) -> None:
+    """Refuse weights of samples that are no real numbers.
+
+    Args:
+        sample_weight: weights `(n, ...)`; a dict or a list of them for several outputs, as `fit` takes them, or None.
+
+    Raises:
+        ValueError: some are text, complex or no numbers at all.
+    """
+    several = list(sample_weight.values()) if isinstance(sample_weight, Mapping) else sample_weight
+    for weights in several if isinstance(several, list | tuple) else [several]:
+        if weights is not None:
+            _check_real("The sample weights", np.asarray(weights))
+
+
 def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
     """Labels, losses or weights by the name of the output they are for; None for an output that has none.
 
@@ -79,8 +94,7 @@ def _classes(model: Any, y: Any) -> dict[str, int | None]:
 
 
 def _check(what: str, labels: np.ndarray, loss: Any, classes: int | None) -> None:
-    if labels.dtype.kind in _NOT_REAL:
-        raise ValueError(f"{what} must be real numbers; got values of type {labels.dtype}, such as {_shown(labels)}.")
+    _check_real(what, labels)
     if not _wants_class_numbers(loss) or not labels.size:
         return
     ignored = loss.get_config().get("ignore_class") if hasattr(loss, "get_config") else None
@@ -92,9 +106,14 @@ def _check(what: str, labels: np.ndarray, loss: Any, classes: int | None) -> Non
         raise ValueError(f"{what} must be {numbers}; got {_shown(labels[wrong])}.")
 
 
-def _shown(labels: np.ndarray) -> str:
-    """The first of some labels, as a user writes it."""
-    return repr(labels.reshape(-1)[:1].tolist()[0]) if labels.size else "none"
+def _check_real(what: str, values: np.ndarray) -> None:
+    if values.dtype.kind in _NOT_REAL:
+        raise ValueError(f"{what} must be real numbers; got values of type {values.dtype}, such as {_shown(values)}.")
+
+
+def _shown(values: np.ndarray) -> str:
+    """The first of some values, as a user writes it."""
+    return repr(values.reshape(-1)[:1].tolist()[0]) if values.size else "none"
 
 
 def _wants_class_numbers(loss: Any) -> bool:

@@ -319,14 +319,14 @@ def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
     [
         ({"data": X}, "Give one of count= and macs="),
         ({"data": X, "count": 1, "macs": 0.5}, "Give one of count= and macs="),
-        ({"data": X, "count": 0}, "count is the number of blocks"),
+        ({"data": X, "count": 0}, "count must be a whole number of 1 or more; got 0"),
         ({"data": X, "macs": 1.5}, "macs is the fraction"),
         ({"count": 1}, "scored on data"),
         ({"count": 4, "data": X}, "Only 3 of the blocks of 'v1' can be removed"),
         ({"macs": 0.01, "data": X}, "of its MACs are left"),
         ({"count": 1, "data": X, "ignore": ["nothing*"]}, "'nothing\\*'"),
         ({"count": 1, "data": []}, "no batches"),
-        ({"count": 1, "data": X, "batch_size": 0}, "batch_size must be 1 or more"),
+        ({"count": 1, "data": X, "batch_size": 0}, "batch_size must be a whole number of 1 or more"),
     ],
 )
 def test_arguments_that_make_no_sense(flavor, arguments, message):
@@ -342,6 +342,11 @@ def test_a_model_that_gives_nan_is_told(flavor):
 
 
 def test_a_count_that_is_no_number(flavor):
+    for count in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="count must be a finite number"):
+            plan_blocks(net(flavor), count=count, data=X)
+    with pytest.raises(TypeError, match="ignore takes names or patterns of blocks"):
+        plan_blocks(net(flavor), count=1, data=X, ignore=3)
     with pytest.raises(TypeError, match="count must be a number; got 'all'"):
         plan_blocks(net(flavor), count="all", data=X)
 

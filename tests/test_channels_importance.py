@@ -257,7 +257,7 @@ def test_relative_scores_have_a_mean_of_one():
         (dict(importance="fisher", data=(samples()[0], [samples()[1]] * 2)), "1 outputs, got 2"),
         (dict(importance=lambda group: np.ones(3)), "scores of shape"),
         (dict(importance=lambda group: np.full(group.size, np.inf)), "gave group .* scores that are infinite"),
-        (dict(importance="taylor", data=samples(), batch_size=0), "batch_size must be 1 or more"),
+        (dict(importance="taylor", data=samples(), batch_size=0), "batch_size must be a whole number of 1 or more"),
         (dict(importance="taylor", data=samples(), loss="none_such"), "none_such"),
         (dict(importance="taylor", data=(samples()[0] * np.nan, samples()[1])), "gradients .* NaN or infinite on this"),
     ],

@@ -171,7 +171,7 @@ def test_weights_put_back_after_the_training_are_noticed(flavor):
     model = dense_net(K)
     model.compile("sgd", "mse")
     whole = model.get_weights()
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1))
+    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1), ratio=0.5)
     model.fit(np.ones((32, 6)), np.ones((32, 3)), batch_size=4, verbose=0, callbacks=[pruning])
     model.set_weights(whole)
     with pytest.warns(UserWarning, match="masked hold weights"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
+from edgeprune.channels import rule
 from edgeprune.channels.plan import ChannelPlan, plan_channels, prune_channels
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.parameters import count_parameters
@@ -285,6 +289,12 @@ def test_a_subclassed_model(importance):
         (dict(ratios={"head": 0.5}), "Nothing can be removed from 'head': output"),
         (dict(ratio=0.5, ignore="*"), "No channels of model 'residual' can be removed"),
         (dict(ratio=0.5, importance="taylor"), "measured on data"),
+        (dict(ratio=0.5, importance=["l1"]), "importance must be a function of a group or one of"),
+        (dict(ratio=0.5, scope=["local"]), "scope must be one of"),
+        (dict(ratio=0.5, steps=0), "steps must be a whole number of 1 or more; got 0"),
+        (dict(ratio=0.5, batch_size=1.5), "batch_size must be a whole number of 1 or more; got 1.5"),
+        (dict(ratio=0.5, seed=-1), "seed must be a whole number of 0 or more; got -1"),
+        (dict(ratio=0.5, importance="taylor", data="images"), "data must be .* got str"),
     ],
 )
 def test_errors(arguments, words):
@@ -299,11 +309,14 @@ def test_errors(arguments, words):
         (dict(macs=True), "macs must be a number; got True"),
         (dict(ratio=0.5, min_channels="2"), "min_channels must be a number"),
         (dict(ratio=0.5, max_ratio=None), "max_ratio must be a number"),
-        (dict(ratio=0.5, round_to=None), r"round_to \(for group 'stem'\) must be a number; got None"),
+        (dict(ratio=0.5, round_to=None), "round_to must be a number; got None"),
         (dict(ratio=0.5, round_to=lambda group: "8"), "round_to .* must be a number; got '8'"),
         (dict(ratio=0.5, ignore=3), "ignore takes layers, or names"),
         (dict(ratios=[0.5]), "ratios takes a dict"),
         (dict(ratios={"hidden": "0.5"}), "The ratio of 'hidden' must be a number"),
+        (dict(ratio=0.5, ratios=0), "ratios takes a dict"),
+        (dict(ratio=0.5, seed="x"), "seed must be a number"),
+        (dict(ratio=0.5, importance="taylor", data=np.ones((2, 2)), loss=1j), "loss must be a Keras loss or its name"),
     ],
 )
 def test_arguments_of_a_wrong_type(arguments, words):
@@ -329,6 +342,53 @@ def test_no_model_is_told():
 def test_errors_of_editing(edit, words):
     with pytest.raises(ValueError, match=words):
         edit(plan_channels(residual_net("keras"), ratio=0.5))
+
+
+def test_errors_of_the_wrong_type():
+    plan = plan_channels(residual_net("keras"), ratio=0.5)
+    for call in (lambda: plan.drop(3, 0), lambda: plan.keep(None), lambda: plan.verify(seed="x")):
+        with pytest.raises(TypeError):
+            call()
+    for model in ("x", None, 3):
+        with pytest.raises(TypeError, match="Expected a Keras model, got"):
+            ChannelPlan.from_json(model, plan.to_json())
+    with pytest.raises(TypeError, match="A rule is for a class of layers; got 3"):
+        rule(3)
+
+
+@functools.cache
+def small_net():
+    layers = flavors.keras_module("keras").layers
+    model = flavors.keras_module("keras").Sequential([layers.Input((3,)), layers.Dense(4, name="a"), layers.Dense(2)])
+    return model, plan_channels(model, ratio=0.5).to_json()
+
+
+WAYS = [
+    *(("format",), ("model",), ("weights",), ("weights", 0), ("frozen",), ("target",)),
+    *(("target", "kind"), ("target", "asked"), ("target", "got")),
+    *(("groups",), ("groups", "a"), ("groups", "a", "channels"), ("groups", "a", "kept")),
+]
+NUMBERS = st.none() | st.integers(-1, 5)
+VALUES = st.one_of(
+    *(NUMBERS, st.booleans(), st.floats(), st.text(max_size=3)),
+    *(st.lists(NUMBERS, max_size=2), st.dictionaries(st.text(max_size=2), NUMBERS, max_size=2)),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(WAYS), VALUES)
+def test_a_stored_plan_with_any_value_in_any_place_is_read_or_refused_in_one_line(way, value):
+    model, text = small_net()
+    content = place = json.loads(text)
+    for key in way[:-1]:
+        place = place[key]
+    place[way[-1]] = value
+    try:
+        read = ChannelPlan.from_json(model, json.dumps(content))
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert str(read)
 
 
 def test_weights_that_are_no_numbers_are_named(flavor):

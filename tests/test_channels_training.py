@@ -97,7 +97,7 @@ def test_zeros_are_exact_after_every_step_and_only_grow(flavor, optimizer):
         assert not masked_values(model).any()
         seen.append(masks_of(model).kept_mask)
 
-    fit(model, ChannelPruning(schedule(0.6)), callbacks=[watcher(flavor, watch)])
+    fit(model, ChannelPruning(schedule(0.6), ratio=0.6), callbacks=[watcher(flavor, watch)])
     assert len(seen) == 4 * STEPS
     assert len({mask.sum() for mask in seen}) > 3
     for earlier, later in zip(seen, seen[1:], strict=False):
@@ -107,14 +107,14 @@ def test_zeros_are_exact_after_every_step_and_only_grow(flavor, optimizer):
 def test_masks_hold_in_a_model_that_has_trained_before(flavor):
     model = net(flavor)
     model.fit(X, Y, batch_size=16, verbose=0)  # a step is compiled that knows no masks
-    fit(model, ChannelPruning(schedule(0.5)), callbacks=[watcher(flavor, lambda: None)])
+    fit(model, ChannelPruning(schedule(0.5), ratio=0.5), callbacks=[watcher(flavor, lambda: None)])
     model.fit(X, Y, batch_size=16, verbose=0)  # and goes on without the callback
     assert len(masked_values(model)) and not masked_values(model).any()
 
 
 def test_with_recover_channels_come_back_until_the_last_update(flavor):
     model = net(flavor, optimizer="adam")
-    pruning = ChannelPruning(schedule(0.6), recover=True)
+    pruning = ChannelPruning(schedule(0.6), ratio=0.6, recover=True)
     chosen, alive = [], []
 
     def watch():
@@ -142,7 +142,7 @@ def test_recovered_channels_may_be_kept(flavor):
         order = np.arange(group.size, dtype=float)
         return order if len(calls) < 12 else -order
 
-    pruning = ChannelPruning(schedule(0.5), importance=importance, recover=True, scope="local")
+    pruning = ChannelPruning(schedule(0.5), ratio=0.5, importance=importance, recover=True, scope="local")
     fit(model, pruning, epochs=4)
     (stem,) = [group for group in masks_of(model).graph.groups if group.name == "stem"]
     assert masks_of(model).kept_mask[stem.classes].tolist() == [True] * 6 + [False] * 6
@@ -162,7 +162,7 @@ def test_group_lasso_shrinks_the_channels_that_go(flavor):
             values[at] *= 0.5
             weight.assign(values)
         pruning = ChannelPruning(
-            schedule(0.5, begin_step=1, end_step=21), group_lasso=group_lasso, recover=True, scope="local"
+            schedule(0.5, begin_step=1, end_step=21), ratio=0.5, group_lasso=group_lasso, recover=True, scope="local"
         )
         pruning._mask = lambda step, is_last: None  # nothing is masked: what is seen is the lasso's
         fit(model, pruning, epochs=5)
@@ -176,7 +176,7 @@ def test_group_lasso_shrinks_the_channels_that_go(flavor):
 
 def test_a_lasso_that_leaves_nothing_still_leaves_a_channel(flavor):
     model = net(flavor, optimizer="sgd")
-    pruning = ChannelPruning(schedule(0.5), group_lasso=1.0, scope="local")
+    pruning = ChannelPruning(schedule(0.5), ratio=0.5, group_lasso=1.0, scope="local")
     fit(model, pruning)
     assert strip(model).get_layer("stem").filters == 6
 
@@ -193,9 +193,9 @@ def test_other_targets(flavor, target):
     assert pruning.plan.target.got == pytest.approx(asked, abs=0.06 if "round_to" in target else 0.03)
 
 
-def test_without_a_target_the_schedule_gives_the_ratio(flavor):
+def test_a_schedule_that_is_constant_goes_all_the_way_at_once(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(ep.ConstantSparsity(0.25, 3, frequency=100))
+    pruning = ChannelPruning(ep.ConstantSparsity(0.5, 3, frequency=100), ratio=0.25)
     fit(model, pruning, epochs=1)
     channels = pruning.plan.channels
     assert channels.after == round(0.75 * channels.before)
@@ -220,7 +220,7 @@ def test_a_schedule_of_the_users_own_gives_the_way(flavor):
 
 def test_layers_that_are_ignored_stay(flavor):
     model = net(flavor)
-    fit(model, ChannelPruning(schedule(0.5), ignore=["expand*"]))
+    fit(model, ChannelPruning(schedule(0.5), ratio=0.5, ignore=["expand*"]))
     assert strip(model).get_layer("expand").filters == 24
     assert strip(model).get_layer("stem").filters == 6
 
@@ -229,7 +229,11 @@ def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
     model = net(flavor)
     keras = flavors.keras_module(flavor)
     path = str(tmp_path / "{epoch}.keras")
-    fit(model, ChannelPruning(schedule(0.5), scope="local"), callbacks=[keras.callbacks.ModelCheckpoint(path)])
+    fit(
+        model,
+        ChannelPruning(schedule(0.5), ratio=0.5, scope="local"),
+        callbacks=[keras.callbacks.ModelCheckpoint(path)],
+    )
     middle = keras.models.load_model(path.format(epoch=2))
     assert not is_channel_pruned(middle)
     smaller = remove_dead_channels(middle)
@@ -240,12 +244,12 @@ def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
 def test_a_training_that_was_interrupted_goes_on(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
     model = net(flavor)
-    first = ChannelPruning(schedule(0.5, end_step=4 * STEPS))
+    first = ChannelPruning(schedule(0.5, end_step=4 * STEPS), ratio=0.5)
     with pytest.warns(UserWarning, match="ended at step 8"):
         fit(model, first, epochs=2)
     model.save(tmp_path / "half.keras")
     loaded = keras.models.load_model(tmp_path / "half.keras")
-    second = ChannelPruning(schedule(0.5, end_step=4 * STEPS))
+    second = ChannelPruning(schedule(0.5, end_step=4 * STEPS), ratio=0.5)
     fit(loaded, second, epochs=4, initial_epoch=2)
     dropped = ~masks_of(model).kept_mask
     assert dropped.any() and not (masks_of(loaded).kept_mask & dropped).any()
@@ -254,7 +258,7 @@ def test_a_training_that_was_interrupted_goes_on(flavor, tmp_path):
 
 def test_a_second_fit_goes_on(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5, end_step=4 * STEPS))
+    pruning = ChannelPruning(schedule(0.5, end_step=4 * STEPS), ratio=0.5)
     with pytest.warns(UserWarning, match="ended at step 8"):
         fit(model, pruning, epochs=2)
     fit(model, pruning, epochs=2)
@@ -262,7 +266,7 @@ def test_a_second_fit_goes_on(flavor):
 
 
 def test_a_callback_is_for_one_model(flavor):
-    pruning = ChannelPruning(schedule(0.5))
+    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
     fit(net(flavor), pruning)
     with pytest.raises(ValueError, match="has made .* steps with another model"):
         fit(net(flavor), pruning)
@@ -270,7 +274,7 @@ def test_a_callback_is_for_one_model(flavor):
 
 def test_a_loop_of_ones_own(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5, end_step=8))
+    pruning = ChannelPruning(schedule(0.5, end_step=8), ratio=0.5)
     pruning.set_model(model)
     pruning.on_train_begin()
     for batch in range(8):
@@ -284,7 +288,7 @@ def test_a_loop_of_ones_own(flavor):
 def test_several_steps_in_one_execution(flavor):
     model = net(flavor)
     model.compile("adam", "sparse_categorical_crossentropy", steps_per_execution=3)
-    pruning = ChannelPruning(schedule(0.5))
+    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
     fit(model, pruning)
     assert pruning.plan.target.met and not masked_values(model).any()
 
@@ -292,7 +296,7 @@ def test_several_steps_in_one_execution(flavor):
 def test_averaged_weights_have_the_zeros(flavor):
     keras = flavors.keras_module(flavor)
     model = net(flavor, optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.9))
-    fit(model, ChannelPruning(schedule(0.5)))
+    fit(model, ChannelPruning(schedule(0.5), ratio=0.5))
     assert len(masked_values(model)) and not masked_values(model).any()
     np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
@@ -307,7 +311,9 @@ def test_the_layers_own_constraint_stays(flavor):
         ]
     )
     model.compile("sgd", "sparse_categorical_crossentropy")
-    model.fit(X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[ChannelPruning(schedule(0.5))])
+    model.fit(
+        X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[ChannelPruning(schedule(0.5), ratio=0.5)]
+    )
     assert not masked_values(model).any()
     assert (np.asarray(model.get_layer("hidden").kernel) >= 0).all()
     assert isinstance(strip(model).get_layer("hidden").kernel_constraint, keras.constraints.NonNeg)
@@ -322,12 +328,23 @@ def small(flavor):
     ("arguments", "error", "message"),
     [
         ({"schedule": 0.5}, TypeError, "schedule must be a PruningSchedule"),
-        ({"macs": 0.5, "ratio": 0.5}, ValueError, "Give one of macs=, ratio= and params="),
+        (
+            {"macs": 0.5, "ratio": 0.5},
+            ValueError,
+            "Give exactly one of ratio=, macs= and params=; got ratio=0.5 and macs=0.5",
+        ),
+        ({}, ValueError, "exactly one of ratio=, macs= and params=; got none"),
         ({"macs": 0.0}, ValueError, "macs is the fraction to keep"),
         ({"macs": "half"}, TypeError, "macs must be a number"),
         ({"ratio": 1.0}, ValueError, "ratio is the fraction of the channels to remove"),
-        ({"group_lasso": -1}, ValueError, "group_lasso"),
+        ({"group_lasso": -1, "ratio": 0.5}, ValueError, "group_lasso"),
+        ({"group_lasso": float("inf"), "ratio": 0.5}, ValueError, "group_lasso must be a finite number"),
+        ({"recover": "yes", "ratio": 0.5}, TypeError, "recover must be True or False"),
         ({"sparsity": 0.5}, TypeError, "takes no argument sparsity"),
+        ({"ratio": float("nan")}, ValueError, "ratio must be a finite number"),
+        ({"ratio": 0.5, "round_to": float("inf")}, ValueError, "round_to must be a finite number"),
+        ({"ratio": 0.5, "steps": 0}, ValueError, "steps must be a whole number of 1 or more"),
+        ({"ratio": 0.5, "importance": "taylor"}, ValueError, "measured on data"),
         ({"schedule": ep.ConstantSparsity(0.0, 0)}, ValueError, "sparsity of 0"),
     ],
 )
@@ -341,9 +358,9 @@ def test_arguments_that_make_no_sense(arguments, error, message):
     [
         ({"ratio": 0.95}, "max_ratio"),
         ({"macs": 0.01}, "cannot be reached"),
-        ({"scope": "universal"}, "scope must be one of"),
-        ({"ignore": ["nothing"]}, "belong to 'nothing'"),
-        ({"importance": "taylor"}, "measured on data"),
+        ({"ratio": 0.5, "scope": "universal"}, "scope must be one of"),
+        ({"ratio": 0.5, "ignore": ["nothing"]}, "belong to 'nothing'"),
+        ({"ratio": 0.5, "importance": "taylor"}, "measured on data"),
     ],
 )
 def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
@@ -353,7 +370,7 @@ def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
 
 def test_an_open_end_needs_a_known_length(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5))
+    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
     pruning.set_model(model)
     pruning.on_train_begin()
     with pytest.raises(ValueError, match="end_step"):
@@ -365,7 +382,7 @@ def test_diverged_training_is_told(flavor):
     kernel = model.get_layer("stem").kernel
     kernel.assign(np.full(tuple(kernel.shape), np.nan, np.float32))
     with pytest.raises(ValueError, match="stem/kernel.* holds NaN or infinite values"):
-        fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1)))
+        fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1), ratio=0.5))
 
 
 def test_strip_says_what_is_missing(flavor):
@@ -374,7 +391,7 @@ def test_strip_says_what_is_missing(flavor):
     with pytest.raises(ValueError, match="not trained with ChannelPruning"):
         strip(model)
     with pytest.warns(UserWarning, match="ended at step 4"):
-        fit(model, ChannelPruning(schedule(0.5, end_step=100), recover=True), epochs=1)
+        fit(model, ChannelPruning(schedule(0.5, end_step=100), ratio=0.5, recover=True), epochs=1)
     assert is_channel_pruned(model)
     with pytest.raises(ValueError, match="No channel of 'net' is masked yet"):
         strip(model)
@@ -383,7 +400,7 @@ def test_strip_says_what_is_missing(flavor):
 def test_under_a_strategy(flavor, two_replicas):
     with two_replicas.scope():
         model = net(flavor)
-    fit(model, ChannelPruning(schedule(0.5), group_lasso=0.01))
+    fit(model, ChannelPruning(schedule(0.5), ratio=0.5, group_lasso=0.01))
     assert len(masked_values(model)) and not masked_values(model).any()
     np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
@@ -395,7 +412,7 @@ def test_in_mixed_precision(flavor, policy):
     keras.mixed_precision.set_global_policy(policy)
     try:
         model = net(flavor)
-        fit(model, ChannelPruning(schedule(0.5)))
+        fit(model, ChannelPruning(schedule(0.5), ratio=0.5))
         assert len(masked_values(model)) and not masked_values(model).any()
         np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=2e-2, atol=2e-3)
     finally:
@@ -424,7 +441,7 @@ def test_norms_over_channels_are_told(flavor):
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy")
-    pruning = ChannelPruning(schedule(0.5))
+    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
     model.fit(X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[pruning])
     assert any(note.startswith("norm") for note in pruning.plan.graph.notes)
     assert strip(model).get_layer("hidden").units == 8

@@ -33,7 +33,7 @@ def test_export_takes_them_out_and_says_so(flavor, tmp_path):
 
 def test_export_before_anything_is_masked(tmp_path):
     model = compiled(dense_net())
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, begin_step=1000, end_step=2000))
+    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, begin_step=1000, end_step=2000), ratio=0.5)
     model.fit(X, Y, batch_size=16, verbose=0, callbacks=[pruning])
     ep.export_tflite(model, tmp_path / "model.tflite")
     assert ep.count_macs_of_file(tmp_path / "model.tflite").total == ep.count_macs(model).total

@@ -12,20 +12,20 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.arguments import check_target, check_whole
 from edgeprune.channels.bypass import called, graphs, rebuilt_without, same_kind, walkable
 from edgeprune.channels.constants import built_in_kind
 from edgeprune.channels.identity import identities
 from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_tensors, parts_of
 from edgeprune.channels.run import call_layer, call_model, run_model
-from edgeprune.channels.solve import check_number
-from edgeprune.labels import check_labels
+from edgeprune.labels import check_labels, check_sample_weights
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
 
@@ -185,13 +185,10 @@ def plan_blocks(
     """
     if (count is None) == (macs is None):
         raise ValueError(f"Give one of count= and macs=; got count={count} and macs={macs}.")
-    for name, value in (("count", count), ("macs", macs)):
-        if value is not None:
-            check_number(name, value)
-    if count is not None and (count != int(count) or count < 1):
-        raise ValueError(f"count is the number of blocks to remove, 1 or more; got {count}.")
-    if macs is not None and not 0 < macs <= 1:
-        raise ValueError(f"macs is the fraction of the MACs to keep, above 0 and at most 1; got {macs}.")
+    if count is not None:
+        check_whole("count", count, 1)
+    else:
+        check_target("macs", macs)
     if data is None:
         raise ValueError("Blocks are scored on data: pass data=x, data=(x, y) or a dataset of batches.")
     walked = walkable(model)
@@ -344,9 +341,11 @@ class _Scorer:
         self._numbers = {block.name: number for number, block in enumerate(blocks)}
         self._batches = batches
         labelled = all(parts_of(batch)[1] is not None for batch in batches)
-        self._losses = Losses(model, loss) if labelled and (loss or getattr(model, "loss", None)) else None
-        for batch in batches if self._losses else ():
-            check_labels(model, parts_of(batch)[1], loss)
+        has_loss = loss is not None or bool(getattr(model, "loss", None))
+        self._losses = Losses(model, loss) if labelled and has_loss else None
+        for _, y, sample_weight in map(parts_of, batches if self._losses else ()):
+            check_labels(model, y, loss)
+            check_sample_weights(sample_weight)
         gated = _Gated(model, blocks)
         self._run = tf.function(gated, autograph=False, reduce_retracing=True)
         self._expected = [self._outputs(batch, []) for batch in batches]
@@ -437,7 +436,9 @@ def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
 
 
 def _ignored(blocks: Sequence[Block], ignore: Any, block: Block) -> bool:
-    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    patterns = [ignore] if isinstance(ignore, str) else ignore
+    if not (isinstance(patterns, Iterable) and all(isinstance(pattern, str) for pattern in patterns)):
+        raise TypeError(f"ignore takes names or patterns of blocks or of layers in them; got {ignore!r}.")
     for pattern in patterns:
         if not any(fnmatch.filter((other.name, *other.layers), pattern) for other in blocks):
             raise ValueError(f"No residual block has the name, or a layer of the name, {pattern!r}.")

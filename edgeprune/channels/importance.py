@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.arguments import check_seed
 from edgeprune.channels.graph import ChannelGraph, Group, Slot
 from edgeprune.channels.on_data import ON_DATA, STATISTICS, is_float, score_on_data
 from edgeprune.progress import status
@@ -71,24 +72,36 @@ def class_scores(
         classes of a group about which the importance says nothing (`"bn_scale"` without batch normalization).
 
     Raises:
-        ValueError: the importance is unknown; data, labels or a loss are missing; a function's result does not fit.
+        TypeError: an argument is of the wrong type.
+        ValueError: the importance is unknown; data, labels or a loss are missing or do not fit the model, or give no
+            finite scores; a number is out of its range; a function's result does not fit.
 
     Example:
         >>> class_scores(trace(model), lambda group: np.arange(group.size))  # doctest: +SKIP
     """
+    check_importance(importance, data)
     if callable(importance):
         return _by_function(graph, importance)
     if importance == "random":
+        check_seed(seed)
         return np.random.default_rng(seed).random(graph.class_count)
     if importance in _MAGNITUDES:
         with status(f"Importance ({importance})"):
             return _MAGNITUDES[importance](graph)
-    if importance not in ON_DATA:
-        known = [*_MAGNITUDES, *ON_DATA, "random"]
-        raise ValueError(f"importance must be a function of a group or one of {known}; got {importance!r}.")
-    if data is None:
-        raise ValueError(f"importance={importance!r} is measured on data: pass data=(x, y) or a dataset of batches.")
     return score_on_data(graph, importance, data, loss, batch_size, steps)
+
+
+def check_importance(importance: Any, data: Any) -> None:
+    """See that an importance is known, and that it has the data that it is measured on.
+
+    Raises:
+        ValueError: it is not, or the data are missing.
+    """
+    known = [*_MAGNITUDES, *ON_DATA, "random"]
+    if not callable(importance) and not (isinstance(importance, str) and importance in known):
+        raise ValueError(f"importance must be a function of a group or one of {known}; got {importance!r}.")
+    if isinstance(importance, str) and importance in ON_DATA and data is None:
+        raise ValueError(f"importance={importance!r} is measured on data: pass data=(x, y) or a dataset of batches.")
 
 
 def relative(graph: ChannelGraph, scores: np.ndarray) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.arguments import check_whole
 from edgeprune.channels.graph import ChannelGraph, Step
 from edgeprune.channels.run import call_layer, run
-from edgeprune.labels import by_output, check_labels
+from edgeprune.labels import by_output, check_labels, check_sample_weights
 from edgeprune.progress import track
 
 # State that follows the data; a channel's part of it is not learnt.
@@ -93,8 +94,19 @@ def _gradient_scores(
         if y is None:
             raise ValueError("Labels are missing: the data must be (x, y), or batches of it.")
         check_labels(graph.walked, y, losses.given)
+        check_sample_weights(sample_weight)
         inputs = flavor.pack_inputs(graph.walked, input_tensors(graph.walked, x))
         yield _finite(scores_on(inputs, as_tensors(y), as_tensors(sample_weight)).numpy(), graph, "gradients")
+
+
+def check_loss(loss: Any) -> None:
+    """See that a loss is a Keras loss or its name, or a list or dict of them by output; or None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not (loss is None or callable(loss) or isinstance(loss, str | Mapping | list | tuple)):
+        raise TypeError(f"loss must be a Keras loss or its name, or a list or dict of them; got {loss!r}.")
 
 
 class Losses:
@@ -105,6 +117,7 @@ class Losses:
     """
 
     def __init__(self, model: Any, loss: Any) -> None:
+        check_loss(loss)
         self.given = loss if loss is not None else getattr(model, "loss", None)
         if not self.given:
             raise ValueError(f"Model {model.name!r} is not compiled with a loss: pass loss=.")
@@ -137,22 +150,34 @@ class Losses:
         function = losses.get(loss)
         if len(y.shape) == len(output.shape) - 1 and output.shape[-1] == 1:
             y = y[..., None]  # as Keras does for labels of shape (n,) and an output of shape (n, 1)
+        if sample_weight is not None:
+            sample_weight = tf.cast(sample_weight, tf.float32)
         if isinstance(function, losses.Loss):
-            return tf.reduce_mean(tf.cast(function(y, output, sample_weight), tf.float32))
+            weights = None if sample_weight is None else _like(sample_weight, output.shape[:-1])
+            return tf.reduce_mean(tf.cast(function(y, output, weights), tf.float32))
         values = tf.cast(function(y, output), tf.float32)
         if sample_weight is not None:
-            values *= _like(tf.cast(sample_weight, tf.float32), values)
+            values *= _like(sample_weight, values.shape)
         return tf.reduce_mean(values)
 
 
-def _like(weights: Any, values: Any) -> Any:
-    """Weights of samples, or of steps, with as many axes as the values that they multiply."""
+def _like(weights: Any, shape: Any) -> Any:
+    """Weights of samples, or of steps, with as many axes as the losses that they multiply.
+
+    Raises:
+        ValueError: they do not fit losses of this shape.
+    """
     import tensorflow as tf
 
-    while len(weights.shape) > len(values.shape) and weights.shape[-1] == 1:
+    given = tuple(weights.shape)
+    while len(weights.shape) > len(shape) and weights.shape[-1] == 1:
         weights = tf.squeeze(weights, -1)
-    while len(weights.shape) < len(values.shape):
+    while len(weights.shape) < len(shape):
         weights = weights[..., None]
+    try:
+        tf.broadcast_static_shape(weights.shape, shape)
+    except ValueError as error:
+        raise ValueError(f"Sample weights of shape {given} do not fit losses of shape {tuple(shape)}.") from error
     return weights
 
 
@@ -238,27 +263,42 @@ def as_tensors(structure: Any) -> Any:
 
 
 def parts_of(batch: Any) -> tuple[Any, Any, Any]:
-    """Inputs, labels and sample weights of a batch; None for what it lacks."""
-    if not isinstance(batch, tuple):
-        return batch, None, None
-    return (*batch, None, None)[:3]
+    """Inputs, labels and sample weights of a batch; None for what it lacks.
+
+    Raises:
+        ValueError: it has no inputs, or too many parts.
+    """
+    parts = batch if isinstance(batch, tuple) else (batch,)
+    if not 1 <= len(parts) <= 3 or parts[0] is None:
+        raise ValueError(f"Data are x, (x, y) or (x, y, sample_weight), or batches of them; got {len(parts)} parts.")
+    return (*parts, None, None)[:3]
 
 
 def _is_arrays(data: Any) -> bool:
     return isinstance(data, tuple | Mapping) or hasattr(data, "__array__")
 
 
-def _first(x: Any) -> Any:
-    """The first array of inputs that may be a list or a dict."""
-    if isinstance(x, Mapping):
-        return next(iter(x.values()))
-    return x[0] if isinstance(x, list | tuple) else x
+def _sample_count(data: Any) -> int:
+    """How many samples arrays have.
+
+    Raises:
+        ValueError: they are no arrays, or have different numbers of them.
+    """
+    import tensorflow as tf
+
+    arrays = [array for array in tf.nest.flatten(parts_of(data)) if array is not None]
+    if not arrays or not all(getattr(array, "shape", ()) for array in arrays):
+        raise ValueError("The inputs, labels and sample weights of data must be arrays with a row for each sample.")
+    counts = set(map(len, arrays))
+    if len(counts) != 1:
+        raise ValueError(f"The arrays of data have different numbers of samples: {sorted(counts)}.")
+    return counts.pop()
 
 
 def count_of(data: Any, batch_size: int, steps: int | None) -> int | None:
     """The number of batches, where it is known."""
     if _is_arrays(data):
-        known = -(-len(_first(parts_of(data)[0])) // batch_size)
+        known = -(-_sample_count(data) // batch_size)
     elif hasattr(data, "cardinality"):
         known = int(data.cardinality())
     else:
@@ -269,14 +309,25 @@ def count_of(data: Any, batch_size: int, steps: int | None) -> int | None:
     return steps if known < 0 or endless else min(known, steps or known)
 
 
-def batches_of(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
-    """The batches of a dataset, a PyDataset or arrays, `steps` of them at most."""
-    if not batch_size >= 1:
-        raise ValueError(f"batch_size must be 1 or more; got {batch_size}.")
-    if _is_arrays(data):
-        return itertools.islice(_slices(data, batch_size), steps)
+def check_batches(data: Any, batch_size: Any, steps: Any) -> None:
+    """See that data are of a kind that can be read, in such batches and in so many.
+
+    Raises:
+        TypeError: `batch_size` or `steps` is no number.
+        ValueError: one is not whole, or less than 1; or data are of no known kind.
+    """
     if isinstance(data, str) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise ValueError(f"data must be (x, y) arrays or batches of them, as a dataset; got {type(data).__name__}.")
+    check_whole("batch_size", batch_size, 1)
+    if steps is not None:
+        check_whole("steps", steps, 1)
+
+
+def batches_of(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
+    """The batches of a dataset, a PyDataset or arrays, `steps` of them at most."""
+    check_batches(data, batch_size, steps)
+    if _is_arrays(data):
+        return itertools.islice(_slices(data, batch_size), steps)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):  # a PyDataset has no end when iterated over
         return itertools.islice((data[number] for number in range(len(data))), steps)
     return itertools.islice(data, steps)
@@ -285,13 +336,6 @@ def batches_of(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
 def _slices(data: Any, batch_size: int) -> Iterator[Any]:
     import tensorflow as tf
 
-    parts = parts_of(data)
-    arrays = [array for array in tf.nest.flatten(parts) if array is not None]
-    if not all(getattr(array, "shape", ()) for array in arrays):
-        raise ValueError("The inputs, labels and sample weights of data must be arrays with a row for each sample.")
-    counts = set(map(len, arrays))
-    if len(counts) != 1:
-        raise ValueError(f"The arrays of data have different numbers of samples: {sorted(counts)}.")
-    for start in range(0, counts.pop(), batch_size):
+    for start in range(0, _sample_count(data), batch_size):
         rows = slice(start, start + batch_size)
-        yield tf.nest.map_structure(lambda array: None if array is None else array[rows], parts)  # noqa: B023
+        yield tf.nest.map_structure(lambda array: None if array is None else array[rows], parts_of(data))  # noqa: B023

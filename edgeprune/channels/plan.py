@@ -8,7 +8,6 @@ smaller = plan.drop("conv_3", [0, 7]).apply()
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune import flavor
+from edgeprune.channels import plan_json
+from edgeprune.channels.arguments import check_seed
 from edgeprune.channels.graph import ChannelGraph, Group
 from edgeprune.channels.importance import COMPARABLE, Importance, class_scores, relative
 from edgeprune.channels.selection import entries, freeze, matching, similar
-from edgeprune.channels.solve import Target, check_number, macs_of, params_of, solve
+from edgeprune.channels.settings import check_settings
+from edgeprune.channels.solve import Target, macs_of, params_of, solve
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
 
 if TYPE_CHECKING:
     from edgeprune.channels.verify import Verification
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class ChannelPlan:
             The new plan. The others of the group's channels stay or go as they did.
 
         Raises:
+            TypeError: `name` is no text.
             ValueError: there is no such group or channel.
         """
         return self._edited(name, indices, stays=True)
@@ -182,26 +184,14 @@ class ChannelPlan:
             The new plan. The others of the group's channels stay or go as they did.
 
         Raises:
+            TypeError: `name` is no text.
             ValueError: there is no such group or channel, the group is frozen, or none of its channels would be left.
         """
         return self._edited(name, indices, stays=False)
 
     def to_json(self) -> str:
         """The plan as JSON: for each group that loses channels the indices of those that stay."""
-        dropped = {
-            group.name: {"channels": group.size, "kept": np.flatnonzero(self.kept_mask[group.classes]).tolist()}
-            for group in self.groups
-            if not self.kept_mask[group.classes].all()
-        }
-        content = {
-            "format": FORMAT,
-            "model": self.model.name,
-            "weights": [list(weight.shape) for weight in self.model.weights],
-            "groups": dropped,
-            "frozen": self.frozen,
-            "target": dataclasses.asdict(self.target) if self.target else None,
-        }
-        return json.dumps(content, indent=1)
+        return plan_json.write(self)
 
     @classmethod
     def from_json(cls, model: Any, text: str) -> ChannelPlan:
@@ -215,33 +205,23 @@ class ChannelPlan:
             The plan for this model.
 
         Raises:
+            TypeError: `model` is no Keras model.
             ValueError: the text is no plan, or it is for another model; the message names the first difference.
         """
-        try:
-            content = json.loads(text)
-            shapes, groups, frozen = content["weights"], content["groups"], content["frozen"]
-            target = Target(**content["target"]) if content["target"] else None
-            readable = content["format"] == FORMAT
-            sizes = {name: (entry["channels"], entry["kept"]) for name, entry in groups.items()}
-            frozen, shapes = dict(frozen), [list(shape) for shape in shapes]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"This is no channel plan: {str(error)[:200]!r}") from error
-        if not readable:
-            raise ValueError(f"The plan has format {content['format']}; this version reads format {FORMAT}.")
-        _check_shapes(model, shapes)
+        if not flavor.is_model(model):
+            raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+        stored = plan_json.read(text)
+        _check_shapes(model, stored.weights)
         graph = trace(model)
-        known = {group.name for group in graph.groups}
-        graph = freeze(graph, {name: reason for name, reason in frozen.items() if name in known - set(graph.frozen)})
+        free = {group.name for group in graph.groups} - set(graph.frozen)
+        graph = freeze(graph, {name: reason for name, reason in stored.frozen.items() if name in free})
         plan = cls(graph, graph.everything())
-        for name, (channels, kept) in sizes.items():
-            size = plan._group(name).size
-            if size != channels:
-                raise ValueError(f"Group {name!r} has {size} channels, and the plan is for {channels!r}.")
-            if not isinstance(kept, list) or any(type(number) is not int for number in kept):
-                raise ValueError(f"This is no channel plan: group {name!r} must list the numbers of what stays.")
-            stays = _positions(kept, plan._group(name))
-            plan = plan.drop(name, np.setdiff1d(np.arange(size), stays))
-        return dataclasses.replace(plan, target=target)
+        for name, (channels, kept) in stored.groups.items():
+            group = plan._group(name)
+            if group.size != channels:
+                raise ValueError(f"Group {name!r} has {group.size} channels, and the plan is for {channels!r}.")
+            plan = plan.drop(name, np.setdiff1d(np.arange(group.size), _positions(kept, group)))
+        return dataclasses.replace(plan, target=stored.target)
 
     def verify(self, seed: int = 0) -> Verification:
         """Prove the plan: the original with what reads the dropped channels silenced computes the same.
@@ -251,9 +231,14 @@ class ChannelPlan:
 
         Returns:
             The largest difference between the two on random inputs, and whether it is a rounding error.
+
+        Raises:
+            TypeError: `seed` is no number.
+            ValueError: it is not whole, or negative; or the model gives other values at each call.
         """
         from edgeprune.channels.verify import verify
 
+        check_seed(seed)
         return verify(self.graph, self.kept_mask, self.apply(verify=False), seed)
 
     def apply(self, verify: bool = True) -> Any:
@@ -266,6 +251,7 @@ class ChannelPlan:
             A plain model of the same kind and the same Keras, with the same names.
 
         Raises:
+            ValueError: the model cannot be compared: it holds NaN, or gives other values at each call.
             RuntimeError: the proof failed; the model that was built is not to be trusted.
         """
         from edgeprune.channels.rebuild import rebuild
@@ -282,6 +268,8 @@ class ChannelPlan:
         return Change(amount(self.graph.everything()), amount(self.kept_mask))
 
     def _group(self, name: str) -> Group:
+        if not isinstance(name, str):
+            raise TypeError(f"A group has a name, such as {self.groups[0].name!r}; got {name!r}.")
         for group in self.groups:
             if group.name == name:
                 return group
@@ -356,11 +344,13 @@ def plan_channels(
         >>> plan = plan_channels(model, macs=0.5, round_to=8, ignore=["stem*"])  # doctest: +SKIP
         >>> smaller = plan.apply()  # doctest: +SKIP
     """
+    by_hand = ratio is None and macs is None and params is None
+    target = ("ratio", 0.0) if by_hand and ratios else one_target(ratio=ratio, macs=macs, params=params)
     with status("Following the channels"):
         graph = trace(model)
     return plan_graph(
         graph,
-        _target(ratio, macs, params, ratios),
+        target,
         importance=importance,
         scope=scope,
         ratios=ratios,
@@ -407,9 +397,23 @@ def plan_graph(
         The plan.
 
     Raises:
-        ValueError: as `plan_channels`.
+        TypeError, ValueError: as `plan_channels`.
     """
     kind, asked = target
+    check_settings(
+        importance=importance,
+        scope=scope,
+        ratios=ratios,
+        round_to=round_to,
+        ignore=ignore,
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+        data=data,
+        loss=loss,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+    )
     graph = freeze(graph, {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)})
     scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
     graph, scores = _without_unscored(graph, scores, importance)
@@ -421,7 +425,7 @@ def plan_graph(
         kind,
         asked,
         scope=scope,
-        ratios=_by_group(graph, ratios or {}, max_ratio),
+        ratios=_by_group(graph, ratios or {}),
         round_to=round_to,
         min_channels=min_channels,
         max_ratio=max_ratio,
@@ -452,12 +456,15 @@ def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
     return plan_channels(model, **settings).apply(verify)
 
 
-def _target(ratio: Any, macs: Any, params: Any, ratios: Any) -> tuple[str, float]:
+def one_target(*, ratio: Any, macs: Any, params: Any) -> tuple[str, float]:
+    """The one target that is given, with its name.
+
+    Raises:
+        ValueError: none is given, or more than one.
+    """
     given = [
         (kind, value) for kind, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None
     ]
-    if not given and ratios:
-        return "ratio", 0.0
     if len(given) != 1:
         found = " and ".join(f"{kind}={value}" for kind, value in given) or "none of them"
         raise ValueError(f"Give exactly one of ratio=, macs= and params=; got {found}.")
@@ -467,16 +474,10 @@ def _target(ratio: Any, macs: Any, params: Any, ratios: Any) -> tuple[str, float
     return kind, value
 
 
-def _by_group(graph: ChannelGraph, ratios: Mapping[str, float], max_ratio: float) -> dict[str, float]:
+def _by_group(graph: ChannelGraph, ratios: Mapping[str, float]) -> dict[str, float]:
     """The ratios by group name; the first pattern that matches a group counts."""
-    if not isinstance(ratios, Mapping):
-        raise TypeError(f"ratios takes a dict of layer names or patterns to fractions; got {ratios!r}.")
-    check_number("max_ratio", max_ratio)
     of_group: dict[str, float] = {}
     for pattern, ratio in ratios.items():
-        check_number(f"The ratio of {pattern!r}", ratio)
-        if not 0 <= ratio <= max_ratio:
-            raise ValueError(f"The ratio of {pattern!r} must lie between 0 and max_ratio={max_ratio}; got {ratio}.")
         groups = matching(graph, pattern)
         if ratio and all(group.frozen for group in groups):
             raise ValueError(f"Nothing can be removed from {pattern!r}: {groups[0].frozen}.")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.channels.arguments import check_number, check_target, check_whole
 from edgeprune.channels.graph import ChannelGraph, Group
 
 TARGETS = ("ratio", "macs", "params")
@@ -142,10 +143,13 @@ def solve(
         The kept mask (bool, shape `(class_count,)`), and the target with what was reached.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         ValueError: an argument is out of its range, nothing can be removed, or the target cannot be reached.
     """
-    _check(graph, scores, kind, asked, scope, min_channels, max_ratio)
+    check_limits(scope, round_to, min_channels, max_ratio)
+    _check(graph, scores, kind, asked, max_ratio)
     groups = [group for group in graph.groups if group.frozen is None]
+    _check_widths(groups, round_to=round_to, min_channels=min_channels)
     scores, gone = np.asarray(scores, float), np.zeros(graph.class_count, bool) if gone is None else gone
     scores = np.where(gone, scores.min(initial=0.0) - 1, scores)
     widths = _Widths.of(groups, round_to, min_channels, max_ratio, gone)
@@ -216,7 +220,7 @@ class _Widths:
     def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float, gone: np.ndarray) -> _Widths:
         sizes = np.array([group.size for group in groups])
         per_class = np.array([width_of(group) // group.size for group in groups])
-        multiples = np.array([_multiple(round_to, group) for group in groups])
+        multiples = _multiples(round_to, groups)
         steps = multiples // np.gcd(multiples, per_class)
         least = np.maximum(np.ceil(min_channels / per_class), np.ceil(sizes * (1 - max_ratio) - 1e-9))
         least = np.maximum(least, 1).astype(int)
@@ -337,16 +341,13 @@ def width_of(group: Group) -> int:
     return positions * (math.prod(maker.weight.shape[maker.axis + 1 :]) if in_heads else 1)
 
 
-def _multiple(round_to: Any, group: Group) -> int:
-    if isinstance(round_to, str):
-        if round_to not in _TILES:
-            raise ValueError(f"round_to must be a number, a function or one of {list(_TILES)}; got {round_to!r}.")
-        round_to = _TILES[round_to]
-    multiple = round_to(group) if callable(round_to) else round_to
-    check_number(f"round_to (for group {group.name!r})", multiple)
-    if int(multiple) != multiple or multiple < 1:
-        raise ValueError(f"round_to must be a whole number of 1 or more; got {multiple} for group {group.name!r}.")
-    return int(multiple)
+def _multiples(round_to: Any, groups: Sequence[Group]) -> np.ndarray:
+    """The multiple that each group's channels are rounded to."""
+    round_to = _TILES[round_to] if isinstance(round_to, str) else round_to
+    multiples = [round_to(group) if callable(round_to) else round_to for group in groups]
+    for group, multiple in zip(groups, multiples, strict=True):
+        check_whole(f"round_to (for group {group.name!r})", multiple, 1)
+    return np.array(multiples)
 
 
 def _ranks(group_of: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -439,35 +440,31 @@ def _moved(counts: np.ndarray, groups: Any, to: np.ndarray) -> np.ndarray:
     return moved
 
 
-def check_number(name: str, value: Any) -> None:
-    """See that an argument is one number.
+def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -> None:
+    """See that the limits of a plan are such as `solve` takes.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: one is of the wrong type.
+        ValueError: one is out of its range.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number; got {value!r}.")
-
-
-def _check(
-    graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, scope: str, min_channels: int, max_ratio: float
-) -> None:
-    if kind not in TARGETS:
-        raise ValueError(f"The target must be one of {list(TARGETS)}; got {kind!r}.")
-    for name, value in ((kind, asked), ("min_channels", min_channels), ("max_ratio", max_ratio)):
-        check_number(name, value)
-    if kind == "ratio" and not 0 <= asked < 1:
-        raise ValueError(f"ratio is the fraction of the channels to remove, from 0 to below 1; got {asked}.")
-    if kind != "ratio" and not 0 < asked <= 1:
-        raise ValueError(f"{kind} is the fraction to keep, above 0 and at most 1; got {asked}.")
-    if scope not in SCOPES:
+    if not isinstance(scope, str) or scope not in SCOPES:
         raise ValueError(f"scope must be one of {list(SCOPES)}; got {scope!r}.")
+    if isinstance(round_to, str) and round_to not in _TILES:
+        raise ValueError(f"round_to must be a number, a function or one of {list(_TILES)}; got {round_to!r}.")
+    if not (isinstance(round_to, str) or callable(round_to)):
+        check_whole("round_to", round_to, 1)
+    check_whole("min_channels", min_channels, 1)
+    check_number("max_ratio", max_ratio)
     if not 0 < max_ratio < 1:
         raise ValueError(f"max_ratio must lie between 0 and 1; got {max_ratio}.")
+
+
+def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max_ratio: float) -> None:
+    if kind not in TARGETS:
+        raise ValueError(f"The target must be one of {list(TARGETS)}; got {kind!r}.")
+    check_target(kind, asked)
     if kind == "ratio" and asked > max_ratio:
         raise ValueError(f"ratio={asked} is more than max_ratio={max_ratio} lets a group lose; raise max_ratio.")
-    if min_channels < 1:
-        raise ValueError(f"min_channels must be 1 or more; got {min_channels}.")
     scores = np.asarray(scores)
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
@@ -475,6 +472,17 @@ def _check(
         reasons = "; ".join(f"{group.name}: {group.frozen}" for group in graph.groups[:5])
         reasons = reasons or "None of its layers makes channels that can be followed."
         raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {reasons}")
+
+
+def _check_widths(groups: Sequence[Group], **limits: Any) -> None:
+    """Refuse a number by which no group could lose a channel."""
+    widest = max(map(width_of, groups))
+    for name, limit in limits.items():
+        if isinstance(limit, numbers.Integral) and limit > widest:
+            raise ValueError(
+                f"{name}={limit} is more than the {widest} channels of the widest group, so that none could lose any: "
+                "lower it."
+            )
 
 
 def _check_reachable(least: float, most: float, target: Target) -> None:

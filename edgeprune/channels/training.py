@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.arguments import check_number, check_target
 from edgeprune.channels.importance import Importance
 from edgeprune.channels.masks import alive_classes, is_channel_pruned, masked_channels, masks_of, put_masks_on
-from edgeprune.channels.plan import ChannelPlan, plan_graph
-from edgeprune.channels.solve import Target, check_number
+from edgeprune.channels.plan import ChannelPlan, one_target, plan_graph
+from edgeprune.channels.settings import check_settings
+from edgeprune.channels.solve import Target
 from edgeprune.channels.trace import trace
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
@@ -32,8 +34,8 @@ class ChannelPruning(flavor.callback_class()):
     """A callback for `fit` that masks the least important channels on a schedule; then call `strip_pruning`.
 
     The schedule says when channels go and how far along the way to the target a step is: its sparsity divided by the
-    sparsity it ends with. A schedule of the user's own gives the way itself, from 0 to 1. Without a target the
-    schedule's sparsity is the fraction of the channels that is removed.
+    sparsity it ends with. A schedule of the user's own gives the way itself, from 0 to 1. Exactly one of `macs`,
+    `ratio` and `params` is given.
 
     In a training loop of your own call `set_model(model)` and `on_train_begin()`, then for each step
     `on_train_batch_begin(batch)` and `on_train_batch_end(batch)`, and `on_train_end()`; give the schedule its end_step.
@@ -62,9 +64,10 @@ class ChannelPruning(flavor.callback_class()):
         plan: what is masked now, a `ChannelPlan`; None before the first update.
 
     Raises:
-        TypeError: `schedule` is no schedule, or an argument is unknown.
-        ValueError: more than one target is given, or a number is out of its range. When training begins: no channel
-            can be removed, the target cannot be reached, or the callback has pruned another model.
+        TypeError: `schedule` is no schedule, or an argument is unknown or of the wrong type.
+        ValueError: not exactly one target is given, a number is out of its range, or the importance needs data. When
+            training begins: no channel can be removed, the target cannot be reached, or the callback has pruned another
+            model.
 
     Example:
         >>> from edgeprune import PolynomialDecay
@@ -89,20 +92,23 @@ class ChannelPruning(flavor.callback_class()):
         super().__init__()
         if not isinstance(schedule, schedules.PruningSchedule):
             raise TypeError(f"schedule must be a PruningSchedule such as PolynomialDecay(0.0, 0.5), got {schedule!r}.")
-        unknown = settings.keys() - (inspect.signature(plan_graph).parameters.keys() - {"graph", "target", "gone"})
-        if unknown:
+        known = inspect.signature(check_settings).parameters.keys()
+        if unknown := settings.keys() - known:
             raise TypeError(f"ChannelPruning takes no argument {', '.join(sorted(unknown))}.")
-        if not group_lasso >= 0:
+        settings = {"importance": importance, "scope": scope, "round_to": round_to, "ignore": ignore, **settings}
+        defaults = {name: inspect.signature(plan_graph).parameters[name].default for name in known}
+        check_settings(**{**defaults, **settings})
+        if not isinstance(recover, bool):
+            raise TypeError(f"recover must be True or False; got {recover!r}.")
+        check_number("group_lasso", group_lasso)
+        if group_lasso < 0:
             raise ValueError(f"group_lasso is a fraction of a norm, 0 or more; got {group_lasso}.")
         self.schedule = copy.copy(schedule)  # an open end_step is set on the copy
         self.recover = recover
         self.group_lasso = group_lasso
         self.plan: ChannelPlan | None = None
         self._target = _Target(schedule, macs, ratio, params)
-        self._settings = {
-            **{"importance": importance, "scope": scope, "round_to": round_to, "ignore": ignore},
-            **settings,
-        }
+        self._settings = settings
         self._step = self._checked_step = self._open_group = 0
         self._last_step: int | None = None
         self._at_first_epoch = False
@@ -200,23 +206,11 @@ class _Target:
     """What a training is to reach, and how much of it a schedule asks for at a step."""
 
     def __init__(self, schedule: Any, macs: float | None, ratio: float | None, params: float | None) -> None:
-        given = {
-            kind: value for kind, value in (("macs", macs), ("ratio", ratio), ("params", params)) if value is not None
-        }
-        if len(given) > 1:
-            found = " and ".join(f"{kind}={value}" for kind, value in given.items())
-            raise ValueError(f"Give one of macs=, ratio= and params=, or none; got {found}.")
         self._final = schedules.final_sparsity(schedule)
         if self._final == 0:
             raise ValueError("The schedule ends with a sparsity of 0, so nothing would be removed: raise it.")
-        if not given:
-            given = {"ratio": 1.0 if self._final is None else self._final}
-        ((self._kind, self._value),) = given.items()
-        check_number(self._kind, self._value)
-        if self._kind == "ratio" and not 0 <= self._value <= (0.999 if ratio is not None else 1):
-            raise ValueError(f"ratio is the fraction of the channels to remove, from 0 to below 1; got {self._value}.")
-        if self._kind != "ratio" and not 0 < self._value <= 1:
-            raise ValueError(f"{self._kind} is the fraction to keep, above 0 and at most 1; got {self._value}.")
+        self._kind, self._value = one_target(ratio=ratio, macs=macs, params=params)
+        check_target(self._kind, self._value)
 
     def way(self, schedule: Any, step: int) -> float:
         """How far a step is on the way to the target, 0 to 1."""

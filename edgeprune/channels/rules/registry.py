@@ -59,6 +59,9 @@ def rule(*kinds: type | str) -> Callable[[Rule], Rule]:
         A decorator for a function that takes a `Call` and returns what the layer gives: a `Value`, or a list
         of them where it gives several tensors.
 
+    Raises:
+        TypeError: one of `kinds` is no class and no name.
+
     Example:
         >>> import keras
         >>> class Gain(keras.layers.Layer):
@@ -72,6 +75,10 @@ def rule(*kinds: type | str) -> Callable[[Rule], Rule]:
         ...     call.index(call.layer.gain, 0, call.line(x, -1))
         ...     return x
     """
+
+    for kind in kinds:
+        if not isinstance(kind, type | str):
+            raise TypeError(f"A rule is for a class of layers; got {kind!r}.")
 
     def register(function: Rule) -> Rule:
         _LAYER_RULES.update(dict.fromkeys(kinds, function))

@@ -1,0 +1,47 @@
+"""The settings of a plan, checked before a model is looked at: by a plan at once, by a callback when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeprune.channels.arguments import check_number, check_seed
+from edgeprune.channels.importance import check_importance
+from edgeprune.channels.on_data import check_batches, check_loss
+from edgeprune.channels.selection import entries
+from edgeprune.channels.solve import check_limits
+
+
+def check_settings(
+    *,
+    importance: Any,
+    scope: Any,
+    ratios: Any,
+    round_to: Any,
+    ignore: Any,
+    min_channels: Any,
+    max_ratio: Any,
+    data: Any,
+    loss: Any,
+    batch_size: Any,
+    steps: Any,
+    seed: Any,
+) -> None:
+    """See that the settings of `plan_channels` are such as it takes, as far as no model is needed to tell.
+
+    Raises:
+        TypeError: one is of the wrong type.
+        ValueError: one is out of its range, or data are missing.
+    """
+    check_importance(importance, data)
+    check_limits(scope, round_to, min_channels, max_ratio)
+    entries(ignore)
+    check_batches(() if data is None else data, batch_size, steps)
+    check_seed(seed)
+    check_loss(loss)
+    if not isinstance(ratios, Mapping | None):
+        raise TypeError(f"ratios takes a dict of layer names or patterns to fractions; got {ratios!r}.")
+    for pattern, ratio in (ratios or {}).items():
+        check_number(f"The ratio of {pattern!r}", ratio)
+        if not 0 <= ratio <= max_ratio:
+            raise ValueError(f"The ratio of {pattern!r} must lie between 0 and max_ratio={max_ratio}; got {ratio}.")
