@@ -237,23 +237,6 @@ def test_mixed_precision_becomes_float32_and_the_model_keeps_its_policy(flavor, 
     assert [layer.compute_dtype for layer in model.layers] == ["float16"] * 4 + ["float32"]
 
 
-def test_recurrent_layers(flavor, rng, tmp_path):
-    """An int8 conversion of a loop would end the process, so it is refused; an LSTM of tf_keras is no loop."""
-    keras = flavors.keras_module(flavor)
-    data = rng.normal(size=(20, 5, 4))
-
-    def model(**options):
-        return keras.Sequential([keras.Input((5, 4)), keras.layers.GRU(3, name="memory", **options)])
-
-    assert export_tflite(model(), tmp_path / "float.tflite", None, data).verification.passed
-    with pytest.raises(ValueError, match=r"'int8' cannot .* loop: layer 'memory' \(GRU\).*unroll=True"):
-        export_tflite(model(), tmp_path / "int8.tflite", "int8", data)
-    assert export_tflite(model(unroll=True), tmp_path / "int8.tflite", "int8", data).verification.passed
-    if flavor == "tf_keras":
-        fused = keras.Sequential([keras.Input((5, 4)), keras.layers.LSTM(3)])
-        assert export_tflite(fused, tmp_path / "int8.tflite", "int8", data).verification.passed
-
-
 def odd_layers(flavor):
     keras = flavors.keras_module(flavor)
 

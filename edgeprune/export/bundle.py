@@ -25,6 +25,7 @@ from edgeprune.export import representative
 from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier, raw_samples_note
 from edgeprune.export.conversion import CALIBRATED
 from edgeprune.export.dense_scales import export_with_better_scales
+from edgeprune.export.diagnosis import LoopError
 from edgeprune.export.manifest import write_manifest, written_files
 from edgeprune.export.rendering import render
 from edgeprune.export.signature import input_specs, traceable_names
@@ -185,7 +186,10 @@ def export_bundle(
         export = functools.partial(
             export_tflite, model, path, quantization, samples, sparse=sparse, integer_io=integer_io, quiet=True
         )
-        exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
+        try:
+            exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
+        except LoopError as error:
+            raise error.among(device.quantizations) from error
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
         say("Verifying")

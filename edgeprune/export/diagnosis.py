@@ -8,13 +8,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.export.equal_calls import LONGEST_UNROLLED
 
 _NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
 _CUSTOM = "custom operator "
+_LOOP_FORMATS = ("dynamic", "float16")
 
 
 class ConversionError(ValueError):
     """The model cannot be converted as asked; the message names the layer and the way out."""
+
+
+class LoopError(ConversionError):
+    """A loop stands in the way of calibration.
+
+    Args:
+        loops: the layers behind the loops, in words.
+        quantization: what was asked for.
+        formats: what a model with loops can be exported as.
+    """
+
+    def __init__(self, loops: list[str], quantization: str, formats: Iterable[str | None] = (None, *_LOOP_FORMATS)):
+        """Compose the message."""
+        self._loops, self._quantization = loops, quantization
+        self._formats = [one for one in formats if one is None or one in _LOOP_FORMATS]
+        *others, last = map(repr, self._formats or [None])
+        ways = f"{', '.join(others)} or {last}" if others else last
+        super().__init__(
+            f"quantization={quantization!r} cannot be had for a model with a loop: {', '.join(loops)}. Recurrent "
+            f"layers of Keras are unrolled where the sequence has a fixed length of at most {LONGEST_UNROLLED} steps: "
+            f"shorten it{f', or use quantization={ways}' if self._formats else ''}."
+        )
+
+    def among(self, formats: Iterable[str | None]) -> LoopError:
+        """The same error, which advises no format but these."""
+        return LoopError(self._loops, self._quantization, [one for one in self._formats if one in tuple(formats)])
 
 
 @dataclass(frozen=True)
@@ -151,6 +179,22 @@ def loops(content: bytes, model: Any) -> list[str]:
     return list(found) if locations else []
 
 
+def state_notes(content: bytes) -> list[str]:
+    """What the user of a .tflite file must do that keeps a state from one run to the next: nothing, or one sentence."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = schema.Model.GetRootAs(content)
+    graphs = [file.Subgraphs(number) for number in range(file.SubgraphsLength())]
+    if not any(graph.Tensors(number).IsVariable() for graph in graphs for number in range(graph.TensorsLength())):
+        return []
+    return [
+        "The file keeps a state from one run to the next, that of its LSTM operators. Reset it before each new "
+        "sequence: reset_all_variables() in Python, resetVariableTensors() of Interpreter in Kotlin and Java, "
+        "ResetVariableTensors() in C++, Reset() of MicroInterpreter on microcontrollers. Files in float32, 'dynamic' "
+        "and 'float16' keep none."
+    ]
+
+
 def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
     """Each operator of a .tflite file: its name, and the name and dtype of its first output."""
     from ai_edge_litert import schema_py_generated as schema
@@ -161,11 +205,12 @@ def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
     for graph in map(file.Subgraphs, range(file.SubgraphsLength())):
         for operator in map(graph.Operators, range(graph.OperatorsLength())):
             code = file.OperatorCodes(operator.OpcodeIndex())
-            output = graph.Tensors(operator.Outputs(0))
+            # An operator that only assigns has no output; its first input stands for it.
+            tensor = graph.Tensors(operator.Outputs(0) if operator.OutputsLength() else operator.Inputs(0))
             name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
             if name == "CUSTOM":
                 name = f"{_CUSTOM}{code.CustomCode().decode()}"
-            yield name, output.Name().decode(), types[output.Type()]
+            yield name, tensor.Name().decode(), types[tensor.Type()]
 
 
 def _output_layer(location: str, model: Any) -> Any | None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path
-from edgeprune.export import diagnosis, finite, representative, sparse_encoding
+from edgeprune.export import diagnosis, equal_calls, finite, representative, sparse_encoding
 from edgeprune.export.conversion import Recipe, check_flags, convert, in_order
+from edgeprune.export.repairs import repaired
 from edgeprune.export.signature import (
     input_specs,
     names_to_trace,
@@ -177,6 +178,7 @@ def export_tflite(
     ]
     notes = notes if strip.is_pruned(model) else []
     model = strip.without_pruning(model)
+    equal_calls.refuse_stateful(model)
     finite.check_weights(model)
     specs = input_specs(model)
     samples = None
@@ -219,20 +221,26 @@ def _converted(
     with tempfile.TemporaryDirectory() as saved_model, contextlib.ExitStack() as quietly:
         captured = quietly.enter_context(captured_output())
         try:
-            with flavor.computing_in_float32(model), traceable_names(model):
+            with (
+                flavor.computing_in_float32(model),
+                traceable_names(model),
+                equal_calls.replaced(model, recipe.quantization) as unrolled,
+            ):
                 function = write_saved_model(model, specs, names, saved_model)
             if recipe.calibrated:
                 finite.check_outputs(function, samples, model)
             outputs = list(function.structured_outputs)
             if recipe.calibrated and _has_loop(function):
                 _refuse_loop(saved_model, recipe, model)
-            content = convert(saved_model, recipe, samples, say)
+            content = repaired(convert(saved_model, recipe, samples, say))
             dense = convert(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
         except diagnosis.ConversionError:
             raise
         except Exception as error:  # the converter raises many kinds
             quietly.close()
             raise diagnosis.explain(error, captured.text, model) from error
+    notes += equal_calls.unrolled_notes(model, unrolled, recipe.quantization)
+    notes += diagnosis.state_notes(content)
     diagnosis.refuse_custom(content, model, allow_flex=recipe.allow_flex, allow_custom=recipe.allow_custom)
     if recipe.sparse:
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
@@ -259,10 +267,7 @@ def _refuse_loop(saved_model: str, recipe: Recipe, model: Any) -> None:
     content = convert(saved_model, Recipe(allow_flex=True, allow_custom=True))
     loops = diagnosis.loops(content, model)
     if loops:
-        raise diagnosis.ConversionError(
-            f"quantization={recipe.quantization!r} cannot be had for a model with a loop: {', '.join(loops)}. Build "
-            "recurrent layers with unroll=True, or use 'dynamic' or 'float16'."
-        )
+        raise diagnosis.LoopError(loops, recipe.quantization)
 
 
 @contextlib.contextmanager

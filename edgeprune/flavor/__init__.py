@@ -3,7 +3,8 @@
 Everything else asks here: which Keras does this model belong to, what are its layers, who feeds whom.
 Importing this module imports neither of them.
 
-From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files`, `kernels` and `training` beside them.
+From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files`, `kernels`, `recurrent` and `training` beside
+them.
 """
 
 from edgeprune.flavor.copies import (
@@ -75,6 +76,12 @@ from edgeprune.flavor.kinds import (
     tf_variable,
     tf_variables,
 )
+from edgeprune.flavor.recurrent import (
+    is_plain_lstm,
+    is_recurrent,
+    overridden,
+    step_by_step,
+)
 from edgeprune.flavor.training import (
     CALLBACK_HOOKS,
     callback_class,
@@ -121,6 +128,8 @@ __all__ = [
     "is_keras_3_variable",
     "is_layer",
     "is_model",
+    "is_plain_lstm",
+    "is_recurrent",
     "is_sequential",
     "keras_module",
     "keras_of",
@@ -136,6 +145,7 @@ __all__ = [
     "output_layers",
     "output_names",
     "output_shapes",
+    "overridden",
     "pack_inputs",
     "pack_outputs",
     "producer_of",
@@ -144,6 +154,7 @@ __all__ = [
     "sequential_class",
     "slice_entries",
     "state_kept",
+    "step_by_step",
     "tf_variable",
     "tf_variables",
     "unfold_layers",

@@ -1,0 +1,82 @@
+"""Layers of Keras that are computed with operators which microcontrollers have, and are equal."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgeprune import flavor as flavors
+from edgeprune.export import export_tflite
+from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.targets import MICRO_OPERATORS
+
+
+def images(size, channels=3):
+    return (size, size + 1, channels)
+
+
+LAYERS = {
+    "2 x 3": (lambda L: L.UpSampling2D((2, 3)), images(4)),
+    "channels first": (lambda L: L.UpSampling2D(2, data_format="channels_first"), (2, 3, 4)),
+    "bilinear": (lambda L: L.UpSampling2D(2, interpolation="bilinear"), images(4)),
+    "sequence": (lambda L: L.UpSampling1D(3), (5, 2)),
+    "volume": (lambda L: L.UpSampling3D((2, 1, 3)), (2, 3, 2, 4)),
+    "volume, channels first": (lambda L: L.UpSampling3D(2, data_format="channels_first"), (2, 3, 2, 4)),
+    "vector": (lambda L: L.RepeatVector(7), (5,)),
+}
+
+
+@pytest.mark.parametrize("layer, shape", LAYERS.values(), ids=LAYERS)
+def test_enlarging_layers(flavor, layer, shape, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input(shape), layer(keras.layers)])
+    result = export_tflite(model, tmp_path / "m.tflite", None, rng.random((8, *shape)))
+    (output,) = result.verification.outputs
+    assert output.largest_error <= 1e-6
+    assert set(read_tflite(result.path).operator_counts) <= MICRO_OPERATORS
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_an_embedding_is_one_gather(flavor, quantization, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), keras.layers.Embedding(20, 4, name="words")])
+    result = export_tflite(model, tmp_path / "m.tflite", quantization, rng.integers(0, 20, (30, 6)))
+    assert result.verification.passed
+    operators = set(read_tflite(result.path).operator_counts)
+    assert "GATHER" in operators and operators <= {"GATHER", "QUANTIZE"}
+
+
+def test_indices_that_are_floats(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Embedding(20, 4), keras.layers.Flatten()])
+    result = export_tflite(model, tmp_path / "m.tflite", None, rng.integers(0, 20, (30, 6)).astype("float32"))
+    assert result.verification.passed and {"CAST", "GATHER"} <= set(read_tflite(result.path).operator_counts)
+
+
+def test_a_subclass_with_a_call_of_its_own_computes_its_own(flavor, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+
+    class Doubled(keras.layers.UpSampling2D):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    model = keras.Sequential([keras.Input((3, 3, 2)), Doubled()])
+    data = rng.random((5, 3, 3, 2)).astype("float32")
+    (output,) = export_tflite(model, tmp_path / "m.tflite", None, data).verification.outputs
+    assert output.largest_error < 1e-6
+    np.testing.assert_allclose(model.predict(data, verbose=0)[:, ::2, ::2], 2 * data, rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantization", ["int8"])
+def test_what_is_reversed_keeps_its_scale(flavor, quantization, rng, tmp_path):
+    """A tensor and its reverse, joined with one of another range."""
+    keras = flavors.keras_module(flavor)
+
+    class Reversed(keras.layers.Layer):
+        def call(self, inputs):
+            return tf.reverse(inputs, (1,))
+
+    x = keras.Input((6, 3))
+    model = keras.Model(x, keras.layers.Concatenate()([Reversed()(x), keras.layers.Rescaling(5.0)(x)]))
+    result = export_tflite(model, tmp_path / "m.tflite", quantization, rng.normal(size=(30, 6, 3)))
+    (output,) = result.verification.outputs
+    assert output.relative_error < 0.03
