@@ -213,18 +213,66 @@ def test_a_schedule_of_the_users_own_is_asked_itself():
     assert schedules.final_sparsity(EveryThird()) is None
 
 
+NOT_STEPS = [1.5, 2.0, np.nan, np.inf, "3", None]
+NOT_FRACTIONS = [np.nan, np.inf, -0.1, 1.0, "0.5", None]
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("begin_step", [*NOT_STEPS, -1]),
+        ("end_step", [*NOT_STEPS[:-1], -1, 4]),  # None leaves it open; 4 is before begin_step
+        ("frequency", [*NOT_STEPS, 0]),
+        ("power", [np.nan, np.inf, 0, -1, "3", None]),
+        ("initial_sparsity", NOT_FRACTIONS),
+        ("final_sparsity", NOT_FRACTIONS),
+    ],
+)
+def test_settings_of_a_schedule_are_checked_at_once(setting, values):
+    good = dict(initial_sparsity=0.1, final_sparsity=0.8, begin_step=5, end_step=20, power=3, frequency=2)
+    constant = dict(target_sparsity=0.8, begin_step=5, end_step=20, frequency=2)
+    schedules.PolynomialDecay(**good), schedules.ConstantSparsity(**constant)
+    for value in values:
+        with pytest.raises(ValueError, match=setting):
+            schedules.PolynomialDecay(**{**good, setting: value})
+        name = "target_sparsity" if setting == "final_sparsity" else setting
+        if name in constant and (name, value) != ("end_step", -1):
+            with pytest.raises(ValueError, match=name):
+                schedules.ConstantSparsity(**{**constant, name: value})
+
+
+@pytest.mark.parametrize("setting", [dict(power=np.nan), dict(frequency=1.5), dict(begin_step=0.5)], ids=str)
+def test_a_schedule_of_tfmots_own_class_is_checked_too(setting):
+    given = flavor.import_tfmot().sparsity.keras.PolynomialDecay(
+        **{**dict(initial_sparsity=0.0, final_sparsity=0.8, begin_step=0, end_step=9), **setting}
+    )
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        schedules.checked(given, "pruning_schedule")
+
+
+def test_numbers_of_numpy_are_taken():
+    schedule = schedules.PolynomialDecay(
+        np.float32(0.5), 0.75, np.int64(2), np.ceil(7.2).astype(np.int32), 3, np.uint8(2)
+    )
+    assert (schedule.begin_step, schedule.end_step, schedule.frequency) == (2, 8, 2)
+    assert schedules.written(schedule)["config"]["end_step"] == 8
+
+
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
         (dict(block_size=(0, 1)), "block_size must be two positive integers"),
         (dict(block_size=3), "block_size must be two positive integers"),
         (dict(block_size=(1.5, 2)), "block_size must be two positive integers"),
+        (dict(block_size=(np.nan, 1)), "block_size must be two positive integers"),
+        (dict(block_size=(1, np.inf)), "block_size must be two positive integers"),
+        (dict(sparsity_m_by_n=(np.nan, 4)), "sparsity_m_by_n must be two positive integers"),
+        (dict(sparsity_m_by_n="24"), "sparsity_m_by_n must be two positive integers"),
         (dict(sparsity_m_by_n=(4, 4)), "m zeros must be fewer than n"),
         (dict(sparsity_m_by_n=(1, 2, 3)), "sparsity_m_by_n must be two positive integers"),
         (dict(block_pooling_type="MIN"), "'MIN' is unknown; choose one of 'AVG', 'MAX'"),
         (dict(scope="network"), "'network' is unknown"),
         (dict(importance="l3"), "'l3' is unknown"),
-        (dict(block_size=(2, 2), sparsity_m_by_n=(2, 4)), "not both"),
         (dict(block_size=(2, 2), scope="global"), "ranks single weights"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
@@ -178,6 +179,101 @@ def test_the_optimizer_of_a_loaded_model_goes_on_too(tmp_path):
     loaded = ep.prune_low_magnitude(loaded, ep.PolynomialDecay(0.0, 0.8, end_step=4 * STEPS, frequency=2))
     loaded.load_weights(tmp_path / "half.keras")
     assert_same_state(fit(loaded, initial_epoch=2), fit(model, initial_epoch=2))
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(scope="global")], ids=str)
+def test_a_model_loaded_in_the_scope_goes_on_being_pruned(settings, tmp_path):
+    """TF-MOT's checkpoint lines: no call of prune_low_magnitude, no settings."""
+    model = fit(under_pruning(**settings), epochs=2)
+    model.save(tmp_path / "half.keras")
+    with ep.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "half.keras")
+    assert_same_state(loaded, model)
+    assert len({weight.run for weight in constraint_masks.masked_weights(loaded)}) == 1  # one call, one threshold
+    assert_same_state(fit(loaded, initial_epoch=2), fit(model, initial_epoch=2))
+    assert [weight.run.final_sparsity for weight in constraint_masks.masked_weights(loaded)] == [0.8, 0.8]
+    assert not ep.is_pruned(keras.models.load_model(tmp_path / "half.keras"))  # outside of it, a plain model
+
+
+def test_settings_of_each_layer_go_on(tmp_path):
+    schedules = {"first": ep.ConstantSparsity(0.25, 0, frequency=1), "head": ep.PolynomialDecay(0.0, 0.75)}
+    model = ep.prune_low_magnitude(net(), schedules, block_size=(2, 1))
+    model.save(tmp_path / "folder", zipped=False)  # end_step is still open
+    with ep.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "folder")
+    loaded.compile("adam", "sparse_categorical_crossentropy")
+    fit(loaded)
+    assert {row.layer: row.sparsity for row in ep.sparsity_report(loaded).rows} == {"inner/first": 0.25, "head": 0.75}
+    kernel = loaded.get_layer("head").kernel.numpy().reshape(16, 2, 3)
+    assert ((kernel == 0).all(axis=1) == (kernel == 0).any(axis=1)).all()
+
+
+class EveryStep(ep.PruningSchedule):
+    """A schedule of the user's own."""
+
+    def __init__(self, sparsity):
+        self.sparsity = sparsity
+
+    def __call__(self, step):
+        return step > 0, self.sparsity
+
+    def get_config(self):
+        return {"class_name": "EveryStep", "config": {"sparsity": self.sparsity}}
+
+
+def test_a_schedule_of_the_users_own_goes_on_where_its_class_is_known(tmp_path):
+    model = ep.prune_low_magnitude(net(), EveryStep(0.5))
+    model.save(tmp_path / "own.keras")
+    with (
+        ep.prune_scope(),
+        pytest.warns(UserWarning, match="'first' does not go on being pruned: the class 'EveryStep'"),
+    ):
+        assert not ep.is_pruned(keras.models.load_model(tmp_path / "own.keras"))
+    with ep.prune_scope(), keras.saving.custom_object_scope({"EveryStep": EveryStep}):
+        loaded = keras.models.load_model(tmp_path / "own.keras")
+    loaded.compile("adam", "sparse_categorical_crossentropy")
+    assert ep.sparsity_report(ep.strip_pruning(fit(loaded, epochs=1))).sparsity == 0.5
+
+
+def test_a_function_as_schedule_is_not_in_the_file(tmp_path):
+    ep.prune_low_magnitude(net(), lambda step: (True, 0.5)).save(tmp_path / "function.keras")
+    with ep.prune_scope(), pytest.warns(UserWarning, match="its schedule is a function, which is not in the file"):
+        keras.models.load_model(tmp_path / "function.keras")
+
+
+def test_a_file_without_masks_is_told(tmp_path):
+    """Keras 3 writes neither masks nor step into `.h5`; a `.keras` file has them, for those who load them."""
+    model = fit(under_pruning(), epochs=2)
+    for name in ("half.h5", "half.keras"):
+        model.save(tmp_path / name)
+        loaded = ep.prune_low_magnitude(keras.models.load_model(tmp_path / name), ep.PolynomialDecay(0.0, 0.8))
+        loaded.compile("adam", "sparse_categorical_crossentropy")
+        with pytest.warns(UserWarning, match=r"zeros already: first/kernel \(\d+%\), head/kernel .* grow back"):
+            fit(loaded, epochs=1)
+    with ep.prune_scope(), pytest.warns(UserWarning, match="writes neither masks nor step into an .h5 file"):
+        assert not ep.is_pruned(keras.models.load_model(tmp_path / "half.h5"))
+
+
+def test_zeros_that_the_first_update_keeps_are_not_told(tmp_path):
+    model = fit(under_pruning(), epochs=2)
+    stripped = ep.strip_pruning(model)
+    again = ep.prune_low_magnitude(stripped, ep.ConstantSparsity(0.9, 1, frequency=1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Pruning begins")
+        fit(again, epochs=1)
+
+
+def test_n_by_m_of_a_wrapped_model_goes_on_from_a_file(tmp_path):
+    tf_keras = flavors.keras_module("tf_keras")
+    model = tf_keras.Sequential([tf_keras.Input((12,)), tf_keras.layers.Dense(3, activation="softmax")])
+    model = ep.prune_low_magnitude(model, ep.ConstantSparsity(0.25, 0, frequency=1), sparsity_m_by_n=(2, 4))
+    for name in ("model.h5", "model.keras"):
+        model.save(tmp_path / name)
+        with ep.prune_scope():
+            loaded = tf_keras.models.load_model(tmp_path / name)
+        loaded.compile("adam", "sparse_categorical_crossentropy")
+        kernel = ep.strip_pruning(fit(loaded, epochs=1)).layers[0].kernel.numpy()
+        assert ((kernel == 0).reshape(3, 4, 3).sum(axis=1) == 2).all()
 
 
 def test_weights_from_before_pruning_load_as_ever(tmp_path):

@@ -1,197 +1,49 @@
 """Masks for Keras 3: held by the `constraint` of each pruned variable, applied by the optimizer.
 
 The optimizer calls a variable's constraint after each of its updates, inside the compiled step. So the model
-stays a plain model, its zeros are exact after every step, and whatever saves it finds them. What a run must
-remember besides the zeros (masks and step) is saved inside the model's own file, under a name that loading
-without this package ignores.
+stays a plain model, its zeros are exact after every step, and whatever saves it finds them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.saving.keras_saveable import KerasSaveable
 
 from edgeprune import flavor
-from edgeprune.sparsity import masks, prunable, updates
+from edgeprune.sparsity import prunable, updates
+from edgeprune.sparsity.masked_variables import LayerPruning, MaskedVariable, Training
 from edgeprune.sparsity.settings import PruningRun
 
-# The attribute of a layer that holds its pruning; set past Keras's tracking, so that it is no weight.
+# The attribute of a layer that holds its pruning.
 _ATTRIBUTE = "edgeprune_pruning"
+# Arguments that TF-MOT's wrapper takes and that change nothing in the layer inside it.
+_OF_THE_WRAPPER = ("name", "trainable", "dtype", "dynamic", "autocast", "batch_size")
+# A trained kernel may have some zeros by itself; this fraction and less is not told.
+_FEW_ZEROS = 0.05
 # For each model the function that masks its weights, which takes time to compile, with the weights it masks.
 _COMPILED_APPLIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-class MaskedVariable:
-    """One variable under pruning: its mask and, for Taylor importance, the scores gathered so far.
-
-    Called as the variable's `constraint`, it puts zeros where the mask is false.
-    """
-
-    def __init__(self, name: str, variable: Any, pruning: LayerPruning):
-        self.name = name
-        self.variable = variable
-        self.run = pruning.run
-        self.threshold = 0.0
-        self._pruning = pruning
-        self._own_constraint = variable.constraint
-        with _scope_of(variable):
-            self._mask = _state_variable(np.ones(variable.shape, bool), tf.VariableAggregation.ONLY_FIRST_REPLICA)
-            self._scores = None
-            if self.run.importance == "taylor":
-                self._scores = _state_variable(np.zeros(variable.shape, np.float32), tf.VariableAggregation.SUM)
-        variable.constraint = self
-
-    @property
-    def step(self) -> int:
-        """The training step that is running or ran last; 0 before the first."""
-        return self.run.step
-
-    def __call__(self, value: Any) -> Any:
-        """The value with zeros where the mask is false; called by the optimizer after each update."""
-        on_eager_step = self._pruning.training.on_eager_step
-        if on_eager_step is None and self.run.step == 0:
-            raise RuntimeError(
-                f"{self.name} is being trained under pruning without the callback that updates its mask: "
-                "pass callbacks=[edgeprune.UpdatePruningStep()] to fit; in a loop of your own call its "
-                "set_model(model) and on_train_begin() first."
-            )
-        if self._own_constraint is not None:
-            value = self._own_constraint(value)
-        self._mask_moving_average()
-        masked = tf.where(self._mask, tf.convert_to_tensor(value), tf.zeros((), value.dtype))
-        if tf.executing_eagerly() and on_eager_step is not None:
-            on_eager_step(self)
-        return masked
-
-    def importance(self) -> np.ndarray:
-        """The importance of each weight now, floats of the variable's shape."""
-        if self._scores is not None:
-            return masks.taylor_importance(_first_replica(self._scores).numpy(), self.value())
-        value = np.abs(self.value())
-        return value if value.dtype in (np.float32, np.float64) else value.astype(np.float32)
-
-    def has_scores(self) -> bool:
-        """Whether there is anything to rank by: with Taylor importance, whether a gradient has come in."""
-        return self._scores is None or bool(_first_replica(self._scores).numpy().any())
-
-    def value(self) -> np.ndarray:
-        """The variable as an array."""
-        return _first_replica(self.variable.value).numpy()
-
-    def mask(self) -> np.ndarray:
-        """The mask as a boolean array, true where the weight is kept."""
-        return _first_replica(self._mask).numpy()
-
-    def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, and start gathering scores anew; the variable itself stays as it is."""
-        self._mask.assign(mask)
-        if self._scores is not None:
-            self._scores.assign(tf.zeros_like(_first_replica(self._scores)))
-
-    def apply(self) -> None:
-        """Put zeros into the variable where the mask is false; exactly +0.0, also for negative weights."""
-        value = _first_replica(self.variable.value)
-        self.variable.assign(tf.where(_first_replica(self._mask), value, tf.zeros((), value.dtype)))
-
-    def gather_scores(self, gradient: Any) -> None:
-        """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
-        self._scores.assign_add(updates.taylor_scores(self.variable.value, gradient))
-
-    def release(self) -> None:
-        """Give the variable back the constraint it came with; steps compiled with this one mask no more."""
-        self._mask.assign(tf.ones_like(_first_replica(self._mask)))
-        self.variable.constraint = self._own_constraint
-
-    def _mask_moving_average(self) -> None:
-        """Mask the optimizer's moving average of the weight (`use_ema`), which would bring zeros back."""
-        average = _moving_average(self._pruning.training.optimizer, self.variable)
-        if average is not None:
-            average.assign(tf.where(self._mask, tf.convert_to_tensor(average), tf.zeros((), average.dtype)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """What a layer's pruning knows of the training it is in.
+def attach(layer: Any, run: PruningRun, alone: bool = False) -> None:
+    """Put a layer under pruning; the masks of one that is not built are made when it is.
 
     Args:
-        optimizer: the optimizer that updates the weights; None before the first training.
-        on_eager_step: while the callback is at work, told of each step taken in eager mode.
+        layer: the layer; one that makes its parts when it is built hands its pruning on to them.
+        run: the settings.
+        alone: whether it was given by itself, so that not to prune it is an error.
     """
-
-    optimizer: Any = None
-    on_eager_step: Callable[[MaskedVariable], None] | None = None
-
-
-class LayerPruning(KerasSaveable):
-    """The pruning of one layer: saved and loaded with the model that holds the layer."""
-
-    def __init__(self, run: PruningRun):
-        self.run = run
-        self.weights: list[MaskedVariable] = []
-        # The compiled training steps, of any model, that apply these masks.
-        self.steps: weakref.WeakSet = weakref.WeakSet()
-        # Behind an object of its own: Keras saves every optimizer it finds among the attributes here.
-        self.training = Training()
-
-    def install(self, layer: Any) -> None:
-        """Make the masks of a layer that is built."""
-        self.weights = [
-            MaskedVariable(f"{layer.name}/{name}", variable, self)
-            for name, variable in prunable.prunable_weights(layer).items()
-            if self.run.why_not_shape(tuple(variable.shape)) is None
-            and not isinstance(variable.constraint, MaskedVariable)  # of a layer inside this one
-        ]
-
-    def _obj_type(self) -> str:
-        return "Layer"
-
-    def save_own_variables(self, store: Any) -> None:
-        """Write step and masks, a bit a weight."""
-        store["step"] = np.int64(self.run.step)
-        store["checked_step"] = np.int64(self.run.checked_step)
-        for index, weight in enumerate(self.weights):
-            store[f"shape_{index}"] = np.asarray(weight.variable.shape)
-            store[f"mask_{index}"] = np.packbits(weight.mask())
-
-    def load_own_variables(self, store: Any) -> None:
-        """Go on from a file written under pruning; a file without pruning changes nothing.
-
-        Raises:
-            ValueError: the file's masks are of other shapes.
-        """
-        if "step" not in store:
-            return
-        count = sum(key.startswith("shape_") for key in store.keys())
-        saved = [tuple(np.asarray(store[f"shape_{index}"]).tolist()) for index in range(count)]
-        shapes = [tuple(weight.variable.shape) for weight in self.weights]
-        if saved != shapes:
-            raise ValueError(f"The file holds pruning masks of the shapes {saved}, and these weights are {shapes}.")
-        self.run.step = int(np.asarray(store["step"]))
-        self.run.checked_step = int(np.asarray(store["checked_step"]))
-        for index, weight in enumerate(self.weights):
-            bits = np.unpackbits(np.asarray(store[f"mask_{index}"]), count=int(np.prod(weight.variable.shape)))
-            weight.set_mask(bits.astype(bool).reshape(weight.variable.shape))
-            weight.apply()
-
-
-def attach(layer: Any, run: PruningRun) -> None:
-    """Put a layer under pruning; the masks of one that is not built are made when it is."""
-    detach(layer)
     pruning = LayerPruning(run)
-    object.__setattr__(layer, _ATTRIBUTE, pruning)
+    hold(layer, pruning)
     if layer.built:
-        pruning.install(layer)
+        _install(layer, pruning, alone)
     else:
-        _install_when_built(layer, pruning)
+        _install_when_built(layer, pruning, alone)
 
 
 def detach(layer: Any) -> None:
@@ -201,20 +53,64 @@ def detach(layer: Any) -> None:
         return
     for weight in pruning.weights:
         weight.release()
-    object.__delattr__(layer, _ATTRIBUTE)
+    let_go(layer)
 
 
-def _install_when_built(layer: Any, pruning: LayerPruning) -> None:
-    build = layer.build
+def _install(layer: Any, pruning: LayerPruning, alone: bool) -> None:
+    """Make the masks of a layer that is built.
+
+    Raises:
+        ValueError: it was given by itself and cannot be pruned.
+    """
+    reason = prunable.why_not_settings(layer, pruning.run) if prunable.can_be_pruned(layer) else None
+    if reason is None:
+        pruning.install(layer)
+    elif alone:
+        raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
+    else:
+        pruning.run.refused[layer] = reason
+    if not pruning.weights:
+        let_go(layer)
+
+
+def _install_when_built(layer: Any, pruning: LayerPruning, alone: bool) -> None:
+    build, parts_before = layer.build, set(map(id, flavor.layers_of(layer)))
 
     @functools.wraps(build)
     def build_and_install(*args, **kwargs):
         object.__setattr__(layer, "build", build)
         build(*args, **kwargs)
-        if pruning_of(layer) is pruning:
-            pruning.install(layer)
+        if pruning_of(layer) is not pruning:
+            return
+        _install(layer, pruning, alone)
+        for part in flavor.layers_of(layer):
+            if id(part) not in parts_before and pruning_of(part) is None and prunable.can_be_pruned(part):
+                attach(part, pruning.run, alone)
+                _join_training(part, pruning)
+        if alone and not is_pruned(layer) and layer.variables:
+            reasons = [pruning.run.refused.get(part) for part in flavor.layers_of(layer)]
+            reason = next(filter(None, [*reasons, prunable.why_not_prunable(layer)]), "nothing in it has a kernel")
+            raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
 
     object.__setattr__(layer, "build", build_and_install)
+
+
+def _join_training(part: Any, around: LayerPruning) -> None:
+    """Let a part that was made while a model trains be counted with the layer around it."""
+    if holds(part):
+        pruning_of(part).training = around.training
+        if around.run.counter is not None:
+            around.run.counter.add(pruning_of(part))
+
+
+def hold(layer: Any, pruning: Any) -> None:
+    """Set what a layer holds as its pruning, past Keras's tracking."""
+    object.__setattr__(layer, _ATTRIBUTE, pruning)
+
+
+def let_go(layer: Any) -> None:
+    """Take from a layer what it holds as its pruning."""
+    object.__delattr__(layer, _ATTRIBUTE)
 
 
 def pruning_of(layer: Any) -> LayerPruning | None:
@@ -242,9 +138,25 @@ def parts_of(layer: Any) -> list[Any]:
     return [layer]
 
 
+def holds(layer: Any) -> bool:
+    """Whether this very layer is under pruning, whatever is inside it."""
+    return pruning_of(layer) is not None
+
+
 def why_not(layer: Any, run: PruningRun) -> str | None:
     """What keeps masks from a layer that has prunable weights: nothing."""
     return None
+
+
+def why_not_alone(layer: Any, run: PruningRun) -> str | None:
+    """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
+    return prunable.why_not_alone(layer)
+
+
+def makes_parts(layer: Any) -> bool:
+    """Whether a layer may make parts that can be pruned when it is built."""
+    overrides_build = type(layer).build is not flavor.keras_of(layer).layers.Layer.build
+    return overrides_build and not layer.built and prunable.why_left_alone(layer) is None
 
 
 def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
@@ -257,13 +169,36 @@ def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
 
 
 def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
-    """Put a layer and the layers inside it under pruning, in place."""
-    if arguments:
-        raise TypeError(f"A Keras 3 layer is not wrapped and takes no arguments {', '.join(arguments)}")
+    """Put a layer and the layers inside it under pruning, in place.
+
+    Args:
+        layer: the layer.
+        run: the settings.
+        **arguments: of TF-MOT's wrapper, which is not made here; the shape of the input is the layer's own.
+
+    Raises:
+        TypeError: an argument is unknown, or would act on the wrapper alone.
+        ValueError: the layer is built and cannot be pruned.
+    """
+    _set_input_shape(layer, arguments)
     for part in flavor.layers_of(layer):
-        if prunable.can_be_pruned(part):
-            attach(part, run)
+        if not holds(part) and (prunable.can_be_pruned(part) or makes_parts(part)):
+            attach(part, run, alone=part is layer)
     return layer
+
+
+def _set_input_shape(layer: Any, arguments: dict[str, Any]) -> None:
+    """Give the layer the shape of its input, from which a Sequential is built, as Keras 3's own layers take it."""
+    unknown = sorted(set(arguments) - {"input_shape", "input_dim", "batch_input_shape", *_OF_THE_WRAPPER})
+    if unknown:
+        raise TypeError(f"prune_low_magnitude takes no argument {', '.join(unknown)} for a Keras 3 layer.")
+    shape = arguments.get("input_shape")
+    if "input_dim" in arguments:
+        shape = (arguments["input_dim"],)
+    if "batch_input_shape" in arguments:
+        shape = arguments["batch_input_shape"][1:]
+    if shape is not None:
+        object.__setattr__(layer, "_input_shape_arg", tuple(shape))
 
 
 def strip(model: Any) -> Any:
@@ -280,13 +215,30 @@ def begin_training(model: Any, in_fit: bool) -> updates.StepCounter:
     """Make the model's training step apply the masks; returns the counter of its steps."""
     optimizer = _innermost_optimizer(model)
     prunings = [pruning_of(layer) for layer in pruned_layers(model)]
-    counter = updates.StepCounter(prunings, _compiled_apply(model, prunings), in_fit)
+    _warn_of_lost_masks(masked_weights(model))
+    counter = updates.StepCounter(prunings, _compiled_apply(model), in_fit)
     for pruning in prunings:
         pruning.training = Training(optimizer, counter.count_eager_step)
     if optimizer is not None and any(pruning.run.importance == "taylor" for pruning in prunings):
-        _gather_scores_in(optimizer, prunings)
+        _gather_scores_in(optimizer, model)
     _compile_with_masks(model, prunings)
     return counter
+
+
+def _warn_of_lost_masks(weights: list[MaskedVariable]) -> None:
+    """Warn where pruning begins on weights with zeros that no mask keeps, as after a file without masks."""
+    lost = []
+    for weight in weights:
+        if weight.run.step == 0 and weight.mask().all():
+            zeros = 1 - np.count_nonzero(weight.value()) / weight.value().size
+            if max(_FEW_ZEROS, weight.run.sparsity_reached(1)) < zeros < 1:
+                lost.append(f"{weight.name} ({zeros:.0%})")
+    if lost:
+        warnings.warn(
+            f"Pruning begins at step 0 on weights that have zeros already: {', '.join(lost)}. They grow back until the "
+            "first mask update. To go on with a run from a file, save the model as .keras and call load_weights of "
+            "that file after prune_low_magnitude; an .h5 file that Keras 3 writes holds neither masks nor step."
+        )
 
 
 def runs(model: Any) -> list[PruningRun]:
@@ -348,18 +300,19 @@ def _compile_with_masks(model: Any, prunings: list[LayerPruning]) -> None:
         pruning.steps.add(model.train_function)
 
 
-def _compiled_apply(model: Any, prunings: list[LayerPruning]) -> Callable[[], None]:
+def _compiled_apply(model: Any) -> Callable[[], None]:
     """A function that puts zeros into all the weights at once: compiled, it is six times faster than one by one."""
-    weights = [weight for pruning in prunings for weight in pruning.weights]
+    weights = masked_weights(model)
     known = _COMPILED_APPLIES.get(model)
     if known is not None and known[0] == weights:
         return known[1]
 
+    alive = weakref.ref(model)  # kept below for as long as the model lives, and must not be what keeps it alive
+
     @functools.partial(tf.function, autograph=False)
     def apply_all():
-        for pruning in prunings:  # looked up while it is traced: by then every layer is built
-            for weight in pruning.weights:
-                weight.apply()
+        for weight in masked_weights(alive()):  # looked up while it is traced: by then every layer is built
+            weight.apply()
 
     _COMPILED_APPLIES[model] = (weights, apply_all)
     return apply_all
@@ -373,14 +326,13 @@ def _innermost_optimizer(model: Any) -> Any:
     return optimizer
 
 
-def _gather_scores_in(optimizer: Any, prunings: list[LayerPruning]) -> None:
+def _gather_scores_in(optimizer: Any, model: Any) -> None:
     """Let the optimizer show its gradients to the weights with Taylor importance."""
     apply = type(optimizer).apply
 
     def apply_and_gather(grads, trainable_variables=None):
         # Looked up while the step is traced: by then every layer is built.
-        weights = [weight for pruning in prunings for weight in pruning.weights]
-        scored = {id(weight.variable): weight for weight in weights if weight.run.importance == "taylor"}
+        scored = {id(weight.variable): weight for weight in masked_weights(model) if weight.run.importance == "taylor"}
         variables = optimizer._trainable_variables if trainable_variables is None else trainable_variables
         pairs = list(zip(grads, variables, strict=True))
         for gradient, variable in pairs:
@@ -389,33 +341,3 @@ def _gather_scores_in(optimizer: Any, prunings: list[LayerPruning]) -> None:
         return apply(optimizer, [gradient for gradient, _ in pairs], [variable for _, variable in pairs])
 
     vars(optimizer)["apply"] = apply_and_gather
-
-
-@contextlib.contextmanager
-def _scope_of(variable: Any) -> Iterator[None]:
-    """The distribution strategy the variable was made under, so that its mask has the same replicas."""
-    strategy = getattr(variable.value, "distribute_strategy", None)
-    if strategy is None:
-        yield
-        return
-    with strategy.scope():
-        yield
-
-
-def _state_variable(initial: np.ndarray, aggregation: tf.VariableAggregation) -> tf.Variable:
-    # ON_READ would not do for scores: the mask update reads them outside of any replica.
-    with tf.init_scope():
-        return tf.Variable(initial, trainable=False, aggregation=aggregation)
-
-
-def _first_replica(variable: Any) -> Any:
-    """The variable itself, or its first copy under a distribution strategy; all copies are equal."""
-    return variable.values[0] if hasattr(variable, "values") else variable
-
-
-def _moving_average(optimizer: Any, variable: Any) -> Any:
-    """The optimizer's moving average of a variable, or None without `use_ema`."""
-    if optimizer is None or not optimizer.use_ema:
-        return None
-    averages = optimizer._model_variables_moving_average
-    return averages[optimizer._get_variable_index(variable)].value

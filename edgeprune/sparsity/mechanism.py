@@ -26,6 +26,15 @@ class Mechanism(Protocol):
     def why_not(self, layer: Any, run: PruningRun) -> str | None:
         """What keeps this mechanism from a layer that has prunable weights; None where nothing does."""
 
+    def why_not_alone(self, layer: Any, run: PruningRun) -> str | None:
+        """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
+
+    def makes_parts(self, layer: Any) -> bool:
+        """Whether a layer may make parts that can be pruned when it is built."""
+
+    def holds(self, layer: Any) -> bool:
+        """Whether this very layer is under pruning, whatever is inside it."""
+
     def prune_model(self, model: Any, runs: dict[int, PruningRun]) -> Any:
         """Put the layers with a run, by the layer's id, under pruning; returns the model to train."""
 

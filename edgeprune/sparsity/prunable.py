@@ -29,7 +29,7 @@ _KERNELS = {
     "LSTMCell": ("kernel", "recurrent_kernel"),
 }
 # Layers of Keras with weights that are left alone on purpose.
-_LEFT_ALONE = {
+LEFT_ALONE = {
     "DepthwiseConv1D": "depthwise kernels are too small to prune",
     "DepthwiseConv2D": "depthwise kernels are too small to prune",
     "BatchNormalization": "normalisation has no kernel",
@@ -39,6 +39,11 @@ _LEFT_ALONE = {
     "Normalization": "normalisation has no kernel",
     "PReLU": "activations have no kernel",
 }
+# Layers of Keras with kernels that TF-MOT has no rule for.
+_WITHOUT_RULE = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+
+# What TF-MOT puts before the name of a layer that it wraps.
+_WRAPPED = "prune_low_magnitude_"
 
 _WHAT_CAN_BE_PRUNED = (
     "`prune_low_magnitude` can only prune an object of the following types: keras.models.Sequential, keras functional "
@@ -52,7 +57,7 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     """The weights of one layer that can be pruned, without those of layers inside it.
 
     A layer of the user's own is taught by a method `get_prunable_weights()` that returns a list of variables,
-    as with TF-MOT.
+    as with TF-MOT; it may also be set on one layer, of any class.
 
     Args:
         layer: a built layer of either Keras.
@@ -60,6 +65,9 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     Returns:
         Variables by name, for example `{"kernel": <variable of shape (3, 3, 8, 16)>}`; empty where there
         is nothing to prune.
+
+    Raises:
+        ValueError: `get_prunable_weights()` returns something else.
 
     Example:
         >>> import keras
@@ -71,6 +79,10 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
         return {}
     if _is_taught(layer):
         variables = layer.get_prunable_weights()
+        if not isinstance(variables, list | tuple) or not all(hasattr(one, "assign") for one in variables):
+            raise ValueError(
+                f"get_prunable_weights() of layer {layer.name!r} must return a list of its variables, got {variables!r}"
+            )
         return {f"weight_{index}": variable for index, variable in enumerate(variables)}
     names = _KERNELS.get(_keras_class(layer, _KERNELS), ())
     found = {name: getattr(layer, name, None) for name in names}
@@ -87,7 +99,17 @@ def why_no_weights(layer: Any) -> str | None:
         return "with LoRA the kernel is a sum that is never sparse: merge it first, then prune"
     if prunable_weights(layer):
         return None
+    if _is_taught(layer):
+        return "its get_prunable_weights() returns none"
     return "its weights are not floating point (a quantized layer?)"
+
+
+def why_not_settings(layer: Any, run: Any) -> str | None:
+    """Why a layer of a kind that can be pruned does not fit a `PruningRun`; None where it does, or is not built."""
+    if not layer.built:
+        return None
+    shapes = [tuple(weight.shape) for weight in prunable_weights(layer).values()]
+    return why_no_weights(layer) or next(filter(None, map(run.why_not_shape, shapes)), None)
 
 
 def can_be_pruned(layer: Any) -> bool:
@@ -101,9 +123,40 @@ def why_not_prunable(layer: Any) -> str | None:
         return why_no_weights(layer) if layer.built else None
     if not _has_own_weights(layer):
         return None
-    known = _keras_class(layer, _LEFT_ALONE)
-    if known is not None:
-        return _LEFT_ALONE[known]
+    return why_left_alone(layer) or _no_rule(layer)
+
+
+def why_left_alone(layer: Any) -> str | None:
+    """Why a layer of Keras is left alone on purpose, built or not; None for all others."""
+    known = _keras_class(layer, LEFT_ALONE)
+    return None if known is None else LEFT_ALONE[known]
+
+
+def why_not_alone(layer: Any) -> str | None:
+    """Why a layer that was given by itself cannot be pruned, nor anything in it; None where that is not known yet.
+
+    A layer without weights is no error, as with TF-MOT. What a layer of Keras makes is known when it is built; one of
+    the user's own is refused before that, as by TF-MOT.
+    """
+    if why_left_alone(layer) or any(map(can_be_pruned, flavor.layers_of(layer))):
+        return None
+    if layer.built:
+        return _no_rule(layer) if layer.variables else None
+    of_keras = type(layer).__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
+    return None if of_keras and _keras_class(layer, _WITHOUT_RULE) is None else _no_rule(layer)
+
+
+def names_of(model: Any) -> dict[int, str]:
+    """The names of all layers by `id`, as `flavor.layer_names`, without those of TF-MOT's wrappers around them."""
+    return {key: _without_wrappers(name) for key, name in flavor.layer_names(model).items()}
+
+
+def _without_wrappers(name: str) -> str:
+    *around, last = name.split("/")
+    return "/".join([part for part in around if not part.startswith(_WRAPPED)] + [last.removeprefix(_WRAPPED)])
+
+
+def _no_rule(layer: Any) -> str:
     return f"no rule for {type(layer).__name__}; define get_prunable_weights() on it to prune it"
 
 
@@ -126,7 +179,7 @@ def chosen_layers(model: Any, layers: LayerChoice | None) -> list[Any]:
     inside = list(flavor.layers_of(model))
     if layers is None:
         return inside
-    names = flavor.layer_names(model)
+    names = names_of(model)
     chosen: set[int] = set()
     for choice in _as_list(layers):
         matches = [layer for layer in inside if _matches(layer, names[id(layer)], choice)]
@@ -177,8 +230,11 @@ def _matches(layer: Any, name: str, choice: Any) -> bool:
 
 
 def _is_taught(layer: Any) -> bool:
-    # On the class: TF-MOT hangs a method of that name on the layers it wraps.
-    return hasattr(type(layer), "get_prunable_weights")
+    own = vars(layer).get("get_prunable_weights")
+    if own is None:
+        return hasattr(type(layer), "get_prunable_weights")
+    # TF-MOT hangs a function of that name on the layers of Keras that it wraps.
+    return not getattr(own, "__qualname__", "").startswith("PruneRegistry.")
 
 
 def _keras_class(layer: Any, names: Iterable[str]) -> str | None:

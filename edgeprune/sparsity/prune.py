@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edgeprune import flavor
@@ -29,41 +29,48 @@ def prune_low_magnitude(
 ) -> Any:
     """Prune a model, a layer or a list of layers while it trains; TF-MOT's function, for both Kerases.
 
-    Train the result with the callback `UpdatePruningStep`, then call `strip_pruning`. Layers that cannot be
-    pruned are left as they are; `sparsity_report` lists them with the reason.
+    Train the result with the callback `UpdatePruningStep`, then call `strip_pruning`. Layers of a model that cannot be
+    pruned are left as they are; `sparsity_report` lists them with the reason. A layer that is under pruning already
+    keeps its schedule.
 
     A Keras 3 model is put under pruning in place and returned; it stays compiled if it was. A `tf_keras` model
     is cloned with TF-MOT's wrappers, shares its weights with the given one, and must be compiled again.
 
-    Masks and step are saved in the model's file, but with Keras 3 a loaded model is a plain one. To go on with a run
-    from a file: `load_model`, `prune_low_magnitude` with the same arguments, `load_weights` of the same file. With
-    `tf_keras`: `load_model` inside TF-MOT's `prune_scope()`.
+    Settings, masks and step are saved in the model's file (with Keras 3 in `.keras` and `.weights.h5`, not in `.h5`).
+    To go on with a run from a file call `load_model` inside `prune_scope()`. With Keras 3 a model that is loaded
+    outside of it is a plain one; `prune_low_magnitude` with the same arguments and `load_weights` of the same file go
+    on too.
     Copies (`copy.deepcopy`, `clone_model`, pickle) are plain models too.
 
     Args:
         to_prune: a model, a layer or a list of layers of `keras` 3 or `tf_keras`. Subclassed models need Keras 3.
-        pruning_schedule: when to prune and how much; by default TF-MOT's `ConstantSparsity(0.5, 0)`. A dict of
-            names and patterns gives layers schedules of their own: `{"block_*": schedule, "head": other}`;
-            the first pattern that fits counts, and a layer that none fits is not pruned.
-        block_size: (rows, columns) of the blocks that are pruned together, for 2-dimensional weights.
+        pruning_schedule: when to prune and how much; by default TF-MOT's `ConstantSparsity(0.5, 0)`. Also a plain
+            function: `function(step)` returns whether to prune and the sparsity, 0 to 1. A dict of names and patterns
+            gives layers schedules of their own: `{"block_*": schedule, "head": other}`; the first pattern that fits
+            counts, and a layer that none fits is not pruned.
+        block_size: (rows, columns) of the blocks that are pruned together, for 2-dimensional weights; whole numbers
+            from 1.
         block_pooling_type: `"AVG"` or `"MAX"`: a block's importance from its weights'.
-        pruning_policy: a `PruningPolicy` that allows layers and checks the model.
-        sparsity_m_by_n: (m, n): m zeros in every n consecutive weights, for example (2, 4).
+        pruning_policy: a `PruningPolicy` that allows layers and checks the model; not asked about single layers.
+        sparsity_m_by_n: (m, n): m zeros in every n consecutive weights, for example (2, 4); whole numbers. It goes
+            before `block_size`, as with TF-MOT.
         layers: which layers of a model: a name (alone, or with those around it: `"encoder/dense"`), a pattern, a
             layer, a function of a layer, or a list of these.
         scope: `"local"`: each weight tensor reaches the sparsity; `"global"`: all of them together do.
         importance: `"magnitude"` or `"taylor"`, which is |weight x gradient| summed over the steps between two
             mask updates (Molchanov et al., 2017, https://arxiv.org/abs/1611.06440).
-        **kwargs: arguments of TF-MOT's wrapper, where a single `tf_keras` layer is given; for a model they are
-            ignored, as by TF-MOT, with a warning.
+        **kwargs: for a single layer, arguments of TF-MOT's wrapper such as `input_shape=(28, 28, 1)`; for a model or a
+            list they are ignored, as by TF-MOT, with a warning.
 
     Returns:
-        The model, layer or list under pruning.
+        The model, layer or list under pruning. A model without a kernel comes back as it is, with a warning.
 
     Raises:
-        TypeError: `layers` is nothing that chooses layers, or is given with a layer or a list.
-        ValueError: `to_prune` is nothing that can be pruned, a subclassed `tf_keras` model among it, an argument is
-            out of range, no layer can be pruned, or the policy refuses the model.
+        TypeError: `pruning_policy` is no policy, `layers=` is given with a single layer, or an argument of the layer
+            is unknown.
+        ValueError: `to_prune` is nothing that can be pruned, an argument is out of range, no layer can be pruned, a
+            layer that is given by itself cannot (or, once it is built, does not fit the settings), the policy refuses
+            the model, or the model is a subclassed one of `tf_keras`.
 
     Example:
         >>> import keras, edgeprune as ep
@@ -78,15 +85,19 @@ def prune_low_magnitude(
         pruning_schedule,
         PruningRun(None, block_size, block_pooling_type, sparsity_m_by_n, scope, importance),
     )
+    _check_policy(pruning_policy)
     if flavor.is_model(to_prune):
-        if kwargs:
-            warnings.warn(f"{', '.join(kwargs)}: ignored, since only a single layer has further arguments.")
+        _warn_of_ignored(kwargs)
         return _prune_model(to_prune, runs, pruning_policy, layers)
-    if layers is not None or pruning_policy is not None:
-        raise TypeError("layers= and pruning_policy= choose among the layers of a model; layers are given as they are.")
+    if layers is not None:
+        raise TypeError("layers= chooses among the layers of a model; single layers are given as they are.")
     if isinstance(to_prune, list):
-        return [_prune_layer(layer, runs, kwargs) for layer in to_prune]
+        _warn_of_ignored(kwargs)
+        return [_prune_layer(layer, runs, {}) for layer in to_prune]
     if flavor.is_layer(to_prune):
+        reason = prunable.why_left_alone(to_prune)
+        if reason:
+            warnings.warn(f"Layer {to_prune.name!r} is not pruned: {reason}.")
         return _prune_layer(to_prune, runs, kwargs)
     raise prunable.wrong_type(to_prune, "A model in a file is loaded first: keras.models.load_model(path).")
 
@@ -116,17 +127,28 @@ def strip_pruning(model: Any) -> Any:
     return mechanism.strip(model)
 
 
-def prune_scope() -> contextlib.AbstractContextManager:
-    """The scope in which `tf_keras` loads a model that was saved under pruning; TF-MOT's own.
+@contextlib.contextmanager
+def prune_scope() -> Iterator[None]:
+    """The scope in which `load_model` returns a model that goes on being pruned as it was when it was saved.
+
+    `tf_keras` needs it to load a model that was saved under pruning. For Keras 3 such a file is a plain model;
+    inside the scope `load_model` of a `.keras` file brings back settings, masks and step too. An `.h5` file that
+    Keras 3 wrote has none of them, which is warned of.
 
     Returns:
-        A context manager. Keras 3 models need none: what is saved under pruning is a plain model.
+        A context manager.
 
     Example:
         >>> with prune_scope():  # doctest: +SKIP
         ...     model = tf_keras.models.load_model("half.h5")
     """
-    return flavor.import_tfmot().sparsity.keras.prune_scope()
+    from edgeprune.sparsity import resume, wrapper_masks
+
+    wrappers = flavor.keras_module(flavor.TF_KERAS).utils.custom_object_scope(
+        {"PruneLowMagnitude": wrapper_masks.PruneLowMagnitude}
+    )
+    with wrappers, resume.loading_under_pruning():
+        yield
 
 
 def without_pruning(model: Any) -> Any:
@@ -174,12 +196,15 @@ class _Runs:
         by_pattern = schedule if isinstance(schedule, Mapping) else {"*": schedule}
         if len(by_pattern) > 1 and settings.scope == "global":
             raise ValueError('scope="global" ranks all weights together and takes one schedule, not a dict of them.')
-        for pattern, one in by_pattern.items():
-            if not callable(one) or not hasattr(one, "get_config"):
-                raise ValueError(f"pruning_schedule[{pattern!r}] must be a PruningSchedule, got {one!r}")
+        self.is_choice = isinstance(schedule, Mapping)
+        self.refused = settings.refused  # one for all the runs
+        checked = {
+            pattern: schedules.checked(one, f"pruning_schedule[{pattern!r}]" if self.is_choice else "pruning_schedule")
+            for pattern, one in by_pattern.items()
+        }
         self._by_pattern = {
             pattern: dataclasses.replace(settings, schedule=schedules.own_schedule(one))
-            for pattern, one in by_pattern.items()
+            for pattern, one in checked.items()
         }
 
     def of(self, name: str) -> PruningRun | None:
@@ -194,61 +219,90 @@ class _Runs:
                 raise ValueError(f"pruning_schedule has the pattern {pattern!r}, which fits the name of no layer.")
 
 
+def _check_policy(policy: Any) -> None:
+    if policy is None or all(hasattr(policy, name) for name in ("allow_pruning", "ensure_model_supports_pruning")):
+        return
+    raise TypeError(f"pruning_policy must be a PruningPolicy, got {policy!r}.")
+
+
+def _warn_of_ignored(arguments: Mapping[str, Any]) -> None:
+    if arguments:
+        warnings.warn(f"{', '.join(arguments)}: ignored, as these arguments are for a single layer.")
+
+
 def _prune_layer(layer: Any, runs: _Runs, arguments: dict[str, Any]) -> Any:
     if not flavor.is_layer(layer):
         raise prunable.wrong_type(layer, f"The list to prune holds {layer!r}, which is no layer of Keras.")
     if flavor.is_model(layer):
         return _prune_model(layer, runs, None, None)
     run, mechanism = runs.of(layer.name), mechanism_of(layer)
-    if run is None:
+    if run is None or mechanism.holds(layer):
         return layer
-    for part in mechanism.parts_of(layer):
-        reason = _why_not_settings(part, run) if prunable.can_be_pruned(part) else None
-        if reason:  # in a model it would be skipped
-            raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
+    parts = [part for part in flavor.layers_of(layer) if prunable.can_be_pruned(part)]
+    reasons = (mechanism.why_not_alone(layer, run), *(prunable.why_not_settings(part, run) for part in parts))
+    reason = next(filter(None, reasons), None)
+    if reason:  # in a model it would be skipped
+        raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
     return mechanism.prune_layer(layer, run, **arguments)
 
 
 def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
     if policy is not None:
         policy.ensure_model_supports_pruning(model)
-    mechanism, names = mechanism_of(model), flavor.layer_names(model)
+    mechanism, names = mechanism_of(model), prunable.names_of(model)
     candidates = mechanism.candidates(model)
     runs.check_patterns([names[id(layer)] for layer in candidates])
     chosen = {id(layer) for layer in prunable.chosen_layers(model, layers)}
     accepted: dict[int, PruningRun] = {}
-    reasons = {}
+    problems, kept = {}, []
     for layer in candidates:
         run = runs.of(names[id(layer)])
-        if id(layer) not in chosen or run is None:
-            continue
-        if policy is not None and not policy.allow_pruning(layer):
-            continue
-        reason = _why_not(mechanism, layer, run)
-        if reason is None:
+        if mechanism.holds(layer):
+            kept.append(layer)
+        elif id(layer) not in chosen:
+            _refuse(mechanism, layer, runs, "not among those that layers= chooses")
+        elif run is None:
+            _refuse(mechanism, layer, runs, "no pattern of pruning_schedule fits its name")
+        elif policy is not None and not policy.allow_pruning(layer):
+            _refuse(mechanism, layer, runs, "the pruning policy does not allow it")
+        elif (reason := _why_not(mechanism, layer, run)) is None:
             accepted[id(layer)] = run
         elif reason:
-            reasons[names[id(layer)]] = run.refused[names[id(layer)]] = reason
-    if not accepted:
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ValueError(
-            f"No layer of model {model.name!r} can be pruned. "
-            + (told or "None of those that layers=, the schedules and the policy leave has a kernel.")
+            _refuse(mechanism, layer, runs, reason)
+            problems[names[id(layer)]] = reason
+    if accepted:
+        return mechanism.prune_model(model, accepted)
+    if kept:
+        warnings.warn(
+            f"Every layer of model {model.name!r} that can be pruned is under pruning already and keeps its schedule: "
+            "strip_pruning first to give it another."
         )
-    return mechanism.prune_model(model, accepted)
+        return model
+    _tell_that_nothing_is_pruned(model, problems, runs.is_choice or layers is not None)
+    return model
+
+
+def _refuse(mechanism: Mechanism, layer: Any, runs: _Runs, reason: str) -> None:
+    """Keep for `sparsity_report` why a layer, with the parts that would go with it, is not under pruning."""
+    for part in mechanism.parts_of(layer):
+        runs.refused[part] = reason
+
+
+def _tell_that_nothing_is_pruned(model: Any, problems: dict[str, str], chosen: bool) -> None:
+    """An error where layers were to be pruned and cannot; a warning, as TF-MOT has none, where there is no kernel."""
+    told = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
+    text = f"No layer of model {model.name!r} can be pruned. " + (
+        told or "None of those that layers=, the schedules and the policy leave has a kernel."
+    )
+    if chosen or not set(problems.values()) <= set(prunable.LEFT_ALONE.values()):
+        raise ValueError(text)
+    warnings.warn(text)
 
 
 def _why_not(mechanism: Mechanism, layer: Any, run: PruningRun) -> str | None:
     """Why a layer is not pruned; an empty string where there is nothing to prune, None where it is pruned."""
     parts = [part for part in mechanism.parts_of(layer) if prunable.can_be_pruned(part)]
     if not parts:
-        return prunable.why_not_prunable(layer) or ""
-    reasons = (mechanism.why_not(layer, run), *(_why_not_settings(part, run) for part in parts))
+        return None if mechanism.makes_parts(layer) else prunable.why_not_prunable(layer) or ""
+    reasons = (mechanism.why_not(layer, run), *(prunable.why_not_settings(part, run) for part in parts))
     return next(filter(None, reasons), None)
-
-
-def _why_not_settings(layer: Any, run: PruningRun) -> str | None:
-    if not layer.built:
-        return None
-    shapes = [tuple(weight.shape) for weight in prunable.prunable_weights(layer).values()]
-    return prunable.why_no_weights(layer) or next(filter(None, map(run.why_not_shape, shapes)), None)

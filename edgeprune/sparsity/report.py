@@ -128,9 +128,9 @@ def sparsity_report(model: Any) -> SparsityReport:
         raise TypeError(f"sparsity_report takes a Keras model, got {type(model).__name__}.")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built, so it has no weights to count: call it on data first.")
-    mechanism, names = mechanism_of(model), _names(model)
+    mechanism, names = mechanism_of(model), prunable.names_of(model)
     targets = {id(weight.variable): weight.run.final_sparsity for weight in mechanism.masked_weights(model)}
-    refused = {name: reason for run in mechanism.runs(model) for name, reason in run.refused.items()}
+    refused = {layer: reason for run in mechanism.runs(model) for layer, reason in run.refused.items()}
     rows, seen = [], set()
     for layer in flavor.layers_of(model):
         if type(layer).__name__ == "PruneLowMagnitude":  # the layer inside it is counted
@@ -139,21 +139,13 @@ def sparsity_report(model: Any) -> SparsityReport:
         weights = prunable.prunable_weights(layer)
         for weight, variable in weights.items():
             if id(variable) not in seen:  # a composite layer may name a kernel of a layer inside it
-                note = refused.get(name, "not under pruning") if targets and id(variable) not in targets else ""
+                note = refused.get(layer, "not under pruning") if targets and id(variable) not in targets else ""
                 rows.append(_row(name, weight, variable, targets.get(id(variable)), note))
         seen.update(map(id, weights.values()))
         reason = "" if weights else prunable.why_not_prunable(layer)
         if reason:
             rows.append(WeightSparsity(name, "", (), 0, 0, None, reason))
     return SparsityReport(model.name, tuple(rows))
-
-
-def _names(model: Any) -> dict[int, str]:
-    """The names of all layers, without those of TF-MOT's wrappers around them."""
-    return {
-        key: "/".join(part for part in name.split("/") if not part.startswith("prune_low_magnitude_"))
-        for key, name in flavor.layer_names(model).items()
-    }
 
 
 def _row(layer: str, weight: str, variable: Any, target: float | None, note: str) -> WeightSparsity:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
+import weakref
 from typing import Any
 
 from edgeprune.sparsity import masks, schedules
@@ -28,7 +30,7 @@ class PruningRun:
         step: the training step that is running or ran last, counted from 1; 0 before the first.
         checked_step: the last step for which it was decided whether masks are updated.
         counter: the `StepCounter` that counts for it now; of two callbacks in one `fit` only one may.
-        refused: layers that were chosen and cannot be pruned with these settings, with the reason.
+        refused: the layers of the call that are not under pruning, with the reason.
 
     Raises:
         ValueError: a setting is unknown, out of range or does not go with another.
@@ -43,7 +45,7 @@ class PruningRun:
     step: int = 0
     checked_step: int = 0
     counter: Any = None
-    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    refused: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
 
     def __post_init__(self):
         self.block_size = _two_positive_integers(self.block_size, "block_size")
@@ -54,8 +56,6 @@ class PruningRun:
         _one_of(self.block_pooling_type, POOLINGS, "block_pooling_type")
         _one_of(self.scope, SCOPES, "scope")
         _one_of(self.importance, IMPORTANCES, "importance")
-        if self.in_blocks and self.sparsity_m_by_n:
-            raise ValueError("Give block_size or sparsity_m_by_n, not both.")
         if self.scope == "global" and (self.in_blocks or self.sparsity_m_by_n):
             raise ValueError('scope="global" ranks single weights: it takes no block_size and no sparsity_m_by_n.')
         if self.importance == "taylor" and self.sparsity_m_by_n:
@@ -66,7 +66,7 @@ class PruningRun:
 
     @property
     def in_blocks(self) -> bool:
-        """Whether whole blocks are pruned rather than single weights."""
+        """Whether whole blocks are pruned rather than single weights; N:M goes before, and then only shapes count."""
         return self.block_size != (1, 1)
 
     @property
@@ -75,6 +75,25 @@ class PruningRun:
         if self.sparsity_m_by_n:
             return self.sparsity_m_by_n[0] / self.sparsity_m_by_n[1]
         return schedules.final_sparsity(self.schedule)
+
+    def get_config(self) -> dict[str, Any]:
+        """What was asked, for JSON; `call` is one number for the layers that share this object.
+
+        The schedule is None where it is a function or another that cannot be written.
+        """
+        names = ("block_size", "block_pooling_type", "sparsity_m_by_n", "scope", "importance")
+        settings = {name: getattr(self, name) for name in names}
+        return {**settings, "schedule": schedules.written(self.schedule), "call": id(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PruningRun:
+        """The settings that `get_config` wrote.
+
+        Raises:
+            ValueError: the schedule was not written, or its class is not known.
+        """
+        settings = {name: value for name, value in config.items() if name not in ("schedule", "call")}
+        return cls(schedules.read(config["schedule"]), **settings)
 
     def sparsity_reached(self, step: int) -> float:
         """The sparsity of the last mask update up to a training step."""
@@ -87,26 +106,31 @@ class PruningRun:
         if self.sparsity_m_by_n:
             zeros, group = self.sparsity_m_by_n
             return bool(sparsity) and shape[-2] > group - zeros
-        block_size = self.block_size if self.in_blocks else (1,) * len(shape)
-        blocks = math.prod(-(-size // block) for size, block in zip(shape, block_size, strict=True))
+        blocks = self._blocks(shape)
         return masks.kept_count(blocks, sparsity) < blocks
 
     def why_not_shape(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be pruned with these settings; None where it can."""
         if self.in_blocks and len(shape) != 2:
             return f"block_size needs a weight of 2 dimensions, and this one has shape {shape}"
+        if self.in_blocks and not self.sparsity_m_by_n and self._blocks(shape) == 1:
+            return f"one block of {self.block_size} covers this weight of shape {shape}, and one is always kept"
         if self.sparsity_m_by_n and len(shape) not in (2, 4):
             return f"sparsity_m_by_n needs a weight of 2 or 4 dimensions, and this one has shape {shape}"
         return None
 
+    def _blocks(self, shape: tuple[int, ...]) -> int:
+        """How many blocks, or single weights, a weight of this shape is pruned in."""
+        block_size = self.block_size if self.in_blocks else (1,) * len(shape)
+        return math.prod(-(-size // block) for size, block in zip(shape, block_size, strict=True))
+
 
 def _two_positive_integers(value: Any, name: str) -> tuple[int, int]:
     try:
-        pair = tuple(int(part) for part in value)
-        exact = pair == tuple(value)
-    except (TypeError, ValueError):
-        pair, exact = (), False
-    if len(pair) != 2 or not exact or min(pair) < 1:
+        pair = tuple(map(operator.index, value))
+    except TypeError:
+        pair = ()
+    if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"{name} must be two positive integers, got {value!r}.")
     return pair
 

@@ -21,12 +21,18 @@ from edgeprune.sparsity.settings import PruningRun
 tfmot_sparsity = flavor.import_tfmot().sparsity.keras
 
 
+def _wrapper_class() -> type:
+    from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
+
+    return PruneLowMagnitude
+
+
 # The attribute of a wrapper that holds what was asked; a wrapper loaded from a file has none.
 _RUN = "edgeprune_run"
-_serialization = flavor.keras_module(flavor.TF_KERAS).utils
+_tf_keras = flavor.keras_module(flavor.TF_KERAS)
 
 
-@_serialization.register_keras_serializable("edgeprune")
+@_tf_keras.utils.register_keras_serializable("edgeprune")
 class SetByCallback(schedules.PruningSchedule):
     """A schedule that never fires: the callback sets the masks by the real one."""
 
@@ -39,16 +45,35 @@ class SetByCallback(schedules.PruningSchedule):
 
     def get_config(self):
         """The real schedule and the settings that TF-MOT's wrapper does not keep."""
-        schedule = self.run.schedule.get_config()
-        config = {"schedule": schedule, "scope": self.run.scope, "importance": self.run.importance}
-        return {"class_name": "edgeprune>SetByCallback", "config": config}
+        config = {"schedule": self.run.schedule.get_config(), "scope": self.run.scope}
+        return {"class_name": "edgeprune>SetByCallback", "config": {**config, "importance": self.run.importance}}
 
     @classmethod
     def from_config(cls, config):
         """The schedule of a wrapper that is loaded from a file."""
-        ours = {"ConstantSparsity": schedules.ConstantSparsity, "PolynomialDecay": schedules.PolynomialDecay}
-        schedule = _serialization.deserialize_keras_object(config["schedule"], custom_objects=ours)
-        return cls(PruningRun(schedule, scope=config["scope"], importance=config["importance"]))
+        return cls(PruningRun.from_config(config))
+
+
+class PruneLowMagnitude(_wrapper_class()):
+    """TF-MOT's wrapper, which names no layer in its errors and leaves N:M sparsity out of its configuration."""
+
+    def build(self, input_shape):
+        """Build the layer, then its masks.
+
+        Raises:
+            ValueError: a weight does not fit the settings.
+        """
+        _tf_keras.layers.Wrapper.build(self, input_shape)
+        run = _run_of(self)
+        for part in filter(prunable.can_be_pruned, flavor.layers_of(self.layer)):
+            reason = prunable.why_not_settings(part, run)
+            if reason:
+                raise ValueError(f"Layer {self.layer.name!r} cannot be pruned: {reason}")
+        super().build(input_shape)
+
+    def get_config(self):
+        """The configuration, as TF-MOT's own class takes it."""
+        return {**super().get_config(), "sparsity_m_by_n": self.sparsity_m_by_n}
 
 
 class WrappedWeight:
@@ -150,7 +175,7 @@ def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
     if is_wrapper(layer) or type(layer).__name__ == "InputLayer":
         return layer
     by_callback = run.scope == "global" or run.importance == "taylor"
-    wrapper = tfmot_sparsity.prune_low_magnitude(
+    wrapper = PruneLowMagnitude(
         layer,
         pruning_schedule=SetByCallback(run) if by_callback else run.schedule,
         block_size=run.block_size,
@@ -186,16 +211,29 @@ def unwrapped(model: Any) -> Any:
     return model.layer if is_wrapper(model) else tfmot_sparsity.strip_pruning(model)
 
 
+def holds(layer: Any) -> bool:
+    """Whether this very layer is under pruning, whatever is inside it."""
+    return is_wrapper(layer)
+
+
+def makes_parts(layer: Any) -> bool:
+    """Whether a layer may make parts that can be pruned when it is built: TF-MOT wraps what there is."""
+    return False
+
+
+def why_not_alone(layer: Any, run: PruningRun) -> str | None:
+    """What keeps TF-MOT from wrapping a layer that was given by itself."""
+    return None if type(layer).__name__ == "InputLayer" else why_not(layer, run)
+
+
 def why_not(layer: Any, run: PruningRun) -> str | None:
     """What keeps TF-MOT from wrapping a layer that has prunable weights; None where nothing does."""
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
-    if is_wrapper(layer):
-        return "it is under pruning already: strip_pruning first"
-
     if not hasattr(layer, "get_prunable_weights") and not PruneRegistry.supports(layer):
         return f"TF-MOT's wrapper does not know {type(layer).__name__}; define get_prunable_weights() on it"
-    for weight in prunable.prunable_weights(layer).values() if run.in_blocks else ():
+    squeezed = layer.built and run.in_blocks and not run.sparsity_m_by_n
+    for weight in prunable.prunable_weights(layer).values() if squeezed else ():
         blocks = [-(-size // block) for size, block in zip(weight.shape, run.block_size, strict=False)]
         if 1 in blocks:  # TF-MOT squeezes such a row away while training, and then stops
             return f"TF-MOT cannot prune a single row of {run.block_size} blocks, and this weight is {weight.shape}"
@@ -359,9 +397,3 @@ def _clone(model: Any, replace: Callable[[Any], Any]) -> Any:
         return _clone(layer, replace) if flavor.is_model(layer) else replace(layer)
 
     return keras.models.clone_model(model, clone_function=clone_layer)
-
-
-def _wrapper_class() -> type:
-    from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
-
-    return PruneLowMagnitude
