@@ -339,3 +339,12 @@ def test_mediapipe_classifies_with_it(tmp_path):
     assert {entry.category_name for entry in categories} == set(LABELS)
     for entry in categories:
         assert entry.score == pytest.approx(expected[entry.index], abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [None, {}, "text", TensorMetadata("x")])
+def test_what_is_no_metadata_is_refused_before_the_file_is_read(wrong):
+    with pytest.raises(TypeError, match="metadata must be a ModelMetadata"):
+        write_metadata("absent.tflite", wrong)
+    for field in ("inputs", "outputs"):
+        with pytest.raises(TypeError, match=f"The model's {field} must be a tuple of TensorMetadata"):
+            ModelMetadata("name", **{field: wrong})

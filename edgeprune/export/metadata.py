@@ -144,6 +144,7 @@ class ModelMetadata:
         outputs: one entry for each output, in the file's order.
 
     Raises:
+        TypeError: an entry of `inputs` or `outputs` is no `TensorMetadata`.
         ValueError: a text cannot be stored as UTF-8.
     """
 
@@ -159,6 +160,10 @@ class ModelMetadata:
         """Refuse what could not be read back."""
         for text in ("name", "description", "version", "author", "license"):
             _check_text(f"The model's {text}", getattr(self, text))
+        for field in ("inputs", "outputs"):
+            entries = getattr(self, field)
+            if not isinstance(entries, tuple | list) or not all(isinstance(entry, TensorMetadata) for entry in entries):
+                raise TypeError(f"The model's {field} must be a tuple of TensorMetadata, got {entries!r}.")
 
 
 def write_metadata(path: str | Path, metadata: ModelMetadata) -> None:
@@ -171,12 +176,15 @@ def write_metadata(path: str | Path, metadata: ModelMetadata) -> None:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
+        TypeError: `metadata` is no `ModelMetadata`.
         ValueError: the file is no readable .tflite file or is over 2 GB, or the metadata do not fit its inputs and
             outputs.
 
     Example:
         >>> write_metadata("model.tflite", ModelMetadata("Digits", ...))  # doctest: +SKIP
     """
+    if not isinstance(metadata, ModelMetadata):
+        raise TypeError(f"metadata must be a ModelMetadata, got {type(metadata).__name__}.")
     path = Path(path)
     read_tflite(path)  # refuses junk and broken files
     content = path.read_bytes()
