@@ -108,12 +108,12 @@ def _wrong_ends(case: malformed.Case, ended: Ended) -> Iterator[str]:
         yield "traceback"
     elif ended.code == 0 and not case.accepted:
         yield "accepted"
-    elif (
-        ended.code == 2
-        and isinstance(case.run, list)
-        and (len(ended.errors.splitlines()) != 1 or not ended.errors.startswith("error: "))
-    ):
+    elif ended.code == 2 and isinstance(case.run, list) and not _is_one_line(ended.errors):
         yield "not one line"
+
+
+def _is_one_line(errors: str) -> bool:
+    return errors.startswith("error: ") and len(errors.splitlines()) == 1
 
 
 # Kills
@@ -184,7 +184,7 @@ def _judge(what: str, folder: Path, first: dict[str, str], ended: Ended, again: 
     polite = ended.code in (128 + signal.SIGTERM, 128 + signal.SIGINT)
     faults += ["left over"] if polite and killed.keys() - first.keys() else []
     faults += ["traceback"] if "Traceback" in ended.errors else []
-    faults += ["not one line"] if polite and len(ended.errors.splitlines()) != 1 else []
+    faults += ["not one line"] if polite and not _is_one_line(ended.errors) else []
     second = _forked(again, folder)
     after = _hashes(folder)
     faults += ["traceback"] if second.code else []

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -74,7 +74,7 @@ def atomic_paths(*paths: str | Path, overwrite: bool = True) -> Iterator[list[Pa
         ...     plan.write_text(text)
     """
     with _staged(paths, overwrite) as staged:
-        yield list(staged.values())
+        yield list(staged)
         _put_in_place(staged, overwrite)
 
 
@@ -156,29 +156,35 @@ def naming(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _staged(paths: Collection[str | Path], overwrite: bool) -> Iterator[dict[Path, Path]]:
-    """The real path of each file, and the temporary one."""
+    """The temporary path of each file, and the real one."""
     targets = [_checked_file(Path(path), overwrite) for path in paths]
     if len(set(targets)) < len(targets):
         raise ValueError(f"One file is named twice: {', '.join(map(str, paths))}.")
     with contextlib.ExitStack() as stack:
         folders: dict[Path, Path] = {}
+        staged: dict[Path, Path] = {}
         for path, target in zip(paths, targets, strict=True):
             if target.parent not in folders:
                 stack.enter_context(naming(path if len(targets) == 1 else target.parent))
                 folders[target.parent] = stack.enter_context(staging.staging(target.parent))
-        yield {target: folders[target.parent] / "new" / target.name for target in targets}
+            # Named as it was asked for: what writes it may go by the ending, which the target of a link need not have.
+            temporary = folders[target.parent] / "new" / Path(path).name
+            if temporary in staged:
+                raise ValueError(f"Two links named {temporary.name} lead into {target.parent}: write them one by one.")
+            staged[temporary] = target
+        yield staged
 
 
-def _put_in_place(staged: dict[Path, Path], overwrite: bool) -> None:
-    folders: dict[Path, list[str]] = {}
-    for target, temporary in staged.items():
-        folders.setdefault(temporary.parent.parent, []).append(target.name)
+def _put_in_place(staged: Mapping[Path, Path], overwrite: bool) -> None:
+    folders: dict[Path, dict[Path, Path]] = {}
+    for temporary, target in staged.items():
+        folders.setdefault(temporary.parent.parent, {})[temporary] = target
     if len(staged) > 1:
-        for folder, names in folders.items():
-            staging.prepare_undo(folder, names)
+        for folder, files in folders.items():
+            staging.prepare_undo(folder, files)
     try:
-        for folder, names in folders.items():
-            staging.put_in_place(folder, names, overwrite=overwrite)
+        for files in folders.values():
+            staging.put_in_place(files, overwrite=overwrite)
     except BaseException:
         for folder in folders:
             staging.undo(folder)
@@ -195,7 +201,10 @@ def _checked_file(path: Path, overwrite: bool) -> Path:
             raise FileExistsError(f"{path} is a device or a pipe, and is not replaced by a file.")
         if not overwrite:
             raise NotOverwrittenError(f"{path} exists and is not overwritten; remove it or choose another name.")
-    return Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))
+    if path.is_symlink() and not target.parent.is_dir():
+        raise FileNotFoundError(f"{path} is a link into {target.parent}, which does not exist; make it or unlink it.")
+    return target
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PREFIX = ".unfinished-edgeprune-"
@@ -68,29 +68,31 @@ def remove_leftovers(parent: Path) -> None:
                 os.close(handle)
 
 
-def put_in_place(folder: Path, names: Iterable[str], *, overwrite: bool) -> None:
-    """Give files of `new` their names.
+def put_in_place(files: Mapping[Path, Path], *, overwrite: bool) -> None:
+    """Give finished files their names.
+
+    Args:
+        files: what each becomes, by where it is in `new`.
+        overwrite: whether existing files are replaced.
 
     Raises:
         FileExistsError: a file of this name exists and `overwrite` is false.
     """
-    for name in names:
-        new, target = folder / "new" / name, folder.parent / name
+    for new, target in files.items():
         if overwrite:
             new.replace(target)
         else:
             _place_beside(new, target)
 
 
-def prepare_undo(folder: Path, names: Iterable[str]) -> None:
+def prepare_undo(folder: Path, files: Mapping[Path, Path]) -> None:
     """Keep what `undo` needs, before the first of several files is put in place."""
     for kept in ("old", "made"):
         (folder / "undo" / kept).mkdir(parents=True)
-    for name in names:
-        target = folder.parent / name
-        link_or_copy(folder / "new" / name, folder / "undo" / "made" / name)
+    for new, target in files.items():
+        link_or_copy(new, folder / "undo" / "made" / target.name)
         if target.exists():
-            link_or_copy(target, folder / "undo" / "old" / name)
+            link_or_copy(target, folder / "undo" / "old" / target.name)
 
 
 def undo(folder: Path) -> None:

@@ -210,6 +210,22 @@ def test_a_full_disk_names_the_file(tmp_path):
         raise OSError(errno.ENOENT, "No such file", "other.txt")
 
 
+def test_a_link_to_a_file_is_followed_and_the_temporary_name_keeps_its_ending(tmp_path):
+    (tmp_path / "store").mkdir()
+    for name in ("there", "new"):
+        (tmp_path / f"{name}.txt").symlink_to(tmp_path / "store" / name)
+    write(tmp_path, {"store/there": "old"})
+    with atomic_paths(tmp_path / "there.txt", tmp_path / "new.txt") as paths:
+        for path in paths:
+            assert path.suffix == ".txt"
+            path.write_text("new")
+    assert tree(tmp_path / "store") == {"there": "new", "new": "new"} and (tmp_path / "new.txt").is_symlink()
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "gone" / "x")
+    for said in refusals(tmp_path / "broken.txt"):
+        assert "broken.txt is a link into" in said and "gone, which does not exist" in said
+    assert not (tmp_path / "gone").exists()
+
+
 # Several files
 
 
