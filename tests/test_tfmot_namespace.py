@@ -5,10 +5,13 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from pruned_nets import X, Y
 
 import edgeprune
-from edgeprune import flavor, tfmot
+from edgeprune import flavor as flavors
+from edgeprune import tfmot
 
 
 def public_names(module):
@@ -16,7 +19,7 @@ def public_names(module):
 
 
 def test_the_names_are_tfmots_and_edgeprunes_own():
-    theirs = flavor.import_tfmot()
+    theirs = flavors.import_tfmot()
     ours = tfmot.sparsity.keras
     assert set(ours.__all__) == set(dir(ours)) == public_names(theirs.sparsity.keras)
     for name in ours.__all__:
@@ -26,7 +29,7 @@ def test_the_names_are_tfmots_and_edgeprunes_own():
 
 
 def test_every_argument_of_tfmot_is_taken_in_its_place():
-    theirs = flavor.import_tfmot().sparsity.keras
+    theirs = flavors.import_tfmot().sparsity.keras
     for name in tfmot.sparsity.keras.__all__:
         if name == "prune_low_magnitude":  # TF-MOT's is decorated, and shows (*args, **kwargs)
             wanted = list(inspect.signature(inspect.unwrap(theirs.prune_low_magnitude)).parameters)
@@ -59,3 +62,56 @@ def test_editors_see_the_names_that_are_loaded():
     exec(inspect.cleandoc(source.partition("\n")[2]), seen)
     for name in tfmot.sparsity.keras.__all__:
         assert seen[name] is getattr(importlib.import_module("edgeprune"), name)
+
+
+SCRIPT = """
+keras.utils.set_random_seed(0)
+layers, prune = keras.layers, tfmot.sparsity.keras.prune_low_magnitude
+
+class Own(layers.Dense, tfmot.sparsity.keras.PrunableLayer):
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+class NoHead(tfmot.sparsity.keras.PruningPolicy):
+    def allow_pruning(self, layer):
+        return layer.name != "head"
+
+    def ensure_model_supports_pruning(self, model):
+        pass
+
+schedule = tfmot.sparsity.keras.PolynomialDecay(0.5, 0.8, begin_step=1, end_step=6, frequency=1)
+model = keras.Sequential([
+    layers.Dense(16, activation="relu", input_shape=(12,)), Own(8),
+    layers.Dense(3, name="head"),
+])
+model = prune(model, schedule, pruning_policy=NoHead())
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+callbacks = [tfmot.sparsity.keras.UpdatePruningStep(), tfmot.sparsity.keras.PruningSummaries(log_dir)]
+model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks)
+model.save(half)
+with tfmot.sparsity.keras.prune_scope():
+    model = keras.models.load_model(half, custom_objects={"Own": Own})
+model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
+weights = tfmot.sparsity.keras.strip_pruning(model).get_weights()
+"""
+
+
+def run(script, **names):
+    """The weights a script ends with."""
+    exec(script, names)
+    return names["weights"]
+
+
+def test_a_script_with_only_its_import_changed(flavor, tmp_path):
+    """TF-MOT itself on `tf_keras` is the oracle: the same weights there, zeros of the same number on Keras 3."""
+    data = dict(x=X, y=Y, log_dir=str(tmp_path / "logs"))
+    h5 = str(tmp_path / "half.h5")
+    wanted = run(SCRIPT, tfmot=flavors.import_tfmot(), keras=flavors.keras_module("tf_keras"), half=h5, **data)
+    # Keras 3.15 itself cannot train on what it loads from .h5.
+    half = h5 if flavor == "tf_keras" else str(tmp_path / "half.keras")
+    given = run(SCRIPT, tfmot=tfmot, keras=flavors.keras_module(flavor), half=half, **data)
+    if flavor == "tf_keras":
+        for ours, theirs in zip(given, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    zeros = [np.count_nonzero(weight == 0) for weight in given]
+    assert zeros == [np.count_nonzero(weight == 0) for weight in wanted] and zeros[0] == round(0.8 * 12 * 16)

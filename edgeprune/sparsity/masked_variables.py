@@ -50,10 +50,13 @@ class MaskedVariable:
         """The value with zeros where the mask is false; called by the optimizer after each update."""
         on_eager_step = self._pruning.training.on_eager_step
         if on_eager_step is None and self.run.step == 0:
-            raise RuntimeError(
+            # The class of error that TF-MOT's wrapper raises.
+            raise tf.errors.InvalidArgumentError(
+                None,
+                None,
                 f"{self.name} is being trained under pruning without the callback that updates its mask: "
                 "pass callbacks=[edgeprune.UpdatePruningStep()] to fit; in a loop of your own call its "
-                "set_model(model) and on_train_begin() first."
+                "set_model(model) and on_train_begin() first.",
             )
         if self._own_constraint is not None:
             value = self._own_constraint(value)

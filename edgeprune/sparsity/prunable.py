@@ -141,7 +141,7 @@ def why_not_alone(layer: Any) -> str | None:
     if why_left_alone(layer) or any(map(can_be_pruned, flavor.layers_of(layer))):
         return None
     if layer.built:
-        return _no_rule(layer) if layer.variables else None
+        return _no_rule(layer) if layer.weights else None
     of_keras = type(layer).__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
     return None if of_keras and _keras_class(layer, _WITHOUT_RULE) is None else _no_rule(layer)
 
