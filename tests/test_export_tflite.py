@@ -308,6 +308,19 @@ def test_what_computes_in_floats_in_an_int8_file_is_said(flavor, rng, tmp_path):
         export_tflite(model, tmp_path / "m.tflite", "int16x8", data)
 
 
+def test_int8_operators_that_some_runtimes_compute_wrong_are_said(rng, tmp_path):
+    keras = flavors.keras_module("keras")
+    x = keras.Input((4, 6))
+    y = keras.layers.MultiHeadAttention(1, 3, name="attention")(x, x)
+    data = rng.normal(size=(10, 4, 6))
+    result = export_tflite(keras.Model(x, y), tmp_path / "m.tflite", "int8", data)
+    (note,) = (note for note in result.notes if "XNNPACK" in note)
+    assert note.startswith("BATCH_MATMUL (layer 'attention' (MultiHeadAttention)): in int8, LiteRT 2.0.2 to 2.1.2")
+    result = export_tflite(keras.Model(x, y / (1 + y * y)), tmp_path / "m.tflite", "int8", data)
+    assert any(note.startswith("DIV (") for note in result.notes)
+    assert not any("XNNPACK" in note for note in export_tflite(keras.Model(x, y), tmp_path / "m.tflite").notes)
+
+
 def test_dynamic_that_changes_nothing_is_said(tmp_path):
     assert any(
         "No weight is stored as int8" in n for n in export_tflite(dense("keras"), tmp_path / "a", "dynamic").notes

@@ -28,6 +28,7 @@ from edgeprune.export.dense_scales import export_with_better_scales
 from edgeprune.export.diagnosis import LoopError
 from edgeprune.export.manifest import write_manifest, written_files
 from edgeprune.export.rendering import render
+from edgeprune.export.sample_ranges import difference_notes
 from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.tflite import ExportResult, export_tflite
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
@@ -192,6 +193,8 @@ def export_bundle(
             raise error.among(device.quantizations) from error
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
+        if samples is not None and validation is not None:
+            notes += difference_notes(samples, validation[0])
         say("Verifying")
         verification = _verified(exported, plain, quantization, validation)
         _check_verification(verification, plain, quantization, device)

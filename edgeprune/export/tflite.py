@@ -19,6 +19,7 @@ from edgeprune.atomic import atomic_path
 from edgeprune.export import diagnosis, equal_calls, finite, representative, sparse_encoding
 from edgeprune.export.conversion import Recipe, check_flags, convert, in_order
 from edgeprune.export.repairs import repaired
+from edgeprune.export.sample_ranges import range_notes
 from edgeprune.export.signature import (
     input_specs,
     names_to_trace,
@@ -184,6 +185,7 @@ def export_tflite(
     samples = None
     if representative_data is not None:
         samples = representative.samples(representative_data, specs, max_samples)
+        notes += range_notes(model, samples)
 
     with atomic_path(path, overwrite=overwrite) as unfinished, status("Converting", quiet=quiet) as say:
         content, outputs = _converted(model, specs, recipe, samples, say, notes)
@@ -241,6 +243,7 @@ def _converted(
             raise diagnosis.explain(error, captured.text, model) from error
     notes += equal_calls.unrolled_notes(model, unrolled, recipe.quantization)
     notes += diagnosis.state_notes(content)
+    notes += diagnosis.runtime_notes(content, model)
     diagnosis.refuse_custom(content, model, allow_flex=recipe.allow_flex, allow_custom=recipe.allow_custom)
     if recipe.sparse:
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
