@@ -133,6 +133,44 @@ def test_parts_that_are_made_when_a_layer_is_built_are_pruned():
         assert (model.head.kernel.numpy() == 0).mean() == head
 
 
+def subclassed_that_builds_its_layers():
+    keras = flavors.keras_module("keras")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3, activation="softmax", name="head")
+
+        def build(self, shape):
+            self.inside = keras.layers.Dense(8, name="inside")
+            self.inside.build(shape)
+            self.head.build((None, 8))
+            self.built = True
+
+        def call(self, inputs):
+            return self.head(self.inside(inputs))
+
+    return Net()
+
+
+def test_layers_that_a_model_makes_when_it_is_built_are_pruned():
+    model = compiled(ep.prune_low_magnitude(subclassed_that_builds_its_layers(), half()))
+    fit(model)
+    assert sparsities(ep.strip_pruning(model)) == {"head": 0.5, "inside": 0.5}
+    with pytest.warns(UserWarning, match="never trained"):
+        model = ep.strip_pruning(ep.prune_low_magnitude(subclassed_that_builds_its_layers(), half()))
+    model.build((None, 12))
+    assert not ep.is_pruned(model)
+
+
+def test_a_kernel_that_lora_has_made_dense_is_told():
+    model = compiled(ep.prune_low_magnitude(dense_net(), half()))
+    fit(model)
+    model.get_layer("second").enable_lora(2)
+    with pytest.warns(UserWarning, match="^second: with LoRA the kernel is a sum"):
+        ep.strip_pruning(model)
+
+
 @pytest.mark.parametrize("way", ["on the object", "on a Dense", "a class", "PrunableLayer"])
 def test_a_layer_says_what_is_prunable_in_it(way, flavor):
     keras = flavors.keras_module(flavor)

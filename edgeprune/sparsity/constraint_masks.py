@@ -119,8 +119,8 @@ def pruning_of(layer: Any) -> LayerPruning | None:
 
 
 def pruned_layers(model: Any) -> list[Any]:
-    """The layers of a model, at any depth, that are under pruning."""
-    return [layer for layer in flavor.layers_of(model) if pruning_of(layer) is not None]
+    """The layers of a model, at any depth, that are under pruning; itself too while it may make some."""
+    return [layer for layer in dict.fromkeys((model, *flavor.layers_of(model))) if holds(layer)]
 
 
 def masked_weights(model: Any) -> list[MaskedVariable]:
@@ -129,8 +129,9 @@ def masked_weights(model: Any) -> list[MaskedVariable]:
 
 
 def candidates(model: Any) -> list[Any]:
-    """The layers that may be put under pruning: all, at any depth."""
-    return list(flavor.layers_of(model))
+    """The layers that may be put under pruning: all, at any depth, and a model that may make some when it is built."""
+    itself = [model] if makes_parts(model) and not flavor.is_graph_model(model) else []
+    return [*itself, *flavor.layers_of(model)]
 
 
 def parts_of(layer: Any) -> list[Any]:
@@ -205,6 +206,9 @@ def strip(model: Any) -> Any:
     """Apply the masks a last time and free the layers, in place."""
     apply_masks(model)
     end_training(model)
+    adapted = [layer.name for layer in pruned_layers(model) if getattr(layer, "lora_enabled", False)]
+    if adapted:
+        warnings.warn(f"{', '.join(adapted)}: with LoRA the kernel is a sum, which is not sparse, whatever was pruned.")
     for layer in pruned_layers(model):
         detach(layer)
     _forget_compiled_steps(model)

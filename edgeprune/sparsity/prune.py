@@ -249,10 +249,10 @@ def _prune_layer(layer: Any, runs: _Runs, arguments: dict[str, Any]) -> Any:
 def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
     if policy is not None:
         policy.ensure_model_supports_pruning(model)
-    mechanism, names = mechanism_of(model), prunable.names_of(model)
+    mechanism, names = mechanism_of(model), {id(model): model.name, **prunable.names_of(model)}
     candidates = mechanism.candidates(model)
     runs.check_patterns([names[id(layer)] for layer in candidates])
-    chosen = {id(layer) for layer in prunable.chosen_layers(model, layers)}
+    chosen = {id(layer) for layer in (candidates if layers is None else prunable.chosen_layers(model, layers))}
     accepted: dict[int, PruningRun] = {}
     problems, kept = {}, []
     for layer in candidates:
