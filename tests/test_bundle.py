@@ -239,6 +239,25 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, 
     assert not list(tmp_path.iterdir())
 
 
+def test_options_that_a_bundle_does_not_have_are_not_advised(tmp_path, writer):
+    square = keras.Input((3, 3), name="x")
+    net = keras.Model(square, keras.layers.Lambda(keras.ops.inv, name="invert")(square))
+    samples = np.eye(3, dtype=np.float32)[None] + np.zeros((4, 1, 1), np.float32)
+    with pytest.raises(
+        ValueError, match=r"MatrixInverse in layer 'invert' \(Lambda\)\. Replace them by built-in ones\.$"
+    ):
+        export_bundle(net, tmp_path / "b", "phone", samples)
+
+
+def test_a_loop_s_advice_is_a_format_of_the_target(tmp_path, rng, writer, monkeypatch):
+    monkeypatch.setitem(frame._WRITERS, "microcontroller", "edgeprune.export.stand_in")
+    layers = keras.layers
+    net = keras.Sequential([keras.Input((600, 2)), layers.GRU(3, name="gru"), layers.Dense(1)])
+    samples = rng.normal(size=(4, 600, 2)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"a model with a loop: layer 'gru' .* or use quantization=None\.$"):
+        export_bundle(net, tmp_path / "b", "cortex-m", samples)
+
+
 def test_labels_may_come_one_by_one(tmp_path, net, samples, writer):
     export_bundle(net, tmp_path / "b", "phone", samples, labels=(letter for letter in "abc"))
     assert writer.content.labels == ["a", "b", "c"]

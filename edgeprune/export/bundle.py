@@ -25,7 +25,7 @@ from edgeprune.export import representative
 from edgeprune.export.bundle_content import BundleContent, Preprocessing, identifier, raw_samples_note
 from edgeprune.export.conversion import CALIBRATED
 from edgeprune.export.dense_scales import export_with_better_scales
-from edgeprune.export.diagnosis import LoopError
+from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.manifest import write_manifest, written_files
 from edgeprune.export.rendering import render
 from edgeprune.export.sample_ranges import difference_notes
@@ -191,6 +191,8 @@ def export_bundle(
             exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
         except LoopError as error:
             raise error.among(device.quantizations) from error
+        except OperatorError as error:
+            raise error.without_options() from error
         notes = [note for note in exported.notes if note not in exported.verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
         if samples is not None and validation is not None:

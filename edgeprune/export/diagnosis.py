@@ -71,6 +71,34 @@ class Unsupported:
     needs_flex: bool
 
 
+class OperatorError(ConversionError):
+    """Operations of a model have no built-in operator.
+
+    Args:
+        unsupported: the operations.
+        model: the Keras model.
+        options: whether the options of `export_tflite` that let other operators in are advised.
+    """
+
+    def __init__(self, unsupported: Iterable[Unsupported], model: Any, *, options: bool = True):
+        """Compose the message."""
+        self._unsupported, self._model = list(unsupported), model
+        which = "; ".join(f"{one.operation} in {one.origin}" for one in self._unsupported)
+        ways = []
+        if any(one.needs_flex for one in self._unsupported):
+            ways.append("pass allow_flex=True (the application must then carry TensorFlow's Flex delegate, several MB)")
+        if not all(one.needs_flex for one in self._unsupported):
+            ways.append("pass allow_custom=True (the application must then bring its own kernel)")
+        super().__init__(
+            f"Model {model.name!r} uses operations that TFLite has no built-in operator for: {which}. "
+            f"Replace them by built-in ones{', or ' + ' and '.join(ways) if options else ''}."
+        )
+
+    def without_options(self) -> OperatorError:
+        """The same error for a place that has no such options."""
+        return OperatorError(self._unsupported, self._model, options=False)
+
+
 def explain(error: Exception, captured: str, model: Any) -> ConversionError:
     """Turn what the converter raised into one clear error.
 
@@ -84,7 +112,7 @@ def explain(error: Exception, captured: str, model: Any) -> ConversionError:
     """
     unsupported = _unsupported(error, model)
     if unsupported:
-        return ConversionError(_without_operator(unsupported, model))
+        return OperatorError(unsupported, model)
     operators = sorted(set(_NO_KERNEL_16X8.findall(str(error))))
     if operators:
         return ConversionError(
@@ -163,7 +191,7 @@ def refuse_custom(content: bytes, model: Any, *, allow_flex: bool, allow_custom:
     The converter lets in, unasked, functions that are marked with `experimental_implements` as one operator.
 
     Raises:
-        ConversionError: names the operators and their layers.
+        OperatorError: names the operators and their layers.
     """
     unasked = []
     for name, location, _ in _operators(content):
@@ -173,7 +201,7 @@ def refuse_custom(content: bytes, model: Any, *, allow_flex: bool, allow_custom:
             if not (allow_flex if flex else allow_custom):
                 unasked.append(Unsupported(operator, origin(location, model), flex))
     if unasked:
-        raise ConversionError(_without_operator(dict.fromkeys(unasked), model))
+        raise OperatorError(dict.fromkeys(unasked), model)
 
 
 def loops(content: bytes, model: Any) -> list[str]:
@@ -256,19 +284,6 @@ def _unsupported(error: Exception, model: Any) -> list[Unsupported]:
             one = Unsupported(operation, origin(location, model), needs == "ERROR_NEEDS_FLEX_OPS")
             found[one] = None
     return list(found)
-
-
-def _without_operator(unsupported: Iterable[Unsupported], model: Any) -> str:
-    which = "; ".join(f"{one.operation} in {one.origin}" for one in unsupported)
-    ways = []
-    if any(one.needs_flex for one in unsupported):
-        ways.append("pass allow_flex=True (the application must then carry TensorFlow's Flex delegate, several MB)")
-    if not all(one.needs_flex for one in unsupported):
-        ways.append("pass allow_custom=True (the application must then bring its own kernel)")
-    return (
-        f"Model {model.name!r} uses operations that TFLite has no built-in operator for: {which}. "
-        f"Replace them by built-in ones, or {' and '.join(ways)}."
-    )
 
 
 def _scopes(location: str) -> list[str]:
