@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from firmware_host import STATIC_MEMORY, STUB, compile_program, follow_readme, needs_cmake, needs_compiler, run_program
 
+from edgeprune import flavor as flavors
 from edgeprune.export.bundle import export_bundle
 from edgeprune.export.bundle_content import Preprocessing, identifier
 from edgeprune.export.firmware import _described, resolver_methods, with_margin
@@ -162,14 +163,18 @@ def test_the_layout_is_checked_for_every_type(tmp_path, quantization):
         assert run_program(program, tmp_path).returncode == code
 
 
-@needs_compiler
-def test_a_recurrent_model_starts_every_golden_vector_anew(tmp_path, rng):
-    import tf_keras
+def _sequences(rng, count=3):
+    return rng.normal(size=(count, 6, 4)).astype(np.float32)
 
-    tf_keras.utils.set_random_seed(0)
-    layers = tf_keras.layers
-    net = tf_keras.Sequential([tf_keras.Input((6, 4)), layers.LSTM(8), layers.Dense(2)], name="lstm")
-    made = export_bundle(net, tmp_path / "b", "cortex-m", rng.normal(size=(3, 6, 4)).astype(np.float32))
+
+@needs_compiler
+def test_a_recurrent_model_starts_every_golden_vector_anew(tmp_path, rng, flavor):
+    keras_module = flavors.keras_module(flavor)
+    keras_module.utils.set_random_seed(0)
+    layers = keras_module.layers
+    net = keras_module.Sequential([keras_module.Input((6, 4)), layers.LSTM(8), layers.Dense(2)], name="lstm")
+    made = export_bundle(net, tmp_path / "b", "cortex-m", _sequences(rng))
+    assert made.verification.operators["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 1
     done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 0 and "3 samples, 0 values differ" in done.stdout, done.stdout
     assert "interpreter.Reset()" in (made.directory / "README.md").read_text()
@@ -181,6 +186,32 @@ def test_a_recurrent_model_starts_every_golden_vector_anew(tmp_path, rng):
     program.write_text(program.read_text().replace("interpreter->Reset()", "kTfLiteOk"))
     done = run_program(compile_program(forgetful, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 1 and "0 values differ" not in done.stdout, "the stand-in keeps the state too"
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["gru", "words", "upsampled"])
+def test_layers_that_are_converted_by_an_equal_computation_run_on_the_interpreter(tmp_path, rng, kind):
+    """A GRU is unrolled; the Embedding and UpSampling2D of Keras 3 alone bring operators that are missing there."""
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    image = rng.random((3, 8, 8, 2)).astype(np.float32)
+    stack, samples = {
+        "gru": ([keras.Input((6, 4)), layers.GRU(8)], _sequences(rng)),
+        "words": (
+            [keras.Input((10,), dtype="int32"), layers.Embedding(50, 8), layers.GlobalAveragePooling1D()],
+            rng.integers(0, 50, (3, 10)).astype(np.int32),
+        ),
+        "upsampled": (
+            [keras.Input((8, 8, 2)), layers.Conv2D(4, 3), layers.UpSampling2D(), layers.GlobalAveragePooling2D()],
+            image,
+        ),
+    }[kind]
+    net = keras.Sequential([*stack, layers.Dense(2)], name=kind)
+    made = export_bundle(net, tmp_path / "b", "cortex-m", samples)
+    done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
+    assert done.returncode == 0 and "3 samples, 0 values differ" in done.stdout, done.stdout
+    kept = any("what the interpreter keeps for its" in note for note in made.notes)
+    assert kept == (kind == "gru"), "its operators, not its activations, set the arena"
 
 
 @needs_compiler

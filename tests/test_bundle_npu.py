@@ -105,6 +105,20 @@ def test_where_the_reference_kernels_lack_an_operator_the_fast_ones_give_the_gol
     assert len(re.findall(r"-?\d+", golden[0])) == 3 * 8
 
 
+@pytest.mark.parametrize("kind", ["upsampled", "lstm"])
+def test_layers_of_keras_3_reach_the_npu(tmp_path, rng, kind):
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    stack = {
+        "upsampled": [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.UpSampling2D(), layers.Flatten()],
+        "lstm": [keras.Input((8, 8)), layers.LSTM(4)],
+    }[kind]
+    net = keras.Sequential([*stack, layers.Dense(2, name="head")], name=kind)
+    made = export_bundle(net, tmp_path / "b", "ethos-u55-128", rng.random((5, *net.input_shape[1:])).astype(np.float32))
+    assert made.figures["cpu_operators"] == [] and "TILE" not in made.verification.operators
+    assert ("interpreter.Reset()" in (tmp_path / "b" / "README.md").read_text()) == (kind == "lstm")
+
+
 def test_junk_is_told_before_vela(tmp_path):
     path = tmp_path / "junk.tflite"
     path.write_bytes(b"junk and more junk")

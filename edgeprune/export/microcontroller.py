@@ -28,6 +28,7 @@ from edgeprune.export.firmware import (
 )
 from edgeprune.export.rendering import require_jinja2
 from edgeprune.measure.micro import (
+    Arena,
     MicroError,
     MicroParity,
     MicroRuntime,
@@ -49,6 +50,8 @@ _WORST = {"int8": 4, "uint8": 4, "int16": 64, "float32": 1e-3}
 # The same for LiteRT's fast kernels, which round otherwise: they decide where a reference kernel is wrong itself, as
 # the one for SUM in int8 is.
 _WORST_FROM_LITERT = {"int8": 16, "uint8": 16, "int16": 256, "float32": 1e-3}
+# From how many operators on a user should know what each of them costs.
+_MANY_OPERATORS = 50
 
 
 def check_installed() -> None:
@@ -95,7 +98,7 @@ def write(content: BundleContent) -> dict[str, Any]:
         "parity": parity.to_dict(),
         "ram_layer": ram_layer(content),
         "operators": dict(operators),
-        "notes": _parity_notes(parity, output_type(file)),
+        "notes": [*_arena_notes(arena, sum(operators.values())), *_parity_notes(parity, output_type(file))],
     }
     check_memories(content, figures)
     methods = resolver_methods(list(operators))
@@ -143,6 +146,16 @@ def _check_outputs(content: BundleContent, parity: MicroParity) -> None:
             f"{parity.values} output values differ from the reference kernels', by up to {parity.largest:g}. They part "
             f"at {_first_difference(content)}."
         )
+
+
+def _arena_notes(arena: Arena, operators: int) -> list[str]:
+    """Say where the number of operators sets the arena, as with recurrent layers that were unrolled."""
+    if operators < _MANY_OPERATORS or arena.tail < arena.head:
+        return []
+    return [
+        f"{arena.tail:,} of the arena's {arena.bytes:,} bytes are what the interpreter keeps for its {operators} "
+        "operators."
+    ]
 
 
 def _parity_notes(parity: MicroParity, dtype: str) -> list[str]:
