@@ -213,7 +213,7 @@ def test_a_schedule_of_the_users_own_is_asked_itself():
     assert schedules.final_sparsity(EveryThird()) is None
 
 
-NOT_STEPS = [1.5, 2.0, np.nan, np.inf, "3", None]
+NOT_STEPS = [1.5, 2.0, np.nan, np.inf, "3", 2**63, None]
 NOT_FRACTIONS = [np.nan, np.inf, -0.1, 1.0, "0.5", None]
 
 

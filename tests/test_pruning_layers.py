@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import tensorflow as tf
-from pruned_nets import assert_exact, compiled, conv_net, dense_net, fit
+from pruned_nets import X, assert_exact, compiled, conv_net, dense_net, fit
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -264,6 +264,35 @@ def test_a_policy_is_not_asked_about_a_single_layer(flavor):
 def test_a_block_that_covers_a_whole_weight_leaves_it_dense_and_is_told():
     skipped = ep.sparsity_report(ep.prune_low_magnitude(dense_net(), block_size=(16, 16))).skipped
     assert list(skipped) == ["head"] and "one is always kept" in skipped["head"]
+
+
+def test_layers_with_a_seed_alone_have_no_weights(flavor):
+    keras = flavors.keras_module(flavor)
+    layers = [keras.layers.Dropout(0.1), keras.layers.GaussianNoise(0.1), keras.layers.Dense(3)]
+    model = ep.prune_low_magnitude(keras.Sequential([keras.Input((12,)), *layers]))
+    assert ep.sparsity_report(model).skipped == {}
+
+
+def test_layers_of_a_subclassed_tf_keras_model_are_stripped_one_by_one():
+    keras = flavors.keras_module("tf_keras")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(name="net")
+            self.inside = ep.prune_low_magnitude(keras.layers.Dense(8), half())
+            self.head = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, inputs):
+            return self.head(self.inside(inputs))
+
+    model = compiled(Net())
+    model(X)
+    fit(model)
+    with pytest.raises(ValueError, match=r"'net' is a subclassed .*model.dense = strip_pruning\(model.dense\)"):
+        ep.strip_pruning(model)
+    model.inside = ep.strip_pruning(model.inside)
+    assert (model.inside.kernel.numpy() == 0).mean() == 0.5 and not ep.is_pruned(model)
+    assert model.predict(X, verbose=0).shape == (96, 3)
 
 
 def test_every_reason_reaches_the_report(flavor):

@@ -102,6 +102,13 @@ def test_equal_magnitudes_leave_no_zeros_and_are_told(flavor):
         ep.strip_pruning(model)
 
 
+def test_groups_longer_than_the_inputs_are_told():
+    model = compiled(ep.prune_low_magnitude(dense_net(), sparsity_m_by_n=(1, 14), layers="first"))
+    fit(model, epochs=1)
+    with pytest.warns(UserWarning, match="^first/kernel: no zeros .* fewer inputs than each group of N:M keeps"):
+        ep.strip_pruning(model)
+
+
 def transfer_net(keras, frozen, deep):
     """A base called with `training=False`, as in TensorFlow's tutorial, and around it a model with a head."""
     base = keras.Sequential(

@@ -246,8 +246,8 @@ def _keras_class(layer: Any, names: Iterable[str]) -> str | None:
 
 
 def _has_own_weights(layer: Any) -> bool:
-    inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in part.variables}
-    return any(id(variable) not in inside for variable in layer.variables)
+    inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in part.weights}
+    return any(id(variable) not in inside for variable in layer.weights)  # seeds of random layers are no weights
 
 
 def wrong_type(thing: Any, note: str) -> ValueError:

@@ -194,6 +194,8 @@ class _Runs:
 
     def __init__(self, schedule: Any, settings: PruningRun):
         by_pattern = schedule if isinstance(schedule, Mapping) else {"*": schedule}
+        if not by_pattern or not all(isinstance(pattern, str) for pattern in by_pattern):
+            raise ValueError(f"pruning_schedule as a dict has names or patterns of layers as keys, got {schedule!r}.")
         if len(by_pattern) > 1 and settings.scope == "global":
             raise ValueError('scope="global" ranks all weights together and takes one schedule, not a dict of them.')
         self.is_choice = isinstance(schedule, Mapping)
@@ -220,7 +222,8 @@ class _Runs:
 
 
 def _check_policy(policy: Any) -> None:
-    if policy is None or all(hasattr(policy, name) for name in ("allow_pruning", "ensure_model_supports_pruning")):
+    asked = ("allow_pruning", "ensure_model_supports_pruning")
+    if policy is None or (not isinstance(policy, type) and all(hasattr(policy, name) for name in asked)):
         return
     raise TypeError(f"pruning_policy must be a PruningPolicy, got {policy!r}.")
 

@@ -235,7 +235,7 @@ def _whole_numbers(**values: Any) -> dict[str, int]:
     """The values as integers, which steps are counted in.
 
     Raises:
-        ValueError: one is no whole number; 1.5, NaN and 3.0 are none.
+        ValueError: one is no whole number (1.5, NaN and 3.0 are none) or too large for a step, which has 64 bits.
     """
     whole = {}
     for name, value in values.items():
@@ -243,6 +243,8 @@ def _whole_numbers(**values: Any) -> dict[str, int]:
             whole[name] = operator.index(value)
         except TypeError:
             raise ValueError(f"{name} must be a whole number of training steps, got {value!r}.") from None
+        if whole[name] >= 2**63:
+            raise ValueError(f"{name}={value!r} is more steps than can be counted.")
     return whole
 
 

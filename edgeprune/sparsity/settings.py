@@ -13,6 +13,8 @@ from edgeprune.sparsity import masks, schedules
 SCOPES = ("local", "global")
 IMPORTANCES = ("magnitude", "taylor")
 POOLINGS = ("AVG", "MAX")
+# Of N:M sparsity; a weight is filled up to whole groups.
+_LONGEST_GROUP = 2**16
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,6 +55,8 @@ class PruningRun:
             self.sparsity_m_by_n = _two_positive_integers(self.sparsity_m_by_n, "sparsity_m_by_n")
             if self.sparsity_m_by_n[0] >= self.sparsity_m_by_n[1]:
                 raise ValueError(f"sparsity_m_by_n={self.sparsity_m_by_n}: m zeros must be fewer than n.")
+            if self.sparsity_m_by_n[1] > _LONGEST_GROUP:
+                raise ValueError(f"sparsity_m_by_n={self.sparsity_m_by_n}: n may be {_LONGEST_GROUP:,} at most.")
         _one_of(self.block_pooling_type, POOLINGS, "block_pooling_type")
         _one_of(self.scope, SCOPES, "scope")
         _one_of(self.importance, IMPORTANCES, "importance")
@@ -104,8 +108,7 @@ class PruningRun:
     def expects_zeros(self, shape: tuple[int, ...], sparsity: float) -> bool:
         """Whether a weight of this shape has zeros at a sparsity: at least one weight, or block, is always kept."""
         if self.sparsity_m_by_n:
-            zeros, group = self.sparsity_m_by_n
-            return bool(sparsity) and shape[-2] > group - zeros
+            return bool(sparsity)
         blocks = self._blocks(shape)
         return masks.kept_count(blocks, sparsity) < blocks
 
@@ -136,5 +139,5 @@ def _two_positive_integers(value: Any, name: str) -> tuple[int, int]:
 
 
 def _one_of(value: str, allowed: tuple[str, ...], name: str) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, allowed))}.")

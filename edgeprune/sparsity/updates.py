@@ -274,8 +274,8 @@ def warn_of_missing_zeros(model: Any, weights: list[MaskedWeight]) -> None:
     if dense:
         warnings.warn(
             f"{', '.join(weight.name for weight in dense)}: no zeros after {step} steps under pruning. The masks were "
-            "never updated (a layer that is not called in training, or a loop without on_train_batch_begin), or all "
-            "the magnitudes are equal and there is nothing to rank."
+            "never updated (a layer that is not called in training, or a loop without on_train_batch_begin), all the "
+            "magnitudes are equal and there is nothing to rank, or there are fewer inputs than each group of N:M keeps."
         )
 
 

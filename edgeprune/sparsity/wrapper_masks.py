@@ -207,7 +207,16 @@ def strip(model: Any) -> Any:
 
 
 def unwrapped(model: Any) -> Any:
-    """Clone the model without wrappers; it shares the layers, and the weights stay as they are."""
+    """Clone the model without wrappers; it shares the layers, and the weights stay as they are.
+
+    Raises:
+        ValueError: the model is subclassed, so that only its own code can put other layers in their places.
+    """
+    if flavor.is_model(model) and not flavor.is_graph_model(model):
+        raise ValueError(
+            f"Model {model.name!r} is a subclassed tf_keras model, which cannot be cloned without its wrappers: strip "
+            "its layers where they are held (model.dense = strip_pruning(model.dense))."
+        )
     return model.layer if is_wrapper(model) else tfmot_sparsity.strip_pruning(model)
 
 
