@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from edgeprune import flavor as flavors
 from edgeprune.export import export_tflite
@@ -64,19 +63,3 @@ def test_a_subclass_with_a_call_of_its_own_computes_its_own(flavor, rng, tmp_pat
     (output,) = export_tflite(model, tmp_path / "m.tflite", None, data).verification.outputs
     assert output.largest_error < 1e-6
     np.testing.assert_allclose(model.predict(data, verbose=0)[:, ::2, ::2], 2 * data, rtol=1e-6)
-
-
-@pytest.mark.parametrize("quantization", ["int8"])
-def test_what_is_reversed_keeps_its_scale(flavor, quantization, rng, tmp_path):
-    """A tensor and its reverse, joined with one of another range."""
-    keras = flavors.keras_module(flavor)
-
-    class Reversed(keras.layers.Layer):
-        def call(self, inputs):
-            return tf.reverse(inputs, (1,))
-
-    x = keras.Input((6, 3))
-    model = keras.Model(x, keras.layers.Concatenate()([Reversed()(x), keras.layers.Rescaling(5.0)(x)]))
-    result = export_tflite(model, tmp_path / "m.tflite", quantization, rng.normal(size=(30, 6, 3)))
-    (output,) = result.verification.outputs
-    assert output.relative_error < 0.03

@@ -1,4 +1,4 @@
-"""Put right what the converter writes wrong into quantized files: scales that kernels take to be equal and are not."""
+"""Put right in a file what the converter writes wrong, or so that fewer devices can read it than could."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import numpy as np
 # Places among an LSTM operator's inputs and intermediates.
 _LSTM_OUTPUT_STATE, _LSTM_CELL_STATE, _LSTM_HIDDEN = 18, 19, 4
 _SMALLEST_CELL_STEP = 2.0**-15
+_LONGEST_NAME = 1000  # bytes
 
 
 def repaired(content: bytes) -> bytes:
-    """The content of a .tflite file, with the scales that its kernels compute with."""
+    """The content of a .tflite file, with scales that its kernels compute with and operators that more devices have."""
     from ai_edge_litert import schema_py_generated as schema
 
     file = _File(schema.ModelT.InitFromPackedBuf(content), schema)
-    changed = [file.repair_lstms(), file.repair_reversals()]
+    changed = [
+        file.repair_lstms(),
+        file.repair_reversals(),
+        file.use_select_v2(),
+        file.shorten_names(),
+    ]
     return file.content() if any(changed) else content
 
 
@@ -73,6 +79,38 @@ class _File:
                     operator.outputs = np.array([len(graph.tensors) - 1], np.int32)
                     graph.operators.insert(graph.operators.index(operator) + 1, rescaling)
                     found = True
+        return found
+
+    def use_select_v2(self) -> bool:
+        """Replace SELECT by SELECT_V2, which microcontrollers have, where both are the same; whether there is one.
+
+        They differ in a condition of another shape than the values: SELECT takes it for one value a row.
+        """
+        selections = [
+            (graph, operator) for graph in self._model.subgraphs for operator in self._operators(graph, "SELECT")
+        ]
+        for graph, operator in selections:
+            condition, values = (graph.tensors[index].shape for index in operator.inputs[:2])
+            if not np.array_equal(condition, values):
+                return False
+        for _, operator in selections:
+            code = self._model.operatorCodes[operator.opcodeIndex]
+            code.builtinCode = code.deprecatedBuiltinCode = self._schema.BuiltinOperator.SELECT_V2
+            code.version = 1
+            operator.builtinOptionsType = self._schema.BuiltinOptions.SelectV2Options
+            operator.builtinOptions = self._schema.SelectV2OptionsT()
+        return bool(selections)
+
+    def shorten_names(self) -> bool:
+        """Cut very long names of tensors down to their first part; whether there were any.
+
+        Each output of an UNPACK is named after all of them, which makes most of the file of a long unrolled sequence.
+        """
+        found = False
+        for graph in self._model.subgraphs:
+            for tensor in graph.tensors or ():
+                if tensor.name is not None and len(tensor.name) > _LONGEST_NAME:
+                    tensor.name, found = tensor.name.split(b";")[0], True
         return found
 
     def _operators(self, graph: Any, name: str) -> list[Any]:
