@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeprune.channels import rule
+from edgeprune.channels.plan import plan_channels
 from edgeprune.channels.rules import CannotFollow
 from edgeprune.channels.trace import trace
 from edgeprune.flavor import keras_module
@@ -378,3 +379,45 @@ def test_quantized_layers_stay_as_they_are():
     graph = trace(model)
     assert graph.frozen["a"] == "b: it is quantized: remove channels first, then quantize"
     assert set(graph.frozen) == {"a", "c"}
+
+
+def test_a_layer_on_the_input_that_cannot_be_followed_is_told(flavor):
+    """No channel is frozen by it, as it takes none that could go and makes none that are known."""
+    keras = keras_module(flavor)
+    layers = keras.layers
+
+    class Own(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 8), name="w")
+            self.built = True
+
+        def call(self, x):
+            return x @ self.w
+
+        def compute_output_shape(self, shape):
+            return (*shape[:-1], 8)
+
+    class Cell(layers.Layer):
+        state_size = output_size = 8
+
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 8), name="w")
+            self.built = True
+
+        def call(self, x, states):
+            new = x @ self.w + states[0]
+            return new, [new]
+
+    for first, shape, words in (
+        (Own(name="first"), (4,), "the layer Own is not known"),
+        (layers.Lambda(lambda x: 2 * x, name="first"), (4,), "the layer Lambda is not known"),
+        (layers.RNN(Cell(), name="first"), (5, 4), "its cell Cell is not known"),
+        (layers.RNN([layers.GRUCell(8), Cell()], name="first"), (5, 4), "its cell Cell is not known"),
+    ):
+        i = keras.Input(shape)
+        hidden = layers.Dense(6, name="hidden")(first(i))
+        graph = trace(keras.Model(i, layers.Dense(2, name="head")(hidden)))
+        assert list(graph.frozen) == ["first", "head"] and words in graph.frozen["first"]
+        alone = keras.Model(i, first(i))
+        with pytest.raises(ValueError, match=f"No channels .* can be removed. first: .*{words}"):
+            plan_channels(alone, ratio=0.5)

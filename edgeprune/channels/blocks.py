@@ -116,6 +116,7 @@ class BlockPlan:
             A plain Functional model with the same names and weights, compiled as the original is.
 
         Raises:
+            ValueError: the model cannot be run on random inputs.
             RuntimeError: the outputs differ by more than rounding.
         """
         with status(f"Removing blocks of {self.model.name}"):
@@ -420,12 +421,13 @@ class _Gated:
 
 
 def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
-    from edgeprune.channels.verify import random_arrays, tolerance_of
+    from edgeprune.channels.verify import on_random_inputs, tolerance_of
 
-    inputs = random_arrays(model, np.random.default_rng(0))
-    with flavor.state_kept(model), flavor.state_kept(shallower):
-        expected = _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32))
-        given = call_model(shallower, inputs)
+    def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any]]:
+        with flavor.state_kept(model), flavor.state_kept(shallower):
+            return _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32)), call_model(shallower, inputs)
+
+    expected, given = on_random_inputs(model, run_both)
     for old, new in zip(expected, given, strict=True):
         difference = float(np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0))
         if not difference <= tolerance_of(model) * max(float(np.max(np.abs(old), initial=0.0)), 1e-6):

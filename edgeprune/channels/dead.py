@@ -81,6 +81,7 @@ class DeadChannels:
             A plain model of the same kind and the same Keras, with the same names.
 
         Raises:
+            ValueError: the model cannot be run on random inputs.
             RuntimeError: the outputs differ by more than rounding.
         """
         from edgeprune.channels.rebuild import rebuild
@@ -101,10 +102,10 @@ class DeadChannels:
             weight.assign(np.asarray(weight) + fold.addition[kept.get(0, slice(None))])
 
     def _compare(self, smaller: Any) -> None:
-        from edgeprune.channels.verify import random_inputs, tolerance_of
+        from edgeprune.channels.verify import on_random_inputs, tolerance_of
 
-        inputs = random_inputs(self.graph, np.random.default_rng(0))
-        outputs = [call_model(model, inputs) for model in (self.graph.walked, smaller)]
+        models = (self.graph.walked, smaller)
+        outputs = on_random_inputs(self.graph.walked, lambda inputs: [call_model(model, inputs) for model in models])
         for old, new in zip(*outputs, strict=True):
             difference = np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0)
             if not difference <= tolerance_of(self.graph.walked) * max(np.max(np.abs(old), initial=0.0), 1e-6):
@@ -130,7 +131,8 @@ def remove_dead_channels(model: Any, verify: bool = True) -> Any:
 
     Raises:
         TypeError: it is no Keras model.
-        ValueError: it is not built, or it is subclassed and its call cannot be followed.
+        ValueError: it is not built, it is subclassed and its call cannot be followed, or it cannot be run on random
+            inputs.
         RuntimeError: the outputs differ.
 
     Example:

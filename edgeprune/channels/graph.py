@@ -7,8 +7,8 @@ Plain data. A *class* is a set of channels that must be kept or dropped together
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -163,6 +163,7 @@ class ChannelGraph:
         outputs: places of the model's outputs.
         walked: the model whose graph was walked: a Functional stand-in of a subclassed one; left out, `model`.
         runs: classes that are cut out of a tensor by a split or a slice, each of which must keep one.
+        not_followed: path name to the reason, of layers that could not be followed and of which no group speaks.
     """
 
     model: Any
@@ -180,6 +181,7 @@ class ChannelGraph:
     outputs: tuple[int, ...] = ()
     runs: tuple[np.ndarray, ...] = ()
     walked: Any = None
+    not_followed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.walked is None:
@@ -187,8 +189,9 @@ class ChannelGraph:
 
     @property
     def frozen(self) -> dict[str, str]:
-        """The names of the groups that cannot be pruned, each with the reason."""
-        return {group.name: group.frozen for group in self.groups if group.frozen is not None}
+        """The names of the groups, and of layers without one, that cannot be pruned, each with the reason."""
+        of_groups = {group.name: group.frozen for group in self.groups if group.frozen is not None}
+        return {**self.not_followed, **of_groups}
 
     @cached_property
     def weight_slots(self) -> dict[int, dict[int, Slot]]:

@@ -469,7 +469,7 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
     if all(group.frozen for group in graph.groups):
-        reasons = "; ".join(f"{group.name}: {group.frozen}" for group in graph.groups[:5])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(graph.frozen.items())[:5])
         reasons = reasons or "None of its layers makes channels that can be followed."
         raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {reasons}")
 

@@ -79,6 +79,7 @@ class Recorder:
         self._values: list[Value] = []
         self._steps: list[tuple[Call, tuple[int, ...], tuple[int, ...]]] = []
         self._nested_inputs: dict[int, Value] = {}
+        self._not_followed: dict[str, str] = {}
 
     # What rules tell, through their Call
 
@@ -224,6 +225,8 @@ class Recorder:
             ]
         except CannotFollow as unknown:
             reason = f"{call.name}: {unknown}"
+            if flavor.function_name(call.layer) is None:
+                self._not_followed[call.name] = reason
             for value in call.inputs:
                 self.space.freeze(value, reason)
             for weight in getattr(call.layer, "weights", ()):
@@ -310,7 +313,13 @@ class Recorder:
             outputs=tuple(outputs),
             runs=runs,
             walked=self.walked,
+            not_followed=self._told_by_no_group(groups),
         )
+
+    def _told_by_no_group(self, groups: Sequence[Group]) -> dict[str, str]:
+        """The layers that could not be followed, as those on the model's input, of which no frozen group speaks."""
+        told = {group.frozen for group in groups}
+        return {name: reason for name, reason in self._not_followed.items() if reason not in told}
 
     def _tensor(self, value: Value, classes: np.ndarray) -> Tensor:
         axes = {}

@@ -8,9 +8,9 @@ over channels (LayerNormalization, softmax) is run on the channels that stay. Th
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,8 @@ HALF_TOLERANCE = 2e-2  # of a model that computes in half precision
 SAMPLES = 4096  # values of a layer's output that are compared
 # Of images, in pixels. The first is enough for what is downsampled 32 times; Inception's unpadded convolutions need 75.
 SMALL_SIDES = (64, 80)
+# For sizes that are not fixed: the first that no layer refuses.
+OPEN_LENGTHS = (64, 256, 1024)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
         over channels (`graph.notes`), the original is taken with the statistics of the channels that stay.
 
     Raises:
-        ValueError: the mask does not fit the graph.
+        ValueError: the mask does not fit the graph, or the model cannot be run or compared on random inputs.
 
     Example:
         >>> import keras
@@ -86,23 +88,16 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
         >>> verify(graph, kept, rebuild(graph, kept)).passed
         True
     """
-    import tensorflow as tf
-
     kept_mask = checked_mask(graph, kept_mask)
+
+    def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any], _Seen, _Silenced, list[Any]]:
+        silenced = _Silenced(graph, kept_mask, rebuilt)
+        with flavor.state_kept(graph.model), flavor.state_kept(rebuilt):
+            given, seen = _watched(rebuilt, inputs)  # first, as the smaller one sooner meets what is too small for it
+            return silenced.run(inputs), given, seen, silenced, inputs
+
     # Layers are called one by one, so most models run on smaller images than they were made for.
-    for side in SMALL_SIDES:
-        if _shapes(graph.walked, largest_side=side) != _shapes(graph.walked):
-            small = random_arrays(graph.walked, np.random.default_rng(seed), largest_side=side)
-            with contextlib.suppress(ValueError, tf.errors.OpError):
-                return _compare(graph, kept_mask, rebuilt, small)
-    return _compare(graph, kept_mask, rebuilt, random_inputs(graph, np.random.default_rng(seed)))
-
-
-def _compare(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, inputs: list[Any]) -> Verification:
-    silenced = _Silenced(graph, kept_mask, rebuilt)
-    with flavor.state_kept(graph.model), flavor.state_kept(rebuilt):
-        given, seen = _watched(rebuilt, inputs)  # first, as the smaller one sooner meets what is too small for it
-        expected = silenced.run(inputs)
+    expected, given, seen, silenced, inputs = on_random_inputs(graph.walked, run_both, seed, small=True)
     absolute = relative = 0.0
     for old, new in zip(expected, given, strict=True):
         difference, scale = _difference(old, new)
@@ -188,20 +183,45 @@ def tolerance_of(model: Any) -> float:
     return HALF_TOLERANCE if half else TOLERANCE
 
 
-def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:
-    """Random tensors that a traced model can be called on, in the order of its inputs."""
-    return random_arrays(graph.walked, random, batch)
+def on_random_inputs(model: Any, compute: Callable[[list[Any]], Any], seed: int = 0, small: bool = False) -> Any:
+    """What a function returns for the first random inputs that a model can be called on.
 
+    Args:
+        model: a Functional or Sequential model, some of whose inputs may have sizes that are not fixed.
+        compute: takes a tensor for each of the model's inputs, in their order.
+        seed: of the random inputs.
+        small: whether smaller images than the model is made for are tried first.
 
-def random_arrays(
-    model: Any, random: np.random.Generator, batch: int = 2, largest_side: int | None = None
-) -> list[Any]:
-    """Random tensors for a Functional or Sequential model, in the order of its inputs; images no larger than asked."""
+    Raises:
+        ValueError: the model's layers refuse all of the sizes that are tried.
+    """
     import tensorflow as tf
 
-    symbolic, _, _ = flavor.graph_nodes(model)
+    sides = (*SMALL_SIDES, None) if small else (None,)
+    tried = dict.fromkeys(_shapes(model, side, length) for length in OPEN_LENGTHS for side in sides)
+    for shapes in tried:
+        try:
+            return compute(_random_arrays(model, np.random.default_rng(seed), shapes))
+        except (ValueError, tf.errors.OpError) as error:
+            refused = error
+    reason = " ".join(str(refused).split())[:200]
+    raise ValueError(
+        f"Model {model.name!r} cannot be called on random inputs of shape {' and '.join(map(str, shapes))}, so nothing "
+        f"can be proven: give verify=False. {reason}"
+    ) from refused
+
+
+def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:
+    """Random tensors that a traced model can be called on, in the order of its inputs."""
+    return _random_arrays(graph.walked, random, _shapes(graph.walked, batch=batch))
+
+
+def _random_arrays(model: Any, random: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Random tensors of these shapes for a Functional or Sequential model, in the order of its inputs."""
+    import tensorflow as tf
+
     arrays = []
-    for tensor, shape in zip(symbolic, _shapes(model, batch, largest_side), strict=True):
+    for tensor, shape in zip(flavor.graph_nodes(model)[0], shapes, strict=True):
         dtype = tf.as_dtype(tensor.dtype)
         if dtype.is_floating:
             array = random.normal(size=shape)
@@ -215,18 +235,17 @@ def random_arrays(
     return arrays
 
 
-def _shapes(model: Any, batch: int = 2, largest_side: int | None = None) -> list[tuple[int, ...]]:
-    """The shapes of tensors that a model can be called on; images no larger than asked."""
+def _shapes(
+    model: Any, largest_side: int | None = None, length: int = OPEN_LENGTHS[0], batch: int = 2
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of tensors that a model can be called on; images no larger than asked, open sizes as long as asked."""
     shapes = []
     for tensor in flavor.graph_nodes(model)[0]:
-        shape = (tensor.shape[0] or batch, *(STAND_IN if size is None else size for size in tensor.shape[1:]))
+        shape = (tensor.shape[0] or batch, *(length if size is None else size for size in tensor.shape[1:]))
         if largest_side is not None and len(shape) == 4:
             shape = (shape[0], *(min(size, largest_side) for size in shape[1:3]), *shape[3:])
         shapes.append(shape)
-    return shapes
-
-
-STAND_IN = 64  # for a size that is not fixed
+    return tuple(shapes)
 
 
 class _Silenced:

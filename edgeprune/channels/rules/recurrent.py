@@ -29,6 +29,11 @@ def recurrent(call: Call) -> list[Value]:
     cells = getattr(layer.cell, "cells", [layer.cell])
     if getattr(layer.cell, "reverse_state_order", False):
         raise CannotFollow("it hands its states over in the reverse order")
+    for cell in cells:
+        if type(cell).__name__ not in _GATES:
+            raise CannotFollow(
+                f"its cell {type(cell).__name__} is not known: teach the layer with edgeprune.channels.rule"
+            )
     sequence, *states = _without_mask(call)
     steps = 1 if layer.return_sequences else sequence.shape[1]
     below, lines = sequence, []
@@ -65,8 +70,6 @@ def _cell(call: Call, cell: Any, owner: Any, below: Value | np.ndarray, steps: i
         steps: how many steps there are for each place of the layer's first output.
     """
     kind, kernel = type(cell).__name__, cell.kernel
-    if kind not in _GATES:
-        raise CannotFollow(f"its cell {kind} is not known: teach the layer with edgeprune.channels.rule")
     gates, axis = _GATES[kind], _channel_axis(cell)
     if isinstance(below, Value):
         call.channels(below, axis)
