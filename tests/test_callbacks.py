@@ -58,6 +58,8 @@ def test_subclasses_see_every_step_and_write_to_the_same_files(flavor, tmp_path)
             super().on_epoch_end(epoch, logs)
             with self._train_writer.as_default():
                 tf.summary.scalar("norm", np.linalg.norm(self.model.get_weights()[0]), step=epoch)
+            with self._val_writer.as_default():
+                tf.summary.scalar("held_out", 1.0, step=epoch)
 
     model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.ConstantSparsity(0.5, 0, frequency=1)))
     steps, norms = Steps(), Norms(log_dir=str(tmp_path))
@@ -65,6 +67,7 @@ def test_subclasses_see_every_step_and_write_to_the_same_files(flavor, tmp_path)
     model.fit(x, y, batch_size=10, epochs=2, verbose=0, callbacks=[steps, norms])
     assert steps.seen == 8
     assert {"norm", "epoch_loss"} <= tags(tmp_path / "train")
+    assert "held_out" in tags(tmp_path / "validation")
 
 
 def test_a_list_of_callbacks_of_either_keras_calls_them(flavor, tmp_path):

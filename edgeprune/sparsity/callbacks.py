@@ -175,6 +175,11 @@ class PruningSummaries(flavor.callback_class("TensorBoard")):
         """The writer of TensorBoard's own scalars, for subclasses that write more of them."""
         return self._tensorboard._train_writer
 
+    @property
+    def _val_writer(self):
+        """The writer of those of the validation data."""
+        return self._tensorboard._val_writer
+
     def on_epoch_begin(self, epoch=None, logs=None):
         """Write the sparsity and the threshold of every weight under pruning."""
         self._tensorboard.on_epoch_begin(epoch, logs)
