@@ -11,6 +11,7 @@ from edgeprune import flavor as flavors
 from edgeprune import sparsity, strip
 from edgeprune.export import ExportResult, conversion, export_tflite
 from edgeprune.export import tflite as module
+from edgeprune.export.bundle import export_bundle
 from edgeprune.measure.tflite_file import read_tflite
 
 
@@ -215,6 +216,25 @@ def test_integer_inputs_stay_integers(flavor, rng, tmp_path):
     result = export_tflite(model, tmp_path / "m.tflite", "int8", rng.integers(0, 20, (50, 6)))
     assert Interpreter(str(result.path)).get_input_details()[0]["dtype"] == np.int32
     assert result.verification.passed
+
+
+def test_strings_are_looked_up_in_the_file(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    city = keras.Input((1,), dtype="string", name="city")
+    numbers = layers.StringLookup(vocabulary=["rome", "oslo"], name="cities")(city)
+    model = keras.Model(city, layers.Dense(2)(layers.Flatten()(layers.Embedding(4, 3)(numbers))))
+    result = export_tflite(model, tmp_path / "m.tflite")
+    assert result.verification is None and result.notes == ("Not verified: the inputs 'city' are strings.",)
+    for word in ("rome", "oslo", "bonn"):
+        interpreter = Interpreter(str(result.path))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.array([[word]], object))
+        interpreter.invoke()
+        got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        np.testing.assert_allclose(got, model(tf.constant([[word]])), atol=1e-6)
+    with pytest.raises(ValueError, match="inputs of strings, 'city'.*export_tflite"):
+        export_bundle(model, tmp_path / "bundle", target="phone")
 
 
 def test_mixed_precision_becomes_float32_and_the_model_keeps_its_policy(flavor, rng, tmp_path):

@@ -169,6 +169,7 @@ def export_bundle(
     writer.check_installed()
     plain = strip.without_pruning(model)
     specs = input_specs(plain)
+    _refuse_strings(plain, specs)
     labels = _checked_labels(labels, plain)
     _check_preprocessing(preprocessing, specs)
     if representative_data is None and quantization in CALIBRATED:
@@ -315,6 +316,16 @@ def _check_preprocessing(preprocessing: Preprocessing | None, specs: Mapping[str
     if channels > 1 and not any(len(spec.shape) > 1 and spec.shape[-1] == channels for spec in specs.values()):
         shapes = ", ".join(f"{name!r} {tuple(spec.shape)[1:]}" for name, spec in specs.items())
         raise ValueError(f"Preprocessing has {channels} channels, but the model's inputs are {shapes}.")
+
+
+def _refuse_strings(model: Any, specs: Mapping[str, Any]) -> None:
+    strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
+    if strings:
+        raise ValueError(
+            f"Model {model.name!r} has inputs of strings, {', '.join(strings)}, and a bundle's golden vectors are "
+            "numbers. Look words up in the application and bundle the model behind its lookup layer, or use "
+            "export_tflite."
+        )
 
 
 def _checked_validation(validation_data: Any) -> tuple[Any, np.ndarray]:

@@ -146,8 +146,8 @@ def write_saved_model(model: Any, specs: Mapping[str, Any], traced: Mapping[str,
         return {name: tf.identity(output) for name, output in outputs.items()}
 
     module = tf.Module()
-    # The variables alone: tracking the model itself would trace all its own functions too.
-    module.state = flavor.tf_variables(model)
+    # Its state alone: tracking the model itself would trace all its own functions too.
+    module.state = [*flavor.tf_variables(model), *flavor.tf_resources(model)]
     tf.saved_model.save(module, str(directory), signatures=serve)
     return serve.get_concrete_function()
 

@@ -295,6 +295,10 @@ def _verified(
     if custom:
         notes.append(f"Not verified: the operators {', '.join(custom)} are not in LiteRT.")
         return None
+    strings = [name for name, spec in specs.items() if spec.dtype.name == "string"]
+    if strings:
+        notes.append(f"Not verified: the inputs {', '.join(map(repr, strings))} are strings.")
+        return None
     if samples is None:
         samples = representative.random_samples(specs)
         notes.append("Verified on random input; pass representative_data to verify on real samples.")

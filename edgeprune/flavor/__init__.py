@@ -73,6 +73,7 @@ from edgeprune.flavor.kinds import (
     layer_names,
     layers_of,
     map_structure,
+    tf_resources,
     tf_variable,
     tf_variables,
 )
@@ -155,6 +156,7 @@ __all__ = [
     "slice_entries",
     "state_kept",
     "step_by_step",
+    "tf_resources",
     "tf_variable",
     "tf_variables",
     "unfold_layers",

@@ -175,6 +175,14 @@ def tf_variables(model: Any) -> list[Any]:
     return [variable.value if is_keras_3(model) else variable for variable in model.variables]
 
 
+def tf_resources(model: Any) -> list[Any]:
+    """What layers hold in TensorFlow's memory besides variables: the tables of lookup layers."""
+    import tensorflow as tf
+
+    kind = tf.saved_model.experimental.TrackableResource
+    return [value for layer in layers_of(model) for value in vars(layer).values() if isinstance(value, kind)]
+
+
 def is_keras_3_variable(variable: Any) -> bool:
     """Whether a variable belongs to Keras 3; those of `tf_keras` are TensorFlow's own."""
     return not isinstance(variable, importlib.import_module("tensorflow").Variable)
