@@ -544,9 +544,8 @@ def le_net(k):
 
 @net("first second")
 def channels_first(k):
-    inputs = k.Input(
-        (3, 9, 11)
-    )  # where a side equals the number of channels, Keras 3 adds the bias along the wrong axis
+    # Sides above the numbers of channels: where one equals it, Keras 3 adds the bias along the wrong axis.
+    inputs = k.Input((3, 27, 29))
     options = {"padding": "same", "data_format": "channels_first"}
     x = k.layers.Conv2D(8, 3, name="first", **options)(inputs)
     x = k.layers.ReLU()(k.layers.BatchNormalization(axis=1)(x))
