@@ -77,8 +77,9 @@ BUNDLES = {
     "pixels": lambda: (image_net(), normal(12, 12, 3), {"labels": LABELS, "preprocessing": PIXELS, "name": NASTY}),
     "mixed": lambda: (mixed_net(), {"fun": normal(7, 2), "val": words()}, {"quantization": None}),
     "int16": lambda: (regressor(), normal(16, 1), {"quantization": "int16x8"}),
-    "recurrent": lambda: (recurrent(), normal(6, 3), {"quantization": None}),
+    "recurrent": lambda: (recurrent(), normal(6, 3), {}),  # in int8, where it keeps a state
     "dynamic": lambda: (image_net(), normal(12, 12, 3), {"quantization": "dynamic", "name": "dynamic"}),
+    "uint8": lambda: (image_net(), normal(12, 12, 3), {"integer_io": "uint8", "name": "camera"}),
     "gpu": lambda: (
         image_net(MANY),
         normal(12, 12, 3),
@@ -466,6 +467,7 @@ def test_a_computer_s_readme_runs(computer, tmp_path):
     assert said.strip() == LABELS[int(outputs["scores"][0].argmax())]
 
 
-def test_a_state_that_a_gpu_s_runtime_cannot_reset_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="keeps a state from one run to the next, which a GPU's runtime cannot reset"):
-        export_bundle(recurrent(), tmp_path / "b", "phone-gpu", normal(6, 3), quantization=None)
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_class_resets_a_file_that_keeps_a_state(bundles, name):
+    (source,) = (bundles[name].directory / "android/src/main").rglob("*.kt")
+    assert ("resetVariableTensors()" in source.read_text(encoding="utf-8")) == (name == "recurrent")
