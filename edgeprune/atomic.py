@@ -131,13 +131,21 @@ def check_folder(path: str | Path, *, replaces: Replaces = lambda old: False) ->
 
 
 def check_parents(path: str | Path) -> None:
-    """Refuse a path below a file.
+    """Refuse a path below a file or a broken link.
 
     Raises:
+        FileNotFoundError: a parent of `path` is a link to nothing.
         NotADirectoryError: a parent of `path` is a file.
         OSError: a parent is a link to itself, its name is too long, or it may not be read.
     """
-    nearest = next((parent for parent in Path(path).absolute().parents if _exists(parent)), Path("/"))
+    missing = []
+    for nearest in (*Path(path).absolute().parents, Path("/")):
+        if _exists(nearest):
+            break
+        missing.append(nearest)
+    for parent in missing:
+        if parent.is_symlink():
+            raise FileNotFoundError(f"{parent} is a link to {os.readlink(parent)}, which does not exist.")
     if not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is a file, so that nothing can be written below it.")
 
@@ -149,8 +157,8 @@ def naming(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         nameless = error.filename is None and error.errno in _DISK_ERRORS
-        if nameless or staging.PREFIX in str(error.filename):
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        if nameless or (error.errno and staging.PREFIX in str(error.filename)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 

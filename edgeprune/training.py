@@ -209,7 +209,23 @@ def accuracy_if_classifier(model: Any, x: np.ndarray, y: np.ndarray | None) -> f
 def _check_data(model: Any, x: np.ndarray, y: np.ndarray, loss: Any) -> None:
     """Refuse inputs that do not fit the model, and labels that do not fit its loss."""
     _check_inputs(model, x)
-    check_labels(model, y, loss or getattr(model, "loss", None) or _loss_for(model, y))
+    loss = loss or getattr(model, "loss", None) or _loss_for(model, y)
+    check_labels(model, y, loss)
+    _check_targets(model, y, loss)
+
+
+def _check_targets(model: Any, y: np.ndarray, loss: Any) -> None:
+    """Refuse targets of another shape than the output, which Keras's losses would stretch to it or stop at."""
+    if not isinstance(loss, str) or "sparse" in loss.lower() or not flavor.is_graph_model(model):
+        return
+    expected = model.output_shape
+    if not isinstance(expected, tuple):
+        return
+    fits = y.ndim == len(expected) and all(a in (None, b) for a, b in zip(expected[1:], y.shape[1:], strict=True))
+    if not fits and (*y.shape, 1)[1:] != expected[1:]:
+        raise ValueError(
+            f"The loss {loss!r} compares targets with outputs of shape {expected}, and the targets have {y.shape}."
+        )
 
 
 def _check_inputs(model: Any, x: np.ndarray) -> None:

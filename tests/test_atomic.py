@@ -142,6 +142,8 @@ def refusals(path):
     [
         ("file/m.txt", "file is a file, so that nothing can be written below it"),
         ("file/a/b/m.txt", "file is a file, so that nothing can be written below it"),
+        ("broken/m.txt", "is a link to gone, which does not exist"),
+        ("broken/new/m.txt", "is a link to gone, which does not exist"),
         ("loop.txt", "Too many levels of symbolic links"),
         ("x" * 256, "File name too long"),
         ("x" * 256 + "/m.txt", "File name too long"),
@@ -153,6 +155,7 @@ def refusals(path):
 def test_paths_that_cannot_be_written_are_found_by_the_check(tmp_path, name, message):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop.txt").symlink_to("loop.txt")
+    (tmp_path / "broken").symlink_to("gone")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     before = sorted(path.name for path in tmp_path.rglob("*"))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import edgeprune as ep
 from edgeprune import __version__, datasets, flavor
+from edgeprune import flavor as flavors
 from edgeprune.cli import app
 from edgeprune.measure.accuracy import accuracy
 from edgeprune.measure.tflite_file import read_tflite
@@ -436,6 +437,27 @@ def test_labels_that_the_loss_cannot_take(folder, tmp_path, tflite, labels, mess
     ):
         assert message in refused(*command, "--data", data)
     assert list(tmp_path.iterdir()) == [data]
+
+
+@pytest.mark.parametrize("shape", [(240,), (240, 1), (240, 2), (240, 3, 1)])
+def test_targets_of_another_shape_than_the_output(folder, tmp_path, shape):
+    np.savez(tmp_path / "d.npz", x=np.load(folder / "data.npz")["x"], y=np.zeros(shape, np.float32))
+    for name in ("keras_uncompiled.keras", "tf_keras_uncompiled.keras"):
+        line = refused(
+            "prune", folder / name, "--data", tmp_path / "d.npz", "--loss", "mse", "-o", tmp_path / "p.keras"
+        )
+        assert f"outputs of shape (None, 3), and the targets have {shape}" in line
+
+
+def test_what_stops_tensorflow_is_one_line(tmp_path, flavor):
+    keras = flavors.keras_module(flavor)
+    keras.Sequential(
+        [keras.Input((4,)), keras.layers.Embedding(9, 2), keras.layers.Flatten(), keras.layers.Dense(2)]
+    ).save(tmp_path / "m.keras")
+    np.savez(tmp_path / "d.npz", x=np.full((8, 4), 9), y=np.zeros((8, 2), np.float32))
+    arguments = ("--data", tmp_path / "d.npz", "--loss", "mse", "-o", tmp_path / "p.keras")
+    assert "9 is not in [0, 9)" in refused("prune", tmp_path / "m.keras", *arguments)
+    assert not (tmp_path / "p.keras").exists()
 
 
 def test_bundle_refuses_an_input_inside_its_folder(folder, tmp_path, monkeypatch):

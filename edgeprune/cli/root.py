@@ -36,13 +36,20 @@ class _OneLineErrors(TyperGroup):
                 _fail(error.format_message())
             if not _is_tensorflow_s(error) or os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
-            _fail(f"TensorFlow stopped: {error.message.strip().splitlines()[0]}")
+            _fail(f"TensorFlow stopped: {_reason(error.message)}")
         sys.exit(code or 0)
 
 
 def _is_tensorflow_s(error: Exception) -> bool:
     """Whether TensorFlow stopped in the middle of a computation, as for an index that a layer does not have."""
     return "tensorflow" in sys.modules and isinstance(error, sys.modules["tensorflow"].errors.OpError)
+
+
+def _reason(message: str) -> str:
+    """The line of TensorFlow's message that says what is wrong; the others name nodes and where they were made."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("File ", "Detected at", "[[{{", "(", "Stack trace"))]
+    return said[-1] if said else message
 
 
 def _fail(message: str) -> None:
