@@ -9,7 +9,16 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-from firmware_host import STATIC_MEMORY, STUB, compile_program, follow_readme, needs_cmake, needs_compiler, run_program
+from firmware_host import (
+    STATIC_MEMORY,
+    STUB,
+    compile_library,
+    compile_program,
+    follow_readme,
+    needs_cmake,
+    needs_compiler,
+    run_program,
+)
 
 from edgeprune import flavor as flavors
 from edgeprune.export.bundle import export_bundle
@@ -149,6 +158,16 @@ def test_code_and_library_of_different_layouts_stop_before_any_value_is_read(
     )
     done = run_program(made, tmp_path)
     assert done.returncode == 1 and "make TF_LITE_STATIC_MEMORY the same in both" in done.stdout
+
+
+@needs_cmake
+def test_cmake_builds_for_a_library_without_the_definition(bundle, tmp_path):
+    library = compile_library(bundle.directory, tmp_path / "library.o", static_memory=False)
+    options = [f"-DTFLM_DIR={STUB}", f"-DTFLM_LIBRARY={library}", "-DTFLM_STATIC_MEMORY=OFF"]
+    subprocess.run(["cmake", "-S", bundle.directory, "-B", tmp_path / "build", *options], check=True)
+    subprocess.run(["cmake", "--build", tmp_path / "build"], check=True)
+    (example,) = (tmp_path / "build").glob("*_example")
+    assert run_program(example, tmp_path).returncode == 0
 
 
 @needs_compiler
