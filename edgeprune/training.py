@@ -260,7 +260,8 @@ def _compilation(model: Any, y: np.ndarray, loss: Any, learning_rate: Any) -> di
     if learning_rate is not None:
         config["learning_rate"] = learning_rate
     loss = loss or getattr(model, "loss", None) or _loss_for(model, y)
-    return {"optimizer": type(optimizer).from_config(config), "loss": loss}
+    compiled_by_xla = {"jit_compile": True} if flavor.lacks_kernels(model) else {}
+    return {"optimizer": type(optimizer).from_config(config), "loss": loss, **compiled_by_xla}
 
 
 def _loss_for(model: Any, y: np.ndarray) -> str:

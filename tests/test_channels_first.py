@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from edgeprune import flavor as flavors
 from edgeprune.flavor import kernels
+from edgeprune.training import fine_tune
 
 
 def test_all_that_runs_a_model_runs_without_onednn(tmp_path):
@@ -49,6 +50,16 @@ def test_what_is_compiled(flavor, no_kernels):
     else:
         h = tf.nn.conv2d(i, weights, 1, "VALID", data_format="NCHW")
     assert compiled(keras.Model(i, h))
+
+
+def test_training_is_compiled_too(flavor, no_kernels, rng):
+    keras = flavors.keras_module(flavor)
+    pooling = keras.layers.GlobalAveragePooling2D(data_format="channels_first")
+    model = keras.Sequential([keras.Input((3, 4, 4)), pooling, keras.layers.Dense(2, activation="softmax")])
+    x = rng.normal(size=(8, 3, 4, 4)).astype("float32")
+    before = np.array(model.layers[-1].kernel)
+    fine_tune(model, x, np.arange(8) % 2, epochs=1)
+    assert model.jit_compile and (np.asarray(model.layers[-1].kernel) != before).any()
 
 
 def test_kernels_are_looked_for_in_a_graph_too():

@@ -54,6 +54,7 @@ from edgeprune.flavor.graphs import (
 )
 from edgeprune.flavor.kernels import (
     batch_predictor,
+    lacks_kernels,
     with_kernels,
 )
 from edgeprune.flavor.kinds import (
@@ -134,6 +135,7 @@ __all__ = [
     "is_sequential",
     "keras_module",
     "keras_of",
+    "lacks_kernels",
     "layer_calls",
     "layer_graph",
     "layer_names",

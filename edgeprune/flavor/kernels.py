@@ -31,9 +31,12 @@ def with_kernels(
     """
     import tensorflow as tf
 
-    if _has_channels_first_kernels() or not _works_channels_first(part, arguments):
-        return function
-    return tf.function(function, jit_compile=True, autograph=False)
+    return tf.function(function, jit_compile=True, autograph=False) if lacks_kernels(part, arguments) else function
+
+
+def lacks_kernels(part: Any, arguments: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether TensorFlow cannot compute a part of a model on this machine, unless it is compiled with `jit_compile`."""
+    return not _has_channels_first_kernels() and _works_channels_first(part, arguments)
 
 
 def batch_predictor(model: Any) -> Callable[[Any], Any]:
