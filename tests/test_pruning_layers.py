@@ -163,7 +163,7 @@ def test_layers_that_a_model_makes_when_it_is_built_are_pruned():
     assert not ep.is_pruned(model)
 
 
-def test_a_kernel_that_lora_has_made_dense_is_told():
+def test_a_kernel_that_lora_has_made_dense_is_warned_of():
     model = compiled(ep.prune_low_magnitude(dense_net(), half()))
     fit(model)
     model.get_layer("second").enable_lora(2)
@@ -261,7 +261,7 @@ def test_a_policy_is_not_asked_about_a_single_layer(flavor):
         ep.prune_low_magnitude([layer], layers="dense")
 
 
-def test_a_block_that_covers_a_whole_weight_leaves_it_dense_and_is_told():
+def test_a_block_that_covers_a_whole_weight_leaves_it_dense_and_is_warned_of():
     skipped = ep.sparsity_report(ep.prune_low_magnitude(dense_net(), block_size=(16, 16))).skipped
     assert list(skipped) == ["head"] and "one is always kept" in skipped["head"]
 

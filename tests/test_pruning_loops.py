@@ -68,14 +68,14 @@ def test_a_first_batch_that_is_interrupted_in_fit_is_no_step(flavor):
     assert ep.pruning_step(model) == 2 * STEPS
 
 
-def test_a_schedule_that_no_step_of_a_loop_falls_on_is_told_at_the_end(flavor):
+def test_a_schedule_that_no_step_of_a_loop_falls_on_is_warned_of_at_the_end(flavor):
     model = ep.prune_low_magnitude(dense_net(flavor), ep.ConstantSparsity(0.5, 0, frequency=100))
     loop(model, flavors.keras_module(flavor))
     with pytest.warns(UserWarning, match=r"stripped at step 1[12], with a sparsity of 0.000 rather than 0.500"):
         ep.strip_pruning(model)
 
 
-def test_a_loop_without_any_hook_is_told_at_the_end(flavor):
+def test_a_loop_without_any_hook_is_warned_of_at_the_end(flavor):
     model = ep.prune_low_magnitude(dense_net(flavor), ep.ConstantSparsity(0.5, 0, frequency=1), scope="global")
     loop(model, flavors.keras_module(flavor), hooks=("epoch",), compiled_step=True)
     names = "first/kernel, second/kernel, head/kernel: no zeros" if flavor == "tf_keras" else "its schedule never ran"
@@ -83,7 +83,7 @@ def test_a_loop_without_any_hook_is_told_at_the_end(flavor):
         ep.strip_pruning(model)
 
 
-def test_a_tf_keras_loop_that_calls_the_model_as_in_inference_is_told():
+def test_a_tf_keras_loop_that_calls_the_model_as_in_inference_is_warned_of():
     keras = flavors.keras_module("tf_keras")
     model = ep.prune_low_magnitude(dense_net("tf_keras"), ep.ConstantSparsity(0.5, 0, frequency=1))
     loop(model, keras, hooks=("epoch",), training=False)
@@ -91,7 +91,7 @@ def test_a_tf_keras_loop_that_calls_the_model_as_in_inference_is_told():
         ep.strip_pruning(model)
 
 
-def test_equal_magnitudes_leave_no_zeros_and_are_told(flavor):
+def test_equal_magnitudes_leave_no_zeros_and_are_warned_of(flavor):
     """With a learning rate of zero the kernel of ones stays one: every weight ties with the threshold."""
     keras = flavors.keras_module(flavor)
     model = dense_net(flavor)
@@ -102,7 +102,7 @@ def test_equal_magnitudes_leave_no_zeros_and_are_told(flavor):
         ep.strip_pruning(model)
 
 
-def test_groups_longer_than_the_inputs_are_told():
+def test_groups_longer_than_the_inputs_are_warned_of():
     model = compiled(ep.prune_low_magnitude(dense_net(), sparsity_m_by_n=(1, 14), layers="first"))
     fit(model, epochs=1)
     with pytest.warns(UserWarning, match="^first/kernel: no zeros .* fewer inputs than each group of N:M keeps"):

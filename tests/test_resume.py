@@ -241,7 +241,7 @@ def test_a_function_as_schedule_is_not_in_the_file(tmp_path):
         keras.models.load_model(tmp_path / "function.keras")
 
 
-def test_a_file_without_masks_is_told(tmp_path):
+def test_a_file_without_masks_is_warned_of(tmp_path):
     """Keras 3 writes neither masks nor step into `.h5`; a `.keras` file has them, for those who load them."""
     model = fit(under_pruning(), epochs=2)
     for name in ("half.h5", "half.keras"):
@@ -254,7 +254,7 @@ def test_a_file_without_masks_is_told(tmp_path):
         assert not ep.is_pruned(keras.models.load_model(tmp_path / "half.h5"))
 
 
-def test_zeros_that_the_first_update_keeps_are_not_told(tmp_path):
+def test_zeros_that_the_first_update_keeps_bring_no_warning(tmp_path):
     model = fit(under_pruning(), epochs=2)
     stripped = ep.strip_pruning(model)
     again = ep.prune_low_magnitude(stripped, ep.ConstantSparsity(0.9, 1, frequency=1))

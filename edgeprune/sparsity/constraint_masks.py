@@ -24,7 +24,7 @@ from edgeprune.sparsity.settings import PruningRun
 _ATTRIBUTE = "edgeprune_pruning"
 # Arguments that TF-MOT's wrapper takes and that change nothing in the layer inside it.
 _OF_THE_WRAPPER = ("name", "trainable", "dtype", "dynamic", "autocast", "batch_size")
-# A trained kernel may have some zeros by itself; this fraction and less is not told.
+# A trained kernel may have some zeros by itself; no warning comes of this fraction and less.
 _FEW_ZEROS = 0.05
 # For each model the function that masks its weights, which takes time to compile, with the weights it masks.
 _COMPILED_APPLIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

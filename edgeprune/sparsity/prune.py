@@ -281,7 +281,7 @@ def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
             "strip_pruning first to give it another."
         )
         return model
-    _tell_that_nothing_is_pruned(model, problems, runs.is_choice or layers is not None)
+    _report_nothing_pruned(model, problems, runs.is_choice or layers is not None)
     return model
 
 
@@ -291,11 +291,11 @@ def _refuse(mechanism: Mechanism, layer: Any, runs: _Runs, reason: str) -> None:
         runs.refused[part] = reason
 
 
-def _tell_that_nothing_is_pruned(model: Any, problems: dict[str, str], chosen: bool) -> None:
+def _report_nothing_pruned(model: Any, problems: dict[str, str], chosen: bool) -> None:
     """An error where layers were to be pruned and cannot; a warning, as TF-MOT has none, where there is no kernel."""
-    told = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
+    listed = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
     text = f"No layer of model {model.name!r} can be pruned. " + (
-        told or "None of those that layers=, the schedules and the policy leave has a kernel."
+        listed or "None of those that layers=, the schedules and the policy leave has a kernel."
     )
     if chosen or not set(problems.values()) <= set(prunable.LEFT_ALONE.values()):
         raise ValueError(text)

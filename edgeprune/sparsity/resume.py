@@ -80,7 +80,7 @@ def loading_under_pruning() -> Iterator[None]:
 
     def load_and_resume(filepath: Any, *args: Any, **kwargs: Any) -> Any:
         model = load_keras(filepath, *args, **kwargs)
-        if os.path.exists(filepath):
+        if flavor.is_model(model) and model.built and os.path.exists(filepath):
             resume(model, filepath)
         return model
 

@@ -250,7 +250,7 @@ def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
 
 
 def warn_of_missing_zeros(model: Any, weights: list[MaskedWeight]) -> None:
-    """Warn where pruning ends without the zeros that was asked for: nothing was trained, a schedule is not
+    """Warn where pruning ends without the zeros that were asked for: nothing was trained, a schedule is not
     through, or the masks of a layer were never updated.
 
     Args:
