@@ -47,7 +47,8 @@ class ExportResult:
         inputs: the names of its inputs, in the model's order.
         outputs: the names of its outputs, in the model's order.
         notes: what the user should know, a sentence each.
-        verification: what was measured on the file; `None` if it was not asked for or cannot run here.
+        verification: what was measured on the file; `None` if it was not asked for or cannot run here, as where
+            operators are outside LiteRT or inputs are strings.
     """
 
     path: Path
@@ -109,6 +110,9 @@ def export_tflite(
     The file takes one sample at a time (a batch of 1), and its signature has the names of the model's inputs and
     outputs: those of the `Input` layers and of the output layers, or the keys of a dict. A model in mixed
     precision is converted as a float32 one. It is written whole or not at all.
+
+    Recurrent layers are loops in floats. In int8 an LSTM with its default activations is one operator, whose state a
+    file keeps between runs until it is reset (a note says so); all others, and all in int16x8, are unrolled.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`: Sequential, Functional or subclassed. Pruning is ended
