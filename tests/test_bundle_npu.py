@@ -209,3 +209,22 @@ def test_a_model_too_big_for_its_board_names_the_layer(tmp_path):
     with pytest.raises(ValueError, match="bytes of flash .* the rest an estimate"):
         export_bundle(_convolutional(), tmp_path / "b", small_flash, _samples())
     assert not list(tmp_path.iterdir())
+
+
+def _recurrent(layers):
+    return (6, 4), layers.Bidirectional(layers.GRU(3))
+
+
+def _enlarging(layers):
+    return (4, 4, 2), layers.UpSampling2D()
+
+
+@pytest.mark.parametrize("flavor", ["tf_keras", "keras"])
+@pytest.mark.parametrize("net", [_recurrent, _enlarging])
+def test_layers_that_are_converted_for_devices_reach_the_npu(tmp_path, net, flavor):
+    chosen = pytest.importorskip(flavor)
+    shape, layer = net(chosen.layers)
+    model = chosen.Sequential([chosen.Input(shape), layer, chosen.layers.Flatten(), chosen.layers.Dense(2)], name="net")
+    samples = np.random.default_rng(0).normal(size=(12, *shape)).astype(np.float32)
+    made = export_bundle(model, tmp_path / "b", "ethos-u55-128", samples)
+    assert made.figures["npu"]["cycles_estimate"] > 0 and made.figures["arena"]["bytes"] > 0

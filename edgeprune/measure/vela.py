@@ -182,7 +182,8 @@ def _planned(content: bytes) -> int:
     end = by_interpreter = 0
     for number, offset in enumerate(offsets):
         tensor = graph.Tensors(number)
-        size = math.prod(tensor.ShapeAsNumpy().tolist()) * np.dtype(types[tensor.Type()]).itemsize
+        shape = [tensor.Shape(axis) for axis in range(tensor.ShapeLength())]  # a scalar has none
+        size = math.prod(shape) * np.dtype(types[tensor.Type()]).itemsize
         if offset >= 0:
             end = max(end, offset + size)
         elif model.Buffers(tensor.Buffer()).DataIsNone():
