@@ -21,6 +21,7 @@ def test_all_asked_for_devices_are_there():
     wanted |= {f"ethos-u55-{n}" for n in (32, 64, 128, 256)} | {"ethos-u65-256", "ethos-u65-512"}
     wanted |= {f"ethos-u85-{n}" for n in (128, 256, 512, 1024, 2048)}
     assert wanted <= set(TARGETS)
+    assert target("raspberry-pi").kind == "computer"
     board = target("arduino-nano-33-ble")
     assert (board.ram_bytes, board.flash_bytes) == (256 * 1024, 1024 * 1024)
 
