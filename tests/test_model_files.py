@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeprune.cli import app
-from edgeprune.flavor import load_model
+from edgeprune.flavor import NotCompiledWarning, load_model
 
 FORMATS = [("keras", "m.keras"), ("keras", "m.h5"), ("tf_keras", "m.keras"), ("tf_keras", "m.h5"), ("tf_keras", "m")]
 
@@ -269,6 +269,24 @@ def test_a_class_must_be_registered_or_imported(tmp_path, flavor):
     net(keras, Registered()).save(tmp_path / "m.keras")
     loaded = load_model(tmp_path / "m.keras")
     assert type(loaded.layers[0]) is Registered
+
+
+def my_loss(y, predicted):
+    return ((y - predicted) ** 2)[..., 0]
+
+
+@pytest.mark.parametrize(("flavor", "name"), FORMATS)
+def test_a_loss_that_is_not_there_leaves_the_model_uncompiled(tmp_path, flavor, name):
+    model = net(importlib.import_module(flavor))
+    model.compile("adam", my_loss)
+    x = np.ones((8, 4), "f4")
+    model.fit(x, np.ones((8, 2)), verbose=0)
+    model.save(tmp_path / name)
+    with pytest.warns(NotCompiledWarning, match="loaded without compiling; its loss, metrics or"):
+        loaded = load_model(tmp_path / name)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / name), "--json"])
+    assert result.exit_code == 0 and "note: " in result.stderr and json.loads(result.stdout)
 
 
 def test_the_command_line_asks_for_unsafe(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +67,12 @@ def load_model(path: Path, unsafe: bool) -> Any:
     from edgeprune.progress import status
     from edgeprune.quiet import captured_output
 
-    with status(f"Reading {path}"), captured_output():
-        return flavor.load_model(path, safe_mode=not unsafe)
+    with status(f"Reading {path}"), captured_output(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", flavor.NotCompiledWarning)
+        model = flavor.load_model(path, safe_mode=not unsafe)
+    for warning in caught:
+        print(f"note: {warning.message}", file=sys.stderr)
+    return model
 
 
 def save_model(model: Any, path: Path) -> None:

@@ -248,7 +248,7 @@ def _verified(exported: ExportResult, model: Any, quantization: str | None, vali
         return exported.verification
     tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
     with captured_output(), traceable_names(model):
-        return verify_tflite(exported.path, model, *validation, tolerance=tolerance)
+        return verify_tflite(exported.path, model, *validation, tolerance=tolerance, isolated=False)
 
 
 def _check_verification(verification: Verification, model: Any, quantization: str | None, device: Target) -> None:

@@ -309,7 +309,7 @@ def _verified(
     # A file that is quantized in part does not show how it was asked for.
     tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None
     with captured_output():
-        verification = verify_tflite(path, model, samples, tolerance=tolerance)
+        verification = verify_tflite(path, model, samples, tolerance=tolerance, isolated=False)
     if recipe.quantization == "dynamic" and verification.quantization is None:
         notes.append(
             "No weight is stored as int8: the converter keeps those under 1,024 values and those of a fused LSTM."

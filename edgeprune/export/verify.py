@@ -23,6 +23,7 @@ from edgeprune.measure.parameters import ParameterCount, count_parameters
 from edgeprune.measure.runtime import Port, Runtime, in_number_order, named_samples
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile, read_tflite
+from edgeprune.trial import try_out
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
@@ -121,6 +122,7 @@ def verify_tflite(
     output: str | None = None,
     threads: int = 1,
     xnnpack: bool = True,
+    isolated: bool = True,
 ) -> Verification:
     """Run a .tflite file, compare it with the Keras model it came from, and count what it holds.
 
@@ -137,6 +139,8 @@ def verify_tflite(
         output: name of the output that holds the classes, needed for labels where there are several outputs.
         threads: threads for the interpreter.
         xnnpack: whether the interpreter may use XNNPACK.
+        isolated: run the file in a process of its own first, which a malformed one may end instead of this. A file that
+            was just converted needs none.
 
     Returns:
         What was measured. What is wrong with the file stands in `problems` and raises nothing.
@@ -159,6 +163,8 @@ def verify_tflite(
     if tolerance is not None and not tolerance >= 0:  # NaN is not
         raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}.")
     file = read_tflite(path)
+    if isolated:
+        try_out(path)
     runtime = Runtime(path, threads=threads, xnnpack=xnnpack)
     arrays = _made_up(runtime, model) if samples is None else _named(runtime, model, samples)
     count = len(next(iter(arrays.values())))

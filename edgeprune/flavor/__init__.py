@@ -24,6 +24,7 @@ from edgeprune.flavor.copies import (
     variables_to_copy,
 )
 from edgeprune.flavor.files import (
+    NotCompiledWarning,
     import_tfmot,
     load_model,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "GraphNode",
     "KERAS_3",
     "LayerCall",
+    "NotCompiledWarning",
     "TF_KERAS",
     "array_of",
     "batch_predictor",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class, keras_module
+from edgeprune.trial import try_out
 
 # Where Keras keeps what a model is made of; `utils`, `applications`, `saving` and others load, download and write.
 _MODELLING = (
@@ -47,91 +48,101 @@ _UNSAFE_OPERATOR = re.compile(
 )
 
 
-def check_model_file(path: Path) -> None:
+def check_model_file(path: Path) -> str | None:
     """Refuse a model file that holds more than layers and weights.
 
     Args:
         path: a `.keras` or `.h5` file, or the folder of a SavedModel.
 
+    Returns:
+        What compiling the model as its file says would do besides, in words: a loss of a module that is not imported,
+        for example. `None` if nothing. Without compiling, the file is loaded all the same.
+
     Raises:
         ValueError: loading the file would run code, import a module, or read another file (the message names the
-            layer), or the file is damaged.
+            layer), or the file is damaged; what ends or stops the HDF5 library does so in a process of its own.
     """
+    if path.is_file():
+        try_out(path)
     try:
-        finding = next(_findings(path), None)
+        parts = _saved_model(path) if path.is_dir() else _keras_file(path)
+        configurations, compile_settings, others = map(list, parts)
+        findings = [finding for part in configurations for finding in _of_configuration(part)] + others
+        in_compiling = [finding for part in compile_settings for finding in _of_configuration(part)]
     except Exception as error:  # each format's reader raises its own kinds at a damaged file
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} could not be read as a Keras model. {type(error).__name__}: {reason}") from error
-    if finding:
+    if findings:
         raise ValueError(
-            f"{path} is not loaded: {finding}. If you trust the file, pass safe_mode=False "
+            f"{path} is not loaded: {findings[0]}. If you trust the file, pass safe_mode=False "
             "(--unsafe on the command line)."
         )
+    return next(iter(in_compiling), None)
 
 
-def _findings(path: Path) -> Iterator[str]:
-    """What the file would do beyond building layers; the loaders' own rules say what kind of file it is."""
-    if path.is_dir():
-        yield from _of_saved_model(path)
-    elif str(path).endswith(".keras") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if "config.json" in names:
-                yield from _of_configuration(json.loads(archive.read("config.json")))
-            for name in (name for name in names if name.endswith(".h5")):
-                with archive.open(name) as file:
-                    yield from _of_hdf5(file)
-    else:
+def _keras_file(path: Path) -> tuple[list[Any], list[Any], list[str]]:
+    """The configurations of a file, its compile settings, and what else is wrong with it."""
+    if not (str(path).endswith(".keras") and zipfile.is_zipfile(path)):  # as the loaders tell the formats
         with path.open("rb") as file:
-            yield from _of_hdf5(file)
+            return _hdf5(file)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        configuration = json.loads(archive.read("config.json")) if "config.json" in names else {}
+        compile_settings = configuration.pop("compile_config", None)
+        linked = []
+        for name in (name for name in names if name.endswith(".h5")):
+            with archive.open(name) as file:
+                linked += _hdf5(file)[2]
+    return [configuration], [compile_settings], linked
 
 
-def _of_hdf5(file: Any) -> Iterator[str]:
+def _hdf5(file: Any) -> tuple[list[Any], list[Any], list[str]]:
     import h5py
 
     with h5py.File(file, "r") as content:
-        for attribute in ("model_config", "training_config"):
-            if attribute in content.attrs:
-                yield from _of_configuration(json.loads(content.attrs[attribute]))
-        yield from _links(content)
+        model, training = (
+            json.loads(content.attrs[name]) if name in content.attrs else None
+            for name in ("model_config", "training_config")
+        )
+        return [model], [training], list(_links(content))
 
 
 def _links(content: Any) -> Iterator[str]:
     """Weights that lie in another file."""
     import h5py
 
-    groups = [content]
+    groups, seen = [content], set()
     while groups:
         group = groups.pop()
-        for name in group:
+        address = h5py.h5o.get_info(group.id).addr
+        for name in () if address in seen else group:
             if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
                 yield f"its weights {group.name}/{name} are read from another file"
-                return
+                continue
             member = group.get(name)
             if isinstance(member, h5py.Group):
                 groups.append(member)
             elif isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
                 yield f"its weights {member.name} are read from another file"
+        seen.add(address)
 
 
-def _of_saved_model(folder: Path) -> Iterator[str]:
+def _saved_model(folder: Path) -> tuple[list[Any], list[Any], list[str]]:
+    """The same of a SavedModel, in which operators may do what no layer does."""
     import tensorflow as tf
     from tf_keras.protobuf import saved_metadata_pb2
 
     graphs = tf.__internal__.saved_model.parse_saved_model(str(folder)).meta_graphs
-    configurations = [node.user_object.metadata for graph in graphs for node in graph.object_graph_def.nodes]
+    written = [node.user_object.metadata for graph in graphs for node in graph.object_graph_def.nodes]
     metadata = folder / "keras_metadata.pb"
     if metadata.exists():
-        configurations += [
-            node.metadata for node in saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes
-        ]
-    for configuration in filter(None, configurations):
-        yield from _of_configuration(json.loads(configuration))
-    for graph in graphs:
-        functions = [node for function in graph.graph_def.library.function for node in function.node_def]
-        for node in (*graph.graph_def.node, *functions):
-            if _unsafe_operator(node):
-                yield f"it runs the operator {node.op} ({node.name})"
+        written += [node.metadata for node in saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes]
+    configurations = [json.loads(text) for text in written if text]
+    compile_settings = [configuration.pop("training_config", None) for configuration in configurations]
+    nodes = [node for graph in graphs for node in graph.graph_def.node]
+    nodes += [node for graph in graphs for function in graph.graph_def.library.function for node in function.node_def]
+    unsafe = [f"it runs the operator {node.op} ({node.name})" for node in nodes if _unsafe_operator(node)]
+    return configurations, compile_settings, unsafe
 
 
 def _of_configuration(configuration: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +16,16 @@ from edgeprune.flavor.file_safety import check_model_file
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, keras_module
 
 
+class NotCompiledWarning(UserWarning):
+    """A model was loaded without its loss, metrics and optimizer."""
+
+
 def load_model(path: str | Path, *, safe_mode: bool = True) -> Any:
     """Load a model of either Keras: `.keras`, `.h5`, or a SavedModel folder that `tf_keras` wrote.
 
-    Keras 3 is tried first, then `tf_keras`. A `tf_keras` model that was saved under pruning comes back with its
-    wrappers.
+    Keras 3 is tried first, then `tf_keras`. Where neither can compile the model as its file says (a loss or a metric is
+    not there), it is loaded without compiling, with a `NotCompiledWarning`. A `tf_keras` model that was saved under
+    pruning comes back with its wrappers.
 
     Args:
         path: the file or the folder.
@@ -37,17 +43,22 @@ def load_model(path: str | Path, *, safe_mode: bool = True) -> Any:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No model at {path}")
-    if safe_mode:
-        check_model_file(path)
-    reasons = []
-    flavors = (TF_KERAS,) if path.is_dir() else (KERAS_3, TF_KERAS)
-    for flavor in flavors:
-        try:
-            with _wrappers_known(path) if flavor == TF_KERAS else contextlib.nullcontext():
-                return keras_module(flavor).models.load_model(path, safe_mode=safe_mode)
-        except Exception as error:  # each Keras raises many kinds; both reasons are reported below
-            reasons.append(f"{flavor}: {' '.join(str(error).split())[:300]}")
-    raise ValueError(f"{path} could not be read as a Keras model. " + " | ".join(reasons))
+    not_compiled = check_model_file(path) if safe_mode else None
+    reasons: dict[str, str] = {}
+    for compiled in (False,) if not_compiled else (True, False):  # a loss of the user's own may not be there
+        for flavor in (TF_KERAS,) if path.is_dir() else (KERAS_3, TF_KERAS):
+            try:
+                with _wrappers_known(path) if flavor == TF_KERAS else contextlib.nullcontext():
+                    model = keras_module(flavor).models.load_model(path, compile=compiled, safe_mode=safe_mode)
+            except Exception as error:  # each Keras raises many kinds; both reasons are reported below
+                reasons.setdefault(flavor, " ".join(str(error).split())[:300])
+            else:
+                if not compiled:
+                    reason = not_compiled or reasons[flavor]
+                    note = f"{path} is loaded without compiling; its loss, metrics or optimizer are not there: {reason}"
+                    warnings.warn(note, NotCompiledWarning, stacklevel=2)
+                return model
+    raise ValueError(f"{path} could not be read as a Keras model. " + " | ".join(map(": ".join, reasons.items())))
 
 
 def _wrappers_known(path: Path) -> contextlib.AbstractContextManager:

@@ -14,6 +14,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.measure.runtime import Runtime, in_number_order, named_samples
 from edgeprune.progress import track
+from edgeprune.trial import try_out
 
 
 def accuracy(
@@ -62,6 +63,7 @@ def accuracy(
     """
     _check_options(threshold, batch_size)
     if isinstance(path_or_model, str | Path):
+        try_out(path_or_model)
         runtime = Runtime(path_or_model, threads=threads, xnnpack=xnnpack)
         samples, labels = gather(x, y)
         outputs = runtime.run_all(named_samples(runtime, samples), f"Accuracy of {runtime.path.name}")

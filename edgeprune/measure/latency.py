@@ -19,6 +19,7 @@ import numpy as np
 
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.progress import track
+from edgeprune.trial import try_out
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,8 @@ def benchmark(
             raise ValueError(f"{name} must be a whole number, {fewest} or more; got {count!r}.")
     if max_seconds is not None and not max_seconds > 0:  # NaN is not
         raise ValueError(f"max_seconds must be more than 0, got {max_seconds!r}.")
+    for file in files:
+        try_out(file)
     generator = np.random.default_rng(seed)
     runtimes = [Runtime(file, threads=threads, xnnpack=xnnpack) for file in files]
     for runtime in runtimes:

@@ -100,6 +100,8 @@ class Runtime:
                 f"{self.path} does not load in the LiteRT interpreter: {' '.join(str(error).split())[:300]}"
             ) from error
         self.inputs, self.outputs = self._ports()
+        if not (self.inputs and self.outputs):
+            raise ValueError(f"{self.path} has {len(self.inputs)} inputs and {len(self.outputs)} outputs.")
 
     def _ports(self) -> tuple[dict[str, Port], dict[str, Port]]:
         interpreter = self._interpreter
