@@ -9,6 +9,7 @@ from channel_nets import halved, random_mask, randomize
 from edgeprune import flavor as flavors
 from edgeprune.channels.rebuild import rebuild
 from edgeprune.channels.trace import trace
+from edgeprune.channels.verify import verify
 from edgeprune.measure.macs import count_macs
 
 
@@ -220,8 +221,10 @@ def test_convolutional_lstm_with_channels_first(keras):
     )
     graph = trace(model)
     assert names(graph) == ["low", "high"]
-    smaller = rebuild(graph, random_mask(graph))
+    mask = random_mask(graph)
+    smaller = rebuild(graph, mask)
     assert tuple(smaller.get_layer("high").output.shape) == (None, 2, 4, 4)
+    assert verify(graph, mask, smaller).passed
 
 
 def test_padded_words_are_skipped(keras):

@@ -178,8 +178,9 @@ def plan_blocks(
 
     Raises:
         TypeError: it is no Keras model, or an argument is of the wrong type.
-        ValueError: it has no residual blocks, not exactly one of `count` and `macs` is given, the data are missing or
-            give NaN, a name in `ignore` matches nothing, or the target cannot be reached.
+        ValueError: it has no residual blocks, not exactly one of `count` and `macs` is given, a number is out of its
+            range, the data are missing, do not fit or give NaN, a name in `ignore` matches nothing, or the target
+            cannot be reached.
 
     Example:
         >>> print(plan_blocks(model, macs=0.8, data=(x, y)))  # doctest: +SKIP

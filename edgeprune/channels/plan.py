@@ -251,7 +251,8 @@ class ChannelPlan:
             A plain model of the same kind and the same Keras, with the same names.
 
         Raises:
-            ValueError: the model cannot be compared: it holds NaN, or gives other values at each call.
+            ValueError: the model cannot be run on random inputs, or cannot be compared, as it holds NaN or gives other
+                values at each call.
             RuntimeError: the proof failed; the model that was built is not to be trusted.
         """
         from edgeprune.channels.rebuild import rebuild
@@ -337,8 +338,8 @@ def plan_channels(
 
     Raises:
         TypeError: `model` is no Keras model, or an argument is of the wrong type.
-        ValueError: the model is not built, an argument is out of its range, a name matches nothing, nothing can be
-            removed, or the target cannot be reached.
+        ValueError: the model is not built, an argument is out of its range, data do not fit the model or labels its
+            loss, a name matches nothing, nothing can be removed, or the target cannot be reached.
 
     Example:
         >>> plan = plan_channels(model, macs=0.5, round_to=8, ignore=["stem*"])  # doctest: +SKIP
@@ -446,8 +447,8 @@ def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
         A plain model of the same kind and the same Keras, with the same names.
 
     Raises:
-        TypeError: `model` is no Keras model.
-        ValueError: as `plan_channels`.
+        TypeError: as `plan_channels`.
+        ValueError: as `plan_channels`, or the model cannot be run or compared on random inputs.
         RuntimeError: the proof failed.
 
     Example:
