@@ -407,9 +407,8 @@ def test_numbers_out_of_any_range_are_refused_before_anything_is_read(folder, co
 
 def test_weights_that_training_loses_are_not_saved(folder, tmp_path):
     arguments = ("--data", folder / "data.npz", "--epochs", 2, "--learning-rate", 1e38, "-o", tmp_path / "p.keras")
-    for name in ("keras.keras", "tf_keras.h5"):
-        assert "lower the learning rate" in refused("prune", folder / name, *arguments)
-        assert "lower the learning rate" in refused("channels", folder / name, "--ratio", 0.5, *arguments)
+    assert "lower the learning rate" in refused("prune", folder / "keras.keras", *arguments)
+    assert "lower the learning rate" in refused("channels", folder / "tf_keras.h5", "--ratio", 0.5, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -419,9 +418,6 @@ def test_weights_that_training_loses_are_not_saved(folder, tmp_path):
         (lambda y: y - 1, "-1"),
         (lambda y: y + 1, "3"),
         (lambda y: y + 0.5, "abels must be"),
-        (lambda y: np.where(y, np.nan, 0), "NaN or infinite"),
-        (lambda y: y.astype(str), "holds text"),
-        (lambda y: y * 1j, "holds complex numbers"),
     ],
 )
 def test_labels_that_the_loss_cannot_take(folder, tmp_path, tflite, labels, message):
