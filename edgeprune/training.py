@@ -113,7 +113,8 @@ def prune_and_fit(
         A plain model: no wrappers, exact zeros.
 
     Raises:
-        ValueError: a number is out of range, the schedule is unknown, or no loss is known.
+        ValueError: a number is out of range, the schedule is unknown, no loss is known, no layer can be pruned, or the
+            model is under pruning already.
 
     Source: Zhu and Gupta, To prune, or not to prune, 2017, https://arxiv.org/abs/1710.01878
 
@@ -121,8 +122,11 @@ def prune_and_fit(
         >>> pruned = prune_and_fit(model, x, y, sparsity=0.8, epochs=4)  # doctest: +SKIP
     """
     from edgeprune import sparsity as pruning
+    from edgeprune.sparsity.mechanism import mechanism_of
 
     _check_data(model, x, y, loss)
+    if mechanism_of(model).is_pruned(model):
+        raise ValueError(f"Model {model.name!r} is under pruning already, with a schedule of its own: strip it first.")
     steps = epochs * _steps(x, batch_size)
     if schedule == "polynomial":
         pruning_schedule = pruning.PolynomialDecay(0.0, sparsity, frequency=frequency)
@@ -132,7 +136,8 @@ def prune_and_fit(
     else:
         raise ValueError(f"schedule={schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}.")
     compilation = _compilation(model, y, loss, learning_rate)
-    pruned = pruning.prune_low_magnitude(model, pruning_schedule, **({} if layers is None else {"layers": layers}))
+    # Chosen by a pattern, layers of which none can be pruned are an error.
+    pruned = pruning.prune_low_magnitude(model, pruning_schedule, layers="*" if layers is None else layers)
     pruned.compile(**compilation)
     fit(
         pruned,

@@ -10,6 +10,7 @@ from pruned_nets import STEPS, X, Y, assert_exact, compiled, conv_net, dense_net
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.sparsity.mechanism import mechanism_of
+from edgeprune.training import prune_and_fit
 
 
 def test_training_without_the_callback_is_refused(flavor):
@@ -99,6 +100,15 @@ def test_a_schedule_whose_end_is_given_is_used_itself(flavor):
         model = ep.prune_low_magnitude(dense_net(flavor), schedule)
         ((used, _),) = mechanism_of(model).scheduled(model)
         assert (used is schedule) is same
+
+
+def test_a_training_that_is_to_prune_needs_a_kernel_and_a_plain_model(flavor):
+    keras = flavors.keras_module(flavor)
+    bare = keras.Sequential([keras.Input((12,)), keras.layers.BatchNormalization(name="norm"), keras.layers.Softmax()])
+    with pytest.raises(ValueError, match="No layer of model .* can be pruned"):
+        prune_and_fit(compiled(bare), X, Y)
+    with pytest.raises(ValueError, match="under pruning already"):
+        prune_and_fit(compiled(ep.prune_low_magnitude(dense_net(flavor))), X, Y)
 
 
 def test_nothing_left_to_choose_is_told(flavor):
