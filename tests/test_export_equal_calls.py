@@ -18,8 +18,7 @@ LAYERS = {
     "channels first": (lambda L: L.UpSampling2D(2, data_format="channels_first"), (2, 3, 4)),
     "bilinear": (lambda L: L.UpSampling2D(2, interpolation="bilinear"), images(4)),
     "sequence": (lambda L: L.UpSampling1D(3), (5, 2)),
-    "volume": (lambda L: L.UpSampling3D((2, 1, 3)), (2, 3, 2, 4)),
-    "volume, channels first": (lambda L: L.UpSampling3D(2, data_format="channels_first"), (2, 3, 2, 4)),
+    "volume": (lambda L: L.UpSampling3D((2, 1, 3), data_format="channels_first"), (2, 3, 2, 4)),
     "vector": (lambda L: L.RepeatVector(7), (5,)),
 }
 

@@ -61,8 +61,8 @@ def test_a_file_in_which_nothing_is_wrong_stays_as_it_is(tmp_path):
 def test_an_unrolled_sequence_takes_no_more_room_for_names_than_its_length(rng, tmp_path):
     keras = flavors.keras_module("keras")
     sizes = []
-    for steps in (40, 80):
+    for steps in (25, 75):
         model = keras.Sequential([keras.Input((steps, 2)), keras.layers.SimpleRNN(2)])
         data = rng.normal(size=(2, steps, 2))
         sizes.append(export_tflite(model, tmp_path / "m.tflite", "int8", data).bytes)
-    assert sizes[1] < 2.5 * sizes[0]
+    assert sizes[1] < 3.5 * sizes[0]
