@@ -48,7 +48,7 @@ def _run_tflite(path: str) -> None:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path)
+    interpreter = Interpreter(os.fsencode(path))  # its binding knows no names that are not UTF-8
     interpreter.allocate_tensors()
     with contextlib.suppress(RuntimeError, ValueError):  # it may well run on other values
         for detail in interpreter.get_input_details():
