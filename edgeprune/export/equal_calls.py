@@ -154,8 +154,8 @@ _EQUAL = {
 def _recurrent_call(layer: Any, quantization: str | None, unrolled: list[tuple[Any, int]]) -> Callable[..., Any] | None:
     """A recurrent layer's call: in a loop where that can be, as one operator or unrolled where it cannot.
 
-    A file with the operator UNIDIRECTIONAL_SEQUENCE_LSTM keeps the state from one run to the next. A loop begins
-    anew each time and is as fast in floats, so the operator is used only where loops are impossible: for int8.
+    A file with the operator UNIDIRECTIONAL_SEQUENCE_LSTM keeps the state from one run to the next. A loop starts
+    from zeros each time and is as fast in floats, so the operator is used only where loops are impossible: for int8.
     """
     if not flavor.is_recurrent(layer):
         return None
