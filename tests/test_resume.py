@@ -181,10 +181,9 @@ def test_the_optimizer_of_a_loaded_model_goes_on_too(tmp_path):
     assert_same_state(fit(loaded, initial_epoch=2), fit(model, initial_epoch=2))
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(scope="global")], ids=str)
-def test_a_model_loaded_in_the_scope_goes_on_being_pruned(settings, tmp_path):
+def test_a_model_loaded_in_the_scope_goes_on_being_pruned(tmp_path):
     """TF-MOT's checkpoint lines: no call of prune_low_magnitude, no settings."""
-    model = fit(under_pruning(**settings), epochs=2)
+    model = fit(under_pruning(scope="global"), epochs=2)
     model.save(tmp_path / "half.keras")
     with ep.prune_scope():
         loaded = keras.models.load_model(tmp_path / "half.keras")
