@@ -7,7 +7,7 @@ import json
 import os
 import random
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -356,7 +356,7 @@ _COMMANDS: dict[str, list[str]] = {
     "inspect": ["inspect", "m.keras"],
     "targets": ["targets"],
 }
-_OPTIONS: list[tuple[str, str, tuple[str, ...]]] = [
+_OPTIONS: list[tuple[str, str, Sequence[str]]] = [
     ("prune", "--sparsity", (*NUMBERS, "1", "1.5")),
     *(("prune", option, (*WHOLE_NUMBERS, "0")) for option in ("--epochs", "--frequency", "--batch-size")),
     ("prune", "--learning-rate", (*NUMBERS, "0", "1e38")),
@@ -377,7 +377,7 @@ _OPTIONS: list[tuple[str, str, tuple[str, ...]]] = [
     *(("benchmark", option, WHOLE_NUMBERS) for option in ("--runs", "--warmup", "--threads")),
     ("bundle", "--target", WORDS),
     ("bundle", "--quantize", (*WORDS, "int4")),
-    ("bundle", "--mean", (*NUMBERS,)),
+    ("bundle", "--mean", [number for number in NUMBERS if number not in ("-1", "-0.5")]),
     ("bundle", "--std", (*NUMBERS, "0")),
     ("bundle", "--name", ("", " ")),
     ("demo", "--flavor", WORDS),

@@ -175,6 +175,7 @@ def _staged(paths: Collection[str | Path], overwrite: bool) -> Iterator[dict[Pat
             if target.parent not in folders:
                 stack.enter_context(naming(path if len(targets) == 1 else target.parent))
                 folders[target.parent] = stack.enter_context(staging.staging(target.parent))
+            _exists(target)  # now that its folder is there, a name too long for it is found
             # Named as it was asked for: what writes it may go by the ending, which the target of a link need not have.
             temporary = folders[target.parent] / "new" / Path(path).name
             if temporary in staged:

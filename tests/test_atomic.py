@@ -147,6 +147,7 @@ def refusals(path):
         ("loop.txt", "Too many levels of symbolic links"),
         ("x" * 256, "File name too long"),
         ("x" * 256 + "/m.txt", "File name too long"),
+        ("new/" + "x" * 256, "File name too long"),
         ("new/" + "x" * 256 + "/m.txt", "File name too long"),
         ("folder", "is a folder; give the name of a file"),
         ("pipe", "is a device or a pipe"),
