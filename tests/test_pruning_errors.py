@@ -57,7 +57,6 @@ def test_a_model_without_a_kernel_comes_back_with_a_warning(flavor):
         (dict(scope="all"), ValueError, "scope='all' is unknown"),
         (dict(importance="taylor", sparsity_m_by_n=(2, 4)), ValueError, "makes its masks before the first"),
     ],
-    ids=str,
 )
 def test_bad_arguments(arguments, error, message, flavor):
     with pytest.raises(error, match=message):
