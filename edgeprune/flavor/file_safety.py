@@ -14,7 +14,7 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ _UNSAFE_OPERATOR = re.compile(
     r"Restore|RestoreSlice|DistributedSave|FileSystem\w+|LoadAndRemapMatrix|GenerateVocabRemapping|RecordInput|"
     r"Xla(CallModule|CustomCall\w*|Launch\w*)"
 )
+# Every SavedModel is saved and restored by these; what the model itself computes needs none.
+_CHECKPOINT_OPERATORS = {"SaveV2", "RestoreV2", "MergeV2Checkpoints"}
 
 
 def check_model_file(path: Path) -> str | None:
@@ -139,10 +141,30 @@ def _saved_model(folder: Path) -> tuple[list[Any], list[Any], list[str]]:
         written += [node.metadata for node in saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes]
     configurations = [json.loads(text) for text in written if text]
     compile_settings = [configuration.pop("training_config", None) for configuration in configurations]
-    nodes = [node for graph in graphs for node in graph.graph_def.node]
-    nodes += [node for graph in graphs for function in graph.graph_def.library.function for node in function.node_def]
-    unsafe = [f"it runs the operator {node.op} ({node.name})" for node in nodes if _unsafe_operator(node)]
+    unsafe = [f"it runs the operator {node.op} ({node.name})" for graph in graphs for node in _unsafe_nodes(graph)]
     return configurations, compile_settings, unsafe
+
+
+def _unsafe_nodes(graph: Any) -> Iterator[Any]:
+    """The operators of a SavedModel that do what no layer does, each with its own name."""
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    in_functions = (node for nodes in functions.values() for node in nodes)
+    yield from filter(_unsafe_operator, (*graph.graph_def.node, *in_functions))
+    # The model's own functions: those that it is saved and restored by stand beside them.
+    for name in _reachable(graph.object_graph_def.concrete_functions, functions):
+        yield from (node for node in functions[name] if node.op in _CHECKPOINT_OPERATORS)
+
+
+def _reachable(names: Iterable[str], functions: Mapping[str, Iterable[Any]]) -> set[str]:
+    """Some functions of a graph and those that they call, at any depth."""
+    reached, waiting = set(), set(names) & functions.keys()
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        values = [value for node in functions[name] for value in node.attr.values()]
+        called = {function.name for value in values for function in (value.func, *value.list.func)}
+        waiting |= (called & functions.keys()) - reached
+    return reached
 
 
 def _of_configuration(configuration: Any) -> Iterator[str]:
