@@ -232,7 +232,7 @@ def test_saved_without_this_package(flavor, tmp_path):
     np.testing.assert_allclose(outputs(loaded), outputs(shallower), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2", "MobileNetV2"])
+@pytest.mark.parametrize("name", [pytest.param("ResNet50", marks=pytest.mark.slow), "ResNet50V2", "MobileNetV2"])
 def test_nets_of_keras_applications(flavor, name):
     keras = flavors.keras_module(flavor)
     model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=5)

@@ -59,7 +59,7 @@ def test_stride_2_same_depthwise_behind_a_sparse_path_stem_is_refused(flavor, qu
 
 
 @pytest.mark.parametrize("changes", [{"depthwise": "valid"}, {"stem": "same"}])
-@pytest.mark.parametrize("quantization", [None, "float16"])
+@pytest.mark.parametrize("quantization", [None, pytest.param("float16", marks=pytest.mark.slow)])
 def test_either_change_makes_it_exportable(flavor, changes, quantization, rng, images, tmp_path):
     model = with_zeros(conv_net(flavor, **changes), 0.8, rng)
     result = export_tflite(model, tmp_path / "m.tflite", quantization, images, sparse=True)
