@@ -86,7 +86,7 @@ class MaskedVariable:
         return _first_replica(self._mask).numpy()
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, and start gathering scores anew; the variable itself stays as it is."""
+        """Take a new mask, and start gathering scores from zero; the variable itself stays as it is."""
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(_first_replica(self._scores)))
