@@ -262,9 +262,6 @@ def test_what_cannot_be_followed_stays(keras, flavor):
 
     model = sequence_net(keras, layers.RNN(Cell(6), name="rnn"))
     assert "Cell is not known" in trace(model).frozen["before"]
-    inner = keras.Sequential([keras.Input((3,)), layers.Dense(4)])
-    model = keras.Sequential([keras.Input((5, 3)), layers.Dense(3, name="a"), layers.TimeDistributed(inner)])
-    assert "holds a model" in trace(model).frozen["a"]
 
 
 def test_a_softmax_over_units_is_told(keras):

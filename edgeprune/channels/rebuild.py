@@ -108,6 +108,8 @@ class Builder:
         if id(old) not in self.layers:
             if is_nested(old):
                 new = self.build(old)
+            elif flavor.model_inside(old)[0] is not None:
+                new = flavor.wrapped_anew(old, self.layer(old.layer))
             else:
                 new = flavor.clone_layer(old, self.changes, **self.changes.get(id(old), {}))
             self.layers[id(old)] = (old, new)
@@ -135,7 +137,7 @@ class Builder:
     def fill_weights(self) -> None:
         """Give the new layers the weights that they were not made with."""
         for number, (old, new) in self.layers.items():
-            if number not in self.filled and not is_nested(old):
+            if number not in self.filled and flavor.model_inside(old)[0] is None:
                 values = [self.cut(weight) for weight in flavor.variables_to_copy(old)]
                 check_shapes(old, new, values)
                 flavor.copy_layer_state(old, new, values)

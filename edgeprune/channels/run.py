@@ -43,14 +43,33 @@ def run_model(model: Any, inputs: Sequence[Any], call: Callable[[flavor.GraphNod
     tensors = dict(zip(map(id, symbolic), inputs, strict=True))
     last_use = {id(tensor): number for number, node in enumerate(nodes) for tensor in node.inputs}
     for number, node in enumerate(nodes):
-        taken = [tensors[id(tensor)] for tensor in node.inputs]
-        nested = flavor.is_model(node.layer) and flavor.is_graph_model(node.layer)
-        given = run_model(node.layer, taken, call) if nested else call(node, taken)
+        inner, time_axes = flavor.model_inside(node.layer)
+        if inner is None:
+            given = call(node, [tensors[id(tensor)] for tensor in node.inputs])
+        else:
+            taken = [tensors[id(tensor)] for tensor in flavor.called_on(node)]
+            given = _run_on_each_step(inner, taken, call, time_axes)
         tensors.update(zip(map(id, node.outputs), given, strict=True))
         for key in {id(tensor) for tensor in node.inputs} - set(outputs):
             if last_use[key] == number:  # nobody needs it any more: its memory is freed
                 del tensors[key]
     return [tensors[key] for key in outputs]
+
+
+def _run_on_each_step(model: Any, inputs: Sequence[Any], call: Callable[..., list[Any]], axes: int) -> list[Any]:
+    """Run a model inside another, whose samples are the steps along so many axes of its inputs."""
+    import tensorflow as tf
+
+    if not axes:
+        return run_model(model, inputs, call)
+    sizes = tf.shape(inputs[0])[:2]
+    folded = [tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)) for x in inputs]
+    given = []
+    for tensor in _run_on_each_step(model, folded, call, axes - 1):
+        given.append(tf.reshape(tensor, tf.concat([sizes, tf.shape(tensor)[1:]], 0)))
+        if (mask := getattr(inputs[0], "_keras_mask", None)) is not None:
+            given[-1]._keras_mask = mask
+    return given
 
 
 def call_layer(

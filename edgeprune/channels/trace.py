@@ -161,13 +161,24 @@ class Recorder:
     def _walk(self, nodes: list[flavor.GraphNode], places: dict[int, int], outputs: list[Any]) -> list[int]:
         """Hand every call to its rule; nested models are unfolded. Returns the places of the outputs."""
         for node in nodes:
-            taken = [places[id(tensor)] for tensor in node.inputs]
-            if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
-                given = self._enter(node.layer, taken)
+            model, time_axes = flavor.model_inside(node.layer)
+            if model is None:
+                given = self._call(node, [places[id(tensor)] for tensor in node.inputs])
             else:
-                given = self._call(node, taken)
+                taken = [places[id(tensor)] for tensor in flavor.called_on(node)]
+                given = self._enter_each_step(node.layer, model, taken, time_axes)
             places.update(zip(map(id, node.outputs), given, strict=True))
         return [places[id(tensor)] for tensor in outputs]
+
+    def _enter_each_step(self, layer: Any, model: Any, taken: Sequence[int], axes: int) -> list[int]:
+        """A model inside, whose samples are the steps along so many axes of what it is called on."""
+        if not axes:
+            return self._enter(model, taken)
+        reason = f"{self.names.get(id(layer), layer.name)} works along it"
+        steps = self._values[taken[0]].shape[1]
+        folded = [self._place(self.space.into_batch(self._values[place], reason)) for place in taken]
+        given = self._enter_each_step(layer, model, folded, axes - 1)
+        return [self._place(self.space.out_of_batch(self._values[place], steps)) for place in given]
 
     def _enter(self, model: Any, taken: Sequence[int]) -> list[int]:
         """A nested model: its inner inputs are what it is called on, the same for all its calls."""
@@ -185,8 +196,8 @@ class Recorder:
 
     def _same(self, a: Value, b: Value, reason: str) -> None:
         """Two values that must lose the same places."""
-        if a.shape == b.shape:
-            self.space.merge([a, b], reason)
+        if a.shape[1:] == b.shape[1:]:  # the steps of a sequence may be samples in one of the calls
+            self.space.merge([Value((1, *value.shape[1:]), value.parts) for value in (a, b)], reason)
         else:
             self.space.freeze(a, reason)
             self.space.freeze(b, reason)

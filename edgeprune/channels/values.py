@@ -229,6 +229,19 @@ class Space:
                 parts.append(part)
         return self.with_parts(shape, parts)
 
+    def into_batch(self, value: Value, reason: str) -> Value:
+        """The places along axis 1 as samples of their own; all of them stay, for `reason`."""
+        line = self.line(value, 1)
+        if line is not None:
+            self.ids.freeze(line, reason)
+        shape = (value.shape[0] * value.shape[1], *value.shape[2:])
+        return Value(shape, tuple(np.squeeze(part, 1) for part in value.parts if part.shape[1] == 1))
+
+    def out_of_batch(self, value: Value, size: int) -> Value:
+        """The samples as `size` places along a new axis 1."""
+        shape = (value.shape[0] // size, size, *value.shape[1:])
+        return self.with_parts(shape, [np.expand_dims(part, 1) for part in value.parts])
+
     def _narrow(self, part: np.ndarray) -> np.ndarray:
         """A part without the axes along which it does not vary."""
         for axis in varying(part):

@@ -80,6 +80,12 @@ def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, 
         return kind.from_config(config)
 
 
+def wrapped_anew(wrapper: Any, layer: Any) -> Any:
+    """A new wrapper with the same configuration around another layer."""
+    config = {key: value for key, value in wrapper.get_config().items() if key != "layer"}
+    return wrapper.__class__(layer, **config)
+
+
 def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     config = {**layer.get_config(), **changes}
     for key, value in config.items():

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, nest
+from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, keras_of, nest
 
 
 def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
@@ -79,6 +79,38 @@ def layer_calls(model: Any) -> tuple[list[LayerCall], tuple[int, ...]]:
         return [producer[id(tensor)] for tensor in graph.outputs]
 
     return calls, tuple(unfold(graph, range(len(calls))))
+
+
+def model_inside(layer: Any) -> tuple[Any, int]:
+    """The model whose graph a call of a layer runs, and how many axes of steps become samples before.
+
+    A nested model runs its own graph; `TimeDistributed` runs that of the model it holds, on each step.
+
+    Args:
+        layer: a layer, or in Keras 3 the operation behind `x + y`.
+
+    Returns:
+        The Functional or Sequential model, None for any other layer; and the number of axes, 0 for a nested model.
+    """
+    axes = 0
+    while is_time_distributed(layer):
+        layer, axes = layer.layer, axes + 1
+    return (layer, axes) if is_model(layer) and is_graph_model(layer) else (None, 0)
+
+
+def is_time_distributed(layer: Any) -> bool:
+    """Whether a layer calls the one that it holds on each step of a sequence, as Keras does it."""
+    if not is_layer(layer):
+        return False
+    kind = keras_of(layer).layers.TimeDistributed
+    return isinstance(layer, kind) and type(layer).call is kind.call
+
+
+def called_on(node: GraphNode) -> list[Any]:
+    """The symbolic tensors that are a call's first argument, flat: what it is called on, without masks and states."""
+    first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+    own = {id(tensor) for tensor in node.inputs}
+    return [tensor for tensor in nest(hasattr(node.node, "operation")).flatten(first) if id(tensor) in own]
 
 
 def producer_of(tensor: Any) -> tuple[Any, list[Any]]:

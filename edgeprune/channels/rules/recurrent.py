@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune import flavor
 from edgeprune.channels.rules.elementwise import follow_activation
 from edgeprune.channels.rules.kernels import factor, places
 from edgeprune.channels.rules.registry import Call, CannotFollow, rule
@@ -130,12 +129,7 @@ def _unite_weights(call: Call, a: Any, b: Any) -> None:
 @rule("TimeDistributed")
 def time_distributed(call: Call) -> Value:
     """Another layer for each step: the steps count as samples."""
-    x, inner = call.x, call.layer.layer
-    if flavor.is_model(inner):
-        raise CannotFollow("it holds a model: call the model's layers in TimeDistributed one by one")
-    call.freeze(call.line(x, 1), f"{call.name} works along it")
-    samples = x.shape[0] * x.shape[1]
-    folded = Value((samples, *x.shape[2:]), tuple(np.squeeze(part, 1) for part in x.parts if part.shape[1] == 1))
-    shape = call.output_shapes[0]
-    (given,) = call.follow(inner, [folded], [(samples, *shape[2:])])
-    return call.space.with_parts(shape, [np.expand_dims(part, 1) for part in given.parts])
+    steps = call.x.shape[1]
+    folded = call.space.into_batch(call.x, f"{call.name} works along it")
+    (given,) = call.follow(call.layer.layer, [folded], [(folded.shape[0], *call.output_shapes[0][2:])])
+    return call.space.out_of_batch(given, steps)
