@@ -6,7 +6,6 @@ import numpy as np
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.run import call_model
 
 
 def images(L, form):
@@ -56,7 +55,7 @@ def check_layers(keras, layers, sides, x):
     """What a net computes; returns it with its twin."""
     first, last = pair(keras, layers, sides)
     expected = np.asarray(last(np.moveaxis(x, 1, -1), training=False))
-    np.testing.assert_allclose(call_model(first, [x])[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(flavors.call_model(first, [x])[0], expected, rtol=1e-4, atol=1e-5)
     return first, last
 
 

@@ -7,10 +7,9 @@ from channel_nets import NETS, built, halved, random_mask, randomize
 
 from edgeprune.channels.rebuild import rebuild
 from edgeprune.channels.rules import rule, rule_for
-from edgeprune.channels.run import call_model
 from edgeprune.channels.trace import trace
 from edgeprune.channels.verify import random_inputs, verify
-from edgeprune.flavor import keras_module
+from edgeprune.flavor import call_model, keras_module
 from edgeprune.measure.macs import count_macs
 
 EVERY_NET = [(name, flavor) for name, (_, flavors) in NETS.items() for flavor in flavors]

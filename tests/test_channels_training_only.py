@@ -6,7 +6,6 @@ import pytest
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.importance import class_scores
-from edgeprune.channels.run import call_model
 from edgeprune.channels.trace import trace
 
 SIDE = 12
@@ -66,7 +65,7 @@ def images():
 def check(model, x):
     expected = np.asarray(model(x, training=False))
     graph = trace(model)
-    np.testing.assert_allclose(call_model(graph.walked, [x])[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flavors.call_model(graph.walked, [x])[0], expected, rtol=1e-5, atol=1e-6)
     scores = [class_scores(graph, "activation", data=x) for _ in range(2)]
     np.testing.assert_array_equal(*scores)
     smaller = ep.prune_channels(model, ratio=0.5, importance="activation", data=x)

@@ -24,7 +24,6 @@ from edgeprune.channels.bypass import called, graphs, rebuilt_without, same_kind
 from edgeprune.channels.constants import built_in_kind
 from edgeprune.channels.identity import identities
 from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_tensors, parts_of
-from edgeprune.channels.run import call_layer, call_model, run_model
 from edgeprune.labels import check_labels, check_sample_weights
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
@@ -406,9 +405,9 @@ class _Gated:
 
         def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
             is_gated = id(node.node) in self._blocks
-            return [self._gated_sum(node, taken, gates)] if is_gated else call_layer(node, taken)
+            return [self._gated_sum(node, taken, gates)] if is_gated else flavor.call_layer(node, taken)
 
-        return run_model(self._model, inputs, call)
+        return flavor.run_model(self._model, inputs, call)
 
     def _gated_sum(self, node: flavor.GraphNode, taken: list[Any], gates: Any) -> Any:
         import tensorflow as tf
@@ -426,7 +425,9 @@ def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
 
     def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any]]:
         with flavor.state_kept(model), flavor.state_kept(shallower):
-            return _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32)), call_model(shallower, inputs)
+            return _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32)), flavor.call_model(
+                shallower, inputs
+            )
 
     expected, given = on_random_inputs(model, run_both)
     for old, new in zip(expected, given, strict=True):

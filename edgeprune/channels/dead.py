@@ -19,7 +19,6 @@ from edgeprune.channels.constants import Constants, built_in_kind, constants, se
 from edgeprune.channels.graph import ChannelGraph, Slot, Step
 from edgeprune.channels.plan import ChannelPlan
 from edgeprune.channels.rules.kernels import channel_axis
-from edgeprune.channels.run import call_model
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
 
@@ -105,7 +104,9 @@ class DeadChannels:
         from edgeprune.channels.verify import on_random_inputs, tolerance_of
 
         models = (self.graph.walked, smaller)
-        outputs = on_random_inputs(self.graph.walked, lambda inputs: [call_model(model, inputs) for model in models])
+        outputs = on_random_inputs(
+            self.graph.walked, lambda inputs: [flavor.call_model(model, inputs) for model in models]
+        )
         for old, new in zip(*outputs, strict=True):
             difference = np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0)
             if not difference <= tolerance_of(self.graph.walked) * max(np.max(np.abs(old), initial=0.0), 1e-6):

@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.arguments import check_whole
 from edgeprune.channels.graph import ChannelGraph, Step
-from edgeprune.channels.run import call_layer, run
+from edgeprune.channels.run import run
 from edgeprune.labels import by_output, check_labels, check_sample_weights
 from edgeprune.progress import track
 
@@ -199,7 +199,7 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Itera
                 along = tf.reduce_mean(size, [other for other in range(len(size.shape)) if other != axis])
                 shares = along / np.bincount(classes, minlength=graph.class_count)[classes]
                 totals.append(tf.math.unsorted_segment_sum(shares, classes, graph.class_count))
-            return call_layer(node, taken)
+            return flavor.call_layer(node, taken)
 
         run(graph, inputs, watched)
         return tf.add_n(totals)

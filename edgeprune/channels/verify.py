@@ -20,7 +20,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Step, Tensor
 from edgeprune.channels.rebuild import changed_arguments, checked_mask
-from edgeprune.channels.run import call_layer, run, run_model
+from edgeprune.channels.run import run
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # of a model that computes in half precision
@@ -170,11 +170,11 @@ def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
     seen = _Seen(flavor.layer_names(model))
 
     def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-        given = call_layer(node, taken)
+        given = flavor.call_layer(node, taken)
         seen.add(node.layer, given[0])
         return given
 
-    return run_model(model, inputs, call), seen
+    return flavor.run_model(model, inputs, call), seen
 
 
 def tolerance_of(model: Any) -> float:
@@ -285,7 +285,7 @@ class _Silenced:
                 shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
                 mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
                 taken[position] = _masked_like(taken[position] * mask, taken[position])
-        return call_layer(node, taken, self._with_silenced_weights(step.layer) if step.inside else step.layer)
+        return flavor.call_layer(node, taken, self._with_silenced_weights(step.layer) if step.inside else step.layer)
 
     def _drops(self, tensor: Tensor) -> bool:
         return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
@@ -300,7 +300,7 @@ class _Silenced:
                 taken[position] = _masked_like(kept, taken[position])
         is_function = flavor.function_name(step.layer) is not None
         layer = step.layer if is_function else self._counterparts[id(step.layer)]
-        given = call_layer(node, taken, layer, self.changes.get(id(step.node)) if is_function else None)
+        given = flavor.call_layer(node, taken, layer, self.changes.get(id(step.node)) if is_function else None)
         for position, place in enumerate(step.outputs):
             for axis, classes in self.graph.tensors[place].axes.items():
                 # Kept channels take their numbers; the others point to a plane of zeros behind the last.

@@ -4,7 +4,7 @@ Everything else asks here: which Keras does this model belong to, what are its l
 Importing this module imports neither of them.
 
 From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files`, `kernels`, `recurrent` and `training` beside
-them.
+them; `running` on top.
 """
 
 from edgeprune.flavor.copies import (
@@ -89,6 +89,12 @@ from edgeprune.flavor.recurrent import (
     overridden,
     step_by_step,
 )
+from edgeprune.flavor.running import (
+    call_layer,
+    call_model,
+    run_model,
+    shapes_of_calls,
+)
 from edgeprune.flavor.training import (
     CALLBACK_HOOKS,
     callback_class,
@@ -110,6 +116,8 @@ __all__ = [
     "batch_predictor",
     "call_for_inference",
     "call_function",
+    "call_layer",
+    "call_model",
     "call_specs",
     "called_on",
     "callback_class",
@@ -163,7 +171,9 @@ __all__ = [
     "producer_of",
     "rebuild",
     "run_function",
+    "run_model",
     "sequential_class",
+    "shapes_of_calls",
     "slice_entries",
     "state_kept",
     "step_by_step",
