@@ -1,13 +1,15 @@
-"""Which models can be cut: every model of `keras.applications` and of `tf_keras.applications`.
+"""Which models can be cut: every model of `keras.applications` and of `tf_keras.applications`, or KerasHub's.
 
     python benchmarks/coverage.py [--only 'ResNet*'] [--flavor keras] [--again]
+    python benchmarks/coverage.py --hub [--only '*BERT*'] [--again]
 
 Each model is built without pretrained weights and traced. Half of the channels of every group that can be cut go, the
 rebuilt model is compared with the original whose dropped channels are silenced, saved, loaded and trained for one step.
 A model counts as covered when every group but those of its inputs and outputs lost channels, nothing was unknown, the
 comparison holds to 1e-4, the step gives a finite loss, and the loaded model gives what the saved one gave (or this
 Keras cannot load the original either, which the table then says). Every model has a process of its own; rows are added
-to benchmarks/out/coverage.json as they come, and those that are there are not made again.
+to benchmarks/out/coverage.json as they come, and those that are there are not made again. `--hub` does the same with
+small configurations of KerasHub's architectures (hub_nets.py, hub_coverage.py); its table is in hub_coverage.md too.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 OUT = Path(__file__).parent / "out" / "coverage.json"
+HUB_OUT = OUT.with_name("hub_coverage.json")
+TIME_LIMIT = 1800  # seconds for one model
 # What keeps the channels of an input or an output of the model.
 EXPECTED = ("output of the model", "input of the model")
 
@@ -146,7 +150,12 @@ def is_covered(row: dict[str, Any]) -> bool:
 
 
 def in_a_process_of_its_own(flavor: str, name: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, __file__, "--one", flavor, name], capture_output=True, text=True)
+    """The row of one model; that of a model whose process fails or takes too long has an error."""
+    command = [sys.executable, __file__, "--one", flavor, name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"flavor": flavor, "model": name, "error": f"not done after {TIME_LIMIT} s"}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return {"flavor": flavor, "model": name, "error": last[:300]}
@@ -172,15 +181,46 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print(f"\n{covered} of {len(rows)} covered; the slowest trace took {slowest:.3f} s (goal: 0.2)")
 
 
+def cover_one_of_hub(name: str) -> dict[str, Any]:
+    """The row of one of KerasHub's architectures."""
+    from hub_coverage import cover
+
+    return cover(name)
+
+
+def cover_hub(pattern: str, again: bool) -> None:
+    """Make the rows of KerasHub's architectures whose names match, each in a process of its own, and print all."""
+    from hub_coverage import table
+    from hub_nets import NETS
+    from results import Results
+
+    from edgeprune.progress import track
+
+    results = Results(HUB_OUT)
+    for name in track([name for name in NETS if fnmatch.fnmatchcase(name, pattern)], "Architectures"):
+        known = results.get(model=name)
+        if again or known is None or known.get("error"):
+            results.remove(model=name)
+            results.add(**{"kind": NETS[name].kind, **in_a_process_of_its_own("hub", name)})
+    rows = sorted(results.rows, key=lambda row: list(NETS).index(row["model"]))
+    HUB_OUT.with_suffix(".md").write_text(table(rows) + "\n")
+    print(table(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help="a pattern of model names")
+    parser.add_argument("--hub", action="store_true", help="small configurations of KerasHub's architectures")
     parser.add_argument("--flavor", choices=("keras", "tf_keras"), help="one Keras alone")
     parser.add_argument("--again", action="store_true", help="make rows anew that are there")
     parser.add_argument("--one", nargs=2, metavar=("FLAVOR", "MODEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(cover(*arguments.one)))
+        flavor, name = arguments.one
+        print(json.dumps(cover_one_of_hub(name) if flavor == "hub" else cover(flavor, name)))
+        return
+    if arguments.hub:
+        cover_hub(arguments.only, arguments.again)
         return
 
     from edgeprune.progress import track
