@@ -207,7 +207,7 @@ def train_dense(x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
     keras.utils.set_random_seed(recipe.seed)
     model = resnet8(flavor=recipe.flavor)
     rate = cosine(recipe, recipe.learning_rate, recipe.dense_epochs, len(x))
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     fit(
         model,
         x,

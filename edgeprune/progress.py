@@ -1,7 +1,7 @@
 """Signs of life for work that takes over a second: a bar where the steps are known, a spinner where not.
 
-Both are drawn on stderr, only in a terminal or a notebook, and are gone when the work is done. When two
-are asked for at once, the outer one is drawn.
+Both are drawn on stderr, in a terminal or a notebook, and are gone when the work is done. Where the command line's
+stderr is a file or a pipe, each stage is one line instead. When two are asked for at once, the outer one is shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import operator
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ T = TypeVar("T")
 
 DELAY_SECONDS = 1.0
 _drawing = threading.Lock()
+_lines = ContextVar("lines", default=False)
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None, *, quiet: bool = False) -> Iterator[T]:
@@ -50,6 +53,27 @@ def track(iterable: Iterable[T], description: str, total: int | None = None, *, 
 
 
 @contextlib.contextmanager
+def steps(description: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Draw a progress bar for steps that the body counts itself, once it has run for over a second.
+
+    Args:
+        description: a few words shown before the bar.
+        total: the number of steps.
+        quiet: draw nothing.
+
+    Yields:
+        A function to call after each step with a few words shown behind the bar.
+
+    Example:
+        >>> with steps("Training", 2) as done:
+        ...     for loss in (0.7, 0.5):
+        ...         done(f"loss {loss}")
+    """
+    with _display(description, total, quiet) as progress:
+        yield lambda note: progress.update(progress.task_ids[0], advance=1, note=note)
+
+
+@contextlib.contextmanager
 def status(description: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Draw a spinner beside the description while the body runs, once it has run for over a second.
 
@@ -69,6 +93,16 @@ def status(description: str, *, quiet: bool = False) -> Iterator[Callable[[str],
 
 
 @contextlib.contextmanager
+def stage_lines() -> Iterator[None]:
+    """Report each stage of the body in one line on stderr, where that is neither a terminal nor a notebook."""
+    token = _lines.set(True)
+    try:
+        yield
+    finally:
+        _lines.reset(token)
+
+
+@contextlib.contextmanager
 def _display(description: str, total: int | None, quiet: bool) -> Iterator[Progress]:
     from rich.progress import (
         BarColumn,
@@ -79,38 +113,67 @@ def _display(description: str, total: int | None, quiet: bool) -> Iterator[Progr
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-    if total is not None:
-        columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    # In a terminal too narrow for all, the description is shortened, and the figures stay whole.
+    description_column = Column(overflow="ellipsis")
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=description_column)]
+    if total is None:
+        columns.append(TimeElapsedColumn())
+    else:
+        whole = Column(no_wrap=True)
+        columns += [BarColumn(bar_width=None), MofNCompleteColumn(table_column=whole)]
+        columns += [TimeRemainingColumn(table_column=whole), TextColumn("{task.fields[note]}", markup=False)]
     with _console() as console:
         # No redirection of sys.stdout: the body may redirect it too, and the two would not nest.
         progress = Progress(
             *columns,
-            TimeElapsedColumn(),
             console=console,
             transient=True,
+            expand=total is not None,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        progress.add_task(description, total=total)
-        if quiet or not _can_draw(console):
+        progress.add_task(description, total=total, note="")
+        with contextlib.ExitStack() as shown:
+            if not quiet and _can_draw(console):
+                shown.enter_context(_shown_after_delay(progress.start, progress.stop))
+            elif not quiet and _lines.get():
+                line = _Line(progress)
+                shown.enter_context(_shown_after_delay(line.start, line.stop))
             yield progress
-            return
-        with _drawn_after_delay(progress):
-            yield progress
+
+
+class _Line:
+    """One line for a stage: its name once it is shown, its seconds and last note when it is done."""
+
+    def __init__(self, progress: Progress):
+        self._task, self._file = progress.tasks[0], progress.console.file
+        self._begin = time.perf_counter()
+
+    def start(self) -> None:
+        self._write(f"{self._task.description} ...")
+
+    def stop(self) -> None:
+        note = self._task.fields["note"]
+        self._write(f" {time.perf_counter() - self._begin:.0f} s{note and ', '}{note}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk is no reason to stop the work
+            self._file.write(text)
+            self._file.flush()
 
 
 @contextlib.contextmanager
-def _drawn_after_delay(progress: Progress) -> Iterator[None]:
-    """Start drawing after the delay, unless the body is done by then or another display is being drawn."""
+def _shown_after_delay(show: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
+    """Show after the delay, unless the body is done by then or another stage is being shown."""
     started = False
 
     def start() -> None:
         nonlocal started
         if _drawing.acquire(blocking=False):
             started = True
-            progress.start()
+            show()
 
     timer = threading.Timer(DELAY_SECONDS, start)
     timer.daemon = True
@@ -121,7 +184,7 @@ def _drawn_after_delay(progress: Progress) -> Iterator[None]:
         timer.cancel()
         timer.join()
         if started:
-            progress.stop()
+            end()
             _drawing.release()
 
 
@@ -133,10 +196,12 @@ def _console() -> Iterator[Console]:
     """
     from rich.console import Console
 
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() or _lines.get()):
         yield Console(stderr=True)
         return
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal:
+    with os.fdopen(
+        os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace"
+    ) as terminal:
         yield Console(file=terminal)
 
 

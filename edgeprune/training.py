@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import flavor
 from edgeprune.labels import check_labels
-from edgeprune.progress import track
+from edgeprune.progress import steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,22 +52,18 @@ def fit(
     import numpy as np
 
     _check_count("epochs", epochs)
-    steps = track(range(epochs * _steps(x, batch_size) + 1), description)
-    next(steps)  # the bar appears before the first step, which compiles
+    with steps(description, epochs * _steps(x, batch_size)) as done:
 
-    def after_step(step: int, logs: Mapping[str, float] | None = None) -> None:
-        next(steps)
-        if not math.isfinite(loss := (logs or {}).get("loss", 0.0)):
-            raise ValueError(
-                f"The loss of model {model.name!r} became {loss} at step {step + 1}, and its weights are lost. Check "
-                "the data and the labels, or lower the learning rate."
-            )
+        def after_step(step: int, logs: Mapping[str, float] | None = None) -> None:
+            done(_figures(logs or {}))
+            if not math.isfinite(loss := (logs or {}).get("loss", 0.0)):
+                raise ValueError(
+                    f"The loss of model {model.name!r} became {loss} at step {step + 1}, and its weights are lost. "
+                    "Check the data and the labels, or lower the learning rate."
+                )
 
-    watch = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=after_step)
-    try:
+        watch = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=after_step)
         history = model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=[*callbacks, watch], verbose=0)
-    finally:
-        steps.close()
     # The last step may have lost the weights after its loss was computed.
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise ValueError(f"Weights of model {model.name!r} became NaN or infinite: lower the learning rate.")
@@ -243,6 +239,12 @@ def _check_inputs(model: Any, x: np.ndarray) -> None:
     fits = len(expected) == x.ndim and all(a in (None, b) for a, b in zip(expected[1:], x.shape[1:], strict=True))
     if not fits:
         raise ValueError(f"Model {model.name!r} takes inputs of shape {expected}, and the data have {x.shape}.")
+
+
+def _figures(logs: Mapping[str, float]) -> str:
+    """The loss and the first metric, for the progress bar: what fits beside it."""
+    metric = next((name for name in logs if name not in ("loss", "compile_metrics")), None)
+    return " ".join(f"{name} {logs[name]:.3g}" for name in ("loss", metric) if name in logs)
 
 
 def _check_count(name: str, count: int) -> None:

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import pty
+import re
 import sys
 import threading
 
@@ -114,3 +115,45 @@ def test_an_error_in_the_body_ends_the_drawing_and_is_passed_on(terminal):
         wait_until_drawing()
         raise KeyError("x")
     assert not progress._drawing.locked()
+
+
+def test_steps_show_what_was_reached(terminal):
+    with terminal.stderr(), progress.steps("Training", 3) as done:
+        done("loss 0.5")
+        wait_until_drawing()
+    assert "1/3" in terminal.drawn and "loss 0.5" in terminal.drawn
+
+
+def test_a_bar_is_no_wider_than_the_terminal(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with terminal.stderr(), progress.steps("Training the dense model", 20_000) as done:
+        for _ in range(3):
+            done("loss 0.512 accuracy 0.813")
+            wait_until_drawing()
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.drawn)
+    lines = re.split(r"[\r\n]+", drawn)
+    assert any("accuracy 0.813" in line and "/20000" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_each_stage_is_one_line_where_stderr_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY_SECONDS", 0.0)
+    with open(tmp_path / "log", "w") as log, contextlib.redirect_stderr(log), progress.stage_lines():
+        with progress.status("Converting") as say, open(os.devnull, "w") as nowhere:
+            with contextlib.redirect_stderr(nowhere):
+                wait_until_drawing()
+                say("Calibrating")
+                assert list(progress.track([1, 2], "Inner")) == [1, 2]
+        with progress.steps("Training", 2) as done:
+            wait_until_drawing()
+            done("loss 0.7")
+            done("loss 0.5")
+        with pytest.raises(KeyError), progress.status("Failing"):
+            wait_until_drawing()
+            raise KeyError("x")
+        with progress.status("Quiet", quiet=True):
+            pause()
+    seconds = r" \.\.\. \d+ s"
+    assert re.fullmatch(
+        f"Converting{seconds}\nTraining{seconds}, loss 0.5\nFailing{seconds}\n", (tmp_path / "log").read_text()
+    )
