@@ -1,8 +1,8 @@
 """Which architectures of KerasHub can be cut: `python benchmarks/coverage.py --hub`.
 
 Each net of hub_nets.py is built, its weights made random, and traced. Half of the channels of every group that can be
-cut go. Then the steps of `STEPS`, each of which is tried whatever became of the others: the proof; saving, and loading in a
-process that has no edgeprune; a training step; the file for LiteRT, run and compared.
+cut go. Then the steps of `STEPS`, each of which is tried whatever became of the others: the proof; saving, and
+loading in a process that has no edgeprune; a training step; the file for LiteRT, run and compared.
 """
 
 from __future__ import annotations
