@@ -98,9 +98,10 @@ def cut_in_half(name: str) -> Cut:
     """Build a net and take half of every group."""
     model = NETS[name].build()
     random = np.random.default_rng(1)
-    for weight in model.weights:  # zeros and ones would prove little
-        if "float" in weight.dtype:
-            weight.assign(np.asarray(weight) + random.uniform(0, 0.1, weight.shape))
+    for weight in model.weights:
+        values = np.asarray(weight)
+        if "float" in weight.dtype and values.size and values.min() == values.max():  # zeros or ones prove little
+            weight.assign(values + random.uniform(0, 0.1, weight.shape))
     graph = trace(model)
     kept = graph.everything()
     for group in graph.groups:

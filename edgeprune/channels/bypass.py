@@ -86,17 +86,6 @@ class WithoutCalls(Builder):
         """All of a weight."""
         return np.asarray(weight)
 
-    def fill(self) -> None:
-        """Copy the weights and the trainable flags; a nested model may have fewer layers than the old one."""
-        # Outer models come last; their flag sets those of the models and layers inside.
-        for old, new in reversed(self.layers.values()):
-            if is_nested(old) and new.trainable != old.trainable:
-                new.trainable = old.trainable
-        self.fill_weights()
-        for old, new in self.layers.values():
-            if not is_nested(old):
-                flavor.copy_trainable(old, new)
-
 
 def rebuilt_without(graph_model: Any, model: Any, instead: Mapping[int, int]) -> Any:
     """A plain model without some calls, compiled as `model` is; `graph_model` is what `walkable(model)` gave."""

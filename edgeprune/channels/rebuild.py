@@ -129,10 +129,15 @@ class Builder:
 
     def fill(self) -> None:
         """Cut the new weights from the old ones, and copy what else a layer has."""
+        # Of a nested model the own flag alone: its class may hold layers beside its graph, and the new one has none
+        # of those. Outer models come last; their flag sets those of the models and layers inside.
+        for old, new in reversed(self.layers.values()):
+            if is_nested(old) and new.trainable != old.trainable:
+                new.trainable = old.trainable
         self.fill_weights()
-        # After the weights: a nested model's flag sets those of its layers.
         for old, new in self.layers.values():
-            flavor.copy_trainable(old, new)
+            if not is_nested(old):
+                flavor.copy_trainable(old, new)
 
     def fill_weights(self) -> None:
         """Give the new layers the weights that they were not made with."""
