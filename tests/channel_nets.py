@@ -39,12 +39,13 @@ def randomize(model, seed=0):
 
 
 def random_mask(graph: ChannelGraph, ratio=0.5, seed=0) -> np.ndarray:
-    """Drop `ratio` of the channels of every group that is not frozen, chosen at random; one stays."""
+    """Drop `ratio` of the channels of every group that is not frozen, chosen at random (in each head); one stays."""
     rng = np.random.default_rng(seed)
     mask = graph.everything()
     for group in graph.groups:
         if not group.frozen:
-            mask[rng.choice(group.classes, min(round(group.size * ratio), group.size - 1), replace=False)] = False
+            for own in group.classes.reshape(group.heads or 1, -1):
+                mask[rng.choice(own, min(round(group.count * ratio), group.count - 1), replace=False)] = False
     return mask
 
 

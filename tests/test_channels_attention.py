@@ -1,4 +1,4 @@
-"""Attention: whole heads go, and the channels of the streams; the depth of a head stays."""
+"""Attention: whole heads go, channels inside the heads, and the channels of the streams."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from edgeprune.measure.macs import count_macs
 @pytest.fixture
 def keras(flavor):
     return flavors.keras_module(flavor)
+
+
+INSIDE = ("attention/key", "attention/value")
 
 
 def names(graph):
@@ -43,12 +46,13 @@ def self_attention(keras, steps=5, width=8, call=None, **arguments):
 )
 @pytest.mark.parametrize("call", [{}, {"use_causal_mask": True}], ids=["full", "causal"])
 def test_heads_and_the_width_of_the_stream(keras, arguments, call):
-    graph, rebuilt = check(self_attention(keras, call=call, **arguments), ["stem", "attention"])
+    graph, rebuilt = check(self_attention(keras, call=call, **arguments), ["stem", "attention", *INSIDE])
     attention = rebuilt.get_layer("attention")
     config = attention.get_config()
-    assert (config["num_heads"], config["key_dim"]) == (2, 3)
-    assert tuple(attention._query_dense.kernel.shape) == (4, 2, 3)
-    assert tuple(attention._output_dense.kernel.shape) == (2, arguments.get("value_dim", 3), 4)
+    values = 3 if "value_dim" in arguments else 1
+    assert (config["num_heads"], config["key_dim"], config["value_dim"]) == (2, 1, values)
+    assert tuple(attention._query_dense.kernel.shape) == tuple(attention._key_dense.kernel.shape) == (4, 2, 1)
+    assert tuple(attention._output_dense.kernel.shape) == (2, values, 4)
     assert graph.groups[0].layers == ("stem", "attention/attention_output")
     assert graph.macs == count_macs(graph.model).total
     assert graph.remaining_macs(random_mask(graph)) == count_macs(rebuilt).total
@@ -68,7 +72,7 @@ def test_without_a_residual_the_widths_are_free(keras):
     x = layers.Dense(8, name="stem")(inputs)
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     model = keras.Model(inputs, layers.Dense(2, name="head")(x))
-    _, rebuilt = check(model, ["stem", "attention", "attention/attention_output"])
+    _, rebuilt = check(model, ["stem", "attention", *INSIDE, "attention/attention_output"])
     assert rebuilt.get_layer("attention").get_config()["num_heads"] == 1
 
 
@@ -83,9 +87,9 @@ def test_cross_attention(keras, with_key):
     sources = ["query", "value", "key"] if with_key else ["query", "value"]
     graph, rebuilt, verdict = halved(model)
     assert verdict.passed, str(verdict)
-    assert set(names(graph)) == {*sources, "attention", "attention/attention_output"}
+    assert set(names(graph)) == {*sources, "attention", *INSIDE, "attention/attention_output"}
     assert graph.macs == count_macs(model).total
-    assert tuple(rebuilt.get_layer("attention")._key_dense.kernel.shape) == (5 if with_key else 3, 1, 4)
+    assert tuple(rebuilt.get_layer("attention")._key_dense.kernel.shape) == (5 if with_key else 3, 1, 2)
 
 
 def test_scores_are_given_for_the_heads_that_stay(keras):
@@ -97,7 +101,7 @@ def test_scores_are_given_for_the_heads_that_stay(keras):
     model = keras.Model(inputs, [layers.Dense(2, name="head")(x), scores])
     graph, _, verdict = halved(model)
     assert verdict.passed, str(verdict)
-    assert names(graph) == ["stem", "attention", "attention/attention_output"]
+    assert names(graph) == ["stem", "attention", *INSIDE, "attention/attention_output"]
     assert set(graph.frozen) == {"head", "mix"}
 
 
@@ -108,7 +112,7 @@ def test_scores_that_are_an_output_keep_the_heads(keras):
     x, scores = layers.MultiHeadAttention(4, 4, name="attention")(x, x, return_attention_scores=True)
     graph = trace(keras.Model(inputs, [layers.Dense(2, name="head")(x), scores]))
     assert "attention" in graph.frozen
-    assert names(graph) == ["stem", "attention/attention_output"]
+    assert names(graph) == ["stem", *INSIDE, "attention/attention_output"]
 
 
 def test_a_mask_from_outside(keras):
@@ -117,7 +121,7 @@ def test_a_mask_from_outside(keras):
     x = layers.Dense(8, name="stem")(inputs)
     y = layers.MultiHeadAttention(2, 4, name="attention")(x, x, attention_mask=mask)
     model = keras.Model([inputs, mask], layers.Dense(2, name="head")(layers.Add()([x, y])))
-    check(model, ["stem", "attention"])
+    check(model, ["stem", "attention", *INSIDE])
 
 
 def test_attention_over_two_axes(keras):
@@ -129,7 +133,8 @@ def test_attention_over_two_axes(keras):
     model = keras.Model(inputs, layers.Dense(2, name="head")(x))
     graph, _, verdict = halved(model)
     assert verdict.passed, str(verdict)
-    assert set(names(graph)) == {"stem", "both", "both/attention_output", "rows", "rows/attention_output"}
+    parts = ("", "/key", "/value", "/attention_output")
+    assert set(names(graph)) == {"stem", *(f"{name}{part}" for name in ("both", "rows") for part in parts)}
     assert graph.macs == count_macs(model).total
 
 
@@ -153,9 +158,9 @@ def test_grouped_query_attention(gate, scores):
     y = attention(x, x, use_causal_mask=True, return_attention_scores=scores)
     y = y[0] if scores else y
     model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Add()([x, y])))
-    graph, rebuilt = check(model, ["stem", "attention"])
+    graph, rebuilt = check(model, ["stem", "attention", "attention/key"])
     small = rebuilt.get_layer("attention")
-    assert (small.num_query_heads, small.num_key_value_heads, small.head_dim) == (3, 1, 3)
+    assert (small.num_query_heads, small.num_key_value_heads, small.head_dim) == (3, 1, 1)
     (group,) = (group for group in graph.groups if group.name == "attention")
     assert group.size == 2
     assert graph.macs == count_macs(model).total
@@ -163,8 +168,8 @@ def test_grouped_query_attention(gate, scores):
 
 def test_a_gate_on_the_heads():
     keras = flavors.keras_module(flavors.KERAS_3)
-    graph, rebuilt = check(self_attention(keras, use_gate=True), ["stem", "attention"])
-    assert tuple(rebuilt.get_layer("attention")._gate_dense.kernel.shape) == (4, 2, 3)
+    graph, rebuilt = check(self_attention(keras, use_gate=True), ["stem", "attention", *INSIDE])
+    assert tuple(rebuilt.get_layer("attention")._gate_dense.kernel.shape) == (4, 2, 1)
     assert graph.macs == count_macs(graph.model).total
 
 
@@ -174,7 +179,7 @@ def test_grouped_query_attention_on_the_input_keeps_its_width():
     inputs = keras.Input((5, 6))
     x = layers.GroupQueryAttention(3, 4, 2, name="attention")(inputs, inputs)
     graph = trace(keras.Model(inputs, layers.Dense(2, name="head")(x)))
-    assert names(graph) == ["attention"]
+    assert names(graph) == ["attention", "attention/key"]
     assert "attention/attention_output" in graph.frozen
 
 
@@ -235,5 +240,5 @@ def test_a_transformer_block_with_padding(keras):
     y = layers.Dense(8, name="out")(layers.Dense(16, activation="relu", name="in")(x))
     x = layers.LayerNormalization(name="norm2")(layers.Add()([x, y]))
     model = keras.Model(words, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x)))
-    graph, _ = check(model, ["words", "attention", "in"])
+    graph, _ = check(model, ["words", "attention", *INSIDE, "in"])
     assert len(graph.notes) == 2

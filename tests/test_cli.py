@@ -193,7 +193,8 @@ def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, na
 
 
 def test_channels_without_an_output_shows_the_plan(folder):
-    text = run_ok("channels", folder / "keras.keras", "--macs", 0.5, "--data", folder / "split.npz").stdout
+    choices = ("--reduction", "max", "--attention", "both")
+    text = run_ok("channels", folder / "keras.keras", "--macs", 0.5, "--data", folder / "split.npz", *choices).stdout
     assert "hidden" in text and "nothing written" in text and "frozen: " in text
     assert "accuracy" in text and "fine-tuned" not in text
 
@@ -206,6 +207,8 @@ def test_channels_without_an_output_shows_the_plan(folder):
         (["--macs", "0.5", "--epochs", "1", "--data", "unlabelled.npz"], "has no labels"),
         (["--macs", "1.5"], "macs"),
         (["--macs", "0.5", "--scope", "near"], "near"),
+        (["--macs", "0.5", "--reduction", "median"], "median"),
+        (["--macs", "0.5", "--attention", "tails"], "tails"),
         (["--macs", "0.5", "--round-to", "x"], "x"),
         (["--macs", "0.5", "--importance", "guess"], "guess"),
         (["--macs", "0.5", "--ignore", "nothing*"], "nothing*"),

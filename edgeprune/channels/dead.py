@@ -19,6 +19,7 @@ from edgeprune.channels.constants import Constants, built_in_kind, constants, se
 from edgeprune.channels.graph import ChannelGraph, Slot, Step
 from edgeprune.channels.plan import ChannelPlan
 from edgeprune.channels.rules.kernels import channel_axis
+from edgeprune.channels.selection import freeze_in_attention
 from edgeprune.channels.trace import trace
 from edgeprune.progress import status
 
@@ -159,7 +160,8 @@ def find_dead_channels(model: Any) -> DeadChannels:
         TypeError: it is no Keras model.
         ValueError: it is not built, or it is subclassed and its call cannot be followed.
     """
-    graph = trace(_without_wrappers(model))
+    # Inside heads all would have to have as many dead channels.
+    graph = freeze_in_attention(trace(_without_wrappers(model)), "heads")
     use = _Use(graph, constants(graph))
     live = _live(graph, use)
     kept_mask = _with_one_of_each(graph, live)
@@ -239,7 +241,7 @@ class _Use:
                 self._consumers[place].append(step)
             for weight in getattr(step.layer, "weights", ()):
                 self._steps_of[id(weight)].append(step)
-        self.readers = [self._reader(slot) for slot in graph.slots if slot.reads]
+        self.readers = [self._reader(slot) for slot in graph.slots if slot.reads and slot.classes.ndim == 1]
 
     @cached_property
     def always(self) -> np.ndarray:
@@ -261,7 +263,9 @@ class _Use:
 
     def _read_by_weights(self, layer: Any) -> set[int]:
         slots = (self.graph.weight_slots.get(id(weight), {}) for weight in getattr(layer, "weights", ()))
-        return {n for of_weight in slots for slot in of_weight.values() if slot.reads for n in slot.classes.tolist()}
+        return {
+            n for of_weight in slots for slot in of_weight.values() if slot.reads for n in slot.classes.ravel().tolist()
+        }
 
     def _reader(self, slot: Slot) -> _Reader:
         others = self.graph.weight_slots[id(slot.weight)].items()

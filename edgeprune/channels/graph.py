@@ -3,10 +3,14 @@
 Plain data. A *class* is a set of channels that must be kept or dropped together, written as a number in
 `range(graph.class_count)`. A vector of classes says, for each position along an axis, to which class it belongs.
 `kept_mask`, a bool array over the classes (True: it stays), is what a plan decides and a rebuild takes.
+
+The channels inside attention heads are a table of classes, one row for each head: every head loses as many of them,
+and each chooses its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +28,8 @@ class Slot:
         layer: the layer that holds it (inside a composite layer, the innermost).
         name: what the layer calls it, such as `"kernel"`.
         axis: the axis of the variable, counted from 0.
-        classes: int array (weight.shape[axis],), the class of each position.
+        classes: int array (weight.shape[axis],), the class of each position; of channels inside attention heads
+            (heads, weight.shape[axis]), where the heads lie along the axis before.
         reads: True where this axis consumes channels (a kernel's input axis); False where it makes them or is
             merely indexed by them (a kernel's output axis, a bias, a batch norm's gamma).
         makes: True where this axis makes the channels (a kernel's output axis): the layer that names a group.
@@ -37,6 +42,26 @@ class Slot:
     classes: np.ndarray
     reads: bool = False
     makes: bool = False
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of the variable that `classes` lie along."""
+        return tuple(range(self.axis + 1 - self.classes.ndim, self.axis + 1))
+
+    @property
+    def other_axes(self) -> tuple[int, ...]:
+        """The axes of the variable that the slice of one class goes through."""
+        return tuple(axis for axis in range(len(self.weight.shape)) if axis not in self.axes)
+
+    @property
+    def spread(self) -> tuple[int, ...]:
+        """The shape in which what there is for each of `classes` is broadcast to the variable."""
+        return tuple(1 if axis in self.other_axes else size for axis, size in enumerate(self.weight.shape))
+
+
+def kept_count(classes: np.ndarray, kept_mask: np.ndarray) -> int:
+    """How many positions stay along an axis with these classes; inside attention heads, in each head."""
+    return int(np.count_nonzero(kept_mask[classes])) // (len(classes) if classes.ndim == 2 else 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +82,7 @@ class Cost:
         """The MACs that remain where only the classes of `kept_mask` stay."""
         fraction = 1.0
         for classes in self.axes:
-            fraction *= np.count_nonzero(kept_mask[classes]) / max(len(classes), 1)
+            fraction *= np.count_nonzero(kept_mask[classes]) / max(classes.size, 1)
         return self.macs * fraction
 
 
@@ -72,6 +97,8 @@ class Group:
         slots: the axes that these classes own slices of.
         frozen: None, or the reason why none of them can be dropped.
         layers: the path names of the layers that make these channels.
+        heads: the number of attention heads that the channels lie inside, head by head, each of which loses as many;
+            None where they do not.
     """
 
     name: str
@@ -79,11 +106,31 @@ class Group:
     slots: tuple[Slot, ...]
     frozen: str | None
     layers: tuple[str, ...]
+    heads: int | None = None
 
     @property
     def size(self) -> int:
-        """The number of channels that can be dropped one by one."""
+        """The number of channels, those of all heads."""
         return len(self.classes)
+
+    @property
+    def count(self) -> int:
+        """How many can be dropped one after the other: those of one head, as all heads lose one at a time."""
+        return self.size // (self.heads or 1)
+
+    def kept(self, kept_mask: np.ndarray) -> int:
+        """How many of `count` stay.
+
+        Raises:
+            ValueError: the heads do not lose as many.
+        """
+        of_heads = kept_mask[self.classes].reshape(self.heads or 1, -1).sum(axis=1)
+        if (of_heads != of_heads[0]).any():
+            raise ValueError(
+                f"Each of the {self.heads} heads of {self.name!r} must lose as many channels; left are "
+                f"{', '.join(map(str, of_heads))}."
+            )
+        return int(of_heads[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +151,24 @@ class Resize:
 
     def new_value(self, kept_mask: np.ndarray) -> Any:
         """The argument where only the classes of `kept_mask` stay."""
-        return self.value(*(int(np.count_nonzero(kept_mask[classes])) for classes in self.vectors))
+        return self.value(*(kept_count(classes, kept_mask) for classes in self.vectors))
+
+
+@dataclass(frozen=True, eq=False)
+class Rescale:
+    """A variable of an attention layer that divides its scores by the square root of how many channels a head has.
+
+    Attributes:
+        weight: the variable: where some of the channels go it is multiplied by what the division changes by.
+        classes: int array (heads, channels).
+    """
+
+    weight: Any
+    classes: np.ndarray
+
+    def factor(self, kept_mask: np.ndarray) -> float:
+        """What the variable is multiplied by."""
+        return math.sqrt(kept_count(self.classes, kept_mask) / self.classes.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +219,7 @@ class ChannelGraph:
         slots: every axis of every variable that channels index.
         costs: the MACs of every call that has any.
         resizes: the arguments that follow the channels.
+        rescales: the variables that make up for a layer's own scale, which follows the channels.
         notes: plain sentences on layers that mix statistics across channels.
         names: `id(layer)` to path name.
         steps: the calls, producers first.
@@ -182,6 +247,7 @@ class ChannelGraph:
     runs: tuple[np.ndarray, ...] = ()
     walked: Any = None
     not_followed: Mapping[str, str] = field(default_factory=dict)
+    rescales: tuple[Rescale, ...] = ()
 
     def __post_init__(self) -> None:
         if self.walked is None:
@@ -211,12 +277,16 @@ class ChannelGraph:
         return round(sum(cost.remaining(kept_mask) for cost in self.costs))
 
     def kept_indices(self, weight: Any, kept_mask: np.ndarray) -> dict[int, np.ndarray]:
-        """The sorted indices that stay along each axis of a variable; {} where it is untouched."""
-        kept = {
-            axis: np.flatnonzero(kept_mask[slot.classes])
-            for axis, slot in sorted(self.weight_slots.get(id(weight), {}).items())
-        }
-        return {axis: indices for axis, indices in kept.items() if len(indices) < weight.shape[axis]}
+        """The sorted indices that stay along each axis of a variable; {} where it is untouched.
+
+        Inside attention heads they are an array (heads, indices), one row for each head before any goes.
+        """
+        kept = {}
+        for axis, slot in sorted(self.weight_slots.get(id(weight), {}).items()):
+            stays = kept_mask[slot.classes]
+            if not stays.all():
+                kept[axis] = np.nonzero(stays)[-1].reshape(*stays.shape[:-1], -1)
+        return kept
 
     def everything(self) -> np.ndarray:
         """The mask that keeps all classes."""

@@ -1,4 +1,4 @@
-"""How important each class of channels is: one number, summed over all the slices of weights that the class owns.
+"""How important each class of channels is: one number, reduced from all the slices of weights that the class owns.
 
     scores = class_scores(trace(model), "l2")
     scores = class_scores(trace(model), "taylor", data=(x, y), loss="sparse_categorical_crossentropy")
@@ -8,8 +8,8 @@ Magnitudes (`l1`, `l2`, `lamp`, `fpgm`, `bn_scale`) need no data; `on_data` has 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgeprune import flavor
 from edgeprune.channels.arguments import check_seed
 from edgeprune.channels.graph import ChannelGraph, Group, Slot
 from edgeprune.channels.on_data import ON_DATA, STATISTICS, is_float, score_on_data
+from edgeprune.channels.reduction import REDUCTIONS, of_slot, reduced
 from edgeprune.progress import status
 
 Importance = str | Callable[[Group], Any]
@@ -30,12 +31,26 @@ _SHIFTS = ("bias", "beta", "alpha")
 COMPARABLE = ("lamp", "random")
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What channels were ranked by.
+
+    Attributes:
+        importance: its name, or `"a function"`.
+        reduction: how the scores of several layers were reduced; None for the importance's own way.
+    """
+
+    importance: str
+    reduction: str | None
+
+
 def class_scores(
     graph: ChannelGraph,
     importance: Importance,
     data: Any = None,
     seed: int = 0,
     *,
+    reduction: str | None = None,
     loss: Any = None,
     batch_size: int = 32,
     steps: int | None = None,
@@ -63,6 +78,19 @@ def class_scores(
         data: `(x, y)` arrays, or batches of `(x, y)`: a `tf.data.Dataset`, a Keras `PyDataset`, any iterable. For
             `"activation"` the labels may be missing.
         seed: of `"random"`.
+        reduction: how the scores of the slices that a class owns are reduced to one: `"sum"`, `"mean"`, `"max"` or
+            `"l2"` (Torch-Pruning's `group_reduction`). Left out: `"l2"` of `"l2"`, so that it is the norm of all
+            slices together, and `"sum"` of the others. A channel whose slice of one kernel is `[3, -4]`, and of the
+            next kernel `[12]`, has the scores
+
+            ===============  ====  =====  =====  ====
+            importance        sum   mean    max    l2
+            ===============  ====  =====  =====  ====
+            `"l1"` (7, 12)     19    9.5     12  13.9
+            `"l2"` (5, 12)     17    8.5     12    13
+            ===============  ====  =====  =====  ====
+
+            Of `"lamp"` the squared norms are reduced. `"random"` and functions have no slices.
         loss: a Keras loss or its name, or a list or dict of them for several outputs; left out, the compiled one.
         batch_size: samples at once where `data` are arrays.
         steps: batches at most; left out, all.
@@ -79,29 +107,39 @@ def class_scores(
     Example:
         >>> class_scores(trace(model), lambda group: np.arange(group.size))  # doctest: +SKIP
     """
-    check_importance(importance, data)
+    check_importance(importance, data, reduction)
     if callable(importance):
         return _by_function(graph, importance)
     if importance == "random":
         check_seed(seed)
         return np.random.default_rng(seed).random(graph.class_count)
+    reduction = reduction or ("l2" if importance == "l2" else "sum")
     if importance in _MAGNITUDES:
         with status(f"Importance ({importance})"):
-            return _MAGNITUDES[importance](graph)
-    return score_on_data(graph, importance, data, loss, batch_size, steps)
+            return _MAGNITUDES[importance](graph, reduction)
+    return score_on_data(graph, importance, data, loss, batch_size, steps, reduction)
 
 
-def check_importance(importance: Any, data: Any) -> None:
-    """See that an importance is known, and that it has the data that it is measured on.
+def check_importance(importance: Any, data: Any, reduction: Any = None) -> None:
+    """See that an importance and a reduction are known, and that there are the data that it is measured on.
 
     Raises:
-        ValueError: it is not, or the data are missing.
+        ValueError: they are not, the data are missing, or there is nothing to reduce.
     """
     known = [*_MAGNITUDES, *ON_DATA, "random"]
     if not callable(importance) and not (isinstance(importance, str) and importance in known):
         raise ValueError(f"importance must be a function of a group or one of {known}; got {importance!r}.")
     if isinstance(importance, str) and importance in ON_DATA and data is None:
         raise ValueError(f"importance={importance!r} is measured on data: pass data=(x, y) or a dataset of batches.")
+    if reduction is None:
+        return
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {list(REDUCTIONS)}; got {reduction!r}.")
+    if callable(importance) or importance == "random":
+        what = "a function" if callable(importance) else "'random'"
+        raise ValueError(
+            f"reduction={reduction!r} is for scores of several layers; importance is {what}: leave it out."
+        )
 
 
 def relative(graph: ChannelGraph, scores: np.ndarray) -> np.ndarray:
@@ -114,20 +152,21 @@ def relative(graph: ChannelGraph, scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _l1(graph: ChannelGraph) -> np.ndarray:
-    return _summed(graph, ((slot, _along(np.abs(values), slot.axis)) for slot, values in _magnitudes(graph)))
+def _l1(graph: ChannelGraph, reduction: str) -> np.ndarray:
+    return reduced(graph.class_count, (of_slot(*part) for part in _along_slots(graph, np.abs)), reduction)
 
 
-def _squares(graph: ChannelGraph) -> np.ndarray:
-    return _summed(graph, ((slot, _squares_along(values, slot.axis)) for slot, values in _magnitudes(graph)))
+def _squares(graph: ChannelGraph) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return (of_slot(*part) for part in _along_slots(graph, np.square))
 
 
-def _l2(graph: ChannelGraph) -> np.ndarray:
-    return np.sqrt(_squares(graph))
+def _l2(graph: ChannelGraph, reduction: str) -> np.ndarray:
+    norms = ((classes, np.sqrt(squares)) for classes, squares in _squares(graph))
+    return reduced(graph.class_count, norms, reduction)
 
 
-def _lamp(graph: ChannelGraph) -> np.ndarray:
-    scores = _squares(graph)
+def _lamp(graph: ChannelGraph, reduction: str) -> np.ndarray:
+    scores = reduced(graph.class_count, _squares(graph), reduction)
     for group in graph.groups:
         own = scores[group.classes]
         order = np.argsort(own, kind="stable")
@@ -137,37 +176,45 @@ def _lamp(graph: ChannelGraph) -> np.ndarray:
     return scores
 
 
-def _bn_scale(graph: ChannelGraph) -> np.ndarray:
+def _bn_scale(graph: ChannelGraph, reduction: str) -> np.ndarray:
     gammas = [
-        (slot, np.abs(_array(slot.weight)))
+        of_slot(slot, np.abs(_array(slot.weight)))
         for slot in graph.slots
         if slot.name == "gamma" and "BatchNormalization" in type(slot.layer).__name__
     ]
-    scores = _summed(graph, gammas)
     silent = np.ones(graph.class_count, bool)
-    for slot, _ in gammas:
-        silent[slot.classes] = False
-    return np.where(silent, np.nan, scores)
+    for classes, _ in gammas:
+        silent[classes] = False
+    return np.where(silent, np.nan, reduced(graph.class_count, gammas, reduction))
 
 
-def _fpgm(graph: ChannelGraph) -> np.ndarray:
+def _fpgm(graph: ChannelGraph, reduction: str) -> np.ndarray:
     def distances(slot: Slot, values: np.ndarray) -> np.ndarray:
-        """For each filter the sum of its distances to all others; some rows at a time, as wide layers have many."""
-        filters = np.moveaxis(values, slot.axis, 0).reshape(values.shape[slot.axis], -1)
-        squares = np.einsum("ij,ij->i", filters, filters)
-        sums = []
-        for start in range(0, len(filters), 1024):
-            rows = slice(start, start + 1024)
-            products = filters[rows] @ filters.T
-            products *= -2
-            products += squares
-            products += squares[rows, None]
-            np.fill_diagonal(products[:, start:], 0)  # rounding leaves a little, of which the root is much
-            sums.append(np.sqrt(np.maximum(products, 0, out=products), out=products).sum(axis=1, dtype=np.float64))
-        return np.concatenate(sums)
+        """For each filter the sum of its distances to all others; inside attention heads, to those of its head."""
+        filters = values.transpose([*slot.axes, *slot.other_axes])
+        heads = (
+            filters.reshape(*slot.classes.shape, -1) if slot.classes.ndim == 2 else [filters.reshape(len(filters), -1)]
+        )
+        return np.concatenate([_distances(rows) for rows in heads])
 
     makers = ((slot, values) for slot, values in _magnitudes(graph) if slot.makes and values.ndim > 1)
-    return _summed(graph, ((slot, distances(slot, values)) for slot, values in makers))
+    parts = (of_slot(slot, distances(slot, values)) for slot, values in makers)
+    return reduced(graph.class_count, parts, reduction)
+
+
+def _distances(filters: np.ndarray) -> np.ndarray:
+    """For each row the sum of its distances to all others; some rows at a time, as wide layers have many."""
+    squares = np.einsum("ij,ij->i", filters, filters)
+    sums = []
+    for start in range(0, len(filters), 1024):
+        rows = slice(start, start + 1024)
+        products = filters[rows] @ filters.T
+        products *= -2
+        products += squares
+        products += squares[rows, None]
+        np.fill_diagonal(products[:, start:], 0)  # rounding leaves a little, of which the root is much
+        sums.append(np.sqrt(np.maximum(products, 0, out=products), out=products).sum(axis=1, dtype=np.float64))
+    return np.concatenate(sums)
 
 
 def _by_function(graph: ChannelGraph, importance: Callable[[Group], Any]) -> np.ndarray:
@@ -199,24 +246,13 @@ def _magnitudes(graph: ChannelGraph) -> Iterator[tuple[Slot, np.ndarray]]:
         yield from ((slot, values) for slot in slots)
 
 
-def _summed(graph: ChannelGraph, parts: Iterable[tuple[Slot, np.ndarray]]) -> np.ndarray:
-    """One number for each class, from one for each position of the slots."""
-    total = np.zeros(graph.class_count)
-    for slot, vector in parts:
-        total += np.bincount(slot.classes, weights=vector, minlength=graph.class_count)
-    return total
-
-
-def _along(values: np.ndarray, axis: int) -> np.ndarray:
-    """The sums over all axes but one."""
-    return values.sum(axis=tuple(other for other in range(values.ndim) if other != axis), dtype=np.float64)
-
-
-def _squares_along(values: np.ndarray, axis: int) -> np.ndarray:
-    """The sums of squares over all axes but one, without a copy of the values."""
-    before, after = math.prod(values.shape[:axis]), math.prod(values.shape[axis + 1 :])
-    folded = values.reshape(before, values.shape[axis], after)
-    return np.einsum("ijk,ijk->j", folded, folded, optimize=False)
+def _along_slots(graph: ChannelGraph, size: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[Slot, np.ndarray]]:
+    """For each slot the sums of `size` of its values over all axes but those of its classes."""
+    weight, sizes = None, np.zeros(0)
+    for slot, values in _magnitudes(graph):
+        if slot.weight is not weight:
+            weight, sizes = slot.weight, size(values)
+        yield slot, sizes.sum(axis=slot.other_axes, dtype=np.float64)
 
 
 def _array(weight: Any) -> np.ndarray:

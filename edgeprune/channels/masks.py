@@ -61,8 +61,7 @@ def alive_classes(graph: ChannelGraph) -> np.ndarray:
     for slots in _slots_by_weight(graph):
         nonzero = flavor.array_of(slots[0].weight) != 0
         for slot in slots:
-            others = tuple(axis for axis in range(nonzero.ndim) if axis != slot.axis)
-            alive[slot.classes[nonzero.any(axis=others)]] = True
+            alive[slot.classes[nonzero.any(axis=slot.other_axes)]] = True
     return alive
 
 
@@ -73,7 +72,7 @@ def _kept_by_constraints(graph: ChannelGraph) -> np.ndarray:
         constraints = list(_constraints_on(slots[0].weight))
         for slot in slots:
             owns[slot.classes] = True
-            positions = np.ones(len(slot.classes), bool)
+            positions = np.ones(slot.classes.shape, bool)
             for constraint in constraints:
                 positions &= constraint.kept_along(slot.axis)
             kept[slot.classes[positions]] = True
@@ -168,7 +167,7 @@ class ChannelMasks:
         for variable, slots in self._trained():
             scaled = tf.convert_to_tensor(variable)
             for slot in slots:
-                scaled *= tf.cast(_along(tf.gather(factors, slot.classes), slot), scaled.dtype)
+                scaled *= tf.cast(tf.reshape(tf.gather(factors, slot.classes), slot.spread), scaled.dtype)
             variable.assign(scaled)
 
     def _trained(self) -> list[tuple[tf.Variable, list[Slot]]]:
@@ -184,7 +183,7 @@ class ChannelMasks:
         for variable, slots in self._trained():
             of_all = tf.square(tf.cast(tf.convert_to_tensor(variable), tf.float32))
             for slot in slots:
-                along = tf.reduce_sum(of_all, [axis for axis in range(len(of_all.shape)) if axis != slot.axis])
+                along = tf.reduce_sum(of_all, slot.other_axes)
                 squares += tf.math.unsorted_segment_sum(along, slot.classes, self.graph.class_count)
         return tf.sqrt(squares)
 
@@ -225,10 +224,6 @@ def masked(value: Any, kept: Any, slots: Sequence[Slot]) -> tf.Tensor:
     """
     value = tf.convert_to_tensor(value)
     for slot in slots:
-        value = tf.where(_along(tf.gather(kept, slot.classes), slot), value, tf.zeros((), value.dtype))
+        stays = tf.reshape(tf.gather(kept, slot.classes), slot.spread)
+        value = tf.where(stays, value, tf.zeros((), value.dtype))
     return value
-
-
-def _along(vector: tf.Tensor, slot: Slot) -> tf.Tensor:
-    """A vector along an axis of a weight."""
-    return tf.reshape(vector, [-1 if axis == slot.axis else 1 for axis in range(len(slot.weight.shape))])

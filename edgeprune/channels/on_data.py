@@ -15,6 +15,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.arguments import check_whole
 from edgeprune.channels.graph import ChannelGraph, Step
+from edgeprune.channels.reduction import of_slot, reduced
 from edgeprune.channels.run import run
 from edgeprune.labels import by_output, check_labels, check_sample_weights
 from edgeprune.progress import track
@@ -24,7 +25,13 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 def score_on_data(
-    graph: ChannelGraph, importance: str, data: Any, loss: Any, batch_size: int, steps: int | None
+    graph: ChannelGraph,
+    importance: str,
+    data: Any,
+    loss: Any,
+    batch_size: int,
+    steps: int | None,
+    reduction: str = "sum",
 ) -> np.ndarray:
     """The scores of `importance.class_scores` for one of `ON_DATA`, with a progress bar.
 
@@ -35,7 +42,7 @@ def score_on_data(
         batches_of(data, batch_size, steps), f"Importance ({importance})", count_of(data, batch_size, steps)
     )
     total, count = np.zeros(graph.class_count), 0
-    for scores in ON_DATA[importance](graph, batches, loss):
+    for scores in ON_DATA[importance](graph, batches, loss, reduction):
         total += scores
         count += 1
     if not count:
@@ -48,25 +55,21 @@ def is_float(weight: Any) -> bool:
     return "float" in getattr(weight.dtype, "name", weight.dtype)  # a string in Keras 3
 
 
-def _taylor(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Iterator[np.ndarray]:
+def _taylor(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+    # Signed within a slot, as the slices of a class leave together there; the sizes are reduced over the slots.
+    return _gradient_scores(graph, batches, loss, reduction, lambda weight, gradient: weight * gradient)
+
+
+def _fisher(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str) -> Iterator[np.ndarray]:
     import tensorflow as tf
 
-    # Signed within a slot, as the slices of a class leave together there; the sizes are added over the slots.
-    return _gradient_scores(graph, batches, loss, lambda weight, gradient: weight * gradient, tf.abs)
-
-
-def _fisher(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Iterator[np.ndarray]:
-    import tensorflow as tf
-
-    return _gradient_scores(
-        graph, batches, loss, lambda weight, gradient: tf.square(weight * gradient) / 2, tf.identity
-    )
+    return _gradient_scores(graph, batches, loss, reduction, lambda weight, gradient: tf.square(weight * gradient) / 2)
 
 
 def _gradient_scores(
-    graph: ChannelGraph, batches: Iterable[Any], loss: Any, of_weight: Callable, of_class: Callable
+    graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str, of_weight: Callable
 ) -> Iterator[np.ndarray]:
-    """For each batch, summed over the slots, `of_class` of the sum of `of_weight(weight, gradient)` over a class."""
+    """For each batch, reduced over the slots, the size of the sum of `of_weight(weight, gradient)` over a class."""
     import tensorflow as tf
 
     losses = Losses(graph.model, loss)
@@ -82,12 +85,7 @@ def _gradient_scores(
             value = loss_of(y, model(inputs), sample_weight)
         gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         terms = {key: of_weight(variables[key], tf.convert_to_tensor(gradients[key])) for key in variables}
-        total = tf.zeros([graph.class_count])
-        for slot in slots:
-            term = tf.cast(terms[id(slot.weight)], tf.float32)
-            along = tf.reduce_sum(term, [axis for axis in range(len(term.shape)) if axis != slot.axis])
-            total += of_class(tf.math.unsorted_segment_sum(along, slot.classes, graph.class_count))
-        return total
+        return [tf.reduce_sum(tf.cast(terms[id(slot.weight)], tf.float32), slot.other_axes) for slot in slots]
 
     for batch in batches:
         x, y, sample_weight = parts_of(batch)
@@ -96,7 +94,10 @@ def _gradient_scores(
         check_labels(graph.walked, y, losses.given)
         check_sample_weights(sample_weight)
         inputs = flavor.pack_inputs(graph.walked, input_tensors(graph.walked, x))
-        yield _finite(scores_on(inputs, as_tensors(y), as_tensors(sample_weight)).numpy(), graph, "gradients")
+        sums = scores_on(inputs, as_tensors(y), as_tensors(sample_weight))
+        of_slots = (of_slot(slot, along.numpy()) for slot, along in zip(slots, sums, strict=True))
+        parts = ((classes, np.abs(scores)) for classes, scores in of_slots)
+        yield _finite(reduced(graph.class_count, parts, reduction), graph, "gradients")
 
 
 def check_loss(loss: Any) -> None:
@@ -181,33 +182,38 @@ def _like(weights: Any, shape: Any) -> Any:
     return weights
 
 
-def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any) -> Iterator[np.ndarray]:
-    """For each batch, summed over all places that read a class, the mean absolute value of its channels there."""
+def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+    """For each batch, reduced over all places that read a class, the mean absolute value of its channels there."""
     import tensorflow as tf
 
+    read = [classes for step in graph.steps for _, _, classes in step.reads]
     unread = np.full(graph.class_count, np.nan)  # of what is only read inside a layer, nothing is known
-    for step in graph.steps:
-        for _, _, classes in step.reads:
-            unread[classes] = 0.0
+    for classes in read:
+        unread[classes] = 0.0
 
-    def scores_of(inputs: list[Any]) -> Any:
-        totals = [tf.zeros([graph.class_count])]
+    def sizes_of(inputs: list[Any]) -> list[Any]:
+        sizes = []
 
         def watched(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-            for position, axis, classes in step.reads:
+            for position, axis, _ in step.reads:
                 size = tf.abs(tf.cast(taken[position], tf.float32))
-                along = tf.reduce_mean(size, [other for other in range(len(size.shape)) if other != axis])
-                shares = along / np.bincount(classes, minlength=graph.class_count)[classes]
-                totals.append(tf.math.unsorted_segment_sum(shares, classes, graph.class_count))
+                sizes.append(tf.reduce_mean(size, [other for other in range(len(size.shape)) if other != axis]))
             return flavor.call_layer(node, taken)
 
         run(graph, inputs, watched)
-        return tf.add_n(totals)
+        return sizes
 
-    scores_on = flavor.with_kernels(scores_of, graph.walked)
+    sizes_on = flavor.with_kernels(sizes_of, graph.walked)
     for batch in batches:
-        scores = scores_on(input_tensors(graph.walked, parts_of(batch)[0])).numpy()
-        yield _finite(scores, graph, "activations") + unread
+        sizes = sizes_on(input_tensors(graph.walked, parts_of(batch)[0]))
+        parts = (_means(classes, along.numpy()) for classes, along in zip(read, sizes, strict=True))
+        yield _finite(reduced(graph.class_count, parts, reduction), graph, "activations") + unread
+
+
+def _means(classes: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes, each once, and the mean of what they have at each position."""
+    numbers, place = np.unique(classes, return_inverse=True)
+    return numbers, np.bincount(place, weights=along) / np.bincount(place)
 
 
 def _finite(scores: np.ndarray, graph: ChannelGraph, of_what: str) -> np.ndarray:

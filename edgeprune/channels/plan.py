@@ -19,8 +19,8 @@ from edgeprune import flavor
 from edgeprune.channels import plan_json
 from edgeprune.channels.arguments import check_seed
 from edgeprune.channels.graph import ChannelGraph, Group
-from edgeprune.channels.importance import COMPARABLE, Importance, class_scores, relative
-from edgeprune.channels.selection import entries, freeze, matching, similar
+from edgeprune.channels.importance import COMPARABLE, Importance, Ranking, class_scores, relative
+from edgeprune.channels.selection import entries, freeze, freeze_in_attention, matching, similar
 from edgeprune.channels.settings import check_settings
 from edgeprune.channels.solve import Target, macs_of, params_of, solve
 from edgeprune.channels.trace import trace
@@ -78,11 +78,13 @@ class ChannelPlan:
         graph: the model's channels.
         kept_mask: bool array `(graph.class_count,)`, true where the class stays.
         target: what was asked for and reached; None for a plan made or edited by hand.
+        ranking: what ranked the channels; None for a plan made or edited by hand.
     """
 
     graph: ChannelGraph
     kept_mask: np.ndarray
     target: Target | None = None
+    ranking: Ranking | None = None
 
     @property
     def model(self) -> Any:
@@ -101,7 +103,10 @@ class ChannelPlan:
 
     @cached_property
     def kept(self) -> list[dict[int, np.ndarray]]:
-        """For each of `model.weights` a dict {axis: sorted int array of the kept indices}; {} if untouched."""
+        """For each of `model.weights` a dict {axis: sorted int array of the kept indices}; {} if untouched.
+
+        Inside attention heads the array is (heads, indices): one row for each head of the model.
+        """
         return [self.graph.kept_indices(weight, self.kept_mask) for weight in self.model.weights]
 
     @cached_property
@@ -117,8 +122,8 @@ class ChannelPlan:
     @cached_property
     def channels(self) -> Change:
         """Channels that can be dropped one by one, of all groups that are not frozen."""
-        free = [group.classes for group in self.groups if group.frozen is None]
-        return Change(sum(map(len, free)), sum(int(self.kept_mask[classes].sum()) for classes in free))
+        free = [group for group in self.groups if group.frozen is None]
+        return Change(sum(group.count for group in free), sum(group.kept(self.kept_mask) for group in free))
 
     @cached_property
     def planned(self) -> tuple[PlannedGroup, ...]:
@@ -128,8 +133,8 @@ class ChannelPlan:
         def planned(group: Group) -> PlannedGroup:
             only = self.graph.everything()
             only[group.classes] = self.kept_mask[group.classes]
-            after = int(only[group.classes].sum())
-            return PlannedGroup(group.name, group.layers, group.size, after, self.macs.before - macs(only))
+            after = group.kept(only)
+            return PlannedGroup(group.name, group.layers, group.count, after, self.macs.before - macs(only))
 
         return tuple(planned(group) for group in self.groups if group.frozen is None)
 
@@ -221,7 +226,7 @@ class ChannelPlan:
             if group.size != channels:
                 raise ValueError(f"Group {name!r} has {group.size} channels, and the plan is for {channels!r}.")
             plan = plan.drop(name, np.setdiff1d(np.arange(group.size), _positions(kept, group)))
-        return dataclasses.replace(plan, target=stored.target)
+        return dataclasses.replace(plan, target=stored.target, ranking=stored.ranking)
 
     def verify(self, seed: int = 0) -> Verification:
         """Prove the plan: the original with what reads the dropped channels silenced computes the same.
@@ -283,7 +288,7 @@ class ChannelPlan:
             raise ValueError(f"Group {name!r} keeps all its channels: {group.frozen}.")
         kept_mask = self.kept_mask.copy()
         kept_mask[group.classes[chosen]] = stays
-        if not kept_mask[group.classes].any():
+        if not group.kept(kept_mask):
             raise ValueError(f"Group {name!r} would have no channels left; one must stay.")
         return ChannelPlan(self.graph, kept_mask)
 
@@ -295,10 +300,12 @@ def plan_channels(
     macs: float | None = None,
     params: float | None = None,
     importance: Importance = "l2",
+    reduction: str | None = None,
     scope: str = "global",
     ratios: Mapping[str, float] | None = None,
     round_to: int | str | Callable[[Group], int] = 1,
     ignore: Any = (),
+    attention: str = "heads",
     min_channels: int = 1,
     max_ratio: float = 0.9,
     data: Any = None,
@@ -317,6 +324,8 @@ def plan_channels(
         macs: fraction of the MACs to keep, above 0 to 1.
         params: fraction of the parameters to keep, above 0 to 1.
         importance: how channels are ranked, a name or a function of a group: see `importance.class_scores`.
+        reduction: how a channel's scores in the layers that it runs through are reduced to one: `"sum"`, `"mean"`,
+            `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others. See there for an example.
         scope: `"global"` ranks all channels together, `"local"` takes the same fraction from each group, `"isomorphic"`
             ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
             of `"lamp"`, `"random"` and of a function as they are.
@@ -325,6 +334,9 @@ def plan_channels(
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
             `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also stay whole.
         ignore: layers, or names or patterns of layers, whose channels all stay. A nested model stands for its layers.
+        attention: what attention layers lose: `"heads"`, whole heads; `"dims"`, channels inside the heads, of the query
+            and the key (`key_dim`) and of the value (`value_dim`): all heads lose as many, each its own; or `"both"`.
+            The layer's scale stays what it was. Kernels for flash attention want multiples of 8: `round_to=8`.
         min_channels: channels that each group keeps at least.
         max_ratio: fraction of its channels that a group loses at most.
         data: `(x, y)` or a dataset of batches, for an importance that is measured on data.
@@ -353,10 +365,12 @@ def plan_channels(
         graph,
         target,
         importance=importance,
+        reduction=reduction,
         scope=scope,
         ratios=ratios,
         round_to=round_to,
         ignore=ignore,
+        attention=attention,
         min_channels=min_channels,
         max_ratio=max_ratio,
         data=data,
@@ -372,10 +386,12 @@ def plan_graph(
     target: tuple[str, float],
     *,
     importance: Importance = "l2",
+    reduction: str | None = None,
     scope: str = "global",
     ratios: Mapping[str, float] | None = None,
     round_to: int | str | Callable[[Group], int] = 1,
     ignore: Any = (),
+    attention: str = "heads",
     min_channels: int = 1,
     max_ratio: float = 0.9,
     data: Any = None,
@@ -391,8 +407,8 @@ def plan_graph(
         graph: the traced model, whose weights are scored as they are now.
         target: `("ratio" | "macs" | "params", fraction)`.
         gone: bool array `(graph.class_count,)`: classes that have been removed before and stay so.
-        importance, scope, ratios, round_to, ignore, min_channels, max_ratio, data, loss, batch_size, steps, seed:
-            as `plan_channels` takes them.
+        importance, reduction, scope, ratios, round_to, ignore, attention, min_channels, max_ratio, data, loss,
+            batch_size, steps, seed: as `plan_channels` takes them.
 
     Returns:
         The plan.
@@ -403,10 +419,12 @@ def plan_graph(
     kind, asked = target
     check_settings(
         importance=importance,
+        reduction=reduction,
         scope=scope,
         ratios=ratios,
         round_to=round_to,
         ignore=ignore,
+        attention=attention,
         min_channels=min_channels,
         max_ratio=max_ratio,
         data=data,
@@ -415,8 +433,11 @@ def plan_graph(
         steps=steps,
         seed=seed,
     )
+    graph = freeze_in_attention(graph, attention)
     graph = freeze(graph, {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)})
-    scores = class_scores(graph, importance, data, seed, loss=loss, batch_size=batch_size, steps=steps)
+    scores = class_scores(
+        graph, importance, data, seed, reduction=reduction, loss=loss, batch_size=batch_size, steps=steps
+    )
     graph, scores = _without_unscored(graph, scores, importance)
     if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
@@ -432,7 +453,8 @@ def plan_graph(
         max_ratio=max_ratio,
         gone=gone,
     )
-    return ChannelPlan(graph, kept_mask, reached if asked else None)
+    ranking = Ranking(importance if isinstance(importance, str) else "a function", reduction)
+    return ChannelPlan(graph, kept_mask, reached if asked else None, ranking)
 
 
 def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.channels.importance import Ranking
+from edgeprune.channels.reduction import REDUCTIONS
 from edgeprune.channels.solve import TARGETS, Target
 
 if TYPE_CHECKING:
@@ -26,12 +28,14 @@ class StoredPlan:
         groups: by the name of a group how many channels it has, and the numbers of those that stay.
         frozen: by the name of a group the reason why it keeps all its channels.
         target: what was asked for and reached; None for a plan made by hand.
+        ranking: what ranked the channels; None for a plan made by hand, or where the file does not say it.
     """
 
     weights: list[list[int]]
     groups: dict[str, tuple[int, list[int]]]
     frozen: dict[str, str]
     target: Target | None
+    ranking: Ranking | None
 
 
 def write(plan: ChannelPlan) -> str:
@@ -48,6 +52,7 @@ def write(plan: ChannelPlan) -> str:
         "groups": dropped,
         "frozen": plan.frozen,
         "target": dataclasses.asdict(plan.target) if plan.target else None,
+        "ranking": dataclasses.asdict(plan.ranking) if plan.ranking else None,
     }
     return json.dumps(content, indent=1)
 
@@ -74,6 +79,7 @@ def read(text: Any) -> StoredPlan:
         groups={name: _group(name, entry) for name, entry in groups.items()},
         frozen=frozen,
         target=_target(_entry(content, "target", dict | None)),
+        ranking=_ranking(_entry(content, "ranking", dict | None) if "ranking" in content else None),
     )
 
 
@@ -92,6 +98,14 @@ def _target(entry: dict[str, Any] | None) -> Target | None:
     fractions = [_entry(entry, key, int | float) for key in ("asked", "got")]
     _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must lie between 0 and 1")
     return Target(kind, *fractions)
+
+
+def _ranking(entry: dict[str, Any] | None) -> Ranking | None:
+    if entry is None:
+        return None
+    ranking = Ranking(_entry(entry, "importance", str), _entry(entry, "reduction", str | None))
+    _require(ranking.reduction in (None, *REDUCTIONS), f"the ranking's 'reduction' must be one of {list(REDUCTIONS)}")
+    return ranking
 
 
 def _entry(content: Any, key: str, kind: Any) -> Any:

@@ -49,6 +49,8 @@ def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:
         if len(slot.classes) and not kept_mask[slot.classes].any():
             name = graph.names.get(id(slot.layer), slot.layer.name)
             raise ValueError(f"The mask drops every channel of {name!r} ({slot.name}, axis {slot.axis}): keep one.")
+    for group in graph.groups:
+        group.kept(kept_mask)
     for run in graph.runs:
         if not kept_mask[run].any():
             raise ValueError("The mask drops every channel of a part that is cut out of a tensor: keep one.")
@@ -149,7 +151,11 @@ class Builder:
 
     def cut(self, weight: Any) -> np.ndarray:
         """What remains of a weight."""
-        return cut(weight, self.graph.kept_indices(weight, self.kept_mask))
+        values = cut(weight, self.graph.kept_indices(weight, self.kept_mask))
+        for rescale in self.graph.rescales:
+            if rescale.weight is weight:
+                values = (values * rescale.factor(self.kept_mask)).astype(values.dtype)
+        return values
 
 
 def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
@@ -175,8 +181,14 @@ def is_nested(layer: Any) -> bool:
 def cut(weight: Any, kept: dict[int, np.ndarray]) -> np.ndarray:
     """The values of a weight at the kept indices of each axis."""
     values = flavor.array_of(weight)
-    for axis, indices in kept.items():
-        values = np.take(values, indices, axis=axis)
+    for axis, indices in sorted(kept.items(), reverse=True):  # inside heads before the heads
+        if indices.ndim == 2:
+            indices = indices.reshape(*indices.shape, *(1 for _ in values.shape[axis + 1 :]))
+            values = np.take_along_axis(
+                values, indices.reshape((1,) * (values.ndim - indices.ndim) + indices.shape), axis
+            )
+        else:
+            values = np.take(values, indices, axis=axis)
     return values if kept else values.copy()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Group
 
+ATTENTION = ("heads", "dims", "both")
+
 
 def freeze(graph: ChannelGraph, reasons: Mapping[str, str]) -> ChannelGraph:
     """The graph with some more groups frozen.
@@ -28,6 +30,31 @@ def freeze(graph: ChannelGraph, reasons: Mapping[str, str]) -> ChannelGraph:
     )
     frozen_classes = {int(number): group.frozen for group in groups if group.frozen for number in group.classes}
     return dataclasses.replace(graph, groups=groups, frozen_reason={**frozen_classes, **graph.frozen_reason})
+
+
+def freeze_in_attention(graph: ChannelGraph, attention: str) -> ChannelGraph:
+    """The graph with only those groups of attention layers free that are asked for, of `ATTENTION`.
+
+    Args:
+        graph: a traced model.
+        attention: `"heads"`: whole heads; `"dims"`: the channels inside the heads; `"both"`.
+
+    Returns:
+        A new graph. Projections in composite layers, such as an `EinsumDense` of their own, are left as they are.
+    """
+    heads = {
+        id(slots[slot.axis - 1])
+        for slots in graph.weight_slots.values()
+        for slot in slots.values()
+        if slot.classes.ndim == 2 and slot.axis - 1 in slots
+    }
+    reasons = {}
+    for group in graph.groups:
+        if attention == "heads" and group.heads is not None:
+            reasons[group.name] = "the channels inside heads stay with attention='heads'"
+        if attention == "dims" and any(id(slot) in heads for slot in group.slots):
+            reasons[group.name] = "whole heads stay with attention='dims'"
+    return freeze(graph, reasons)
 
 
 def matching(graph: ChannelGraph, entry: Any) -> list[Group]:

@@ -8,17 +8,19 @@ from typing import Any
 from edgeprune.channels.arguments import check_number, check_seed
 from edgeprune.channels.importance import check_importance
 from edgeprune.channels.on_data import check_batches, check_loss
-from edgeprune.channels.selection import entries
+from edgeprune.channels.selection import ATTENTION, entries
 from edgeprune.channels.solve import check_limits
 
 
 def check_settings(
     *,
     importance: Any,
+    reduction: Any,
     scope: Any,
     ratios: Any,
     round_to: Any,
     ignore: Any,
+    attention: Any,
     min_channels: Any,
     max_ratio: Any,
     data: Any,
@@ -33,9 +35,11 @@ def check_settings(
         TypeError: one is of the wrong type.
         ValueError: one is out of its range, or data are missing.
     """
-    check_importance(importance, data)
+    check_importance(importance, data, reduction)
     check_limits(scope, round_to, min_channels, max_ratio)
     entries(ignore)
+    if attention not in ATTENTION:
+        raise ValueError(f"attention must be one of {list(ATTENTION)}; got {attention!r}.")
     check_batches(() if data is None else data, batch_size, steps)
     check_seed(seed)
     check_loss(loss)

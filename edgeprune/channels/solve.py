@@ -47,7 +47,7 @@ class Amount:
         factors: list[list[int]] = []
         for _, axes in terms:
             factors.append([])
-            for axis in (axis for axis in axes if len(axis)):
+            for axis in (axis.ravel() for axis in axes if axis.size):
                 number = numbers.setdefault(np.asarray(axis, np.int64).tobytes(), len(vectors))
                 if number == len(vectors):
                     vectors.append(axis)
@@ -218,14 +218,14 @@ class _Widths:
 
     @staticmethod
     def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float, gone: np.ndarray) -> _Widths:
-        sizes = np.array([group.size for group in groups])
-        per_class = np.array([width_of(group) // group.size for group in groups])
+        sizes = np.array([group.count for group in groups])
+        per_class = np.array([width_of(group) // group.count for group in groups])
         multiples = _multiples(round_to, groups)
         steps = multiples // np.gcd(multiples, per_class)
         least = np.maximum(np.ceil(min_channels / per_class), np.ceil(sizes * (1 - max_ratio) - 1e-9))
         least = np.maximum(least, 1).astype(int)
         least = -(-least // steps) * steps
-        most = sizes - np.array([np.count_nonzero(gone[group.classes]) for group in groups])
+        most = np.array([int(_of_heads(group, ~gone).sum(axis=1).max()) for group in groups])
         return _Widths(sizes, steps, np.minimum(least, most), most)
 
     @property
@@ -261,8 +261,8 @@ class _Removal:
         class_count: the number of classes of the model.
         classes: the classes of all groups, group by group.
         group_of: for each of them the number of its group.
-        ranks: for each of them its place in its group, 0 for the most important.
-        order: the groups that lose a class, in the order in which they do.
+        ranks: for each of them its place in its group, 0 for the most important; inside attention heads, in its head.
+        order: the groups that lose a class, or one in each head, in the order in which they do.
         priorities: what the order is made by, ascending.
         by_hand: whether a group's count is given rather than found.
         given: the counts of those, before rounding.
@@ -289,11 +289,22 @@ class _Removal:
         ratios: Mapping[str, float],
     ) -> _Removal:
         classes = np.concatenate([group.classes for group in groups])
-        group_of = np.repeat(np.arange(len(groups)), widths.sizes)
-        ranks = _ranks(group_of, scores[classes])
+        group_of = np.repeat(np.arange(len(groups)), [group.size for group in groups])
+        heads = itertools.accumulate((group.heads or 1 for group in groups), initial=0)
+        head_of = np.concatenate(
+            [
+                first + np.repeat(np.arange(group.heads or 1), group.count)
+                for first, group in zip(heads, groups, strict=False)
+            ]
+        )
+        ranks = _ranks(head_of, scores[classes])
+        # All heads lose one at a time: the least important one of each. They are ranked by their mean score.
+        of_each, together = np.unique(group_of * len(classes) + ranks, return_inverse=True)
+        means = np.bincount(together, weights=scores[classes]) / np.bincount(together)
+        groups_of_each = of_each // len(classes)
         by_hand = np.array([group.name in ratios for group in groups])
-        ranked = np.flatnonzero(~by_hand[group_of])
-        priorities = _priorities(groups, group_of, scores[classes], ranks, scope)[ranked]
+        ranked = np.flatnonzero(~by_hand[groups_of_each])
+        priorities = _priorities(groups, groups_of_each, means, of_each % len(classes), scope)[ranked]
         order = np.argsort(priorities, kind="stable")
         given = widths.sizes * (1 - np.array([ratios.get(group.name, 0.0) for group in groups]))
         return _Removal(
@@ -301,7 +312,7 @@ class _Removal:
             classes,
             group_of,
             ranks,
-            group_of[ranked][order],
+            groups_of_each[ranked][order],
             priorities[order],
             by_hand,
             given,
@@ -328,11 +339,12 @@ def width_of(group: Group) -> int:
     """The channels of a group as the runtime sees them.
 
     They are more than its classes where several channels go together, as those of a grouped convolution or of an
-    attention head do. The gates of a recurrent layer are not counted: it gives one channel a unit.
+    attention head do; of channels inside attention heads they are those of one head. The gates of a recurrent layer
+    are not counted: it gives one channel a unit.
     """
     maker = next((slot for slot in group.slots if slot.makes), None)
-    if maker is None:
-        return group.size
+    if maker is None or group.heads is not None:
+        return group.count
     lines = [maker]
     lines += [slot for slot in group.slots if slot.name == "recurrent_kernel" and slot.reads]
     positions = min(int(np.isin(slot.classes, group.classes).sum()) for slot in lines)
@@ -348,6 +360,11 @@ def _multiples(round_to: Any, groups: Sequence[Group]) -> np.ndarray:
     for group, multiple in zip(groups, multiples, strict=True):
         check_whole(f"round_to (for group {group.name!r})", multiple, 1)
     return np.array(multiples)
+
+
+def _of_heads(group: Group, of_classes: np.ndarray) -> np.ndarray:
+    """What there is for each class of a group, (heads, channels); one row where there are no heads."""
+    return of_classes[group.classes].reshape(group.heads or 1, -1)
 
 
 def _ranks(group_of: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph import ChannelGraph, Cost, Group, Resize, Slot, Step, Tensor
+from edgeprune.channels.graph import ChannelGraph, Cost, Group, Rescale, Resize, Slot, Step, Tensor
 from edgeprune.channels.rules import Call, CannotFollow, is_composite, rule_for
 from edgeprune.channels.values import Space, Value, varying
 
@@ -74,6 +74,7 @@ class Recorder:
         self._forbidden: dict[tuple[int, int], str] = {}
         self._costs: list[Cost] = []
         self._resizes: dict[tuple[int, str], Resize] = {}
+        self._rescales: dict[int, Rescale] = {}
         self._shape_resizes: list[tuple[Any, str, Sequence[Any], Value, int]] = []
         self._notes: list[tuple[str, tuple[np.ndarray, ...]]] = []
         self._values: list[Value] = []
@@ -122,7 +123,7 @@ class Recorder:
             self._resizes[id(owner), key] = Resize(owner, key, tuple(lines), value)
             return
         for a, b in zip(known.vectors, lines, strict=True):
-            if a is not None and b is not None and len(a) == len(b):
+            if a is not None and b is not None and a.shape == b.shape:
                 self.space.ids.unite(a, b)
             else:
                 for line in (a, b):
@@ -132,6 +133,10 @@ class Recorder:
     def add_shape_resize(self, owner: Any, key: str, shape: Sequence[Any], value: Value, skip: int) -> None:
         """Note that a shape among the arguments follows a value."""
         self._shape_resizes.append((owner, key, shape, value, skip))
+
+    def add_rescale(self, weight: Any, table: np.ndarray) -> None:
+        """Note a weight that makes up for a layer's scale, once for all calls of a shared layer."""
+        self._rescales.setdefault(id(weight), Rescale(weight, table))
 
     def add_cost(self, layer: Any, macs: int, lines: tuple[np.ndarray, ...]) -> None:
         """Note the MACs of one call."""
@@ -307,6 +312,7 @@ class Recorder:
                 )
             ),
             names=self.names,
+            rescales=tuple(Rescale(one.weight, numbered(one.classes)) for one in self._rescales.values()),
             steps=tuple(
                 Step(
                     call.layer,
@@ -361,9 +367,13 @@ class Recorder:
         is_frozen = np.zeros(count, bool)
         is_frozen[[number for number in reasons if number < count]] = True
         made = np.zeros(count, bool)
-        made[np.concatenate([np.zeros(0, int), *(slot.classes for slot in slots if slot.makes)])] = True
+        made[np.concatenate([np.zeros(0, int), *(slot.classes.ravel() for slot in slots if slot.makes)])] = True
         # Classes that are on the same axes have the same sum of random marks.
-        owned = [*(slot.classes for slot in slots), *(run[run < count] for run in runs), np.flatnonzero(is_frozen)]
+        owned = [
+            *(slot.classes.ravel() for slot in slots),
+            *(run[run < count] for run in runs),
+            np.flatnonzero(is_frozen),
+        ]
         marks = np.random.default_rng(0).integers(1, 2**63, len(owned), dtype=np.uint64)
         signatures = np.zeros(count, np.uint64)
         for classes, mark in zip(owned, marks, strict=True):
@@ -386,13 +396,15 @@ class Recorder:
                 used[name] += 1
                 name = f"{name}:{used[name] - 1}"
             layers = dict.fromkeys(self.names.get(id(slot.layer), slot.layer.name) for slot in makers[number])
-            groups.append(Group(name, own, tuple(touching[number]), self._reason(own, reasons), tuple(layers)))
+            heads = next((len(slot.classes) for slot in makers[number] if slot.classes.ndim == 2), None)
+            slots_of = tuple(touching[number])
+            groups.append(Group(name, own, slots_of, self._reason(own, heads or 1, reasons), tuple(layers), heads))
         return tuple(groups)
 
-    def _reason(self, own: np.ndarray, reasons: dict[int, str]) -> str | None:
+    def _reason(self, own: np.ndarray, heads: int, reasons: dict[int, str]) -> str | None:
         if int(own[0]) in reasons:
             return reasons[int(own[0])]
-        return "it has a single channel" if len(own) == 1 else None
+        return "it has a single channel" if len(own) == heads else None
 
 
 def _alike(classes: np.ndarray, signatures: np.ndarray) -> list[np.ndarray]:

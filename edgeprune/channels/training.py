@@ -57,8 +57,8 @@ class ChannelPruning(flavor.callback_class()):
             norm that its group had at the first step; channels that training does not hold up are near zero when they
             are masked. 0.5 divided by the number of steps is a good start. It is the proximal step of a group lasso
             with growing strength, on the groups of DepGraph (Fang et al., Towards Any Structural Pruning, 2023).
-        **settings: `ratios`, `min_channels`, `max_ratio`, `data`, `loss`, `batch_size`, `steps`, `seed` of
-            `plan_channels`.
+        **settings: `reduction`, `ratios`, `attention`, `min_channels`, `max_ratio`, `data`, `loss`, `batch_size`,
+            `steps`, `seed` of `plan_channels`.
 
     Attributes:
         plan: what is masked now, a `ChannelPlan`; None before the first update.

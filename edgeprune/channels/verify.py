@@ -324,10 +324,9 @@ class _Silenced:
         values = []
         for weight in layer.weights:
             array = np.array(weight)
-            for axis, slot in self.graph.weight_slots.get(id(weight), {}).items():
+            for slot in self.graph.weight_slots.get(id(weight), {}).values():
                 if slot.reads:
-                    dropped = np.flatnonzero(~self.kept_mask[slot.classes])
-                    array[(slice(None),) * axis + (dropped,)] = 0
+                    array *= self.kept_mask[slot.classes].reshape(slot.spread)
             values.append(array)
         flavor.copy_layer_state(layer, copy, values)
         return copy

@@ -45,6 +45,13 @@ def channels(
     ratio: Ratio = None,
     round_to: Annotated[str, typer.Option(help="Leave multiples of this number; or tile, tile-int8.")] = "1",
     importance: Annotated[str, typer.Option(help="How channels are ranked; l2, lamp, taylor and others.")] = "l2",
+    reduction: Annotated[
+        str | None,
+        typer.Option(help="How a channel's scores in several layers become one: sum, mean, max or l2."),
+    ] = None,
+    attention: Annotated[
+        str, typer.Option(help="What attention layers lose: heads, dims (channels inside the heads) or both.")
+    ] = "heads",
     scope: Annotated[str, typer.Option(help="global, local or isomorphic.")] = "global",
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
@@ -84,6 +91,8 @@ def channels(
         params=params,
         ratio=ratio,
         importance=importance,
+        reduction=reduction,
+        attention=attention,
         scope=scope,
         round_to=int(round_to) if round_to.isdecimal() else round_to,
         ignore=ignore or (),

@@ -1,9 +1,15 @@
-"""Attention: whole heads can go, and the width of the streams they read and write."""
+"""Attention: whole heads can go, channels inside the heads, and the width of the streams they read and write.
+
+Of the channels inside a head, those of query and key go together: their product is summed over them. Those of the value
+go with what reads them on the way out. Each head chooses its own. The layer divides the scores by the square root of
+how many the query has, so what is left of the query's kernel makes up for the change.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,51 +21,73 @@ from edgeprune.channels.values import Value
 
 @rule("MultiHeadAttention")
 def multi_head_attention(call: Call) -> list[Value]:
-    """Kernels (in, heads, depth) for the query, the key and the value, and one (heads, depth, out) for what comes out.
-
-    The depth of a head stays: the scores are scaled by it.
-    """
+    """Kernels (in, heads, channels) for query, key and value, and one (heads, channels, out) for what comes out."""
     layer = call.layer
     streams = _streams(call)
-    queries = call.make(layer._query_dense.kernel, 1)
-    reads = _project(call, streams, [queries] * 3)
-    _gate(call, streams[0], queries)
     output = layer._output_dense
     if len(output.kernel.shape) != 3:
         raise CannotFollow("it gives several axes")
-    call.read_inside(output.kernel, 0, queries)
+    heads = call.make(layer._query_dense.kernel, 1)
+    keys = call.make_in_heads(layer._key_dense.kernel, 2, layer._key_dense)
+    values = call.make_in_heads(layer._value_dense.kernel, 2, layer._value_dense)
+    sizes = _Inside(heads, heads, keys, keys, values, values)
+    _project(call, streams, sizes)
     made = call.make(output.kernel, 2, layer=output)
     call.index(output.bias, 0, made, layer=output)
-    call.resize("num_heads", queries)
+    call.resize("num_heads", heads)
+    call.resize("key_dim", keys)
+    call.resize("value_dim", values)
     call.resize("output_shape", made)
     for key, stream in zip(("query_shape", "value_shape", "key_shape"), streams, strict=True):
         if (shape := getattr(layer, f"_{key}", None)) is not None:  # tf_keras keeps them in the configuration
             call.resize_shape(key, tuple(shape), stream, of_function=False)
-    _count(call, streams, reads, queries, queries, made)
-    return _given(call, queries, made)
+    _count(call, streams, sizes, made)
+    return _given(call, heads, made)
 
 
 @rule("GroupedQueryAttention")
 def grouped_query_attention(call: Call) -> list[Value]:
-    """Several neighbouring heads of the query share one of the key and the value, and go with it."""
+    """Several neighbouring heads of the query share one of the key and the value, and go with it.
+
+    One size is that of the channels inside all heads, so those of the value go with those of the key.
+    """
     layer = call.layer
     streams = _streams(call)
     shared = call.make(layer._key_dense.kernel, 1)
-    queries = np.repeat(shared, layer.num_repeats)
-    call.index(layer._query_dense.kernel, 1, queries)
-    reads = _project(call, streams, [queries, shared, shared])
-    _gate(call, streams[0], queries)
+    channels = call.make_in_heads(layer._key_dense.kernel, 2, layer._key_dense)
+    repeated = np.repeat(shared, layer.num_repeats), np.repeat(channels, layer.num_repeats, axis=0)
+    sizes = _Inside(repeated[0], shared, repeated[1], channels, repeated[1], channels)
+    _project(call, streams, sizes)
     output = layer._output_dense
-    call.read_inside(output.kernel, 0, queries)
     made = call.make(output.kernel, 2, layer=output)
     call.index(output.bias, 0, made, layer=output)
     # It gives as many channels as the query has, and wants as many of the value.
     call.unite(call.line(streams[0], -1), made)
     call.unite(call.line(streams[1], -1), made)
-    call.resize("num_query_heads", queries)
+    call.resize("num_query_heads", sizes.queries)
     call.resize("num_key_value_heads", shared)
-    _count(call, streams, reads, queries, shared, made)
-    return _given(call, queries, made)
+    call.resize("head_dim", channels)
+    _count(call, streams, sizes, made)
+    return _given(call, sizes.queries, made)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inside:
+    """The ids of an attention layer's heads, (heads,), and of the channels inside them, (heads, channels).
+
+    Attributes:
+        queries: the heads of the query and of what comes out.
+        shared: the heads of key and value.
+        query_channels, key_channels: what is summed over in the product of query and key.
+        output_channels, value_channels: what comes out of each head, and the value's channels that it is a mean of.
+    """
+
+    queries: np.ndarray
+    shared: np.ndarray
+    query_channels: np.ndarray
+    key_channels: np.ndarray
+    output_channels: np.ndarray
+    value_channels: np.ndarray
 
 
 def _streams(call: Call) -> tuple[Value, Value, Value]:
@@ -76,50 +104,39 @@ def _streams(call: Call) -> tuple[Value, Value, Value]:
     return streams
 
 
-def _project(call: Call, streams: Sequence[Value], heads: Sequence[np.ndarray]) -> list[np.ndarray | None]:
-    """The projections of the streams; returns what each of them reads."""
+def _project(call: Call, streams: Sequence[Value], sizes: _Inside) -> None:
+    """The projections of the streams, and what reads the heads on the way out."""
     layer = call.layer
-    reads = []
-    for dense, stream, line in zip(
-        (layer._query_dense, layer._value_dense, layer._key_dense), streams, heads, strict=True
-    ):
-        reads.append(call.read(stream, -1, dense.kernel, 0))
-        call.index(dense.kernel, 1, line, layer=dense)
-        call.index(dense.bias, 0, line, layer=dense)
-    return reads
+    query, output = layer._query_dense, layer._output_dense
+    projections = [
+        (query, streams[0], sizes.queries, sizes.query_channels),
+        (layer._value_dense, streams[1], sizes.shared, sizes.value_channels),
+        (layer._key_dense, streams[2], sizes.shared, sizes.key_channels),
+    ]
+    # In Keras 3 what comes out of each head may be multiplied by a projection of the query.
+    if getattr(layer, "use_gate", getattr(layer, "_use_gate", False)):
+        projections.append((layer._gate_dense, streams[0], sizes.queries, sizes.output_channels))
+    for dense, stream, heads, channels in projections:
+        read = call.read(stream, -1, dense.kernel, 0)
+        consume = call.read_inside if dense is query else call.index
+        for weight, axis in ((dense.kernel, 1), (dense.bias, 0)):
+            call.index(weight, axis, heads, layer=dense)
+            consume(weight, axis + 1, channels, layer=dense)
+        call.count_macs(places(stream.shape, -1), factor(read, stream.shape[-1]), heads, channels)
+    for weight in (query.kernel, query.bias):
+        call.rescale(weight, sizes.query_channels)
+    call.read_inside(output.kernel, 0, sizes.queries, layer=output)
+    call.read_inside(output.kernel, 1, sizes.output_channels, layer=output)
 
 
-def _gate(call: Call, query: Value, heads: np.ndarray) -> None:
-    """In Keras 3 what comes out of each head may be multiplied by a projection of the query."""
-    if getattr(call.layer, "use_gate", getattr(call.layer, "_use_gate", False)):
-        gate = call.layer._gate_dense
-        read = call.read(query, -1, gate.kernel, 0)
-        call.index(gate.kernel, 1, heads, layer=gate)
-        call.index(gate.bias, 0, heads, layer=gate)
-        count = places(query.shape, -1) * gate.kernel.shape[2]
-        call.count_macs(count, factor(read, query.shape[-1]), heads)
-
-
-def _count(
-    call: Call,
-    streams: Sequence[Value],
-    reads: Sequence[np.ndarray | None],
-    queries: np.ndarray,
-    shared: np.ndarray,
-    made: np.ndarray,
-) -> None:
-    """The projections, the scores, their product with the values, the projection of what comes out."""
-    layer = call.layer
-    query, value, key = streams
-    depth, value_depth = layer._query_dense.kernel.shape[2], layer._value_dense.kernel.shape[2]
-    for stream, read, heads, size in zip(
-        streams, reads, (queries, shared, shared), (depth, value_depth, depth), strict=True
-    ):
-        call.count_macs(places(stream.shape, -1) * size, factor(read, stream.shape[-1]), heads)
-    axes = getattr(layer, "_attention_axes", None) or (1,)
+def _count(call: Call, streams: Sequence[Value], sizes: _Inside, made: np.ndarray) -> None:
+    """The scores, their product with the values, the projection of what comes out."""
+    query, _, key = streams
+    axes = getattr(call.layer, "_attention_axes", None) or (1,)
     keys = math.prod(key.shape[axis] for axis in axes)
-    call.count_macs(places(query.shape, -1) * keys * (depth + value_depth), queries)
-    call.count_macs(places(query.shape, -1) * value_depth, queries, made)
+    for channels in (sizes.query_channels, sizes.output_channels):
+        call.count_macs(places(query.shape, -1) * keys, sizes.queries, channels)
+    call.count_macs(places(query.shape, -1), sizes.queries, sizes.output_channels, made)
 
 
 def _given(call: Call, heads: np.ndarray, made: np.ndarray) -> list[Value]:

@@ -256,6 +256,14 @@ class Call:
         self.recorder.add_slot(weight, layer or self.layer, name, axis, line, makes=True)
         return line
 
+    def make_in_heads(self, weight: Any, axis: int, layer: Any = None) -> np.ndarray:
+        """New channels (heads, size) along an axis of a weight, inside the attention heads along the axis before."""
+        known = self.recorder.line_of(weight, axis)
+        heads, size = weight.shape[axis - 1 : axis + 1]
+        table = self.space.ids.fresh(heads * size).reshape(heads, size) if known is None else known
+        self.recorder.add_slot(weight, layer or self.layer, None, axis, table, makes=True)
+        return table
+
     def index(
         self, weight: Any, axis: int, line: np.ndarray | None, layer: Any = None, name: str | None = None
     ) -> None:
@@ -371,6 +379,11 @@ class Call:
             owner = self.node if of_function else self.layer
             self.recorder.add_shape_resize(owner, key, shape, value, skip)
 
+    def rescale(self, weight: Any, table: np.ndarray) -> None:
+        """The layer divides by the square root of these channels (heads, size): the weight makes up for the change."""
+        if weight is not None:
+            self.recorder.add_rescale(weight, table)
+
     def count_macs(self, places: int, *lines: np.ndarray | int) -> None:
         """The products this call computes.
 
@@ -378,7 +391,7 @@ class Call:
             places: how often the product over `lines` is computed.
             lines: for each factor the ids along it, or its size where nothing is dropped along it.
         """
-        sizes = [line if isinstance(line, int) else len(line) for line in lines]
+        sizes = [line if isinstance(line, int) else line.shape[-1] for line in lines]
         self.recorder.add_cost(
             self.layer, places * math.prod(sizes), tuple(line for line in lines if not isinstance(line, int))
         )
