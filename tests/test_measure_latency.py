@@ -7,6 +7,7 @@ from converted import convert, images, small_cnn
 
 from edgeprune.measure import latency
 from edgeprune.measure.latency import benchmark
+from edgeprune.measure.machine import this_machine
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def test_every_file_is_run_and_timed(files):
 def test_one_file_with_threads_and_without_xnnpack(files):
     result = benchmark(files[0], runs=2, warmup=0, threads=2, xnnpack=False)
     assert len(result.rows) == 1
-    assert "2 threads, XNNPACK off" in str(result)
+    assert "2 threads, LiteRT" in str(result) and "XNNPACK off" in str(result)
+    assert f"on {this_machine()}" in str(result)
 
 
 def test_files_take_turns_in_an_order_that_changes(files, clock):
@@ -88,10 +90,11 @@ def test_time_budget_stops_early(files, clock):
 def test_table_html_and_json(files):
     result = benchmark(files[:2], runs=2, warmup=0)
     lines = str(result).splitlines()
-    assert len(lines) == 4
+    assert lines[3].startswith("2 runs interleaved")
     assert len(set(map(len, lines[:3]))) == 1  # aligned
     assert result._repr_html_().count("<tr>") == 3
     stored = json.loads(json.dumps(result.to_dict()))
+    assert stored["machine"]["cpu"] == this_machine().cpu
     assert [row["ratio"] for row in stored["files"]] == [row.ratio for row in result.rows]
 
 

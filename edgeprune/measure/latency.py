@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.measure.machine import Machine, this_machine
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.progress import track
 from edgeprune.trial import try_out
@@ -52,6 +53,7 @@ class Benchmark:
         threads: threads for each interpreter.
         xnnpack: whether XNNPACK could be used.
         samples: every time in milliseconds, `(files, runs)`.
+        machine: what they were timed on.
     """
 
     rows: tuple[Latency, ...]
@@ -60,6 +62,7 @@ class Benchmark:
     threads: int
     xnnpack: bool
     samples: np.ndarray
+    machine: Machine
 
     def __str__(self) -> str:
         """An aligned table, one file a line."""
@@ -85,6 +88,7 @@ class Benchmark:
             "warmup": self.warmup,
             "threads": self.threads,
             "xnnpack": self.xnnpack,
+            "machine": asdict(self.machine),
             "files": [asdict(row) for row in self.rows],
         }
 
@@ -97,7 +101,8 @@ class Benchmark:
 
     def _conditions(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.runs} runs interleaved, {threads}, XNNPACK {'on' if self.xnnpack else 'off'}"
+        xnnpack = f"XNNPACK {'on' if self.xnnpack else 'off'}"
+        return f"{self.runs} runs interleaved, {threads}, {self.machine.runtime}, {xnnpack}\non {self.machine}"
 
 
 def benchmark(
@@ -158,7 +163,7 @@ def benchmark(
         Latency(str(file), float(np.median(row)), _spread(row), float(np.median(ratio)), _spread(ratio))
         for file, row, ratio in zip(files, times, ratios, strict=True)
     )
-    return Benchmark(rows, times.shape[1], warmup, threads, xnnpack, times)
+    return Benchmark(rows, times.shape[1], warmup, threads, xnnpack, times, this_machine())
 
 
 def _rounds(
