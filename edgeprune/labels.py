@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.losses import kind_of_loss, setting, takes_class_numbers
 
 _NOT_REAL = "cOSUmM"  # NumPy's kinds of complex numbers, objects, text and times
 
@@ -39,8 +40,36 @@ def check_labels(model: Any, y: Any, loss: Any = None) -> None:
     losses = by_output(classes, getattr(model, "loss", None) if loss is None else loss, "losses")
     for name, labels in by_output(classes, y, "labels").items():
         if labels is not None and losses[name] is not None:
-            of_output = "The labels" if len(classes) == 1 else f"The labels of output {name!r}"
-            _check(of_output, np.asarray(labels), flavor.keras_of(model).losses.get(losses[name]), classes[name])
+            _check(labels_of(name, classes), np.asarray(labels), losses[name], classes[name])
+
+
+def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int | None, ...], loss: Any) -> None:
+    """Refuse labels of one output that its loss cannot take, or that it would stretch to the output's shape.
+
+    Args:
+        what: what the error calls them, such as `"The labels"`.
+        labels: labels or targets `(n, ...)`.
+        output_shape: the output's shape, the samples included; `None` for a size that is not known.
+        loss: a Keras loss or its name; of one that is not Keras's own nothing is known.
+
+    Raises:
+        ValueError: labels are no real numbers, of another shape than the output's, or no class numbers in its range
+            where the loss wants them.
+    """
+    _check(what, labels, loss, output_shape[-1] if len(output_shape) > 1 else None)
+    kind = kind_of_loss(loss, labels.shape, output_shape)
+    if kind is None:
+        return
+    given = [labels.shape[1:], labels.shape[1:-1] if labels.shape[-1:] == (1,) else None]
+    wanted = output_shape[1:-1]
+    if kind != "sparse":
+        given, wanted = [labels.shape[1:], (*labels.shape[1:], 1)], output_shape[1:]
+    if not any(shape_fits(shape, wanted) for shape in given):
+        shown = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
+        raise ValueError(
+            f"The loss {shown!r} compares targets with outputs of shape {output_shape}, and the targets have "
+            f"{labels.shape}."
+        )
 
 
 def check_sample_weights(sample_weight: Any) -> None:
@@ -86,7 +115,7 @@ def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
 def _classes(model: Any, y: Any) -> dict[str, int | None]:
     """By output the number of its classes: the size of its last axis, None where that is not known."""
     if flavor.is_graph_model(model):
-        outputs = flavor.named_outputs(model, flavor.graph_nodes(model)[2])
+        outputs = flavor.output_tensors(model)
         return {name: tensor.shape[-1] if len(tensor.shape) else None for name, tensor in outputs.items()}
     if isinstance(y, Mapping):
         return dict.fromkeys(y)
@@ -95,9 +124,9 @@ def _classes(model: Any, y: Any) -> dict[str, int | None]:
 
 def _check(what: str, labels: np.ndarray, loss: Any, classes: int | None) -> None:
     _check_real(what, labels)
-    if not _wants_class_numbers(loss) or not labels.size:
+    if not takes_class_numbers(loss) or not labels.size:
         return
-    ignored = loss.get_config().get("ignore_class") if hasattr(loss, "get_config") else None
+    ignored = setting(loss, "ignore_class")
     wrong = (labels != np.floor(labels)) | (labels < 0)  # NaN is not equal to itself
     wrong |= False if classes is None else labels >= classes
     wrong &= True if ignored is None else labels != ignored
@@ -116,7 +145,13 @@ def _shown(values: np.ndarray) -> str:
     return repr(values.reshape(-1)[:1].tolist()[0]) if values.size else "none"
 
 
-def _wants_class_numbers(loss: Any) -> bool:
-    """Whether a loss takes class numbers, which TensorFlow uses as indices."""
-    name = getattr(loss, "__name__", type(loss).__name__)
-    return name.lower().replace("_", "") == "sparsecategoricalcrossentropy"
+def labels_of(name: str, outputs: Collection[str]) -> str:
+    """What an error calls the labels of one of a model's outputs."""
+    return "The labels" if len(outputs) == 1 else f"The labels of output {name!r}"
+
+
+def shape_fits(shape: tuple[int, ...] | None, wanted: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the one that is wanted, in which `None` stands for any size."""
+    if shape is None or len(shape) != len(wanted):
+        return False
+    return all(size in (None, own) for own, size in zip(shape, wanted, strict=True))

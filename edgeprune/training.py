@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from edgeprune import flavor
-from edgeprune.labels import check_labels
+from edgeprune.labels import by_output, check_labels, check_output_labels, labels_of, shape_fits
+from edgeprune.measure.predictions import first_array
 from edgeprune.progress import steps
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SCHEDULES = ("polynomial", "constant")
 # The share of the training in which sparsity grows; in the rest the weights that are left recover.
@@ -20,8 +20,8 @@ GROWING_SHARE = 2 / 3
 
 def fit(
     model: Any,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any,
     *,
     epochs: int,
     batch_size: int,
@@ -32,8 +32,8 @@ def fit(
 
     Args:
         model: a compiled model of either Keras.
-        x: inputs, shape `(n, ...)`.
-        y: labels or targets, shape `(n, ...)`.
+        x: inputs, shape `(n, ...)`; a dict by input name or a list for several.
+        y: labels or targets, shape `(n, ...)`; a dict by output name or a list for several.
         epochs: number of passes over the data.
         batch_size: samples per step.
         callbacks: Keras callbacks of the model's own Keras.
@@ -49,8 +49,6 @@ def fit(
         >>> fit(model, x, y, epochs=2, batch_size=32).epoch  # doctest: +SKIP
         [0, 1]
     """
-    import numpy as np
-
     _check_count("epochs", epochs)
     with steps(description, epochs * _steps(x, batch_size)) as done:
 
@@ -72,8 +70,8 @@ def fit(
 
 def prune_and_fit(
     model: Any,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any,
     *,
     sparsity: float = 0.8,
     epochs: int = 2,
@@ -92,8 +90,8 @@ def prune_and_fit(
 
     Args:
         model: a trained model of either Keras.
-        x: inputs, shape `(n, ...)`.
-        y: labels or targets, shape `(n, ...)`.
+        x: inputs, shape `(n, ...)`; a dict by input name or a list for several.
+        y: labels or targets, shape `(n, ...)`; a dict by output name or a list for several.
         sparsity: fraction of zeros to end with, 0 to below 1.
         epochs: number of passes over the data.
         batch_size: samples per step.
@@ -120,7 +118,7 @@ def prune_and_fit(
     from edgeprune import sparsity as pruning
     from edgeprune.sparsity.mechanism import mechanism_of
 
-    _check_data(model, x, y, loss)
+    check_and_compile(model, x, y, loss)
     if mechanism_of(model).is_pruned(model):
         raise ValueError(f"Model {model.name!r} is under pruning already, with a schedule of its own: strip it first.")
     steps = epochs * _steps(x, batch_size)
@@ -149,8 +147,8 @@ def prune_and_fit(
 
 def fine_tune(
     model: Any,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any,
     *,
     epochs: int = 2,
     batch_size: int = 32,
@@ -165,8 +163,8 @@ def fine_tune(
 
     Args:
         model: a model of either Keras; it is trained in place.
-        x: inputs, shape `(n, ...)`.
-        y: labels or targets, shape `(n, ...)`.
+        x: inputs, shape `(n, ...)`; a dict by input name or a list for several.
+        y: labels or targets, shape `(n, ...)`; a dict by output name or a list for several.
         epochs: number of passes over the data.
         batch_size: samples per step.
         learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
@@ -182,63 +180,59 @@ def fine_tune(
     Example:
         >>> fine_tune(smaller, x, y, epochs=2, learning_rate=1e-3)  # doctest: +SKIP
     """
-    _check_data(model, x, y, loss)
+    check_and_compile(model, x, y, loss)
     model.compile(**_compilation(model, y, loss, learning_rate))
     return fit(model, x, y, epochs=epochs, batch_size=batch_size, description=description)
 
 
-def accuracy_if_classifier(model: Any, x: np.ndarray, y: np.ndarray | None) -> float | None:
-    """Top-1 accuracy where the labels are class numbers; None where they are not, or there are none.
+def check_and_compile(model: Any, x: Any, y: Any, loss: Any = None) -> None:
+    """Refuse data that do not fit a model and its loss, and compile it where it is not.
 
     Args:
         model: a model of either Keras.
-        x: inputs, shape `(n, ...)`.
-        y: labels, shape `(n, ...)`, or None.
-
-    Returns:
-        The accuracy, 0 to 1, or None.
+        x: inputs `(n, ...)`; a dict by input name or a list for several.
+        y: labels or targets `(n, ...)`; a dict by output name or a list for several.
+        loss: a Keras loss or its name; left out, that of the compiled model, or `"sparse_categorical_crossentropy"` for
+            a softmax over integer labels.
 
     Raises:
-        ValueError: the inputs do not fit the model.
+        ValueError: the data do not fit, or no loss is known.
     """
-    from edgeprune.measure.accuracy import accuracy
-
     _check_inputs(model, x)
-    return None if y is None or y.dtype.kind not in "iub" else accuracy(model, x, y)
+    compiled = flavor.compilation_of(model)
+    chosen = loss or (compiled and compiled.loss)
+    if chosen is None and (compiled is None or compiled.own_step is None):
+        chosen = _loss_for(model, y)
+    check_labels(model, y, chosen)
+    if flavor.is_graph_model(model) and chosen is not None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in flavor.output_tensors(model).items()}
+        losses = by_output(shapes, chosen, "losses")
+        for name, labels in by_output(shapes, y, "labels").items():
+            if labels is not None and losses[name] is not None:
+                check_output_labels(labels_of(name, shapes), np.asarray(labels), shapes[name], losses[name])
+    if compiled is None:
+        model.compile(loss=chosen)
 
 
-def _check_data(model: Any, x: np.ndarray, y: np.ndarray, loss: Any) -> None:
-    """Refuse inputs that do not fit the model, and labels that do not fit its loss."""
-    _check_inputs(model, x)
-    loss = loss or getattr(model, "loss", None) or _loss_for(model, y)
-    check_labels(model, y, loss)
-    _check_targets(model, y, loss)
-
-
-def _check_targets(model: Any, y: np.ndarray, loss: Any) -> None:
-    """Refuse targets of another shape than the output, which Keras's losses would stretch to it or stop at."""
-    if not isinstance(loss, str) or "sparse" in loss.lower() or not flavor.is_graph_model(model):
-        return
-    expected = model.output_shape
-    if not isinstance(expected, tuple):
-        return
-    fits = y.ndim == len(expected) and all(a in (None, b) for a, b in zip(expected[1:], y.shape[1:], strict=True))
-    if not fits and (*y.shape, 1)[1:] != expected[1:]:
-        raise ValueError(
-            f"The loss {loss!r} compares targets with outputs of shape {expected}, and the targets have {y.shape}."
-        )
-
-
-def _check_inputs(model: Any, x: np.ndarray) -> None:
+def _check_inputs(model: Any, x: Any) -> None:
     """Refuse data that do not fit, in fewer words than Keras."""
     if not flavor.is_graph_model(model):
         return
-    expected = model.input_shape
-    if not isinstance(expected, tuple):
-        raise ValueError(f"Model {model.name!r} takes several inputs {expected}; only one is supported here.")
-    fits = len(expected) == x.ndim and all(a in (None, b) for a, b in zip(expected[1:], x.shape[1:], strict=True))
-    if not fits:
-        raise ValueError(f"Model {model.name!r} takes inputs of shape {expected}, and the data have {x.shape}.")
+    names = flavor.input_names(model)
+    specs = flavor.flatten(flavor.call_specs(model), model)
+    shapes = {name: tuple(spec.shape) for name, spec in zip(names, specs, strict=True)}
+    if isinstance(x, Mapping) and x.keys() != shapes.keys():
+        raise ValueError(f"Model {model.name!r} has the inputs {names}, and the data have {list(x)}.")
+    several = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else [x]
+    if len(several) != len(names):
+        raise ValueError(f"Model {model.name!r} takes several inputs {names}, and the data have {len(several)}.")
+    for name, array in x.items() if isinstance(x, Mapping) else zip(names, several, strict=True):
+        expected = (None, *shapes[name][1:])
+        if not shape_fits(np.shape(array), expected):
+            of_input = f" for {name!r}" if len(names) > 1 else ""
+            raise ValueError(
+                f"Model {model.name!r} takes inputs of shape {expected}{of_input}, and the data have {np.shape(array)}."
+            )
 
 
 def _figures(logs: Mapping[str, float]) -> str:
@@ -252,13 +246,13 @@ def _check_count(name: str, count: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {count}.")
 
 
-def _steps(x: np.ndarray, batch_size: int) -> int:
+def _steps(x: Any, batch_size: int) -> int:
     _check_count("batch_size", batch_size)
-    return -(-len(x) // batch_size)
+    return -(-len(first_array(x)) // batch_size)
 
 
-def _compilation(model: Any, y: np.ndarray, loss: Any, learning_rate: Any) -> dict[str, Any]:
-    """Loss and optimizer for `compile`: a new optimizer with the settings of the one the model has."""
+def _compilation(model: Any, y: Any, loss: Any, learning_rate: Any) -> dict[str, Any]:
+    """What to compile with: as the model is, and a new optimizer with the settings of the one it has."""
     keras = flavor.keras_of(model)
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
@@ -266,18 +260,24 @@ def _compilation(model: Any, y: np.ndarray, loss: Any, learning_rate: Any) -> di
     config = optimizer.get_config()
     if learning_rate is not None:
         config["learning_rate"] = learning_rate
-    loss = loss or getattr(model, "loss", None) or _loss_for(model, y)
     compiled_by_xla = {"jit_compile": True} if flavor.lacks_kernels(model) else {}
-    return {"optimizer": type(optimizer).from_config(config), "loss": loss, **compiled_by_xla}
+    compiled = flavor.fresh_compilation(model)
+    return {
+        "optimizer": type(optimizer).from_config(config),
+        "loss": loss or compiled.get("loss") or _loss_for(model, y),
+        **{name: compiled.get(name) for name in ("loss_weights", "metrics", "weighted_metrics")},
+        **compiled_by_xla,
+    }
 
 
-def _loss_for(model: Any, y: np.ndarray) -> str:
+def _loss_for(model: Any, y: Any) -> str:
     """The loss that integer labels and a softmax at the end ask for."""
     output_shape = model.output_shape
     activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)
-    if y.ndim == 1 and y.dtype.kind in "iu" and len(output_shape) == 2 and activation == "softmax":
+    labels = y if isinstance(y, np.ndarray) else np.empty((), object)
+    if labels.ndim == 1 and labels.dtype.kind in "iu" and len(output_shape) == 2 and activation == "softmax":
         return "sparse_categorical_crossentropy"
     raise ValueError(
-        f"The model {model.name!r} was saved without a loss, and labels of shape {y.shape} and type {y.dtype} "
-        f"with an output of shape {output_shape} do not tell which one it needs: name a loss."
+        f"The model {model.name!r} was saved without a loss, and labels of shape {labels.shape} and type "
+        f"{labels.dtype} with an output of shape {output_shape} do not tell which one it needs: name a loss."
     )

@@ -73,7 +73,8 @@ def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
     card = json.loads((tmp_path / "b" / "model_card.json").read_text())
     assert card["figures"] == {"answer": 42} == made.figures
     assert card["quantization"] == "int8" and card["author"] == "me" and card["notes"] == ["a note"]
-    assert card["accuracy"] == made.verification.accuracy and card["keras_accuracy"] == 1.0
+    scores = {"higher_is_better": True, "file": made.verification.accuracy, "Keras": 1.0}
+    assert card["scores"] == {"accuracy": scores}
     assert card["inputs"][0]["name"] == "x" and card["inputs"][0]["shape"] == [1, 6]
     assert len(writer.content.samples["x"]) == frame.GOLDEN_SAMPLES
     assert "answer: 42" in str(made) and "note: a note" in str(made)

@@ -149,8 +149,11 @@ def test_prune_writes_a_plain_model_with_exact_zeros(folder, tmp_path, flavor, s
         assert np.count_nonzero(kernel == 0) == kernel.size * 0.75
     x, y = (np.load(folder / "split.npz")[name] for name in ("x_test", "y_test"))
     assert content["sparsity"] == 0.75
-    assert content["accuracy"] == accuracy(pruned, x, y)
-    assert content["accuracy_before"] == accuracy(load_model(folder / f"{flavor}.h5"), x, y)
+    before = accuracy(load_model(folder / f"{flavor}.h5"), x, y)
+    assert content["scores"] == {
+        "accuracy": {"higher_is_better": True, "before": before, "after": accuracy(pruned, x, y)}
+    }
+    assert content["no_score"] is None
 
 
 def test_prune_tells_what_it_did(folder, tmp_path):
@@ -186,8 +189,9 @@ def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, na
     smaller = flavor.load_model(output)
     assert smaller.get_layer("hidden").units == 8
     split = np.load(folder / "split.npz")
-    assert content["accuracy"]["fine-tuned"] == pytest.approx(accuracy(smaller, split["x_test"], split["y_test"]))
-    assert set(content["accuracy"]) == {"before", "cut", "fine-tuned"}
+    scores = content["scores"]["accuracy"]
+    assert scores["fine-tuned"] == pytest.approx(accuracy(smaller, split["x_test"], split["y_test"]))
+    assert set(scores) == {"higher_is_better", "before", "cut", "fine-tuned"}
     again = ep.ChannelPlan.from_json(flavor.load_model(folder / name), plan.read_text())
     assert again.apply().count_params() == smaller.count_params()
 
@@ -343,7 +347,7 @@ def test_verify_measures_the_file(folder, tflite):
     content = json.loads(run_ok(*arguments, "--json").stdout)
     test = np.load(folder / "split.npz")
     assert content["passed"] and content["samples"] == len(test["x_test"])
-    assert content["accuracy"] == accuracy(tflite, test["x_test"], test["y_test"])
+    assert content["scores"]["accuracy"]["file"] == accuracy(tflite, test["x_test"], test["y_test"])
     assert "passed" in run_ok(*arguments, "--no-xnnpack", "--threads", 2).stdout
     assert "passed" in run_ok("verify", tflite).stdout
 

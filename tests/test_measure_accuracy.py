@@ -188,7 +188,7 @@ def test_labels_must_come_with_the_samples(cnn):
         accuracy(files[None], x, labels[:11])
     with pytest.raises(ValueError, match="Labels are missing"):
         accuracy(files[None], x)
-    with pytest.raises(ValueError, match="labels are missing"):
+    with pytest.raises(ValueError, match="Labels are missing"):
         accuracy(files[None], [x, x])
     with pytest.raises(ValueError, match="no batches"):
         accuracy(model, [])

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import load_model, read_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Json, Name, Unsafe
+from edgeprune.cli.files import load_model, named_metric, read_data, read_lines, start_tensorflow
+from edgeprune.cli.options import Json, MetricName, Name, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -23,6 +23,7 @@ def bundle(
     labels: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with a class name on each line.")
     ] = None,
+    metric: MetricName = None,
     quantize: Annotated[
         str | None, typer.Option(help="none, dynamic, float16, int8 or int16x8; by default the target's first.")
     ] = None,
@@ -72,6 +73,7 @@ def bundle(
         arrays and arrays.x_train,
         labels=classes,
         validation_data=(arrays.x_test, arrays.y_test) if scored else None,
+        metric=named_metric(metric),
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
         quantization="default" if quantize is None else None if quantize == "none" else quantize,
         sparse=sparse,

@@ -14,8 +14,10 @@ from edgeprune.cli.files import (
     MODEL_SUFFIXES,
     check_outputs,
     load_model,
+    named_metric,
     read_data,
     save_model,
+    set_seed,
     start_tensorflow,
     write_files,
 )
@@ -28,7 +30,9 @@ from edgeprune.cli.options import (
     KeptParams,
     LearningRate,
     Loss,
+    MetricName,
     Ratio,
+    Seed,
     Unsafe,
 )
 from edgeprune.cli.printing import show, show_json
@@ -58,7 +62,7 @@ def channels(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A .npz file, for accuracy, fine-tuning and some importances."),
+        typer.Option(exists=True, dir_okay=False, help="A .npz file, for scores, fine-tuning and some importances."),
     ] = None,
     epochs: Annotated[
         int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
@@ -66,6 +70,8 @@ def channels(
     batch_size: BatchSize = 32,
     learning_rate: LearningRate = None,
     loss: Loss = None,
+    metric: MetricName = None,
+    seed: Seed = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     force: Force = False,
     unsafe: Unsafe = False,
@@ -82,9 +88,13 @@ def channels(
         raise ValueError(f"{data} has no labels: --epochs trains, so it needs y or y_train.")
     start_tensorflow()
     from edgeprune.channels.plan import plan_channels
-    from edgeprune.training import accuracy_if_classifier, fine_tune
+    from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
+    from edgeprune.training import check_and_compile, fine_tune
 
     keras_model = load_model(model, unsafe)
+    set_seed(keras_model, seed)
+    if arrays is not None and arrays.y_train is not None and (epochs or loss):
+        check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     chosen = plan_channels(
         keras_model,
         macs=macs,
@@ -100,10 +110,12 @@ def channels(
         loss=loss,
     )
     smaller = chosen.apply()
-    accuracies = {}
+    scores = {}
     if arrays is not None:
-        accuracies["before"] = accuracy_if_classifier(keras_model, arrays.x_test, arrays.y_test)
-        accuracies["cut"] = accuracy_if_classifier(smaller, arrays.x_test, arrays.y_test)
+        scored = partial(
+            score_if_possible, x=arrays.x_test, y=arrays.y_test, metric=named_metric(metric), model=keras_model
+        )
+        scores |= {"before": scored(keras_model), "cut": scored(smaller)}
     if epochs:
         fine_tune(
             smaller,
@@ -114,16 +126,15 @@ def channels(
             learning_rate=learning_rate,
             loss=loss,
         )
-        accuracies["fine-tuned"] = accuracy_if_classifier(smaller, arrays.x_test, arrays.y_test)
+        scores["fine-tuned"] = scored(smaller)
     text = chosen.to_json()
     writers = {output: partial(save_model, smaller), plan: lambda path: path.write_text(text, encoding="utf-8")}
     write_files({path: write for path, write in writers.items() if path is not None}, force)
     if as_json:
         figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
-        show_json({**json.loads(text), **figures, "accuracy": accuracies, "output": output and str(output)})
+        show_json({**json.loads(text), **figures, **scores_to_dict(scores), "output": output and str(output)})
         return
     show(chosen)
-    if None not in accuracies.values() and accuracies:
-        figures = ", ".join(f"{value:.2%} {when}" for when, value in accuracies.items())
-        show(f"accuracy {figures}, on {len(arrays.x_test):,} samples")
+    for line in score_lines(scores):
+        show(line)
     show("nothing written: name a file with -o" if output is None else f"wrote {output}")

@@ -90,3 +90,20 @@ def start_tensorflow() -> None:
 
     with status("Starting TensorFlow"), captured_output():
         import tensorflow  # noqa: F401
+
+
+def set_seed(model: Any, seed: int | None) -> None:
+    """Seed all that is random in training a model: dropout, initial weights, the order of the samples."""
+    if seed is not None:
+        from edgeprune import flavor
+
+        flavor.keras_of(model).utils.set_random_seed(seed)
+
+
+def named_metric(name: str | None) -> Any:
+    """A Keras metric's name as it is, and what `module:function` stands for."""
+    if name is None or ":" not in name:
+        return name
+    from edgeprune.module_names import object_named
+
+    return object_named(name)

@@ -48,6 +48,18 @@ Unsafe = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
 LearningRate = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
 Loss = Annotated[str | None, typer.Option(callback=_not_empty, help="A Keras loss; by default that of the model.")]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        callback=_not_empty,
+        help="A Keras metric to score by, or module:function of (y_true, y_pred); by default the model's own.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**32 - 1, help="Of dropout and the order of samples; the same gives the same figures."),
+]
 Sparsity = Annotated[float, typer.Option(callback=_sparsity, help="Fraction of zeros to end with.")]
 Ratio = Annotated[float | None, typer.Option(callback=_sparsity, help="Fraction of the channels to remove.")]
 KeptMacs = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")]

@@ -12,12 +12,25 @@ from edgeprune.cli.files import (
     MODEL_SUFFIXES,
     check_outputs,
     load_model,
+    named_metric,
     read_data,
     save_model,
+    set_seed,
     start_tensorflow,
     write_files,
 )
-from edgeprune.cli.options import LARGEST, BatchSize, Force, Json, LearningRate, Loss, Sparsity, Unsafe
+from edgeprune.cli.options import (
+    LARGEST,
+    BatchSize,
+    Force,
+    Json,
+    LearningRate,
+    Loss,
+    MetricName,
+    Seed,
+    Sparsity,
+    Unsafe,
+)
 from edgeprune.cli.printing import show, show_json
 
 
@@ -37,6 +50,8 @@ def prune(
     batch_size: BatchSize = 32,
     learning_rate: LearningRate = None,
     loss: Loss = None,
+    metric: MetricName = None,
+    seed: Seed = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
     ] = None,
@@ -50,11 +65,17 @@ def prune(
     if arrays.y_train is None:
         raise ValueError(f"{data} has no labels: pruning trains, so it needs y or y_train.")
     start_tensorflow()
+    from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
     from edgeprune.sparsity.report import sparsity_report
-    from edgeprune.training import accuracy_if_classifier, prune_and_fit
+    from edgeprune.training import check_and_compile, prune_and_fit
 
     keras_model = load_model(model, unsafe)
-    before = accuracy_if_classifier(keras_model, arrays.x_test, arrays.y_test)
+    set_seed(keras_model, seed)
+    check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
+    scored = partial(
+        score_if_possible, x=arrays.x_test, y=arrays.y_test, metric=named_metric(metric), model=keras_model
+    )
+    scores = {"before": scored(keras_model)}
     pruned = prune_and_fit(
         keras_model,
         arrays.x_train,
@@ -68,13 +89,13 @@ def prune(
         layers=layers or None,
         loss=loss,
     )
-    after = accuracy_if_classifier(pruned, arrays.x_test, arrays.y_test)
+    scores["after"] = scored(pruned)
     report = sparsity_report(pruned)
     write_files({output: partial(save_model, pruned)}, force)
     if as_json:
-        show_json({**report.to_dict(), "output": str(output), "accuracy_before": before, "accuracy": after})
+        show_json({**report.to_dict(), **scores_to_dict(scores), "output": str(output)})
         return
     show(report)
-    if after is not None:
-        show(f"accuracy {before:.2%} before, {after:.2%} after, on {len(arrays.x_test):,} samples")
+    for line in score_lines(scores):
+        show(line)
     show(f"wrote {output}")

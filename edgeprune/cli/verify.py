@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import load_model, read_data, start_tensorflow
-from edgeprune.cli.options import Json, NoXnnpack, Threads, Unsafe
+from edgeprune.cli.files import load_model, named_metric, read_data, start_tensorflow
+from edgeprune.cli.options import Json, MetricName, NoXnnpack, Threads, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -18,6 +18,7 @@ def verify(
     data: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A .npz file; x_test and y_test are used if there.")
     ] = None,
+    metric: MetricName = None,
     threads: Threads = 1,
     no_xnnpack: NoXnnpack = False,
     unsafe: Unsafe = False,
@@ -36,6 +37,7 @@ def verify(
         None if model is None else load_model(model, unsafe),
         arrays and arrays.x_test,
         arrays and arrays.y_test,
+        metric=named_metric(metric),
         threads=threads,
         xnnpack=not no_xnnpack,
     )

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune import flavor
 from edgeprune.measure.accuracy import predicted_classes
-from edgeprune.measure.runtime import in_number_order
+from edgeprune.measure.predictions import keras_output_names
 
 # A channel is lost where its error is this much of its spread or more: its mean would be as good a guess.
 _LOST = 0.9
@@ -72,13 +71,8 @@ def pair_outputs(
     """
     if len(file_outputs) != len(keras_outputs):
         return {}, [f"The file has {len(file_outputs)} outputs, the Keras model has {len(keras_outputs)}."]
-    own, by_layer = list(keras_outputs), flavor.output_names(model, len(keras_outputs))
-    if set(own) == set(file_outputs):
-        paired = dict(keras_outputs)
-    else:  # tf_keras's own conversion writes the layers' names, others names that only count
-        names = by_layer if set(by_layer) == set(file_outputs) else in_number_order(file_outputs)
-        flattened = own if own == by_layer else sorted(own)  # a dict is flattened by its sorted keys
-        paired = {name: keras_outputs[key] for name, key in zip(names, flattened, strict=True)}
+    names = keras_output_names(file_outputs, keras_outputs, model)
+    paired = {name: keras_outputs[own] for name, own in names.items()}
     problems = [
         f"Output {name!r} has shape {file_outputs[name].shape[1:]} in the file and {paired[name].shape[1:]} in Keras."
         for name in paired

@@ -32,6 +32,7 @@ from edgeprune.export.sample_ranges import difference_notes
 from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.tflite import ExportResult, export_tflite
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.measure.score import score_lines, scores_to_dict
 from edgeprune.progress import status
 from edgeprune.quiet import captured_output
 from edgeprune.targets import Target
@@ -71,9 +72,7 @@ class Bundle:
         """The folder, its figures, its files and the notes."""
         lines = [f"{self.directory} for {self.target.name} ({self.target.description})"]
         lines += [f"  {text}" for text in _figure_lines(self.figures)]
-        if self.verification.accuracy is not None:
-            keras = f" (Keras {self.verification.keras_accuracy:.2%})"
-            lines.append(f"  accuracy: {self.verification.accuracy:.2%}{keras} on {self.verification.samples} samples")
+        lines += [f"  {line}" for line in score_lines(self.verification.score_stages)]
         lines.append(f"  files: {', '.join(self.files)}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
@@ -97,6 +96,7 @@ def export_bundle(
     *,
     labels: Iterable[str] | None = None,
     validation_data: Any = None,
+    metric: Any = None,
     preprocessing: Preprocessing | None = None,
     quantization: str | None = "default",
     sparse: bool = False,
@@ -119,8 +119,9 @@ def export_bundle(
         representative_data: samples of what the model will see, as `export_tflite` takes them; needed where the file
             is calibrated, which is the default of every target but `"phone-gpu"`. A few of them become golden vectors.
         labels: the classes' names, in the order of the model's output.
-        validation_data: `(x, y)`, for the accuracy in the model card; `x` as the model takes it, `y` class numbers
-            or one-hot.
+        validation_data: `(x, y)` or `(x, y, sample_weight)`, for the scores in the model card, as `edgeprune.score`
+            takes them; `(x, None)` for an autoencoder.
+        metric: what to score by instead of the compiled metrics, as `edgeprune.score` takes it.
         preprocessing: what was done to raw values before the model, to be written into the bundle.
         quantization: one of the target's; by default its first.
         sparse: store weights without their zeros, as `export_tflite` does; for phones and computers.
@@ -199,7 +200,7 @@ def export_bundle(
         if samples is not None and validation is not None:
             notes += difference_notes(samples, validation[0])
         say("Verifying")
-        verification = _verified(exported, plain, quantization, validation)
+        verification = _verified(exported, plain, quantization, validation, metric)
         _check_verification(verification, plain, quantization, device)
         content = BundleContent(
             folder=folder,
@@ -242,13 +243,25 @@ def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> N
         )
 
 
-def _verified(exported: ExportResult, model: Any, quantization: str | None, validation: Any) -> Verification:
-    """What was measured on the file: on the validation data, with the accuracy, where there are any."""
+def _verified(
+    exported: ExportResult, model: Any, quantization: str | None, validation: Any, metric: Any
+) -> Verification:
+    """What was measured on the file: on the validation data, with the scores, where there are any."""
     if validation is None:
         return exported.verification
+    x, y, sample_weight = validation
     tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
     with captured_output(), traceable_names(model):
-        return verify_tflite(exported.path, model, *validation, tolerance=tolerance, isolated=False)
+        return verify_tflite(
+            exported.path,
+            model,
+            x,
+            y,
+            sample_weight=sample_weight,
+            metric=metric,
+            tolerance=tolerance,
+            isolated=False,
+        )
 
 
 def _check_verification(verification: Verification, model: Any, quantization: str | None, device: Target) -> None:
@@ -301,8 +314,7 @@ def _output_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Output name to shape, without the batch; empty for a subclassed model."""
     if not flavor.is_graph_model(model):
         return {}
-    structure = flavor.graph_nodes(model)[2]
-    return {name: tuple(tensor.shape)[1:] for name, tensor in flavor.named_outputs(model, structure).items()}
+    return {name: tuple(tensor.shape)[1:] for name, tensor in flavor.output_tensors(model).items()}
 
 
 def _check_preprocessing(preprocessing: Preprocessing | None, specs: Mapping[str, Any]) -> None:
@@ -328,15 +340,21 @@ def _refuse_strings(model: Any, specs: Mapping[str, Any]) -> None:
         )
 
 
-def _checked_validation(validation_data: Any) -> tuple[Any, np.ndarray]:
-    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-        raise TypeError("validation_data must be (x, y).")
-    x, y = validation_data
-    first = next(iter(x.values() if isinstance(x, Mapping) else x), ()) if isinstance(x, Mapping | list) else x
-    samples, labels = (int(np.shape(values)[0]) if np.ndim(values) else 0 for values in (first, y))
-    if samples == 0 or labels != samples:
-        raise ValueError(f"validation_data has {samples} samples and {labels} labels: one label a sample is needed.")
-    return x, np.asarray(y)
+def _checked_validation(validation_data: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        raise TypeError("validation_data must be (x, y) or (x, y, sample_weight).")
+    x, y, sample_weight = (*validation_data, None)[:3]
+    if not _count(x) or (y is not None and _count(y) != _count(x)):
+        labels = 0 if y is None else _count(y)
+        raise ValueError(f"validation_data has {_count(x)} samples and {labels} labels: one label a sample is needed.")
+    return x, y, sample_weight
+
+
+def _count(values: Any) -> int:
+    """The number of samples in an array, or in the first of a list or a dict of arrays."""
+    several = list(values.values()) if isinstance(values, Mapping) else values
+    first = several[0] if isinstance(several, list) and several and np.ndim(several[0]) else several
+    return int(np.shape(first)[0]) if np.ndim(first) else 0
 
 
 def _golden(samples: Mapping[str, np.ndarray] | None, specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -351,10 +369,11 @@ def _write_model_card(content: BundleContent, figures: dict[str, Any], notes: li
     card = model_card(content, figures, notes)
     text = json.dumps(card, indent=2, ensure_ascii=False)
     (content.folder / MODEL_CARD).write_text(f"{text}\n", encoding="utf-8")
-    card_lines = list(_figure_lines(figures))
-    (content.folder / "MODEL_CARD.md").write_text(
-        render("MODEL_CARD.md", card=card, figure_lines=card_lines), encoding="utf-8"
-    )
+    lines = {
+        "figure_lines": _figure_lines(figures),
+        "score_lines": list(score_lines(content.verification.score_stages)),
+    }
+    (content.folder / "MODEL_CARD.md").write_text(render("MODEL_CARD.md", card=card, **lines), encoding="utf-8")
 
 
 def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
@@ -385,8 +404,7 @@ def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequen
         "labels": list(content.labels) if content.labels else None,
         "preprocessing": content.preprocessing
         and {"mean": list(content.preprocessing.mean), "std": list(content.preprocessing.std)},
-        "accuracy": verification.accuracy,
-        "keras_accuracy": verification.keras_accuracy,
+        **scores_to_dict(verification.score_stages),
         "verified_on": verification.samples,
         "largest_error": {row.name: row.largest_error for row in verification.outputs},
         "figures": dict(figures),

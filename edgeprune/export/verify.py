@@ -7,7 +7,7 @@ Every figure is measured on the file itself: its outputs by the LiteRT interpret
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
-from edgeprune.measure.accuracy import choose_output, predict, top_1
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
 from edgeprune.measure.parameters import ParameterCount, count_parameters
-from edgeprune.measure.runtime import Port, Runtime, in_number_order, named_samples
+from edgeprune.measure.predictions import keras_output_names, predict, samples_for_file
+from edgeprune.measure.runtime import Port, Runtime
+from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_to_dict
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile, read_tflite
 from edgeprune.trial import try_out
@@ -51,8 +52,8 @@ class Verification:
             samples.
         tensors: the file's constant tensors with their zeros.
         weights: each Keras weight's zeros beside the file's; empty without a model.
-        accuracy: top-1 accuracy of the file, `None` without labels.
-        keras_accuracy: top-1 accuracy of the Keras model on the same samples.
+        scores: how good the file is at its task on the samples, or why that is not known; `None` without samples.
+        keras_scores: the same of the Keras model; `None` where it was not run.
         tolerance: the largest relative error taken for rounding.
         problems: what is wrong, in words; empty if nothing.
     """
@@ -68,8 +69,8 @@ class Verification:
     outputs: tuple[OutputComparison, ...]
     tensors: tuple[ConstantTensor, ...]
     weights: tuple[WeightZeros, ...]
-    accuracy: float | None
-    keras_accuracy: float | None
+    scores: Scores | None
+    keras_scores: Scores | None
     tolerance: float
     problems: tuple[str, ...]
 
@@ -77,6 +78,21 @@ class Verification:
     def passed(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+    @property
+    def accuracy(self) -> float | None:
+        """The file's accuracy, 0 to 1; `None` where the task has none."""
+        return None if self.scores is None else self.scores.get("accuracy")
+
+    @property
+    def keras_accuracy(self) -> float | None:
+        """The Keras model's accuracy on the same samples."""
+        return None if self.keras_scores is None else self.keras_scores.get("accuracy")
+
+    @property
+    def score_stages(self) -> dict[str, Scores]:
+        """The figures of both, the file's first."""
+        return {stage: s for stage, s in (("file", self.scores), ("Keras", self.keras_scores)) if s is not None}
 
     @property
     def zeros_kept(self) -> float | None:
@@ -104,8 +120,7 @@ class Verification:
             "samples": self.samples,
             "tolerance": self.tolerance,
             "outputs": [asdict(output) for output in self.outputs],
-            "accuracy": self.accuracy,
-            "keras_accuracy": self.keras_accuracy,
+            **scores_to_dict(self.score_stages),
             "zeros_kept": self.zeros_kept,
             "weights": [asdict(weight) for weight in self.weights],
             "tensors": [tensor.to_dict() for tensor in self.tensors],
@@ -118,6 +133,8 @@ def verify_tflite(
     samples: Any = None,
     labels: Any = None,
     *,
+    sample_weight: Any = None,
+    metric: Any = None,
     tolerance: float | None = None,
     output: str | None = None,
     threads: int = 1,
@@ -132,11 +149,15 @@ def verify_tflite(
         samples: real values with a leading axis over the samples: an array, a list in the order of the model's
             inputs, or a dict of input name to array. Without them the file is run on random values; on those it
             is compared with the model too, except where it was calibrated on values like the real ones (int8, int16x8).
-        labels: class numbers or one-hot, one for each sample, for the accuracy of both.
+        labels: labels or targets, for the scores of both, as `edgeprune.score` takes them. What the scores are the
+            model tells by how it is compiled.
+        sample_weight: weights of the samples, as `edgeprune.score` takes them.
+        metric: what to score by instead, as `edgeprune.score` takes it.
         tolerance: the largest relative error (see `OutputComparison`) to accept; by default that of the file's
             quantization in `TOLERANCE`. Errors of up to two steps of an integer output are accepted, unless a
             channel's values differ by less than its error, so that they carry no information.
-        output: name of the output that holds the classes, needed for labels where there are several outputs.
+        output: name of the output that the labels belong to, needed where there are several and the labels are one
+            array.
         threads: threads for the interpreter.
         xnnpack: whether the interpreter may use XNNPACK.
         isolated: run the file in a process of its own first, which a malformed one may end instead of this. A file that
@@ -149,8 +170,7 @@ def verify_tflite(
         FileNotFoundError: there is no file at `path`.
         TypeError: `model` is no Keras model, or `path` no path.
         ValueError: the file is no readable .tflite file, does not load or does not run; the samples do not fit
-            its inputs or hold NaN; the labels do not fit the samples or the outputs; `tolerance` is NaN or
-            negative.
+            its inputs or hold NaN; there are not as many labels or weights as samples; `tolerance` is NaN or negative.
 
     Example:
         >>> verify_tflite("model.tflite", model, x_test[:200], y_test[:200]).passed  # doctest: +SKIP
@@ -166,16 +186,14 @@ def verify_tflite(
     if isolated:
         try_out(path)
     runtime = Runtime(path, threads=threads, xnnpack=xnnpack)
-    arrays = _made_up(runtime, model) if samples is None else _named(runtime, model, samples)
+    arrays = _made_up(runtime, model) if samples is None else samples_for_file(runtime, model, samples)
     count = len(next(iter(arrays.values())))
-    if labels is not None and len(np.asarray(labels)) != count:
-        raise ValueError(f"Got {count} samples and {len(np.asarray(labels))} labels: one label a sample is needed.")
     if tolerance is None:
         tolerance = _default_tolerance(file.quantization, model)
 
     file_outputs = runtime.run_all(arrays, f"Verifying {file.path.name}")
     problems = [f"Output {name!r} holds NaN or infinity." for name in _not_finite(file_outputs)]
-    keras_outputs, comparisons, weights = {}, [], ()
+    predicted, keras_outputs, comparisons, weights = {}, {}, [], ()
     if model is not None:
         weights = zeros_of_weights(model, file)
         mismatch = _mismatch(runtime, model)
@@ -183,7 +201,8 @@ def verify_tflite(
         if not mismatch and not (samples is None and file.quantization in _CALIBRATED):
             # The only input needs no name: a model that was rebuilt or loaded may have another than the file.
             given = arrays if len(arrays) > 1 else next(iter(arrays.values()))
-            keras_outputs, misfits = pair_outputs(file_outputs, predict(model, given), model)
+            predicted = predict(model, given)
+            keras_outputs, misfits = pair_outputs(file_outputs, predicted, model)
             problems += misfits + [f"The Keras output {n!r} holds NaN or infinity." for n in _not_finite(keras_outputs)]
         for name, keras_output in keras_outputs.items():
             step = file.output_steps.get(runtime.outputs[name].index, 0.0)
@@ -194,11 +213,15 @@ def verify_tflite(
     if file.quantization is not None and len(weights) > 1 and all(row.tensor is None for row in weights):
         problems.append("None of the Keras model's weights are in the file: it was converted from another model.")
 
-    def score(outputs: dict[str, np.ndarray]) -> float | None:
-        if labels is None or not outputs or _not_finite(outputs):
-            return None
-        return top_1(choose_output(outputs, output), labels)
+    def scored(outputs: Mapping[str, np.ndarray]) -> Scores:
+        if model is not None and not keras_outputs:
+            return Scores((), count, "the file does not fit the Keras model, which tells the metrics.")
+        return score_outputs(
+            outputs, labels, sample_weight, inputs=samples, metric=metric, model=model, output=names.get(output, output)
+        )
 
+    names = keras_output_names(file_outputs, predicted, model) if keras_outputs else {}
+    by_own_name = {own: file_outputs[name] for own in predicted for name in names if names[name] == own}
     return Verification(
         path=file.path,
         quantization=file.quantization,
@@ -211,19 +234,11 @@ def verify_tflite(
         outputs=tuple(comparisons),
         tensors=file.tensors,
         weights=weights,
-        accuracy=score(file_outputs),
-        keras_accuracy=score(keras_outputs),
+        scores=None if samples is None else scored(by_own_name or file_outputs),
+        keras_scores=scored(predicted) if keras_outputs and samples is not None else None,
         tolerance=tolerance,
         problems=tuple(problems),
     )
-
-
-def _named(runtime: Runtime, model: Any, samples: Any) -> dict[str, np.ndarray]:
-    """The samples by input name."""
-    order = None
-    if model is not None and len(runtime.inputs) > 1:
-        order = flavor.input_names(model) or in_number_order(runtime.inputs)
-    return named_samples(runtime, samples, order)
 
 
 def _made_up(runtime: Runtime, model: Any) -> dict[str, np.ndarray]:
@@ -307,9 +322,7 @@ def _report(result: Verification) -> Iterator[str]:
     yield "  operators     " + ", ".join(f"{name} {count}" for name, count in result.operators.items())
     if result.custom_operators:
         yield f"  custom        {', '.join(result.custom_operators)}"
-    if result.accuracy is not None:
-        keras = "" if result.keras_accuracy is None else f" (Keras {result.keras_accuracy:.2%})"
-        yield f"  accuracy      {result.accuracy:.2%}{keras} on {result.samples} samples"
+    yield from (f"  {line}" for line in score_lines(result.score_stages))
     if result.zeros_kept is not None:
         yield f"  zeros kept    {result.zeros_kept:.2%}"
     if result.outputs:

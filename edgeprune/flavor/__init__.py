@@ -3,15 +3,22 @@
 Everything else asks here: which Keras does this model belong to, what are its layers, who feeds whom.
 Importing this module imports neither of them.
 
-From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `files`, `kernels`, `recurrent` and `training` beside
-them; `running` on top.
+From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `compilation`, `files`, `kernels`, `recurrent` and
+`training` beside them; `running` on top.
 """
 
+from edgeprune.flavor.compilation import (
+    Compilation,
+    compilation_of,
+    copy_compile_state,
+    fresh_compilation,
+    fresh_metric,
+    metric_values,
+)
 from edgeprune.flavor.copies import (
     clone_built_layer,
     clone_input,
     clone_layer,
-    copy_compile_state,
     copy_layer_state,
     copy_trainable,
     functional_model,
@@ -53,6 +60,7 @@ from edgeprune.flavor.graphs import (
     output_layers,
     output_names,
     output_shapes,
+    output_tensors,
     pack_inputs,
     pack_outputs,
     producer_of,
@@ -107,6 +115,7 @@ from edgeprune.flavor.training import (
 
 __all__ = [
     "CALLBACK_HOOKS",
+    "Compilation",
     "GraphNode",
     "KERAS_3",
     "LayerCall",
@@ -124,6 +133,7 @@ __all__ = [
     "clone_built_layer",
     "clone_input",
     "clone_layer",
+    "compilation_of",
     "computing_in_float32",
     "constrain",
     "copy_compile_state",
@@ -132,6 +142,8 @@ __all__ = [
     "flatten",
     "flavor_of",
     "forget_compiled_step",
+    "fresh_compilation",
+    "fresh_metric",
     "function_arguments",
     "function_name",
     "functional_model",
@@ -158,6 +170,7 @@ __all__ = [
     "layers_of",
     "load_model",
     "map_structure",
+    "metric_values",
     "model_inside",
     "moving_averages",
     "named_outputs",
@@ -165,6 +178,7 @@ __all__ = [
     "output_layers",
     "output_names",
     "output_shapes",
+    "output_tensors",
     "overridden",
     "pack_inputs",
     "pack_outputs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -342,38 +341,3 @@ def copy_trainable(old: Any, new: Any) -> None:
     for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
         if new_part.trainable != old_part.trainable:
             new_part.trainable = old_part.trainable
-
-
-def copy_compile_state(old: Any, new: Any) -> None:
-    """Compile a model as another is: optimizer, losses and metrics with the same settings and a fresh state."""
-    settings = getattr(old, "_compile_config", None)
-    if settings is None or not (old.compiled if is_keras_3(old) else old._is_compiled):
-        return
-    settings = dict(settings.config)
-
-    def fresh(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return type(value)(map(fresh, value))
-        if isinstance(value, dict):
-            return {key: fresh(part) for key, part in value.items()}
-        stateful = (keras_of(old).optimizers.Optimizer, keras_of(old).metrics.Metric)
-        return value.__class__.from_config(value.get_config()) if isinstance(value, stateful) else value
-
-    try:
-        with keras_of(old).utils.custom_object_scope(_classes_in(settings)):
-            new.compile(**{name: fresh(value) for name, value in settings.items()})
-    except Exception as error:  # whatever an optimizer or a metric of the user's own raises when it is made anew
-        reason = " ".join(str(error).split())[:200]
-        warnings.warn(
-            f"Model {new.name!r} is not compiled, as the one it was made from could not be compiled anew "
-            f"({type(error).__name__}: {reason}): compile it before training."
-        )
-
-
-def _classes_in(settings: Mapping[str, Any]) -> dict[str, type]:
-    """By name the classes that a compiled model's settings are made of, schedules of learning rates too."""
-    optimizer = settings.get("optimizer")
-    found = [optimizer, getattr(optimizer, "_learning_rate", None)]
-    for value in settings.values():
-        found += value if isinstance(value, list | tuple) else [value]
-    return {type(value).__name__: type(value) for value in found if value is not None}

@@ -286,6 +286,11 @@ def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
     return dict(zip(output_names(model, len(flat)), flat, strict=True))
 
 
+def output_tensors(model: Any) -> dict[str, Any]:
+    """The symbolic outputs of a Functional or Sequential model, by the names that `named_outputs` gives them."""
+    return named_outputs(model, graph_nodes(model)[2])
+
+
 def output_names(model: Any, count: int) -> list[str]:
     """The names of a model's outputs in the order in which Keras flattens them, where they are no keys of a dict.
 

@@ -1,0 +1,177 @@
+"""The figures of one output: by metrics that were passed, by the compiled ones, by what its loss suggests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.labels import by_output, check_output_labels, labels_of
+from edgeprune.losses import kind_of_loss
+from edgeprune.measure.metrics import (
+    Metric,
+    as_metrics,
+    class_accuracy,
+    mean_absolute_error,
+    metrics_by_output,
+    suggested_metrics,
+    weighted_mean,
+)
+
+
+class NoScoreError(ValueError):
+    """There is no figure for how good the model is; the message says why."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure for how good a model is.
+
+    Attributes:
+        name: the metric, after the output's name where the model has several outputs.
+        value: the figure.
+        higher_is_better: `True`, `False`, or `None` where it is not known.
+    """
+
+    name: str
+    value: float
+    higher_is_better: bool | None
+
+    @property
+    def text(self) -> str:
+        """The value for a report: in percent where it is a share of right ones."""
+        return f"{self.value:.2%}" if "accuracy" in self.name or self.name == "acc" else f"{self.value:.4g}"
+
+
+@dataclass(frozen=True)
+class ScoredOutput:
+    """One output of a model with what it is scored on.
+
+    Attributes:
+        name: the output's name.
+        y_true: labels or targets `(samples, ...)`.
+        y_pred: what was computed `(samples, ...)`.
+        sample_weight: weights `(samples, ...)`, or `None`.
+        is_input: whether the targets are the model's input, as with an autoencoder.
+        keras: the Keras that names of metrics are looked up in.
+        batch_size: samples at once for Keras's metrics.
+    """
+
+    name: str
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    sample_weight: np.ndarray | None
+    is_input: bool
+    keras: ModuleType
+    batch_size: int
+
+    def by_metrics(self, metrics: Sequence[Metric]) -> Iterator[Score]:
+        """The figures by metrics that were passed, or suggested."""
+        for metric in metrics:
+            if metric.is_function:
+                value = self._by_function(metric)
+            else:  # a metric may return several values, by names of its own
+                values = self._by_keras(_keras_of(metric.of, self.keras), weighted_metrics=[metric.of])
+                value = float(np.mean(list(values.values())))
+            yield Score(metric.name, value, metric.higher_is_better)
+
+    def by_compilation(self, compiled: flavor.Compilation, names: Sequence[str]) -> Iterator[Score]:
+        """The figures that `evaluate` would return for this output, or those that its loss suggests.
+
+        Args:
+            compiled: what the model was compiled with.
+            names: the names of all outputs of the model.
+
+        Raises:
+            ValueError: the loss cannot take the labels.
+        """
+        loss, keras_3 = by_output(names, compiled.loss, "losses")[self.name], self.keras.__name__ == flavor.KERAS_3
+        if compiled.own_step is None and loss is not None:
+            check_output_labels(labels_of(self.name, names), self.y_true, self.y_pred.shape, loss)
+        metrics, weighted = (
+            metrics_by_output(names, part, keras_3)[self.name] for part in (compiled.metrics, compiled.weighted_metrics)
+        )
+        if metrics or weighted:
+            values = self._by_keras(
+                self.keras, metrics=metrics, weighted_metrics=weighted, run_eagerly=compiled.run_eagerly
+            )
+            known = {metric.name: metric.higher_is_better for metric in as_metrics([*metrics, *weighted])}
+            for name in sorted(values, key=lambda name: list(known).index(name) if name in known else len(known)):
+                # tf_keras has put the output's name before that of its metrics.
+                own = name if keras_3 else name.removeprefix(f"{self.name}_")
+                yield Score(own, values[name], known.get(name, known.get(name.removeprefix("weighted_"))))
+        elif compiled.own_step is not None:
+            raise NoScoreError(
+                f"the model has a {compiled.own_step} of its own and no metrics, so that its figures are not known: "
+                "compile it with metrics, or pass metric=."
+            )
+        elif loss is None:
+            raise NoScoreError(f"output {self.name!r} was compiled without loss and metrics: pass metric=.")
+        else:
+            yield from self._by_loss(loss)
+
+    def by_labels(self) -> Iterator[Score]:
+        """The accuracy where the labels are class numbers or one-hot; there is no loss that tells more.
+
+        Raises:
+            ValueError: the labels fit the output neither as classes nor as real numbers.
+        """
+        try:
+            right = class_accuracy(self.y_true, self.y_pred)
+        except ValueError as error:
+            if self.y_true.size != self.y_pred.size:
+                raise
+            raise NoScoreError(
+                f"no compiled model tells what the targets are compared by, and they name no classes ({error}): pass "
+                "metric=, or a compiled model."
+            ) from error
+        yield Score("accuracy", weighted_mean(right, self.sample_weight), True)
+
+    def _by_loss(self, loss: Any) -> Iterator[Score]:
+        kind = kind_of_loss(loss, self.y_true.shape, self.y_pred.shape)
+        if self.is_input and kind in ("regression", "binary"):
+            yield from self.by_metrics([mean_absolute_error("reconstruction_error")])
+        elif metrics := suggested_metrics(loss, self.y_true, self.y_pred, self.keras):
+            yield from self.by_metrics(metrics)
+        else:
+            yield Score("loss", self._by_keras(self.keras, loss=loss)["loss"], False)
+
+    def _by_function(self, metric: Metric) -> float:
+        with _naming(metric.name):
+            values = np.ma.asanyarray(metric.of(self.y_true, self.y_pred))
+        if values.ndim == 0:
+            return float(values)
+        if len(values) != len(self.y_true):
+            raise NoScoreError(
+                f"metric {metric.name!r} returned an array of shape {values.shape} for {len(self.y_true)} samples: it "
+                "must return one number, or one for each sample."
+            )
+        return weighted_mean(values, self.sample_weight)
+
+    def _by_keras(self, keras: ModuleType, **metrics: Any) -> dict[str, float]:
+        names = [one.name for part in ("metrics", "weighted_metrics") for one in as_metrics(metrics.get(part, []))]
+        with _naming(*names):
+            values = flavor.metric_values(
+                keras, self.y_true, self.y_pred, self.sample_weight, batch_size=self.batch_size, **metrics
+            )
+            return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def _keras_of(metric: Any, default: ModuleType) -> ModuleType:
+    """The Keras that a metric belongs to; names belong to any."""
+    return default if isinstance(metric, str | type) else flavor.keras_of(metric)
+
+
+@contextlib.contextmanager
+def _naming(*names: str) -> Iterator[None]:
+    """Say which metric raised, whatever it was."""
+    try:
+        yield
+    except Exception as error:
+        message = " ".join(str(error).split())[:200]
+        raise NoScoreError(f"{', '.join(names) or 'the loss'} raised {type(error).__name__}: {message}") from error

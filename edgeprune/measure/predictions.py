@@ -1,0 +1,197 @@
+"""Run a Keras model on samples, and bring samples, labels and weights into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.measure.runtime import Runtime, in_number_order, named_samples
+from edgeprune.progress import track
+
+
+def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.ndarray]:
+    """Run a Keras model on samples, with a progress bar.
+
+    Args:
+        model: a built model of either Keras.
+        samples: as `accuracy` takes them.
+        batch_size: samples at once; a model with a fixed batch takes its own.
+
+    Returns:
+        Output name to values `(samples, ...)`, in the model's order; the names are those the converter gives.
+
+    Raises:
+        ValueError: there are no samples, not as many as the model has inputs, or they are of another shape, no
+            numbers or not finite.
+    """
+    arrays, packed = _call_arrays(model, samples)
+    _check_values(model, arrays)
+    fixed = model.inputs[0].shape[0] if flavor.is_graph_model(model) else None
+    size = fixed or batch_size
+    count = len(arrays[0])
+    if count == 0:
+        raise ValueError(f"Model {model.name!r} was given no samples.")
+    parts, predict_on_batch = [], flavor.batch_predictor(model)
+    for start in track(range(0, count, size), f"Running {model.name}"):
+        batch = [array[start : start + size] for array in arrays]
+        missing = size - len(batch[0]) if fixed else 0
+        if missing:
+            batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
+        parts.append(flavor.named_outputs(model, predict_on_batch(packed(batch))))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def gather(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
+    """Samples, labels and weights as arrays, whether passed as arrays or as batches.
+
+    Args:
+        x: an array, a list or a dict of arrays; or batches of them, of `(x, y)` or `(x, y, sample_weight)`, as a
+            `tf.data.Dataset`, a Keras `PyDataset` or any iterable.
+        y: labels, an array, a list or a dict of arrays; `None` for batches, or without labels.
+        sample_weight: weights in the same forms, or `None`.
+
+    Returns:
+        The three; `None` for those that are not there.
+
+    Raises:
+        ValueError: there are no samples, or batches without end, of another form or of different forms.
+    """
+    if y is not None or not _are_batches(x):
+        if isinstance(x, Mapping | list | tuple) and not len(x):
+            raise ValueError("There are no samples.")
+        return x, y, sample_weight
+    if hasattr(x, "cardinality") and int(x.cardinality()) == -1:
+        raise ValueError("The dataset repeats without end: take a number of its batches with .take(n).")
+    collected = []
+    for batch in track(_batches(x), "Reading the data"):
+        parts = batch if isinstance(batch, tuple | list) else (batch,)
+        if len(parts) not in (1, 2, 3):
+            raise ValueError(
+                f"Each batch of the data must be x, (x, y) or (x, y, sample_weight), got {len(parts)} parts."
+            )
+        collected.append((*parts, None, None)[:3])
+    if not collected:
+        raise ValueError("The data has no batches.")
+    return tuple(map(_joined, zip(*collected, strict=True)))
+
+
+def samples_for_file(runtime: Runtime, model: Any, samples: Any) -> dict[str, np.ndarray]:
+    """Samples as a file takes them, by the names of its inputs; a list is in the order of the model's inputs.
+
+    Args:
+        runtime: the opened file.
+        model: the Keras model it was converted from, or `None`.
+        samples: as `named_samples` takes them.
+    """
+    order = None
+    if model is not None and len(runtime.inputs) > 1:
+        order = flavor.input_names(model) or in_number_order(runtime.inputs)
+    return named_samples(runtime, samples, order)
+
+
+def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str], model: Any) -> dict[str, str]:
+    """Which output of a file is which of its Keras model, where both have as many.
+
+    Args:
+        file_outputs: the names in the file.
+        keras_outputs: the names that `flavor.named_outputs` gives, in its order.
+        model: the Keras model.
+
+    Returns:
+        The file's name to the model's.
+    """
+    own, of_file = list(keras_outputs), list(file_outputs)
+    if set(own) == set(of_file):
+        return {name: name for name in own}
+    # tf_keras's own conversion writes the layers' names, others names that only count
+    by_layer = flavor.output_names(model, len(own))
+    names = by_layer if set(by_layer) == set(of_file) else in_number_order(of_file)
+    flattened = own if own == by_layer else sorted(own)  # a dict is flattened by its sorted keys
+    return dict(zip(names, flattened, strict=True))
+
+
+def _call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
+    """The samples as a flat list, and a function that puts a batch of them into the form the model takes."""
+    names = flavor.input_names(model)
+    if names is None:
+        return _subclassed_call_arrays(model, samples)
+    if isinstance(samples, Mapping):
+        if set(samples) != set(names):
+            raise ValueError(f"Model {model.name!r} has the inputs {names}, got {list(samples)}.")
+        samples = [samples[name] for name in names]
+    elif not (isinstance(samples, list | tuple) and len(names) > 1):
+        samples = [samples]
+    if len(samples) != len(names):
+        raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(samples)}.")
+    return [*map(np.asarray, samples)], partial(flavor.pack_inputs, model)
+
+
+def _subclassed_call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
+    """The same for a subclassed model, whose inputs have an order and a structure, but names only in a dict."""
+    import tensorflow as tf
+
+    structure = flavor.call_specs(model)
+    count = len(tf.nest.flatten(structure))
+    if isinstance(samples, Mapping):
+        same_keys = isinstance(structure, Mapping) and set(samples) == set(structure)
+        samples = [samples[name] for name in (sorted(samples) if same_keys else in_number_order(samples))]
+    elif count == 1 or not isinstance(samples, list | tuple):
+        samples = [samples]
+    if len(samples) != count:
+        raise ValueError(f"Model {model.name!r} takes {count} inputs, got {len(samples)}.")
+    return [*map(np.asarray, samples)], partial(tf.nest.pack_sequence_as, structure)
+
+
+def _check_values(model: Any, arrays: list[np.ndarray]) -> None:
+    """Refuse what is no number, which TensorFlow cuts to one or names no input at, and what has another shape."""
+    import tensorflow as tf
+
+    known = flavor.is_graph_model(model)
+    specs = tf.nest.flatten(flavor.call_specs(model)) if known else [tf.TensorSpec(None, tf.string)] * len(arrays)
+    for spec, array in zip(specs, arrays, strict=True):
+        if array.dtype.kind not in ("biufOSU" if spec.dtype == tf.string else "biuf"):
+            raise ValueError(f"Model {model.name!r} takes numbers, got samples of type {array.dtype}.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"The samples for model {model.name!r} hold NaN or infinity; clean them first.")
+        if array.ndim == 0 or not spec.shape[1:].is_compatible_with(array.shape[1:]):
+            shape = tuple(spec.shape)[1:]
+            raise ValueError(
+                f"Model {model.name!r} takes samples of shape {shape}, got an array of shape {array.shape}."
+            )
+
+
+def first_array(samples: Any) -> Any:
+    """The samples of the first input."""
+    if isinstance(samples, Mapping):
+        return next(iter(samples.values()))
+    return samples[0] if isinstance(samples, list | tuple) else samples
+
+
+def _are_batches(x: Any) -> bool:
+    """Whether these are batches of pairs rather than samples; a list of arrays is samples of several inputs."""
+    if isinstance(x, list | tuple):
+        return bool(x) and all(isinstance(batch, list | tuple) for batch in x) or not x
+    return not isinstance(x, np.ndarray | Mapping | str) and (hasattr(x, "__iter__") or hasattr(x, "__getitem__"))
+
+
+def _batches(x: Any) -> Iterator[Any]:
+    """Batches of a dataset; a Keras PyDataset is indexed, and has no end of its own."""
+    if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
+        return (x[index] for index in range(len(x)))
+    return iter(x)
+
+
+def _joined(batches: Sequence[Any]) -> Any:
+    """The batches of samples, labels or weights as one."""
+    first = batches[0]
+    if first is None:
+        return None
+    if isinstance(first, Mapping):
+        return {name: np.concatenate([np.asarray(batch[name]) for batch in batches]) for name in first}
+    if isinstance(first, list | tuple):
+        return [np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*batches, strict=True)]
+    return np.concatenate([np.asarray(batch) for batch in batches])
