@@ -121,7 +121,9 @@ def test_prune_channels_is_plan_and_apply(flavor):
 def test_what_is_ignored_keeps_all_its_channels(ignore, frozen):
     model = residual_net("keras")
     plan = plan_channels(model, ratio=0.5, ignore=ignore(model) if callable(ignore) else ignore)
-    assert {name for name, reason in plan.frozen.items() if reason == "ignored"} == frozen
+    ignored = {name for name, reason in plan.frozen.items() if reason == "ignored"}
+    assert ignored & {group.name for group in plan.groups} == frozen
+    assert ignored >= {layer for group in plan.groups if group.name in frozen for layer in group.layers}
     assert all(plan.kept_mask[group.classes].all() for group in plan.groups if group.name in frozen)
 
 
@@ -198,7 +200,7 @@ def test_it_prints_as_a_table(capsys):
     saved = plan.macs.before - count_macs(plan.keep("b_expand").keep("hidden").apply()).total
     assert stem.split() == ["stem", "stem,", "a_project", "and", "1", "more", "16", "8", f"{saved:,}"]
     assert any(line.startswith("MACs") and f"{plan.macs.after:,}" in line for line in lines)
-    assert "frozen: a_expand (ignored)" in lines
+    assert "frozen: a_expand, a_depthwise (ignored)" in lines
     assert any("channels removed: 0.5000" in line for line in lines)
 
 

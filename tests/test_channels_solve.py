@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.channels import solve
+from edgeprune.channels import solve, widths
 from edgeprune.channels.graph import ChannelGraph, Cost, Group, Slot
 
 
@@ -163,11 +163,11 @@ def test_tiles_leave_no_width_that_runs_slower_than_a_wider_one():
     wide = graph.groups[3]
     depthwise = Slot(Weight(3, 3, 144, 1), DepthwiseConv2D(), "kernel", 2, wide.classes)
     wide_depthwise = Group(wide.name, wide.classes, (*wide.slots, depthwise), None, wide.layers)
-    assert [solve.tile(group) for group in graph.groups[1:5]] == [8, 16, 32, 32]
-    assert solve.tile(wide_depthwise) == 32
+    assert [widths.tile(group) for group in graph.groups[1:5]] == [8, 16, 32, 32]
+    assert widths.tile(wide_depthwise) == 32
     narrow = graph.groups[1]
-    assert solve.tile(Group("x", narrow.classes, (*narrow.slots, depthwise), None, ())) == 16
-    assert [solve.tile_int8(group) for group in graph.groups[1:5]] == [8, 8, 16, 16]
+    assert widths.tile(Group("x", narrow.classes, (*narrow.slots, depthwise), None, ())) == 16
+    assert [widths.tile_int8(group) for group in graph.groups[1:5]] == [8, 8, 16, 16]
     kept, _ = solve.solve(graph, random_scores(graph), "macs", 0.4, round_to="tile")
     assert all(kept_of(graph, kept)[name] % 32 == 0 or kept_of(graph, kept)[name] == 144 for name in ["conv_2"])
 
@@ -280,7 +280,7 @@ def test_errors(arguments, words):
 
 def test_nothing_to_remove_names_the_reasons():
     graph = chain([16, 2], frozen=("conv_0",))
-    with pytest.raises(ValueError, match="conv_0: it is an end"):
+    with pytest.raises(ValueError, match="input, conv_0, conv_1: it is an end"):
         solve.solve(graph, random_scores(graph), "ratio", 0.5)
 
 

@@ -11,12 +11,14 @@ and each chooses its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from edgeprune.example_shapes import ExampleShapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +230,8 @@ class ChannelGraph:
         outputs: places of the model's outputs.
         walked: the model whose graph was walked: a Functional stand-in of a subclassed one; left out, `model`.
         runs: classes that are cut out of a tensor by a split or a slice, each of which must keep one.
-        not_followed: path name to the reason, of layers that could not be followed and of which no group speaks.
+        example: the shapes of the inputs that the MACs are for, where the model leaves sizes open.
+        not_followed: path name to the reason, of layers that could not be followed.
     """
 
     model: Any
@@ -246,6 +249,7 @@ class ChannelGraph:
     outputs: tuple[int, ...] = ()
     runs: tuple[np.ndarray, ...] = ()
     walked: Any = None
+    example: ExampleShapes | None = None
     not_followed: Mapping[str, str] = field(default_factory=dict)
     rescales: tuple[Rescale, ...] = ()
 
@@ -253,11 +257,44 @@ class ChannelGraph:
         if self.walked is None:
             object.__setattr__(self, "walked", self.model)
 
-    @property
+    @cached_property
     def frozen(self) -> dict[str, str]:
-        """The names of the groups, and of layers without one, that cannot be pruned, each with the reason."""
-        of_groups = {group.name: group.frozen for group in self.groups if group.frozen is not None}
-        return {**self.not_followed, **of_groups}
+        """What cannot be pruned, each with the reason, in the order of the layers.
+
+        Groups by their names; and the path names of all layers with weights none of whose channels can be dropped, and
+        of those that could not be followed.
+        """
+        free = {self.name_of(slot.layer) for group in self._free for slot in group.slots if not slot.reads}
+        reasons = {group.name: group.frozen for group in self.groups if group.frozen is not None}
+        for slot in self.slots:
+            stays = (
+                self.frozen_reason[number] for number in slot.classes.ravel().tolist() if number in self.frozen_reason
+            )
+            if not slot.reads and (reason := next(stays, None)) is not None:
+                reasons.setdefault(self.name_of(slot.layer), reason)
+        for name, reason in self.not_followed.items():
+            reasons.setdefault(name, reason)
+        for step in self.steps:
+            weights = [weight for weight in getattr(step.layer, "weights", ()) if len(weight.shape)]
+            if weights and not any(id(weight) in self.weight_slots for weight in weights):
+                reasons.setdefault(
+                    self.name_of(step.layer), "it keeps the channels of what it is called on, which stay"
+                )
+        order = {name: place for place, name in enumerate(self.names.values())}
+        found = sorted(reasons, key=lambda name: order.get(name.partition(":")[0], len(order)))
+        return {name: reasons[name] for name in found if name not in free or name in self._frozen_names}
+
+    @cached_property
+    def _free(self) -> list[Group]:
+        return [group for group in self.groups if group.frozen is None]
+
+    @cached_property
+    def _frozen_names(self) -> set[str]:
+        return {group.name for group in self.groups if group.frozen is not None}
+
+    def name_of(self, layer: Any) -> str:
+        """A layer's path name."""
+        return self.names.get(id(layer), layer.name)
 
     @cached_property
     def weight_slots(self) -> dict[int, dict[int, Slot]]:
@@ -291,3 +328,21 @@ class ChannelGraph:
     def everything(self) -> np.ndarray:
         """The mask that keeps all classes."""
         return np.ones(self.class_count, bool)
+
+
+def by_reason(frozen: Mapping[str, str], most_names: int = 4) -> list[tuple[str, str]]:
+    """What is frozen, folded: for each reason the first few names and how many more there are.
+
+    Example:
+        >>> by_reason({"a": "ignored", "b": "ignored", "c": "ignored", "head": "output of the model"}, most_names=2)
+        [('a, b and 1 more', 'ignored'), ('head', 'output of the model')]
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in frozen.items():
+        names.setdefault(reason, []).append(name)
+    return [(shortened(own, most_names), reason) for reason, own in names.items()]
+
+
+def shortened(names: Sequence[str], most: int) -> str:
+    """The first names of several, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -18,12 +18,14 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels import plan_json
 from edgeprune.channels.arguments import check_seed
-from edgeprune.channels.graph import ChannelGraph, Group
+from edgeprune.channels.graph import ChannelGraph, Group, by_reason, shortened
 from edgeprune.channels.importance import COMPARABLE, Importance, Ranking, class_scores, relative
 from edgeprune.channels.selection import entries, freeze, freeze_in_attention, matching, similar
 from edgeprune.channels.settings import check_settings
 from edgeprune.channels.solve import Target, macs_of, params_of, solve
 from edgeprune.channels.trace import trace
+from edgeprune.channels.widths import kept_whole
+from edgeprune.example_shapes import InputShape
 from edgeprune.progress import status
 
 if TYPE_CHECKING:
@@ -79,12 +81,14 @@ class ChannelPlan:
         kept_mask: bool array `(graph.class_count,)`, true where the class stays.
         target: what was asked for and reached; None for a plan made or edited by hand.
         ranking: what ranked the channels; None for a plan made or edited by hand.
+        kept_whole: names of groups that `round_to`, `min_channels` and `max_ratio` let lose nothing, with the reason.
     """
 
     graph: ChannelGraph
     kept_mask: np.ndarray
     target: Target | None = None
     ranking: Ranking | None = None
+    kept_whole: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> Any:
@@ -98,8 +102,8 @@ class ChannelPlan:
 
     @property
     def frozen(self) -> dict[str, str]:
-        """The names of the groups that keep all their channels, each with the reason."""
-        return self.graph.frozen
+        """The names of the groups and layers that keep all their channels, each with the reason."""
+        return {**self.graph.frozen, **self.kept_whole}
 
     @cached_property
     def kept(self) -> list[dict[int, np.ndarray]]:
@@ -145,7 +149,7 @@ class ChannelPlan:
     def __str__(self) -> str:
         header = ("group", "layers", "channels", "left", "MACs saved")
         rows = [
-            (row.name, _shortened(row.layers), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
+            (row.name, shortened(row.layers, 2), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
             for row in self.planned
         ]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -156,9 +160,10 @@ class ChannelPlan:
             ).rstrip()
             for row in (header, *rows)
         ]
-        lines += [f"channels    {self.channels}", f"MACs        {self.macs}", f"parameters  {self.params}"]
+        at = "" if self.graph.example is None else f" for an input of {self.graph.example}"
+        lines += [f"channels    {self.channels}", f"MACs        {self.macs}{at}", f"parameters  {self.params}"]
         lines += [str(self.target)] if self.target else []
-        lines += [f"frozen: {name} ({reason})" for name, reason in self.frozen.items()]
+        lines += [f"frozen: {names} ({reason})" for names, reason in by_reason(self.frozen)]
         lines += [f"note: {note}" for note in self.graph.notes]
         return "\n".join([f"Channels of {self.model.name!r}", *lines])
 
@@ -313,6 +318,7 @@ def plan_channels(
     batch_size: int = 32,
     steps: int | None = None,
     seed: int = 0,
+    input_shape: InputShape = None,
 ) -> ChannelPlan:
     """Choose the channels of a model to remove.
 
@@ -344,6 +350,8 @@ def plan_channels(
         batch_size: samples at once where `data` are arrays.
         steps: batches of `data` at most.
         seed: of `"random"`.
+        input_shape: of a model of open length or size, the shape that MACs are counted for, with or without the batch;
+            by input name where there are several. Left out, one that the model accepts.
 
     Returns:
         The plan. `plan.target` says how near it came to what was asked.
@@ -360,7 +368,7 @@ def plan_channels(
     by_hand = ratio is None and macs is None and params is None
     target = ("ratio", 0.0) if by_hand and ratios else one_target(ratio=ratio, macs=macs, params=params)
     with status("Following the channels"):
-        graph = trace(model)
+        graph = trace(model, input_shape)
     return plan_graph(
         graph,
         target,
@@ -454,7 +462,9 @@ def plan_graph(
         gone=gone,
     )
     ranking = Ranking(importance if isinstance(importance, str) else "a function", reduction)
-    return ChannelPlan(graph, kept_mask, reached if asked else None, ranking)
+    free = [group for group in graph.groups if group.frozen is None]
+    whole = kept_whole(free, round_to, min_channels, max_ratio, gone)
+    return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
 
 
 def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
@@ -539,10 +549,6 @@ def _check_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
                 f"The plan does not fit: weight {name} of {model.name!r} has shape {tuple(weight.shape)}, not "
                 f"{tuple(shape)}."
             )
-
-
-def _shortened(layers: Sequence[str]) -> str:
-    return ", ".join(layers[:2]) + (f" and {len(layers) - 2} more" if len(layers) > 2 else "")
 
 
 def _positions(indices: Any, group: Group) -> np.ndarray:

@@ -110,7 +110,7 @@ class Builder:
         if id(old) not in self.layers:
             if is_nested(old):
                 new = self.build(old)
-            elif flavor.model_inside(old)[0] is not None:
+            elif flavor.is_time_distributed(old):
                 new = flavor.wrapped_anew(old, self.layer(old.layer))
             else:
                 new = flavor.clone_layer(old, self.changes, **self.changes.get(id(old), {}))
@@ -144,7 +144,8 @@ class Builder:
     def fill_weights(self) -> None:
         """Give the new layers the weights that they were not made with."""
         for number, (old, new) in self.layers.items():
-            if number not in self.filled and flavor.model_inside(old)[0] is None:
+            filled = number in self.filled or is_nested(old) or flavor.is_time_distributed(old)  # by their layers
+            if not filled:
                 values = [self.cut(weight) for weight in flavor.variables_to_copy(old)]
                 check_shapes(old, new, values)
                 flavor.copy_layer_state(old, new, values)

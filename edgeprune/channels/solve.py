@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune.channels.arguments import check_number, check_target, check_whole
-from edgeprune.channels.graph import ChannelGraph, Group
+from edgeprune.channels.graph import ChannelGraph, Group, by_reason, shortened
+from edgeprune.channels.widths import TILES, Widths, check_widths
 
 TARGETS = ("ratio", "macs", "params")
 SCOPES = ("local", "global", "isomorphic")
@@ -25,6 +25,7 @@ TOLERANCE = 0.01
 # To come nearer to a target all allowed widths are tried where they are few, else the nearest of a few groups.
 MOST_TRIALS = 2000
 FEW_GROUPS = 6  # 3 ** 6 trials
+MOST_REASONS = 8  # in one error
 
 
 class Amount:
@@ -149,10 +150,10 @@ def solve(
     check_limits(scope, round_to, min_channels, max_ratio)
     _check(graph, scores, kind, asked, max_ratio)
     groups = [group for group in graph.groups if group.frozen is None]
-    _check_widths(groups, round_to=round_to, min_channels=min_channels)
+    check_widths(groups, round_to=round_to, min_channels=min_channels)
     scores, gone = np.asarray(scores, float), np.zeros(graph.class_count, bool) if gone is None else gone
     scores = np.where(gone, scores.min(initial=0.0) - 1, scores)
-    widths = _Widths.of(groups, round_to, min_channels, max_ratio, gone)
+    widths = Widths.of(groups, round_to, min_channels, max_ratio, gone)
     removal = _Removal.of(graph, groups, scores, scope, widths, ratios or {})
     if kind == "ratio":
         whole, left = len(removal.order), removal.ranked_left
@@ -189,70 +190,6 @@ def structure(group: Group) -> tuple:
     return tuple(sorted(map(kind, group.slots)))
 
 
-def tile(group: Group) -> int:
-    """The multiple of channels that fills the tiles of float kernels on a CPU (XNNPACK).
-
-    The time of a convolution follows its outputs rounded up to 32, that of a depthwise one is lowest at multiples
-    of 16. Narrow groups get finer multiples, as a whole tile of them is a large part of their channels.
-    """
-    depthwise = any("Depthwise" in type(slot.layer).__name__ or slot.name == "depthwise_kernel" for slot in group.slots)
-    return 32 if width_of(group) >= 128 else 16 if depthwise or width_of(group) >= 32 else 8
-
-
-def tile_int8(group: Group) -> int:
-    """The multiple of channels that fills the tiles of int8 kernels: outputs come by 16 and inputs by 8."""
-    return 16 if width_of(group) >= 64 else 8
-
-
-_TILES = {"tile": tile, "tile-int8": tile_int8}
-
-
-@dataclass(frozen=True)
-class _Widths:
-    """The numbers of classes that each group may keep: all, or multiples of `steps` from `least` on, up to `most`."""
-
-    sizes: np.ndarray
-    steps: np.ndarray
-    least: np.ndarray
-    most: np.ndarray
-
-    @staticmethod
-    def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float, gone: np.ndarray) -> _Widths:
-        sizes = np.array([group.count for group in groups])
-        per_class = np.array([width_of(group) // group.count for group in groups])
-        multiples = _multiples(round_to, groups)
-        steps = multiples // np.gcd(multiples, per_class)
-        least = np.maximum(np.ceil(min_channels / per_class), np.ceil(sizes * (1 - max_ratio) - 1e-9))
-        least = np.maximum(least, 1).astype(int)
-        least = -(-least // steps) * steps
-        most = np.array([int(_of_heads(group, ~gone).sum(axis=1).max()) for group in groups])
-        return _Widths(sizes, steps, np.minimum(least, most), most)
-
-    @property
-    def tops(self) -> np.ndarray:
-        """The largest multiple of each group."""
-        return self.sizes // self.steps * self.steps
-
-    def nearest(self, counts: np.ndarray) -> np.ndarray:
-        """The allowed counts nearest to these."""
-        rounded = np.floor(counts / self.steps + 0.5).astype(int) * self.steps
-        whole = (counts > (self.tops + self.sizes) / 2) | (self.least > self.tops)
-        nearest = np.where(whole, self.sizes, np.clip(rounded, self.least, np.maximum(self.tops, self.least)))
-        return np.minimum(nearest, self.most)
-
-    def allowed(self, group: int) -> list[int]:
-        """All counts that a group may keep."""
-        multiples = range(self.least[group], self.tops[group] + 1, self.steps[group])
-        most = int(self.most[group])
-        return sorted({*(count for count in multiples if count <= most), most})
-
-    def neighbours(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The allowed counts next below and next above; the same count where there is none."""
-        below = np.where(counts > self.tops, self.tops, counts - self.steps)
-        above = np.where(counts + self.steps > self.tops, self.sizes, counts + self.steps)
-        return np.where(below < self.least, counts, below), np.minimum(above, self.most)
-
-
 @dataclass(frozen=True)
 class _Removal:
     """Removing classes one after the other in a fixed order, as counts of what each group keeps.
@@ -277,7 +214,7 @@ class _Removal:
     priorities: np.ndarray
     by_hand: np.ndarray
     given: np.ndarray
-    widths: _Widths
+    widths: Widths
 
     @staticmethod
     def of(
@@ -285,7 +222,7 @@ class _Removal:
         groups: Sequence[Group],
         scores: np.ndarray,
         scope: str,
-        widths: _Widths,
+        widths: Widths,
         ratios: Mapping[str, float],
     ) -> _Removal:
         classes = np.concatenate([group.classes for group in groups])
@@ -333,38 +270,6 @@ class _Removal:
     def ranked_left(self, counts: np.ndarray) -> int:
         """The classes kept in groups whose count is found."""
         return int(counts[~self.by_hand].sum())
-
-
-def width_of(group: Group) -> int:
-    """The channels of a group as the runtime sees them.
-
-    They are more than its classes where several channels go together, as those of a grouped convolution or of an
-    attention head do; of channels inside attention heads they are those of one head. The gates of a recurrent layer
-    are not counted: it gives one channel a unit.
-    """
-    maker = next((slot for slot in group.slots if slot.makes), None)
-    if maker is None or group.heads is not None:
-        return group.count
-    lines = [maker]
-    lines += [slot for slot in group.slots if slot.name == "recurrent_kernel" and slot.reads]
-    positions = min(int(np.isin(slot.classes, group.classes).sum()) for slot in lines)
-    kind = type(maker.layer).__name__
-    in_heads = "Attention" in kind or kind == "EinsumDense"  # an axis for the heads, then one for a head's channels
-    return positions * (math.prod(maker.weight.shape[maker.axis + 1 :]) if in_heads else 1)
-
-
-def _multiples(round_to: Any, groups: Sequence[Group]) -> np.ndarray:
-    """The multiple that each group's channels are rounded to."""
-    round_to = _TILES[round_to] if isinstance(round_to, str) else round_to
-    multiples = [round_to(group) if callable(round_to) else round_to for group in groups]
-    for group, multiple in zip(groups, multiples, strict=True):
-        check_whole(f"round_to (for group {group.name!r})", multiple, 1)
-    return np.array(multiples)
-
-
-def _of_heads(group: Group, of_classes: np.ndarray) -> np.ndarray:
-    """What there is for each class of a group, (heads, channels); one row where there are no heads."""
-    return of_classes[group.classes].reshape(group.heads or 1, -1)
 
 
 def _ranks(group_of: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -435,7 +340,7 @@ def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float
 
 
 def _combinations(
-    counts: np.ndarray, groups: np.ndarray, left: Callable[[np.ndarray], float], widths: _Widths
+    counts: np.ndarray, groups: np.ndarray, left: Callable[[np.ndarray], float], widths: Widths
 ) -> tuple[np.ndarray, list[Sequence[int]]]:
     """Groups to vary together, and the counts of each: all that are allowed, or the nearest ones of a few groups."""
     everything = [widths.allowed(group) for group in groups]
@@ -466,8 +371,8 @@ def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -
     """
     if not isinstance(scope, str) or scope not in SCOPES:
         raise ValueError(f"scope must be one of {list(SCOPES)}; got {scope!r}.")
-    if isinstance(round_to, str) and round_to not in _TILES:
-        raise ValueError(f"round_to must be a number, a function or one of {list(_TILES)}; got {round_to!r}.")
+    if isinstance(round_to, str) and round_to not in TILES:
+        raise ValueError(f"round_to must be a number, a function or one of {list(TILES)}; got {round_to!r}.")
     if not (isinstance(round_to, str) or callable(round_to)):
         check_whole("round_to", round_to, 1)
     check_whole("min_channels", min_channels, 1)
@@ -486,20 +391,9 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
     if all(group.frozen for group in graph.groups):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(graph.frozen.items())[:5])
-        reasons = reasons or "None of its layers makes channels that can be followed."
+        reasons = [f"{names}: {reason}" for names, reason in by_reason(graph.frozen)]
+        reasons = shortened(reasons, MOST_REASONS) or "None of its layers makes channels that can be followed."
         raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {reasons}")
-
-
-def _check_widths(groups: Sequence[Group], **limits: Any) -> None:
-    """Refuse a number by which no group could lose a channel."""
-    widest = max(map(width_of, groups))
-    for name, limit in limits.items():
-        if isinstance(limit, numbers.Integral) and limit > widest:
-            raise ValueError(
-                f"{name}={limit} is more than the {widest} channels of the widest group, so that none could lose any: "
-                "lower it."
-            )
 
 
 def _check_reachable(least: float, most: float, target: Target) -> None:

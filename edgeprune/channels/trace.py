@@ -14,21 +14,25 @@ from edgeprune import flavor
 from edgeprune.channels.graph import ChannelGraph, Cost, Group, Rescale, Resize, Slot, Step, Tensor
 from edgeprune.channels.rules import Call, CannotFollow, is_composite, rule_for
 from edgeprune.channels.values import Space, Value, varying
+from edgeprune.example_shapes import InputShape, shapes_of_calls
 
 
-def trace(model: Any) -> ChannelGraph:
+def trace(model: Any, input_shape: InputShape = None) -> ChannelGraph:
     """Find which channels of a model live and die together.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or one of Keras 3 that is subclassed
             and whose call can be made on symbolic inputs. It is not changed.
+        input_shape: of a model of open length or size, the shape that its MACs are counted for; by input name where
+            there are several. Left out, one that the model accepts.
 
     Returns:
         The classes of channels with the slices of the weights they own.
 
     Raises:
         TypeError: it is no Keras model.
-        ValueError: it is not built, it carries pruning wrappers, or it is subclassed and its call cannot be followed.
+        ValueError: it is not built, it carries pruning wrappers, or it is subclassed and its call cannot be followed;
+            or `input_shape` does not fit it.
 
     Example:
         >>> import keras
@@ -43,7 +47,7 @@ def trace(model: Any) -> ChannelGraph:
     if any(type(layer).__name__ == "PruneLowMagnitude" for layer in flavor.layers_of(model)):
         raise ValueError(f"Model {model.name!r} carries TF-MOT's pruning wrappers: strip_pruning(model) first.")
     with garbage_left_alone():
-        return Recorder(model).graph()
+        return Recorder(model, input_shape).graph()
 
 
 @contextlib.contextmanager
@@ -61,10 +65,12 @@ def garbage_left_alone() -> Iterator[None]:
 class Recorder:
     """Collects what the rules tell during one trace."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, input_shape: InputShape = None) -> None:
         self.model = model
         walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
         self.walked = flavor.unfold_layers(walked, is_composite)
+        self.example, shapes = shapes_of_calls(self.walked, input_shape)
+        self._shapes = iter(shapes)
         self.space = Space()
         self.names = flavor.layer_names(model)
         self.inside: set[int] = set()
@@ -152,12 +158,15 @@ class Recorder:
         """Walk the model and settle what was told."""
         inputs, nodes, outputs = flavor.graph_nodes(self.walked)
         outputs = flavor.flatten(outputs, self.walked)
-        taken = [self._place(Value(fixed_shape(tensor))) for tensor in inputs]
+        taken = [self._place(Value(self._input_shape(tensor, number))) for number, tensor in enumerate(inputs)]
         given = self._walk(nodes, dict(zip(map(id, inputs), taken, strict=True)), outputs)
         for place, tensor in zip(given, outputs, strict=True):
             name = flavor.input_layer(tensor).name
             self.space.freeze(self._values[place], f"output of the model ({name})")
         return self._settled(taken, given)
+
+    def _input_shape(self, tensor: Any, number: int) -> tuple[int, ...]:
+        return fixed_shape(tensor) if self.example is None else list(self.example.shapes.values())[number]
 
     def _place(self, value: Value) -> int:
         self._values.append(value)
@@ -216,13 +225,18 @@ class Recorder:
             inputs=[self._values[place] for place in taken],
             args=args,
             kwargs=kwargs,
-            output_shapes=[fixed_shape(tensor, self._batch(taken)) for tensor in node.outputs],
+            output_shapes=self._output_shapes(node, taken),
             node=node.node,
             recorder=self,
         )
         given = [self._place(value) for value in self._follow(call)]
         self._steps.append((call, tuple(taken), tuple(given)))
         return given
+
+    def _output_shapes(self, node: flavor.GraphNode, taken: list[int]) -> list[tuple[int, ...]]:
+        if self.example is None:
+            return [fixed_shape(tensor, self._batch(taken)) for tensor in node.outputs]
+        return [tuple(1 if size is None else size for size in shape) for shape in next(self._shapes)]
 
     def _batch(self, taken: list[int]) -> int:
         """How many samples there are for each of the model: more where places were folded into the batch."""
@@ -330,13 +344,9 @@ class Recorder:
             outputs=tuple(outputs),
             runs=runs,
             walked=self.walked,
-            not_followed=self._told_by_no_group(groups),
+            example=self.example,
+            not_followed=self._not_followed,
         )
-
-    def _told_by_no_group(self, groups: Sequence[Group]) -> dict[str, str]:
-        """The layers that could not be followed, as those on the model's input, of which no frozen group speaks."""
-        told = {group.frozen for group in groups}
-        return {name: reason for name, reason in self._not_followed.items() if reason not in told}
 
     def _tensor(self, value: Value, classes: np.ndarray) -> Tensor:
         axes = {}

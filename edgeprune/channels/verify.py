@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,12 +41,14 @@ class Verification:
             layers on the way give (up to `SAMPLES` values of each).
         tolerance: the largest `relative` that passes.
         calls: how many calls of layers were compared on the way, besides the outputs.
+        sizes: how many sizes of the inputs were tried: several where the model leaves them open.
     """
 
     absolute: float
     relative: float
     tolerance: float = TOLERANCE
     calls: int = 0
+    sizes: int = 1
 
     @property
     def passed(self) -> bool:
@@ -59,6 +61,7 @@ class Verification:
         return (
             f"{verdict} to the original with the dropped channels silenced: relative difference {self.relative:.1e} "
             f"over the outputs and {self.calls} calls of layers"
+            f"{f' at {self.sizes} sizes of the input' if self.sizes > 1 else ''}"
         )
 
 
@@ -89,51 +92,110 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
         True
     """
     kept_mask = checked_mask(graph, kept_mask)
-
-    def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any], _Seen, _Silenced, list[Any]]:
-        silenced = _Silenced(graph, kept_mask, rebuilt)
-        with flavor.state_kept(graph.model), flavor.state_kept(rebuilt):
-            given, seen = _watched(rebuilt, inputs)  # first, as the smaller one sooner meets what is too small for it
-            return silenced.run(inputs), given, seen, silenced, inputs
-
+    pair = _Pair(graph, kept_mask, rebuilt)
     # Layers are called one by one, so most models run on smaller images than they were made for.
-    expected, given, seen, silenced, inputs = on_random_inputs(graph.walked, run_both, seed, small=True)
-    absolute = relative = 0.0
-    for old, new in zip(expected, given, strict=True):
-        difference, scale = _difference(old, new)
-        absolute, relative = max(absolute, difference), max(relative, difference / (scale or 1.0))
-    compared = silenced.seen.keys() & seen.keys()
-    for call in compared:
-        difference, scale = _difference(silenced.seen[call], seen[call])
-        relative = max(relative, difference / (scale or 1.0))
-    found = Verification(absolute, relative, tolerance_of(graph.walked), len(compared))
+    inputs = on_random_inputs(graph.walked, pair.compare, seed, small=True)
+    for shapes in _other_sizes(graph.walked, inputs):
+        pair.compare_if_accepted(_random_arrays(graph.walked, np.random.default_rng(seed), shapes))
+    found = Verification(pair.absolute, pair.relative, tolerance_of(graph.walked), pair.calls, pair.sizes)
     if not found.passed:
-        _refuse_what_cannot_be_compared(graph.model, silenced, inputs, expected)
+        pair.refuse_what_cannot_be_compared(inputs)
     return found
 
 
-def _refuse_what_cannot_be_compared(model: Any, silenced: _Silenced, inputs: list[Any], expected: list[Any]) -> None:
-    """Tell a fault of the user's model from one of the rebuild.
+class _Pair:
+    """The old model with its dropped channels silenced and the rebuilt one, and the largest differences so far."""
 
-    Raises:
-        ValueError: the model holds numbers that are not finite, or gives other values at each call.
-    """
-    for layer in flavor.layers_of(model):
-        for weight in flavor.variables_to_copy(layer):
-            values = flavor.array_of(weight)
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise ValueError(
-                    f"Weight {weight.name!r} of layer {layer.name!r} in model {model.name!r} holds NaN or infinity, so "
-                    "nothing can be proven: train it anew, or give verify=False."
-                )
-    with flavor.state_kept(model):
-        silenced.run(inputs)  # random layers move on
-        again = silenced.run(inputs)
-    if any(_difference(old, new)[0] > 0 for old, new in zip(expected, again, strict=True)):
-        raise ValueError(
-            f"Model {model.name!r} gives other values at each call (a random layer called with training=True?), so "
-            "the smaller one cannot be compared with it: give verify=False."
-        )
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any) -> None:
+        self.graph = graph
+        self.rebuilt = rebuilt
+        self.silenced = _Silenced(graph, kept_mask, rebuilt)
+        # A state that is carried from batch to batch is zero for the first one.
+        self.batches = 3 if any(getattr(layer, "stateful", False) for layer in flavor.layers_of(graph.model)) else 1
+        self.absolute = self.relative = 0.0
+        self.calls = self.sizes = 0
+
+    def compare(self, inputs: list[Any]) -> list[Any]:
+        """Run both on the same batch (on several, one after the other, where states are carried); returns the batch."""
+        batches = [inputs, *([_turned(array, by) for array in inputs] for by in range(1, self.batches))]
+        with flavor.state_kept(self.graph.model), flavor.state_kept(self.rebuilt):
+            # First, as the smaller one sooner meets what is too small for it.
+            given = [_watched(self.rebuilt, batch) for batch in batches]
+            expected = self._run_silenced(batches)
+        for (old, old_seen), (new, new_seen) in zip(expected, given, strict=True):
+            self._add(old, new, old_seen, new_seen)
+        self.sizes += 1
+        return inputs
+
+    def compare_if_accepted(self, inputs: list[Any]) -> None:
+        """Run both on a batch of another size, unless the old model refuses it."""
+        import tensorflow as tf
+
+        try:
+            with flavor.state_kept(self.graph.model):
+                self._run_silenced([inputs])
+        except (ValueError, tf.errors.OpError):
+            return
+        self.compare(inputs)
+
+    def _run_silenced(self, batches: list[list[Any]]) -> list[tuple[list[Any], _Seen]]:
+        self.silenced.forget()
+        return [self.silenced.run(batch) for batch in batches]
+
+    def _add(self, old: list[Any], new: list[Any], old_seen: _Seen, new_seen: _Seen) -> None:
+        compared = old_seen.keys() & new_seen.keys()
+        for a, b in zip(old, new, strict=True):
+            difference, scale = _difference(a, b)
+            self.absolute = max(self.absolute, difference)
+            self.relative = max(self.relative, difference / (scale or 1.0))
+        for call in compared:
+            difference, scale = _difference(old_seen[call], new_seen[call])
+            self.relative = max(self.relative, difference / (scale or 1.0))
+        self.calls = max(self.calls, len(compared))
+
+    def refuse_what_cannot_be_compared(self, inputs: list[Any]) -> None:
+        """Tell a fault of the user's model from one of the rebuild.
+
+        Raises:
+            ValueError: the model holds numbers that are not finite, or gives other values at each call.
+        """
+        model = self.graph.model
+        for layer in flavor.layers_of(model):
+            for weight in flavor.variables_to_copy(layer):
+                values = flavor.array_of(weight)
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    raise ValueError(
+                        f"Weight {weight.name!r} of layer {layer.name!r} in model {model.name!r} holds NaN or "
+                        "infinity, so nothing can be proven: train it anew, or give verify=False."
+                    )
+        with flavor.state_kept(model):
+            ((once, _),) = self._run_silenced([inputs])
+            with flavor.state_kept(model):  # carried states are zero again, and random layers have moved on
+                ((again, _),) = self._run_silenced([inputs])
+        if any(_difference(old, new)[0] > 0 for old, new in zip(once, again, strict=True)):
+            raise ValueError(
+                f"Model {model.name!r} gives other values at each call (a random layer called with training=True?), so "
+                "the smaller one cannot be compared with it: give verify=False."
+            )
+
+
+def _turned(array: Any, by: int) -> Any:
+    """The same values at other places: another batch of the same kind."""
+    import tensorflow as tf
+
+    return tf.roll(array, by, axis=len(array.shape) - 1) if len(array.shape) > 1 else array
+
+
+def _other_sizes(model: Any, inputs: list[Any]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Other shapes for inputs of open length or size: odd ones, which strides and poolings do not divide."""
+    symbolic = flavor.graph_nodes(model)[0]
+    opened = [[axis for axis, size in enumerate(tensor.shape) if axis and size is None] for tensor in symbolic]
+    for more in ((1, 35), (35, 1)) if any(opened) else ():
+        shapes = [list(array.shape) for array in inputs]
+        for shape, axes in zip(shapes, opened, strict=True):
+            for place, axis in enumerate(axes):
+                shape[axis] += more[place % 2]
+        yield tuple(map(tuple, shapes))
 
 
 def _difference(old: Any, new: Any) -> tuple[float, float]:
@@ -255,17 +317,23 @@ class _Silenced:
         self.graph = graph
         self.kept_mask = kept_mask
         self.rebuilt = rebuilt
-        self.seen = _Seen(flavor.layer_names(graph.walked))
         self.changes = changed_arguments(graph, kept_mask)
+        self.copies: dict[int, Any] = {}
 
-    def run(self, inputs: list[Any]) -> list[Any]:
-        """The outputs for these inputs."""
-        return run(self.graph, inputs, self._watched_step)
+    def run(self, inputs: list[Any]) -> tuple[list[Any], _Seen]:
+        """The outputs for these inputs, and what the layers gave on the way."""
+        seen = _Seen(flavor.layer_names(self.graph.walked))
 
-    def _watched_step(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-        given = self._step(step, node, taken)
-        self.seen.add(step.layer, self._kept(step.outputs[0], given[0]))
-        return given
+        def call(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+            given = self._step(step, node, taken)
+            seen.add(step.layer, self._kept(step.outputs[0], given[0]))
+            return given
+
+        return run(self.graph, inputs, call), seen
+
+    def forget(self) -> None:
+        """Forget the states that copies of layers carry from batch to batch."""
+        self.copies.clear()
 
     def _kept(self, place: int, tensor: Any) -> Any:
         """The channels of a tensor that stay."""
@@ -320,7 +388,9 @@ class _Silenced:
 
     def _with_silenced_weights(self, layer: Any) -> Any:
         """A copy of a layer whose weights read nothing from dropped channels."""
-        copy = flavor.clone_built_layer(layer)
+        if id(layer) in self.copies:
+            return self.copies[id(layer)]
+        copy = self.copies[id(layer)] = flavor.clone_built_layer(layer)
         values = []
         for weight in layer.weights:
             array = np.array(weight)

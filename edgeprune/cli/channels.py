@@ -25,6 +25,7 @@ from edgeprune.cli.options import (
     LARGEST,
     BatchSize,
     Force,
+    InputShape,
     Json,
     KeptMacs,
     KeptParams,
@@ -34,6 +35,7 @@ from edgeprune.cli.options import (
     Ratio,
     Seed,
     Unsafe,
+    input_shapes,
 )
 from edgeprune.cli.printing import show, show_json
 
@@ -72,12 +74,14 @@ def channels(
     loss: Loss = None,
     metric: MetricName = None,
     seed: Seed = None,
+    input_shape: InputShape = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     force: Force = False,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
+    shape = input_shapes(input_shape)
     check_outputs({output: MODEL_SUFFIXES, plan: (".json",)}, force)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name a file with --data.")
@@ -108,6 +112,7 @@ def channels(
         ignore=ignore or (),
         data=arrays and (arrays.x_train, arrays.y_train),
         loss=loss,
+        input_shape=shape,
     )
     smaller = chosen.apply()
     scores = {}

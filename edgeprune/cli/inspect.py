@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
-from edgeprune.cli.options import Json, Unsafe
+from edgeprune.cli.options import InputShape, Json, Unsafe, input_shapes
 from edgeprune.cli.printing import show, show_json, show_table
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
+    input_shape: InputShape = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
     """Show a model's layers, its groups of channels and what is frozen; of a .tflite file its tensors."""
+    shape = input_shapes(input_shape)
     start_tensorflow()
     if model.suffix == TFLITE_SUFFIX:
         from edgeprune.export.verify import verify_tflite
@@ -27,7 +29,7 @@ def inspect(
         return
     from edgeprune.report import inspection
 
-    result = inspection.inspect(load_model(model, unsafe))
+    result = inspection.inspect(load_model(model, unsafe), shape)
     if as_json:
         show_json(result.to_dict())
         return

@@ -37,6 +37,26 @@ def _not_empty(value: str | None) -> str | None:
     return value
 
 
+def input_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
+    """What `--input-shape` says: a shape, or shapes by the names of their inputs.
+
+    Raises:
+        ValueError: it is no list of sizes, or names are missing or repeated.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given or ():
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split(",")
+        if not all(part.strip().isdecimal() and 0 < int(part) < LARGEST for part in parts):
+            raise ValueError(f"--input-shape takes sizes such as 1,128,128,3, or NAME=1,128,128,3; got {text!r}.")
+        if name in shapes:
+            raise ValueError(f"--input-shape is given twice for {name or 'the same input'!r}: name each input once.")
+        shapes[name] = tuple(map(int, parts))
+    if "" in shapes and len(shapes) > 1:
+        raise ValueError("--input-shape is given with a name and without one: name each input, as in NAME=1,64,3.")
+    return shapes.get("", shapes) or None
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 Threads = Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Threads for the interpreter.")]
@@ -64,4 +84,11 @@ Sparsity = Annotated[float, typer.Option(callback=_sparsity, help="Fraction of z
 Ratio = Annotated[float | None, typer.Option(callback=_sparsity, help="Fraction of the channels to remove.")]
 KeptMacs = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")]
 KeptParams = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the parameters to keep.")]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]SIZES",
+        help="Of a model of open size, the input its MACs are for: 1,128,128,3; repeatable, with the input's name.",
+    ),
+]
 Name = Annotated[str | None, typer.Option(callback=_not_empty, help="The model's name in the bundle.")]

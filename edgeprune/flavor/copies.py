@@ -91,9 +91,14 @@ def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, di
         part = _part_of(layer, key)
         if isinstance(value, dict) and "config" in value and is_layer(part):
             config[key] = _changed_part(part, value, inside)
-        elif isinstance(value, list) and isinstance(part, list | tuple) and part and all(map(is_layer, part)):
+        elif isinstance(value, list) and _are_described(part, value):
             config[key] = [_changed_part(*pair, inside) for pair in zip(part, value, strict=True)]
     return config
+
+
+def _are_described(parts: Any, values: list[Any]) -> bool:
+    """Whether entries of a configuration describe these layers; a Sequential model's describe its input too."""
+    return isinstance(parts, list | tuple) and 0 < len(parts) == len(values) and all(map(is_layer, parts))
 
 
 def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, keras_of, nest
+from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, keras_of, layers_of, nest
 
 
 def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
@@ -81,6 +81,15 @@ def layer_calls(model: Any) -> tuple[list[LayerCall], tuple[int, ...]]:
     return calls, tuple(unfold(graph, range(len(calls))))
 
 
+def has_open_sizes(model: Any) -> bool:
+    """Whether the graph of a model, or of one inside it, has tensors of a size that is not fixed beside the batch."""
+    inputs, nodes, _ = graph_nodes(model)
+    if any(None in tuple(tensor.shape)[1:] for tensor in (*inputs, *(out for node in nodes for out in node.outputs))):
+        return True
+    inner = (model_inside(node.layer)[0] for node in nodes)
+    return any(has_open_sizes(part) for part in inner if part is not None)
+
+
 def model_inside(layer: Any) -> tuple[Any, int]:
     """The model whose graph a call of a layer runs, and how many axes of steps become samples before.
 
@@ -91,11 +100,14 @@ def model_inside(layer: Any) -> tuple[Any, int]:
 
     Returns:
         The Functional or Sequential model, None for any other layer; and the number of axes, 0 for a nested model.
+        None, too, for a model that carries states from step to step, as steps are no samples of it.
     """
     axes = 0
     while is_time_distributed(layer):
         layer, axes = layer.layer, axes + 1
-    return (layer, axes) if is_model(layer) and is_graph_model(layer) else (None, 0)
+    is_graph = is_model(layer) and is_graph_model(layer)
+    carries = axes and is_graph and any(getattr(part, "stateful", False) for part in layers_of(layer))
+    return (layer, axes) if is_graph and not carries else (None, 0)
 
 
 def is_time_distributed(layer: Any) -> bool:
@@ -249,6 +261,27 @@ def call_specs(model: Any) -> Any:
     return tf.TensorSpec((1, *shape[1:]))
 
 
+def input_specs(model: Any) -> dict[str, Any]:
+    """Input name to a `tf.TensorSpec` with the shape that the input has, None for the batch and for open sizes.
+
+    Args:
+        model: a built model of either Keras; a subclassed one must have been called or built once.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    import tensorflow as tf
+
+    names = input_names(model)
+    if names is not None:
+        tensors = graph_of(model).inputs
+        return {
+            name: tf.TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in zip(names, tensors, strict=True)
+        }
+    specs = nest(is_keras_3(model)).flatten(call_specs(model))
+    return {spec.name or f"input_{number}": spec for number, spec in enumerate(specs)}
+
+
 def input_layer(tensor: Any) -> Any:
     """The layer behind a model's symbolic input."""
     return tensor._keras_history[0]
@@ -267,6 +300,11 @@ def pack_inputs(model: Any, arrays: Sequence[Any]) -> Any:
     graph, keras_3 = graph_of(model), is_keras_3(model)
     structure = graph._inputs_struct if keras_3 else graph._nested_inputs
     return nest(keras_3).pack_sequence_as(structure, list(arrays))
+
+
+def packed_as_called(model: Any, flat: Sequence[Any]) -> Any:
+    """One value for each input, in the order of `input_specs`, structured as what the model is called on."""
+    return nest(is_keras_3(model)).pack_sequence_as(call_specs(model), list(flat))
 
 
 def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:

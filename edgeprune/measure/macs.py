@@ -59,8 +59,8 @@ def count_macs(model: Any, inputs: Any = None) -> MacCount:
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`.
-        inputs: an example of what the model is called on, with a leading batch axis; needed only where the
-            model does not tell (a subclassed model that was never called, a side of unknown length).
+        inputs: an example of what the model is called on, with a leading batch axis, or its `tf.TensorSpec`; needed
+            only where the model does not tell (a subclassed model that was never called, a side of unknown length).
 
     Returns:
         The total, and the MACs of each layer under its name; `"block/conv"` is the layer `conv` of a nested
@@ -209,6 +209,8 @@ def _trace(model: Any, inputs: Any) -> Any:
 def _sample_spec(array: Any) -> Any:
     import tensorflow as tf
 
+    if isinstance(array, tf.TensorSpec):
+        return array
     try:
         tensor = tf.convert_to_tensor(array)
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.trace import trace
+from edgeprune.example_shapes import ExampleShapes, InputShape, at_example_shapes
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.parameters import count_parameters
 from edgeprune.sparsity.prunable import prunable_weights
@@ -68,6 +69,7 @@ class Inspection:
         macs: multiply-accumulates for one sample.
         uncounted: what may multiply and could not be counted.
         parameters: number of parameters.
+        example: the shapes of the inputs that the MACs are for.
         groups: the groups of channels; empty where the model's graph cannot be followed.
         not_followed: why it cannot; empty where it can.
     """
@@ -78,6 +80,7 @@ class Inspection:
     macs: int
     uncounted: tuple[str, ...]
     parameters: int
+    example: ExampleShapes
     groups: tuple[GroupRow, ...]
     not_followed: str
 
@@ -98,7 +101,7 @@ class Inspection:
         uncounted = f" Not counted: {', '.join(self.uncounted)}." if self.uncounted else ""
         table = Table(
             title=f"{self.model} ({self.flavor})",
-            caption=f"MACs for one sample.{uncounted} Zeros: in the weights that can be pruned.",
+            caption=f"MACs for one sample{self._of_what_size()}.{uncounted} Zeros: in the weights that can be pruned.",
             caption_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
@@ -120,6 +123,10 @@ class Inspection:
                 f"{_share(row.zeros, row.prunable):.1%}" if row.prunable else "",
             )
         return table
+
+    def _of_what_size(self) -> str:
+        chosen = ", a size chosen as the model leaves it open" if self.example.chosen else ""
+        return f" of {self.example}{chosen}"
 
     def channel_table(self) -> Table:
         """The groups of channels as a rich table."""
@@ -144,25 +151,31 @@ class Inspection:
         return table
 
 
-def inspect(model: Any) -> Inspection:
+def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
     """List a model's layers with their shapes, MACs, parameters and zeros, and its groups of channels.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`.
+        input_shape: of a model of open length or size, the shape that its MACs are for, with or without the batch; by
+            input name where there are several. Left out, one that the model accepts, and what is printed says which.
 
     Returns:
         One row for each layer and for each group of channels, and the totals.
 
     Raises:
-        TypeError: `model` is no Keras model.
-        ValueError: the model is not built, or an input has a side of unknown length.
+        TypeError: `model` is no Keras model, or `input_shape` no shape.
+        ValueError: the model is not built, or `input_shape` does not fit it.
 
     Example:
         >>> import keras
         >>> inspect(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])).layers[-1].macs
         12
     """
-    macs = count_macs(model)
+    if not flavor.is_model(model):
+        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    example, macs = at_example_shapes(
+        model, input_shape, lambda specs: count_macs(model, flavor.packed_as_called(model, specs))
+    )
     parameters = count_parameters(model)
     names = flavor.layer_names(model)
     rows = []
@@ -182,7 +195,7 @@ def inspect(model: Any) -> Inspection:
                 zeros=size - sum(int(np.count_nonzero(values)) for values in weights),
             )
         )
-    groups, not_followed = _groups(model)
+    groups, not_followed = _groups(model, input_shape)
     return Inspection(
         model.name,
         flavor.flavor_of(model),
@@ -190,15 +203,16 @@ def inspect(model: Any) -> Inspection:
         macs.total,
         macs.uncounted,
         parameters.total,
+        example,
         groups,
         not_followed,
     )
 
 
-def _groups(model: Any) -> tuple[tuple[GroupRow, ...], str]:
+def _groups(model: Any, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], str]:
     """The groups of channels, or why there are none to tell."""
     try:
-        graph = trace(model)
+        graph = trace(model, input_shape)
     except ValueError as error:  # a subclassed model whose call cannot be followed
         return (), str(error)
     return tuple(GroupRow(group.name, group.layers, group.size, group.frozen) for group in graph.groups), ""

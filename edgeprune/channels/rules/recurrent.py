@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.channels.rules.elementwise import follow_activation
 from edgeprune.channels.rules.kernels import factor, places
 from edgeprune.channels.rules.registry import Call, CannotFollow, rule
@@ -21,8 +22,6 @@ _STATES = {"SimpleRNNCell": 1, "GRUCell": 1, "LSTMCell": 2, "ConvLSTMCell": 2}
 def recurrent(call: Call) -> list[Value]:
     """One cell, or several on top of each other in each step."""
     layer = call.layer
-    if layer.stateful:
-        raise CannotFollow("it is stateful: what it gives depends on the calls before")
     if getattr(layer, "time_major", False):
         raise CannotFollow("its steps come before its samples")
     cells = getattr(layer.cell, "cells", [layer.cell])
@@ -129,6 +128,8 @@ def _unite_weights(call: Call, a: Any, b: Any) -> None:
 @rule("TimeDistributed")
 def time_distributed(call: Call) -> Value:
     """Another layer for each step: the steps count as samples."""
+    if flavor.is_model(call.layer.layer):
+        raise CannotFollow("the model it holds is subclassed, or carries states from step to step")
     steps = call.x.shape[1]
     folded = call.space.into_batch(call.x, f"{call.name} works along it")
     (given,) = call.follow(call.layer.layer, [folded], [(folded.shape[0], *call.output_shapes[0][2:])])
