@@ -332,6 +332,8 @@ def plan_channels(
         importance: how channels are ranked, a name or a function of a group: see `importance.class_scores`.
         reduction: how a channel's scores in the layers that it runs through are reduced to one: `"sum"`, `"mean"`,
             `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others. See there for an example.
+            The channels of a group own as many slices each, and scores are relative to their group: here the mean
+            chooses as the sum does.
         scope: `"global"` ranks all channels together, `"local"` takes the same fraction from each group, `"isomorphic"`
             ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
             of `"lamp"`, `"random"` and of a function as they are.
