@@ -106,10 +106,16 @@ def test_in_floats_a_file_begins_each_run_afresh(flavor, rng, tmp_path):
     assert not any("state" in note for note in result.notes)
 
 
-def test_a_file_that_keeps_a_state_says_so(flavor, rng, tmp_path):
+def test_a_file_that_keeps_a_state_says_so_and_the_model_stays_as_it_is(flavor, rng, tmp_path):
     model = net(flavor, lambda L: L.LSTM(8), lambda L: L.Dense(2))
-    data = rng.normal(size=(8, 6, 4)).astype(np.float32)
+    layer, data = model.layers[0], rng.normal(size=(8, 6, 4)).astype(np.float32)
+    before, attributes = model.predict(data, verbose=0), set(vars(layer))
+    with pytest.raises(RuntimeError, match="in the middle"), equal_calls.replaced(model, "int8"):
+        assert "call" in vars(layer)
+        raise RuntimeError("in the middle")
     result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
+    assert set(vars(layer)) == attributes and not layer.unroll
+    np.testing.assert_array_equal(model.predict(data, verbose=0), before)
     (note,) = (note for note in result.notes if "keeps a state" in note)
     assert all(name in note for name in ("reset_all_variables()", "resetVariableTensors()", "Reset()"))
     with_reset, without = (on_litert(result.path, data, reset=reset) for reset in (True, False))
@@ -117,15 +123,17 @@ def test_a_file_that_keeps_a_state_says_so(flavor, rng, tmp_path):
 
 
 UNROLLED = {
-    "another activation": lambda L: L.LSTM(5, activation="relu", use_bias=False),
-    "cells": lambda L: L.RNN([L.LSTMCell(3), L.GRUCell(3)]),
-    "both ways": lambda L: L.Bidirectional(L.SimpleRNN(3, return_sequences=True)),
+    "another activation": [lambda L: L.LSTM(5, activation="relu", use_bias=False)],
+    "cells, then both ways": [
+        lambda L: L.RNN([L.LSTMCell(3), L.GRUCell(3)], return_sequences=True),
+        lambda L: L.Bidirectional(L.SimpleRNN(3, return_sequences=True)),
+    ],
 }
 
 
-@pytest.mark.parametrize("layer", UNROLLED.values(), ids=UNROLLED)
-def test_what_is_no_plain_lstm_is_unrolled_in_int8(flavor, layer, rng, tmp_path):
-    model = net(flavor, layer)
+@pytest.mark.parametrize("layers", UNROLLED.values(), ids=UNROLLED)
+def test_what_is_no_plain_lstm_is_unrolled_in_int8(flavor, layers, rng, tmp_path):
+    model = net(flavor, *layers)
     data = rng.normal(size=(20, 6, 4)).astype(np.float32)
     result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
     operators = read_tflite(result.path).operator_counts
@@ -174,18 +182,6 @@ def test_layers_inside_other_models(flavor, rng, tmp_path):
     result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
     assert FUSED in read_tflite(result.path).operator_counts
     assert relative_error(on_litert(result.path, data), expected) < 0.1
-
-
-def test_the_model_stays_as_it_is_even_where_the_export_fails(flavor, rng, tmp_path):
-    model = net(flavor, lambda L: L.LSTM(4), lambda L: L.Dense(2))
-    layer, data = model.layers[0], rng.normal(size=(4, 6, 4)).astype(np.float32)
-    before, attributes = model.predict(data, verbose=0), set(vars(layer))
-    with pytest.raises(RuntimeError, match="in the middle"), equal_calls.replaced(model, "int8"):
-        assert "call" in vars(layer)
-        raise RuntimeError("in the middle")
-    export_tflite(model, tmp_path / "m.tflite", "int8", data)
-    assert set(vars(layer)) == attributes and not layer.unroll
-    np.testing.assert_array_equal(model.predict(data, verbose=0), before)
 
 
 def long_sequence(flavor):
