@@ -201,6 +201,9 @@ class Call:
         """What the call gives: ids along some axes, and along the others those of an input of the same rank."""
         shape = self.output_shapes[number]
         lines = {axis % len(shape): line for axis, line in lines.items()}
+        for axis, line in lines.items():
+            if line is not None and 1 < shape[axis] != len(line):
+                raise CannotFollow(f"it gives {shape[axis]} channels where its rule sees {len(line)}")
         if keeping is not None and len(keeping.shape) == len(shape):
             lines = {**self.space.other_lines(keeping, lines), **lines}
         return self.space.value(shape, lines)
