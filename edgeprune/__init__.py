@@ -40,6 +40,8 @@ _HOME = {
     "prune_channels": "edgeprune.channels.plan",
     "inspect": "edgeprune.report.inspection",
     "is_pruned": "edgeprune.strip",
+    "Data": "edgeprune.data",
+    "load_data": "edgeprune.data",
     "load_fashion_mnist": "edgeprune.datasets",
     "Metric": "edgeprune.measure.metrics",
     "ModelMetadata": "edgeprune.export.metadata",

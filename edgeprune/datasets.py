@@ -1,6 +1,4 @@
-"""Data to train and measure on: Fashion-MNIST (a sample inside the package, the full set behind the same call)
-and arrays from a .npz file.
-"""
+"""Data to train and measure on: Fashion-MNIST, a sample inside the package, the full set behind the same call."""
 
 from __future__ import annotations
 
@@ -8,8 +6,6 @@ import gzip
 import math
 import os
 import struct
-from collections.abc import Collection
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -41,83 +37,6 @@ IDX_NAMES = {
     "x_test": "t10k-images-idx3-ubyte.gz",
     "y_test": "t10k-labels-idx1-ubyte.gz",
 }
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """What a .npz file holds for a model with one input; the first dimension is the sample.
-
-    Attributes:
-        x_train: inputs to train on and to calibrate a quantization with.
-        y_train: their labels or targets, or None.
-        x_test: inputs to measure on; the training inputs where the file has no others.
-        y_test: their labels or targets, or None.
-    """
-
-    x_train: np.ndarray
-    y_train: np.ndarray | None
-    x_test: np.ndarray
-    y_test: np.ndarray | None
-
-
-def load_npz(path: str | Path) -> Arrays:
-    """Read `x` and `y`, or `x_train`, `y_train`, `x_test` and `y_test`, from a .npz file.
-
-    Only the inputs must be there. Nothing is scaled: the arrays must be as the model takes them.
-
-    Args:
-        path: a file as `numpy.savez` writes it. Arrays of Python objects are refused, for reading them would run
-            code from the file.
-
-    Returns:
-        The arrays.
-
-    Raises:
-        FileNotFoundError: there is no file at `path`.
-        ValueError: the file is damaged or no .npz file, lacks an array or holds it under two names, or holds
-            something else than finite real numbers; arrays of unequal length.
-
-    Example:
-        >>> load_npz("data.npz").x_train.shape  # doctest: +SKIP
-        (5000, 28, 28, 1)
-    """
-    from edgeprune.npz import read_arrays
-
-    arrays = read_arrays(path, (*ARRAY_NAMES, "x", "y"))
-    _check_names(path, arrays)
-    for name, array in arrays.items():
-        _check_finite(path, name, array)
-    x_train, y_train = (arrays.get(f"{name}_train", arrays.get(name)) for name in "xy")
-    x_test, y_test = (arrays.get(f"{name}_test") for name in "xy")
-    if x_test is None:
-        x_test, y_test = x_train, y_train
-    elif x_train is None:
-        x_train, y_train = x_test, y_test
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if not x.ndim or not x.size:
-            raise ValueError(f"{path}: the {part} inputs are empty.")
-        if y is not None and (not y.ndim or len(y) != len(x)):
-            raise ValueError(f"{path}: {len(x)} {part} inputs, but labels of shape {y.shape}.")
-    return Arrays(x_train, y_train, x_test, y_test)
-
-
-def _check_names(path: str | Path, arrays: Collection[str]) -> None:
-    """Refuse arrays of which it is not clear what they are for, and labels that would not be used."""
-    for name in "xy":
-        if name in arrays and f"{name}_train" in arrays:
-            raise ValueError(f"{path} has both {name} and {name}_train: leave one of them out.")
-    if not {"x", "x_train", "x_test"} & set(arrays):
-        raise ValueError(f"{path} has no array named x, x_train or x_test.")
-    for labels, inputs in {"y_test": ("x_test",), "y": ("x", "x_train"), "y_train": ("x", "x_train")}.items():
-        if labels in arrays and not set(inputs) & set(arrays):
-            raise ValueError(f"{path} has {labels} without {inputs[-1]}.")
-
-
-def _check_finite(path: str | Path, name: str, array: np.ndarray) -> None:
-    import numpy as np
-
-    if array.dtype.kind == "f" and (wrong := array.size - np.count_nonzero(np.isfinite(array))):
-        raise ValueError(f"{path}: {wrong:,} of {array.size:,} values of {name} are NaN or infinite.")
 
 
 def load_fashion_mnist(full: bool = False, directory: str | Path | None = None) -> tuple[Split, Split]:

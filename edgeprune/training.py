@@ -23,6 +23,7 @@ def fit(
     x: Any,
     y: Any,
     *,
+    sample_weight: Any = None,
     epochs: int,
     batch_size: int,
     callbacks: Iterable[Any] = (),
@@ -34,6 +35,7 @@ def fit(
         model: a compiled model of either Keras.
         x: inputs, shape `(n, ...)`; a dict by input name or a list for several.
         y: labels or targets, shape `(n, ...)`; a dict by output name or a list for several.
+        sample_weight: weights of the samples, shape `(n,)`; a dict or a list for several outputs.
         epochs: number of passes over the data.
         batch_size: samples per step.
         callbacks: Keras callbacks of the model's own Keras.
@@ -61,7 +63,16 @@ def fit(
                 )
 
         watch = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=after_step)
-        history = model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=[*callbacks, watch], verbose=0)
+        targets, weights = _structured(model, y, sample_weight)
+        history = model.fit(
+            x,
+            targets,
+            sample_weight=weights,
+            epochs=epochs,
+            batch_size=batch_size,
+            callbacks=[*callbacks, watch],
+            verbose=0,
+        )
     # The last step may have lost the weights after its loss was computed.
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise ValueError(f"Weights of model {model.name!r} became NaN or infinite: lower the learning rate.")
@@ -73,6 +84,7 @@ def prune_and_fit(
     x: Any,
     y: Any,
     *,
+    sample_weight: Any = None,
     sparsity: float = 0.8,
     epochs: int = 2,
     batch_size: int = 32,
@@ -92,6 +104,7 @@ def prune_and_fit(
         model: a trained model of either Keras.
         x: inputs, shape `(n, ...)`; a dict by input name or a list for several.
         y: labels or targets, shape `(n, ...)`; a dict by output name or a list for several.
+        sample_weight: weights of the samples, shape `(n,)`; a dict or a list for several outputs.
         sparsity: fraction of zeros to end with, 0 to below 1.
         epochs: number of passes over the data.
         batch_size: samples per step.
@@ -137,6 +150,7 @@ def prune_and_fit(
         pruned,
         x,
         y,
+        sample_weight=sample_weight,
         epochs=epochs,
         batch_size=batch_size,
         callbacks=[pruning.UpdatePruningStep()],
@@ -150,6 +164,7 @@ def fine_tune(
     x: Any,
     y: Any,
     *,
+    sample_weight: Any = None,
     epochs: int = 2,
     batch_size: int = 32,
     learning_rate: Any = None,
@@ -165,6 +180,7 @@ def fine_tune(
         model: a model of either Keras; it is trained in place.
         x: inputs, shape `(n, ...)`; a dict by input name or a list for several.
         y: labels or targets, shape `(n, ...)`; a dict by output name or a list for several.
+        sample_weight: weights of the samples, shape `(n,)`; a dict or a list for several outputs.
         epochs: number of passes over the data.
         batch_size: samples per step.
         learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
@@ -182,7 +198,7 @@ def fine_tune(
     """
     check_and_compile(model, x, y, loss)
     model.compile(**_compilation(model, y, loss, learning_rate))
-    return fit(model, x, y, epochs=epochs, batch_size=batch_size, description=description)
+    return fit(model, x, y, sample_weight=sample_weight, epochs=epochs, batch_size=batch_size, description=description)
 
 
 def check_and_compile(model: Any, x: Any, y: Any, loss: Any = None) -> None:
@@ -233,6 +249,21 @@ def _check_inputs(model: Any, x: Any) -> None:
             raise ValueError(
                 f"Model {model.name!r} takes inputs of shape {expected}{of_input}, and the data have {np.shape(array)}."
             )
+
+
+def _structured(model: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Labels and sample weights as `fit` takes both: with weights, Keras 3 wants a list where the outputs are one."""
+    if sample_weight is None or not isinstance(y, Mapping) or not flavor.is_graph_model(model):
+        return y, sample_weight
+    weights = by_output(y, sample_weight, "sample weights")
+    count = len(next(iter(y.values())))
+    weights = {name: np.ones(count, np.float32) if one is None else one for name, one in weights.items()}
+    names = list(flavor.output_tensors(model))
+    if not flavor.is_keras_3(model) or isinstance(flavor.graph_nodes(model)[2], Mapping):
+        return y, weights
+    if missing := [name for name in names if name not in y]:
+        raise ValueError(f"Model {model.name!r} has no labels for {missing}, and weighs samples of all its outputs.")
+    return tuple(flavor.pack_outputs(model, [part[name] for name in names]) for part in (y, weights))
 
 
 def _figures(logs: Mapping[str, float]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import edgeprune as ep
-from edgeprune import __version__, datasets, flavor
+from edgeprune import __version__, flavor
 from edgeprune import flavor as flavors
 from edgeprune.cli import app
 from edgeprune.measure.accuracy import accuracy
@@ -77,6 +77,7 @@ def folder(tmp_path_factory):
     several = [keras.Input((2,), name="left"), keras.Input((2,), name="right")]
     keras.Model(several, keras.layers.Add()(several), name="pair").save(folder / "pair.h5")
     (folder / "damaged.keras").write_bytes(b"not a model")
+    (folder / "damaged.npz").write_bytes(b"not an archive")
     return folder
 
 
@@ -216,7 +217,7 @@ def test_channels_without_an_output_shows_the_plan(folder):
         (["--macs", "0.5", "--round-to", "x"], "x"),
         (["--macs", "0.5", "--importance", "guess"], "guess"),
         (["--macs", "0.5", "--ignore", "nothing*"], "nothing*"),
-        (["--macs", "0.5", "--epochs", "1"], "name a file with --data"),
+        (["--macs", "0.5", "--epochs", "1"], "name them with --data"),
         (["--macs", "0.5", "-o", "keras.h5"], "another name. --force replaces it"),
         (["--macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
         (["--macs", "0.5", "--plan", "keras.h5/plan.json"], "keras.h5 is a file, so that nothing can be written below"),
@@ -239,9 +240,9 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--frequency", "0"], "frequency"),
         (["--data", "wide.npz"], "takes inputs of shape (None, 6), and the data have (8, 7)"),
         (["--data", "unlabelled.npz"], "no labels"),
-        (["--data", "keras.keras"], "has no array named x"),
-        (["--data", "damaged.keras"], "is not a .npz file"),
-        (["--data", "absent.npz"], "does not exist"),
+        (["--data", "keras.keras"], "keras.keras is no data file: name a .npz, .npy or .csv file, a folder"),
+        (["--data", "damaged.npz"], "damaged.npz is not a .npz file"),
+        (["--data", "absent.npz"], "No data file at absent.npz"),
         (["--output", "model.tflite"], "must end in .keras or .h5"),
         (["--output", "folder.keras"], "is a folder"),
         (["--output", "data.npz/new.keras"], "data.npz is a file, so that nothing can be written below it"),
@@ -262,7 +263,7 @@ def test_prune_refuses(folder, monkeypatch, arguments, message):
 
 def test_prune_refuses_several_inputs(folder, tmp_path):
     line = refused("prune", folder / "pair.h5", "--data", folder / "data.npz", "-o", tmp_path / "p.keras")
-    assert "takes several inputs" in line
+    assert "has one array of x, and model 'pair' has the inputs 'left', 'right'" in line
 
 
 def test_nothing_is_left_when_saving_fails(tmp_path):
@@ -318,7 +319,7 @@ def test_convert_float_io_and_text(folder, tmp_path):
     ("arguments", "message"),
     [
         (["keras.keras", "--quantize", "int3"], "int3 is unknown; choose one of none, dynamic"),
-        (["keras.keras", "--quantize", "int8"], "name a file with --data"),
+        (["keras.keras", "--quantize", "int8"], "name them with --data"),
         (["keras.keras", "--quantize", "int8", "--data", "wide.npz"], "7"),
         (["damaged.keras"], "could not be read as a Keras model"),
         (["absent.keras"], "does not exist"),
@@ -508,9 +509,9 @@ def test_data_of_unequal_length_is_refused(folder, tmp_path, arrays, message):
 
 
 def test_npz_names(folder):
-    split, whole = (datasets.load_npz(folder / name) for name in ("split.npz", "data.npz"))
+    split, whole = (ep.load_data(folder / name) for name in ("split.npz", "data.npz"))
     assert len(split.x_train) == 160 and len(split.x_test) == 80
     np.testing.assert_array_equal(whole.x_train, whole.x_test)
-    assert datasets.load_npz(folder / "unlabelled.npz").y_test is None
+    assert ep.load_data(folder / "unlabelled.npz").y_test is None
     with pytest.raises(FileNotFoundError, match="No data file at"):
-        datasets.load_npz(folder / "absent.npz")
+        ep.load_data(folder / "absent.npz")

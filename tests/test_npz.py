@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgeprune import npz
-from edgeprune.datasets import load_npz
-from edgeprune.npz import read_arrays
+from edgeprune.data import load_data, npz
+from edgeprune.data.npz import read_arrays
 
 NUMBERS = st.sampled_from(["?", "<i1", ">i2", "<i4", ">i8", "<u2", ">f2", "<f4", ">f4", "<f8"])
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
@@ -128,7 +127,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "d.npz"
     zipped(path, ("x.npy", declares(shape="(50000000,)") + bytes(200_000_000)), method=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 1_000_000
-    monkeypatch.setattr(npz, "_memory", lambda: 100_000_000)
+    monkeypatch.setattr(npz, "memory", lambda: 100_000_000)
     with pytest.raises(ValueError, match="200,000,0.. bytes, more than this machine's memory"):
         read_arrays(path, ("x",))
 
@@ -186,4 +185,4 @@ def test_damaged_bytes_give_the_arrays_or_one_error(whole, data, name):
 def test_data_that_would_be_used_wrongly(tmp_path, arrays, message):
     np.savez(tmp_path / "d.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        load_npz(tmp_path / "d.npz")
+        load_data(tmp_path / "d.npz")

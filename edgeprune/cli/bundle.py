@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import load_model, named_metric, read_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Json, MetricName, Name, Unsafe
+from edgeprune.cli.files import class_names, load_model, named_metric, open_data, read_lines, start_tensorflow
+from edgeprune.cli.options import Json, LabelColumns, MetricName, Name, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -16,10 +16,8 @@ def bundle(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     target: Annotated[str, typer.Option(help="The device; `edgeprune targets` lists them.")] = "phone",
-    data: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A .npz file: samples to calibrate on, and to score."),
-    ] = None,
+    data: OptionalData = None,
+    label_columns: LabelColumns = None,
     labels: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with a class name on each line.")
     ] = None,
@@ -58,21 +56,22 @@ def bundle(
     known.target(target)
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
-    check_bundle_folder(output, [path for path in (model, data, labels) if path is not None], force=force)
+    check_bundle_folder(output, [Path(path) for path in (model, data, labels) if path is not None], force=force)
     classes = None if labels is None else read_lines(labels)
-    arrays = None if data is None else read_data(data)
+    source = open_data(data, label_columns)
     start_tensorflow()
     from edgeprune.export.bundle import export_bundle
     from edgeprune.export.bundle_content import Preprocessing
 
-    scored = arrays is not None and arrays.y_test is not None
+    keras_model = load_model(model, unsafe)
+    arrays = source and source.read(keras_model)
     result = export_bundle(
-        load_model(model, unsafe),
+        keras_model,
         output,
         target,
         arrays and arrays.x_train,
-        labels=classes,
-        validation_data=(arrays.x_test, arrays.y_test) if scored else None,
+        labels=classes or (arrays and class_names(arrays, keras_model)),
+        validation_data=arrays and arrays.test,
         metric=named_metric(metric),
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
         quantization="default" if quantize is None else None if quantize == "none" else quantize,

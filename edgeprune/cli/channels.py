@@ -14,11 +14,13 @@ from edgeprune.cli.files import (
     MODEL_SUFFIXES,
     check_outputs,
     load_model,
+    measured_on,
     named_metric,
-    read_data,
+    open_data,
     save_model,
     set_seed,
     start_tensorflow,
+    training_data,
     write_files,
 )
 from edgeprune.cli.options import (
@@ -29,9 +31,11 @@ from edgeprune.cli.options import (
     Json,
     KeptMacs,
     KeptParams,
+    LabelColumns,
     LearningRate,
     Loss,
     MetricName,
+    OptionalData,
     Ratio,
     Seed,
     Unsafe,
@@ -62,10 +66,8 @@ def channels(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A .npz file, for scores, fine-tuning and some importances."),
-    ] = None,
+    data: OptionalData = None,
+    label_columns: LabelColumns = None,
     epochs: Annotated[
         int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
     ] = 0,
@@ -84,18 +86,17 @@ def channels(
     shape = input_shapes(input_shape)
     check_outputs({output: MODEL_SUFFIXES, plan: (".json",)}, force)
     if epochs and data is None:
-        raise ValueError("--epochs fine-tunes on data: name a file with --data.")
+        raise ValueError("--epochs fine-tunes on data: name them with --data.")
     if macs is params is ratio is None:
         raise ValueError("Say how much is to go: --macs, --params or --ratio.")
-    arrays = None if data is None else read_data(data)
-    if epochs and arrays.y_train is None:
-        raise ValueError(f"{data} has no labels: --epochs trains, so it needs y or y_train.")
+    source = open_data(data, label_columns)
     start_tensorflow()
     from edgeprune.channels.plan import plan_channels
     from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
     from edgeprune.training import check_and_compile, fine_tune
 
     keras_model = load_model(model, unsafe)
+    arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))
     set_seed(keras_model, seed)
     if arrays is not None and arrays.y_train is not None and (epochs or loss):
         check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
@@ -110,7 +111,7 @@ def channels(
         scope=scope,
         round_to=int(round_to) if round_to.isdecimal() else round_to,
         ignore=ignore or (),
-        data=arrays and (arrays.x_train, arrays.y_train),
+        data=arrays and arrays.train,
         loss=loss,
         input_shape=shape,
     )
@@ -118,7 +119,12 @@ def channels(
     scores = {}
     if arrays is not None:
         scored = partial(
-            score_if_possible, x=arrays.x_test, y=arrays.y_test, metric=named_metric(metric), model=keras_model
+            score_if_possible,
+            x=arrays.x_test,
+            y=arrays.y_test,
+            sample_weight=arrays.sample_weight_test,
+            metric=named_metric(metric),
+            model=keras_model,
         )
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
     if epochs:
@@ -126,6 +132,7 @@ def channels(
             smaller,
             arrays.x_train,
             arrays.y_train,
+            sample_weight=arrays.sample_weight_train,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -137,9 +144,19 @@ def channels(
     write_files({path: write for path, write in writers.items() if path is not None}, force)
     if as_json:
         figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
-        show_json({**json.loads(text), **figures, **scores_to_dict(scores), "output": output and str(output)})
+        show_json(
+            {
+                **json.loads(text),
+                **figures,
+                **scores_to_dict(scores),
+                "held_out": arrays and arrays.held_out,
+                "output": output and str(output),
+            }
+        )
         return
     show(chosen)
     for line in score_lines(scores):
         show(line)
+    if epochs:
+        show(measured_on(arrays))
     show("nothing written: name a file with -o" if output is None else f"wrote {output}")

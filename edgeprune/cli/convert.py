@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, read_data, start_tensorflow
-from edgeprune.cli.options import FORMATS, Force, Json, Unsafe
+from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, open_data, start_tensorflow
+from edgeprune.cli.options import FORMATS, Force, Json, LabelColumns, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -16,9 +16,8 @@ def convert(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
     quantize: Annotated[str, typer.Option(help="none, dynamic, float16, int8 or int16x8.")] = "none",
-    data: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="A .npz file; int8 and int16x8 need its inputs.")
-    ] = None,
+    data: OptionalData = None,
+    label_columns: LabelColumns = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file takes and gives floats.")] = False,
     uint8_io: Annotated[bool, typer.Option("--uint8-io", help="An int8 file has uint8 inputs and outputs.")] = False,
@@ -36,16 +35,17 @@ def convert(
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
     if quantize in ("int8", "int16x8") and data is None:
-        raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name a file with --data.")
-    samples = None if data is None else read_data(data).x_train
+        raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name them with --data.")
+    source = open_data(data, label_columns)
     start_tensorflow()
     from edgeprune.export.tflite import export_tflite
 
+    keras_model = load_model(model, unsafe)
     result = export_tflite(
-        load_model(model, unsafe),
+        keras_model,
         output,
         None if quantize == "none" else quantize,
-        samples,
+        source and source.read(keras_model).x_train,
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=not per_tensor_dense,

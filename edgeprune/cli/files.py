@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.datasets import Arrays
+    from edgeprune.data import Data, DataSource
 
 MODEL_SUFFIXES = (".keras", ".h5")
 TFLITE_SUFFIX = ".tflite"
@@ -54,11 +54,39 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}.") from error
 
 
-def read_data(data: Path) -> Arrays:
-    """The arrays of a .npz file."""
-    from edgeprune.datasets import load_npz
+def open_data(data: str | None, label_columns: Sequence[str] | None = None) -> DataSource | None:
+    """Data in any form, read as far as they can be without a model; None where none are named."""
+    if data is None:
+        if label_columns:
+            raise ValueError("--label-column is a column of the data: name a .csv file with --data.")
+        return None
+    from edgeprune import data as forms
 
-    return load_npz(data)
+    return forms.open_data(data, label_columns or ())
+
+
+def training_data(source: DataSource, model: Any) -> Data:
+    """Samples with labels, for a command that trains."""
+    samples = source.read(model)
+    if samples.y_train is None:
+        raise ValueError(f"{samples.source} has no labels, and training needs them: y or y_train.")
+    return samples
+
+
+def class_names(samples: Data, model: Any) -> tuple[str, ...] | None:
+    """The classes that the data name, where they are those of the model's only output."""
+    from edgeprune import flavor
+
+    outputs = list(flavor.output_tensors(model).values()) if flavor.is_graph_model(model) else []
+    classes = outputs[0].shape[-1] if len(outputs) == 1 else None
+    return samples.class_names if samples.class_names and len(samples.class_names) == classes else None
+
+
+def measured_on(samples: Data) -> str:
+    """Which samples figures are of, as a note under them."""
+    if samples.held_out:
+        return f"note: the scores are of the test samples in {samples.source}"
+    return f"note: {samples.source} has no test samples: the scores are of those that it trains on"
 
 
 def load_model(path: Path, unsafe: bool) -> Any:

@@ -57,6 +57,17 @@ def input_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]] | tuple[
     return shapes.get("", shapes) or None
 
 
+_DATA = typer.Option(
+    "--data",
+    metavar="DATA",
+    help="Samples: a .npz, .npy or .csv file, a folder of images for each class, or module:function.",
+)
+Data = Annotated[str, _DATA]
+OptionalData = Annotated[str | None, _DATA]
+LabelColumns = Annotated[
+    list[str] | None,
+    typer.Option("--label-column", help="Column of a .csv file that is a target; repeatable; by default y or y.NAME."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 Threads = Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Threads for the interpreter.")]

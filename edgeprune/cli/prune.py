@@ -12,18 +12,22 @@ from edgeprune.cli.files import (
     MODEL_SUFFIXES,
     check_outputs,
     load_model,
+    measured_on,
     named_metric,
-    read_data,
+    open_data,
     save_model,
     set_seed,
     start_tensorflow,
+    training_data,
     write_files,
 )
 from edgeprune.cli.options import (
     LARGEST,
     BatchSize,
+    Data,
     Force,
     Json,
+    LabelColumns,
     LearningRate,
     Loss,
     MetricName,
@@ -36,13 +40,9 @@ from edgeprune.cli.printing import show, show_json
 
 def prune(
     model: Annotated[Path, typer.Argument(exists=True, help="A trained .keras or .h5 file, or a SavedModel folder.")],
-    data: Annotated[
-        Path,
-        typer.Option(
-            exists=True, dir_okay=False, help="A .npz file with x and y, or x_train, y_train, x_test and y_test."
-        ),
-    ],
+    data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .keras or .h5 file to write.")],
+    label_columns: LabelColumns = None,
     sparsity: Sparsity = 0.8,
     epochs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Passes over the data.")] = 2,
     schedule: Annotated[str, typer.Option(help="polynomial or constant.")] = "polynomial",
@@ -61,25 +61,30 @@ def prune(
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     check_outputs({output: MODEL_SUFFIXES}, force)
-    arrays = read_data(data)
-    if arrays.y_train is None:
-        raise ValueError(f"{data} has no labels: pruning trains, so it needs y or y_train.")
+    source = open_data(data, label_columns)
     start_tensorflow()
     from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
     from edgeprune.sparsity.report import sparsity_report
     from edgeprune.training import check_and_compile, prune_and_fit
 
     keras_model = load_model(model, unsafe)
+    arrays = training_data(source, keras_model)
     set_seed(keras_model, seed)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     scored = partial(
-        score_if_possible, x=arrays.x_test, y=arrays.y_test, metric=named_metric(metric), model=keras_model
+        score_if_possible,
+        x=arrays.x_test,
+        y=arrays.y_test,
+        sample_weight=arrays.sample_weight_test,
+        metric=named_metric(metric),
+        model=keras_model,
     )
     scores = {"before": scored(keras_model)}
     pruned = prune_and_fit(
         keras_model,
         arrays.x_train,
         arrays.y_train,
+        sample_weight=arrays.sample_weight_train,
         sparsity=sparsity,
         epochs=epochs,
         batch_size=batch_size,
@@ -93,9 +98,10 @@ def prune(
     report = sparsity_report(pruned)
     write_files({output: partial(save_model, pruned)}, force)
     if as_json:
-        show_json({**report.to_dict(), **scores_to_dict(scores), "output": str(output)})
+        show_json({**report.to_dict(), **scores_to_dict(scores), "held_out": arrays.held_out, "output": str(output)})
         return
     show(report)
     for line in score_lines(scores):
         show(line)
+    show(measured_on(arrays))
     show(f"wrote {output}")

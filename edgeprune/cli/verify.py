@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import load_model, named_metric, read_data, start_tensorflow
-from edgeprune.cli.options import Json, MetricName, NoXnnpack, Threads, Unsafe
+from edgeprune.cli.files import load_model, named_metric, open_data, start_tensorflow
+from edgeprune.cli.options import Json, LabelColumns, MetricName, NoXnnpack, OptionalData, Threads, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
 def verify(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .tflite file.")],
     model: Annotated[Path | None, typer.Option(exists=True, help="The Keras model it was converted from.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="A .npz file; x_test and y_test are used if there.")
-    ] = None,
+    data: OptionalData = None,
+    label_columns: LabelColumns = None,
     metric: MetricName = None,
     threads: Threads = 1,
     no_xnnpack: NoXnnpack = False,
@@ -28,15 +27,18 @@ def verify(
 
     Exit code 1 if something is wrong with the file.
     """
-    arrays = None if data is None else read_data(data)
+    source = open_data(data, label_columns)
     start_tensorflow()
     from edgeprune.export.verify import verify_tflite
 
+    keras_model = None if model is None else load_model(model, unsafe)
+    arrays = source and source.read(file if keras_model is None else keras_model)
     result = verify_tflite(
         file,
-        None if model is None else load_model(model, unsafe),
+        keras_model,
         arrays and arrays.x_test,
         arrays and arrays.y_test,
+        sample_weight=arrays and arrays.sample_weight_test,
         metric=named_metric(metric),
         threads=threads,
         xnnpack=not no_xnnpack,

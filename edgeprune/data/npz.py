@@ -1,4 +1,4 @@
-"""Read arrays from a .npz file that anybody may have written: nothing runs, and what it declares is checked first."""
+"""Read .npz and .npy files that anybody may have written: nothing runs, and what they declare is checked first."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_arrays(path: str | Path, names: Collection[str]) -> dict[str, np.ndarra
 
     Args:
         path: a file as `numpy.savez` or `numpy.savez_compressed` writes it.
-        names: the arrays to read, of those that are there.
+        names: the arrays to read, of those that are there; with `x` also `x.left` and whatever else begins so.
 
     Returns:
         Name to array of real numbers, in the machine's byte order. Other arrays of the file are not read.
@@ -66,7 +66,7 @@ def read_arrays(path: str | Path, names: Collection[str]) -> dict[str, np.ndarra
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
-                if name not in names:
+                if name.partition(".")[0] not in names:
                     continue
                 if name in arrays:
                     raise ValueError("it is there twice.")
@@ -75,9 +75,44 @@ def read_arrays(path: str | Path, names: Collection[str]) -> dict[str, np.ndarra
                     arrays[name] = _array(file, member.file_size)
     except _DAMAGE as error:
         where = path if member is None else f"{path}: {member.filename!r}"
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{where} cannot be read: {reason}") from error
+        raise _damaged(where, error) from error
     return arrays
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """Read the array of a .npy file.
+
+    Args:
+        path: a file as `numpy.save` writes it.
+
+    Returns:
+        An array of real numbers, in the machine's byte order.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is damaged, is no .npy file, or holds something else than real numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No data file at {path}")
+    try:
+        with path.open("rb") as file:
+            return _array(file, path.stat().st_size)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def memory() -> int:
+    """How many bytes this process may hope for: the machine's memory, or a container's limit."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(total, int(text)) if text.isdecimal() else total
+
+
+def _damaged(where: str | Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ValueError(f"{where} cannot be read: {reason}")
 
 
 def _check_member(member: zipfile.ZipInfo, archive_size: int) -> None:
@@ -89,7 +124,7 @@ def _check_member(member: zipfile.ZipInfo, archive_size: int) -> None:
     ratio = _LARGEST_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
     if member.compress_size > archive_size or member.file_size > ratio * member.compress_size + _CHUNK:
         raise ValueError(f"it declares {member.file_size:,} bytes, more than the file can hold.")
-    if member.file_size > _memory():
+    if member.file_size > memory():
         raise ValueError(f"it has {member.file_size:,} bytes, more than this machine's memory.")
 
 
@@ -133,11 +168,3 @@ def _described(dtype: np.dtype) -> str:
     return {"U": "text", "S": "bytes", "c": "complex numbers", "M": "dates", "m": "durations"}.get(
         dtype.kind, f"values of type {dtype}"
     )
-
-
-def _memory() -> int:
-    """How many bytes this process may hope for: the machine's memory, or a container's limit."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else ""
-    return min(memory, int(text)) if text.isdecimal() else memory

@@ -1,0 +1,485 @@
+"""Data in every form become the same samples, checked against the model, and what is wrong is one error."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgeprune as ep
+from edgeprune import flavor
+from edgeprune.data import npz
+from edgeprune.data.ports import Ports
+
+X = np.arange(24, dtype=np.float32).reshape(6, 4)
+Y = np.array([0, 1, 2, 0, 1, 2])
+
+
+@pytest.fixture(scope="module")
+def keras():
+    return flavor.keras_module(flavor.KERAS_3)
+
+
+@pytest.fixture(scope="module")
+def one(keras):
+    """A model of one input and one output."""
+    return keras.Sequential([keras.Input((4,), name="features"), keras.layers.Dense(3, name="kind")], name="one")
+
+
+@pytest.fixture(scope="module")
+def two(keras):
+    """A model of two inputs and two outputs."""
+    left, right = keras.Input((3,), name="left"), keras.Input((1,), name="right")
+    joined = keras.layers.Concatenate(name="joined")([left, right])
+    outputs = [keras.layers.Dense(1, name="value")(joined), keras.layers.Dense(2, name="box")(joined)]
+    return keras.Model([left, right], outputs, name="two")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder; modules that a test writes there are forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def function(folder, body, name="mine.py"):
+    """A file with a function that returns data."""
+    (folder / name).write_text(f"import numpy as np\nX, Y = np.arange(24.0).reshape(6, 4), np.arange(6) % 3\n{body}\n")
+    return f"{folder / name}:load"
+
+
+def images(folder, values, shape=(4, 5, 3)):
+    """PNG files of one colour each, at `folder/name` for the names in `values`."""
+    import tensorflow as tf
+
+    for name, value in values.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tf.io.write_file(str(folder / name), tf.io.encode_png(np.full(shape, value, np.uint8)))
+
+
+def same(one, other):
+    if isinstance(other, dict):
+        assert one.keys() == other.keys()
+        for name in other:
+            same(one[name], other[name])
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+# Arrays
+
+
+def test_arrays_by_name_go_to_inputs_and_outputs(folder, two):
+    x, y = {"left": X[:, :3], "right": X[:, 3:]}, {"value": X[:, :1], "box": X[:, 1:3]}
+    np.savez(folder / "d.npz", **{f"x.{name}": x[name] for name in x}, **{f"y.{name}": y[name] for name in y})
+    data = ep.load_data(folder / "d.npz", two)
+    same(data.x_train, x)
+    same(data.y_test, y)
+    assert not data.held_out and data.sample_weight_train is None
+    assert list(data.x_train) == ["left", "right"]
+
+
+def test_parts_with_weights_and_one_output_left_out(folder, two):
+    arrays = {"x_train.left": X[:4, :3], "x_train.right": X[:4, 3:], "y_train.box": X[:4, :2]}
+    arrays |= {"x_test.left": X[4:, :3], "x_test.right": X[4:, 3:], "sample_weight_train": Y[:4] + 1}
+    np.savez(folder / "d.npz", **arrays)
+    data = ep.load_data("d.npz", two)
+    same(data.y_train, {"box": X[:4, :2]})
+    same(data.sample_weight_train, Y[:4] + 1)
+    assert data.held_out and data.y_test is None and len(data.x_test["left"]) == 2
+
+
+def test_only_input_may_be_named(folder, one):
+    np.savez(folder / "d.npz", **{"x.features": X, "y.kind": Y})
+    data = ep.load_data("d.npz", one)
+    same(data.x_train, X)
+    same(data.y_train, Y)
+
+
+def test_npy_is_inputs_alone(folder, one):
+    np.save(folder / "d.npy", X)
+    data = ep.load_data("d.npy", one)
+    same(data.x_test, X)
+    assert data.y_test is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"no array"], ids=["empty", "cut", "text"])
+def test_damaged_npy(folder, content):
+    (folder / "d.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="d.npy cannot be read"):
+        ep.load_data("d.npy")
+
+
+def test_npy_of_objects_is_refused(folder):
+    np.save(folder / "d.npy", np.array([{}], object))
+    with pytest.raises(ValueError, match="d.npy cannot be read: it holds Python objects"):
+        ep.load_data("d.npy")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X}, "one array of x, and model 'two' has the inputs 'left', 'right': name .* x.left, x.right"),
+        ({"x.left": X, "x.rihgt": X}, "has x.left, x.rihgt, and model 'two' has the inputs 'left', 'right'"),
+        ({"x.left": X}, "has x.left, and model 'two' has the inputs 'left', 'right'"),
+        (
+            {"x.left": X, "x.right": X, "y": Y},
+            "array of y, .* has the outputs 'value', 'box': name .* y.value, y.box",
+        ),
+        ({"x.left": X, "x.right": X, "y.boxes": Y}, "has y.boxes, and model 'two' has the outputs 'value', 'box'"),
+        ({"x.left": X, "x.right": X[:3]}, "train inputs have different numbers of samples"),
+        ({"x.left": X, "x.right": X, "y.box": Y[:2]}, "6 train inputs, but labels box of shape"),
+        ({"x.left": X, "x": X}, "has both x and x.NAME"),
+        ({"x.left": X * np.nan, "x.right": X}, "24 of 24 values of x.left are NaN"),
+        ({"x": X, "sample_weight": Y[:2]}, "6 train inputs, but weights of shape"),
+        ({"x": X, "sample_weight_test": Y}, "has sample_weight_test without x_test"),
+    ],
+)
+def test_arrays_that_do_not_fit(folder, two, arrays, message):
+    np.savez(folder / "d.npz", **arrays)
+    with pytest.raises(ValueError, match=f"d.npz.* {message}"):
+        ep.load_data("d.npz", two)
+
+
+# Tables
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_table(folder, one, delimiter):
+    lines = ["a,b,y,c,d", "1,2,0,3,4", "5,6.5,2,-7,8e1", ""]
+    (folder / "t.csv").write_text("\ufeff" + "\r\n".join(lines).replace(",", delimiter), encoding="utf-8")
+    data = ep.load_data("t.csv", one)
+    same(data.x_train, np.array([[1, 2, 3, 4], [5, 6.5, -7, 80]], np.float32))
+    same(data.y_train, [0, 2])
+    assert data.x_train.dtype == np.float32 and data.y_train.dtype == np.int64
+
+
+def test_table_with_label_columns_and_weights(folder, one):
+    (folder / "t.csv").write_text("price,a,b,sample_weight,c,d,area\n1.5,1,2,1,3,4,7\n2,5,6,3,7,8,9\n")
+    data = ep.load_data("t.csv", one, label_columns=["price", "area"])
+    same(data.x_test, [[1, 2, 3, 4], [5, 6, 7, 8]])
+    same(data.y_test, [[1.5, 7], [2, 9]])
+    same(data.sample_weight_test, [1, 3])
+
+
+def test_table_of_several_inputs_and_outputs(folder, two):
+    (folder / "t.csv").write_text(
+        "y.box.0,left.x,left.y,right,x.left.z,y.box.1,y.value\n1,2,3,4,5,6,7\n11,12,13,14,15,16,17.5\n"
+    )
+    data = ep.load_data("t.csv", two)
+    same(data.x_train, {"left": [[2, 3, 5], [12, 13, 15]], "right": [[4], [14]]})
+    same(data.y_train, {"value": [7, 17.5], "box": [[1, 6], [11, 16]]})
+
+
+def test_rows_take_the_shape_of_the_input(folder):
+    (folder / "t.csv").write_text("y,a,b,c,d\n0,1,2,3,4\n")
+    for shape in ((2, 2, 1), (None, 2), (4,)):
+        model = Ports("model 'm'", {"image": shape}, ("y",))
+        from edgeprune.data.tables import open_csv
+
+        x = open_csv(folder / "t.csv")(model).x_train
+        assert x.shape == (1, *(2 if size is None else size for size in shape))
+        assert x.ravel().tolist() == [1, 2, 3, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.floats(-1e9, 1e9), min_size=3, max_size=3), min_size=1, max_size=5), st.booleans())
+def test_numbers_come_back_as_they_were_written(tmp_path_factory, rows, quoted):
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    cell = '"{!r}"'.format if quoted else repr
+    path.write_text("a,y,b\n" + "".join(",".join(map(cell, row)) + "\n" for row in rows))
+    data = ep.load_data(path)
+    values = np.array(rows)
+    np.testing.assert_array_equal(data.x_train, values[:, [0, 2]].astype(np.float32))
+    np.testing.assert_array_equal(data.y_train, values[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty: its first line must name the columns"),
+        ("a,b,c,d,y\n", "has no rows"),
+        ("1,2,3,4,0\n5,6,7,8,1\n", "line 1 holds numbers; it must name the columns"),
+        (",a,b,c,d\n0,1,2,3,4\n", "column 1 has no name .pandas"),
+        ("a,a,c,d,y\n1,2,3,4,0\n", "two columns are named 'a'"),
+        ("a,b,c,d,y\n1,2,3,4,0\n1,2,3\n", "line 3 has 3 values for 5 columns"),
+        ("a,b,c,d,y\n1,2,3,4,0\n1,2,cat,4,0\n", "line 3, column 'c' holds 'cat', which is no number"),
+        ("a,b,c,d,y\n\n1,2,3,4,\n", "line 3, column 'y' is empty"),
+        ("a,b,c,d,y\n1,2,nan,4,0\n", "line 2, column 'c' holds 'nan'"),
+        ("a,b,c,y\n1,2,3,0\n", "has 3 columns of inputs, 'a', 'b', 'c', and model 'one' takes inputs of shape"),
+        ("a,b,c,d,e\n1,2,3,4,0\n", "has 5 columns of inputs"),
+        ('a,b,c,d,y\n1,2,3,4,"0\n' + "x" * 200_000, "is no table: field larger than field limit"),
+    ],
+)
+def test_tables_that_are_none(folder, one, content, message):
+    (folder / "t.csv").write_text(content)
+    with pytest.raises(ValueError, match=f"t.csv:? {message}"):
+        ep.load_data("t.csv", one)
+
+
+def test_table_is_text(folder):
+    (folder / "t.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
+    with pytest.raises(ValueError, match="t.csv is not a text file in UTF-8"):
+        ep.load_data("t.csv")
+
+
+def test_columns_that_are_not_there(folder, two, one):
+    (folder / "t.csv").write_text("left.1,left.2,left.3,middle\n1,2,3,4\n")
+    with pytest.raises(ValueError, match="has the columns 'left.1', .* and model 'two' the inputs 'left', 'right'"):
+        ep.load_data("t.csv", two)
+    with pytest.raises(ValueError, match="has no column 'price'; it has 'left.1'"):
+        ep.load_data("t.csv", one, label_columns=["price"])
+    np.save(folder / "d.npy", X)
+    with pytest.raises(ValueError, match="Columns of labels are named for a .csv file, not for d.npy"):
+        ep.load_data("d.npy", one, label_columns=["price"])
+
+
+# Images
+
+
+def takes(*shape, **settings):
+    return Ports("model 'm'", {"image": shape}, ("classes",), **settings)
+
+
+def read_folder(path, ports):
+    from edgeprune.data.images import open_folder
+
+    return open_folder(path)(ports)
+
+
+def test_images_of_classes_sorted_by_name(folder):
+    images(folder, {"b/one.png": 200, "a/two.png": 10, "a/deep/three.png": 20, ".hidden/four.png": 30})
+    (folder / "a" / "notes.txt").write_text("no image")
+    data = read_folder(folder, takes(4, 5, 3))
+    assert data.class_names == ("a", "b") and data.y_train.tolist() == [0, 0, 1]
+    assert data.x_train.dtype == np.float32 and data.x_train.shape == (3, 4, 5, 3)
+    assert sorted(data.x_train[:2, 0, 0, 0].tolist()) == [10, 20] and (data.x_train[2] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("ports", "shape"),
+    [
+        (takes(8, 6, 1), (8, 6, 1)),
+        (takes(2, 2, 4), (2, 2, 4)),
+        (takes(3, 7, 6, channels_first=True), (3, 7, 6)),
+        (takes(None, None, 3), (256, 256, 3)),
+        (None, (256, 256, 3)),
+    ],
+    ids=["grey", "alpha", "channels first", "open", "no model"],
+)
+def test_images_in_the_size_of_the_model(folder, ports, shape):
+    images(folder, {"a/one.png": 100, "b/two.png": 50})
+    data = read_folder(folder, ports)
+    assert data.x_train.shape[1:] == shape
+    assert (np.delete(data.x_train[0], 3, -1) if shape[-1] == 4 else data.x_train[0]) == pytest.approx(100)
+
+
+def test_classes_as_the_loss_takes_them(folder, keras):
+    images(folder, {"a/one.png": 100, "b/two.png": 50})
+    model = keras.Sequential([keras.Input((4, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    assert ep.load_data(folder, model).y_train.tolist() == [0, 1]
+    for loss, labels in (
+        (keras.losses.CategoricalCrossentropy(), [[1, 0], [0, 1]]),
+        ("categorical_crossentropy", [[1, 0], [0, 1]]),
+        (keras.losses.SparseCategoricalCrossentropy(), [0, 1]),
+        ("binary_crossentropy", [0, 1]),
+    ):
+        model.compile(loss=loss)
+        assert ep.load_data(folder, model).y_train.tolist() == labels
+
+
+def test_train_and_test_folders_and_images_without_classes(folder):
+    values = {"train/a/1.png": 1, "train/b/2.png": 2, "test/a/3.png": 3, "test/b/4.png": 4, "val/a/5.png": 5}
+    images(folder / "parts", values)
+    data = read_folder(folder / "parts", takes(1, 1, 1))
+    assert data.held_out and data.x_train.ravel().tolist() == [1, 2] and data.x_test.ravel().tolist() == [3, 4]
+    plain = read_folder(folder / "parts" / "train" / "a", takes(1, 1, 1))
+    assert plain.y_train is None and plain.class_names is None and plain.x_train.ravel().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "ports", "message"),
+    [
+        ({}, takes(4, 5, 3), "holds no images"),
+        ({"a/1.png": 1}, takes(4, 5, 3), "one folder, a, and one class is nothing to tell apart"),
+        (dict.fromkeys(("train/a/1.png", "train/b/1.png", "test/a/1.png"), 1), takes(4, 5, 3), "test has the classes"),
+        ({"a/1.png": 1, "b/1.png": 1}, takes(4), r"takes inputs of shape \[\(4,\)\]: no images"),
+        ({"a/1.png": 1, "b/1.png": 1}, takes(4, 5, 7), "takes images of 7 channels"),
+    ],
+    ids=["none", "one class", "other classes", "no image", "channels"],
+)
+def test_folders_that_do_not_fit(folder, values, ports, message):
+    images(folder, values)
+    with pytest.raises(ValueError, match=message):
+        read_folder(folder, ports)
+
+
+def test_class_without_images(folder):
+    images(folder, {"a/1.png": 1, "b/1.png": 1})
+    (folder / "c").mkdir()
+    with pytest.raises(ValueError, match="c holds no images, and would count as a class"):
+        read_folder(folder, takes(4, 5, 3))
+
+
+def test_unreadable_image_is_named(folder):
+    images(folder, {"a/1.png": 1, "b/1.png": 1})
+    (folder / "b" / "2.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"b/2\.jpg cannot be read as an image"):
+        read_folder(folder, takes(4, 5, 3))
+
+
+def test_more_images_than_memory(folder, monkeypatch):
+    images(folder, {"a/1.png": 1, "b/1.png": 1})
+    monkeypatch.setattr("edgeprune.data.images.memory", lambda: 100)
+    with pytest.raises(ValueError, match="2 images of 4 x 5 x 3 are 480 bytes, more than this machine's memory"):
+        read_folder(folder, takes(4, 5, 3))
+
+
+# Functions
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def load(): return X, Y",
+        "def load(): return {'x': X, 'y': Y}",
+        "def load(): return [X], [Y]",
+        "def load(): return {'x.features': X, 'y': {'kind': Y}}",
+        "def load():\n    for i in range(0, 6, 4): yield X[i:i + 4], Y[i:i + 4]",
+        "def load():\n    import tensorflow as tf\n    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)",
+        "def load():\n    import keras\n    class Batches(keras.utils.PyDataset):\n"
+        "        def __len__(self): return 3\n"
+        "        def __getitem__(self, i): return {'features': X[2 * i:2 * i + 2]}, Y[2 * i:2 * i + 2]\n"
+        "    return Batches()",
+        "def load():\n    import edgeprune as ep\n    np.savez('own.npz', x=X, y=Y)\n"
+        "    return ep.load_data('own.npz')",
+    ],
+    ids=["tuple", "dict", "lists", "names", "generator", "tf.data", "PyDataset", "Data"],
+)
+def test_functions_return_the_same_data(folder, one, body):
+    data = ep.load_data(function(folder, body), one)
+    same(data.x_train, X)
+    same(data.y_train, Y)
+    assert not data.held_out
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def load(): return (X[:4], Y[:4], np.ones(4)), (X[4:], Y[4:], np.ones(2))",
+        "def load(): return {'x_train': X[:4], 'y_train': Y[:4], 'sample_weight_train': [1] * 4, 'x_test': X[4:], "
+        "'y_test': Y[4:], 'sample_weight_test': [1, 1]}",
+        "def batches(x, y): yield x, y, np.ones(len(x))\n"
+        "def load(): return batches(X[:4], Y[:4]), batches(X[4:], Y[4:])",
+    ],
+    ids=["tuples", "dict", "generators"],
+)
+def test_functions_return_training_and_test_samples(folder, one, body):
+    data = ep.load_data(function(folder, body), one)
+    assert data.held_out
+    same(data.x_train, X[:4])
+    same(data.y_test, Y[4:])
+    same(data.sample_weight_train, np.ones(4))
+
+
+def test_functions_and_several_inputs(folder, two):
+    for number, x in enumerate(("[X[:, :3], X[:, 3:]]", "{'right': X[:, 3:], 'left': X[:, :3]}")):
+        for body in (f"def load(): return {x}, [X[:, :1], X[:, :2]]", f"def load(): yield {x}, (X[:, :1], X[:, :2])"):
+            data = ep.load_data(function(folder, body, f"mine{number}{len(body)}.py"), two)
+            same(data.x_train, {"left": X[:, :3], "right": X[:, 3:]})
+            same(data.y_train, {"value": X[:, :1], "box": X[:, :2]})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def load(): raise KeyError('no such file')", "load stopped: KeyError: 'no such file'"),
+        ("def load():\n    yield X, Y\n    1 / 0", "load stopped: ZeroDivisionError"),
+        ("def load(): exit(3)", "load stopped: SystemExit: 3"),
+        ("load = 7", "load is no function: its type is int"),
+        ("def load(): pass", "load returned NoneType; expected an array, a tuple"),
+        ("def load(): return 'data.npz'", "load returned str; expected an array"),
+        ("def load(): return X, Y, None, None", "returned a tuple of 4"),
+        ("def load(): return {'images': X}", r"returned a dict with \['images'\]; its keys are x, y"),
+        ("def load(): return iter(())", "returned no batches"),
+        ("def load():\n    yield X, Y\n    yield X", "some batches with labels or weights and some without"),
+        ("def load():\n    yield X, Y\n    yield X[:, :2], Y", "batches that do not fit together"),
+        ("def load(): return [[1, 2], [3]], Y", "x is no regular array"),
+        ("def load(): return [X, X], Y", "has 2 arrays of x, and model 'one' has the input 'features'"),
+        ("def load(): return X * np.inf, Y", "24 of 24 values of x are NaN or infinite"),
+        (
+            "def load():\n    import tensorflow as tf\n    return tf.data.Dataset.from_tensors((X, Y)).repeat()",
+            "batches without an end",
+        ),
+    ],
+)
+def test_functions_that_return_no_data(folder, one, body, message):
+    body = body.replace("X * np.inf", "(X + 1) * np.inf")
+    with pytest.raises(ValueError, match=message) as caught:
+        ep.load_data(function(folder, body), one)
+    assert "\n" not in str(caught.value)
+    if "stopped" in message:
+        assert caught.value.__cause__.__traceback__ is not None
+
+
+def test_batches_without_an_end(folder, one, monkeypatch):
+    monkeypatch.setattr("edgeprune.data.modules.memory", lambda: 100 * X.nbytes)
+    with pytest.raises(ValueError, match="without an end.* fill half of this machine's memory"):
+        ep.load_data(function(folder, "def load():\n    while True: yield X, Y"), one)
+
+
+# Whatever the form
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        ("absent.npz", FileNotFoundError, "No data file at absent.npz"),
+        ("absent", FileNotFoundError, "There are no data at absent: name a .npz, .npy or .csv file, a folder"),
+        ("other.txt", ValueError, "other.txt is no data file: name a .npz"),
+        ("json:nothing", ImportError, "json has no nothing"),
+    ],
+)
+def test_sources_that_are_none(folder, source, kind, message):
+    (folder / "other.txt").write_text("1 2 3")
+    with pytest.raises(kind, match=message):
+        ep.load_data(source)
+
+
+def test_models_of_no_known_names(folder, keras):
+    class Sum(keras.Model):
+        def call(self, inputs):
+            return inputs[0] + inputs[1]
+
+    np.savez(folder / "d.npz", **{"x.input_0": X, "x.input_1": X, "y": X})
+    model = Sum()
+    model.build([(None, 4), (None, 4)])
+    data = ep.load_data("d.npz", model)
+    assert isinstance(data.x_train, list) and len(data.x_train) == 2
+    same(data.y_train, X)
+
+
+def test_memory_is_that_of_the_machine():
+    assert 1 << 20 < npz.memory() < 1 << 50
+
+
+@pytest.mark.parametrize("kind", [flavor.KERAS_3, flavor.TF_KERAS])
+@pytest.mark.parametrize("outputs", ["list", "dict"])
+def test_samples_of_no_weight_train_nothing(kind, outputs):
+    from edgeprune.training import fine_tune
+
+    keras = flavor.keras_module(kind)
+    left, right = keras.Input((3,), name="left"), keras.Input((1,), name="right")
+    joined = keras.layers.Concatenate()([left, right])
+    heads = {name: keras.layers.Dense(1, name=name)(joined) for name in ("value", "kind")}
+    model = keras.Model([left, right], heads if outputs == "dict" else list(heads.values()))
+    model.compile("sgd", dict.fromkeys(heads, "mse"))
+    x, y = {"left": X[:, :3] / 24, "right": X[:, 3:] / 24}, {"kind": X[:, :1], "value": X[:, 1:2]}
+    before = {name: model.get_layer(name).get_weights()[0] for name in heads}
+    fine_tune(model, x, y, sample_weight={"value": np.zeros(6)}, epochs=1)
+    changed = {name: not np.array_equal(before[name], model.get_layer(name).get_weights()[0]) for name in heads}
+    assert changed == {"value": False, "kind": True}
