@@ -148,8 +148,11 @@ def test_layers_of_ones_own(flavor, kind):
 
 def test_a_subclassed_model_that_trains_unless_it_is_told_not_to():
     keras = flavors.keras_module(flavors.KERAS_3)
-    _, Shifting, Model = own_layers(keras)
-    model = Model(Shifting(name="front"))
+    Front, Shifting, Model = own_layers(keras)
+    model = Model(Front(name="front"))
     model(images(), training=False)
     smaller = check(model, images())
     assert "front/conv" in str(ep.plan_channels(model, ratio=0.5)) and smaller.count_params() < model.count_params()
+    kept = Model(Shifting(name="front"))  # in training it adds one, which its class alone can do
+    kept(images(), training=False)
+    assert "other calls in training" in trace(kept).frozen["front"]

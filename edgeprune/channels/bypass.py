@@ -72,6 +72,7 @@ class WithoutCalls(Builder):
         self.layers = {}
         self.filled = set()
         self.changes = {}
+        self.renamed = {}
 
     def needed(self, nodes: list[flavor.GraphNode], outputs: list[Any]) -> list[flavor.GraphNode]:
         """The calls that the outputs need."""

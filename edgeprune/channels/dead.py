@@ -97,7 +97,7 @@ class DeadChannels:
         names = flavor.layer_names(smaller)
         layers = {names[id(layer)]: layer for layer in flavor.layers_of(smaller)}
         for fold in self.folds:
-            weight = getattr(layers[self.graph.names[id(fold.layer)]], fold.name)
+            weight = getattr(layers[self.graph.rebuilt_names[id(fold.layer)]], fold.name)
             kept = self.graph.kept_indices(getattr(fold.layer, fold.name), self.kept_mask)
             weight.assign(np.asarray(weight) + fold.addition[kept.get(0, slice(None))])
 

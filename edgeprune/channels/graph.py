@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.example_shapes import ExampleShapes
 
 
@@ -231,6 +232,7 @@ class ChannelGraph:
         walked: the model whose graph was walked: a Functional stand-in of a subclassed one; left out, `model`.
         runs: classes that are cut out of a tensor by a split or a slice, each of which must keep one.
         example: the shapes of the inputs that the MACs are for, where the model leaves sizes open.
+        renamed: `id(layer)` to its name in a rebuilt model, of layers inside composite ones.
         not_followed: path name to the reason, of layers that could not be followed.
     """
 
@@ -250,6 +252,7 @@ class ChannelGraph:
     runs: tuple[np.ndarray, ...] = ()
     walked: Any = None
     example: ExampleShapes | None = None
+    renamed: Mapping[int, str] = field(default_factory=dict)
     not_followed: Mapping[str, str] = field(default_factory=dict)
     rescales: tuple[Rescale, ...] = ()
 
@@ -303,6 +306,11 @@ class ChannelGraph:
         for slot in self.slots:
             slots.setdefault(id(slot.weight), {})[slot.axis] = slot
         return slots
+
+    @cached_property
+    def rebuilt_names(self) -> dict[int, str]:
+        """`id(layer)` to the path name of the layer that stands for it in a rebuilt model."""
+        return flavor.layer_names(self.walked, self.renamed)
 
     @property
     def macs(self) -> int:

@@ -66,16 +66,18 @@ class Builder:
         self.layers: dict[int, tuple[Any, Any]] = {}
         self.filled: set[int] = set()
         self.changes = changed_arguments(graph, kept_mask)
+        self.renamed = graph.renamed
 
-    def build(self, model: Any) -> Any:
+    def build(self, model: Any, name: str | None = None) -> Any:
         """A new model on new inputs."""
+        name = name or model.name
         inputs, nodes, outputs = flavor.graph_nodes(model)
         if flavor.is_sequential(model):
             # Masks of steps are functions in the graph that Keras makes by itself.
             own = [node for node in nodes if flavor.function_name(node.layer) is None]
             layers = [self.layer(node.layer) for node in own if self.instead(node) is None]
             kind = flavor.sequential_class(model)
-            return kind([*map(self.input_layer, inputs), *layers], name=model.name)
+            return kind([*map(self.input_layer, inputs), *layers], name=name)
         tensors = {id(tensor): self.input_layer(tensor).output for tensor in inputs}
         for node in self.needed(nodes, flavor.flatten(outputs, model)):
             instead = self.instead(node)
@@ -83,13 +85,15 @@ class Builder:
                 tensors[id(node.outputs[0])] = tensors[id(instead)]
                 continue
             args, kwargs = node.filled(tensors)
-            if flavor.function_name(node.layer) is not None:
+            if flavor.is_own_weight(node.layer):
+                given = self.own_weight(node.layer, *args)
+            elif flavor.function_name(node.layer) is not None:
                 given = flavor.call_function(node.layer, args, kwargs, self.changes.get(id(node.node), {}))
             else:
                 given = self.call(node.layer, args, kwargs)
             tensors.update(zip(map(id, node.outputs), flavor.flatten(given, model), strict=True))
         outputs = flavor.map_structure(lambda old: tensors[id(old)], outputs, model)
-        return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs)
+        return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs, name)
 
     def needed(self, nodes: list[flavor.GraphNode], outputs: list[Any]) -> list[flavor.GraphNode]:
         """The calls of a model to make anew: all."""
@@ -108,12 +112,13 @@ class Builder:
     def layer(self, old: Any) -> Any:
         """The new layer that stands for an old one."""
         if id(old) not in self.layers:
+            name = {"name": self.renamed[id(old)]} if id(old) in self.renamed else {}
             if is_nested(old):
-                new = self.build(old)
+                new = self.build(old, **name)
             elif flavor.is_time_distributed(old):
-                new = flavor.wrapped_anew(old, self.layer(old.layer))
+                new = flavor.wrapped_anew(old, self.layer(old.layer), **name)
             else:
-                new = flavor.clone_layer(old, self.changes, **self.changes.get(id(old), {}))
+                new = flavor.clone_layer(old, self.changes, **name, **self.changes.get(id(old), {}))
             self.layers[id(old)] = (old, new)
         return self.layers[id(old)][1]
 
@@ -127,6 +132,15 @@ class Builder:
             given = new(*args, **kwargs)
         if not values:
             self.filled.add(id(old))
+        return given
+
+    def own_weight(self, old: Any, x: Any) -> Any:
+        """What gives a weight that a composite layer uses itself."""
+        variable = old.variable
+        values = self.cut(variable)
+        name = f"{self.renamed.get(id(old.owner), old.owner.name)}_{variable.name}"
+        given, holder = flavor.give_own_weight(old, x, values.shape, name)
+        holder.kernel.assign(values[None])
         return given
 
     def fill(self) -> None:

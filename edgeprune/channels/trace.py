@@ -68,7 +68,8 @@ class Recorder:
     def __init__(self, model: Any, input_shape: InputShape = None) -> None:
         self.model = model
         walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
-        self.walked = flavor.unfold_layers(walked, is_composite)
+        self.walked, self.renamed, self._not_unfolded = flavor.unfold_layers(walked, is_composite)
+        self._has_open_batch = any(map(_is_open, flavor.graph_nodes(self.walked)[0]))
         self.example, shapes = shapes_of_calls(self.walked, input_shape)
         self._shapes = iter(shapes)
         self.space = Space()
@@ -234,13 +235,21 @@ class Recorder:
         return given
 
     def _output_shapes(self, node: flavor.GraphNode, taken: list[int]) -> list[tuple[int, ...]]:
-        if self.example is None:
-            return [fixed_shape(tensor, self._batch(taken)) for tensor in node.outputs]
-        return [tuple(1 if size is None else size for size in shape) for shape in next(self._shapes)]
+        """The shapes of what a call gives; a tensor without samples (a weight) has its own.
 
-    def _batch(self, taken: list[int]) -> int:
-        """How many samples there are for each of the model: more where places were folded into the batch."""
-        return max((self._values[place].shape[0] for place in taken if self._values[place].shape), default=1)
+        There are more samples than of the model's inputs where places were folded into the batch.
+        """
+        if self.example is not None:
+            return [tuple(1 if size is None else size for size in shape) for shape in next(self._shapes)]
+        if self._has_open_batch:
+            samples = [place for tensor, place in zip(node.inputs, taken, strict=True) if _is_open(tensor)]
+        else:
+            samples = taken
+        batch = max((self._values[place].shape[0] for place in samples if self._values[place].shape), default=1)
+        return [
+            fixed_shape(tensor, batch if _is_open(tensor) or not self._has_open_batch else tensor.shape[0])
+            for tensor in node.outputs
+        ]
 
     def _follow(self, call: Call) -> list[Value]:
         """What a call gives; where its rule gives up, all that it touches is frozen."""
@@ -255,6 +264,8 @@ class Recorder:
             ]
         except CannotFollow as unknown:
             reason = f"{call.name}: {unknown}"
+            if (why := self._not_unfolded.get(id(call.layer))) is not None:
+                reason += f"; its own call cannot be followed: {why}"
             if flavor.function_name(call.layer) is None:
                 self._not_followed[call.name] = reason
             for value in call.inputs:
@@ -345,6 +356,7 @@ class Recorder:
             runs=runs,
             walked=self.walked,
             example=self.example,
+            renamed=self.renamed,
             not_followed=self._not_followed,
         )
 
@@ -439,6 +451,11 @@ class _Reshaped:
         for place, size in zip(self.places, sizes, strict=True):
             shape[place] = size
         return tuple(shape)
+
+
+def _is_open(tensor: Any) -> bool:
+    """Whether the first size of a symbolic tensor is not fixed."""
+    return not len(tensor.shape) or tensor.shape[0] is None
 
 
 def fixed_shape(tensor: Any, batch: int = 1) -> tuple[int, ...]:

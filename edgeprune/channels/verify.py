@@ -322,7 +322,7 @@ class _Silenced:
 
     def run(self, inputs: list[Any]) -> tuple[list[Any], _Seen]:
         """The outputs for these inputs, and what the layers gave on the way."""
-        seen = _Seen(flavor.layer_names(self.graph.walked))
+        seen = _Seen(self.graph.rebuilt_names)
 
         def call(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
             given = self._step(step, node, taken)
@@ -384,7 +384,7 @@ class _Silenced:
         """`id` of a layer of the old model to the rebuilt model's layer of the same path name."""
         names = flavor.layer_names(self.rebuilt)
         by_name = {names[id(layer)]: layer for layer in flavor.layers_of(self.rebuilt)}
-        return {key: by_name.get(name) for key, name in flavor.layer_names(self.graph.walked).items()}
+        return {key: by_name.get(name) for key, name in self.graph.rebuilt_names.items()}
 
     def _with_silenced_weights(self, layer: Any) -> Any:
         """A copy of a layer whose weights read nothing from dropped channels."""

@@ -4,7 +4,7 @@ Everything else asks here: which Keras does this model belong to, what are its l
 Importing this module imports neither of them.
 
 From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `compilation`, `files`, `kernels`, `recurrent` and
-`training` beside them; `running` on top.
+`training` beside them; `running` and `unfolding` on top.
 """
 
 from edgeprune.flavor.compilation import (
@@ -22,11 +22,9 @@ from edgeprune.flavor.copies import (
     copy_layer_state,
     copy_trainable,
     functional_model,
-    functional_stand_in,
     names_of_plain_weights,
     rebuild,
     sequential_class,
-    unfold_layers,
     variables_born_with,
     variables_to_copy,
     wrapped_anew,
@@ -115,6 +113,14 @@ from edgeprune.flavor.training import (
     moving_averages,
     state_kept,
 )
+from edgeprune.flavor.unfolding import (
+    functional_stand_in,
+    functions_inside,
+    give_own_weight,
+    is_own_weight,
+    own_weights,
+    unfold_layers,
+)
 
 __all__ = [
     "CALLBACK_HOOKS",
@@ -151,6 +157,8 @@ __all__ = [
     "function_name",
     "functional_model",
     "functional_stand_in",
+    "functions_inside",
+    "give_own_weight",
     "graph_nodes",
     "has_open_sizes",
     "import_tfmot",
@@ -162,6 +170,7 @@ __all__ = [
     "is_keras_3_variable",
     "is_layer",
     "is_model",
+    "is_own_weight",
     "is_plain_lstm",
     "is_recurrent",
     "is_sequential",
@@ -184,6 +193,7 @@ __all__ = [
     "output_names",
     "output_shapes",
     "output_tensors",
+    "own_weights",
     "overridden",
     "pack_inputs",
     "pack_outputs",

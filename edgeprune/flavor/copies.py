@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgeprune.flavor.graphs import call_specs, graph_nodes, graph_of, input_layer, node_parts, ordered_nodes
-from edgeprune.flavor.kinds import KERAS_3, is_keras_3, is_layer, keras_module, keras_of, layers_of, nest
+from edgeprune.flavor.graphs import graph_of, node_parts, ordered_nodes
+from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
 
 
 def rebuild(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
@@ -79,16 +79,18 @@ def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, 
         return kind.from_config(config)
 
 
-def wrapped_anew(wrapper: Any, layer: Any) -> Any:
+def wrapped_anew(wrapper: Any, layer: Any, **changes: Any) -> Any:
     """A new wrapper with the same configuration around another layer."""
     config = {key: value for key, value in wrapper.get_config().items() if key != "layer"}
-    return wrapper.__class__(layer, **config)
+    return wrapper.__class__(layer, **{**config, **changes})
 
 
 def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     config = {**layer.get_config(), **changes}
     for key, value in config.items():
         part = _part_of(layer, key)
+        if _is_function_of_ones_own(part):  # which might not be found by its name
+            config[key] = part
         if isinstance(value, dict) and "config" in value and is_layer(part):
             config[key] = _changed_part(part, value, inside)
         elif isinstance(value, list) and _are_described(part, value):
@@ -99,6 +101,10 @@ def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, di
 def _are_described(parts: Any, values: list[Any]) -> bool:
     """Whether entries of a configuration describe these layers; a Sequential model's describe its input too."""
     return isinstance(parts, list | tuple) and 0 < len(parts) == len(values) and all(map(is_layer, parts))
+
+
+def _is_function_of_ones_own(part: Any) -> bool:
+    return inspect.isfunction(part) and part.__module__.partition(".")[0] not in (KERAS_3, TF_KERAS, "tensorflow")
 
 
 def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
@@ -138,20 +144,20 @@ def clone_input(layer: Any, batch_shape: tuple[int | None, ...] | None = None) -
     return layer.__class__.from_config(config)
 
 
-def functional_model(like: Any, inputs: list[Any], outputs: Any) -> Any:
-    """A Functional model on these tensors, of the same class and name, its inputs structured as those of `like`."""
+def functional_model(like: Any, inputs: list[Any], outputs: Any, name: str | None = None) -> Any:
+    """A Functional model on these tensors, of the class (and name) of `like` and with inputs structured as its."""
     keras_3 = is_keras_3(like)
     if keras_3:
         from keras.src.models.functional import Functional, functional_like_constructor
 
-        structure = like._inputs_struct
+        structure = graph_of(like)._inputs_struct
     else:
         from tf_keras.src.engine.functional import Functional
 
         structure = like._nested_inputs
         functional_like_constructor = functools.partial(_takes_inputs_and_outputs, Functional)
     kind = like.__class__ if functional_like_constructor(like.__class__) else Functional
-    return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=like.name)
+    return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=name or like.name)
 
 
 def _takes_inputs_and_outputs(functional: type, kind: type) -> bool:
@@ -168,118 +174,6 @@ def sequential_class(model: Any) -> type:
     """The class of a Sequential model; Keras's own where the model's class is made in another way."""
     plain = keras_of(model).Sequential
     return type(model) if type(model).__init__ is plain.__init__ else plain
-
-
-def functional_stand_in(model: Any) -> Any:
-    """A Functional model with the layers of a subclassed Keras 3 model: its call, made once on symbolic inputs.
-
-    The layers do not remember that call.
-
-    Raises:
-        ValueError: it belongs to `tf_keras`, it is not built, or its call cannot be made symbolically or uses weights
-            outside of the layers that hold them.
-    """
-    if not is_keras_3(model):
-        raise ValueError(f"Model {model.name!r} is subclassed: in tf_keras only Functional and Sequential models work.")
-    keras, tree = keras_of(model), nest(keras_3=True)
-    inputs = tree.map_structure(
-        lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), call_specs(model)
-    )
-    with _forgetting_calls(layers_of(model)):
-        try:
-            stand_in = keras.Model(inputs, _calls_inside(model, (inputs,), {}), name=model.name)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
-        by_weights = _uses_weights(stand_in.outputs, stand_in.inputs)
-    if by_weights:
-        raise ValueError(
-            f"The call of model {model.name!r} computes with weights itself, which no layer would hold in a smaller "
-            "model: put them into a layer."
-        )
-    return stand_in
-
-
-def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> Any:
-    """A Functional Keras 3 model in which some composite layers are replaced by the calls they make inside.
-
-    Args:
-        model: a Functional or Sequential model; it is not changed, and its layers do not remember the new calls.
-        unfolds: whether to look inside a layer.
-
-    Returns:
-        A Functional model of the same layers, or `model` itself where there is nothing to unfold. A layer whose
-        call cannot be made on symbolic inputs, or uses weights outside of the layers that hold them, stays as it is.
-    """
-    if not is_keras_3(model):
-        return model
-    inputs, nodes, outputs = graph_nodes(model)
-    if not any(unfolds(node.layer) for node in nodes):
-        return model
-    keras, tree = keras_of(model), nest(keras_3=True)
-    new_inputs = [clone_input(input_layer(tensor)).output for tensor in inputs]
-    tensors = dict(zip(map(id, inputs), new_inputs, strict=True))
-    failed: set[int] = set()
-    with _forgetting_calls([*layers_of(model), *(node.layer for node in nodes)]):
-        for node in nodes:
-            args, kwargs = node.filled(tensors)
-            given = None
-            if unfolds(node.layer):
-                with contextlib.suppress(Exception):  # a call may fail on symbolic inputs in any way
-                    given = tree.flatten(_calls_inside(node.layer, args, kwargs))
-                    if _uses_weights(given, tree.flatten((args, kwargs))):
-                        given = None
-            if given is None or len(given) != len(node.outputs):
-                failed.add(id(node.layer))
-                given = tree.flatten(node.layer(*args, **kwargs))
-            tensors.update(zip(map(id, node.outputs), given, strict=True))
-        new_outputs = tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
-        try:
-            unfolded = keras.Model(
-                tree.pack_sequence_as(graph_of(model)._inputs_struct, new_inputs), new_outputs, name=model.name
-            )
-        except ValueError:  # two layers inside have the same name
-            return model
-    return unfold_layers(unfolded, lambda layer: id(layer) not in failed and unfolds(layer))
-
-
-def _calls_inside(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Make the calls inside a Keras 3 layer on symbolic tensors; what it does in training only is left out."""
-    return layer.call(*args, **({**kwargs, "training": False} if layer._call_has_training_arg else kwargs))
-
-
-def _uses_weights(outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-    """Whether a weight, or a tensor that may come from one, is a constant on the way between Keras 3 tensors."""
-    import tensorflow as tf
-
-    def is_weight(leaf: Any) -> bool:
-        if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
-            return True
-        return isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating and leaf.shape.rank > 0
-
-    seen, waiting = {id(tensor) for tensor in inputs}, list(outputs)
-    while waiting:
-        tensor = waiting.pop()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        operation, number, _ = tensor._keras_history
-        node = operation._inbound_nodes[number]
-        if any(map(is_weight, nest(keras_3=True).flatten((node.arguments.args, node.arguments.kwargs)))):
-            return True
-        waiting += node.input_tensors
-    return False
-
-
-@contextlib.contextmanager
-def _forgetting_calls(layers: Iterable[Any]) -> Iterator[None]:
-    """Let Keras 3 layers forget the calls on symbolic tensors that the body makes."""
-    before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
-    try:
-        yield
-    finally:
-        for layer, inbound, outbound in before:
-            del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
 
 def names_of_plain_weights(layer: Any) -> list[str]:

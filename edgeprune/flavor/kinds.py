@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -114,22 +114,25 @@ def layers_of(model: Any) -> Iterator[Any]:
             yield layer
 
 
-def layer_names(model: Any) -> dict[int, str]:
+def layer_names(model: Any, renamed: Mapping[int, str] | None = None) -> dict[int, str]:
     """A name for every layer at any depth: the names on the way to it, as in `"block/conv"`.
 
     Args:
         model: a model or a layer of either Keras.
+        renamed: `id(layer)` to the name that it has here, of those that have another.
 
     Returns:
         `id(layer)` to name, for all of `layers_of(model)`; where several ways lead to a layer, the first.
     """
     names: dict[int, str] = {}
+    renamed = renamed or {}
 
     def visit(parent: Any, prefix: str) -> None:
         for layer in parent._flatten_layers(recursive=False, include_self=False):
             if id(layer) not in names:
-                names[id(layer)] = prefix + layer.name
-                visit(layer, f"{prefix}{layer.name}/")
+                name = renamed.get(id(layer), layer.name)
+                names[id(layer)] = prefix + name
+                visit(layer, f"{prefix}{name}/")
 
     if not is_model(model):
         names[id(model)] = model.name

@@ -8,6 +8,7 @@ from edgeprune.channels.rules import (  # noqa: F401
     kernels,
     movement,
     normalization,
+    own_weights,
     preprocessing,
     recurrent,
 )

@@ -6,9 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.channels.rules.registry import Call, CannotFollow, rule
 from edgeprune.channels.values import Value
 
+# Functions by the names of `flavor.function_name`.
+EACH_ELEMENT = (
+    "absolute abs fabs add addv2 arccos arccosh arcsin arcsinh arctan arctan2 arctanh acos acosh asin asinh atan "
+    "atanh bitwiseand bitwiseor bitwisexor cast ceil celu clip clipbyvalue cos cosh copy divide divideonan "
+    "dividenonan div elu equal erf erfc exp exp2 expm1 floor floordiv floordivide floormod fmax fmin gelu greater "
+    "greaterequal hardshrink hardsigmoid hardsilu hardswish hardtanh identity isfinite isinf isnan leakyrelu less "
+    "lessequal log log10 log1p log2 logaddexp logicaland logicalnot logicalor logicalxor logsigmoid maximum "
+    "minimum mod multiply multiplynonan mul nantonum neg negative notequal oneslike pow power real realdiv "
+    "reciprocal relu relu6 round rsqrt saturatecast selu sigmoid sign silu sin sinh softplus softshrink softsign "
+    "sparseplus sparsesigmoid sqrt square squareddifference squareplus stopgradient sub subtract swish tan tanh "
+    "tanhshrink threshold truediv truedivide trunc where wherev2 zeroslike"
+).split()
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
 _KNOWN_PACKAGES = {"keras", "tf_keras", "tensorflow"}
 
@@ -23,8 +36,14 @@ def follow_activation(call: Call, activation: Any, channels: np.ndarray | None) 
         call.mixes(channels, why="softmax over channels")
     elif name == "glu":
         raise CannotFollow("glu halves the channels")
-    elif package.partition(".")[0] not in _KNOWN_PACKAGES:
+    elif package.partition(".")[0] not in _KNOWN_PACKAGES and not _works_on_each_element(call.layer, activation):
         raise CannotFollow(f"its activation {name} is not known")
+
+
+def _works_on_each_element(layer: Any, activation: Any) -> bool:
+    """Whether a function of the user's own is made of functions that work on each element, and of numbers."""
+    functions = flavor.functions_inside(activation) if flavor.is_keras_3(layer) else None
+    return bool(functions) and all(name in EACH_ELEMENT for name in functions)
 
 
 @rule("Activation")

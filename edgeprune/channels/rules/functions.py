@@ -10,20 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.rules.elementwise import EACH_ELEMENT
 from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule
 from edgeprune.channels.values import Value
-
-_EACH_ELEMENT = (
-    "absolute abs fabs add addv2 arccos arccosh arcsin arcsinh arctan arctan2 arctanh acos acosh asin asinh atan "
-    "atanh bitwiseand bitwiseor bitwisexor cast ceil celu clip clipbyvalue cos cosh copy divide divideonan "
-    "dividenonan div elu equal erf erfc exp exp2 expm1 floor floordiv floordivide floormod fmax fmin gelu greater "
-    "greaterequal hardshrink hardsigmoid hardsilu hardswish hardtanh identity isfinite isinf isnan leakyrelu less "
-    "lessequal log log10 log1p log2 logaddexp logicaland logicalnot logicalor logicalxor logsigmoid maximum "
-    "minimum mod multiply multiplynonan mul nantonum neg negative notequal oneslike pow power real realdiv "
-    "reciprocal relu relu6 round rsqrt saturatecast selu sigmoid sign silu sin sinh softplus softshrink softsign "
-    "sparseplus sparsesigmoid sqrt square squareddifference squareplus stopgradient sub subtract swish tan tanh "
-    "tanhshrink threshold truediv truedivide trunc where wherev2 zeroslike"
-).split()
 
 
 def operands(call: Call) -> list[Value]:
@@ -37,7 +26,7 @@ def operands(call: Call) -> list[Value]:
     return values
 
 
-@function_rule(*_EACH_ELEMENT)
+@function_rule(*EACH_ELEMENT)
 def each_element(call: Call) -> Value:
     """Channels that meet live and die together."""
     return call.space.merge(
@@ -270,8 +259,8 @@ def get_item(call: Call) -> Value:
         cut = entry if is_slice else slice(entry, entry + 1 or None)
         line = call.line(x, axis) if cut != slice(None) else None
         if line is not None and not is_slice:
-            raise CannotFollow("it takes a single channel")
-        if line is not None:
+            call.freeze(line, f"{call.name} takes a single one of them")
+        elif line is not None:
             start, stop, step = cut.indices(len(line))
             if step == 1:
                 new_entries[-1] = ...

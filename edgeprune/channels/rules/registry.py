@@ -120,15 +120,21 @@ def rule_for(layer: Any) -> Rule:
     raise CannotFollow(f"the layer {kind.__name__} is not known: teach it with edgeprune.channels.rule")
 
 
+def _is_of_keras(thing: Any) -> bool:
+    return thing.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS, "tensorflow")
+
+
 def is_composite(layer: Any) -> bool:
-    """Whether a layer has no rule and is made of other layers that hold all its weights."""
-    if flavor.function_name(layer) is not None or flavor.is_model(layer):
+    """Whether a layer has no rule and is to be followed through the calls that it makes inside.
+
+    It is made of other layers or uses weights of its own, and does not draw random numbers itself: those of training
+    would be lost.
+    """
+    if flavor.function_name(layer) is not None or flavor.is_model(layer) or not flavor.is_keras_3(layer):
         return False
-    parts = list(layer._flatten_layers(recursive=False, include_self=False))
-    if not parts or type(layer).__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS):
-        return False
-    held = {id(weight) for part in parts for weight in part.weights}
-    if any(id(weight) not in held for weight in layer.weights):
+    if type(layer) is flavor.keras_of(layer).layers.Activation:  # which need not be found by name, as its calls are
+        return type(layer.activation).__name__ == "function" and not _is_of_keras(layer.activation)
+    if _is_of_keras(type(layer)) or layer._seed_generators or not layer.weights:
         return False
     try:
         rule_for(layer)
