@@ -43,6 +43,7 @@ _HOME = {
     "Data": "edgeprune.data",
     "load_data": "edgeprune.data",
     "load_fashion_mnist": "edgeprune.datasets",
+    "load_model": "edgeprune.flavor",
     "Metric": "edgeprune.measure.metrics",
     "ModelMetadata": "edgeprune.export.metadata",
     "Preprocessing": "edgeprune.export.bundle_content",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import class_names, load_model, named_metric, open_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Json, LabelColumns, MetricName, Name, OptionalData, Unsafe
+from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, Name, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -47,6 +47,7 @@ def bundle(
         bool, typer.Option("--force", help="Replace the files of a bundle in the folder; others stay.")
     ] = False,
     unsafe: Unsafe = False,
+    custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
@@ -63,7 +64,7 @@ def bundle(
     from edgeprune.export.bundle import export_bundle
     from edgeprune.export.bundle_content import Preprocessing
 
-    keras_model = load_model(model, unsafe)
+    keras_model = load_model(model, unsafe, custom)
     arrays = source and source.read(keras_model)
     result = export_bundle(
         keras_model,

@@ -26,6 +26,7 @@ from edgeprune.cli.files import (
 from edgeprune.cli.options import (
     LARGEST,
     BatchSize,
+    Custom,
     Force,
     InputShape,
     Json,
@@ -80,6 +81,7 @@ def channels(
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     force: Force = False,
     unsafe: Unsafe = False,
+    custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
@@ -95,7 +97,7 @@ def channels(
     from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
     from edgeprune.training import check_and_compile, fine_tune
 
-    keras_model = load_model(model, unsafe)
+    keras_model = load_model(model, unsafe, custom)
     arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))
     set_seed(keras_model, seed)
     if arrays is not None and arrays.y_train is not None and (epochs or loss):

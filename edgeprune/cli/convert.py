@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, open_data, start_tensorflow
-from edgeprune.cli.options import FORMATS, Force, Json, LabelColumns, OptionalData, Unsafe
+from edgeprune.cli.options import FORMATS, Custom, Force, Json, LabelColumns, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -26,6 +26,7 @@ def convert(
     ] = False,
     force: Force = False,
     unsafe: Unsafe = False,
+    custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
@@ -40,7 +41,7 @@ def convert(
     start_tensorflow()
     from edgeprune.export.tflite import export_tflite
 
-    keras_model = load_model(model, unsafe)
+    keras_model = load_model(model, unsafe, custom)
     result = export_tflite(
         keras_model,
         output,

@@ -89,15 +89,22 @@ def measured_on(samples: Data) -> str:
     return f"note: {samples.source} has no test samples: the scores are of those that it trains on"
 
 
-def load_model(path: Path, unsafe: bool) -> Any:
-    """A model of either Keras, without what its reading prints."""
+def load_model(path: Path, unsafe: bool, custom: Sequence[str] | None = None) -> Any:
+    """A model of either Keras, without what its reading prints.
+
+    Args:
+        path: its file or folder.
+        unsafe: whether code that it carries may run.
+        custom: the modules with the user's own classes, which are imported.
+    """
     from edgeprune import flavor
+    from edgeprune.custom_objects import custom_objects_of
     from edgeprune.progress import status
     from edgeprune.quiet import captured_output
 
     with status(f"Reading {path}"), captured_output(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", flavor.NotCompiledWarning)
-        model = flavor.load_model(path, safe_mode=not unsafe)
+        model = flavor.load_model(path, custom_objects=custom_objects_of(custom or ()), safe_mode=not unsafe)
     for warning in caught:
         print(f"note: {warning.message}", file=sys.stderr)
     return model

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
-from edgeprune.cli.options import InputShape, Json, Unsafe, input_shapes
+from edgeprune.cli.options import Custom, InputShape, Json, Unsafe, input_shapes
 from edgeprune.cli.printing import show, show_json, show_table
 
 
@@ -16,6 +16,7 @@ def inspect(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
     input_shape: InputShape = None,
     unsafe: Unsafe = False,
+    custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Show a model's layers, its groups of channels and what is frozen; of a .tflite file its tensors."""
@@ -29,7 +30,7 @@ def inspect(
         return
     from edgeprune.report import inspection
 
-    result = inspection.inspect(load_model(model, unsafe), shape)
+    result = inspection.inspect(load_model(model, unsafe, custom), shape)
     if as_json:
         show_json(result.to_dict())
         return

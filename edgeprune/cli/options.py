@@ -76,6 +76,13 @@ Unsafe = Annotated[
     bool,
     typer.Option("--unsafe", help="Load a model that carries Python code, which is run; only from a source you trust."),
 ]
+Custom = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Your own layers, losses and metrics: package.module, path/to/file.py or module:Class; repeatable. "
+        "Its code is run."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
 LearningRate = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
 Loss = Annotated[str | None, typer.Option(callback=_not_empty, help="A Keras loss; by default that of the model.")]

@@ -24,6 +24,7 @@ from edgeprune.cli.files import (
 from edgeprune.cli.options import (
     LARGEST,
     BatchSize,
+    Custom,
     Data,
     Force,
     Json,
@@ -57,6 +58,7 @@ def prune(
     ] = None,
     force: Force = False,
     unsafe: Unsafe = False,
+    custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
@@ -67,7 +69,7 @@ def prune(
     from edgeprune.sparsity.report import sparsity_report
     from edgeprune.training import check_and_compile, prune_and_fit
 
-    keras_model = load_model(model, unsafe)
+    keras_model = load_model(model, unsafe, custom)
     arrays = training_data(source, keras_model)
     set_seed(keras_model, seed)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import load_model, named_metric, open_data, start_tensorflow
-from edgeprune.cli.options import Json, LabelColumns, MetricName, NoXnnpack, OptionalData, Threads, Unsafe
+from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, NoXnnpack, OptionalData, Threads, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -21,6 +21,7 @@ def verify(
     threads: Threads = 1,
     no_xnnpack: NoXnnpack = False,
     unsafe: Unsafe = False,
+    custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Run a .tflite file, compare it with its Keras model, and count its zeros.
@@ -31,7 +32,7 @@ def verify(
     start_tensorflow()
     from edgeprune.export.verify import verify_tflite
 
-    keras_model = None if model is None else load_model(model, unsafe)
+    keras_model = None if model is None else load_model(model, unsafe, custom)
     arrays = source and source.read(file if keras_model is None else keras_model)
     result = verify_tflite(
         file,

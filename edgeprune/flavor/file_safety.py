@@ -71,6 +71,7 @@ def check_model_file(path: Path) -> str | None:
         configurations, compile_settings, others = map(list, parts)
         findings = [finding for part in configurations for finding in _of_configuration(part)] + others
         in_compiling = [finding for part in compile_settings for finding in _of_configuration(part)]
+        in_compiling += [finding for part in compile_settings for finding in _unknown_functions(part)]
     except Exception as error:  # each format's reader raises its own kinds at a damaged file
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} could not be read as a Keras model. {type(error).__name__}: {reason}") from error
@@ -184,6 +185,19 @@ def _of_configuration(configuration: Any) -> Iterator[str]:
             parts += [(owner, value) for value in part]
 
 
+def _unknown_functions(part: Any) -> Iterator[str]:
+    """The functions in compile settings that are the user's own and not known here."""
+    losses = [part.get("loss")] if isinstance(part, dict) else []
+    while losses:  # a name, or names for each output, which Keras looks up in the first step of training alone
+        loss = losses.pop()
+        if isinstance(loss, dict) and isinstance(loss.get("class_name"), str):
+            loss = loss.get("config") if loss["class_name"] == "function" else None
+        if isinstance(loss, str) and not _is_known_function(loss):
+            yield f"it was compiled with {loss!r}, which is not known here"
+        elif isinstance(loss, dict | list):
+            losses += loss.values() if isinstance(loss, dict) else loss
+
+
 def _deed(description: dict[str, Any], config: dict[str, Any]) -> str | None:
     """What building one object would do besides, `None` where it is a layer like any other."""
     kind = description["class_name"].rpartition(">")[2]
@@ -233,14 +247,20 @@ def _foreign(description: dict[str, Any], kind: str) -> str | None:
     if not foreign:
         return None
     return (
-        f"needs {name!r} of the module {module!r}, which would be imported: import it and register it with "
-        "keras.saving.register_keras_serializable first"
+        f"needs {name!r} of the module {module!r}, which would be imported: pass it in custom_objects "
+        "(on the command line, --custom MODULE)"
     )
 
 
 def _registered(name: Any) -> bool:
     loaded = [flavor for flavor in (KERAS_3, TF_KERAS) if flavor in sys.modules]
     return any(keras_module(flavor).saving.get_registered_object(name) is not None for flavor in loaded)
+
+
+def _is_known_function(name: str) -> bool:
+    """Whether a loss or a metric is one of Keras's own, or registered."""
+    kerases = [keras_module(flavor) for flavor in (KERAS_3, TF_KERAS)]
+    return _registered(name) or any(hasattr(room, name) for keras in kerases for room in (keras.losses, keras.metrics))
 
 
 def _computes(function: str) -> bool:

@@ -6,29 +6,40 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgeprune.flavor import legacy_h5
 from edgeprune.flavor.file_safety import check_model_file
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, keras_module
+
+# How both Kerases say that they do not know a class or function.
+_MISSING = re.compile(
+    r"(Unknown (layer|object|activation function|initializer|regularizer|constraint)|Could not locate (class|function))"
+    r":? ['\"](?P<name>[\w.>]+)['\"]"
+)
 
 
 class NotCompiledWarning(UserWarning):
     """A model was loaded without its loss, metrics and optimizer."""
 
 
-def load_model(path: str | Path, *, safe_mode: bool = True) -> Any:
+def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
     """Load a model of either Keras: `.keras`, `.h5`, or a SavedModel folder that `tf_keras` wrote.
 
-    Keras 3 is tried first, then `tf_keras`. Where neither can compile the model as its file says (a loss or a metric is
-    not there), it is loaded without compiling, with a `NotCompiledWarning`. A `tf_keras` model that was saved under
-    pruning comes back with its wrappers.
+    The Keras that wrote the file is tried first, then the other. Where neither can compile the model as its file says
+    (a loss or a metric is not there), it is loaded without compiling, with a `NotCompiledWarning`. A `tf_keras` model
+    that was saved under pruning comes back with its wrappers. An `.h5` file of Keras 1 or 2 becomes a `tf_keras` model.
 
     Args:
         path: the file or the folder.
+        custom_objects: name to class or function, for layers, losses and metrics of one's own. What was registered with
+            `keras.saving.register_keras_serializable` is known without it.
         safe_mode: refuse a file that would run Python code (a Lambda layer), import a module or read another file
             while it is loaded, in all formats of both Kerases. Turn it off only for a file whose source you trust.
 
@@ -37,28 +48,80 @@ def load_model(path: str | Path, *, safe_mode: bool = True) -> Any:
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: the file is refused by `safe_mode` (the message names the layer), or neither Keras can read it
-            (the message holds both reasons).
+        ValueError: the file is refused by `safe_mode` (the message names the layer), it needs a class or function
+            that is not known (the message names it), or neither Keras can read it (the message holds both reasons).
+
+    Example:
+        >>> model = load_model("mine.keras", custom_objects={"Scale": Scale})  # doctest: +SKIP
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No model at {path}")
+    with _known(custom_objects or {}):
+        model, missing = _first_loaded(path, safe_mode)
+    if missing is not None:
+        warnings.warn(
+            f"{path} is loaded without compiling; its loss, metrics or optimizer are not there: {missing}",
+            NotCompiledWarning,
+            stacklevel=2,
+        )
+    return model
+
+
+def _first_loaded(path: Path, safe_mode: bool) -> tuple[Any, str | None]:
+    """The model, and why it is not compiled as its file says; `None` where it is."""
     not_compiled = check_model_file(path) if safe_mode else None
     reasons: dict[str, str] = {}
     for compiled in (False,) if not_compiled else (True, False):  # a loss of the user's own may not be there
-        for flavor in (TF_KERAS,) if path.is_dir() else (KERAS_3, TF_KERAS):
+        for flavor in _flavors(path):
             try:
-                with _wrappers_known(path) if flavor == TF_KERAS else contextlib.nullcontext():
-                    model = keras_module(flavor).models.load_model(path, compile=compiled, safe_mode=safe_mode)
+                model = _loaded(path, flavor, compiled, safe_mode)
+            except legacy_h5.UntranslatableError as error:  # the other Keras knows even less of it
+                raise ValueError(f"{path} could not be read: {error}") from error
             except Exception as error:  # each Keras raises many kinds; both reasons are reported below
-                reasons.setdefault(flavor, " ".join(str(error).split())[:300])
+                reasons.setdefault(flavor, " ".join(str(error).split()))
             else:
-                if not compiled:
-                    reason = not_compiled or reasons[flavor]
-                    note = f"{path} is loaded without compiling; its loss, metrics or optimizer are not there: {reason}"
-                    warnings.warn(note, NotCompiledWarning, stacklevel=2)
-                return model
-    raise ValueError(f"{path} could not be read as a Keras model. " + " | ".join(map(": ".join, reasons.items())))
+                return model, None if compiled else not_compiled or reasons[flavor][:300]
+    raise ValueError(_unread(path, reasons))
+
+
+def _known(custom_objects: Mapping[str, Any]) -> contextlib.AbstractContextManager:
+    """Both Kerases know these names while the body runs."""
+    scopes = contextlib.ExitStack()
+    for flavor in (KERAS_3, TF_KERAS) if custom_objects else ():
+        scopes.enter_context(keras_module(flavor).utils.custom_object_scope(dict(custom_objects)))
+    return scopes
+
+
+def _flavors(path: Path) -> tuple[str, ...]:
+    """The Kerases that may read a file, the one that wrote it first: functions of one name differ between them."""
+    if path.is_dir():
+        return (TF_KERAS,)
+    version = legacy_h5.written_by(path)
+    if version == "1":
+        return (TF_KERAS,)
+    return (TF_KERAS, KERAS_3) if version == "2" else (KERAS_3, TF_KERAS)
+
+
+def _loaded(path: Path, flavor: str, compiled: bool, safe_mode: bool) -> Any:
+    with contextlib.ExitStack() as stack:
+        file: Any = path
+        if flavor == TF_KERAS:
+            stack.enter_context(_wrappers_known(path))
+            file = stack.enter_context(legacy_h5.translated(path)) or path
+        return keras_module(flavor).models.load_model(file, compile=compiled, safe_mode=safe_mode)
+
+
+def _unread(path: Path, reasons: Mapping[str, str]) -> str:
+    """Why a file could not be loaded; of a class that is missing, its name."""
+    missing = next(filter(None, map(_MISSING.search, reasons.values())), None)
+    if missing:
+        return (
+            f"{path} needs {missing['name']!r}, which no Keras knows: pass the class or function in custom_objects "
+            "(on the command line, --custom MODULE with the module that holds it)."
+        )
+    said = " | ".join(f"{flavor}: {reason[:300]}" for flavor, reason in reasons.items())
+    return f"{path} could not be read as a Keras model. {said}"
 
 
 def _wrappers_known(path: Path) -> contextlib.AbstractContextManager:
