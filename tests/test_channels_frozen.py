@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ def own_layer(keras):
             self.built = True
 
         def call(self, x):
-            return x @ self.kernel
+            return tf.matmul(x, tf.convert_to_tensor(self.kernel))  # of TensorFlow, so `keras` 3 cannot follow it
 
         def compute_output_shape(self, shape):
             return shape
