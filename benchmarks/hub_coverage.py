@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hub_nets import NETS, WORDS
+from hub_nets import NETS, WORDS, of_fixed_length
 
 from edgeprune import flavor
 from edgeprune.channels.plan import ChannelPlan
 from edgeprune.channels.trace import trace
 from edgeprune.export import export_tflite
 
-LENGTH = 8  # of texts
+LENGTH = 16  # of texts
 # What keeps the channels of an input or an output of the model.
 EXPECTED = ("output of the model", "input of the model", "it has a single channel")
 # Loads models where there is no edgeprune, with keras_hub only for those that Keras alone cannot load.
@@ -75,8 +75,7 @@ def inputs_for(name: str, model: Any, count: int = 2) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     arrays = {}
     for tensor in model.inputs:
-        shape = NETS[name].shapes.get(tensor.name) or tuple(size or LENGTH for size in tensor.shape[1:])
-        shape = (count, *shape)
+        shape = (count, *tensor.shape[1:])
         if "positions" in tensor.name:
             array = np.broadcast_to(np.arange(shape[1]), shape)
         elif "padding" in tensor.name:
@@ -96,7 +95,7 @@ def call(model: Any, inputs: dict[str, np.ndarray]) -> Any:
 
 def cut_in_half(name: str) -> Cut:
     """Build a net and take half of every group."""
-    model = NETS[name].build()
+    model = of_fixed_length(NETS[name].build(), LENGTH, NETS[name].shapes)
     random = np.random.default_rng(1)
     for weight in model.weights:
         values = np.asarray(weight)

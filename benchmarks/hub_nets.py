@@ -35,6 +35,20 @@ class HubNet:
 NETS: dict[str, HubNet] = {}
 
 
+def of_fixed_length(model: Any, length: int, shapes: dict[str, tuple[int, ...]]) -> Any:
+    """The same model for texts of one length, as LiteRT wants it; `shapes` are those of other inputs that are open."""
+    import keras
+
+    if not any(None in tensor.shape[1:] for tensor in model.inputs):
+        return model
+    inputs = {}
+    for tensor in model.inputs:
+        shape = shapes.get(tensor.name) or tuple(size or length for size in tensor.shape[1:])
+        inputs[tensor.name] = keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
+    given = inputs if isinstance(model.input, dict) else next(iter(inputs.values()))
+    return keras.Model(given, model(given), name=f"{model.name}_of_fixed_length")
+
+
 def net(name: str, kind: str, **shapes: tuple[int, ...]) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """Add the model that the function makes."""
 

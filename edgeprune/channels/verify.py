@@ -28,7 +28,7 @@ SAMPLES = 4096  # values of a layer's output that are compared
 # Of images, in pixels. The first is enough for what is downsampled 32 times; Inception's unpadded convolutions need 75.
 SMALL_SIDES = (64, 80)
 # For sizes that are not fixed: the first that no layer refuses.
-OPEN_LENGTHS = (64, 256, 1024)
+OPEN_LENGTHS = (64, 256, 1024, 16)
 
 
 @dataclass(frozen=True)

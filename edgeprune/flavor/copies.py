@@ -86,7 +86,7 @@ def wrapped_anew(wrapper: Any, layer: Any, **changes: Any) -> Any:
 
 
 def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
-    config = {**layer.get_config(), **changes}
+    config = {**_config(layer), **changes}
     for key, value in config.items():
         part = _part_of(layer, key)
         if _is_function_of_ones_own(part):  # which might not be found by its name
@@ -96,6 +96,13 @@ def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, di
         elif isinstance(value, list) and _are_described(part, value):
             config[key] = [_changed_part(*pair, inside) for pair in zip(part, value, strict=True)]
     return config
+
+
+def _config(layer: Any) -> dict[str, Any]:
+    """A layer's configuration. Keras's Identity has none where it was made with what cannot be written to a file."""
+    if type(layer) is keras_of(layer).layers.Identity:
+        return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy}
+    return layer.get_config()
 
 
 def _are_described(parts: Any, values: list[Any]) -> bool:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -161,6 +163,12 @@ def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
         nodes = list(_calls_between({id(x): x}, [given]))
         for node in nodes:
             _check_constants(node)
+            if any(
+                getattr(leaf, "shape", ())
+                for leaf in nest(keras_3=True).flatten((node.args, node.kwargs))
+                if not _is_symbolic(leaf)
+            ):
+                return None
     except Exception:  # it may fail on symbolic tensors in any way
         return None
     names = [function_name(node.layer) for node in nodes]
@@ -175,11 +183,15 @@ class _Unfolding:
         self._unfolds = unfolds
         self.reasons: dict[int, str] = {}
         self._models: dict[int, Any] = {}
+        self._calls: Counter[int] = Counter()
 
-    def model(self, model: Any) -> Any:
-        """The model, or one of the same layers without the composite ones; the same for all calls of it."""
+    def model(self, model: Any, shapes: list[tuple[int | None, ...] | None] | None = None) -> Any:
+        """The model, or one of the same layers without the composite ones; the same for all calls of it.
+
+        `shapes` are those of the inputs, where they are less open than the model's own.
+        """
         if id(model) not in self._models:
-            self._models[id(model)] = self._unfolded(model) if self._has_composites(model) else model
+            self._models[id(model)] = self._unfolded(model, shapes) if self._has_composites(model) else model
         return self._models[id(model)]
 
     def _has_composites(self, model: Any) -> bool:
@@ -188,10 +200,14 @@ class _Unfolding:
             for node in graph_nodes(model)[1]
         )
 
-    def _unfolded(self, model: Any) -> Any:
+    def _unfolded(self, model: Any, shapes: list[tuple[int | None, ...] | None] | None) -> Any:
         tree = nest(keras_3=True)
         inputs, nodes, outputs = graph_nodes(model)
-        new_inputs = [clone_input(input_layer(tensor)).output for tensor in inputs]
+        self._calls.update(id(node.layer) for node in nodes)
+        shapes = [None] * len(inputs) if shapes is None else shapes
+        new_inputs = [
+            clone_input(input_layer(tensor), shape).output for tensor, shape in zip(inputs, shapes, strict=True)
+        ]
         tensors = dict(zip(map(id, inputs), new_inputs, strict=True))
         taken = {node.layer.name for node in nodes if not self._unfolds(node.layer)}
         taken |= {input_layer(tensor).name for tensor in inputs}
@@ -218,8 +234,13 @@ class _Unfolding:
         tensors.update(zip(map(id, node.outputs), given, strict=True))
 
     def _called(self, layer: Any, args: tuple, kwargs: dict[str, Any], tensors: dict[int, Any]) -> Any:
+        if _is_nested(layer):
+            taken = _symbolic_leaves((args, kwargs))
+            called_once = self._calls[id(layer)] == 1 and len(taken) == len(graph_nodes(layer)[0])
+            shapes = [(None, *tensor.shape[1:]) for tensor in taken] if called_once else None
+            return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
-            return (self.model(layer) if _is_nested(layer) else layer)(*args, **kwargs)
+            return layer(*args, **kwargs)
         return _for_any_batch(layer, args, kwargs, tensors.get(_REFERENCE))
 
     def calls_inside(self, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -238,19 +259,16 @@ class _Unfolding:
                 masks[id(mask)] = (mask, marked[id(tensor)]._keras_mask)
         inner_args, inner_kwargs = tree.map_structure(lambda leaf: marked.get(id(leaf), leaf), (args, kwargs))
         reference = marked[id(symbolic[0])]
-        with _own_weights_symbolic(layer, reference):
-            outputs = _called_in_place(layer, inner_args, inner_kwargs)
-            if not is_model(layer) and layer._call_has_training_arg:
-                in_training = _called_in_place(layer, inner_args, inner_kwargs, training=True)
-                if _signatures(outputs) != _signatures(in_training):
-                    raise _NotUnfolded("it makes other calls in training")
+        outputs = self._called_in_place(layer, reference, inner_args, inner_kwargs)
+        if not is_model(layer) and layer._call_has_training_arg:
+            in_training = self._called_in_place(layer, reference, inner_args, inner_kwargs, training=True)
+            if _signatures(outputs) != _signatures(in_training):
+                raise _NotUnfolded("it makes other calls in training")
         tensors = {id(marked[id(tensor)]): tensor for tensor in symbolic}
         tensors.update({id(stand_in): mask for mask, stand_in in masks.values()})
         tensors[_REFERENCE] = symbolic[0]
-        name = self.names.get(id(layer), layer.name)
-        for part in layer._flatten_layers(recursive=False, include_self=False):
-            if not is_model(layer):
-                self.names.setdefault(id(part), f"{name}_{part.name}")
+        if not is_model(layer):
+            self._name_parts(layer)
         flat = tree.flatten(outputs)
         if not all(map(_is_symbolic, flat)):
             raise _NotUnfolded("it gives what does not come from its inputs")
@@ -267,6 +285,29 @@ class _Unfolding:
             if mask is not None and getattr(new, "_keras_mask", None) is None:
                 new._keras_mask = tensors[id(mask)]
         return tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
+
+    def _called_in_place(
+        self, layer: Any, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
+    ) -> Any:
+        """What a layer gives for symbolic tensors; the composite layers inside it are entered with it.
+
+        Those need not give tensors alone when they are called inside another, nor do they all say what they give. Where
+        that fails they are called as layers, and entered one by one.
+        """
+        composites = [part for part in layer._flatten_layers(include_self=False) if self._unfolds(part)]
+        try:
+            return _called_in_place([layer, *composites], reference, args, kwargs, training)
+        except Exception:  # whatever a layer raises that is called on symbolic tensors
+            if not composites:
+                raise
+            return _called_in_place([layer], reference, args, kwargs, training)
+
+    def _name_parts(self, layer: Any) -> None:
+        name = self.names.get(id(layer), layer.name)
+        for part in layer._flatten_layers(recursive=False, include_self=False):
+            self.names.setdefault(id(part), f"{name}_{part.name}")
+            if self._unfolds(part):
+                self._name_parts(part)
 
     @contextlib.contextmanager
     def _renamed(self, outputs: Any, taken: set[str]) -> Iterator[None]:
@@ -317,25 +358,67 @@ def _with_marked_batch(tensor: Any) -> Any:
     return marked
 
 
-def _called_in_place(layer: Any, args: tuple, kwargs: dict[str, Any], training: bool = False) -> Any:
-    """What a layer gives for symbolic tensors, which stem from the calls inside it rather than from its own."""
-    stems: list[tuple[Any, Any]] = []
+def _called_in_place(
+    layers: list[Any], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
+) -> Any:
+    """What the first of some layers gives for symbolic tensors, which stem from the calls inside it and the others."""
+    stems: dict[int, tuple[Any, Any]] = {}
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer.call(*args, **kwargs)
-        stems.extend((leaf, leaf._keras_history) for leaf in _symbolic_leaves(outputs) if _has_history(leaf))
+        for leaf in _symbolic_leaves(outputs):
+            if _has_history(leaf):
+                stems.setdefault(id(leaf), (leaf, leaf._keras_history))
         return outputs
 
-    if layer._call_has_training_arg:
+    if layers[0]._call_has_training_arg:
         kwargs = {**kwargs, "training": training}
-    layer.__dict__["symbolic_call"] = call
-    try:
-        outputs = layer(*args, **kwargs)
-    finally:
-        del layer.__dict__["symbolic_call"]
-    for tensor, history in stems:  # Keras has put down the call of the layer in the meantime
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_own_weights_symbolic(layer, reference))
+            layer.__dict__["symbolic_call"] = functools.partial(call, layer)
+            stack.callback(layer.__dict__.pop, "symbolic_call")
+        entered = set(map(id, layers))
+        for part in layers[0]._flatten_layers(include_self=False):
+            if part.variables and id(part) not in entered and not is_model(part):
+                part.__dict__["call"] = functools.partial(_called_on_constants, part, part.call, reference)
+                stack.callback(part.__dict__.pop, "call", None)
+        scope = stack.enter_context(_weights_read()())
+        outputs = layers[0](*args, **kwargs)
+    if scope.read:
+        raise _NotUnfolded("it uses weights outside of the layers that hold them")
+    for tensor, history in stems.values():  # Keras has put down the calls of the layers in the meantime
         tensor._keras_history = history
     return outputs
+
+
+def _called_on_constants(layer: Any, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a layer with weights gives for constants, as a symbolic tensor: a table read at every position."""
+    if _symbolic_leaves((args, kwargs)) or not args:
+        return call(*args, **kwargs)
+    ops = keras_module(KERAS_3).ops
+    first = np.asarray(args[0])
+    one = ops.cast(ops.ones_like(ops.sum(reference)), str(first.dtype))
+    del layer.__dict__["call"]
+    return layer(ops.multiply(one, first), *args[1:], **kwargs)
+
+
+@functools.cache
+def _weights_read() -> type:
+    """A scope whose attribute `read` says whether a weight with real numbers has been read in it.
+
+    What comes from a weight would be a constant in a smaller model, and not trained.
+    """
+    import tensorflow as tf
+
+    class WeightsRead(keras_module(KERAS_3).StatelessScope):
+        read = False
+
+        def get_current_value(self, variable: Any) -> Any:
+            self.read |= tf.as_dtype(variable.dtype).is_floating
+            return super().get_current_value(variable)
+
+    return WeightsRead
 
 
 def _signatures(outputs: Any) -> list[Any]:
@@ -423,16 +506,15 @@ def _as_graph_node(node: Any) -> GraphNode:
 
 
 def _check_constants(node: GraphNode) -> None:
-    """See that no weight, or tensor that may come from one, is a constant among a call's arguments.
+    """See that no weight is a constant among a call's arguments.
 
     Raises:
-        _NotUnfolded: there is one. In a smaller model it would not be trained, or shared with the user's model.
+        _NotUnfolded: there is one. In a smaller model it would be shared with the user's model.
     """
     import tensorflow as tf
 
     for leaf in nest(keras_3=True).flatten((node.args, node.kwargs)):
-        is_float = isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating and leaf.shape.rank
-        if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable) or is_float:
+        if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
             raise _NotUnfolded("it uses weights outside of the layers that hold them")
 
 
@@ -480,9 +562,13 @@ def _for_any_batch(function: Any, args: tuple, kwargs: dict[str, Any], reference
     ops, name = keras_module(KERAS_3).ops, function_name(function)
     x = next((value for value in arguments.values() if _is_symbolic(value)), None)
     if name == "reshape":
-        sizes = [-1 if _is_marked(size) else size for size in arguments["newshape"]]
-        if sizes.count(-1) == 1:
-            return ops.reshape(x, tuple(sizes))
+        sizes = _with_open_batch(tuple(arguments["newshape"]), x)
+        if sizes is not None:
+            return ops.reshape(x, sizes)
+    elif name in _ELEMENTWISE:
+        changes = {key: _one_sample(arguments[key]) for key in marked}
+        if all(value is not None for value in changes.values()):
+            return call_function(function, args, kwargs, changes)
     elif name == "broadcastto" and not any(map(_is_marked, arguments["shape"][1:])):
         shape = tuple(arguments["shape"])
         if len(x.shape) < len(shape) or x.shape[0] == 1:
@@ -497,6 +583,30 @@ def _for_any_batch(function: Any, args: tuple, kwargs: dict[str, Any], reference
     elif name == "repeat" and arguments["axis"] == 0 and x.shape[0] == 1:
         return _for_each_sample(x, reference)
     raise _NotUnfolded(f"{name} is called on the size of the batch")
+
+
+# Functions that broadcast: what is the same for all samples may be given once.
+_ELEMENTWISE = "add subtract multiply divide truedivide minimum maximum logicaland logicalor greater less where".split()
+
+
+def _one_sample(value: Any) -> Any:
+    """A constant that is the same for all samples, for one; None where it is not."""
+    values = np.asarray(value) if getattr(value, "shape", ()) else None
+    if values is None or values.shape[0] != _BATCH or not (values == values[:1]).all():
+        return None
+    return value[:1]
+
+
+def _with_open_batch(sizes: tuple[int, ...], x: Any) -> tuple[int, ...] | None:
+    """A shape in which `-1` stands for the batch alone; None where another size is not known."""
+    if -1 in sizes and sum(map(_is_marked, sizes)) == 1:
+        rest = math.prod(size for size in sizes if size != -1 and not _is_marked(size))
+        (marked,) = filter(_is_marked, sizes)
+        if None in x.shape[1:] or x.shape[0] is not None:
+            return None
+        sizes = tuple(math.prod(x.shape[1:]) // (rest * (marked // _BATCH)) if size == -1 else size for size in sizes)
+    sizes = tuple(-1 if _is_marked(size) else size for size in sizes)
+    return sizes if sizes.count(-1) == 1 else None
 
 
 def _for_each_sample(x: Any, reference: Any) -> Any:

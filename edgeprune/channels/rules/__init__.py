@@ -5,6 +5,7 @@ from edgeprune.channels.rules import (  # noqa: F401
     attention,
     elementwise,
     functions,
+    keras_hub,
     kernels,
     movement,
     normalization,

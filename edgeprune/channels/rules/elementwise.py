@@ -13,10 +13,10 @@ from edgeprune.channels.values import Value
 # Functions by the names of `flavor.function_name`.
 EACH_ELEMENT = (
     "absolute abs fabs add addv2 arccos arccosh arcsin arcsinh arctan arctan2 arctanh acos acosh asin asinh atan "
-    "atanh bitwiseand bitwiseor bitwisexor cast ceil celu clip clipbyvalue cos cosh copy divide divideonan "
-    "dividenonan div elu equal erf erfc exp exp2 expm1 floor floordiv floordivide floormod fmax fmin gelu greater "
-    "greaterequal hardshrink hardsigmoid hardsilu hardswish hardtanh identity isfinite isinf isnan leakyrelu less "
-    "lessequal log log10 log1p log2 logaddexp logicaland logicalnot logicalor logicalxor logsigmoid maximum "
+    "atanh bitwiseand bitwiseor bitwisexor cast ceil celu clip clipbyvalue converttotensor cos cosh copy divide "
+    "divideonan dividenonan div elu equal erf erfc exp exp2 expm1 floor floordiv floordivide floormod fmax fmin gelu "
+    "greater greaterequal hardshrink hardsigmoid hardsilu hardswish hardtanh identity isfinite isinf isnan leakyrelu "
+    "less lessequal log log10 log1p log2 logaddexp logicaland logicalnot logicalor logicalxor logsigmoid maximum "
     "minimum mod multiply multiplynonan mul nantonum neg negative notequal oneslike pow power real realdiv "
     "reciprocal relu relu6 round rsqrt saturatecast selu sigmoid sign silu sin sinh softplus softshrink softsign "
     "sparseplus sparsesigmoid sqrt square squareddifference squareplus stopgradient sub subtract swish tan tanh "

@@ -404,6 +404,29 @@ def take(call: Call) -> Value:
     return call.output({a if a < axis else a + rows - 1: line for a, line in lines.items()})
 
 
+@function_rule("takealongaxis")
+def take_along_axis(call: Call) -> Value:
+    """Some places along an axis, named by a tensor that has one size with the others or names the same for all."""
+    x, indices = call.argument("x"), call.argument("indices")
+    axis = call.argument("axis", default=-1)
+    if not isinstance(x, Value) or axis is None:
+        raise CannotFollow("it takes places out of a constant, or over all axes")
+    sizes = indices.shape if isinstance(indices, Value) else np.shape(indices)
+    named = {a for a in range(x.rank) if sizes[a] > 1} | {x.axis(axis)}
+    for a in named:
+        call.freeze(call.line(x, a), f"{call.name} takes them by their numbers")
+    return call.output(call.space.other_lines(x, named))
+
+
+@function_rule("fft", "fft2", "rfft", "ifft2")
+def fourier_transform(call: Call) -> list[Value]:
+    """All places along the last axis, or the last two, are mixed."""
+    for value in call.inputs:
+        for axis in range(value.rank)[-2 if "2" in flavor.function_name(call.layer) else -1 :]:
+            call.freeze(call.line(value, axis), f"{call.name} mixes all of it")
+    return [Value(shape) for shape in call.output_shapes]
+
+
 @function_rule("depthtospace", "spacetodepth")
 def depth_and_space(call: Call) -> Value:
     """Blocks of places become channels, or the other way round."""

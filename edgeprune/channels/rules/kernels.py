@@ -121,8 +121,23 @@ def separable_convolution(call: Call) -> Value:
 def embedding(call: Call) -> Value:
     """Its table is (words, width)."""
     width = call.make(call.layer.embeddings, 1)
+    reverse = getattr(call.layer, "reverse_embeddings", None)  # of a ReversibleEmbedding that has two tables
+    call.index(reverse, 0, width)
     call.resize("output_dim", width)
     return call.output({-1: width})
+
+
+@rule("ReversibleEmbedding")
+def reversible_embedding(call: Call) -> Value:
+    """An Embedding that may also be called on what has its width, for the scores of all words."""
+    layer = call.layer
+    if not call.kwargs.get("reverse", len(call.args) > 1 and call.args[1]):
+        return embedding(call)
+    x = call.x
+    read = call.read(x, -1, *((layer.embeddings, 1) if layer.tie_weights else (layer.reverse_embeddings, 0)))
+    call.count_macs(places(x.shape, -1) * layer.input_dim, factor(read, x.shape[-1]))
+    others = call.space.other_lines(x, [-1])
+    return call.output(others)
 
 
 @rule("EinsumDense")

@@ -53,7 +53,8 @@ def rule(*kinds: type | str) -> Callable[[Rule], Rule]:
     A rule holds for a class and for those of its subclasses that do not override `call`.
 
     Args:
-        kinds: classes of layers; or names of Keras's own classes, which then stand for both Kerases.
+        kinds: classes of layers; or names: of Keras's own classes, which then stand for both Kerases, or
+            `"package.Name"` of a class of another package, which is not imported.
 
     Returns:
         A decorator for a function that takes a `Call` and returns what the layer gives: a `Value`, or a list
@@ -111,13 +112,27 @@ def rule_for(layer: Any) -> Rule:
         raise CannotFollow("it is quantized: remove channels first, then quantize")
     kind = type(layer)
     for ancestor in kind.__mro__:
-        built_in = ancestor.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
-        found = _LAYER_RULES.get(ancestor) or (_LAYER_RULES.get(ancestor.__name__) if built_in else None)
+        package, name = ancestor.__module__.partition(".")[0], ancestor.__name__
+        built_in = package in (flavor.KERAS_3, flavor.TF_KERAS)
+        found = _LAYER_RULES.get(ancestor) or _LAYER_RULES.get(name if built_in else f"{package}.{name}")
         if found is not None:
             if kind.call is not ancestor.call:
                 raise CannotFollow(f"{kind.__name__} has a call of its own: teach it with edgeprune.channels.rule")
             return found
+    if _passes_inputs(layer):
+        return lambda call: call.x
     raise CannotFollow(f"the layer {kind.__name__} is not known: teach it with edgeprune.channels.rule")
+
+
+def _passes_inputs(layer: Any) -> bool:
+    """Whether a layer of Keras 3 draws random numbers in training and else returns what it is called on."""
+    if not (flavor.is_keras_3(layer) and layer._seed_generators) or layer.weights:
+        return False
+    x = flavor.keras_module(flavor.KERAS_3).KerasTensor((2, 2, 2, 2))
+    try:
+        return layer.call(x, training=False) is x
+    except Exception:  # a layer of the user's own may raise anything
+        return False
 
 
 def _is_of_keras(thing: Any) -> bool:
