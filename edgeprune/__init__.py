@@ -39,6 +39,7 @@ _HOME = {
     "PolynomialDecay": "edgeprune.sparsity.schedules",
     "prune_channels": "edgeprune.channels.plan",
     "inspect": "edgeprune.report.inspection",
+    "inspect_tflite": "edgeprune.report.file_inspection",
     "is_pruned": "edgeprune.strip",
     "Data": "edgeprune.data",
     "load_data": "edgeprune.data",

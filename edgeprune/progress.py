@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,7 +138,7 @@ def _display(description: str, total: int | None, quiet: bool) -> Iterator[Progr
         with contextlib.ExitStack() as shown:
             if not quiet and _can_draw(console):
                 shown.enter_context(_shown_after_delay(progress.start, progress.stop))
-            elif not quiet and _lines.get():
+            elif not quiet and _lines.get() and _has_descriptor(console.file):
                 line = _Line(progress)
                 shown.enter_context(_shown_after_delay(line.start, line.stop))
             yield progress
@@ -196,13 +196,21 @@ def _console() -> Iterator[Console]:
     """
     from rich.console import Console
 
-    if not (sys.stderr.isatty() or _lines.get()):
+    if not (sys.stderr.isatty() or (_lines.get() and _has_descriptor(sys.stderr))):
         yield Console(stderr=True)
         return
     with os.fdopen(
         os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace"
     ) as terminal:
         yield Console(file=terminal)
+
+
+def _has_descriptor(stream: Any) -> bool:
+    """Whether it is a file of the system, and not an object that stands in for one while output is captured."""
+    try:
+        return stream.fileno() >= 0
+    except (AttributeError, OSError):
+        return False
 
 
 def _can_draw(console: Console) -> bool:

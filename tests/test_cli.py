@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_command_itself_is_quiet(folder):
     )
     assert done.returncode == 0
     assert json.loads(done.stdout)["model"] == "tiny"
-    assert done.stderr == ""
+    assert all(re.fullmatch(r".+ \.\.\. \d+ s", line) for line in done.stderr.splitlines()), "one line a stage"
 
 
 @pytest.mark.parametrize("name", ["keras.keras", "keras.h5", "tf_keras.h5", "saved_model"])
@@ -127,10 +128,24 @@ def test_inspect_shows_layers(folder, name):
     assert "hidden" in text and "144" in text
 
 
+def test_inspect_shows_the_memory_and_the_layer_that_sets_it(folder):
+    memory = json.loads(run_ok("inspect", folder / "keras.keras", "--json").stdout)["memory"]
+    assert (memory["peak"], memory["layer"]) == (16 + 16, "hidden")  # 6 and 16 bytes, at places of 16
+    text = run_ok("inspect", folder / "keras.keras").stdout
+    assert (
+        "at most 32 bytes of activations at once in int8, about four times that in float32, while hidden runs" in text
+    )
+
+
 def test_inspect_shows_what_a_file_holds(tflite):
     content = json.loads(run_ok("inspect", tflite, "--json").stdout)
-    assert content["operators"]["FULLY_CONNECTED"] == 2
-    assert "FULLY_CONNECTED 2" in run_ok("inspect", tflite).stdout
+    assert content["operators"]["FULLY_CONNECTED"] == 2 and content["metadata"] is None
+    assert content["inputs"] == [
+        {"name": "features", "shape": [1, 6], "dtype": "float32", "scale": None, "zero_point": 0}
+    ]
+    text = run_ok("inspect", tflite).stdout
+    assert "passed" not in text  # nothing was run
+    assert re.search(r"^FULLY_CONNECTED +2$", text, re.M) and re.search(r"^input +features +1x6 +float32$", text, re.M)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -208,7 +223,10 @@ def test_channels_without_an_output_shows_the_plan(folder):
     ("arguments", "message"),
     [
         ([], "--macs, --params or --ratio"),
-        (["--macs", "0.5", "--ratio", "0.5"], "exactly one of ratio=, macs= and params="),
+        (
+            ["--macs", "0.5", "--ratio", "0.5"],
+            "one of --ratio, --macs and --params; got --ratio 0.5 and --macs 0.5",
+        ),
         (["--macs", "0.5", "--epochs", "1", "--data", "unlabelled.npz"], "has no labels"),
         (["--macs", "1.5"], "macs"),
         (["--macs", "0.5", "--scope", "near"], "near"),
@@ -235,7 +253,7 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--sparsity", "1.5"], "sparsity"),
         (["--epochs", "0"], "'--epochs'"),
         (["--batch-size", "0"], "'--batch-size'"),
-        (["--schedule", "sudden"], "schedule='sudden' is unknown; choose one of 'polynomial', 'constant'"),
+        (["--schedule", "sudden"], "'--schedule': 'sudden' is not one of 'polynomial', 'constant'"),
         (["--layers", "nothing*"], "nothing*"),
         (["--frequency", "0"], "frequency"),
         (["--data", "wide.npz"], "takes inputs of shape (None, 6), and the data have (8, 7)"),
@@ -318,7 +336,7 @@ def test_convert_float_io_and_text(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["keras.keras", "--quantize", "int3"], "int3 is unknown; choose one of none, dynamic"),
+        (["keras.keras", "--quantize", "int3"], "'int3' is not one of 'none', 'dynamic'"),
         (["keras.keras", "--quantize", "int8"], "name them with --data"),
         (["keras.keras", "--quantize", "int8", "--data", "wide.npz"], "7"),
         (["damaged.keras"], "could not be read as a Keras model"),
@@ -380,7 +398,7 @@ def test_benchmark_times_files(folder, tflite):
         (["benchmark", "float.tflite", "--runs", "0"], "'--runs'"),
         (["benchmark", "float.tflite", "--runs", "many"], "--runs"),
         (["nonsense"], "No such command 'nonsense'"),
-        (["demo", "--flavor", "torch"], "flavor='torch' is unknown"),
+        (["demo", "--flavor", "torch"], "'--flavor': 'torch' is not one of 'keras', 'tf_keras'"),
         (["demo", "--sparsity", "1"], "must be a fraction from 0 to below 1, got 1"),
         (["demo", "--epochs", "0"], "'--epochs'"),
         (["demo", "-o", "data.npz"], "data.npz is a file, so that nothing can be written below it"),
@@ -485,9 +503,21 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tflite):
     assert isinstance(run("benchmark", tflite).exception, AssertionError)
 
 
+def test_notes_of_an_error_are_printed(monkeypatch, tflite):
+    from edgeprune.measure import latency
+
+    def refused_with_a_note(*_, **__):
+        error = ValueError("The file is odd.")
+        error.add_note("Convert it again.")
+        raise error
+
+    monkeypatch.setattr(latency, "benchmark", refused_with_a_note)
+    assert refused("benchmark", tflite) == "error: The file is odd. Convert it again."
+
+
 def test_debugging_shows_the_traceback_of_an_error(monkeypatch):
     monkeypatch.setenv("EDGEPRUNE_DEBUG", "1")
-    assert isinstance(run("demo", "--flavor", "torch").exception, ValueError)
+    assert isinstance(run("demo", "-o", __file__).exception, OSError)
 
 
 def test_data_with_python_objects_is_refused(folder, tmp_path):

@@ -46,7 +46,7 @@ def test_x86(described):
     found = described(LAPTOP)
     assert (found.cpu, found.gigahertz) == ("12th Gen Intel(R) Core(TM) i7-1260P", 2.5)
     assert found.simd == ("AVX", "AVX2", "AVX-VNNI") and found.runtime.startswith("LiteRT ")
-    line = "12th Gen Intel(R) Core(TM) i7-1260P, 2 cores at 4.70 GHz \nwith AVX, AVX2, AVX-VNNI"
+    line = "12th Gen Intel(R) Core(TM) i7-1260P, 2 cores at 4.70 GHz\nwith AVX, AVX2, AVX-VNNI"
     assert str(described(LAPTOP, "4700000\n")) == line
 
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from edgeprune import progress
+from edgeprune.quiet import captured_output
 
 
 class Terminal:
@@ -144,6 +145,8 @@ def test_each_stage_is_one_line_where_stderr_is_a_file(tmp_path, monkeypatch):
                 wait_until_drawing()
                 say("Calibrating")
                 assert list(progress.track([1, 2], "Inner")) == [1, 2]
+        with captured_output(), progress.status("Inside what is captured"):
+            pause()
         with progress.steps("Training", 2) as done:
             wait_until_drawing()
             done("loss 0.7")

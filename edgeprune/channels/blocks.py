@@ -27,6 +27,7 @@ from edgeprune.channels.on_data import Losses, as_tensors, batches_of, input_ten
 from edgeprune.labels import check_labels, check_sample_weights
 from edgeprune.measure.macs import count_macs
 from edgeprune.progress import status, track
+from edgeprune.text_table import text_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +94,22 @@ class BlockPlan:
 
     def __str__(self) -> str:
         """A table: a line for each block."""
-        width = max(len(block.name) for block in self.blocks)
-        lines = [
+        heading = (
             f"{len(self.removed)} of {len(self.blocks)} blocks of {self.model.name} are removed, MACs "
-            f"{self.macs_before:,} -> {self.macs_after:,} ({self.macs_after / max(self.macs_before, 1):.1%})",
-            f"{'block':<{width}}  {'layers':>6}  {'MACs':>15}  {self.measure:>20}  removed",
+            f"{self.macs_before:,} -> {self.macs_after:,} ({self.macs_after / max(self.macs_before, 1):.1%})"
+        )
+        rows = [
+            (
+                block.name,
+                str(len(block.layers)),
+                f"{block.macs:,}",
+                f"{block.score:.4g}",
+                "" if block.removed is None else f"{block.removed}. ({block.score_when_removed:.4g})",
+            )
+            for block in self.blocks
         ]
-        for block in self.blocks:
-            order = "" if block.removed is None else f"{block.removed}. ({block.score_when_removed:.4g})"
-            row = f"{block.name:<{width}}  {len(block.layers):>6}  {block.macs:>15,}  {block.score:>20.4g}  {order}"
-            lines.append(row.rstrip())
-        return "\n".join(lines)
+        header = ("block", "layers", "MACs", self.measure, "removed")
+        return "\n".join([heading, text_table(header, rows, left=(0, 4))])
 
     def apply(self, verify: bool = True) -> Any:
         """Build the model without the blocks, and without layers that do nothing.

@@ -18,7 +18,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels import plan_json
 from edgeprune.channels.arguments import check_seed
-from edgeprune.channels.graph import ChannelGraph, Group, by_reason, shortened
+from edgeprune.channels.graph import ChannelGraph, Group, by_reason
 from edgeprune.channels.importance import COMPARABLE, Importance, Ranking, class_scores, relative
 from edgeprune.channels.selection import entries, freeze, freeze_in_attention, matching, similar
 from edgeprune.channels.settings import check_settings
@@ -27,6 +27,7 @@ from edgeprune.channels.trace import trace
 from edgeprune.channels.widths import kept_whole
 from edgeprune.example_shapes import InputShape
 from edgeprune.progress import status
+from edgeprune.text_table import text_table
 
 if TYPE_CHECKING:
     from edgeprune.channels.verify import Verification
@@ -147,19 +148,16 @@ class ChannelPlan:
         print(self)
 
     def __str__(self) -> str:
-        header = ("group", "layers", "channels", "left", "MACs saved")
         rows = [
-            (row.name, shortened(row.layers, 2), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
+            (row.name, ", ".join(row.layers[1:]), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
             for row in self.planned
         ]
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if place < 2 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in (header, *rows)
-        ]
+        # Groups that meet in a layer share what both save there, so that the rows alone do not add up.
+        saved = self.macs.before - self.macs.after
+        if shared := saved - sum(row.macs_saved for row in self.planned):
+            rows.append(("shared by groups that meet", "", "", "", f"{shared:,}"))
+        rows.append(("total", "", f"{self.channels.before:,}", f"{self.channels.after:,}", f"{saved:,}"))
+        lines = [text_table(("group", "with", "channels", "left", "MACs saved"), rows, left=(0, 1))]
         at = "" if self.graph.example is None else f" for an input of {self.graph.example}"
         lines += [f"channels    {self.channels}", f"MACs        {self.macs}{at}", f"parameters  {self.params}"]
         lines += [str(self.target)] if self.target else []

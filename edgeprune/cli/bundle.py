@@ -8,14 +8,22 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import class_names, load_model, named_metric, open_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, Name, OptionalData, Unsafe
+from edgeprune.cli.options import Custom, Format, Json, LabelColumns, MetricName, Name, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
+
+
+def _target_names(incomplete: str) -> list[tuple[str, str]]:
+    from edgeprune.targets import TARGETS
+
+    return [(name, entry.description) for name, entry in TARGETS.items() if name.startswith(incomplete)]
 
 
 def bundle(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    target: Annotated[str, typer.Option(help="The device; `edgeprune targets` lists them.")] = "phone",
+    target: Annotated[
+        str, typer.Option(autocompletion=_target_names, help="The device; `edgeprune targets` lists them.")
+    ] = "phone",
     data: OptionalData = None,
     label_columns: LabelColumns = None,
     labels: Annotated[
@@ -23,7 +31,7 @@ def bundle(
     ] = None,
     metric: MetricName = None,
     quantize: Annotated[
-        str | None, typer.Option(help="none, dynamic, float16, int8 or int16x8; by default the target's first.")
+        Format | None, typer.Option(help="How the file stores and computes numbers; by default the target's first.")
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has floats; for phones.")] = False,

@@ -25,9 +25,11 @@ from edgeprune.cli.files import (
 )
 from edgeprune.cli.options import (
     LARGEST,
+    AttentionPart,
     BatchSize,
     Custom,
     Force,
+    Importance,
     InputShape,
     Json,
     KeptMacs,
@@ -38,11 +40,21 @@ from edgeprune.cli.options import (
     MetricName,
     OptionalData,
     Ratio,
+    Reduction,
+    Scope,
     Seed,
     Unsafe,
     input_shapes,
 )
 from edgeprune.cli.printing import show, show_json
+
+TILES = ("tile", "tile-int8")
+
+
+def _rounding(value: str) -> str:
+    if value not in TILES and not (value.isdecimal() and 0 < int(value) <= LARGEST):
+        raise typer.BadParameter(f"must be a positive number, {' or '.join(TILES)}, got {value!r}.")
+    return value
 
 
 def channels(
@@ -54,16 +66,27 @@ def channels(
     macs: KeptMacs = None,
     params: KeptParams = None,
     ratio: Ratio = None,
-    round_to: Annotated[str, typer.Option(help="Leave multiples of this number; or tile, tile-int8.")] = "1",
-    importance: Annotated[str, typer.Option(help="How channels are ranked; l2, lamp, taylor and others.")] = "l2",
+    round_to: Annotated[
+        str,
+        typer.Option(
+            callback=_rounding,
+            autocompletion=lambda: list(TILES),
+            help="Leave multiples of this number; or tile, tile-int8.",
+        ),
+    ] = "1",
+    importance: Annotated[
+        Importance, typer.Option(help="How channels are ranked; taylor, fisher and activation need --data.")
+    ] = "l2",
     reduction: Annotated[
-        str | None,
-        typer.Option(help="How a channel's scores in several layers become one: sum, mean, max or l2."),
+        Reduction | None,
+        typer.Option(help="How a channel's scores in several layers become one."),
     ] = None,
     attention: Annotated[
-        str, typer.Option(help="What attention layers lose: heads, dims (channels inside the heads) or both.")
+        AttentionPart, typer.Option(help="What attention layers lose: heads, dims (channels inside the heads) or both.")
     ] = "heads",
-    scope: Annotated[str, typer.Option(help="global, local or isomorphic.")] = "global",
+    scope: Annotated[
+        Scope, typer.Option(help="Rank all channels together, those of a group, or of groups of one structure.")
+    ] = "global",
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
     ] = None,

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, open_data, start_tensorflow
-from edgeprune.cli.options import FORMATS, Custom, Force, Json, LabelColumns, OptionalData, Unsafe
+from edgeprune.cli.options import Custom, Force, Format, Json, LabelColumns, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
 def convert(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
-    quantize: Annotated[str, typer.Option(help="none, dynamic, float16, int8 or int16x8.")] = "none",
+    quantize: Annotated[Format, typer.Option(help="How the file stores and computes numbers.")] = "none",
     data: OptionalData = None,
     label_columns: LabelColumns = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
@@ -31,8 +31,6 @@ def convert(
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
     check_outputs({output: (TFLITE_SUFFIX,)}, force)
-    if quantize not in FORMATS:
-        raise ValueError(f"--quantize {quantize} is unknown; choose one of {', '.join(FORMATS)}.")
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
     if quantize in ("int8", "int16x8") and data is None:

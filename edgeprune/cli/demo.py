@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, Force, Json, Sparsity
-from edgeprune.cli.printing import show, show_json, show_table
+from edgeprune.cli.options import LARGEST, Flavor, Force, Json, Sparsity
+from edgeprune.cli.printing import show, show_json, show_tables
 
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("tflite_out"),
-    flavor: Annotated[str, typer.Option(help="keras or tf_keras.")] = "keras",
+    flavor: Annotated[Flavor, typer.Option(help="Which Keras trains.")] = "keras",
     sparsity: Sparsity = 0.8,
     epochs: Annotated[
         int | None,
@@ -36,6 +36,6 @@ def demo(
     if as_json:
         show_json(result.to_dict())
         return
-    show_table(formats_table(result.rows, f"ResNet-8 on {result.test_images:,} images of Fashion-MNIST"))
+    show_tables(formats_table(result.rows, f"ResNet-8 on {result.test_images:,} images of Fashion-MNIST"))
     show(f"\n{summary(result.rows)}")
     show(f"{result.seconds:.0f} s. The files are in {result.folder}/")

@@ -9,7 +9,7 @@ import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
 from edgeprune.cli.options import Custom, InputShape, Json, Unsafe, input_shapes
-from edgeprune.cli.printing import show, show_json, show_table
+from edgeprune.cli.printing import show, show_json, show_tables
 
 
 def inspect(
@@ -19,20 +19,19 @@ def inspect(
     custom: Custom = None,
     as_json: Json = False,
 ) -> None:
-    """Show a model's layers, its groups of channels and what is frozen; of a .tflite file its tensors."""
+    """Show a model's layers, memory, groups of channels and what is frozen; of a .tflite file all that it holds."""
     shape = input_shapes(input_shape)
-    start_tensorflow()
     if model.suffix == TFLITE_SUFFIX:
-        from edgeprune.export.verify import verify_tflite
+        from edgeprune.report.file_inspection import inspect_tflite
 
-        result = verify_tflite(model)
-        show_json(result.to_dict()) if as_json else show(result)
+        file = inspect_tflite(model)
+        show_json(file.to_dict()) if as_json else show(file)
         return
+    start_tensorflow()
     from edgeprune.report import inspection
 
     result = inspection.inspect(load_model(model, unsafe, custom), shape)
     if as_json:
         show_json(result.to_dict())
         return
-    show_table(result.table())
-    show_table(result.channel_table())
+    show_tables(result.table(), result.channel_table())

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-FORMATS = ("none", "dynamic", "float16", "int8", "int16x8")
+Format = Literal["none", "dynamic", "float16", "int8", "int16x8"]
+Flavor = Literal["keras", "tf_keras"]
+Schedule = Literal["polynomial", "constant"]
+Importance = Literal["l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "fisher", "activation", "random"]
+Reduction = Literal["sum", "mean", "max", "l2"]
+AttentionPart = Literal["heads", "dims", "both"]
+Scope = Literal["global", "local", "isomorphic"]
 LARGEST = 2**31 - 1  # of the counts that TensorFlow and the interpreters take
 _MOST_THREADS = 256
 _LARGEST_FLOAT = 3.4e38  # of float32, in which models train

@@ -27,11 +27,8 @@ def show_json(content: dict[str, Any]) -> None:
     show(json.dumps(content, indent=2))
 
 
-def show_table(table: Table) -> None:
-    """Print a table as wide as the terminal."""
-    from rich.console import Console
+def show_tables(*tables: Table) -> None:
+    """Print tables, as wide as the terminal or one line a row, with an empty line between them."""
+    from edgeprune.text_table import text_of
 
-    console = Console()
-    with console.capture() as captured:
-        console.print(table)
-    show(captured.get().rstrip("\n"))
+    show("\n\n".join(text_of(table, colour=True) for table in tables))

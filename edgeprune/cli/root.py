@@ -7,36 +7,48 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from edgeprune import __version__
 from edgeprune.atomic import NotOverwrittenError
+from edgeprune.cli.option_names import in_options
 from edgeprune.cli.printing import show
 
 # What the library raises for bad input. Anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
-class _OneLineErrors(TyperGroup):
-    """Tells what is wrong with the input in one line on stderr, and exits with code 2."""
+class Command(TyperCommand):
+    """Reports what is wrong with the input in one line on stderr, in the names of the options; exit code 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except USER_ERRORS as error:
+            if os.environ.get("EDGEPRUNE_DEBUG"):
+                raise
+            hint = " --force replaces it." if isinstance(error, NotOverwrittenError) else ""
+            notes = getattr(error, "__notes__", [])
+            _fail(in_options(" ".join([f"{error or type(error).__name__}{hint}", *notes]), ctx))
+        except Exception as error:
+            if not _is_tensorflow_s(error) or os.environ.get("EDGEPRUNE_DEBUG"):
+                raise
+            _fail(f"TensorFlow stopped: {_reason(error.message)}")
+
+
+class _Commands(TyperGroup):
+    """Reports a command line that cannot be parsed in one line on stderr, and exits with code 2."""
 
     def main(self, *args: Any, **options: Any) -> None:
         """Run the command line and exit."""
         options["standalone_mode"] = False
         try:
             code = super().main(*args, **options)
-        except USER_ERRORS as error:
-            if os.environ.get("EDGEPRUNE_DEBUG"):
-                raise
-            hint = " --force replaces it." if isinstance(error, NotOverwrittenError) else ""
-            notes = getattr(error, "__notes__", [])
-            _fail(" ".join([f"{error or type(error).__name__}{hint}", *notes]))
         except Exception as error:
-            if hasattr(error, "format_message"):  # of the parser: an unknown option, a missing argument
-                _fail(error.format_message())
-            if not _is_tensorflow_s(error) or os.environ.get("EDGEPRUNE_DEBUG"):
+            if not hasattr(error, "format_message"):  # an unknown option, a missing argument
                 raise
-            _fail(f"TensorFlow stopped: {_reason(error.message)}")
+            _fail(error.format_message().replace("Value error, ", ""))  # pydantic's words before a choice that is none
         sys.exit(code or 0)
 
 
@@ -58,11 +70,11 @@ def _fail(message: str) -> None:
 
 
 app = typer.Typer(
-    cls=_OneLineErrors,
+    cls=_Commands,
     help="Prune a Keras model, convert it to TFLite, and verify the file that was written.",
     epilog="EDGEPRUNE_DEBUG=1 in the environment shows the traceback of an error.",
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its frames cut the names of long options
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from edgeprune.cli.options import Json
-from edgeprune.cli.printing import show_json, show_table
+from edgeprune.cli.printing import show, show_json
 
 
 def targets(as_json: Json = False) -> None:
     """List the devices that `edgeprune bundle` writes for."""
     from edgeprune.targets import TARGETS
+    from edgeprune.text_table import text_table
 
     if as_json:
         show_json({entry.name: entry.to_dict() for entry in TARGETS.values()})
         return
-    from rich.table import Table
-
-    table = Table("target", "kind", "quantizations", "RAM", "flash", "round to", "description")
-    for entry in TARGETS.values():
-        kinds = ", ".join(quantization or "none" for quantization in entry.quantizations)
-        memories = [f"{size // 1024:,} KiB" if size else "" for size in (entry.ram_bytes, entry.flash_bytes)]
-        table.add_row(entry.name, entry.kind, kinds, *memories, str(entry.round_to), entry.description)
-    show_table(table)
+    rows = [
+        (
+            entry.name,
+            entry.kind,
+            *(f"{size // 1024:,}" if size else "" for size in (entry.ram_bytes, entry.flash_bytes)),
+            str(entry.round_to),
+            " ".join(quantization or "none" for quantization in entry.quantizations),
+            entry.description,
+        )
+        for entry in TARGETS.values()
+    ]
+    header = ("target", "kind", "RAM KiB", "flash KiB", "round to", "quantizations", "description")
+    show(text_table(header, rows, left=(0, 1, 5, 6), below=(6, 5)))

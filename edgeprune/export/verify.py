@@ -24,6 +24,7 @@ from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_to_dict
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile, read_tflite
+from edgeprune.text_table import text_table
 from edgeprune.trial import try_out
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
@@ -327,7 +328,7 @@ def _report(result: Verification) -> Iterator[str]:
         yield f"  zeros kept    {result.zeros_kept:.2%}"
     if result.outputs:
         yield ""
-        yield from _table(
+        yield text_table(
             [
                 f"output, {f'{result.samples} samples' if result.samples else 'random samples'}",
                 "largest error",
@@ -350,7 +351,7 @@ def _report(result: Verification) -> Iterator[str]:
         )
     yield ""
     if result.weights:
-        yield from _table(
+        yield text_table(
             ["layer", "shape", "zeros in Keras", "in the file", "kept"],
             [
                 [
@@ -370,20 +371,11 @@ def _report(result: Verification) -> Iterator[str]:
             ],
         )
     else:
-        yield from _table(
+        yield text_table(
             ["tensor", "shape", "type", "bytes", "zeros"],
             [
-                [row.name[-60:], "x".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", f"{row.sparsity:.2%}"]
+                [row.name, "x".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", f"{row.sparsity:.2%}"]
                 for row in result.tensors
                 if row.is_weight
             ],
         )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """Lines of a table, the first column to the left and the others to the right."""
-    cells = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for first, *rest in cells:
-        aligned = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
-        yield "  " + "  ".join(aligned).rstrip()

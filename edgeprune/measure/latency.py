@@ -20,6 +20,7 @@ import numpy as np
 from edgeprune.measure.machine import Machine, this_machine
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.progress import track
+from edgeprune.text_table import text_table
 from edgeprune.trial import try_out
 
 
@@ -65,14 +66,9 @@ class Benchmark:
     machine: Machine
 
     def __str__(self) -> str:
-        """An aligned table, one file a line."""
-        cells = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
-            for first, *rest in cells
-        ]
-        return "\n".join([*lines, self._conditions()])
+        """A table of the files, and what they were timed on."""
+        header, *rows = self._cells()
+        return f"{text_table(header, rows)}\n{self._conditions()}"
 
     def _repr_html_(self) -> str:
         head, *body = [[escape(cell) for cell in row] for row in self._cells()]

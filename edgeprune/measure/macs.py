@@ -20,6 +20,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.measure.tflite_file import Operator, read_tflite
+from edgeprune.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,9 @@ class MacCount:
 
     def __str__(self) -> str:
         """A table of the layers with their MACs and share."""
-        width = max(map(len, [*self.per_layer, "total"]))
-        rows = [f"{name:<{width}}  {macs:>15,}  {macs / self.total:>6.1%}" for name, macs in self.per_layer.items()]
-        rows.append(f"{'total':<{width}}  {self.total:>15,}")
-        if self.uncounted:
-            rows.append(f"not counted: {', '.join(self.uncounted)}")
-        return "\n".join(rows)
+        rows = [(name, f"{macs:,}", f"{macs / self.total:.1%}") for name, macs in self.per_layer.items()]
+        table = text_table(("layer", "MACs", "share"), [*rows, ("total", f"{self.total:,}", "")])
+        return f"{table}\nnot counted: {', '.join(self.uncounted)}" if self.uncounted else table
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for JSON."""

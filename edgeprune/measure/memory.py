@@ -18,6 +18,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.measure.arena import arena_bytes, layer_operators
+from edgeprune.text_table import text_table
 
 ITEM_BYTES = {"int8": 1, "int16": 2, "float16": 2, "float32": 4}
 _ALIGNMENT = 16
@@ -95,16 +96,10 @@ class ActivationMemory:
 
     def __str__(self) -> str:
         """A table of the layers, with the peak marked, and the totals."""
-        width = max(len("planned"), *(len(row.layer) for row in self.layers))
-        marks = {self.layer: "  <- peak"}
-        rows = [
-            f"{row.layer:<{width}}  {row.kind:<22}  {row.bytes:>12,}{marks.get(row.layer, '')}" for row in self.layers
-        ]
-        totals = [
-            f"{word:<{width}}  {self.dtype:<22}  {getattr(self, word):>12,}"
-            for word in ("peak", "planned", "kept", "arena")
-        ]
-        return "\n".join([*rows, *totals])
+        marks = {self.layer: "<- peak"}
+        rows = [(row.layer, row.kind, f"{row.bytes:,}", marks.get(row.layer, "")) for row in self.layers]
+        rows += [(word, self.dtype, f"{getattr(self, word):,}", "") for word in ("peak", "planned", "kept", "arena")]
+        return text_table(("layer", "kind", "bytes", ""), rows, left=(0, 1, 3))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for JSON."""

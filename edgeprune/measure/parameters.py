@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,11 @@ class ParameterCount:
 
     def __str__(self) -> str:
         """A table of the layers, one a line."""
-        width = max(map(len, [*self.per_layer, "total"]))
-        rows = {**self.per_layer, "total": self}
-        lines = [f"{'':<{width}}  {'parameters':>14}  {'non-zero':>14}  {'trainable':>14}"]
-        for name, row in rows.items():
-            lines.append(f"{name:<{width}}  {row.total:>14,}  {row.nonzero:>14,}  {row.trainable:>14,}")
-        return "\n".join(lines)
+        rows = [
+            (name, f"{row.total:,}", f"{row.nonzero:,}", f"{row.trainable:,}")
+            for name, row in {**self.per_layer, "total": self}.items()
+        ]
+        return text_table(("layer", "parameters", "non-zero", "trainable"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for JSON."""

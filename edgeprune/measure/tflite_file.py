@@ -96,6 +96,25 @@ class ConstantTensor:
 
 
 @dataclass(frozen=True)
+class PortTensor:
+    """An input or an output, as the file describes it.
+
+    Attributes:
+        name: its name in the file's signature, or the tensor's own where the file has none.
+        shape: the batch included; -1 for a side that may change.
+        dtype: the type of its values.
+        scale: real value of one step; None where it is not quantized.
+        zero_point: the stored value that means 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class Operator:
     """One operator of a .tflite file.
 
@@ -135,6 +154,8 @@ class TfliteFile:
             of one step; outputs that are turned into floats at the end included.
         stateful: whether it keeps values from one run to the next, as a recurrent operator does: an interpreter has to
             be reset before each new sequence.
+        inputs: its inputs, in the file's order.
+        outputs: its outputs.
     """
 
     path: Path
@@ -142,6 +163,8 @@ class TfliteFile:
     operators: tuple[Operator, ...]
     output_steps: dict[int, float]
     stateful: bool
+    inputs: tuple[PortTensor, ...]
+    outputs: tuple[PortTensor, ...]
 
     @property
     def weights(self) -> tuple[ConstantTensor, ...]:
@@ -249,7 +272,28 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
             types = _at(operator.outputs, dtypes)
             operators.append(Operator(name, custom, inputs, outputs, types, operator.builtinOptions, number))
     steps = _output_steps(model.subgraphs[0], [name for name, _ in names]) if model.subgraphs else {}
-    return TfliteFile(path, tuple(tensors), tuple(operators), steps, stateful)
+    inputs, outputs = (_ports(model, kind) for kind in ("inputs", "outputs"))
+    return TfliteFile(path, tuple(tensors), tuple(operators), steps, stateful, inputs, outputs)
+
+
+def _ports(model: Any, kind: str) -> tuple[PortTensor, ...]:
+    """The inputs or the outputs of the graph that runs."""
+    if not model.subgraphs:
+        return ()
+    graph, signatures = model.subgraphs[0], model.signatureDefs or ()
+    numbers = getattr(graph, kind)
+    signature = getattr(signatures[0], kind) or () if len(signatures) == 1 else ()
+    names = {entry.tensorIndex: entry.name for entry in signature}
+    ports = []
+    for number in () if numbers is None else numbers:
+        tensor = graph.tensors[number]
+        open_shape = tensor.shapeSignature
+        shape = _shape(tensor) if open_shape is None else tuple(int(size) for size in open_shape)
+        scale, zero_point = _quantization(tensor, shape)
+        one_scale = None if scale is None else float(np.max(scale))
+        name = (names.get(number) or tensor.name or b"").decode(errors="replace")
+        ports.append(PortTensor(name, shape, _dtype(tensor), one_scale, int(np.max(zero_point))))
+    return tuple(ports)
 
 
 def _output_steps(graph: Any, operator_names: list[str]) -> dict[int, float]:

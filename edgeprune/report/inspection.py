@@ -11,8 +11,10 @@ from edgeprune import flavor
 from edgeprune.channels.trace import trace
 from edgeprune.example_shapes import ExampleShapes, InputShape, at_example_shapes
 from edgeprune.measure.macs import count_macs
+from edgeprune.measure.memory import ActivationMemory, activation_memory
 from edgeprune.measure.parameters import count_parameters
 from edgeprune.sparsity.prunable import prunable_weights
+from edgeprune.text_table import rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,6 +74,8 @@ class Inspection:
         example: the shapes of the inputs that the MACs are for.
         groups: the groups of channels; empty where the model's graph cannot be followed.
         not_followed: why it cannot; empty where it can.
+        memory: the activations alive at once as int8, and the layer that sets the peak; None where unknown.
+        memory_unknown: why it is not; empty where it is.
     """
 
     model: str
@@ -83,6 +87,8 @@ class Inspection:
     example: ExampleShapes
     groups: tuple[GroupRow, ...]
     not_followed: str
+    memory: ActivationMemory | None
+    memory_unknown: str
 
     @property
     def sparsity(self) -> float:
@@ -95,26 +101,9 @@ class Inspection:
 
     def table(self) -> Table:
         """The layers as a rich table."""
-        from rich import box
-        from rich.table import Table
-
         uncounted = f" Not counted: {', '.join(self.uncounted)}." if self.uncounted else ""
-        table = Table(
-            title=f"{self.model} ({self.flavor})",
-            caption=f"MACs for one sample{self._of_what_size()}.{uncounted} Zeros: in the weights that can be pruned.",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            show_footer=True,
-        )
-        table.add_column("Layer", "total", overflow="fold")
-        table.add_column("Type", overflow="fold")
-        table.add_column("Output", overflow="fold")
-        table.add_column("MACs", f"{self.macs:,}", justify="right")
-        table.add_column("Parameters", f"{self.parameters:,}", justify="right")
-        table.add_column("Zeros", f"{self.sparsity:.1%}", justify="right")
-        for row in self.layers:
-            table.add_row(
+        rows = [
+            (
                 row.name,
                 row.type,
                 " ".join("x".join("?" if side is None else str(side) for side in s[1:]) for s in row.output_shapes),
@@ -122,7 +111,25 @@ class Inspection:
                 f"{row.parameters:,}" if row.parameters else "",
                 f"{_share(row.zeros, row.prunable):.1%}" if row.prunable else "",
             )
-        return table
+            for row in self.layers
+        ]
+        total = ("total", "", "", f"{self.macs:,}", f"{self.parameters:,}", f"{self.sparsity:.1%}")
+        return rich_table(
+            ("Layer", "Type", "Output", "MACs", "Parameters", "Zeros"),
+            [*rows, total],
+            left=(0, 1, 2),
+            title=f"{self.model} ({self.flavor})",
+            caption=f"MACs for one sample{self._of_what_size()}.{uncounted} Zeros: in the weights that can be pruned."
+            f"\n{self._memory_words()}",
+        )
+
+    def _memory_words(self) -> str:
+        if self.memory is None:
+            return f"Memory: not known, {self.memory_unknown}"
+        return (
+            f"Memory: at most {self.memory.peak:,} bytes of activations at once in int8, about four times that in "
+            f"float32, while {self.memory.layer} runs."
+        )
 
     def _of_what_size(self) -> str:
         chosen = ", a size chosen as the model leaves it open" if self.example.chosen else ""
@@ -130,25 +137,14 @@ class Inspection:
 
     def channel_table(self) -> Table:
         """The groups of channels as a rich table."""
-        from rich import box
-        from rich.table import Table
-
         free = sum(group.channels for group in self.groups if group.frozen is None)
-        table = Table(
+        return rich_table(
+            ("Group", "With", "Channels", "Frozen"),
+            [(row.name, ", ".join(row.layers[1:]), f"{row.channels:,}", row.frozen or "") for row in self.groups],
+            left=(0, 1, 3),
             title="Channels",
             caption=self.not_followed or f"{free:,} channels can be removed (edgeprune channels).",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
         )
-        table.add_column("Group", overflow="fold")
-        table.add_column("Layers", overflow="fold")
-        table.add_column("Channels", justify="right")
-        table.add_column("Frozen", overflow="fold")
-        for group in self.groups:
-            others = "" if len(group.layers) < 2 else f"with {', '.join(group.layers[1:])}"
-            table.add_row(group.name, others, f"{group.channels:,}", group.frozen or "")
-        return table
 
 
 def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
@@ -206,7 +202,16 @@ def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
         example,
         groups,
         not_followed,
+        *_memory(model),
     )
+
+
+def _memory(model: Any) -> tuple[ActivationMemory | None, str]:
+    """The activations alive at once, or why that is not known."""
+    try:
+        return activation_memory(model), ""
+    except ValueError as error:  # open sizes, or a subclassed model whose graph cannot be had
+        return None, str(error)
 
 
 def _groups(model: Any, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], str]:

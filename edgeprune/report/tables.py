@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeprune.text_table import rich_table
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -42,22 +44,8 @@ def formats_table(rows: Sequence[FormatRow], title: str) -> Table:
     Returns:
         A rich table.
     """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title,
-        caption=LEGEND,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    for number, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row), style="bold red" if row.problems else None)
-    return table
+    styles = ["bold red" if row.problems else None for row in rows]
+    return rich_table(HEADER, map(cells, rows), styles=styles, title=title, caption=LEGEND)
 
 
 def summary(rows: Sequence[FormatRow]) -> str:

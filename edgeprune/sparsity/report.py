@@ -10,6 +10,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.sparsity import prunable
 from edgeprune.sparsity.mechanism import mechanism_of
+from edgeprune.text_table import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,22 +80,14 @@ class SparsityReport:
         }
 
     def __str__(self) -> str:
-        lines = [("layer", "weight", "shape", "values", "zeros", "sparsity", "target", "")]
+        lines = []
         for row in (row for row in self.rows if row.weight):
             target = "" if row.target is None else f"{row.target:.1%}"
             figures = (f"{row.size:,}", f"{row.zeros:,}", f"{row.sparsity:.1%}")
             lines.append((row.layer, row.weight, str(row.shape), *figures, target, row.note))
         lines.append(("total", "", "", f"{self.size:,}", f"{self.zeros:,}", f"{self.sparsity:.1%}", "", ""))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        right = (3, 4, 5, 6)
-        table = [
-            "  ".join(
-                cell.rjust(width) if index in right else cell.ljust(width)
-                for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join([*table, *self._without_weights()])
+        header = ("layer", "weight", "shape", "values", "zeros", "sparsity", "target", "")
+        return "\n".join([text_table(header, lines, left=(0, 1, 2, 7)), *self._without_weights()])
 
     def _without_weights(self) -> list[str]:
         """A line for each reason why whole layers are left alone."""
@@ -102,10 +95,7 @@ class SparsityReport:
         for row in self.rows:
             if not row.weight:
                 by_reason.setdefault(row.note, []).append(row.layer)
-        return [
-            f"not pruned: {', '.join(layers[:3])}{f' and {len(layers) - 3} more' if len(layers) > 3 else ''} ({reason})"
-            for reason, layers in by_reason.items()
-        ]
+        return [f"not pruned: {', '.join(layers)} ({reason})" for reason, layers in by_reason.items()]
 
 
 def sparsity_report(model: Any) -> SparsityReport:

@@ -1,0 +1,93 @@
+"""The library's errors in the words of the command line: `--ratio 2` for `ratio=2`.
+
+The library names its own arguments. Here, in one place, they become the options that they came from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperOption
+
+# Arguments of the library, and its words for them, that an option of another name fills.
+_FILLED_BY = {
+    "dense_epochs": "epochs",
+    "labels": "data",
+    "overwrite": "force",
+    "pruned_epochs": "epochs",
+    "quantization": "quantize",
+    "representative_data": "data",
+    "samples": "data",
+    "targets": "data",
+    "validation_data": "data",
+    "version": "model_version",
+}
+_SHORTEST_VALUE = 3  # a shorter text may stand in a message by chance
+
+
+def in_options(message: str, context: typer.Context) -> str:
+    """A message of the library with the command's options in place of arguments.
+
+    Args:
+        message: what the library says.
+        context: the command that was run, with the values of its options.
+
+    Returns:
+        The message; where it names no argument, the option in front whose value or whose name it speaks of.
+    """
+    options = _options(context)
+    names = "|".join(sorted(options, key=len, reverse=True))
+    long_names = "|".join(name for name in names.split("|") if "_" in name)  # no words of a sentence
+
+    def option(match: re.Match[str]) -> str:
+        return options[match[1]] + (" " if match[0].endswith("=") and match[2] else "")
+
+    said = re.sub(rf"(?<![\w-])({names})=(?=([\w'\"\[(-]|\.\d)?)", option, message)
+    said = re.sub(rf"\b({long_names})\b()", option, said)
+    said = re.sub(rf"(?<![\w-])(?<!he )({names})(?= must\b| takes\b)()", option, said)
+    if any(re.search(rf"{re.escape(known)}(?![\w-])", said) for known in options.values()):
+        return said
+    spoken_of = _spoken_of(said, context, options)
+    return f"{', '.join(spoken_of)}: {said}" if spoken_of else said
+
+
+def _options(context: typer.Context) -> dict[str, str]:
+    """The command's options, by the names of the library's arguments that they fill."""
+    own = {
+        parameter.name: max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if isinstance(parameter, TyperOption)
+    }
+    return {argument: own[name] for argument, name in _FILLED_BY.items() if name in own} | own
+
+
+def _spoken_of(message: str, context: typer.Context, options: Mapping[str, str]) -> list[str]:
+    """The options that were given whose values are in the message; where none is, the first whose name is."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name in options and context.get_parameter_source(name).name == "COMMANDLINE"
+    }
+    by_value = [
+        options[name]
+        for name, value in given.items()
+        if any(len(text) >= _SHORTEST_VALUE and text in message for text in _texts(value))
+    ]
+    by_name = [
+        option
+        for argument, option in options.items()
+        if _FILLED_BY.get(argument, argument) in given
+        and re.search(rf"\b{argument.replace('_', ' ')}\b", message, re.IGNORECASE)
+    ]
+    return by_value or by_name[:1]
+
+
+def _texts(value: Any) -> list[str]:
+    """A value as it may stand in a message: a path also as the file below which it cannot lie."""
+    if isinstance(value, Path):
+        return [str(value), *(str(folder) for folder in value.parents if folder.is_file())]
+    return [str(entry) for entry in value] if isinstance(value, list | tuple) else [str(value)]

@@ -1,0 +1,163 @@
+"""Options in errors, in `--help` and in completion: nothing here converts or trains."""
+
+from __future__ import annotations
+
+import shlex
+from typing import get_args
+
+import numpy as np
+import pytest
+import typer
+from typer.core import TyperOption
+from typer.testing import CliRunner
+
+from edgeprune import flavor
+from edgeprune.channels import importance, reduction, selection, solve
+from edgeprune.cli import app, options
+from edgeprune.cli.commands import EXAMPLES
+from edgeprune.targets import TARGETS
+from edgeprune.training import SCHEDULES
+
+COMMANDS = {command.__name__: example for command, example in EXAMPLES.items()}
+# What is taken as it is written; a metric that no score can be made with is reported, and the command goes on.
+ANYTHING_GOES = {"--author", "--description", "--metric", "--model-version", "--custom"}
+TARGETS_OF_PLANS = ("--ratio", "--macs", "--params")
+# A wrong value of each option, and what has to stand beside it.
+WRONG = {
+    "--attention": ["legs"],
+    "--batch-size": ["0"],
+    "--data": ["broken.npz"],
+    "--epochs": ["-1"],
+    "--flavor": ["torch"],
+    "--frequency": ["0"],
+    "--ignore": ["nothing*"],
+    "--importance": ["guess"],
+    "--input-shape": ["x"],
+    "--label-column": ["no_such_column", "--data", "table.csv"],
+    "--labels": ["broken.npz"],
+    "--layers": ["nothing*"],
+    "--learning-rate": ["0"],
+    "--loss": ["no_such_loss", "--epochs", "1"],
+    "--macs": ["2"],
+    "--mean": ["nan"],
+    "--model": ["broken.npz"],
+    "--name": [" "],
+    "--output": ["broken.npz/below.keras"],
+    "--params": ["0"],
+    "--plan": ["plan.txt"],
+    "--quantize": ["int3"],
+    "--ratio": ["1"],
+    "--reduction": ["median"],
+    "--round-to": ["x"],
+    "--runs": ["0"],
+    "--schedule": ["sudden"],
+    "--scope": ["near"],
+    "--seed": ["-1"],
+    "--sparsity": ["1"],
+    "--std": ["nan", "--mean", "1"],
+    "--target": ["toaster"],
+    "--threads": ["0"],
+    "--warmup": ["-1"],
+}
+
+
+def command_of(name):
+    return typer.main.get_command(app).commands[name]
+
+
+def valued_options(name):
+    return [
+        max(parameter.opts, key=len)
+        for parameter in command_of(name).params
+        if isinstance(parameter, TyperOption) and not parameter.is_flag and not ANYTHING_GOES & set(parameter.opts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, data, and a file that is none."""
+    folder = tmp_path_factory.mktemp("options")
+    keras = flavor.keras_module(flavor.KERAS_3)
+    layers = [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential(layers)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(folder / "model.keras")
+    (folder / "table.csv").write_text("a,b,c,d,y\n1,2,3,4,0\n5,6,7,8,1\n")
+    (folder / "model.tflite").write_bytes(b"no model")
+    (folder / "broken.npz").write_bytes(b"\xff\xfe no archive")
+    generator = np.random.default_rng(0)
+    np.savez(folder / "data.npz", x=generator.random((16, 4), np.float32), y=generator.integers(0, 3, 16))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in COMMANDS for option in valued_options(name)])
+def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, name, option):
+    monkeypatch.chdir(folder)
+    model = "model.tflite" if name in ("verify", "benchmark") else "model.keras"
+    needed = {
+        "demo": [],
+        "prune": ["--data", "data.npz", "-o", "new.keras"],
+        "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--ratio", "0.5"])],
+        "convert": ["-o", "new.tflite"],
+        "bundle": ["-o", "new"],
+    }.get(name, [])
+    arguments = [name, *([model] if name != "demo" else []), *needed, option, *WRONG[option]]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2 and done.stdout == "", done.output
+    (line,) = done.stderr.splitlines()
+    assert option in line, line
+
+
+def test_arguments_of_the_library_become_options():
+    from edgeprune.cli.option_names import in_options
+
+    context = command_of("channels").make_context(
+        "channels", ["m.keras", "--ratio", "0.5", "--data", __file__], resilient_parsing=True
+    )
+    for message, expected in (
+        ("scope='x' is unknown.", "--scope 'x' is unknown."),
+        ("Give exactly one of ratio=, macs= and params=.", "Give exactly one of --ratio, --macs and --params."),
+        ("round_to must be 1 or more.", "--round-to must be 1 or more."),
+        ("max_ratio=0.9 is not an option.", "max_ratio=0.9 is not an option."),
+    ):
+        assert in_options(message, context) == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_with_options_that_exist_and_cuts_no_name(name):
+    text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert COMMANDS[name] in " ".join(text.split())
+    words = shlex.split(COMMANDS[name].partition("|")[0])
+    assert words[:2] == ["edgeprune", name]
+    command_of(name).make_context(name, words[2:], resilient_parsing=True)
+    assert all(option in text for option in valued_options(name))
+
+
+def test_choices_are_those_of_the_library():
+    assert set(get_args(options.Scope)) == set(solve.SCOPES)
+    assert set(get_args(options.Schedule)) == set(SCHEDULES)
+    assert set(get_args(options.Reduction)) == set(reduction.REDUCTIONS)
+    assert set(get_args(options.AttentionPart)) == set(selection.ATTENTION)
+    assert set(get_args(options.Importance)) == {*importance._MAGNITUDES, *importance.ON_DATA, "random"}
+    assert set(get_args(options.Flavor)) == {flavor.KERAS_3, flavor.TF_KERAS}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("bundle --target ethos-u55", [name for name in TARGETS if name.startswith("ethos-u55")]),
+        ("convert --quantize int", ["int8", "int16x8"]),
+        ("channels --importance l", ["l2", "l1", "lamp"]),
+        ("channels --round-to t", ["tile", "tile-int8"]),
+    ],
+)
+def test_completion(words, expected):
+    count = len(words.split())
+    environment = {
+        "_EDGEPRUNE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"edgeprune {words}",
+        "COMP_CWORD": str(count),
+    }
+    done = CliRunner().invoke(app, [], env=environment, prog_name="edgeprune")
+    assert done.stdout.split() == expected

@@ -1,0 +1,92 @@
+"""Each command's output in a real terminal of 80 columns, and in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+
+from edgeprune import flavor
+
+LONG = "a_convolution_whose_name_is_longer_than_most_people_would_ever_want_it_to_be"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model with a long name in it, data, and its file."""
+    from edgeprune import export_tflite
+
+    folder = tmp_path_factory.mktemp("terminal")
+    keras = flavor.keras_module(flavor.KERAS_3)
+    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3, name=LONG), keras.layers.Flatten()]
+    model = keras.Sequential([*layers, keras.layers.Dense(3, activation="softmax", name="classes")])
+    model.save(folder / "model.keras")
+    export_tflite(model, folder / f"{LONG}.tflite", verify=False)
+    np.savez(folder / "data.npz", x=np.random.default_rng(0).random((16, 8, 8, 3), np.float32), y=np.arange(16) % 3)
+    return folder
+
+
+def in_terminal(folder, *arguments):
+    """What a command draws on a terminal of 80 columns, without colours."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "edgeprune", *arguments]
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL, env=environment | {"TERM": "xterm"}
+    )
+    os.close(slave)
+    drawn = bytearray()
+    with contextlib.suppress(OSError):  # raised once the process has closed the terminal
+        while part := os.read(master, 65536):
+            drawn += part
+    os.close(master)
+    assert process.wait() == 0, drawn
+    return re.sub(r"\x1b\[[0-9;]*m", "", drawn.decode().replace("\r\n", "\n"))
+
+
+# Sentences and paths that stand alone are left to the terminal's own wrapping.
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("targets",),
+        ("inspect", "model.keras"),
+        ("inspect", f"{LONG}.tflite"),
+        ("channels", "model.keras", "--ratio", "0.5"),
+        ("benchmark", f"{LONG}.tflite", "--runs", "2"),
+        pytest.param(
+            ("verify", f"{LONG}.tflite", "--model", "model.keras", "--data", "data.npz"), marks=pytest.mark.slow
+        ),
+        pytest.param(("bundle", "model.keras", "--data", "data.npz", "-o", "bundle"), marks=pytest.mark.slow),
+    ],
+    ids=lambda arguments: "-".join(arguments[:2]),
+)
+def test_nothing_is_cut_in_80_columns(folder, arguments):
+    drawn = in_terminal(folder, *arguments)
+    assert "…" not in drawn and "..." not in drawn
+    lines = drawn.splitlines()
+    if arguments[0] not in ("targets", "bundle"):
+        assert LONG in "".join(line.split()[0] for line in lines if line[:1].strip()), "folded, and whole"
+    sentences = r"\s*(frozen|problem|output|operators|note)\b|    |.*\.tflite$"
+    assert max(len(line) for line in lines if not re.match(sentences, line)) <= 80
+
+
+def test_a_pipe_has_one_line_a_row(folder):
+    def piped(*arguments):
+        command = [sys.executable, "-m", "edgeprune", *arguments]
+        environment = os.environ | {"FORCE_COLOR": "", "COLUMNS": "80"}
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout.splitlines()
+
+    (row,) = [line for line in piped("targets") if line.startswith("ethos-u55-128 ")]
+    assert "int8" in row and "128 MACs a cycle" in row
+    (row, *_) = [line for line in piped("inspect", "model.keras") if line.startswith(LONG)]
+    assert row.split()[:3] == [LONG, "Conv2D", "6x6x8"]
