@@ -100,8 +100,8 @@ def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, di
 
 def _config(layer: Any) -> dict[str, Any]:
     """A layer's configuration. Keras's Identity has none where it was made with what cannot be written to a file."""
-    if type(layer) is keras_of(layer).layers.Identity:
-        return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy}
+    if is_keras_3(layer) and type(layer) is keras_of(layer).layers.Identity:
+        return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
     return layer.get_config()
 
 

@@ -184,6 +184,7 @@ class _Unfolding:
         self.reasons: dict[int, str] = {}
         self._models: dict[int, Any] = {}
         self._calls: Counter[int] = Counter()
+        self._shared: set[int] = set()
 
     def model(self, model: Any, shapes: list[tuple[int | None, ...] | None] | None = None) -> Any:
         """The model, or one of the same layers without the composite ones; the same for all calls of it.
@@ -204,6 +205,11 @@ class _Unfolding:
         tree = nest(keras_3=True)
         inputs, nodes, outputs = graph_nodes(model)
         self._calls.update(id(node.layer) for node in nodes)
+        layers = [node.layer for node in nodes if function_name(node.layer) is None]
+        outside = {id(part) for one in layers if not _is_nested(one) for part in one._flatten_layers()}
+        self._shared |= {
+            id(one) for one in layers if _is_nested(one) and any(id(part) in outside for part in layers_of(one))
+        }
         shapes = [None] * len(inputs) if shapes is None else shapes
         new_inputs = [
             clone_input(input_layer(tensor), shape).output for tensor, shape in zip(inputs, shapes, strict=True)
@@ -236,12 +242,24 @@ class _Unfolding:
     def _called(self, layer: Any, args: tuple, kwargs: dict[str, Any], tensors: dict[int, Any]) -> Any:
         if _is_nested(layer):
             taken = _symbolic_leaves((args, kwargs))
+            if id(layer) in self._shared:
+                return self._entered(layer, taken)
             called_once = self._calls[id(layer)] == 1 and len(taken) == len(graph_nodes(layer)[0])
             shapes = [(None, *tensor.shape[1:]) for tensor in taken] if called_once else None
             return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
         return _for_any_batch(layer, args, kwargs, tensors.get(_REFERENCE))
+
+    def _entered(self, model: Any, taken: list[Any]) -> Any:
+        """The calls of a nested model on some tensors: a layer shared with the outside is two in a file."""
+        inputs, nodes, outputs = graph_nodes(model)
+        tensors = dict(zip(map(id, inputs), taken, strict=True))
+        for node in nodes:
+            if function_name(node.layer) is None:
+                self.names.setdefault(id(node.layer), f"{model.name}_{node.layer.name}")
+            self._make(node, tensors)
+        return nest(keras_3=True).map_structure(lambda tensor: tensors[id(tensor)], outputs)
 
     def calls_inside(self, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What a layer gives for symbolic tensors, by the calls that it makes inside.
