@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import math
 import re
 from collections import Counter
@@ -380,23 +381,15 @@ def _called_in_place(
     layers: list[Any], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
 ) -> Any:
     """What the first of some layers gives for symbolic tensors, which stem from the calls inside it and the others."""
-    stems: dict[int, tuple[Any, Any]] = {}
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs = layer.call(*args, **kwargs)
-        for leaf in _symbolic_leaves(outputs):
-            if _has_history(leaf):
-                stems.setdefault(id(leaf), (leaf, leaf._keras_history))
-        return outputs
-
     if layers[0]._call_has_training_arg:
         kwargs = {**kwargs, "training": training}
+    entered = set(map(id, layers))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_without_nodes(entered))
         for layer in layers:
             stack.enter_context(_own_weights_symbolic(layer, reference))
-            layer.__dict__["symbolic_call"] = functools.partial(call, layer)
+            layer.__dict__["symbolic_call"] = layer.call
             stack.callback(layer.__dict__.pop, "symbolic_call")
-        entered = set(map(id, layers))
         for part in layers[0]._flatten_layers(include_self=False):
             if part.variables and id(part) not in entered and not is_model(part):
                 part.__dict__["call"] = functools.partial(_called_on_constants, part, part.call, reference)
@@ -405,20 +398,38 @@ def _called_in_place(
         outputs = layers[0](*args, **kwargs)
     if scope.read:
         raise _NotUnfolded("it uses weights outside of the layers that hold them")
-    for tensor, history in stems.values():  # Keras has put down the calls of the layers in the meantime
-        tensor._keras_history = history
     return outputs
+
+
+@contextlib.contextmanager
+def _without_nodes(layers: set[int]) -> Iterator[None]:
+    """While the body runs, Keras does not put down the calls of these layers, by `id`, in its graph."""
+    module = importlib.import_module("keras.src.layers.layer")
+    kind = module.Node
+
+    def node(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if id(operation) in layers else kind(operation, *args, **kwargs)
+
+    module.Node = node
+    try:
+        yield
+    finally:
+        module.Node = kind
 
 
 def _called_on_constants(layer: Any, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
     """What a layer with weights gives for constants, as a symbolic tensor: a table read at every position."""
-    if _symbolic_leaves((args, kwargs)) or not args:
+    if _symbolic_leaves((args, kwargs)) or not args or not _is_constant(args[0]):
         return call(*args, **kwargs)
     ops = keras_module(KERAS_3).ops
     first = np.asarray(args[0])
     one = ops.cast(ops.ones_like(ops.sum(reference)), str(first.dtype))
     del layer.__dict__["call"]
     return layer(ops.multiply(one, first), *args[1:], **kwargs)
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "numpy")  # tensors that stand for others have no values
 
 
 @functools.cache
@@ -540,7 +551,7 @@ def _first_line(error: Exception) -> str:
     """An error in one short line; Keras puts what happened behind a heading in colour."""
     lines = [line.strip() for line in re.sub("\x1b\\[[0-9;]*m", "", str(error)).splitlines()]
     lines = [line for line in lines if line and not line.startswith("Exception encountered")]
-    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
+    return (lines[0] if lines else type(error).__name__)[:100].rstrip(".")
 
 
 # Calls in which the size of the batch has come to stand
