@@ -230,7 +230,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in rows:
         if row.get("error"):
-            lines.append(f"| {row['model']} | {row['kind']} | | | | | | | | {row['error']} |")
+            lines.append(f"| {row['model']} | {row['kind']} | | | | | | | | {short(row['error'])} |")
             continue
         failed = row["failed"]
         proof = f"{row['difference']:.0e}" if row.get("proven") else failed.get("proof", "NOT equal")
@@ -243,13 +243,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             )
         )
     frozen = [
-        f"- {row['model']}: " + "; ".join(f"`{name}` ({reason})" for name, reason in row["frozen"].items())
+        f"- {row['model']}: " + "; ".join(f"`{name}` ({short(reason)})" for name, reason in row["frozen"].items())
         for row in rows
         if row.get("frozen")
     ]
     return "\n".join(
         [*lines, "", counts(rows), "", *(["Kept besides inputs and outputs:", "", *frozen] if frozen else [])]
     )
+
+
+def short(text: Any) -> str:
+    """A cell of the table: the beginning of a long reason, in one line."""
+    line = "".join(c for c in " ".join(str(text).split()) if c.isprintable() and c != "|")
+    return line if len(line) < 120 else f"{line[:117]}..."
 
 
 def counts(rows: Sequence[dict[str, Any]]) -> str:
