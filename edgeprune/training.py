@@ -63,11 +63,10 @@ def fit(
                 )
 
         watch = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=after_step)
-        targets, weights = _structured(model, y, sample_weight)
         history = model.fit(
             x,
-            targets,
-            sample_weight=weights,
+            y,
+            sample_weight=sample_weight,
             epochs=epochs,
             batch_size=batch_size,
             callbacks=[*callbacks, watch],
@@ -142,7 +141,8 @@ def prune_and_fit(
         pruning_schedule = pruning.ConstantSparsity(sparsity, begin_step=1, frequency=frequency)
     else:
         raise ValueError(f"schedule={schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}.")
-    compilation = _compilation(model, y, loss, learning_rate)
+    compilation = _by_order(model, _compilation(model, y, loss, learning_rate))
+    x, y, sample_weight = _structured(model, x, y, sample_weight)
     # Chosen by a pattern, layers of which none can be pruned are an error.
     pruned = pruning.prune_low_magnitude(model, pruning_schedule, layers="*" if layers is None else layers)
     pruned.compile(**compilation)
@@ -198,6 +198,7 @@ def fine_tune(
     """
     check_and_compile(model, x, y, loss)
     model.compile(**_compilation(model, y, loss, learning_rate))
+    x, y, sample_weight = _structured(model, x, y, sample_weight)
     return fit(model, x, y, sample_weight=sample_weight, epochs=epochs, batch_size=batch_size, description=description)
 
 
@@ -251,19 +252,44 @@ def _check_inputs(model: Any, x: Any) -> None:
             )
 
 
-def _structured(model: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-    """Labels and sample weights as `fit` takes both: with weights, Keras 3 wants a list where the outputs are one."""
-    if sample_weight is None or not isinstance(y, Mapping) or not flavor.is_graph_model(model):
-        return y, sample_weight
-    weights = by_output(y, sample_weight, "sample weights")
+def _structured(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Data by name in the structure of the model's inputs and outputs, which Keras takes whatever names it knows."""
+    if not flavor.is_graph_model(model):
+        return x, y, sample_weight
+    names = flavor.input_names(model)
+    if isinstance(x, Mapping) and x.keys() == set(names):
+        x = flavor.pack_inputs(model, [x[name] for name in names])
+    if not isinstance(y, Mapping):
+        return x, y, sample_weight
     count = len(next(iter(y.values())))
-    weights = {name: np.ones(count, np.float32) if one is None else one for name, one in weights.items()}
-    names = list(flavor.output_tensors(model))
-    if not flavor.is_keras_3(model) or isinstance(flavor.graph_nodes(model)[2], Mapping):
-        return y, weights
-    if missing := [name for name in names if name not in y]:
-        raise ValueError(f"Model {model.name!r} has no labels for {missing}, and weighs samples of all its outputs.")
-    return tuple(flavor.pack_outputs(model, [part[name] for name in names]) for part in (y, weights))
+    if sample_weight is not None:
+        weights = by_output(y, sample_weight, "sample weights")
+        sample_weight = {name: np.ones(count, np.float32) if one is None else one for name, one in weights.items()}
+    outputs = list(flavor.output_tensors(model))
+    if _returns_dict(model):
+        return x, y, sample_weight
+    losses = by_output(outputs, flavor.compilation_of(model).loss, "losses")
+    if missing := [name for name in outputs if name not in y and losses[name] is not None]:
+        raise ValueError(f"Model {model.name!r} is trained on its outputs {missing}, and there are no labels for them.")
+    unused = np.zeros(count, np.float32)  # labels of outputs without a loss
+    return x, *(
+        part and flavor.pack_outputs(model, [part.get(name, unused) for name in outputs]) for part in (y, sample_weight)
+    )
+
+
+def _by_order(model: Any, compilation: dict[str, Any]) -> dict[str, Any]:
+    """Settings by output name as lists in the outputs' order: TF-MOT's wrappers give the outputs other names."""
+    if not flavor.is_graph_model(model) or _returns_dict(model):
+        return compilation
+    outputs, nothing = list(flavor.output_tensors(model)), {"loss": None, "loss_weights": 1.0}
+    return {
+        key: [value.get(name, nothing.get(key, [])) for name in outputs] if isinstance(value, Mapping) else value
+        for key, value in compilation.items()
+    }
+
+
+def _returns_dict(model: Any) -> bool:
+    return isinstance(flavor.graph_nodes(model)[2], Mapping)
 
 
 def _figures(logs: Mapping[str, float]) -> str:

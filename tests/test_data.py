@@ -483,3 +483,29 @@ def test_samples_of_no_weight_train_nothing(kind, outputs):
     fine_tune(model, x, y, sample_weight={"value": np.zeros(6)}, epochs=1)
     changed = {name: not np.array_equal(before[name], model.get_layer(name).get_weights()[0]) for name in heads}
     assert changed == {"value": False, "kind": True}
+
+
+@pytest.mark.parametrize("outputs", ["list", "dict"])
+@pytest.mark.parametrize("kind", [flavor.KERAS_3, flavor.TF_KERAS])
+def test_pruning_trains_outputs_by_name(kind, outputs):
+    """TF-MOT's wrappers rename layers; the keys of the inputs are not their names."""
+    from edgeprune.training import prune_and_fit
+
+    keras = flavor.keras_module(kind)
+    left, right = keras.Input((3,), name="left"), keras.Input((1,), name="right")
+    joined = keras.layers.Concatenate()([left, right])
+    heads = {name: keras.layers.Dense(1, name=name) for name in ("value", "kind")}
+    tensors = {name: head(joined) for name, head in heads.items()}
+    model = keras.Model({"a": left, "b": right}, tensors if outputs == "dict" else list(tensors.values()))
+    model.compile("sgd", dict.fromkeys(heads, "mse"))
+    x, y = {"left": X[:, :3] / 24, "right": X[:, 3:] / 24}, {"kind": X[:, :1], "value": X[:, 1:2]}
+    weights = {"value": np.zeros(6)}
+    before = {name: head.get_weights()[0] for name, head in heads.items()}
+    pruned = prune_and_fit(model, x, y, sample_weight=weights, sparsity=0.5, epochs=1)
+    for name, trained in (("value", False), ("kind", True)):
+        kernel = pruned.get_layer(name).get_weights()[0]
+        assert np.count_nonzero(kernel) == 2
+        assert np.array_equal(kernel[kernel != 0], before[name][kernel != 0]) is not trained
+    if outputs == "list":
+        with pytest.raises(ValueError, match="trained on its outputs .'value'., and there are no labels"):
+            prune_and_fit(model, x, {"kind": y["kind"]}, epochs=1)
