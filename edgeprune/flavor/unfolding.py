@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -237,10 +236,11 @@ class _Unfolding:
                 self.reasons[id(layer)] = _first_line(error)
                 given = None
         if given is None:
-            given = nest(keras_3=True).flatten(self._called(layer, args, kwargs, tensors))
+            given = nest(keras_3=True).flatten(self._called(node, args, kwargs, tensors))
         tensors.update(zip(map(id, node.outputs), given, strict=True))
 
-    def _called(self, layer: Any, args: tuple, kwargs: dict[str, Any], tensors: dict[int, Any]) -> Any:
+    def _called(self, node: GraphNode, args: tuple, kwargs: dict[str, Any], tensors: dict[int, Any]) -> Any:
+        layer = node.layer
         if _is_nested(layer):
             taken = _symbolic_leaves((args, kwargs))
             if id(layer) in self._shared:
@@ -250,7 +250,7 @@ class _Unfolding:
             return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
-        return _for_any_batch(layer, args, kwargs, tensors.get(_REFERENCE))
+        return _for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
 
     def _entered(self, model: Any, taken: list[Any]) -> Any:
         """The calls of a nested model on some tensors: a layer shared with the outside is two in a file."""
@@ -289,21 +289,21 @@ class _Unfolding:
         if not is_model(layer):
             self._name_parts(layer)
         flat = tree.flatten(outputs)
-        if not all(map(_is_symbolic, flat)):
-            raise _NotUnfolded("it gives what does not come from its inputs")
+        if any(_holds_mark(leaf) for leaf in flat if not _is_symbolic(leaf)):
+            raise _NotUnfolded("it gives a constant for each sample")
         given_masks = [tensor._keras_mask for tensor in flat if getattr(tensor, "_keras_mask", None) is not None]
-        nodes = list(_calls_between(tensors, [*flat, *given_masks]))
+        nodes = list(_calls_between(tensors, [*_symbolic_leaves(outputs), *given_masks]))
         if not nodes:
             raise _NotUnfolded("it makes no calls")
         for node in nodes:
             _check_constants(node)
             self._make(node, tensors)
-        for tensor in flat:
+        for tensor in _symbolic_leaves(outputs):
             mask = getattr(tensor, "_keras_mask", None)
             new = tensors[id(tensor)]
             if mask is not None and getattr(new, "_keras_mask", None) is None:
                 new._keras_mask = tensors[id(mask)]
-        return tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
+        return tree.map_structure(lambda leaf: tensors.get(id(leaf), leaf), outputs)  # some may be constants
 
     def _called_in_place(
         self, layer: Any, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
@@ -576,12 +576,13 @@ def _holds_none(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(part is None for part in value)
 
 
-def _for_any_batch(function: Any, args: tuple, kwargs: dict[str, Any], reference: Any) -> Any:
+def _for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], reference: Any) -> Any:
     """Call a function in the graph whose arguments may hold the marked size; what it gives fits every batch.
 
     Raises:
         _NotUnfolded: it is not known how.
     """
+    function = node.layer
     arguments = function_arguments(function, args, kwargs)
     if function_name(function) in _TAKE_SIZES and any(map(_holds_none, arguments.values())):
         raise _NotUnfolded(f"{function_name(function)} is called on a size that is not fixed")
@@ -591,9 +592,11 @@ def _for_any_batch(function: Any, args: tuple, kwargs: dict[str, Any], reference
     ops, name = keras_module(KERAS_3).ops, function_name(function)
     x = next((value for value in arguments.values() if _is_symbolic(value)), None)
     if name == "reshape":
-        sizes = _with_open_batch(tuple(arguments["newshape"]), x)
-        if sizes is not None:
+        sizes = tuple(-1 if size is None or _is_marked(size) else size for size in node.outputs[0].shape)
+        if sizes.count(-1) == 1:
             return ops.reshape(x, sizes)
+        if sizes.count(-1) == 2 and sizes[0] == -1 and node.outputs[0].shape[0] == node.inputs[0].shape[0]:
+            return keras_module(KERAS_3).layers.Reshape(sizes[1:])(x)
     elif name in _ELEMENTWISE:
         changes = {key: _one_sample(arguments[key]) for key in marked}
         if all(value is not None for value in changes.values()):
@@ -624,18 +627,6 @@ def _one_sample(value: Any) -> Any:
     if values is None or values.shape[0] != _BATCH or not (values == values[:1]).all():
         return None
     return value[:1]
-
-
-def _with_open_batch(sizes: tuple[int, ...], x: Any) -> tuple[int, ...] | None:
-    """A shape in which `-1` stands for the batch alone; None where another size is not known."""
-    if -1 in sizes and sum(map(_is_marked, sizes)) == 1:
-        rest = math.prod(size for size in sizes if size != -1 and not _is_marked(size))
-        (marked,) = filter(_is_marked, sizes)
-        if None in x.shape[1:] or x.shape[0] is not None:
-            return None
-        sizes = tuple(math.prod(x.shape[1:]) // (rest * (marked // _BATCH)) if size == -1 else size for size in sizes)
-    sizes = tuple(-1 if _is_marked(size) else size for size in sizes)
-    return sizes if sizes.count(-1) == 1 else None
 
 
 def _for_each_sample(x: Any, reference: Any) -> Any:
