@@ -242,3 +242,12 @@ def test_a_transformer_block_with_padding(keras):
     model = keras.Model(words, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x)))
     graph, _ = check(model, ["words", "attention", *INSIDE, "in"])
     assert len(graph.notes) == 2
+
+
+def test_a_query_may_be_cut_where_the_output_is_not(keras):
+    """Without an output shape, attention gives as many channels as the query has."""
+    i = keras.Input((5, 6))
+    query = keras.layers.Dense(8, name="query")(i)
+    model = keras.Model(i, keras.layers.MultiHeadAttention(2, 3, name="attention")(query, i))
+    _, smaller, found = halved(model)
+    assert found.passed and smaller.get_layer("query").units == 4 and smaller.output_shape[-1] == 8

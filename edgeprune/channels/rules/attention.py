@@ -37,7 +37,8 @@ def multi_head_attention(call: Call) -> list[Value]:
     call.resize("num_heads", heads)
     call.resize("key_dim", keys)
     call.resize("value_dim", values)
-    call.resize("output_shape", made)
+    # Left out, it is as wide as the query, which may lose other channels.
+    call.resize("output_shape", made, call.line(streams[0], -1), value=lambda made, query: made)
     for key, stream in zip(("query_shape", "value_shape", "key_shape"), streams, strict=True):
         if (shape := getattr(layer, f"_{key}", None)) is not None:  # tf_keras keeps them in the configuration
             call.resize_shape(key, tuple(shape), stream, of_function=False)
