@@ -142,14 +142,13 @@ def _is_of_keras(thing: Any) -> bool:
 def is_composite(layer: Any) -> bool:
     """Whether a layer has no rule and is to be followed through the calls that it makes inside.
 
-    It is made of other layers or uses weights of its own, and does not draw random numbers itself: those of training
-    would be lost.
+    A layer that draws random numbers itself is not: those of training would be lost.
     """
     if flavor.function_name(layer) is not None or flavor.is_model(layer) or not flavor.is_keras_3(layer):
         return False
     if type(layer) is flavor.keras_of(layer).layers.Activation:  # which need not be found by name, as its calls are
         return type(layer.activation).__name__ == "function" and not _is_of_keras(layer.activation)
-    if _is_of_keras(type(layer)) or layer._seed_generators or not layer.weights:
+    if _is_of_keras(type(layer)) or layer._seed_generators:
         return False
     try:
         rule_for(layer)
