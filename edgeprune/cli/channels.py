@@ -18,7 +18,6 @@ from edgeprune.cli.files import (
     named_metric,
     open_data,
     save_model,
-    set_seed,
     start_tensorflow,
     training_data,
     write_files,
@@ -120,9 +119,8 @@ def channels(
     from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
     from edgeprune.training import check_and_compile, fine_tune
 
-    keras_model = load_model(model, unsafe, custom)
+    keras_model = load_model(model, unsafe, custom, seed)
     arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))
-    set_seed(keras_model, seed)
     if arrays is not None and arrays.y_train is not None and (epochs or loss):
         check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     chosen = plan_channels(

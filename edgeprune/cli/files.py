@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -89,24 +90,29 @@ def measured_on(samples: Data) -> str:
     return f"note: {samples.source} has no test samples: the scores are of those that it trains on"
 
 
-def load_model(path: Path, unsafe: bool, custom: Sequence[str] | None = None) -> Any:
+def load_model(path: Path, unsafe: bool, custom: Sequence[str] | None = None, seed: int | None = None) -> Any:
     """A model of either Keras, without what its reading prints.
 
     Args:
         path: its file or folder.
         unsafe: whether code that it carries may run.
         custom: the modules with the user's own classes, which are imported.
+        seed: of all that is random in its training: dropout, new weights, the order of the samples.
     """
     from edgeprune import flavor
     from edgeprune.custom_objects import custom_objects_of
     from edgeprune.progress import status
     from edgeprune.quiet import captured_output
 
+    if seed is not None:
+        random.seed(seed)  # layers of Keras 3 draw the seed of their dropout when they are made
     with status(f"Reading {path}"), captured_output(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", flavor.NotCompiledWarning)
         model = flavor.load_model(path, custom_objects=custom_objects_of(custom or ()), safe_mode=not unsafe)
     for warning in caught:
         print(f"note: {warning.message}", file=sys.stderr)
+    if seed is not None:
+        flavor.keras_of(model).utils.set_random_seed(seed)
     return model
 
 
@@ -125,14 +131,6 @@ def start_tensorflow() -> None:
 
     with status("Starting TensorFlow"), captured_output():
         import tensorflow  # noqa: F401
-
-
-def set_seed(model: Any, seed: int | None) -> None:
-    """Seed all that is random in training a model: dropout, initial weights, the order of the samples."""
-    if seed is not None:
-        from edgeprune import flavor
-
-        flavor.keras_of(model).utils.set_random_seed(seed)
 
 
 def named_metric(name: str | None) -> Any:

@@ -16,7 +16,6 @@ from edgeprune.cli.files import (
     named_metric,
     open_data,
     save_model,
-    set_seed,
     start_tensorflow,
     training_data,
     write_files,
@@ -70,9 +69,8 @@ def prune(
     from edgeprune.sparsity.report import sparsity_report
     from edgeprune.training import check_and_compile, prune_and_fit
 
-    keras_model = load_model(model, unsafe, custom)
+    keras_model = load_model(model, unsafe, custom, seed)
     arrays = training_data(source, keras_model)
-    set_seed(keras_model, seed)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     scored = partial(
         score_if_possible,

@@ -10,6 +10,7 @@ A metric of one's own is a function of whole arrays, and may say which direction
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.losses import kind_of_loss, plain_names, setting
-from edgeprune.measure.accuracy import right_ones
+from edgeprune.measure.accuracy import predicted_classes, right_ones
 
 _HIGHER = frozenset(
     """
@@ -48,7 +49,7 @@ class Metric:
     Attributes:
         of: a Keras metric, its name, or a function `f(y_true, y_pred)`. The function is called once on whole arrays
             `(samples, ...)` of NumPy and returns one number, or an array with one for each sample, which is averaged
-            by the sample weights.
+            by the sample weights. One that has an argument `sample_weight` is passed them, `None` without.
         name: what it is called in reports; by default the metric's or the function's own name.
         higher_is_better: `True`, `False`, or `None` where it is not known. By default it is looked up for Keras's own
             metrics and losses, and of others it is their attribute `higher_is_better`, if they have it.
@@ -83,6 +84,15 @@ class Metric:
     def is_function(self) -> bool:
         """Whether it is a plain function, which is called on whole arrays."""
         return callable(self.of) and not isinstance(self.of, type) and not hasattr(self.of, "update_state")
+
+    def call(self, y_true: np.ndarray, y_pred: np.ndarray, sample_weight: np.ndarray | None) -> Any:
+        """What the function returns."""
+        try:
+            weighted = "sample_weight" in inspect.signature(self.of).parameters
+        except ValueError:  # functions in C tell no signature
+            weighted = False
+        named = {"sample_weight": sample_weight} if weighted else {}
+        return self.of(y_true, y_pred, **named)
 
 
 def direction(metric: Any) -> bool | None:
@@ -142,17 +152,17 @@ def suggested_metrics(loss: Any, y_true: np.ndarray, y_pred: np.ndarray, keras: 
         threshold, from_logits = (0.0, True) if setting(loss, "from_logits") else (0.5, False)
         accuracy = partial(binary_accuracy, threshold=threshold)
         if pixels and classes == 1:
-            iou = keras.metrics.BinaryIoU([0, 1], threshold, name="mean_iou")
-            return [Metric(iou), Metric(accuracy, "accuracy", True)]
+            return [
+                Metric(partial(mean_iou, threshold=threshold), "mean_iou", True),
+                Metric(accuracy, "accuracy", True),
+            ]
         both = 0 < np.count_nonzero(y_true) < y_true.size
         auc = [Metric(keras.metrics.AUC(from_logits=from_logits, name="auc"))] if both else []
         return [Metric(accuracy, "accuracy" if classes == 1 else "binary_accuracy", True), *auc]
     if kind in ("sparse", "categorical"):
         ignored = setting(loss, "ignore_class")
         accuracy = Metric(partial(class_accuracy, ignored=ignored), "accuracy", True)
-        sparse = y_true.shape != y_pred.shape
-        iou = keras.metrics.MeanIoU(classes, "mean_iou", None, ignored, sparse, False) if pixels else None
-        return [accuracy] if iou is None else [Metric(iou), accuracy]
+        return [Metric(partial(mean_iou, ignored=ignored), "mean_iou", True), accuracy] if pixels else [accuracy]
     return [mean_absolute_error()] if kind == "regression" else []
 
 
@@ -169,6 +179,37 @@ def class_accuracy(y_true: np.ndarray, y_pred: np.ndarray, ignored: int | None =
     return np.ma.masked_where(left_out, right_ones(y_pred, np.where(left_out, 0, y_true.reshape(left_out.shape))))
 
 
+def mean_iou(
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    *,
+    threshold: float = 0.5,
+    ignored: int | None = None,
+) -> float:
+    """The intersection over union of each class that occurs, averaged.
+
+    Keras's own metric cannot be used: it takes no weights of samples for pixels, and cuts fractions of weights off.
+    """
+    given, classes = predicted_classes(y_pred, threshold), max(y_pred.shape[-1], 2)
+    one_hot = y_true.shape == y_pred.shape and y_pred.shape[-1] > 1
+    expected = y_true.argmax(axis=-1) if one_hot else y_true.reshape(given.shape).astype(np.int64)
+    weights = np.ones(given.shape) if sample_weight is None else _spread(sample_weight, given)
+    counted = expected != ignored
+    pairs = (expected * classes + given)[counted]
+    table = np.bincount(pairs, weights[counted], classes**2).reshape(classes, classes)
+    both, either = table.diagonal(), table.sum(axis=0) + table.sum(axis=1) - table.diagonal()
+    return float(np.mean(both[either > 0] / either[either > 0])) if either.any() else math.nan
+
+
+def _spread(sample_weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The weights of samples, or of samples and positions, for each of the values."""
+    if sample_weight.ndim == values.ndim + 1 and sample_weight.shape[-1] == 1:
+        sample_weight = sample_weight[..., 0]
+    missing = values.ndim - sample_weight.ndim
+    return np.broadcast_to(sample_weight.reshape(sample_weight.shape + (1,) * missing), values.shape)
+
+
 def binary_accuracy(y_true: np.ndarray, y_pred: np.ndarray, threshold: float) -> np.ndarray:
     """For each value whether it lies on the right side of the threshold."""
     return (y_pred > threshold) == (y_true.reshape(y_pred.shape) > 0.5)
@@ -182,7 +223,7 @@ def weighted_mean(values: np.ndarray, sample_weight: np.ndarray | None) -> float
     """The mean of values `(samples, ...)`, without masked ones, by weights `(samples,)` or of more axes."""
     weights = (~np.ma.getmaskarray(values)).astype(np.float64)
     if sample_weight is not None:
-        weights *= sample_weight.reshape(sample_weight.shape + (1,) * (values.ndim - sample_weight.ndim))
+        weights *= _spread(sample_weight, values)
     total = weights.sum()
     return float((np.ma.getdata(values) * weights).sum() / total) if total else math.nan
 

@@ -143,7 +143,7 @@ class ScoredOutput:
 
     def _by_function(self, metric: Metric) -> float:
         with _naming(metric.name):
-            values = np.ma.asanyarray(metric.of(self.y_true, self.y_pred))
+            values = np.ma.asanyarray(metric.call(self.y_true, self.y_pred, self.sample_weight))
         if values.ndim == 0:
             return float(values)
         if len(values) != len(self.y_true):
@@ -151,15 +151,28 @@ class ScoredOutput:
                 f"metric {metric.name!r} returned an array of shape {values.shape} for {len(self.y_true)} samples: it "
                 "must return one number, or one for each sample."
             )
-        return weighted_mean(values, self.sample_weight)
+        with _naming(metric.name):
+            return weighted_mean(values, self.sample_weight)
 
     def _by_keras(self, keras: ModuleType, **metrics: Any) -> dict[str, float]:
         names = [one.name for part in ("metrics", "weighted_metrics") for one in as_metrics(metrics.get(part, []))]
         with _naming(*names):
             values = flavor.metric_values(
-                keras, self.y_true, self.y_pred, self.sample_weight, batch_size=self.batch_size, **metrics
+                keras,
+                self.y_true,
+                self.y_pred,
+                self.sample_weight,
+                batch_size=self.batch_size,
+                **metrics,
             )
             return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def _message(error: Exception) -> str:
+    """What an error says; TensorFlow's begins with the whole stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "[[{{node" not in line]
+    from_graph = bool(lines) and lines[0].startswith("Graph execution error")
+    return " ".join(" ".join(lines[-1:] if from_graph else lines).split())[:200]
 
 
 def _keras_of(metric: Any, default: ModuleType) -> ModuleType:
@@ -173,5 +186,5 @@ def _naming(*names: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = " ".join(str(error).split())[:200]
-        raise NoScoreError(f"{', '.join(names) or 'the loss'} raised {type(error).__name__}: {message}") from error
+        raised = f"{type(error).__name__}: {_message(error)}"
+        raise NoScoreError(f"{', '.join(names) or 'the loss'} raised {raised}") from error

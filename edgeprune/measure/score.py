@@ -185,17 +185,20 @@ def score_outputs(
             keras=flavor.keras_module(flavor.KERAS_3) if model is None else flavor.keras_of(model),
             batch_size=batch_size,
         )
+        found: list[Score] = []
         try:
             if not np.isfinite(outputs[name]).all():
                 raise NoScoreError(f"output {name!r} holds NaN or infinity.")
             if chosen is not None:
-                found = list(scored.by_metrics(chosen[name]))
+                figures = scored.by_metrics(chosen[name])
             elif compiled is not None:
-                found = list(scored.by_compilation(compiled, list(outputs)))
+                figures = scored.by_compilation(compiled, list(outputs))
             else:
-                found = list(scored.by_labels())
+                figures = scored.by_labels()
+            for one in figures:
+                found.append(one)
         except NoScoreError as error:
-            found, reasons = [], [*reasons, str(error)]
+            reasons.append(str(error))
         prefix = f"{name}_" if len(outputs) > 1 and output is None else ""
         scores += [replace(one, name=prefix + one.name) for one in found if math.isfinite(one.value)]
         reasons += [f"{prefix}{one.name} is {one.value}." for one in found if not math.isfinite(one.value)]
