@@ -12,6 +12,7 @@ from edgeprune import sparsity, strip
 from edgeprune.export import ExportResult, conversion, export_tflite
 from edgeprune.export import tflite as module
 from edgeprune.export.bundle import export_bundle
+from edgeprune.export.verify import verify_tflite
 from edgeprune.measure.tflite_file import read_tflite
 
 
@@ -225,7 +226,20 @@ def test_strings_are_looked_up_in_the_file(flavor, tmp_path):
     numbers = layers.StringLookup(vocabulary=["rome", "oslo"], name="cities")(city)
     model = keras.Model(city, layers.Dense(2)(layers.Flatten()(layers.Embedding(4, 3)(numbers))))
     result = export_tflite(model, tmp_path / "m.tflite")
-    assert result.verification is None and result.notes == ("Not verified: the inputs 'city' are strings.",)
+    assert result.verification.passed and "random input" in result.notes[0]
+    assert verify_tflite(result.path, model, np.array([["rome"], [b"bonn"]], object)).passed
+    with pytest.raises(ValueError, match="'city': expected strings, got float among"):
+        verify_tflite(result.path, model, np.array([["rome"], [1.5]], object))
+    back = keras.Model(
+        count := keras.Input((2,), dtype="int64"), layers.StringLookup(vocabulary=["a", "ü"], invert=True)(count)
+    )
+    assert export_tflite(back, tmp_path / "back.tflite").verification.passed
+    other = keras.Model(
+        count := keras.Input((2,), dtype="int64"), layers.StringLookup(vocabulary=["ü", "a"], invert=True)(count)
+    )
+    assert "of its strings differ" in verify_tflite(tmp_path / "back.tflite", other).problems[0]
+    with pytest.raises(ValueError, match="inputs of strings, 'city'.*dynamic"):
+        export_tflite(model, tmp_path / "m8.tflite", "int8", np.array([["rome"]]))
     for word in ("rome", "oslo", "bonn"):
         interpreter = Interpreter(str(result.path))
         interpreter.allocate_tensors()

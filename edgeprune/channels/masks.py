@@ -91,7 +91,7 @@ def _slots_by_weight(graph: ChannelGraph) -> Iterator[list[Slot]]:
 
 def _constraints_on(weight: Any) -> Iterator[_Constraint]:
     """The constraints of `ChannelPruning` on a variable: one for each training of another model that it stood in."""
-    constraint = weight.constraint
+    constraint = getattr(weight, "constraint", None)  # the vocabularies of tf_keras are weights without
     while isinstance(constraint, _Constraint):
         yield constraint
         constraint = constraint.own

@@ -96,6 +96,8 @@ def compare_output(
     Returns:
         The figures, and what is wrong, in words.
     """
+    if keras_output.dtype == object:
+        return _compare_strings(name, file_output, keras_output)
     # Channels are the last axis with most outputs, and another where a layer's layout is turned around.
     by_axis = [_channels(file_output, keras_output, axis) for axis in range(max(keras_output.ndim, 2) - 1, 0, -1)]
     row = _figures(name, file_output, keras_output, by_axis[0])
@@ -108,6 +110,16 @@ def compare_output(
     probabilities = step <= _PROBABILITY_STEP and keras_output.min() >= 0 and keras_output.max() <= 1
     findings = (_finding(channels, step, max(tolerance, _LOST), probabilities) for channels in by_axis)
     return row, [f"Output {name!r}{finding}" for finding in findings if finding][:1]
+
+
+def _compare_strings(
+    name: str, file_output: np.ndarray, keras_output: np.ndarray
+) -> tuple[OutputComparison, list[str]]:
+    """The same for strings, which are equal or not: the error is the share of those that are not."""
+    different = file_output != keras_output
+    share = float(np.mean(different))
+    row = OutputComparison(name, file_output.shape[1:], float(different.any()), share, share, None, None)
+    return row, [f"Output {name!r}: {share:.1%} of its strings differ from the Keras model's."] if share else []
 
 
 def _figures(name: str, file_output: np.ndarray, keras_output: np.ndarray, channels: _Channels) -> OutputComparison:

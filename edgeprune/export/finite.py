@@ -19,6 +19,8 @@ def check_weights(model: Any) -> None:
         ConversionError: names the layer and the weight.
     """
     for weight, layer in own_weights(model):
+        if not hasattr(weight, "dtype"):  # a vocabulary of tf_keras
+            continue
         with np.errstate(over="ignore"):
             values = np.asarray(weight, np.float32)
         count = values.size - np.count_nonzero(np.isfinite(values))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.export.known_values import any_words, drawn
+from edgeprune.measure.runtime import texts
 from edgeprune.progress import track
 
 FORMS = (
@@ -53,12 +55,15 @@ def samples(data: Any, specs: Mapping[str, Any], count: int = 100) -> dict[str, 
     }
 
 
-def random_samples(specs: Mapping[str, Any], count: int = 16) -> dict[str, np.ndarray]:
-    """Made-up samples, the same at every call: normally distributed floats, integers and booleans of 0 and 1.
+def random_samples(
+    specs: Mapping[str, Any], count: int = 16, known: Mapping[str, list[Any]] | None = None
+) -> dict[str, np.ndarray]:
+    """Made-up samples, the same at every call: normally distributed floats, integers and booleans of 0 and 1, words.
 
     Args:
         specs: input name to `tf.TensorSpec` with a batch of one.
         count: how many.
+        known: what `known_values` gives for the model: values to draw from instead.
 
     Returns:
         Input name to array `(count, ...)`, in the input's dtype.
@@ -67,6 +72,10 @@ def random_samples(specs: Mapping[str, Any], count: int = 16) -> dict[str, np.nd
     made = {}
     for name, spec in specs.items():
         shape = (count, *spec.shape[1:])
+        if spec.dtype.name == "string" or name in (known or {}):
+            values = drawn((known or {}).get(name) or any_words(), shape, rng)
+            made[name] = values.astype(spec.dtype.as_numpy_dtype)
+            continue
         values = rng.standard_normal(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
         made[name] = values.astype(spec.dtype.as_numpy_dtype)
     return made
@@ -134,7 +143,7 @@ def _with_batch_axis(name: str, value: Any, spec: Any) -> np.ndarray:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"Input {name!r}: the representative data is no regular array: {error}") from error
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("OSU" if spec.dtype.name == "string" else "biuf"):
         raise ValueError(f"Input {name!r} expects {_described(spec)}; got values of type {array.dtype}.")
     if array.shape == sample_shape:
         return array[None]
@@ -146,6 +155,8 @@ def _with_batch_axis(name: str, value: Any, spec: Any) -> np.ndarray:
 def _checked(name: str, array: np.ndarray, spec: Any) -> np.ndarray:
     """The values in the input's dtype, where that loses nothing that matters."""
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
+    if spec.dtype.name == "string":
+        return texts(name, array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0]
         raise ValueError(f"Input {name!r}: sample {bad} of the representative data holds NaN or infinity.")

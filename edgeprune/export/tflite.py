@@ -18,6 +18,7 @@ from edgeprune import flavor
 from edgeprune.atomic import atomic_path
 from edgeprune.export import diagnosis, equal_calls, finite, representative, sparse_encoding
 from edgeprune.export.conversion import Recipe, check_flags, convert, in_order
+from edgeprune.export.known_values import known_values
 from edgeprune.export.repairs import repaired
 from edgeprune.export.sample_ranges import range_notes
 from edgeprune.export.signature import (
@@ -48,7 +49,7 @@ class ExportResult:
         outputs: the names of its outputs, in the model's order.
         notes: what the user should know, a sentence each.
         verification: what was measured on the file; `None` if it was not asked for or cannot run here, as where
-            operators are outside LiteRT or inputs are strings.
+            operators are outside LiteRT.
     """
 
     path: Path
@@ -186,6 +187,8 @@ def export_tflite(
     equal_calls.refuse_stateful(model)
     finite.check_weights(model)
     specs = input_specs(model)
+    if recipe.calibrated:
+        _refuse_strings(model, specs, quantization)
     samples = None
     if representative_data is not None:
         samples = representative.samples(representative_data, specs, max_samples)
@@ -259,6 +262,16 @@ def _converted(
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
 
 
+def _refuse_strings(model: Any, specs: Mapping[str, Any], quantization: str) -> None:
+    """Refuse to calibrate on strings: the converter would end the whole process."""
+    strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
+    if strings:
+        raise diagnosis.ConversionError(
+            f"quantization={quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
+            "the converter cannot calibrate on them. Use quantization='dynamic' or 'float16'."
+        )
+
+
 def _has_loop(function: Any) -> bool:
     """Whether the traced function, or one that it calls, holds a loop."""
     graph = function.graph.as_graph_def()
@@ -299,12 +312,8 @@ def _verified(
     if custom:
         notes.append(f"Not verified: the operators {', '.join(custom)} are not in LiteRT.")
         return None
-    strings = [name for name, spec in specs.items() if spec.dtype.name == "string"]
-    if strings:
-        notes.append(f"Not verified: the inputs {', '.join(map(repr, strings))} are strings.")
-        return None
     if samples is None:
-        samples = representative.random_samples(specs)
+        samples = representative.random_samples(specs, known=known_values(model))
         notes.append("Verified on random input; pass representative_data to verify on real samples.")
     # A file that is quantized in part does not show how it was asked for.
     tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None

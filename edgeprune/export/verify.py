@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
+from edgeprune.export.known_values import any_words, drawn, known_values
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
 from edgeprune.measure.parameters import ParameterCount, count_parameters
@@ -243,12 +244,18 @@ def verify_tflite(
 
 
 def _made_up(runtime: Runtime, model: Any) -> dict[str, np.ndarray]:
-    """A few random samples: floats from 0 to 1, integers that the model's embeddings hold."""
+    """A few random samples: floats from 0 to 1, integers that the model's embeddings hold, words known and others."""
     generator = np.random.default_rng(0)
+    known = {} if model is None else known_values(model)
+    if len(runtime.inputs) == len(known) == 1:  # a model that was loaded may have another name for it
+        known = dict(zip(runtime.inputs, known.values(), strict=True))
     classes = 1 if model is None else _smallest_index_range(model)
 
     def values(port: Port) -> np.ndarray:
         shape = (_MADE_UP, *port.shape[1:])
+        if port.holds_text or (port.name in known and not port.quantized):
+            values = drawn(known.get(port.name) or any_words(), shape, generator)
+            return values if port.holds_text else values.astype(port.dtype)
         if port.quantized or port.dtype.kind == "f":
             return generator.random(shape, np.float32)
         return generator.integers(0, classes, shape).astype(port.dtype)
@@ -267,23 +274,25 @@ def _smallest_index_range(model: Any) -> int:
 def _mismatch(runtime: Runtime, model: Any) -> list[str]:
     """Whether the file takes other inputs than the model, in words."""
     ports = runtime.inputs.values()
-    taken = [(port.shape[1:], port.quantized or port.dtype.kind == "f") for port in ports]
+    taken = [(port.shape[1:], _kind(port.dtype.kind, port.quantized)) for port in ports]
     specs = flavor.flatten(flavor.call_specs(model), model)
-    own = [(tuple(spec.shape)[1:], spec.dtype.is_floating) for spec in specs]
+    own = [(tuple(spec.shape)[1:], _kind(np.dtype(spec.dtype.as_numpy_dtype).kind)) for spec in specs]
     type_known = flavor.is_graph_model(model) or not flavor.is_keras_3(model)
     left = list(own)
-    for shape, real in taken:
-        fitting = [entry for entry in left if _fits(shape, entry[0]) and (not type_known or entry[1] == real)]
+    for shape, kind in taken:
+        fitting = [entry for entry in left if _fits(shape, entry[0]) and (not type_known or entry[1] == kind)]
         if not fitting:
             break
         left.remove(fitting[0])
     if len(taken) == len(own) and not left:
         return []
-    theirs, ours = (
-        " and ".join(f"{'real' if real else 'whole'} numbers {shape}" for shape, real in inputs)
-        for inputs in (taken, own)
-    )
+    theirs, ours = (" and ".join(f"{kind} {shape}" for shape, kind in inputs) for inputs in (taken, own))
     return [f"The file takes {theirs}, the Keras model {ours}: the file was converted from another model."]
+
+
+def _kind(letter: str, quantized: bool = False) -> str:
+    """What values of a NumPy type stand for; those of a quantized input are real numbers."""
+    return "strings" if letter in "OSU" else "real numbers" if quantized or letter == "f" else "whole numbers"
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
@@ -291,7 +300,7 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
 
 
 def _not_finite(outputs: dict[str, np.ndarray]) -> list[str]:
-    return [name for name, values in outputs.items() if not np.isfinite(values).all()]
+    return [name for name, values in outputs.items() if values.dtype != object and not np.isfinite(values).all()]
 
 
 def _default_tolerance(quantization: str | None, model: Any) -> float:

@@ -44,8 +44,15 @@ class Port:
         """Whether real values are stored as integers."""
         return self.scale != 0 and self.dtype.kind in "iu"
 
+    @property
+    def holds_text(self) -> bool:
+        """Whether its values are strings."""
+        return self.dtype.kind == "S"
+
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Real values as the file takes them: quantized and clipped to the type's range, or cast."""
+        """Real values as the file takes them: quantized and clipped to the type's range, or cast; strings in UTF-8."""
+        if self.holds_text:
+            return texts(self.name, values)
         if not self.quantized:
             return values.astype(self.dtype, copy=False)
         limits = np.iinfo(self.dtype)
@@ -165,7 +172,9 @@ class Runtime:
 
     def _batch(self) -> int:
         """The number of samples one run takes."""
-        sizes = {port.shape[:1] for port in (*self.inputs.values(), *self.outputs.values())}
+        # The shape of an output of strings is known only once it has run.
+        shaped = [port for port in self.outputs.values() if not port.holds_text]
+        sizes = {port.shape[:1] for port in (*self.inputs.values(), *shaped)}
         if len(sizes) != 1 or sizes == {()}:
             shapes = {name: port.shape for name, port in {**self.inputs, **self.outputs}.items()}
             raise ValueError(f"{self.path}: inputs and outputs do not share a leading batch axis: {shapes}")
@@ -214,8 +223,29 @@ def in_number_order(names: Any) -> list[str]:
     return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
 
 
+def texts(name: str, array: np.ndarray) -> np.ndarray:
+    """Strings in UTF-8, as an array of Python's bytes.
+
+    Args:
+        name: the input's name, for the message.
+        array: strings or bytes, in an array of any type that holds them.
+
+    Raises:
+        ValueError: a value is no string.
+    """
+    wrong = next((value for value in array.flat if not isinstance(value, str | bytes)), None)
+    if wrong is not None or array.dtype.kind not in "OSU":
+        given = f"type {array.dtype}" if wrong is None else f"{type(wrong).__name__} among its values"
+        raise ValueError(f"Input {name!r}: expected strings, got {given}.")
+    encoded = np.empty(array.shape, object)
+    encoded.flat = [value.encode() if isinstance(value, str) else bytes(value) for value in array.flat]
+    return encoded
+
+
 def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
-    if array.dtype.kind not in "fiub":
+    if port.holds_text:
+        texts(name, array)
+    elif array.dtype.kind not in "fiub":
         raise ValueError(f"Input {name!r}: expected numbers, got values of type {array.dtype}.")
     if array.ndim == 0 or array.shape[1:] != port.shape[1:]:
         raise ValueError(
@@ -227,7 +257,12 @@ def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"Input {name!r} holds NaN or infinity; clean the samples first.")
     with np.errstate(invalid="ignore"):  # what does not fit is refused
-        whole = port.quantized or port.dtype.kind not in "iu" or np.array_equal(array, array.astype(port.dtype))
+        whole = (
+            port.holds_text
+            or port.quantized
+            or port.dtype.kind not in "iu"
+            or np.array_equal(array, array.astype(port.dtype))
+        )
     if not whole:
         raise ValueError(
             f"Input {name!r} takes whole numbers of type {port.dtype}, got values from {array.min():g} to "

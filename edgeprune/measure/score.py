@@ -187,6 +187,8 @@ def score_outputs(
         )
         found: list[Score] = []
         try:
+            if outputs[name].dtype == object:
+                raise NoScoreError(f"output {name!r} holds strings.")
             if not np.isfinite(outputs[name]).all():
                 raise NoScoreError(f"output {name!r} holds NaN or infinity.")
             if chosen is not None:
