@@ -56,10 +56,10 @@ class Recipe:
 
     flavor: str = flavor.KERAS_3
     sparsity: float = 0.8
-    dense_epochs: int = 6
-    pruned_epochs: int = 5
+    dense_epochs: int = 4
+    pruned_epochs: int = 4
     batch_size: int = 32
-    learning_rate: float = 5e-3
+    learning_rate: float = 6e-3
     frequency: int = 10
     seed: int = 1
 

@@ -43,7 +43,7 @@ def test_every_figure_is_that_of_the_file(result, few):
         assert row.bytes == len(content)
         assert row.gzip_bytes == pytest.approx(len(gzip.compress(content, 9)), abs=20)
         assert row.smaller == pytest.approx(dense_gzip / row.gzip_bytes, rel=0.01)
-        assert row.accuracy == accuracy(path, demo.scaled(x_test), y_test)
+        assert row.accuracy == pytest.approx(accuracy(path, demo.scaled(x_test), y_test))
         kernels = [t for t in read_tflite(path).weights if len(t.shape) >= 2]
         assert row.zeros == pytest.approx(sum(t.zeros for t in kernels) / sum(t.elements for t in kernels))
         assert row.problems == ()
