@@ -130,6 +130,37 @@ def text_of(table: Table, *, colour: bool = False, width: int | None = None) -> 
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
+def folded(text: str) -> str:
+    """Text whose lines are folded between words where they are wider than the terminal; elsewhere as it is.
+
+    Args:
+        text: one or more lines.
+
+    Returns:
+        The lines; what is folded goes on two columns further in. A word, such as a path, stays whole.
+
+    Example:
+        >>> folded("wrote model.tflite")
+        'wrote model.tflite'
+    """
+    width = terminal_width()
+    return text if width is None else "\n".join(_folded(line, width) for line in text.split("\n"))
+
+
+def _folded(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=indent,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def terminal_width() -> int | None:
     """The columns of the terminal that stdout is; None where it is none."""
     try:
