@@ -6,10 +6,8 @@ write the rest.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import keyword
-import os
 import platform
 import re
 import unicodedata
@@ -25,6 +23,7 @@ from edgeprune.export.bundle_content import BundleContent, Preprocessing, distin
 from edgeprune.export.metadata import ModelMetadata, TensorMetadata, write_metadata
 from edgeprune.export.rendering import render
 from edgeprune.measure.latency import benchmark
+from edgeprune.measure.machine import this_machine
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.measure.size import CompressedSize, FileSize, compressed_size, file_size
 from edgeprune.measure.tflite_file import TfliteFile, read_tflite
@@ -415,17 +414,8 @@ def machine() -> str:
         >>> "LiteRT" in machine()
         True
     """
-    litert = importlib.metadata.version("ai-edge-litert")
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, LiteRT {litert}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    measured_on = this_machine()
+    return f"{measured_on.cpu}, {measured_on.cores} cores, {platform.system()}, {measured_on.runtime}"
 
 
 def write_text(path: Path, text: str) -> None:
