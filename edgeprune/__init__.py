@@ -63,6 +63,7 @@ _HOME = {
     "remove_dead_channels": "edgeprune.channels.dead",
     "score": "edgeprune.measure.score",
     "sparsity_report": "edgeprune.sparsity.report",
+    "split_preprocessing": "edgeprune.export.preprocessing_split",
     "strip_pruning": "edgeprune.strip",
     "Target": "edgeprune.targets",
     "TensorMetadata": "edgeprune.export.metadata",

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.export.equal_calls import LONGEST_UNROLLED
+from edgeprune.export.preprocessing_split import lookups
 
 _NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
 _CUSTOM = "custom operator "
@@ -89,9 +90,15 @@ class OperatorError(ConversionError):
             ways.append("pass allow_flex=True (the application must then carry TensorFlow's Flex delegate, several MB)")
         if not all(one.needs_flex for one in self._unsupported):
             ways.append("pass allow_custom=True (the application must then bring its own kernel)")
+        origins = tuple(f"layer {layer.name!r} (" for layer in lookups(model))
+        split = (
+            "; or export edgeprune.split_preprocessing(model).rest, and keep the lookup layers in the application"
+            if any(one.origin.startswith(origins) for one in self._unsupported)
+            else ""
+        )
         super().__init__(
             f"Model {model.name!r} uses operations that TFLite has no built-in operator for: {which}. "
-            f"Replace them by built-in ones{', or ' + ' and '.join(ways) if options else ''}."
+            f"Replace them by built-in ones{', or ' + ' and '.join(ways) if options else ''}{split}."
         )
 
     def without_options(self) -> OperatorError:

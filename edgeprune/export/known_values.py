@@ -26,8 +26,8 @@ def known_values(model: Any) -> dict[str, list[Any]]:
     Example:
         >>> import keras
         >>> city = keras.Input((1,), dtype="string", name="city")
-        >>> known_values(keras.Model(city, keras.layers.StringLookup(vocabulary=["rome"])(city)))["city"][0]
-        'rome'
+        >>> known_values(keras.Model(city, keras.layers.StringLookup(vocabulary=["rome"])(city)))["city"][:2]
+        ['[UNK]', 'rome']
     """
     found = {name: _of_layers(layers) for name, layers in _readers(model).items()}
     return {name: values for name, values in found.items() if values}

@@ -268,7 +268,8 @@ def _refuse_strings(model: Any, specs: Mapping[str, Any], quantization: str) -> 
     if strings:
         raise diagnosis.ConversionError(
             f"quantization={quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
-            "the converter cannot calibrate on them. Use quantization='dynamic' or 'float16'."
+            "the converter cannot calibrate on them. Use quantization='dynamic' or 'float16', or export "
+            "edgeprune.split_preprocessing(model).rest."
         )
 
 
