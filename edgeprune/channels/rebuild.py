@@ -64,6 +64,7 @@ class Builder:
         self.graph = graph
         self.kept_mask = kept_mask
         self.layers: dict[int, tuple[Any, Any]] = {}
+        self.holders: dict[int, Any] = {}  # `id` of a weight that a composite layer uses itself to its layer
         self.filled: set[int] = set()
         self.changes = changed_arguments(graph, kept_mask)
         self.renamed = graph.renamed
@@ -137,9 +138,16 @@ class Builder:
     def own_weight(self, old: Any, x: Any) -> Any:
         """What gives a weight that a composite layer uses itself."""
         variable = old.variable
+        if id(variable) in self.holders:
+            return flavor.give_own_weight(old, self.holders[id(variable)], x)
         values = self.cut(variable)
-        name = f"{self.renamed.get(id(old.owner), old.owner.name)}_{variable.name}"
-        given, holder = flavor.give_own_weight(old, x, values.shape, name)
+        name = first = f"{self.renamed.get(id(old.owner), old.owner.name)}_{variable.name}"
+        taken, number = set(self.graph.rebuilt_names.values()) | {one.name for one in self.holders.values()}, 0
+        while name in taken:
+            number += 1
+            name = f"{first}_{number}"
+        holder = self.holders[id(variable)] = flavor.own_weight_holder(old, values.shape, name)
+        given = flavor.give_own_weight(old, holder, x)
         holder.kernel.assign(values[None])
         return given
 

@@ -122,10 +122,28 @@ class _Pair:
             # First, as the smaller one sooner meets what is too small for it.
             given = [_watched(self.rebuilt, batch) for batch in batches]
             expected = self._run_silenced(batches)
+        self._compare_unfolded(inputs)
         for (old, old_seen), (new, new_seen) in zip(expected, given, strict=True):
             self._add(old, new, old_seen, new_seen)
         self.sizes += 1
         return inputs
+
+    def _compare_unfolded(self, inputs: list[Any]) -> None:
+        """The model that was walked, with its composite layers unfolded, must compute what the user's does."""
+        model, walked = self.graph.model, self.graph.walked
+        if walked is model:
+            return
+        with flavor.state_kept(model):
+            unfolded = flavor.call_model(walked, inputs)
+        with flavor.state_kept(model):
+            if flavor.is_graph_model(model):
+                given = flavor.call_model(model, inputs)
+            else:
+                given = flavor.flatten(model(flavor.packed_as_called(model, inputs), training=False), model)
+        for old, new in zip(given, unfolded, strict=True):
+            difference, scale = _difference(old, new)
+            self.absolute = max(self.absolute, difference)
+            self.relative = max(self.relative, difference / (scale or 1.0))
 
     def compare_if_accepted(self, inputs: list[Any]) -> None:
         """Run both on a batch of another size, unless the old model refuses it."""

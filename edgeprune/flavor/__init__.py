@@ -118,6 +118,7 @@ from edgeprune.flavor.unfolding import (
     functions_inside,
     give_own_weight,
     is_own_weight,
+    own_weight_holder,
     own_weights,
     unfold_layers,
 )
@@ -193,6 +194,7 @@ __all__ = [
     "output_names",
     "output_shapes",
     "output_tensors",
+    "own_weight_holder",
     "own_weights",
     "overridden",
     "pack_inputs",

@@ -78,23 +78,17 @@ def own_weights(layer: Any) -> list[Any]:
     return [variable for variable in layer.variables if id(variable) not in inside]
 
 
-def give_own_weight(operation: Any, x: Any, shape: tuple[int, ...], name: str) -> tuple[Any, Any]:
-    """Layers that come with Keras, which give a weight of their own for any input.
-
-    A dense layer without bias is called on a one.
+def own_weight_holder(operation: Any, shape: tuple[int, ...], name: str) -> Any:
+    """A dense layer for a weight that a composite layer uses itself: called on a one it returns its kernel.
 
     Args:
-        operation: the `OwnWeight` that they stand for.
-        x: a symbolic tensor with real numbers, of any shape.
+        operation: the `OwnWeight` that it stands for.
         shape: of the weight.
-        name: of the layer that holds the weight.
-
-    Returns:
-        The symbolic tensor of this shape; and the layer that holds the weight, with a kernel of `(1, *shape)`.
+        name: of the new layer.
     """
     keras, variable = keras_module(KERAS_3), operation.variable
     axes = "bcdefghij"[: len(shape)]
-    holder = keras.layers.EinsumDense(
+    return keras.layers.EinsumDense(
         f"az,z{axes}->a{axes}",
         output_shape=shape,
         name=name,
@@ -102,10 +96,21 @@ def give_own_weight(operation: Any, x: Any, shape: tuple[int, ...], name: str) -
         kernel_regularizer=variable.regularizer,
         kernel_constraint=variable.constraint,
     )
-    one = keras.ops.ones_like(keras.ops.reshape(keras.ops.sum(x), (1, 1)), dtype=operation.dtype)
-    given = keras.ops.reshape(holder(one), shape)
-    holder.trainable = variable.trainable
-    return given, holder
+
+
+def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
+    """The symbolic tensor with the weight of an `OwnWeight`, from the layer that holds it with a leading axis of one.
+
+    Args:
+        operation: the `OwnWeight`.
+        holder: what `own_weight_holder` returned; the same for all calls that use the weight.
+        x: a symbolic tensor with real numbers, of any shape.
+    """
+    ops = keras_module(KERAS_3).ops
+    one = ops.ones_like(ops.reshape(ops.sum(x), (1, 1)), dtype=operation.dtype)
+    given = ops.reshape(holder(one), holder.kernel.shape[1:])
+    holder.trainable = operation.variable.trainable
+    return given
 
 
 def functional_stand_in(model: Any) -> Any:
