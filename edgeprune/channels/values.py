@@ -180,6 +180,7 @@ class Space:
         merged: list[np.ndarray] = []
         for own in parts:
             for part in own:
+                part = self._tied_where_whole(part, sizes, parts)
                 axes = set(varying(part))
                 for size, other_parts in zip(sizes, parts, strict=True):
                     for axis in axes:
@@ -193,6 +194,29 @@ class Space:
                 else:
                     merged.append(part)
         return self.with_parts(shape, merged)
+
+    def _tied_where_whole(
+        self, part: np.ndarray, sizes: list[tuple[int, ...]], parts: list[list[np.ndarray]]
+    ) -> np.ndarray:
+        """A part that may still lie along several axes lies along those where all places of no operand must stay."""
+        axes = varying(part)
+        if len(axes) < 2:
+            return part
+        part = self.narrowed(part)
+        axes = varying(part)
+        whole = [
+            axis
+            for axis in axes
+            if any(
+                size[axis] > 1 and not any(other.shape[axis] > 1 for other in others)
+                for size, others in zip(sizes, parts, strict=True)
+            )
+        ]
+        if len(whole) < len(axes):
+            for axis in whole:
+                self.ids.tie(part, axis)
+                part = np.take(part, [0], axis=axis)
+        return part
 
     def transpose(self, value: Value, axes: Sequence[int]) -> Value:
         """The axes in another order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,27 +57,79 @@ def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, 
     """A new layer with the same configuration but for `changes`, without its weights.
 
     A function in the graph of a Keras 3 model (the operation behind `x + y`) has no state and is returned
-    as it is.
+    as it is. A Keras 3 layer of which nothing changes, and that its configuration does not make again, is copied.
 
     Args:
         layer: the layer.
         inside: `id` of a layer inside this one to changes of its configuration.
         changes: entries of the configuration with their new values.
+
+    Raises:
+        ValueError: its class does not make one from the configuration.
     """
     if not is_layer(layer):
         return layer
-    keras, kind = keras_of(layer), layer.__class__
-    if isinstance(layer, keras.layers.Lambda):
+    kind = layer.__class__
+    if isinstance(layer, keras_of(layer).layers.Lambda):
         # Its configuration holds the function's code without what the code refers to.
         kept = {name: value for name, value in layer.get_config().items() if name in ("name", "trainable", "dtype")}
         return kind(layer.function, layer._output_shape, layer.mask, layer.arguments, **kept)
-    config = _changed_config(layer, changes, inside or {})
+    inside = inside or {}
+    try:
+        return _from_configuration(layer, changes, inside)
+    except Exception as error:  # a layer of another maker may raise anything
+        changed = set(changes) - {"name"} or any(inside.get(id(part)) for part in layer._flatten_layers())
+        if not changed and is_keras_3(layer):
+            with contextlib.suppress(Exception):  # what it holds may not be copied
+                return _copied(layer, **changes)
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"Layer {layer.name!r} of the class {kind.__name__} cannot be made again from its configuration: mend its "
+            f"get_config and from_config ({type(error).__name__}: {reason})."
+        ) from error
+
+
+def _from_configuration(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> Any:
+    config = _changed_config(layer, changes, inside)
     # Layers inside are made by their class's name.
     custom = {type(part).__name__: type(part) for part in layer._flatten_layers(include_self=False)}
     if not custom:
-        return kind.from_config(config)
-    with keras.utils.custom_object_scope(custom):
-        return kind.from_config(config)
+        return layer.__class__.from_config(config)
+    with keras_of(layer).utils.custom_object_scope(custom):
+        return layer.__class__.from_config(config)
+
+
+def _copied(layer: Any, name: str | None = None) -> Any:
+    """A copy of a Keras 3 layer with all that it holds, outside any graph."""
+    parts = list(layer._flatten_layers())
+    memo: dict[int, Any] = {id(part): part.__class__.__new__(part.__class__) for part in parts}
+    for part in parts:
+        memo.update({id(part._inbound_nodes): [], id(part._outbound_nodes): []})
+    for part in parts:
+        own = memo[id(part)].__dict__
+        # What Keras wraps around `build` belongs to the one layer.
+        held = {key: value for key, value in part.__dict__.items() if not (key in own and inspect.isfunction(value))}
+        for value in held.values():
+            if (
+                id(value) not in memo and isinstance(value, list | dict) and hasattr(value, "tracker")
+            ):  # it would track what is put in
+                memo[id(value)] = _tracked_copy(value, memo)
+        own.update(copy.deepcopy(held, memo))
+    new = memo[id(layer)]
+    if name is not None:
+        new.__dict__["name"] = name
+    return new
+
+
+def _tracked_copy(collection: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a list or dictionary that Keras 3 keeps count of; the counts are copied with the layer."""
+    new = type(collection)()
+    if isinstance(collection, dict):
+        new.update(copy.deepcopy(dict(collection), memo))
+    else:
+        new.extend(copy.deepcopy(list(collection), memo))
+    new.tracker = copy.deepcopy(collection.tracker, memo)
+    return new
 
 
 def wrapped_anew(wrapper: Any, layer: Any, **changes: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.channels.rules.kernels import factor, places
-from edgeprune.channels.rules.registry import Call, CannotFollow, rule
+from edgeprune.channels.rules.registry import Call, CannotFollow, function_rule, rule
 from edgeprune.channels.values import Value
 
 
@@ -173,3 +173,50 @@ def attention(call: Call) -> list[Value]:
         call.count_macs(query.shape[0] * queries * keys, channels)
     call.count_macs(query.shape[0] * queries * keys, factor(made, value.shape[-1]))
     return [call.output({-1: made}), *(Value(shape) for shape in call.output_shapes[1:])]
+
+
+@function_rule("dotproductattention")
+def dot_product_attention(call: Call) -> Value:
+    """Heads along axis 2 of query, key and value go together; where several of the query share one, all stay.
+
+    Where no scale is given it follows the number of channels inside a head, so all of those stay.
+    """
+    query, key, value = streams = [call.argument(name) for name in ("query", "key", "value")]
+    if not all(isinstance(stream, Value) for stream in streams):
+        raise CannotFollow("one of query, key and value is a constant")
+    heads = [call.line(stream, 2) for stream in streams]
+    for stream in streams:
+        call.freeze(call.line(stream, 1), f"{call.name} works along it")
+    for shared in heads[1:]:
+        if key.shape[2] == query.shape[2]:
+            call.unite(heads[0], shared)
+        else:  # with TensorFlow a single head cannot be shared by several, which is what might be left
+            call.freeze(heads[0], f"{call.name} shares heads")
+            call.freeze(shared, f"{call.name} shares heads")
+    for name in ("bias", "mask"):
+        _joins_scores(call, call.argument(name), heads[0])
+    channels = [call.line(stream, 3) for stream in streams]
+    for other in channels[1:]:  # Keras's symbolic call says that as many come out as the query has
+        call.unite(channels[0], other)
+    for stream in streams:
+        if call.argument("scale") is None:
+            call.freeze(call.line(stream, 3), f"{call.name} divides by the square root of their number")
+    for stream in (query, key):
+        call.contract(stream, 3)
+    places = query.shape[0] * query.shape[1] * key.shape[1]
+    for line, size in ((channels[0], query.shape[3]), (channels[2], value.shape[3])):
+        call.count_macs(places, factor(heads[0], query.shape[2]), factor(line, size))
+    return call.output({2: heads[0], 3: channels[2]})
+
+
+def _joins_scores(call: Call, other: Any, heads: np.ndarray | None) -> None:
+    """What is added to the scores (samples, heads, queries, keys), or masks them."""
+    shape = getattr(other, "shape", ())
+    line = None
+    if isinstance(other, Value):
+        line = call.line(other, 1) if len(shape) == 4 else None
+        for axis in range(1, len(shape)):
+            if axis != 1 or len(shape) != 4:
+                call.freeze(call.line(other, axis), f"{call.name} works along it")
+    if len(shape) == 4 and shape[1] > 1:
+        call.unite(heads, line)
