@@ -26,7 +26,7 @@ def half(graph):
 
 def in_heads(group):
     """Whether it is the channels inside the heads of attention, of which there are tests of their own."""
-    return group.name.rpartition("/")[2] in ("key", "value")
+    return group.name.endswith(("/key", "/value"))
 
 
 def test_there_are_enough_of_them():
