@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="a pattern of model names")
     parser.add_argument("--hub", action="store_true", help="small configurations of KerasHub's architectures")
     parser.add_argument("--flavor", choices=("keras", "tf_keras"), help="one Keras alone")
-    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--again", action="store_true", help="also make rows that are there")
     parser.add_argument("--one", nargs=2, metavar=("FLAVOR", "MODEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

@@ -91,7 +91,7 @@ def test_every_layer_with_weights_is_in_a_free_group_or_frozen(keras, data):
 
 
 def test_layers_on_the_models_input(keras):
-    """They make no channels of their own, or none that anybody follows, and are told all the same."""
+    """They make no channels of their own, or none that anybody follows, and are reported all the same."""
     L = keras.layers
     i = keras.Input((6, 6, 3))
     x = L.BatchNormalization(name="norm")(L.DepthwiseConv2D(3, name="depthwise")(i))

@@ -184,7 +184,7 @@ class _Pair:
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     raise ValueError(
                         f"Weight {weight.name!r} of layer {layer.name!r} in model {model.name!r} holds NaN or "
-                        "infinity, so nothing can be proven: train it anew, or give verify=False."
+                        "infinity, so nothing can be proven: retrain it, or pass verify=False."
                     )
         with flavor.state_kept(model):
             ((once, _),) = self._run_silenced([inputs])

@@ -15,9 +15,9 @@ from edgeprune.cli.files import (
     check_outputs,
     load_model,
     measured_on,
-    named_metric,
     open_data,
     save_model,
+    scorer,
     start_tensorflow,
     training_data,
     write_files,
@@ -116,7 +116,7 @@ def channels(
     source = open_data(data, label_columns)
     start_tensorflow()
     from edgeprune.channels.plan import plan_channels
-    from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
+    from edgeprune.measure.score import score_lines, scores_to_dict
     from edgeprune.training import check_and_compile, fine_tune
 
     keras_model = load_model(model, unsafe, custom, seed)
@@ -141,14 +141,7 @@ def channels(
     smaller = chosen.apply()
     scores = {}
     if arrays is not None:
-        scored = partial(
-            score_if_possible,
-            x=arrays.x_test,
-            y=arrays.y_test,
-            sample_weight=arrays.sample_weight_test,
-            metric=named_metric(metric),
-            model=keras_model,
-        )
+        scored = scorer(arrays, metric, keras_model)
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
     if epochs:
         fine_tune(

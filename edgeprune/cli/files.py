@@ -6,11 +6,13 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeprune.data import Data, DataSource
+    from edgeprune.measure.score import Scores
 
 MODEL_SUFFIXES = (".keras", ".h5")
 TFLITE_SUFFIX = ".tflite"
@@ -140,3 +142,17 @@ def named_metric(name: str | None) -> Any:
     from edgeprune.module_names import object_named
 
     return object_named(name)
+
+
+def scorer(data: Data, metric: str | None, model: Any) -> Callable[[Any], Scores]:
+    """A function that scores a model on the test samples, by the metric that is named or by those of `model`."""
+    from edgeprune.measure.score import score_if_possible
+
+    return partial(
+        score_if_possible,
+        x=data.x_test,
+        y=data.y_test,
+        sample_weight=data.sample_weight_test,
+        metric=named_metric(metric),
+        model=model,
+    )

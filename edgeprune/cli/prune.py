@@ -13,9 +13,9 @@ from edgeprune.cli.files import (
     check_outputs,
     load_model,
     measured_on,
-    named_metric,
     open_data,
     save_model,
+    scorer,
     start_tensorflow,
     training_data,
     write_files,
@@ -65,21 +65,14 @@ def prune(
     check_outputs({output: MODEL_SUFFIXES}, force)
     source = open_data(data, label_columns)
     start_tensorflow()
-    from edgeprune.measure.score import score_if_possible, score_lines, scores_to_dict
+    from edgeprune.measure.score import score_lines, scores_to_dict
     from edgeprune.sparsity.report import sparsity_report
     from edgeprune.training import check_and_compile, prune_and_fit
 
     keras_model = load_model(model, unsafe, custom, seed)
     arrays = training_data(source, keras_model)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
-    scored = partial(
-        score_if_possible,
-        x=arrays.x_test,
-        y=arrays.y_test,
-        sample_weight=arrays.sample_weight_test,
-        metric=named_metric(metric),
-        model=keras_model,
-    )
+    scored = scorer(arrays, metric, keras_model)
     scores = {"before": scored(keras_model)}
     pruned = prune_and_fit(
         keras_model,

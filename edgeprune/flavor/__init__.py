@@ -4,7 +4,7 @@ Everything else asks here: which Keras does this model belong to, what are its l
 Importing this module imports neither of them.
 
 From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `compilation`, `files`, `kernels`, `recurrent` and
-`training` beside them; `running` and `unfolding` on top.
+`training` beside them; `running`, then `marked_batch`, `own_weights` and `unfolding` on top.
 """
 
 from edgeprune.flavor.compilation import (
@@ -92,6 +92,12 @@ from edgeprune.flavor.kinds import (
     tf_variable,
     tf_variables,
 )
+from edgeprune.flavor.own_weights import (
+    give_own_weight,
+    is_own_weight,
+    own_weight_holder,
+    own_weights,
+)
 from edgeprune.flavor.recurrent import (
     is_plain_lstm,
     is_recurrent,
@@ -116,10 +122,6 @@ from edgeprune.flavor.training import (
 from edgeprune.flavor.unfolding import (
     functional_stand_in,
     functions_inside,
-    give_own_weight,
-    is_own_weight,
-    own_weight_holder,
-    own_weights,
     unfold_layers,
 )
 

@@ -72,10 +72,10 @@ def copy_compile_state(old: Any, new: Any) -> None:
         return
     try:
         new.compile(**fresh_compilation(old))
-    except Exception as error:  # whatever an optimizer or a metric of the user's own raises when it is made anew
+    except Exception as error:  # whatever an optimizer or a metric of the user's own raises when it is made again
         reason = " ".join(str(error).split())[:200]
         warnings.warn(
-            f"Model {new.name!r} is not compiled, as the one it was made from could not be compiled anew "
+            f"Model {new.name!r} is not compiled, as the one it was made from could not be compiled again "
             f"({type(error).__name__}: {reason}): compile it before training."
         )
 

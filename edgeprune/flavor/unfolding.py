@@ -1,13 +1,8 @@
 """Composite layers and subclassed models of Keras 3 replaced by the calls that they make inside.
 
 A layer's call is made once on symbolic tensors, and the calls inside are then made again one by one in a Functional
-model. Two things need care:
-
-- The size of the batch. A call may ask for it (`ops.shape(x)[0]`), and symbolic tensors answer None, which few
-  functions take. So the batch is given a size of `_BATCH` while the layer is looked into, and where that number has
-  come to stand in an argument, the call is made again in another way that fits every batch.
-- Weights that the layer uses itself (a class token, a table of positions). While its call is made, a symbolic tensor
-  stands in for each, which `OwnWeight` gives.
+model. `marked_batch` sees to calls that ask for the size of the batch, `own_weights` to weights that the layer uses
+itself.
 """
 
 from __future__ import annotations
@@ -23,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.copies import clone_input, functional_model
-from edgeprune.flavor.functions import call_function, function_arguments
 from edgeprune.flavor.graphs import GraphNode, call_specs, function_name, graph_nodes, input_layer
 from edgeprune.flavor.kinds import (
     KERAS_3,
@@ -35,82 +29,15 @@ from edgeprune.flavor.kinds import (
     layers_of,
     nest,
 )
-
-_BATCH = 1009  # a prime, so that its multiples stand out, and small enough for tensors that are made with it
-
-
-class _NotUnfolded(Exception):
-    """Raised where a layer's call cannot be made call by call."""
-
-
-@functools.cache
-def own_weight_class() -> type:
-    """The operation that gives a weight which a composite layer uses itself.
-
-    Its instances have the attributes `variable`, `owner` (the composite layer) and `dtype` (that it computes in).
-    """
-    keras = keras_module(KERAS_3)
-
-    class OwnWeight(keras.Operation):
-        def __init__(self, variable: Any, owner: Any) -> None:
-            super().__init__()
-            self.variable = variable
-            self.owner = owner
-            self.dtype = owner.compute_dtype if owner.autocast else variable.dtype
-
-        def call(self, x: Any) -> Any:
-            return keras.ops.cast(self.variable.value, self.dtype)
-
-        def compute_output_spec(self, x: Any) -> Any:
-            return keras.KerasTensor(tuple(self.variable.shape), dtype=self.dtype)
-
-    return OwnWeight
-
-
-def is_own_weight(operation: Any) -> bool:
-    """Whether what stands in a graph gives a weight that a composite layer uses itself."""
-    return isinstance(operation, own_weight_class())
-
-
-def own_weights(layer: Any) -> list[Any]:
-    """The variables of a Keras 3 layer that no layer inside it holds."""
-    inside = {id(v) for part in layer._flatten_layers(recursive=False, include_self=False) for v in part.variables}
-    return [variable for variable in layer.variables if id(variable) not in inside]
-
-
-def own_weight_holder(operation: Any, shape: tuple[int, ...], name: str) -> Any:
-    """A dense layer for a weight that a composite layer uses itself: called on a one it returns its kernel.
-
-    Args:
-        operation: the `OwnWeight` that it stands for.
-        shape: of the weight.
-        name: of the new layer.
-    """
-    keras, variable = keras_module(KERAS_3), operation.variable
-    axes = "bcdefghij"[: len(shape)]
-    return keras.layers.EinsumDense(
-        f"az,z{axes}->a{axes}",
-        output_shape=shape,
-        name=name,
-        dtype=operation.owner.dtype_policy,
-        kernel_regularizer=variable.regularizer,
-        kernel_constraint=variable.constraint,
-    )
-
-
-def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
-    """The symbolic tensor with the weight of an `OwnWeight`, from the layer that holds it with a leading axis of one.
-
-    Args:
-        operation: the `OwnWeight`.
-        holder: what `own_weight_holder` returned; the same for all calls that use the weight.
-        x: a symbolic tensor with real numbers, of any shape.
-    """
-    ops = keras_module(KERAS_3).ops
-    one = ops.ones_like(ops.reshape(ops.sum(x), (1, 1)), dtype=operation.dtype)
-    given = ops.reshape(holder(one), holder.kernel.shape[1:])
-    holder.trainable = operation.variable.trainable
-    return given
+from edgeprune.flavor.marked_batch import (
+    BATCH,
+    NotUnfoldedError,
+    call_for_any_batch,
+    holds_mark,
+    is_symbolic,
+    with_marked_batch,
+)
+from edgeprune.flavor.own_weights import is_own_weight, own_weights_symbolic
 
 
 def functional_stand_in(model: Any) -> Any:
@@ -162,7 +89,7 @@ def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
     Args:
         function: it is called on a symbolic tensor of Keras 3 `(batch, 8)`, and should return one like it.
     """
-    x = keras_module(KERAS_3).KerasTensor((_BATCH, 8))
+    x = keras_module(KERAS_3).KerasTensor((BATCH, 8))
     try:
         given = function(x)
         nodes = list(_calls_between({id(x): x}, [given]))
@@ -171,7 +98,7 @@ def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
             if any(
                 getattr(leaf, "shape", ())
                 for leaf in nest(keras_3=True).flatten((node.args, node.kwargs))
-                if not _is_symbolic(leaf)
+                if not is_symbolic(leaf)
             ):
                 return None
     except Exception:  # it may fail on symbolic tensors in any way
@@ -236,7 +163,7 @@ class _Unfolding:
             try:
                 given = nest(keras_3=True).flatten(self.calls_inside(layer, args, kwargs))
                 if len(given) != len(node.outputs):
-                    raise _NotUnfolded("it gives other tensors than before")
+                    raise NotUnfoldedError("it gives other tensors than before")
             except Exception as error:  # a call may fail on symbolic inputs in any way
                 self.reasons[id(layer)] = _first_line(error)
                 given = None
@@ -255,7 +182,7 @@ class _Unfolding:
             return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
-        return _for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
+        return call_for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
 
     def _entered(self, model: Any, taken: list[Any]) -> Any:
         """The calls of a nested model on some tensors: a layer shared with the outside is two in a file."""
@@ -275,7 +202,7 @@ class _Unfolding:
         """
         tree = nest(keras_3=True)
         symbolic = _symbolic_leaves((args, kwargs))
-        marked = {id(tensor): _with_marked_batch(tensor) for tensor in symbolic}
+        marked = {id(tensor): with_marked_batch(tensor) for tensor in symbolic}
         masks = {}
         for tensor in symbolic:
             mask = getattr(tensor, "_keras_mask", None)
@@ -287,19 +214,19 @@ class _Unfolding:
         if not is_model(layer) and layer._call_has_training_arg:
             in_training = self._called_in_place(layer, reference, inner_args, inner_kwargs, training=True)
             if _signatures(outputs) != _signatures(in_training):
-                raise _NotUnfolded("it makes other calls in training")
+                raise NotUnfoldedError("it makes other calls in training")
         tensors = {id(marked[id(tensor)]): tensor for tensor in symbolic}
         tensors.update({id(stand_in): mask for mask, stand_in in masks.values()})
         tensors[_REFERENCE] = symbolic[0]
         if not is_model(layer):
             self._name_parts(layer)
         flat = tree.flatten(outputs)
-        if any(_holds_mark(leaf) for leaf in flat if not _is_symbolic(leaf)):
-            raise _NotUnfolded("it gives a constant for each sample")
+        if any(holds_mark(leaf) for leaf in flat if not is_symbolic(leaf)):
+            raise NotUnfoldedError("it gives a constant for each sample")
         given_masks = [tensor._keras_mask for tensor in flat if getattr(tensor, "_keras_mask", None) is not None]
         nodes = list(_calls_between(tensors, [*_symbolic_leaves(outputs), *given_masks]))
         if not nodes:
-            raise _NotUnfolded("it makes no calls")
+            raise NotUnfoldedError("it makes no calls")
         for node in nodes:
             _check_constants(node)
             self._make(node, tensors)
@@ -363,25 +290,6 @@ def _is_nested(layer: Any) -> bool:
     return function_name(layer) is None and is_model(layer) and is_graph_model(layer)
 
 
-def _is_symbolic(leaf: Any) -> bool:
-    return isinstance(leaf, keras_module(KERAS_3).KerasTensor)
-
-
-def _with_marked_batch(tensor: Any) -> Any:
-    """A symbolic tensor like another, with the marked size in place of an open batch; its mask too."""
-    keras = keras_module(KERAS_3)
-
-    def like(tensor: Any) -> Any:
-        shape = tuple(tensor.shape)
-        shape = (_BATCH, *shape[1:]) if shape and shape[0] is None else shape
-        return keras.KerasTensor(shape, dtype=tensor.dtype)
-
-    marked = like(tensor)
-    if getattr(tensor, "_keras_mask", None) is not None:
-        marked._keras_mask = like(tensor._keras_mask)
-    return marked
-
-
 def _called_in_place(
     layers: list[Any], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
 ) -> Any:
@@ -392,7 +300,7 @@ def _called_in_place(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_nodes(entered))
         for layer in layers:
-            stack.enter_context(_own_weights_symbolic(layer, reference))
+            stack.enter_context(own_weights_symbolic(layer, reference))
             layer.__dict__["symbolic_call"] = layer.call
             stack.callback(layer.__dict__.pop, "symbolic_call")
         for part in layers[0]._flatten_layers(include_self=False):
@@ -402,7 +310,7 @@ def _called_in_place(
         scope = stack.enter_context(_weights_read()())
         outputs = layers[0](*args, **kwargs)
     if scope.read:
-        raise _NotUnfolded("it uses weights outside of the layers that hold them")
+        raise NotUnfoldedError("it uses weights outside of the layers that hold them")
     return outputs
 
 
@@ -462,51 +370,11 @@ def _signatures(outputs: Any) -> list[Any]:
 
 
 def _symbolic_leaves(structure: Any) -> list[Any]:
-    return [leaf for leaf in nest(keras_3=True).flatten(structure) if _is_symbolic(leaf)]
+    return [leaf for leaf in nest(keras_3=True).flatten(structure) if is_symbolic(leaf)]
 
 
 def _has_history(tensor: Any) -> bool:
     return getattr(tensor, "_keras_history", None) is not None
-
-
-@contextlib.contextmanager
-def _own_weights_symbolic(layer: Any, reference: Any) -> Iterator[None]:
-    """While the body runs, symbolic tensors stand in for the weights that a layer uses itself.
-
-    Whole numbers do not train: their values stand in for them.
-    """
-    import tensorflow as tf
-
-    variables = own_weights(layer)
-    if not variables:
-        yield
-        return
-    stand_ins = {}
-    for variable in variables:
-        if tf.as_dtype(variable.dtype).is_floating:
-            stand_ins[id(variable)] = own_weight_class()(variable, layer)(reference)
-        else:
-            stand_ins[id(variable)] = variable.numpy() if hasattr(variable, "numpy") else np.asarray(variable)
-    undo: list[Callable[[], None]] = []
-    tracked = {id(list_) for list_ in (layer._trainable_variables, layer._non_trainable_variables)}
-    for key, value in list(layer.__dict__.items()):
-        if id(value) in tracked:
-            continue
-        if id(value) in stand_ins:
-            undo.append(functools.partial(layer.__dict__.__setitem__, key, value))
-            layer.__dict__[key] = stand_ins[id(value)]
-        elif isinstance(value, list | dict):
-            places = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-            setter = dict.__setitem__ if isinstance(value, dict) else list.__setitem__
-            for place, element in places:
-                if id(element) in stand_ins:
-                    undo.append(functools.partial(setter, value, place, element))
-                    setter(value, place, stand_ins[id(element)])
-    try:
-        yield
-    finally:
-        for restore in undo:
-            restore()
 
 
 def _calls_between(given: dict[int, Any], outputs: Iterable[Any]) -> list[GraphNode]:
@@ -543,13 +411,13 @@ def _check_constants(node: GraphNode) -> None:
     """See that no weight is a constant among a call's arguments.
 
     Raises:
-        _NotUnfolded: there is one. In a smaller model it would be shared with the user's model.
+        NotUnfoldedError: there is one. In a smaller model it would be shared with the user's model.
     """
     import tensorflow as tf
 
     for leaf in nest(keras_3=True).flatten((node.args, node.kwargs)):
         if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
-            raise _NotUnfolded("it uses weights outside of the layers that hold them")
+            raise NotUnfoldedError("it uses weights outside of the layers that hold them")
 
 
 def _first_line(error: Exception) -> str:
@@ -557,91 +425,6 @@ def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in re.sub("\x1b\\[[0-9;]*m", "", str(error)).splitlines()]
     lines = [line for line in lines if line and not line.startswith("Exception encountered")]
     return (lines[0] if lines else type(error).__name__)[:100].rstrip(".")
-
-
-# Calls in which the size of the batch has come to stand
-
-
-def _is_marked(size: Any) -> bool:
-    return isinstance(size, int | np.integer) and size > 0 and size % _BATCH == 0
-
-
-def _holds_mark(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return any(map(_holds_mark, value))
-    if isinstance(value, slice):
-        return any(map(_is_marked, (value.start, value.stop, value.step)))
-    return _is_marked(value) or any(map(_is_marked, getattr(value, "shape", None) or ()))
-
-
-_TAKE_SIZES = ("reshape", "broadcastto", "tile", "repeat", "slice", "full", "arange")
-
-
-def _holds_none(value: Any) -> bool:
-    return isinstance(value, list | tuple) and any(part is None for part in value)
-
-
-def _for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], reference: Any) -> Any:
-    """Call a function in the graph whose arguments may hold the marked size; what it gives fits every batch.
-
-    Raises:
-        _NotUnfolded: it is not known how.
-    """
-    function = node.layer
-    arguments = function_arguments(function, args, kwargs)
-    if function_name(function) in _TAKE_SIZES and any(map(_holds_none, arguments.values())):
-        raise _NotUnfolded(f"{function_name(function)} is called on a size that is not fixed")
-    marked = [name for name, value in arguments.items() if not _is_symbolic(value) and _holds_mark(value)]
-    if not marked:
-        return call_function(function, args, kwargs, {})
-    ops, name = keras_module(KERAS_3).ops, function_name(function)
-    x = next((value for value in arguments.values() if _is_symbolic(value)), None)
-    if name == "reshape":
-        sizes = tuple(-1 if size is None or _is_marked(size) else size for size in node.outputs[0].shape)
-        if sizes.count(-1) == 1:
-            return ops.reshape(x, sizes)
-        if sizes.count(-1) == 2 and sizes[0] == -1 and node.outputs[0].shape[0] == node.inputs[0].shape[0]:
-            return keras_module(KERAS_3).layers.Reshape(sizes[1:])(x)
-    elif name in _ELEMENTWISE:
-        changes = {key: _one_sample(arguments[key]) for key in marked}
-        if all(value is not None for value in changes.values()):
-            return call_function(function, args, kwargs, changes)
-    elif name == "broadcastto" and not any(map(_is_marked, arguments["shape"][1:])):
-        shape = tuple(arguments["shape"])
-        if len(x.shape) < len(shape) or x.shape[0] == 1:
-            return _for_each_sample(ops.broadcast_to(x, (1, *shape[1:])), reference)
-        if tuple(x.shape[1:]) == shape[1:]:
-            return x
-    elif name == "tile" and x.shape[0] == 1 and _is_marked(arguments["repeats"][0]):
-        repeats = tuple(arguments["repeats"])
-        if not any(map(_is_marked, repeats[1:])):
-            tiled = x if set(repeats[1:]) <= {1} else ops.tile(x, (1, *repeats[1:]))
-            return _for_each_sample(tiled, reference)
-    elif name == "repeat" and arguments["axis"] == 0 and x.shape[0] == 1:
-        return _for_each_sample(x, reference)
-    raise _NotUnfolded(f"{name} is called on the size of the batch")
-
-
-# Functions that broadcast: what is the same for all samples may be given once.
-_ELEMENTWISE = "add subtract multiply divide truedivide minimum maximum logicaland logicalor greater less where".split()
-
-
-def _one_sample(value: Any) -> Any:
-    """A constant that is the same for all samples, for one; None where it is not."""
-    values = np.asarray(value) if getattr(value, "shape", ()) else None
-    if values is None or values.shape[0] != _BATCH or not (values == values[:1]).all():
-        return None
-    return value[:1]
-
-
-def _for_each_sample(x: Any, reference: Any) -> Any:
-    """A symbolic tensor `(1, ...)` once for each sample of another tensor: it is multiplied by a one for each.
-
-    Zeros would not do: Keras takes a vector that is added for a bias where there are as many samples as channels.
-    """
-    ops = keras_module(KERAS_3).ops
-    one = ops.ones_like(ops.sum(reference, axis=tuple(range(1, len(reference.shape)))), dtype=x.dtype)
-    return ops.multiply(x, ops.reshape(one, (-1, *(1,) * (len(x.shape) - 1))))
 
 
 @contextlib.contextmanager

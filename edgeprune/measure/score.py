@@ -154,7 +154,7 @@ def score_outputs(
         outputs: output name to values `(samples, ...)`, by the names that `model` gives them.
         y: as `score` takes them.
         sample_weight: as `score` takes them.
-        inputs: the samples, by which an autoencoder is told.
+        inputs: the samples, which are the targets of an autoencoder.
         metric: as `score` takes it.
         model: the compiled model that tells the metrics; `None` where there is none.
         output: as `score` takes it.

@@ -1,0 +1,125 @@
+"""Calls on symbolic tensors of Keras 3 that have come to hold the size of the batch, made to fit every batch.
+
+A layer's call may ask for the size of the batch (`ops.shape(x)[0]`), and symbolic tensors answer None, which few
+functions take. So the batch is given a size of `BATCH` while a layer is looked into, and where that number has come to
+stand in an argument, the call is made again in another way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeprune.flavor.functions import call_function, function_arguments
+from edgeprune.flavor.graphs import GraphNode, function_name
+from edgeprune.flavor.kinds import KERAS_3, keras_module
+
+BATCH = 1009  # a prime, so that its multiples stand out, and small enough for tensors that are made with it
+
+
+class NotUnfoldedError(Exception):
+    """Raised where a layer's call cannot be made call by call."""
+
+
+def is_symbolic(leaf: Any) -> bool:
+    """Whether it is a symbolic tensor of Keras 3."""
+    return isinstance(leaf, keras_module(KERAS_3).KerasTensor)
+
+
+def with_marked_batch(tensor: Any) -> Any:
+    """A symbolic tensor like another, with the marked size in place of an open batch; its mask too."""
+    keras = keras_module(KERAS_3)
+
+    def like(tensor: Any) -> Any:
+        shape = tuple(tensor.shape)
+        shape = (BATCH, *shape[1:]) if shape and shape[0] is None else shape
+        return keras.KerasTensor(shape, dtype=tensor.dtype)
+
+    marked = like(tensor)
+    if getattr(tensor, "_keras_mask", None) is not None:
+        marked._keras_mask = like(tensor._keras_mask)
+    return marked
+
+
+def _is_marked(size: Any) -> bool:
+    return isinstance(size, int | np.integer) and size > 0 and size % BATCH == 0
+
+
+def holds_mark(value: Any) -> bool:
+    """Whether an argument holds the marked size, or one that follows from it."""
+    if isinstance(value, list | tuple):
+        return any(map(holds_mark, value))
+    if isinstance(value, slice):
+        return any(map(_is_marked, (value.start, value.stop, value.step)))
+    return _is_marked(value) or any(map(_is_marked, getattr(value, "shape", None) or ()))
+
+
+_TAKE_SIZES = ("reshape", "broadcastto", "tile", "repeat", "slice", "full", "arange")
+
+
+def _holds_none(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(part is None for part in value)
+
+
+def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], reference: Any) -> Any:
+    """Call a function in the graph whose arguments may hold the marked size; what it gives fits every batch.
+
+    Raises:
+        NotUnfoldedError: it is not known how.
+    """
+    function = node.layer
+    arguments = function_arguments(function, args, kwargs)
+    if function_name(function) in _TAKE_SIZES and any(map(_holds_none, arguments.values())):
+        raise NotUnfoldedError(f"{function_name(function)} is called on a size that is not fixed")
+    marked = [name for name, value in arguments.items() if not is_symbolic(value) and holds_mark(value)]
+    if not marked:
+        return call_function(function, args, kwargs, {})
+    ops, name = keras_module(KERAS_3).ops, function_name(function)
+    x = next((value for value in arguments.values() if is_symbolic(value)), None)
+    if name == "reshape":
+        sizes = tuple(-1 if size is None or _is_marked(size) else size for size in node.outputs[0].shape)
+        if sizes.count(-1) == 1:
+            return ops.reshape(x, sizes)
+        if sizes.count(-1) == 2 and sizes[0] == -1 and node.outputs[0].shape[0] == node.inputs[0].shape[0]:
+            return keras_module(KERAS_3).layers.Reshape(sizes[1:])(x)
+    elif name in _ELEMENTWISE:
+        changes = {key: _one_sample(arguments[key]) for key in marked}
+        if all(value is not None for value in changes.values()):
+            return call_function(function, args, kwargs, changes)
+    elif name == "broadcastto" and not any(map(_is_marked, arguments["shape"][1:])):
+        shape = tuple(arguments["shape"])
+        if len(x.shape) < len(shape) or x.shape[0] == 1:
+            return _for_each_sample(ops.broadcast_to(x, (1, *shape[1:])), reference)
+        if tuple(x.shape[1:]) == shape[1:]:
+            return x
+    elif name == "tile" and x.shape[0] == 1 and _is_marked(arguments["repeats"][0]):
+        repeats = tuple(arguments["repeats"])
+        if not any(map(_is_marked, repeats[1:])):
+            tiled = x if set(repeats[1:]) <= {1} else ops.tile(x, (1, *repeats[1:]))
+            return _for_each_sample(tiled, reference)
+    elif name == "repeat" and arguments["axis"] == 0 and x.shape[0] == 1:
+        return _for_each_sample(x, reference)
+    raise NotUnfoldedError(f"{name} is called on the size of the batch")
+
+
+# Functions that broadcast: what is the same for all samples may be given once.
+_ELEMENTWISE = "add subtract multiply divide truedivide minimum maximum logicaland logicalor greater less where".split()
+
+
+def _one_sample(value: Any) -> Any:
+    """A constant that is the same for all samples, for one; None where it is not."""
+    values = np.asarray(value) if getattr(value, "shape", ()) else None
+    if values is None or values.shape[0] != BATCH or not (values == values[:1]).all():
+        return None
+    return value[:1]
+
+
+def _for_each_sample(x: Any, reference: Any) -> Any:
+    """A symbolic tensor `(1, ...)` once for each sample of another tensor: it is multiplied by a one for each.
+
+    Zeros would not do: Keras takes a vector that is added for a bias where there are as many samples as channels.
+    """
+    ops = keras_module(KERAS_3).ops
+    one = ops.ones_like(ops.sum(reference, axis=tuple(range(1, len(reference.shape)))), dtype=x.dtype)
+    return ops.multiply(x, ops.reshape(one, (-1, *(1,) * (len(x.shape) - 1))))
