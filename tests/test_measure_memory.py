@@ -187,3 +187,41 @@ def test_a_layer_that_most_is_kept_for_sets_the_arena():
     )
     assert memory.kept - activation_memory(_wide(), per_channel_dense=False).kept == 8 * 1002
     assert f"{memory.arena:,}" in str(memory)
+
+
+def _film(keras, steps, deep=False):
+    """A model on each step, inside a second wrapper where asked for."""
+    layers = keras.layers
+    each = keras.Sequential(
+        [keras.Input((16,)), layers.Dense(64, name="wide"), layers.Dense(8, name="thin")], name="each"
+    )
+    film = keras.Input((2, steps, 16) if deep else (steps, 16))
+    wrapped = (
+        layers.TimeDistributed(layers.TimeDistributed(each), name="films") if deep else layers.TimeDistributed(each)
+    )
+    return keras.Model(film, layers.Dense(2, name="head")(layers.Flatten()(wrapped(film))))
+
+
+def test_a_model_on_each_step_is_looked_into(flavor):
+    """Keras 3 runs it on one step after the other, tf_keras on all as one batch."""
+    keras = flavors.keras_module(flavor)
+    memory = activation_memory(_film(keras, 5))
+    at = {row.layer.rpartition("/")[2]: row.bytes for row in memory.layers}
+    if flavor == "keras":  # the film, what the three steps before have made (8 bytes take 16), the step, what is made
+        assert at["wide"] == 5 * 16 + 3 * 16 + 16 + 64
+        assert at["thin"] == 5 * 16 + 3 * 16 + 64 + 16 == memory.peak
+    else:
+        assert at["wide"] == 5 * (16 + 64) and memory.peak == 5 * (64 + 16)
+    deep = activation_memory(_film(keras, 5, deep=True))
+    assert deep.peak > memory.peak and deep.layer.endswith(("wide", "thin"))
+    for steps in (1, 2):
+        assert activation_memory(_film(keras, steps)).peak < memory.peak
+
+
+def test_steps_of_open_number_are_refused(flavor):
+    keras = flavors.keras_module(flavor)
+    each = keras.Sequential([keras.Input((16,)), keras.layers.Dense(4)])
+    film = keras.Input((None, 16))
+    model = keras.Model(film, keras.layers.LSTM(3)(keras.layers.TimeDistributed(each)(film)))
+    with pytest.raises(ValueError, match="fix every size|open number"):
+        activation_memory(model)

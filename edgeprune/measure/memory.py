@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -150,13 +150,13 @@ def activation_memory(model: Any, dtype: str = "int8", *, per_channel_dense: boo
         )
         for call, running in zip(trace.calls, times, strict=True)
     ]
-    layers = tuple(
+    layers = _by_layer(
         LayerMemory(
             layer=names.get(id(call.layer), call.layer.name),
             kind=_kind(call.layer),
             bytes=max(sum(tensor.bytes for tensor in tensors if tensor.alive(time)) for time in running),
             output_bytes=sum(trace.sizes[value] for value in call.outputs),
-            kept=made.kept,
+            kept=made.kept * call.times,
         )
         for call, running, made in zip(trace.calls, times, operators, strict=True)
     )
@@ -164,15 +164,25 @@ def activation_memory(model: Any, dtype: str = "int8", *, per_channel_dense: boo
         raise ValueError(f"Model {model.name!r} computes nothing.")
     peak = max(layers, key=lambda row: row.bytes)
     planned = _planned(tensors)
-    kept, arena = arena_bytes(operators, planned, len(trace.inputs), len(trace.outputs))
+    of_all = [made for call, made in zip(trace.calls, operators, strict=True) for _ in range(call.times)]
+    kept, arena = arena_bytes(of_all, planned, len(trace.inputs), len(trace.outputs))
     return ActivationMemory(peak.bytes, planned, peak.layer, dtype, layers, kept, _aligned(arena))
+
+
+def _by_layer(rows: Iterable[LayerMemory]) -> tuple[LayerMemory, ...]:
+    """One row for each layer: that of the call with most alive, with what is kept for all of its calls."""
+    merged: dict[str, LayerMemory] = {}
+    for row in rows:
+        known = merged.get(row.layer, replace(row, kept=0))
+        merged[row.layer] = replace(max(known, row, key=lambda one: one.bytes), kept=known.kept + row.kept)
+    return tuple(merged.values())
 
 
 @dataclass(frozen=True)
 class _Call:
     """What one layer runs: the numbers of the values it reads and makes, and the bytes of those only it sees.
 
-    `channels` is the last size of what it makes.
+    `channels` is the last size of what it makes; `times` is how many equal calls it stands for.
     """
 
     layer: Any
@@ -180,6 +190,7 @@ class _Call:
     outputs: tuple[int, ...]
     inside: tuple[int, ...] = ()
     channels: int = 0
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -193,36 +204,89 @@ class _Trace:
 
 
 def _traced(model: Any, item_bytes: int) -> _Trace:
-    """The graph with nested models unfolded."""
-    sizes: list[int] = []
-    calls: list[_Call] = []
+    """The graph with nested models unfolded, those inside `TimeDistributed` too."""
+    walk = _Walk(model, item_bytes)
+    inputs = tuple(map(walk.value, flavor.graph_nodes(model)[0]))
+    outputs = walk.unfold(model, inputs)
+    return _Trace(tuple(map(_aligned, walk.sizes)), tuple(walk.calls), inputs, outputs)
 
-    def value(tensor: Any) -> int:
+
+class _Walk:
+    """Collects the calls of a model; `sizes[value]` is a value's bytes, not aligned."""
+
+    def __init__(self, model: Any, item_bytes: int) -> None:
+        self.model = model
+        self.item_bytes = item_bytes
+        self.sizes: list[int] = []
+        self.calls: list[_Call] = []
+        self._samples = 1  # in the batch
+        self._times = 1
+
+    def value(self, tensor: Any) -> int:
+        """The number of the value that a symbolic tensor stands for."""
         shape = tuple(tensor.shape)[1:]
         if None in shape:
-            raise ValueError(f"Model {model.name!r} has a tensor of shape {shape}: fix every size of its inputs.")
-        sizes.append(_aligned(math.prod(shape) * item_bytes))
-        return len(sizes) - 1
+            raise ValueError(f"Model {self.model.name!r} has a tensor of shape {shape}: fix every size of its inputs.")
+        return self._sized(math.prod(shape) * self.item_bytes * self._samples)
 
-    def unfold(graph: Any, feeds: Sequence[int]) -> tuple[int, ...]:
+    def unfold(self, graph: Any, feeds: Sequence[int]) -> tuple[int, ...]:
+        """The calls of a model; returns the values of its outputs."""
         inputs, nodes, outputs = flavor.graph_nodes(graph)
         values = dict(zip(map(id, inputs), feeds, strict=True))
         for node in nodes:
-            given = tuple(values[id(tensor)] for tensor in node.inputs)
-            if flavor.is_model(node.layer) and flavor.is_graph_model(node.layer):
-                made = unfold(node.layer, given)
+            inner, axes = flavor.model_inside(node.layer)
+            if inner is not None:
+                taken = flavor.called_on(node)
+                steps = tuple(taken[0].shape)[1 : 1 + axes]
+                made = self._at_each_step(node.layer, tuple(values[id(tensor)] for tensor in taken), steps)
             else:
-                made = tuple(map(value, node.outputs))
-                output_bytes = sum(sizes[number] for number in made)
+                made = tuple(map(self.value, node.outputs))
+                output_bytes = sum(_aligned(self.sizes[number]) for number in made)
                 channels = (tuple(node.outputs[0].shape) or (0,))[-1]
-                inside = _inside(node, output_bytes, item_bytes)
-                calls.append(_Call(node.layer, given, made, inside, channels))
+                inside = _inside(node, output_bytes, self.item_bytes * self._samples)
+                given = tuple(values[id(tensor)] for tensor in node.inputs)
+                self.calls.append(_Call(node.layer, given, made, inside, channels, self._times))
             values.update(zip(map(id, node.outputs), made, strict=True))
         return tuple(values[id(tensor)] for tensor in flavor.flatten(outputs, graph))
 
-    inputs = tuple(map(value, flavor.graph_nodes(model)[0]))
-    outputs = unfold(model, inputs)
-    return _Trace(tuple(sizes), tuple(calls), inputs, outputs)
+    def _at_each_step(self, layer: Any, given: tuple[int, ...], steps: Sequence[int | None]) -> tuple[int, ...]:
+        """A nested model; `TimeDistributed` runs it on one step after the other, in tf_keras on all as one batch."""
+        if not steps:
+            return self.unfold(layer, given)
+        count, *others = steps
+        if count is None:
+            raise ValueError(f"Layer {layer.name!r} of model {self.model.name!r} is called on steps of open number.")
+        if not flavor.is_keras_3(layer):
+            folded = self._rearranged(layer, given, [self.sizes[value] for value in given])
+            self._samples *= count
+            made = self._at_each_step(layer.layer, folded, others)
+            self._samples //= count
+            return self._rearranged(layer, made, [self.sizes[value] for value in made])
+        # The last step and the one before it are looked at; what those before have made is one value.
+        before_all = self._times
+        earlier = self._sized(0)
+        together, made = [earlier], ()
+        for times in (count - 1, 1) if count > 1 else (1,):
+            self._times = before_all * times
+            beside = () if made else (earlier,)
+            parts = self._rearranged(layer, given, [self.sizes[value] // count for value in given], beside)
+            made = self._at_each_step(layer.layer, parts, others)
+            together += made
+        self._times = before_all
+        self.sizes[earlier] = max(count - 2, 0) * sum(_aligned(self.sizes[value]) for value in made)
+        return self._rearranged(layer, together, [self.sizes[value] * count for value in made])
+
+    def _rearranged(
+        self, layer: Any, given: Sequence[int], sizes: Sequence[int], beside: Sequence[int] = ()
+    ) -> tuple[int, ...]:
+        """A call that only puts values into another order; those `beside` are alive from then on."""
+        made = tuple(map(self._sized, sizes))
+        self.calls.append(_Call(layer, tuple(given), (*made, *beside), times=self._times))
+        return made
+
+    def _sized(self, size: int) -> int:
+        self.sizes.append(size)
+        return len(self.sizes) - 1
 
 
 def _fused(trace: _Trace) -> _Trace:
