@@ -12,50 +12,166 @@ The public names are loaded when first used, so `import edgeprune` imports no Te
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from edgeprune.lazy import lazy_names
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from edgeprune import channels as channels
+    from edgeprune import data as data
+    from edgeprune import export as export
+    from edgeprune import measure as measure
+    from edgeprune import report as report
+    from edgeprune import sparsity as sparsity
+    from edgeprune import tfmot as tfmot
+    from edgeprune import types as types
+    from edgeprune.atomic import NotOverwrittenError as NotOverwrittenError
+    from edgeprune.channels.blocks import BlockPlan as BlockPlan
+    from edgeprune.channels.blocks import plan_blocks as plan_blocks
+    from edgeprune.channels.blocks import remove_blocks as remove_blocks
+    from edgeprune.channels.dead import remove_dead_channels as remove_dead_channels
+    from edgeprune.channels.identity import drop_identity_layers as drop_identity_layers
+    from edgeprune.channels.plan import ChannelPlan as ChannelPlan
+    from edgeprune.channels.plan import plan_channels as plan_channels
+    from edgeprune.channels.plan import prune_channels as prune_channels
+    from edgeprune.channels.training import ChannelPruning as ChannelPruning
+    from edgeprune.data import Data as Data
+    from edgeprune.data import load_data as load_data
+    from edgeprune.datasets import load_fashion_mnist as load_fashion_mnist
+    from edgeprune.export.bundle import Bundle as Bundle
+    from edgeprune.export.bundle import export_bundle as export_bundle
+    from edgeprune.export.bundle_content import Preprocessing as Preprocessing
+    from edgeprune.export.diagnosis import ConversionError as ConversionError
+    from edgeprune.export.diagnosis import LoopError as LoopError
+    from edgeprune.export.diagnosis import OperatorError as OperatorError
+    from edgeprune.export.metadata import ModelMetadata as ModelMetadata
+    from edgeprune.export.metadata import TensorMetadata as TensorMetadata
+    from edgeprune.export.metadata import read_metadata as read_metadata
+    from edgeprune.export.metadata import write_metadata as write_metadata
+    from edgeprune.export.preprocessing_split import SplitModel as SplitModel
+    from edgeprune.export.preprocessing_split import split_preprocessing as split_preprocessing
+    from edgeprune.export.tflite import ExportResult as ExportResult
+    from edgeprune.export.tflite import export_tflite as export_tflite
+    from edgeprune.export.verify import Verification as Verification
+    from edgeprune.export.verify import verify_tflite as verify_tflite
+    from edgeprune.flavor import NotCompiledWarning as NotCompiledWarning
+    from edgeprune.flavor import load_model as load_model
+    from edgeprune.measure.accuracy import accuracy as accuracy
+    from edgeprune.measure.latency import Benchmark as Benchmark
+    from edgeprune.measure.latency import benchmark as benchmark
+    from edgeprune.measure.macs import MacCount as MacCount
+    from edgeprune.measure.macs import count_macs as count_macs
+    from edgeprune.measure.macs import count_macs_of_file as count_macs_of_file
+    from edgeprune.measure.memory import ActivationMemory as ActivationMemory
+    from edgeprune.measure.memory import activation_memory as activation_memory
+    from edgeprune.measure.metrics import Metric as Metric
+    from edgeprune.measure.micro import MicroError as MicroError
+    from edgeprune.measure.output_scores import NoScoreError as NoScoreError
+    from edgeprune.measure.parameters import ParameterCount as ParameterCount
+    from edgeprune.measure.parameters import count_parameters as count_parameters
+    from edgeprune.measure.score import Scores as Scores
+    from edgeprune.measure.score import score as score
+    from edgeprune.measure.size import CompressedSize as CompressedSize
+    from edgeprune.measure.size import FileSize as FileSize
+    from edgeprune.measure.size import compressed_size as compressed_size
+    from edgeprune.measure.size import file_size as file_size
+    from edgeprune.measure.tflite_file import TfliteFile as TfliteFile
+    from edgeprune.measure.tflite_file import read_tflite as read_tflite
+    from edgeprune.measure.vela import VelaError as VelaError
+    from edgeprune.report.file_inspection import FileInspection as FileInspection
+    from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
+    from edgeprune.report.inspection import Inspection as Inspection
+    from edgeprune.report.inspection import inspect as inspect
+    from edgeprune.sparsity.callbacks import PruningSummaries as PruningSummaries
+    from edgeprune.sparsity.callbacks import UpdatePruningStep as UpdatePruningStep
+    from edgeprune.sparsity.policies import PrunableLayer as PrunableLayer
+    from edgeprune.sparsity.policies import PruneForLatencyOnXNNPack as PruneForLatencyOnXNNPack
+    from edgeprune.sparsity.policies import PruningPolicy as PruningPolicy
+    from edgeprune.sparsity.prune import prune_low_magnitude as prune_low_magnitude
+    from edgeprune.sparsity.prune import prune_scope as prune_scope
+    from edgeprune.sparsity.prune import pruning_step as pruning_step
+    from edgeprune.sparsity.report import SparsityReport as SparsityReport
+    from edgeprune.sparsity.report import sparsity_report as sparsity_report
+    from edgeprune.sparsity.schedules import ConstantSparsity as ConstantSparsity
+    from edgeprune.sparsity.schedules import PolynomialDecay as PolynomialDecay
+    from edgeprune.sparsity.schedules import PruningSchedule as PruningSchedule
+    from edgeprune.sparsity.xnnpack import XnnpackMiss as XnnpackMiss
+    from edgeprune.sparsity.xnnpack import adapt_for_xnnpack as adapt_for_xnnpack
+    from edgeprune.sparsity.xnnpack import xnnpack_misses as xnnpack_misses
+    from edgeprune.strip import is_pruned as is_pruned
+    from edgeprune.strip import strip_pruning as strip_pruning
+    from edgeprune.targets import Target as Target
+    from edgeprune.targets import register_target as register_target
 
 __version__ = "0.1.0"
 
 # Each public name and the module that defines it.
 _HOME = {
+    "ActivationMemory": "edgeprune.measure.memory",
+    "Benchmark": "edgeprune.measure.latency",
+    "BlockPlan": "edgeprune.channels.blocks",
+    "Bundle": "edgeprune.export.bundle",
+    "ChannelPlan": "edgeprune.channels.plan",
+    "ChannelPruning": "edgeprune.channels.training",
+    "CompressedSize": "edgeprune.measure.size",
+    "ConstantSparsity": "edgeprune.sparsity.schedules",
+    "ConversionError": "edgeprune.export.diagnosis",
+    "Data": "edgeprune.data",
+    "ExportResult": "edgeprune.export.tflite",
+    "FileInspection": "edgeprune.report.file_inspection",
+    "FileSize": "edgeprune.measure.size",
+    "Inspection": "edgeprune.report.inspection",
+    "LoopError": "edgeprune.export.diagnosis",
+    "MacCount": "edgeprune.measure.macs",
+    "Metric": "edgeprune.measure.metrics",
+    "MicroError": "edgeprune.measure.micro",
+    "ModelMetadata": "edgeprune.export.metadata",
+    "NoScoreError": "edgeprune.measure.output_scores",
+    "NotCompiledWarning": "edgeprune.flavor",
+    "NotOverwrittenError": "edgeprune.atomic",
+    "OperatorError": "edgeprune.export.diagnosis",
+    "ParameterCount": "edgeprune.measure.parameters",
+    "PolynomialDecay": "edgeprune.sparsity.schedules",
+    "Preprocessing": "edgeprune.export.bundle_content",
+    "PrunableLayer": "edgeprune.sparsity.policies",
+    "PruneForLatencyOnXNNPack": "edgeprune.sparsity.policies",
+    "PruningPolicy": "edgeprune.sparsity.policies",
+    "PruningSchedule": "edgeprune.sparsity.schedules",
+    "PruningSummaries": "edgeprune.sparsity.callbacks",
+    "Scores": "edgeprune.measure.score",
+    "SparsityReport": "edgeprune.sparsity.report",
+    "SplitModel": "edgeprune.export.preprocessing_split",
+    "Target": "edgeprune.targets",
+    "TensorMetadata": "edgeprune.export.metadata",
+    "TfliteFile": "edgeprune.measure.tflite_file",
+    "UpdatePruningStep": "edgeprune.sparsity.callbacks",
+    "VelaError": "edgeprune.measure.vela",
+    "Verification": "edgeprune.export.verify",
+    "XnnpackMiss": "edgeprune.sparsity.xnnpack",
     "accuracy": "edgeprune.measure.accuracy",
     "activation_memory": "edgeprune.measure.memory",
     "adapt_for_xnnpack": "edgeprune.sparsity.xnnpack",
     "benchmark": "edgeprune.measure.latency",
-    "ChannelPlan": "edgeprune.channels.plan",
-    "ChannelPruning": "edgeprune.channels.training",
-    "ConstantSparsity": "edgeprune.sparsity.schedules",
     "compressed_size": "edgeprune.measure.size",
     "count_macs": "edgeprune.measure.macs",
     "count_macs_of_file": "edgeprune.measure.macs",
     "count_parameters": "edgeprune.measure.parameters",
+    "drop_identity_layers": "edgeprune.channels.identity",
     "export_bundle": "edgeprune.export.bundle",
     "export_tflite": "edgeprune.export.tflite",
     "file_size": "edgeprune.measure.size",
-    "drop_identity_layers": "edgeprune.channels.identity",
-    "plan_blocks": "edgeprune.channels.blocks",
-    "plan_channels": "edgeprune.channels.plan",
-    "PolynomialDecay": "edgeprune.sparsity.schedules",
-    "prune_channels": "edgeprune.channels.plan",
     "inspect": "edgeprune.report.inspection",
     "inspect_tflite": "edgeprune.report.file_inspection",
     "is_pruned": "edgeprune.strip",
-    "Data": "edgeprune.data",
     "load_data": "edgeprune.data",
     "load_fashion_mnist": "edgeprune.datasets",
     "load_model": "edgeprune.flavor",
-    "Metric": "edgeprune.measure.metrics",
-    "ModelMetadata": "edgeprune.export.metadata",
-    "Preprocessing": "edgeprune.export.bundle_content",
+    "plan_blocks": "edgeprune.channels.blocks",
+    "plan_channels": "edgeprune.channels.plan",
+    "prune_channels": "edgeprune.channels.plan",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "prune_scope": "edgeprune.sparsity.prune",
-    "PrunableLayer": "edgeprune.sparsity.policies",
-    "PruneForLatencyOnXNNPack": "edgeprune.sparsity.policies",
     "pruning_step": "edgeprune.sparsity.prune",
-    "PruningPolicy": "edgeprune.sparsity.policies",
-    "PruningSchedule": "edgeprune.sparsity.schedules",
-    "PruningSummaries": "edgeprune.sparsity.callbacks",
     "read_metadata": "edgeprune.export.metadata",
     "read_tflite": "edgeprune.measure.tflite_file",
     "register_target": "edgeprune.targets",
@@ -65,29 +181,15 @@ _HOME = {
     "sparsity_report": "edgeprune.sparsity.report",
     "split_preprocessing": "edgeprune.export.preprocessing_split",
     "strip_pruning": "edgeprune.strip",
-    "Target": "edgeprune.targets",
-    "TensorMetadata": "edgeprune.export.metadata",
-    "UpdatePruningStep": "edgeprune.sparsity.callbacks",
     "verify_tflite": "edgeprune.export.verify",
     "write_metadata": "edgeprune.export.metadata",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 
-# TF-MOT's own layout, for its scripts.
-_MODULES = ("tfmot",)
+# What is less common has a package of its own; `tfmot` is TF-MOT's layout, for its scripts.
+_MODULES = ("channels", "data", "export", "measure", "report", "sparsity", "tfmot", "types")
 
-__all__ = [*sorted(_HOME), *_MODULES, "__version__"]
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"edgeprune.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+if not TYPE_CHECKING:  # a type checker reports names that are not above
+    __getattr__, __dir__ = lazy_names(__name__, _HOME, _MODULES)

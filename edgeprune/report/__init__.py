@@ -1,1 +1,30 @@
 """What people look at: tables and plots of figures that other modules measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune.lazy import lazy_names
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from edgeprune.report.file_inspection import FileInspection as FileInspection
+    from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
+    from edgeprune.report.inspection import GroupRow as GroupRow
+    from edgeprune.report.inspection import Inspection as Inspection
+    from edgeprune.report.inspection import LayerRow as LayerRow
+    from edgeprune.report.inspection import inspect as inspect
+
+# Each public name and the module that defines it.
+_HOME = {
+    "FileInspection": "edgeprune.report.file_inspection",
+    "GroupRow": "edgeprune.report.inspection",
+    "Inspection": "edgeprune.report.inspection",
+    "LayerRow": "edgeprune.report.inspection",
+    "inspect": "edgeprune.report.inspection",
+    "inspect_tflite": "edgeprune.report.file_inspection",
+}
+
+__all__ = sorted(_HOME)
+
+if not TYPE_CHECKING:  # a type checker reports names that are not above
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,0 +1,6 @@
+from typing import Any
+
+class PyDataset:
+    def __getitem__(self, index: int) -> Any: ...
+
+def __getattr__(name: str) -> Any: ...

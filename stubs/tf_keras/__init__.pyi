@@ -1,0 +1,23 @@
+from typing import Any
+
+from tf_keras import callbacks as callbacks
+from tf_keras import layers as layers
+from tf_keras import losses as losses
+from tf_keras import metrics as metrics
+from tf_keras import optimizers as optimizers
+from tf_keras import utils as utils
+from tf_keras.layers import Layer as Layer
+
+class Model(Layer):
+    layers: list[Layer]
+    stop_training: bool
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer: ...
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None: ...
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any: ...
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None: ...
+
+class Sequential(Model): ...
+
+def __getattr__(name: str) -> Any: ...
