@@ -24,8 +24,8 @@ from results import Results
 
 import edgeprune as ep
 from edgeprune import flavor
-from edgeprune.channels.selection import ATTENTION
-from edgeprune.training import fit
+from edgeprune.channels.plan.selection import ATTENTION
+from edgeprune.fit import fit
 
 OUT = Path(__file__).parent / "out" / "attention_accuracy.json"
 WIDTH, BLOCKS, HEADS, DEPTH = 48, 2, 4, 16

@@ -29,8 +29,8 @@ from results import Results
 
 import edgeprune as ep
 from edgeprune import flavor
+from edgeprune.fit import fit
 from edgeprune.models import BATCH_NORM_MOMENTUM, resnet8
-from edgeprune.training import fit
 
 OUT = Path(__file__).parent / "out"
 IMPORTANCES = ("l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "activation", "fisher", "random")

@@ -46,9 +46,9 @@ def edgeprune_times(name: str) -> dict[str, float]:
     """Seconds for each stage, and the peak of memory over that of the built model, in multiples of its weights."""
     import keras
 
-    from edgeprune.channels.plan import plan_channels
-    from edgeprune.channels.rebuild import rebuild
-    from edgeprune.channels.verify import verify
+    from edgeprune.channels.plan.channel_plan import plan_channels
+    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.slicing import rebuild
 
     layers = keras.layers
     tiny = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(8, 3), layers.Flatten(), layers.Dense(2)])

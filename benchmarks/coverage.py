@@ -51,9 +51,9 @@ def cover(flavor: str, name: str) -> dict[str, Any]:
     """Trace, cut, compare, save, load and train one model; the figures of it."""
     import numpy as np
 
-    from edgeprune.channels.rebuild import rebuild
-    from edgeprune.channels.trace import trace
-    from edgeprune.channels.verify import verify
+    from edgeprune.channels.graph.trace import trace
+    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.slicing import rebuild
 
     model = builders(flavor)[name](weights=None)
     trace_seconds = seconds(lambda: trace(model), best_of=3)

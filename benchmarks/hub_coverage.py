@@ -22,8 +22,8 @@ import numpy as np
 from hub_nets import NETS, WORDS, of_fixed_length
 
 from edgeprune import flavor
-from edgeprune.channels.plan import ChannelPlan
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.export import export_tflite
 
 LENGTH = 16  # of texts
@@ -112,7 +112,7 @@ def cut_in_half(name: str) -> Cut:
 
 def prove(cut: Cut) -> dict[str, Any]:
     """The proof's difference."""
-    from edgeprune.channels.verify import verify
+    from edgeprune.channels.rebuild.proof import verify
 
     proof = verify(cut.plan.graph, cut.plan.kept_mask, cut.smaller)
     return {"proven": proof.passed, "difference": proof.relative, "calls": proof.calls}

@@ -208,11 +208,6 @@ def _import_everything() -> None:
     import tensorflow  # noqa: F401
     import tf_keras  # noqa: F401
 
-    import edgeprune.channels.plan
-    import edgeprune.cli.commands
-    import edgeprune.export.bundle
-    import edgeprune.report.inspection
-    import edgeprune.training  # noqa: F401
     from edgeprune.flavor.files import import_tfmot
 
     import_tfmot()

@@ -30,13 +30,13 @@ from results import Results
 
 import edgeprune as ep
 from edgeprune import flavor
-from edgeprune.export.microcontroller import kernel_bytes, scratch_bytes, with_margin
-from edgeprune.measure.micro import align, compare_with_reference, measure_arena
+from edgeprune.bundle.microcontroller import kernel_bytes, scratch_bytes, with_margin
 from edgeprune.measure.runtime import Runtime, named_samples
+from edgeprune.measure.tflm import align, compare_with_reference, measure_arena
 from edgeprune.measure.vela import compile_for_npu
 from edgeprune.models import autoencoder, ds_cnn, mobilenet_v1, resnet8
+from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
-from edgeprune.quiet import captured_output
 from edgeprune.targets import TARGETS, Target
 
 OUT = Path(__file__).parent / "out"

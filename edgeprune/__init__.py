@@ -17,41 +17,40 @@ from typing import TYPE_CHECKING
 from edgeprune.lazy import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from edgeprune import bundle as bundle
     from edgeprune import channels as channels
     from edgeprune import data as data
+    from edgeprune import depth as depth
     from edgeprune import export as export
     from edgeprune import measure as measure
     from edgeprune import report as report
     from edgeprune import sparsity as sparsity
+    from edgeprune import tflite as tflite
     from edgeprune import tfmot as tfmot
     from edgeprune import types as types
     from edgeprune.atomic import NotOverwrittenError as NotOverwrittenError
-    from edgeprune.channels.blocks import BlockPlan as BlockPlan
-    from edgeprune.channels.blocks import plan_blocks as plan_blocks
-    from edgeprune.channels.blocks import remove_blocks as remove_blocks
+    from edgeprune.bundle.bundle import Bundle as Bundle
+    from edgeprune.bundle.bundle import export_bundle as export_bundle
+    from edgeprune.bundle.content import Preprocessing as Preprocessing
+    from edgeprune.channels.callback import ChannelPruning as ChannelPruning
     from edgeprune.channels.dead import remove_dead_channels as remove_dead_channels
-    from edgeprune.channels.identity import drop_identity_layers as drop_identity_layers
-    from edgeprune.channels.plan import ChannelPlan as ChannelPlan
-    from edgeprune.channels.plan import plan_channels as plan_channels
-    from edgeprune.channels.plan import prune_channels as prune_channels
-    from edgeprune.channels.training import ChannelPruning as ChannelPruning
+    from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
+    from edgeprune.channels.plan.channel_plan import plan_channels as plan_channels
+    from edgeprune.channels.plan.channel_plan import prune_channels as prune_channels
     from edgeprune.data import Data as Data
     from edgeprune.data import load_data as load_data
     from edgeprune.datasets import load_fashion_mnist as load_fashion_mnist
-    from edgeprune.export.bundle import Bundle as Bundle
-    from edgeprune.export.bundle import export_bundle as export_bundle
-    from edgeprune.export.bundle_content import Preprocessing as Preprocessing
+    from edgeprune.depth.blocks import BlockPlan as BlockPlan
+    from edgeprune.depth.blocks import plan_blocks as plan_blocks
+    from edgeprune.depth.blocks import remove_blocks as remove_blocks
+    from edgeprune.depth.identity import drop_identity_layers as drop_identity_layers
+    from edgeprune.export.convert import ExportResult as ExportResult
+    from edgeprune.export.convert import export_tflite as export_tflite
     from edgeprune.export.diagnosis import ConversionError as ConversionError
     from edgeprune.export.diagnosis import LoopError as LoopError
     from edgeprune.export.diagnosis import OperatorError as OperatorError
-    from edgeprune.export.metadata import ModelMetadata as ModelMetadata
-    from edgeprune.export.metadata import TensorMetadata as TensorMetadata
-    from edgeprune.export.metadata import read_metadata as read_metadata
-    from edgeprune.export.metadata import write_metadata as write_metadata
     from edgeprune.export.preprocessing_split import SplitModel as SplitModel
     from edgeprune.export.preprocessing_split import split_preprocessing as split_preprocessing
-    from edgeprune.export.tflite import ExportResult as ExportResult
-    from edgeprune.export.tflite import export_tflite as export_tflite
     from edgeprune.export.verify import Verification as Verification
     from edgeprune.export.verify import verify_tflite as verify_tflite
     from edgeprune.flavor import NotCompiledWarning as NotCompiledWarning
@@ -65,7 +64,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.memory import ActivationMemory as ActivationMemory
     from edgeprune.measure.memory import activation_memory as activation_memory
     from edgeprune.measure.metrics import Metric as Metric
-    from edgeprune.measure.micro import MicroError as MicroError
     from edgeprune.measure.output_scores import NoScoreError as NoScoreError
     from edgeprune.measure.parameters import ParameterCount as ParameterCount
     from edgeprune.measure.parameters import count_parameters as count_parameters
@@ -75,8 +73,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.size import FileSize as FileSize
     from edgeprune.measure.size import compressed_size as compressed_size
     from edgeprune.measure.size import file_size as file_size
-    from edgeprune.measure.tflite_file import TfliteFile as TfliteFile
-    from edgeprune.measure.tflite_file import read_tflite as read_tflite
+    from edgeprune.measure.tflm import MicroError as MicroError
     from edgeprune.measure.vela import VelaError as VelaError
     from edgeprune.report.file_inspection import FileInspection as FileInspection
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
@@ -102,6 +99,12 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.strip import strip_pruning as strip_pruning
     from edgeprune.targets import Target as Target
     from edgeprune.targets import register_target as register_target
+    from edgeprune.tflite.file import TfliteFile as TfliteFile
+    from edgeprune.tflite.file import read_tflite as read_tflite
+    from edgeprune.tflite.metadata import ModelMetadata as ModelMetadata
+    from edgeprune.tflite.metadata import TensorMetadata as TensorMetadata
+    from edgeprune.tflite.metadata import read_metadata as read_metadata
+    from edgeprune.tflite.metadata import write_metadata as write_metadata
 
 __version__ = "0.1.0"
 
@@ -109,30 +112,30 @@ __version__ = "0.1.0"
 _HOME = {
     "ActivationMemory": "edgeprune.measure.memory",
     "Benchmark": "edgeprune.measure.latency",
-    "BlockPlan": "edgeprune.channels.blocks",
-    "Bundle": "edgeprune.export.bundle",
-    "ChannelPlan": "edgeprune.channels.plan",
-    "ChannelPruning": "edgeprune.channels.training",
+    "BlockPlan": "edgeprune.depth.blocks",
+    "Bundle": "edgeprune.bundle.bundle",
+    "ChannelPlan": "edgeprune.channels.plan.channel_plan",
+    "ChannelPruning": "edgeprune.channels.callback",
     "CompressedSize": "edgeprune.measure.size",
     "ConstantSparsity": "edgeprune.sparsity.schedules",
     "ConversionError": "edgeprune.export.diagnosis",
     "Data": "edgeprune.data",
-    "ExportResult": "edgeprune.export.tflite",
+    "ExportResult": "edgeprune.export.convert",
     "FileInspection": "edgeprune.report.file_inspection",
     "FileSize": "edgeprune.measure.size",
     "Inspection": "edgeprune.report.inspection",
     "LoopError": "edgeprune.export.diagnosis",
     "MacCount": "edgeprune.measure.macs",
     "Metric": "edgeprune.measure.metrics",
-    "MicroError": "edgeprune.measure.micro",
-    "ModelMetadata": "edgeprune.export.metadata",
+    "MicroError": "edgeprune.measure.tflm",
+    "ModelMetadata": "edgeprune.tflite.metadata",
     "NoScoreError": "edgeprune.measure.output_scores",
     "NotCompiledWarning": "edgeprune.flavor",
     "NotOverwrittenError": "edgeprune.atomic",
     "OperatorError": "edgeprune.export.diagnosis",
     "ParameterCount": "edgeprune.measure.parameters",
     "PolynomialDecay": "edgeprune.sparsity.schedules",
-    "Preprocessing": "edgeprune.export.bundle_content",
+    "Preprocessing": "edgeprune.bundle.content",
     "PrunableLayer": "edgeprune.sparsity.policies",
     "PruneForLatencyOnXNNPack": "edgeprune.sparsity.policies",
     "PruningPolicy": "edgeprune.sparsity.policies",
@@ -142,8 +145,8 @@ _HOME = {
     "SparsityReport": "edgeprune.sparsity.report",
     "SplitModel": "edgeprune.export.preprocessing_split",
     "Target": "edgeprune.targets",
-    "TensorMetadata": "edgeprune.export.metadata",
-    "TfliteFile": "edgeprune.measure.tflite_file",
+    "TensorMetadata": "edgeprune.tflite.metadata",
+    "TfliteFile": "edgeprune.tflite.file",
     "UpdatePruningStep": "edgeprune.sparsity.callbacks",
     "VelaError": "edgeprune.measure.vela",
     "Verification": "edgeprune.export.verify",
@@ -156,9 +159,9 @@ _HOME = {
     "count_macs": "edgeprune.measure.macs",
     "count_macs_of_file": "edgeprune.measure.macs",
     "count_parameters": "edgeprune.measure.parameters",
-    "drop_identity_layers": "edgeprune.channels.identity",
-    "export_bundle": "edgeprune.export.bundle",
-    "export_tflite": "edgeprune.export.tflite",
+    "drop_identity_layers": "edgeprune.depth.identity",
+    "export_bundle": "edgeprune.bundle.bundle",
+    "export_tflite": "edgeprune.export.convert",
     "file_size": "edgeprune.measure.size",
     "inspect": "edgeprune.report.inspection",
     "inspect_tflite": "edgeprune.report.file_inspection",
@@ -166,28 +169,40 @@ _HOME = {
     "load_data": "edgeprune.data",
     "load_fashion_mnist": "edgeprune.datasets",
     "load_model": "edgeprune.flavor",
-    "plan_blocks": "edgeprune.channels.blocks",
-    "plan_channels": "edgeprune.channels.plan",
-    "prune_channels": "edgeprune.channels.plan",
+    "plan_blocks": "edgeprune.depth.blocks",
+    "plan_channels": "edgeprune.channels.plan.channel_plan",
+    "prune_channels": "edgeprune.channels.plan.channel_plan",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "prune_scope": "edgeprune.sparsity.prune",
     "pruning_step": "edgeprune.sparsity.prune",
-    "read_metadata": "edgeprune.export.metadata",
-    "read_tflite": "edgeprune.measure.tflite_file",
+    "read_metadata": "edgeprune.tflite.metadata",
+    "read_tflite": "edgeprune.tflite.file",
     "register_target": "edgeprune.targets",
-    "remove_blocks": "edgeprune.channels.blocks",
+    "remove_blocks": "edgeprune.depth.blocks",
     "remove_dead_channels": "edgeprune.channels.dead",
     "score": "edgeprune.measure.score",
     "sparsity_report": "edgeprune.sparsity.report",
     "split_preprocessing": "edgeprune.export.preprocessing_split",
     "strip_pruning": "edgeprune.strip",
     "verify_tflite": "edgeprune.export.verify",
-    "write_metadata": "edgeprune.export.metadata",
+    "write_metadata": "edgeprune.tflite.metadata",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 
 # What is less common has a package of its own; `tfmot` is TF-MOT's layout, for its scripts.
-_MODULES = ("channels", "data", "export", "measure", "report", "sparsity", "tfmot", "types")
+_MODULES = (
+    "bundle",
+    "channels",
+    "data",
+    "depth",
+    "export",
+    "measure",
+    "report",
+    "sparsity",
+    "tflite",
+    "tfmot",
+    "types",
+)
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 

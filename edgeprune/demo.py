@@ -200,8 +200,8 @@ def scaled(images: np.ndarray) -> np.ndarray:
 
 def train_dense(x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
     """Train ResNet-8 without pruning."""
+    from edgeprune.fit import fit
     from edgeprune.models import resnet8
-    from edgeprune.training import fit
 
     keras = flavor.keras_module(recipe.flavor)
     keras.utils.set_random_seed(recipe.seed)
@@ -221,7 +221,7 @@ def train_dense(x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
 
 def prune(dense: Any, x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
     """A copy of the dense model, pruned while it trains on, and stripped."""
-    from edgeprune.training import prune_and_fit
+    from edgeprune.fit import prune_and_fit
 
     keras = flavor.keras_of(dense)
     copy = keras.models.clone_model(dense)
@@ -278,7 +278,7 @@ def write_formats(
     Returns:
         One row for each file, in the order of `formats`.
     """
-    from edgeprune.export.tflite import export_tflite
+    from edgeprune.export.convert import export_tflite
     from edgeprune.export.verify import verify_tflite
     from edgeprune.measure.latency import benchmark
 

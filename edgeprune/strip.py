@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune import sparsity
-from edgeprune.channels import masks, training
+from edgeprune.channels import callback, masks
 from edgeprune.sparsity.mechanism import mechanism_of
 
 
@@ -33,14 +33,14 @@ def strip_pruning(model: Any) -> Any:
         >>> model = strip_pruning(model)  # doctest: +SKIP
     """
     model = sparsity.strip_pruning(model)
-    return training.strip(model) if masks.is_channel_pruned(model) else model
+    return callback.strip(model) if masks.is_channel_pruned(model) else model
 
 
 def without_pruning(model: Any) -> Any:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
     model = sparsity.without_pruning(model)
     is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
-    return training.strip(model) if is_masked else model
+    return callback.strip(model) if is_masked else model
 
 
 def is_pruned(model: Any) -> bool:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.channels.graph import ChannelGraph
-from edgeprune.channels.rebuild import rebuild
-from edgeprune.channels.trace import trace
-from edgeprune.channels.verify import Verification, verify
+from edgeprune.channels.graph.coupling import ChannelGraph
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.rebuild.proof import Verification, verify
+from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.flavor import keras_module
 
 

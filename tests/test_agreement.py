@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.export.agreement import compare_output
-from edgeprune.export.tflite import export_tflite
+from edgeprune.export.convert import export_tflite
 from edgeprune.export.verify import TOLERANCE
 
 

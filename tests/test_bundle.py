@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeprune.export import bundle as frame
-from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing, distinct, identifier, raw_samples_note
-from edgeprune.export.rendering import _environment, c_comment, c_string, markdown
+from edgeprune.bundle import bundle as frame
+from edgeprune.bundle.bundle import export_bundle
+from edgeprune.bundle.content import Preprocessing, distinct, identifier, raw_samples_note
+from edgeprune.bundle.rendering import _environment, c_comment, c_string, markdown
 from edgeprune.targets import target
 
 
@@ -216,9 +216,9 @@ def test_a_full_disk_leaves_nothing(tmp_path, net, samples, writer, monkeypatch)
 
 
 def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, writer, monkeypatch):
-    from edgeprune.export import tflite
+    from edgeprune.export import convert
 
-    write_saved_model, kernel = tflite.write_saved_model, net.weights[2]
+    write_saved_model, kernel = convert.write_saved_model, net.weights[2]
 
     def write_other_weights(*arguments):
         right = np.array(kernel)
@@ -228,7 +228,7 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, 
         finally:
             kernel.assign(right)
 
-    monkeypatch.setattr(tflite, "write_saved_model", write_other_weights)
+    monkeypatch.setattr(convert, "write_saved_model", write_other_weights)
     message = (
         "does not compute what the Keras model does.* or use quantization='dynamic' or 'float16' or None or 'int16x8'"
     )

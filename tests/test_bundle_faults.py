@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edgeprune import targets
-from edgeprune.export import bundle as frame
-from edgeprune.export.bundle import export_bundle
-from edgeprune.export.manifest import write_manifest
+from edgeprune.bundle import bundle as frame
+from edgeprune.bundle.bundle import export_bundle
+from edgeprune.bundle.manifest import write_manifest
 from edgeprune.measure import vela
-from edgeprune.measure.micro import MicroRuntime
+from edgeprune.measure.tflm import MicroRuntime
 from edgeprune.staging import PREFIX
 
 NEEDS = {"cortex-m": "tflite_micro", "ethos-u55-128": "ethosu"}
@@ -77,16 +77,16 @@ def test_a_kill_half_way_leaves_no_bundle(tmp_path):
         import sys, time
         sys.path.insert(0, {str(tmp_path)!r})
         import keras, numpy as np
-        from edgeprune.export import firmware
-        from edgeprune.export.bundle import export_bundle
-        render, rendered = firmware.render, []
+        from edgeprune.bundle import cpp_sources
+        from edgeprune.bundle.bundle import export_bundle
+        render, rendered = cpp_sources.render, []
         def slow(template, **values):
             rendered.append(template)
             if len(rendered) == 5:
                 print("half way", flush=True)
                 time.sleep(60)
             return render(template, **values)
-        firmware.render = slow
+        cpp_sources.render = slow
         net = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
         export_bundle(net, {str(tmp_path / "b")!r}, "cortex-m", np.ones((4, 6), "float32"))
         """
@@ -117,7 +117,7 @@ def test_two_outputs_with_labels_for_one(target, tmp_path):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    from edgeprune.export.tflite import export_tflite
+    from edgeprune.export.convert import export_tflite
 
     path = tmp_path_factory.mktemp("good") / "m.tflite"
     export_tflite(_net(), path, "int8", _samples(), verify=False, quiet=True)

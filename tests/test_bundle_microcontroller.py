@@ -21,10 +21,10 @@ from firmware_host import (
 )
 
 from edgeprune import flavor as flavors
-from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing, identifier
-from edgeprune.export.firmware import _described, resolver_methods, with_margin
-from edgeprune.measure import micro
+from edgeprune.bundle.bundle import export_bundle
+from edgeprune.bundle.content import Preprocessing, identifier
+from edgeprune.bundle.cpp_sources import _described, resolver_methods, with_margin
+from edgeprune.measure import tflm
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.targets import MICRO_OPERATORS, target
 
@@ -99,16 +99,16 @@ def test_buffers_are_aligned(bundle):
 def test_the_arena_is_the_smallest_that_runs(bundle):
     path, arena = bundle.directory / "model.tflite", bundle.figures["arena"]
     zeros = [np.zeros((1, 8, 8, 3), np.int8)]
-    micro.MicroRuntime(path, arena["bytes"]).run(zeros)
-    with pytest.raises(micro.MicroError, match="does not fit into an arena"):
-        micro.MicroRuntime(path, arena["bytes"] - 16).run(zeros)
+    tflm.MicroRuntime(path, arena["bytes"]).run(zeros)
+    with pytest.raises(tflm.MicroError, match="does not fit into an arena"):
+        tflm.MicroRuntime(path, arena["bytes"] - 16).run(zeros)
     assert arena["head"] + arena["tail"] <= arena["bytes"] < arena["with_margin"]
     assert arena["head"] >= 8 * 8 * 3 + 3 * 3 * 8
     assert with_margin(1000, 0) == 1200 and with_margin(1000, 5000) == 6000
 
 
 def test_parity_over_300_samples(bundle):
-    parity = micro.compare_with_reference(bundle.directory / "model.tflite", {"image": _samples(300, seed=3)})
+    parity = tflm.compare_with_reference(bundle.directory / "model.tflite", {"image": _samples(300, seed=3)})
     assert (parity.samples, parity.values, parity.mismatches, parity.largest) == (300, 1500, 0, 0)
 
 
@@ -384,9 +384,9 @@ def test_a_reference_kernel_that_is_wrong_itself_is_no_reason_to_refuse(tmp_path
 
 
 def test_what_differs_is_told(tmp_path, monkeypatch):
-    from edgeprune.export import microcontroller
+    from edgeprune.bundle import microcontroller
 
-    near = micro.MicroParity(samples=8, values=40, mismatches=9, largest=1.0, litert_mismatches=11, litert_largest=3.0)
+    near = tflm.MicroParity(samples=8, values=40, mismatches=9, largest=1.0, litert_mismatches=11, litert_largest=3.0)
     monkeypatch.setattr(microcontroller, "compare_with_reference", lambda path, samples: near)
     made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
     assert any("9 of 40 output values differ" in note for note in made.notes)
@@ -396,28 +396,28 @@ def test_what_differs_is_told(tmp_path, monkeypatch):
 
 def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, monkeypatch):
     path = bundle.directory / "model.tflite"
-    with pytest.raises(micro.MicroError, match="does not fit into an arena of 16 bytes"):
-        micro.MicroRuntime(path, 16)  # it ends its process here
+    with pytest.raises(tflm.MicroError, match="does not fit into an arena of 16 bytes"):
+        tflm.MicroRuntime(path, 16)  # it ends its process here
     with pytest.raises(FileNotFoundError):
-        micro.MicroRuntime(tmp_path / "none.tflite")
+        tflm.MicroRuntime(tmp_path / "none.tflite")
     junk = tmp_path / "junk.tflite"
     junk.write_bytes(b"\x10\0\0\0TFL3" + bytes(range(200)))
     with pytest.raises(ValueError, match="damaged or cut short"):
-        micro.MicroRuntime(junk)
+        tflm.MicroRuntime(junk)
     junk.write_bytes(b"hello")
     with pytest.raises(ValueError, match="not a .tflite file"):
-        micro.measure_arena(junk)
+        tflm.measure_arena(junk)
 
 
 def test_a_hybrid_model_is_refused_in_the_interpreters_words(tmp_path):
-    from edgeprune.export.tflite import export_tflite
+    from edgeprune.export.convert import export_tflite
 
     net = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(4)])
     export_tflite(net, tmp_path / "m.tflite", "dynamic", verify=False)
     with pytest.raises(
-        micro.MicroError, match="does not run on .*: Input type: FLOAT32 with filter type: INT8 not supp"
+        tflm.MicroError, match="does not run on .*: Input type: FLOAT32 with filter type: INT8 not supp"
     ):
-        micro.MicroRuntime(tmp_path / "m.tflite")
+        tflm.MicroRuntime(tmp_path / "m.tflite")
 
 
 def _broad(units=600):

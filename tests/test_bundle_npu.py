@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from firmware_host import compile_program, follow_readme, needs_cmake, needs_compiler, run_program
 
-from edgeprune.export.bundle import export_bundle
+from edgeprune.bundle.bundle import export_bundle
 from edgeprune.measure import vela
 from edgeprune.targets import TARGETS
 
@@ -127,7 +127,7 @@ def test_junk_is_told_before_vela(tmp_path):
 
 
 def test_a_killed_vela_is_an_error(tmp_path, monkeypatch):
-    from edgeprune.export.tflite import export_tflite
+    from edgeprune.export.convert import export_tflite
 
     export_tflite(_convolutional(), tmp_path / "m.tflite", "int8", _samples(), verify=False)
     done = subprocess.CompletedProcess([], -8, "", "")

@@ -17,10 +17,10 @@ import keras
 import numpy as np
 import pytest
 
-from edgeprune.export import application, phone
-from edgeprune.export.bundle import export_bundle
-from edgeprune.export.bundle_content import Preprocessing, identifier
-from edgeprune.export.metadata import read_metadata
+from edgeprune.bundle import application, phone
+from edgeprune.bundle.bundle import export_bundle
+from edgeprune.bundle.content import Preprocessing, identifier
+from edgeprune.tflite.metadata import read_metadata
 
 STUBS = Path(__file__).parent / "android_stubs"
 NASTY = 'Größe "A" of $2 */ \\ 日本'

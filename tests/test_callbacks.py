@@ -7,7 +7,7 @@ from pruned_nets import compiled, dense_net, fit
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.training import ChannelPruning
+from edgeprune.channels.callback import ChannelPruning
 
 KERASES = [flavors.keras_module(name).callbacks for name in ("keras", "tf_keras")]
 

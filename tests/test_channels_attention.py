@@ -6,7 +6,7 @@ import pytest
 from channel_nets import halved, random_mask
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
 from edgeprune.measure.macs import count_macs
 
 

@@ -9,9 +9,9 @@ import pytest
 from channel_nets import randomize
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.blocks import find_blocks, plan_blocks, remove_blocks
-from edgeprune.channels.bypass import WithoutCalls
-from edgeprune.channels.identity import drop_identity_layers
+from edgeprune.depth.blocks import find_blocks, plan_blocks, remove_blocks
+from edgeprune.depth.bypass import WithoutCalls
+from edgeprune.depth.identity import drop_identity_layers
 from edgeprune.measure.macs import count_macs
 
 X = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)

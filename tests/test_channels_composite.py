@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import edgeprune as ep
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
 
 RNG = np.random.default_rng(0)
 STEPS, WIDTH = 3, 4

@@ -14,9 +14,9 @@ from zoo_nets import ZOO
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels import dead as dead_module
-from edgeprune.channels.constants import constants
 from edgeprune.channels.dead import find_dead_channels, remove_dead_channels
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.constant_channels import constants
+from edgeprune.channels.graph.trace import trace
 
 
 def residual(keras):
@@ -320,7 +320,7 @@ def test_constants_of_a_net_are_what_it_computes(flavor):
     change(model, "project", "kernel", (..., [0, 4]))
     graph = trace(model)
     known = constants(graph)
-    from edgeprune.channels.run import run
+    from edgeprune.channels.graph.execution import run
 
     seen = []
 

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from edgeprune import flavor as flavors
+from edgeprune.fit import fine_tune
 from edgeprune.flavor import kernels
-from edgeprune.training import fine_tune
 
 
 def test_all_that_runs_a_model_runs_without_onednn(tmp_path):

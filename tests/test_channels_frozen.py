@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from hub_coverage import EXPECTED, cut_in_half, export, figures, load_elsewhere, loads, prove, save, train
 from hub_nets import NETS
 
-from edgeprune.channels.plan import ChannelPlan
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan
 
 # To the groups that stay besides those of inputs and outputs.
 KEPT = {

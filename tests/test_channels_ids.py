@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.channels.ids import Ids
-from edgeprune.channels.values import Space, Value, placed
+from edgeprune.channels.graph.channel_values import Space, Value, placed
+from edgeprune.channels.graph.ids import Ids
 
 PAIRS = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40)
 

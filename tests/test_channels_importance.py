@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.graph import ChannelGraph, Group, Slot
-from edgeprune.channels.importance import class_scores, relative
+from edgeprune.channels.graph.coupling import ChannelGraph, Group, Slot
+from edgeprune.channels.plan.importance import class_scores, relative
 
 CHANNELS = 5
 
@@ -280,7 +280,7 @@ def test_without_a_loss_or_an_end_there_is_an_error(flavor):
 
 def test_activation_is_what_the_next_layer_reads(flavor):
     """After tanh, `flatten` and the head see each channel at 4 places."""
-    from edgeprune.channels.trace import trace
+    from edgeprune.channels.graph.trace import trace
 
     model = net(flavor)
     x, y = samples()
@@ -307,7 +307,7 @@ def test_activation_is_what_the_next_layer_reads(flavor):
 
 
 def test_activation_takes_several_inputs_by_name_or_in_order(flavor):
-    from edgeprune.channels.trace import trace
+    from edgeprune.channels.graph.trace import trace
 
     keras = flavors.keras_module(flavor)
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import edgeprune as ep
-from edgeprune.channels.plan import ChannelPlan
+from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.flavor import keras_module
 
 

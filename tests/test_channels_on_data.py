@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.blocks import plan_blocks
-from edgeprune.channels.on_data import Losses, as_tensors
-from edgeprune.channels.plan import plan_channels
+from edgeprune.channels.plan.channel_plan import plan_channels
+from edgeprune.channels.plan.data_importance import Losses, as_tensors
+from edgeprune.depth.blocks import plan_blocks
 
 SAMPLES = 12
 

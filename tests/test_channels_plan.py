@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
 from edgeprune.channels import rule
-from edgeprune.channels.plan import ChannelPlan, plan_channels, prune_channels
+from edgeprune.channels.plan.channel_plan import ChannelPlan, plan_channels, prune_channels
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.parameters import count_parameters
 
@@ -81,17 +81,17 @@ def test_groups_frozen_and_channels(flavor):
 
 
 def test_the_proof_passes_and_a_wrong_model_is_refused(monkeypatch):
-    from edgeprune.channels import rebuild
+    from edgeprune.channels.rebuild import slicing
 
     plan = plan_channels(residual_net("keras"), ratio=0.5)
     assert plan.verify().passed
 
-    def wrong(graph, kept_mask, build=rebuild.rebuild):
+    def wrong(graph, kept_mask, build=slicing.rebuild):
         model = build(graph, kept_mask)
         model.get_layer("hidden").bias.assign(np.ones(model.get_layer("hidden").units))
         return model
 
-    monkeypatch.setattr(rebuild, "rebuild", wrong)
+    monkeypatch.setattr(slicing, "rebuild", wrong)
     assert not plan.verify().passed
     with pytest.raises(RuntimeError, match="NOT equal"):
         plan.apply()

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from channel_nets import NETS, built, halved, random_mask, randomize
 
-from edgeprune.channels.rebuild import rebuild
-from edgeprune.channels.rules import rule, rule_for
-from edgeprune.channels.trace import trace
-from edgeprune.channels.verify import random_inputs, verify
+from edgeprune.channels.graph.rules import rule, rule_for
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.rebuild.proof import random_inputs, verify
+from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.flavor import call_model, keras_module
 from edgeprune.measure.macs import count_macs
 

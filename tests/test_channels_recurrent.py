@@ -7,9 +7,9 @@ import pytest
 from channel_nets import halved, random_mask, randomize
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.rebuild import rebuild
-from edgeprune.channels.trace import trace
-from edgeprune.channels.verify import verify
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.rebuild.proof import verify
+from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.measure.macs import count_macs
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.importance import class_scores
-from edgeprune.channels.plan import ChannelPlan, plan_channels
-from edgeprune.channels.trace import trace
-from edgeprune.channels.training import ChannelPruning
+from edgeprune.channels.callback import ChannelPruning
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan, plan_channels
+from edgeprune.channels.plan.importance import class_scores
 from edgeprune.sparsity.schedules import ConstantSparsity
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.channels import solve, widths
-from edgeprune.channels.graph import ChannelGraph, Cost, Group, Slot
+from edgeprune.channels.graph.coupling import ChannelGraph, Cost, Group, Slot
+from edgeprune.channels.plan import solver, widths
 
 
 class Conv2D:
@@ -82,15 +82,15 @@ def random_scores(graph, seed=0):
 def test_amounts_are_those_of_the_sliced_weights(widths, seed, repeat):
     graph = chain([width * repeat for width in widths], repeat=repeat)
     kept = np.random.default_rng(seed).random(graph.class_count) < 0.6
-    assert (solve.macs_of(graph)(kept), solve.params_of(graph)(kept)) == counted(graph, kept)
+    assert (solver.macs_of(graph)(kept), solver.params_of(graph)(kept)) == counted(graph, kept)
 
 
-@pytest.mark.parametrize("scope", solve.SCOPES)
+@pytest.mark.parametrize("scope", solver.SCOPES)
 @pytest.mark.parametrize("kind", ["macs", "params"])
 @pytest.mark.parametrize("asked", [0.9, 0.5, 0.25, 0.1])
 def test_targets_are_met_within_one_percent(scope, kind, asked):
     graph = chain([64, 96, 128, 96, 10])
-    kept, target = solve.solve(graph, random_scores(graph), kind, asked, scope=scope)
+    kept, target = solver.solve(graph, random_scores(graph), kind, asked, scope=scope)
     before, after = counted(graph, graph.everything()), counted(graph, kept)
     got = after[kind == "params"] / before[kind == "params"]
     assert got == pytest.approx(asked, rel=0.01)
@@ -98,10 +98,10 @@ def test_targets_are_met_within_one_percent(scope, kind, asked):
     assert target.met
 
 
-@pytest.mark.parametrize("scope", solve.SCOPES)
+@pytest.mark.parametrize("scope", solver.SCOPES)
 def test_ratio_is_the_fraction_of_channels_removed(scope):
     graph = chain([64, 96, 32, 10])
-    kept, target = solve.solve(graph, random_scores(graph), "ratio", 0.25, scope=scope)
+    kept, target = solver.solve(graph, random_scores(graph), "ratio", 0.25, scope=scope)
     left = kept_of(graph, kept)
     assert left["input"] == 3 and left["conv_3"] == 10
     assert sum(left.values()) - 13 == 144
@@ -114,7 +114,7 @@ def test_the_lowest_scores_go_and_of_equals_the_first():
     graph = chain([4, 2])
     scores = np.zeros(graph.class_count)
     scores[3:7] = [5, 1, 1, 1]
-    kept, _ = solve.solve(graph, scores, "ratio", 0.5)
+    kept, _ = solver.solve(graph, scores, "ratio", 0.5)
     np.testing.assert_array_equal(kept[3:7], [True, True, False, False])
 
 
@@ -122,7 +122,7 @@ def test_global_takes_more_from_the_weaker_group():
     graph = chain([8, 8, 2])
     scores = np.ones(graph.class_count)
     scores[11:19] = 0.1
-    kept, _ = solve.solve(graph, scores, "ratio", 0.25)
+    kept, _ = solver.solve(graph, scores, "ratio", 0.25)
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 8, "conv_1": 4, "conv_2": 2}
 
 
@@ -133,16 +133,16 @@ def test_isomorphic_ranks_only_groups_of_one_structure_together():
     reader.weight.shape = (1, 1, 8, 2)
     scores = np.ones(graph.class_count)
     scores[3:11], scores[11:19], scores[19:27] = 0.1, 5, 0.01
-    assert solve.structure(graph.groups[1]) == solve.structure(graph.groups[2]) != solve.structure(graph.groups[3])
-    kept, _ = solve.solve(graph, scores, "ratio", 0.25, scope="isomorphic")
+    assert solver.structure(graph.groups[1]) == solver.structure(graph.groups[2]) != solver.structure(graph.groups[3])
+    kept, _ = solver.solve(graph, scores, "ratio", 0.25, scope="isomorphic")
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 4, "conv_1": 8, "conv_2": 6, "conv_3": 2}
 
 
-@pytest.mark.parametrize("scope", solve.SCOPES)
+@pytest.mark.parametrize("scope", solver.SCOPES)
 @pytest.mark.parametrize("round_to", [8, 16, lambda group: 16 if group.name == "conv_0" else 8])
 def test_what_remains_is_a_multiple_or_all(scope, round_to):
     graph = chain([64, 100, 128, 4, 10])
-    kept, target = solve.solve(graph, random_scores(graph), "macs", 0.5, scope=scope, round_to=round_to)
+    kept, target = solver.solve(graph, random_scores(graph), "macs", 0.5, scope=scope, round_to=round_to)
     left = kept_of(graph, kept)
     for name, size in [("conv_0", 64), ("conv_1", 100), ("conv_2", 128)]:
         multiple = 16 if round_to == 16 or (name == "conv_0" and callable(round_to)) else 8
@@ -154,7 +154,7 @@ def test_what_remains_is_a_multiple_or_all(scope, round_to):
 
 def test_coupled_channels_are_rounded_as_channels():
     graph = chain([96, 96, 12], repeat=3)
-    kept, _ = solve.solve(graph, random_scores(graph), "ratio", 0.5, round_to=8, scope="local")
+    kept, _ = solver.solve(graph, random_scores(graph), "ratio", 0.5, round_to=8, scope="local")
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 16, "conv_1": 16, "conv_2": 4}  # classes of 3 channels
 
 
@@ -168,7 +168,7 @@ def test_tiles_leave_no_width_that_runs_slower_than_a_wider_one():
     narrow = graph.groups[1]
     assert widths.tile(Group("x", narrow.classes, (*narrow.slots, depthwise), None, ())) == 16
     assert [widths.tile_int8(group) for group in graph.groups[1:5]] == [8, 8, 16, 16]
-    kept, _ = solve.solve(graph, random_scores(graph), "macs", 0.4, round_to="tile")
+    kept, _ = solver.solve(graph, random_scores(graph), "macs", 0.4, round_to="tile")
     assert all(kept_of(graph, kept)[name] % 32 == 0 or kept_of(graph, kept)[name] == 144 for name in ["conv_2"])
 
 
@@ -176,16 +176,16 @@ def test_every_group_keeps_its_least():
     graph = chain([64, 64, 64, 10])
     scores = np.ones(graph.class_count)
     scores[3:67] = 0
-    kept, _ = solve.solve(graph, scores, "ratio", 0.5, max_ratio=0.75)
+    kept, _ = solver.solve(graph, scores, "ratio", 0.5, max_ratio=0.75)
     assert kept_of(graph, kept)["conv_0"] == 16
-    kept, _ = solve.solve(graph, scores, "ratio", 0.5, min_channels=24)
+    kept, _ = solver.solve(graph, scores, "ratio", 0.5, min_channels=24)
     assert kept_of(graph, kept)["conv_0"] == 24
     assert sum(kept_of(graph, kept).values()) == 13 + 96
 
 
 def test_single_groups_take_their_own_ratio():
     graph = chain([64, 64, 64, 10])
-    kept, target = solve.solve(
+    kept, target = solver.solve(
         graph, random_scores(graph), "macs", 0.5, ratios={"conv_0": 0.0, "conv_1": 0.25}, scope="local"
     )
     assert kept_of(graph, kept)["conv_0"] == 64
@@ -196,12 +196,12 @@ def test_single_groups_take_their_own_ratio():
 def test_ratios_by_hand_that_miss_the_target_are_told():
     graph = chain([64, 64, 10])
     with pytest.raises(ValueError, match="ratios given by hand alone leave 0.3474"):
-        solve.solve(graph, random_scores(graph), "macs", 0.5, ratios={"conv_0": 0.75})
+        solver.solve(graph, random_scores(graph), "macs", 0.5, ratios={"conv_0": 0.75})
 
 
 def test_coarse_rounding_comes_as_near_as_it_can_and_says_so():
     graph = chain([16, 16, 2])
-    _, target = solve.solve(graph, random_scores(graph), "macs", 0.6, round_to=8)
+    _, target = solver.solve(graph, random_scores(graph), "macs", 0.6, round_to=8)
     choices = []
     for first in (8, 16):
         for second in (8, 16):
@@ -215,7 +215,7 @@ def test_coarse_rounding_comes_as_near_as_it_can_and_says_so():
     st.lists(st.integers(1, 40), min_size=2, max_size=6),
     st.sampled_from(["ratio", "macs", "params"]),
     st.floats(0.1, 0.9),
-    st.sampled_from(solve.SCOPES),
+    st.sampled_from(solver.SCOPES),
     st.sampled_from([1, 4, "tile", "tile-int8"]),
     st.integers(0, 9),
 )
@@ -223,11 +223,11 @@ def test_limits_hold_for_any_chain(widths, kind, asked, scope, round_to, seed):
     graph = chain([*widths, 2])
     arguments = dict(scope=scope, round_to=round_to, min_channels=2)
     try:
-        kept, target = solve.solve(graph, random_scores(graph, seed), kind, asked, **arguments)
+        kept, target = solver.solve(graph, random_scores(graph, seed), kind, asked, **arguments)
     except ValueError as error:
         assert "cannot be reached" in str(error) or max(widths) < max(2, 0 if isinstance(round_to, str) else round_to)
         return
-    again, _ = solve.solve(graph, random_scores(graph, seed), kind, asked, **arguments)
+    again, _ = solver.solve(graph, random_scores(graph, seed), kind, asked, **arguments)
     np.testing.assert_array_equal(kept, again)
     left = kept_of(graph, kept)
     for group in graph.groups:
@@ -275,15 +275,15 @@ def test_errors(arguments, words):
     graph = chain([16, 8, 2])
     arguments = {"scores": random_scores(graph), "kind": "ratio", "asked": 0.5, **arguments}
     with pytest.raises(ValueError, match=words):
-        solve.solve(graph, **arguments)
+        solver.solve(graph, **arguments)
 
 
 def test_nothing_to_remove_names_the_reasons():
     graph = chain([16, 2], frozen=("conv_0",))
     with pytest.raises(ValueError, match="input, conv_0, conv_1: it is an end"):
-        solve.solve(graph, random_scores(graph), "ratio", 0.5)
+        solver.solve(graph, random_scores(graph), "ratio", 0.5)
 
 
 def test_a_model_without_multiplications_has_no_amount():
-    assert solve.Amount([])(np.ones(3, bool)) == 0
-    assert solve.Amount([(5, [])])(np.zeros(3, bool)) == 5
+    assert solver.Amount([])(np.ones(3, bool)) == 0
+    assert solver.Amount([(5, [])])(np.zeros(3, bool)) == 5

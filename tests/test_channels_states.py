@@ -60,7 +60,7 @@ def test_a_wrong_state_fails_the_proof(keras):
     """A unit of the smaller model that only a carried state reads: one batch alone would not show it."""
     model = net(keras, keras.layers.SimpleRNN(6, stateful=True, name="rnn"), shape=(1, 4), batch=2)
     plan = ep.plan_channels(model, ratio=0.5, scope="local")
-    from edgeprune.channels.verify import verify
+    from edgeprune.channels.rebuild.proof import verify
 
     smaller = plan.apply()
     kernel = smaller.get_layer("rnn").cell.recurrent_kernel

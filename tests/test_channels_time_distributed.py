@@ -8,7 +8,7 @@ from channel_nets import halved
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
 from edgeprune.measure.macs import count_macs
 
 RNG = np.random.default_rng(0)

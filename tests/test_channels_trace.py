@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeprune.channels import rule
-from edgeprune.channels.plan import plan_channels
-from edgeprune.channels.rules import CannotFollow
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.rules import CannotFollow
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import plan_channels
 from edgeprune.flavor import keras_module
 
 

@@ -10,11 +10,11 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.channels.callback import ChannelPruning, strip
 from edgeprune.channels.dead import remove_dead_channels
-from edgeprune.channels.importance import class_scores
 from edgeprune.channels.masks import is_channel_pruned, masks_of
-from edgeprune.channels.on_data import STATISTICS
-from edgeprune.channels.training import ChannelPruning, strip
+from edgeprune.channels.plan.data_importance import STATISTICS
+from edgeprune.channels.plan.importance import class_scores
 from edgeprune.measure.macs import count_macs
 
 RNG = np.random.default_rng(0)

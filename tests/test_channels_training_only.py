@@ -5,8 +5,8 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.importance import class_scores
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.importance import class_scores
 
 SIDE = 12
 

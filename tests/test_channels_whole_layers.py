@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from edgeprune import flavor
-from edgeprune.channels.plan import ChannelPlan
-from edgeprune.channels.trace import trace
-from edgeprune.channels.verify import verify
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.channels.rebuild.proof import verify
 
 
 class Forgetful(keras.layers.Layer):

@@ -8,9 +8,9 @@ from channel_nets import random_mask, randomize
 from zoo_nets import ZOO, written_in
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.rebuild import rebuild
-from edgeprune.channels.trace import trace
-from edgeprune.channels.verify import verify
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.rebuild.proof import verify
+from edgeprune.channels.rebuild.slicing import rebuild
 
 CASES = [(name, flavor) for name, net in ZOO.items() for flavor in net.flavors]
 

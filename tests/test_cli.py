@@ -19,7 +19,7 @@ from edgeprune import __version__, flavor
 from edgeprune import flavor as flavors
 from edgeprune.cli import app
 from edgeprune.measure.accuracy import accuracy
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 
 def run(*arguments):

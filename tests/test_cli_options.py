@@ -12,11 +12,11 @@ from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from edgeprune import flavor
-from edgeprune.channels import importance, reduction, selection, solve
+from edgeprune.channels.plan import importance, reduction, selection, solver
 from edgeprune.cli import app, options
 from edgeprune.cli.commands import EXAMPLES
+from edgeprune.fit import SCHEDULES
 from edgeprune.targets import TARGETS
-from edgeprune.training import SCHEDULES
 
 COMMANDS = {command.__name__: example for command, example in EXAMPLES.items()}
 # What is taken as it is written; a metric that no score can be made with is reported, and the command goes on.
@@ -135,7 +135,7 @@ def test_help_has_an_example_with_options_that_exist_and_cuts_no_name(name):
 
 
 def test_choices_are_those_of_the_library():
-    assert set(get_args(options.Scope)) == set(solve.SCOPES)
+    assert set(get_args(options.Scope)) == set(solver.SCOPES)
     assert set(get_args(options.Schedule)) == set(SCHEDULES)
     assert set(get_args(options.Reduction)) == set(reduction.REDUCTIONS)
     assert set(get_args(options.AttentionPart)) == set(selection.ATTENTION)

@@ -10,8 +10,8 @@ import tf_keras
 
 import edgeprune as ep
 from edgeprune.cli.commands import app
-from edgeprune.custom_objects import custom_objects_of
 from edgeprune.flavor import NotCompiledWarning
+from edgeprune.flavor.custom_objects import custom_objects_of
 
 KERASES = {"keras": keras, "tf_keras": tf_keras}
 FORMATS = [("keras", "m.keras"), ("keras", "m.h5"), ("tf_keras", "m.keras"), ("tf_keras", "m.h5"), ("tf_keras", "m")]

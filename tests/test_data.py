@@ -470,7 +470,7 @@ def test_memory_is_that_of_the_machine():
 @pytest.mark.parametrize("kind", [flavor.KERAS_3, flavor.TF_KERAS])
 @pytest.mark.parametrize("outputs", ["list", "dict"])
 def test_samples_of_no_weight_train_nothing(kind, outputs):
-    from edgeprune.training import fine_tune
+    from edgeprune.fit import fine_tune
 
     keras = flavor.keras_module(kind)
     left, right = keras.Input((3,), name="left"), keras.Input((1,), name="right")
@@ -489,7 +489,7 @@ def test_samples_of_no_weight_train_nothing(kind, outputs):
 @pytest.mark.parametrize("kind", [flavor.KERAS_3, flavor.TF_KERAS])
 def test_pruning_trains_outputs_by_name(kind, outputs):
     """TF-MOT's wrappers rename layers; the keys of the inputs are not their names."""
-    from edgeprune.training import prune_and_fit
+    from edgeprune.fit import prune_and_fit
 
     keras = flavor.keras_module(kind)
     left, right = keras.Input((3,), name="left"), keras.Input((1,), name="right")

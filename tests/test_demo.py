@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from edgeprune import datasets, demo, flavor
 from edgeprune.cli import app
 from edgeprune.measure.accuracy import accuracy
-from edgeprune.measure.tflite_file import read_tflite
 from edgeprune.report import plots, tables
+from edgeprune.tflite.file import read_tflite
 
 QUICK = demo.Recipe(dense_epochs=1, pruned_epochs=2, frequency=2)
 

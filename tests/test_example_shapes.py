@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.trace import trace
 from edgeprune.cli import app
 from edgeprune.measure.macs import count_macs
 
@@ -154,7 +154,7 @@ def test_the_proof_runs_at_several_sizes(keras):
 
 def test_a_fault_that_only_odd_lengths_show(keras):
     """A smaller model that pads otherwise is equal at even lengths alone."""
-    from edgeprune.channels.verify import verify
+    from edgeprune.channels.rebuild.proof import verify
 
     L = keras.layers
 

@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune import flavor as flavors
 from edgeprune.export import export_tflite
-from edgeprune.measure.tflite_file import read_tflite
 from edgeprune.targets import MICRO_OPERATORS
+from edgeprune.tflite.file import read_tflite
 
 
 def images(size, channels=3):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
-from edgeprune.export.bundle import export_bundle
+from edgeprune.bundle.bundle import export_bundle
+from edgeprune.export.convert import export_tflite
 from edgeprune.export.signature import names_to_trace, traceable_names
-from edgeprune.export.tflite import export_tflite
 from edgeprune.measure.runtime import Runtime
 
 ODD = ["sensor 1", 'a "b"', "größe", "日本", "class", "self", "a:b", "'", "a" * 70]

@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgeprune import flavor as flavors
 from edgeprune.export import diagnosis, equal_calls, export_tflite
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 

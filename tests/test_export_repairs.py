@@ -7,8 +7,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgeprune import flavor as flavors
 from edgeprune.export import export_tflite
-from edgeprune.export.repairs import repaired
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.repairs import repaired
 
 
 def own(flavor, function, *inputs):

@@ -3,7 +3,7 @@ import pytest
 
 from edgeprune import flavor as flavors
 from edgeprune.export import export_tflite
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 
 def with_zeros(model, share, rng, block=1):
@@ -134,7 +134,7 @@ def test_the_note_says_where_dense_is_smaller(rng, images, tmp_path):
 )
 def test_the_refused_files_indeed_do_not_work(quantization, block, outcome, rng, tmp_path):
     """The reasons given are the runtime's, today: if one of these runs, the refusal can go."""
-    from edgeprune.export.conversion import Recipe, convert
+    from edgeprune.export.converter_run import Recipe, convert
     from edgeprune.export.signature import input_specs, names_to_trace, write_saved_model
     from edgeprune.measure.runtime import Runtime
 

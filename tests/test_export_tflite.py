@@ -9,11 +9,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgeprune import flavor as flavors
 from edgeprune import sparsity, strip
-from edgeprune.export import ExportResult, conversion, export_tflite
-from edgeprune.export import tflite as module
-from edgeprune.export.bundle import export_bundle
+from edgeprune.bundle.bundle import export_bundle
+from edgeprune.export import ExportResult, converter_run, export_tflite
+from edgeprune.export import convert as module
 from edgeprune.export.verify import verify_tflite
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 
 def two_in_three_out(flavor):
@@ -81,7 +81,7 @@ def run(path, samples):
     return {name: np.concatenate(values) for name, values in collected.items()}, outputs
 
 
-@pytest.mark.parametrize("quantization", conversion.QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", converter_run.QUANTIZATIONS)
 def test_names_order_and_batch(flavor, quantization, rng, tmp_path):
     result = export_tflite(two_in_three_out(flavor), tmp_path / "m.tflite", quantization, two_inputs(rng), verify=False)
     names = signature(result.path)
@@ -156,7 +156,7 @@ def test_uint8_leaves_inputs_of_whole_numbers_alone(flavor, rng, tmp_path):
     assert result.verification.passed
 
 
-@pytest.mark.parametrize("quantization", conversion.CALIBRATED)
+@pytest.mark.parametrize("quantization", converter_run.CALIBRATED)
 @pytest.mark.parametrize("per_channel, scales", [(True, 300), (False, 1)])
 def test_one_scale_or_many_for_a_dense_layer(flavor, quantization, per_channel, scales, rng, tmp_path):
     model, data = dense(flavor, 300), rng.random((20, 4))
@@ -430,7 +430,7 @@ def test_a_failure_in_the_middle_of_calibration_keeps_the_old_file(flavor, exist
             yield {name: array[number : number + 1] for name, array in samples.items()}
         raise RuntimeError("the disk is gone")
 
-    monkeypatch.setattr(conversion, "_calibration", two_then_fail)
+    monkeypatch.setattr(converter_run, "_calibration", two_then_fail)
     with pytest.raises(ValueError, match="Model 'small' could not be converted.*the disk is gone"):
         export_tflite(dense(flavor), existing, "int8", rng.random((10, 4)))
     assert existing.read_bytes() == b"the old file" and list(existing.parent.iterdir()) == [existing]
@@ -548,7 +548,7 @@ def test_a_path_that_cannot_be_written(tmp_path):
 def test_a_log_handler_made_meanwhile_goes_on_working(capsys):
     import logging
 
-    from edgeprune.quiet import captured_output
+    from edgeprune.output_capture import captured_output
 
     with captured_output() as captured:
         handler = logging.StreamHandler(sys.stderr)

@@ -14,14 +14,14 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.export.tflite import export_tflite
-from edgeprune.measure import micro
+from edgeprune.export.convert import export_tflite
+from edgeprune.measure import tflm
 from edgeprune.measure.integer_reference import with_integer_dense
 from edgeprune.measure.runtime import Runtime
 from edgeprune.models import autoencoder, ds_cnn, mobilenet_v1, resnet8
 
 needs_micro = pytest.mark.skipif(
-    micro.importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed"
+    tflm.importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed"
 )
 
 
@@ -129,7 +129,7 @@ def test_dense_layers_are_what_the_model_in_integers_says(tmp_path, quantization
     inputs = np.random.default_rng(2).integers(limits.min, limits.max, (300, 64)).astype(dtype)
     expected = dense_in_integers(path, inputs)
     assert len(np.unique(expected)) > 100, "not all clipped"
-    np.testing.assert_array_equal(_run(micro.MicroRuntime(path), inputs), expected)
+    np.testing.assert_array_equal(_run(tflm.MicroRuntime(path), inputs), expected)
     np.testing.assert_array_equal(_run(Runtime(_in_integers(path), reference=True), inputs), expected)
     difference = np.abs(_run(Runtime(path, reference=True), inputs) - expected)
     assert difference.max() == 1 and difference.mean() < 0.3, "LiteRT's own kernel for dense layers rounds otherwise"
@@ -146,7 +146,7 @@ def test_one_scale_for_all_units(tmp_path):
     _write(model, path)
     inputs = np.random.default_rng(2).integers(-128, 127, (100, 64)).astype(np.int8)
     expected = dense_in_integers(path, inputs)
-    np.testing.assert_array_equal(_run(micro.MicroRuntime(path), inputs), expected)
+    np.testing.assert_array_equal(_run(tflm.MicroRuntime(path), inputs), expected)
     np.testing.assert_array_equal(_run(Runtime(_in_integers(path), reference=True), inputs), expected)
 
 
@@ -185,7 +185,7 @@ def test_halves_tell_which_kernel_rounds_how(tmp_path, layer, scale):
     def first(runtime):
         return _run(runtime, inputs).reshape(256, -1)[:, 0]
 
-    np.testing.assert_array_equal(first(micro.MicroRuntime(path)), twice)
+    np.testing.assert_array_equal(first(tflm.MicroRuntime(path)), twice)
     np.testing.assert_array_equal(first(Runtime(_in_integers(path), reference=True)), twice)
     own = first(Runtime(path, reference=True))
     np.testing.assert_array_equal(own, away_from_zero if layer == "Dense" else twice)
@@ -229,7 +229,7 @@ def _parity(make, tmp_path, count):
     samples = generator.normal(size=(count, *model.input_shape[1:])).astype(np.float32)
     export_tflite(model, tmp_path / "m.tflite", "int8", samples[:50], verify=False, quiet=True)
     name = next(iter(Runtime(tmp_path / "m.tflite").inputs))
-    return micro.compare_with_reference(tmp_path / "m.tflite", {name: samples}), model.output_shape[-1]
+    return tflm.compare_with_reference(tmp_path / "m.tflite", {name: samples}), model.output_shape[-1]
 
 
 @needs_micro

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 
 from edgeprune import flavor as flavors
-from edgeprune.labels import check_labels
+from edgeprune.data.labels import check_labels
 
 CLASSES = 3
 SPARSE = "sparse_categorical_crossentropy"

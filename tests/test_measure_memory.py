@@ -152,8 +152,8 @@ def _wide():
 )
 def test_it_is_what_the_interpreter_allocates(make, quantization, per_channel_dense, tmp_path, rng):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
-    from edgeprune.export.tflite import export_tflite
-    from edgeprune.measure.micro import measure_arena
+    from edgeprune.export.convert import export_tflite
+    from edgeprune.measure.tflm import measure_arena
 
     keras.utils.set_random_seed(0)
     model = make()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.measure.macs import count_macs_of_file
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 
 @pytest.fixture(scope="module")

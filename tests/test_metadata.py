@@ -13,8 +13,8 @@ from converted import convert, images, small_cnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.export.metadata import ModelMetadata, TensorMetadata, read_metadata, write_metadata
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.metadata import ModelMetadata, TensorMetadata, read_metadata, write_metadata
 
 LABELS = tuple(f"class {number} é 日本" for number in range(10))
 

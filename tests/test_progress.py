@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from edgeprune import progress
-from edgeprune.quiet import captured_output
+from edgeprune.output_capture import captured_output
 
 
 class Terminal:

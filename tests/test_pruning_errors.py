@@ -9,8 +9,8 @@ from pruned_nets import STEPS, X, Y, assert_exact, compiled, conv_net, dense_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.fit import prune_and_fit
 from edgeprune.sparsity.mechanism import mechanism_of
-from edgeprune.training import prune_and_fit
 
 
 def test_training_without_the_callback_is_refused(flavor):

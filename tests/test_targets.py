@@ -82,7 +82,7 @@ def test_the_operators_are_those_the_interpreter_has(tmp_path):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-    from edgeprune.measure.micro import MicroError, MicroRuntime
+    from edgeprune.measure.tflm import MicroError, MicroRuntime
 
     found = set()
     names = {number: name for name, number in vars(BuiltinOperator).items() if isinstance(number, int)}

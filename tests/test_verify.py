@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from converted import FLAVORS, convert, images, set_zeros, small_cnn
 
-from edgeprune.export.tflite import export_tflite
+from edgeprune.export.convert import export_tflite
 from edgeprune.export.verify import TOLERANCE, verify_tflite
 from edgeprune.export.weight_zeros import zeros_of_weights
 from edgeprune.measure.size import file_size
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 KERNEL_SIZES = {"stem": [216], "depthwise": [72], "separable": [72, 96], "transposed": [540], "head": [4050]}

@@ -10,7 +10,7 @@
         call.index(call.layer.gain, 0, call.line(call.x, -1))
         return call.x
 
-How rules are written is told in `edgeprune.channels.rules.registry`.
+How rules are written is told in `edgeprune.channels.graph.rules.registry`.
 """
 
 from __future__ import annotations
@@ -20,57 +20,43 @@ from typing import TYPE_CHECKING
 from edgeprune.lazy import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers
-    from edgeprune.channels.blocks import Block as Block
-    from edgeprune.channels.blocks import BlockPlan as BlockPlan
-    from edgeprune.channels.blocks import ScoredBlock as ScoredBlock
-    from edgeprune.channels.blocks import find_blocks as find_blocks
-    from edgeprune.channels.blocks import plan_blocks as plan_blocks
-    from edgeprune.channels.blocks import remove_blocks as remove_blocks
+    from edgeprune.channels.callback import ChannelPruning as ChannelPruning
     from edgeprune.channels.dead import DeadChannels as DeadChannels
     from edgeprune.channels.dead import find_dead_channels as find_dead_channels
     from edgeprune.channels.dead import remove_dead_channels as remove_dead_channels
-    from edgeprune.channels.graph import ChannelGraph as ChannelGraph
-    from edgeprune.channels.graph import Group as Group
-    from edgeprune.channels.identity import drop_identity_layers as drop_identity_layers
-    from edgeprune.channels.importance import Ranking as Ranking
-    from edgeprune.channels.plan import Change as Change
-    from edgeprune.channels.plan import ChannelPlan as ChannelPlan
-    from edgeprune.channels.plan import PlannedGroup as PlannedGroup
-    from edgeprune.channels.plan import plan_channels as plan_channels
-    from edgeprune.channels.plan import prune_channels as prune_channels
-    from edgeprune.channels.rules import Call as Call
-    from edgeprune.channels.rules import CannotFollow as CannotFollow
-    from edgeprune.channels.rules import rule as rule
-    from edgeprune.channels.solve import Target as Target
-    from edgeprune.channels.training import ChannelPruning as ChannelPruning
-    from edgeprune.channels.verify import Verification as Verification
+    from edgeprune.channels.graph.coupling import ChannelGraph as ChannelGraph
+    from edgeprune.channels.graph.coupling import Group as Group
+    from edgeprune.channels.graph.rules import Call as Call
+    from edgeprune.channels.graph.rules import CannotFollow as CannotFollow
+    from edgeprune.channels.graph.rules import rule as rule
+    from edgeprune.channels.plan.channel_plan import Change as Change
+    from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
+    from edgeprune.channels.plan.channel_plan import PlannedGroup as PlannedGroup
+    from edgeprune.channels.plan.channel_plan import plan_channels as plan_channels
+    from edgeprune.channels.plan.channel_plan import prune_channels as prune_channels
+    from edgeprune.channels.plan.importance import Ranking as Ranking
+    from edgeprune.channels.plan.solver import Target as Target
+    from edgeprune.channels.rebuild.proof import Verification as Verification
 
 # Each public name and the module that defines it.
 _HOME = {
-    "Block": "edgeprune.channels.blocks",
-    "BlockPlan": "edgeprune.channels.blocks",
-    "Call": "edgeprune.channels.rules",
-    "CannotFollow": "edgeprune.channels.rules",
-    "Change": "edgeprune.channels.plan",
-    "ChannelGraph": "edgeprune.channels.graph",
-    "ChannelPlan": "edgeprune.channels.plan",
-    "ChannelPruning": "edgeprune.channels.training",
+    "Call": "edgeprune.channels.graph.rules",
+    "CannotFollow": "edgeprune.channels.graph.rules",
+    "Change": "edgeprune.channels.plan.channel_plan",
+    "ChannelGraph": "edgeprune.channels.graph.coupling",
+    "ChannelPlan": "edgeprune.channels.plan.channel_plan",
+    "ChannelPruning": "edgeprune.channels.callback",
     "DeadChannels": "edgeprune.channels.dead",
-    "Group": "edgeprune.channels.graph",
-    "PlannedGroup": "edgeprune.channels.plan",
-    "Ranking": "edgeprune.channels.importance",
-    "ScoredBlock": "edgeprune.channels.blocks",
-    "Target": "edgeprune.channels.solve",
-    "Verification": "edgeprune.channels.verify",
-    "drop_identity_layers": "edgeprune.channels.identity",
-    "find_blocks": "edgeprune.channels.blocks",
+    "Group": "edgeprune.channels.graph.coupling",
+    "PlannedGroup": "edgeprune.channels.plan.channel_plan",
+    "Ranking": "edgeprune.channels.plan.importance",
+    "Target": "edgeprune.channels.plan.solver",
+    "Verification": "edgeprune.channels.rebuild.proof",
     "find_dead_channels": "edgeprune.channels.dead",
-    "plan_blocks": "edgeprune.channels.blocks",
-    "plan_channels": "edgeprune.channels.plan",
-    "prune_channels": "edgeprune.channels.plan",
-    "remove_blocks": "edgeprune.channels.blocks",
+    "plan_channels": "edgeprune.channels.plan.channel_plan",
+    "prune_channels": "edgeprune.channels.plan.channel_plan",
     "remove_dead_channels": "edgeprune.channels.dead",
-    "rule": "edgeprune.channels.rules",
+    "rule": "edgeprune.channels.graph.rules",
 }
 
 __all__ = sorted(_HOME)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.constants import Constants, built_in_kind, constants, sees_border
-from edgeprune.channels.graph import ChannelGraph, Slot, Step
-from edgeprune.channels.plan import ChannelPlan
-from edgeprune.channels.rules.kernels import channel_axis
-from edgeprune.channels.selection import freeze_in_attention
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.constant_channels import Constants, built_in_kind, constants, sees_border
+from edgeprune.channels.graph.coupling import ChannelGraph, Slot, Step
+from edgeprune.channels.graph.rules.kernels import channel_axis
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.channels.plan.selection import freeze_in_attention
 from edgeprune.progress import status
 
 
@@ -84,7 +84,7 @@ class DeadChannels:
             ValueError: the model cannot be run on random inputs.
             RuntimeError: the outputs differ by more than rounding.
         """
-        from edgeprune.channels.rebuild import rebuild
+        from edgeprune.channels.rebuild.slicing import rebuild
 
         with status(f"Removing dead channels of {self.graph.model.name}"):
             smaller = rebuild(self.graph, self.kept_mask)
@@ -102,7 +102,7 @@ class DeadChannels:
             weight.assign(np.asarray(weight) + fold.addition[kept.get(0, slice(None))])
 
     def _compare(self, smaller: Any) -> None:
-        from edgeprune.channels.verify import on_random_inputs, tolerance_of
+        from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
 
         models = (self.graph.walked, smaller)
         outputs = on_random_inputs(

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from edgeprune import flavor
-from edgeprune.channels.graph import ChannelGraph, Slot
-from edgeprune.channels.on_data import STATISTICS, is_float
-from edgeprune.channels.trace import trace
+from edgeprune.channels.graph.coupling import ChannelGraph, Slot
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.data_importance import STATISTICS, is_float
 
 # The attribute of a model that holds its masks; set past Keras's tracking, so that it is not saved.
 _ATTRIBUTE = "edgeprune_channel_masks"

@@ -60,7 +60,7 @@ def bundle(
 ) -> None:
     """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
     from edgeprune import targets as known
-    from edgeprune.export.manifest import check_bundle_folder
+    from edgeprune.bundle.manifest import check_bundle_folder
 
     known.target(target)
     if float_io and uint8_io:
@@ -69,8 +69,8 @@ def bundle(
     classes = None if labels is None else read_lines(labels)
     source = open_data(data, label_columns)
     start_tensorflow()
-    from edgeprune.export.bundle import export_bundle
-    from edgeprune.export.bundle_content import Preprocessing
+    from edgeprune.bundle.bundle import export_bundle
+    from edgeprune.bundle.content import Preprocessing
 
     keras_model = load_model(model, unsafe, custom)
     arrays = source and source.read(keras_model)

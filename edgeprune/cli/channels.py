@@ -115,9 +115,9 @@ def channels(
         raise ValueError("Say how much is to go: --macs, --params or --ratio.")
     source = open_data(data, label_columns)
     start_tensorflow()
-    from edgeprune.channels.plan import plan_channels
+    from edgeprune.channels.plan.channel_plan import plan_channels
+    from edgeprune.fit import check_and_compile, fine_tune
     from edgeprune.measure.score import score_lines, scores_to_dict
-    from edgeprune.training import check_and_compile, fine_tune
 
     keras_model = load_model(model, unsafe, custom, seed)
     arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))

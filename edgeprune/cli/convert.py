@@ -37,7 +37,7 @@ def convert(
         raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name them with --data.")
     source = open_data(data, label_columns)
     start_tensorflow()
-    from edgeprune.export.tflite import export_tflite
+    from edgeprune.export.convert import export_tflite
 
     keras_model = load_model(model, unsafe, custom)
     result = export_tflite(

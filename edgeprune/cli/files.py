@@ -102,9 +102,9 @@ def load_model(path: Path, unsafe: bool, custom: Sequence[str] | None = None, se
         seed: of all that is random in its training: dropout, new weights, the order of the samples.
     """
     from edgeprune import flavor
-    from edgeprune.custom_objects import custom_objects_of
+    from edgeprune.flavor.custom_objects import custom_objects_of
+    from edgeprune.output_capture import captured_output
     from edgeprune.progress import status
-    from edgeprune.quiet import captured_output
 
     if seed is not None:
         random.seed(seed)  # layers of Keras 3 draw the seed of their dropout when they are made
@@ -120,7 +120,7 @@ def load_model(path: Path, unsafe: bool, custom: Sequence[str] | None = None, se
 
 def save_model(model: Any, path: Path) -> None:
     """Save a model without what its saving prints."""
-    from edgeprune.quiet import captured_output
+    from edgeprune.output_capture import captured_output
 
     with captured_output():
         model.save(path)
@@ -128,8 +128,8 @@ def save_model(model: Any, path: Path) -> None:
 
 def start_tensorflow() -> None:
     """Import TensorFlow without what it says at its start."""
+    from edgeprune.output_capture import captured_output
     from edgeprune.progress import status
-    from edgeprune.quiet import captured_output
 
     with status("Starting TensorFlow"), captured_output():
         import tensorflow  # noqa: F401

@@ -65,9 +65,9 @@ def prune(
     check_outputs({output: MODEL_SUFFIXES}, force)
     source = open_data(data, label_columns)
     start_tensorflow()
+    from edgeprune.fit import check_and_compile, prune_and_fit
     from edgeprune.measure.score import score_lines, scores_to_dict
     from edgeprune.sparsity.report import sparsity_report
-    from edgeprune.training import check_and_compile, prune_and_fit
 
     keras_model = load_model(model, unsafe, custom, seed)
     arrays = training_data(source, keras_model)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.crash_guard import try_out
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
 from edgeprune.export.known_values import any_words, drawn, known_values
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
@@ -24,9 +25,8 @@ from edgeprune.measure.predictions import keras_output_names, predict, samples_f
 from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_to_dict
 from edgeprune.measure.size import FileSize, file_size
-from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile, read_tflite
 from edgeprune.text_table import text_table
-from edgeprune.trial import try_out
+from edgeprune.tflite.file import ConstantTensor, TfliteFile, read_tflite
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.

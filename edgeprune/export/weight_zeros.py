@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.measure.parameters import own_weights
-from edgeprune.measure.tflite_file import ConstantTensor, TfliteFile
+from edgeprune.tflite.file import ConstantTensor, TfliteFile
 
 
 @dataclass(frozen=True)

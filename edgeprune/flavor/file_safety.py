@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeprune.crash_guard import try_out
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class, keras_module
-from edgeprune.trial import try_out
 
 # Where Keras keeps what a model is made of; `utils`, `applications`, `saving` and others load, download and write.
 _MODELLING = (

@@ -19,11 +19,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.memory import LayerMemory as LayerMemory
     from edgeprune.measure.memory import activation_memory as activation_memory
     from edgeprune.measure.metrics import Metric as Metric
-    from edgeprune.measure.micro import Arena as Arena
-    from edgeprune.measure.micro import MicroError as MicroError
-    from edgeprune.measure.micro import MicroParity as MicroParity
-    from edgeprune.measure.micro import MicroRuntime as MicroRuntime
-    from edgeprune.measure.micro import measure_arena as measure_arena
     from edgeprune.measure.output_scores import NoScoreError as NoScoreError
     from edgeprune.measure.output_scores import Score as Score
     from edgeprune.measure.output_scores import ScoredOutput as ScoredOutput
@@ -37,22 +32,27 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.size import FileSize as FileSize
     from edgeprune.measure.size import compressed_size as compressed_size
     from edgeprune.measure.size import file_size as file_size
-    from edgeprune.measure.tflite_file import ConstantTensor as ConstantTensor
-    from edgeprune.measure.tflite_file import Operator as Operator
-    from edgeprune.measure.tflite_file import PortTensor as PortTensor
-    from edgeprune.measure.tflite_file import TfliteFile as TfliteFile
-    from edgeprune.measure.tflite_file import read_tflite as read_tflite
+    from edgeprune.measure.tflm import Arena as Arena
+    from edgeprune.measure.tflm import MicroError as MicroError
+    from edgeprune.measure.tflm import MicroParity as MicroParity
+    from edgeprune.measure.tflm import MicroRuntime as MicroRuntime
+    from edgeprune.measure.tflm import measure_arena as measure_arena
     from edgeprune.measure.vela import NpuReport as NpuReport
     from edgeprune.measure.vela import VelaError as VelaError
     from edgeprune.measure.vela import compile_for_npu as compile_for_npu
+    from edgeprune.tflite.file import ConstantTensor as ConstantTensor
+    from edgeprune.tflite.file import Operator as Operator
+    from edgeprune.tflite.file import PortTensor as PortTensor
+    from edgeprune.tflite.file import TfliteFile as TfliteFile
+    from edgeprune.tflite.file import read_tflite as read_tflite
 
 # Each public name and the module that defines it.
 _HOME = {
     "ActivationMemory": "edgeprune.measure.memory",
-    "Arena": "edgeprune.measure.micro",
+    "Arena": "edgeprune.measure.tflm",
     "Benchmark": "edgeprune.measure.latency",
     "CompressedSize": "edgeprune.measure.size",
-    "ConstantTensor": "edgeprune.measure.tflite_file",
+    "ConstantTensor": "edgeprune.tflite.file",
     "FileSize": "edgeprune.measure.size",
     "Latency": "edgeprune.measure.latency",
     "LayerMemory": "edgeprune.measure.memory",
@@ -60,20 +60,20 @@ _HOME = {
     "MacCount": "edgeprune.measure.macs",
     "Machine": "edgeprune.measure.machine",
     "Metric": "edgeprune.measure.metrics",
-    "MicroError": "edgeprune.measure.micro",
-    "MicroParity": "edgeprune.measure.micro",
-    "MicroRuntime": "edgeprune.measure.micro",
+    "MicroError": "edgeprune.measure.tflm",
+    "MicroParity": "edgeprune.measure.tflm",
+    "MicroRuntime": "edgeprune.measure.tflm",
     "NoScoreError": "edgeprune.measure.output_scores",
     "NpuReport": "edgeprune.measure.vela",
-    "Operator": "edgeprune.measure.tflite_file",
+    "Operator": "edgeprune.tflite.file",
     "ParameterCount": "edgeprune.measure.parameters",
     "Port": "edgeprune.measure.runtime",
-    "PortTensor": "edgeprune.measure.tflite_file",
+    "PortTensor": "edgeprune.tflite.file",
     "Runtime": "edgeprune.measure.runtime",
     "Score": "edgeprune.measure.output_scores",
     "ScoredOutput": "edgeprune.measure.output_scores",
     "Scores": "edgeprune.measure.score",
-    "TfliteFile": "edgeprune.measure.tflite_file",
+    "TfliteFile": "edgeprune.tflite.file",
     "VelaError": "edgeprune.measure.vela",
     "activation_memory": "edgeprune.measure.memory",
     "benchmark": "edgeprune.measure.latency",
@@ -83,8 +83,8 @@ _HOME = {
     "count_macs_of_file": "edgeprune.measure.macs",
     "count_parameters": "edgeprune.measure.parameters",
     "file_size": "edgeprune.measure.size",
-    "measure_arena": "edgeprune.measure.micro",
-    "read_tflite": "edgeprune.measure.tflite_file",
+    "measure_arena": "edgeprune.measure.tflm",
+    "read_tflite": "edgeprune.tflite.file",
     "this_machine": "edgeprune.measure.machine",
 }
 

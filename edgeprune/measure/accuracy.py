@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.crash_guard import try_out
 from edgeprune.measure.predictions import first_array, gather, predict
 from edgeprune.measure.runtime import Runtime, named_samples
-from edgeprune.trial import try_out
 
 
 def accuracy(

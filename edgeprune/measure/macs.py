@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.measure.tflite_file import Operator, read_tflite
 from edgeprune.text_table import text_table
+from edgeprune.tflite.file import Operator, read_tflite
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.losses import kind_of_loss, plain_names, setting
+from edgeprune.data.losses import kind_of_loss, plain_names, setting
 from edgeprune.measure.accuracy import predicted_classes, right_ones
 
 _HIGHER = frozenset(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.labels import by_output, check_output_labels, labels_of
-from edgeprune.losses import kind_of_loss
+from edgeprune.data.labels import by_output, check_output_labels, labels_of
+from edgeprune.data.losses import kind_of_loss
 from edgeprune.measure.metrics import (
     Metric,
     as_metrics,

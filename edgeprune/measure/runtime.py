@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
-from edgeprune.quiet import captured_output
 
 
 @dataclass(frozen=True)

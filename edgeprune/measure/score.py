@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.labels import by_output
-from edgeprune.losses import kind_of_loss
+from edgeprune.crash_guard import try_out
+from edgeprune.data.labels import by_output
+from edgeprune.data.losses import kind_of_loss
 from edgeprune.measure.accuracy import choose_output
 from edgeprune.measure.metrics import Metric, as_metrics
 from edgeprune.measure.output_scores import NoScoreError, Score, ScoredOutput
 from edgeprune.measure.predictions import gather, keras_output_names, predict, samples_for_file
 from edgeprune.measure.runtime import Runtime
-from edgeprune.trial import try_out
 
 
 @dataclass(frozen=True)

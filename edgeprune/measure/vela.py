@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.measure.macs import count_macs_of_file
-from edgeprune.measure.tflite_file import read_tflite
+from edgeprune.tflite.file import read_tflite
 
 NPU_OPERATOR = "ethos-u"
 TIMEOUT_SECONDS = 600

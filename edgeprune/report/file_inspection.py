@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.export.metadata import ModelMetadata, TensorMetadata, read_metadata
 from edgeprune.measure.macs import MacCount, count_macs_of_file
 from edgeprune.measure.size import FileSize, file_size
-from edgeprune.measure.tflite_file import ConstantTensor, PortTensor, read_tflite
 from edgeprune.text_table import text_table
+from edgeprune.tflite.file import ConstantTensor, PortTensor, read_tflite
+from edgeprune.tflite.metadata import ModelMetadata, TensorMetadata, read_metadata
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.trace import trace
-from edgeprune.example_shapes import ExampleShapes, InputShape, at_example_shapes
+from edgeprune.channels.graph.trace import trace
+from edgeprune.flavor.example_shapes import ExampleShapes, InputShape, at_example_shapes
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.memory import ActivationMemory, activation_memory
 from edgeprune.measure.parameters import count_parameters

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from edgeprune.channels.graph import Slot
-    from edgeprune.channels.plan import ChannelPlan
+    from edgeprune.channels.graph.coupling import Slot
+    from edgeprune.channels.plan.channel_plan import ChannelPlan
     from edgeprune.demo import FormatRow
     from edgeprune.measure.memory import ActivationMemory
     from edgeprune.sparsity.report import SparsityReport

@@ -1,0 +1,432 @@
+"""Write a folder that an application developer can use as it is: the model, the code that calls it, and the figures.
+
+    bundle = ep.export_bundle(model, "bundle", target="cortex-m", representative_data=x_train[:100], labels=labels)
+    print(bundle)
+
+Each kind of target has a writer; what they share (checks, conversion, proof, model card, whole or nothing) is here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune import __version__, flavor
+from edgeprune.atomic import atomic_folder, check_folder
+from edgeprune.bundle.content import BundleContent, Preprocessing, identifier, raw_samples_note
+from edgeprune.bundle.dense_scales import export_with_better_scales
+from edgeprune.bundle.manifest import write_manifest, written_files
+from edgeprune.bundle.rendering import render
+from edgeprune.export import representative
+from edgeprune.export.convert import ExportResult, export_tflite
+from edgeprune.export.converter_run import CALIBRATED
+from edgeprune.export.diagnosis import LoopError, OperatorError
+from edgeprune.export.sample_ranges import difference_notes
+from edgeprune.export.signature import input_specs, traceable_names
+from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.measure.score import score_lines, scores_to_dict
+from edgeprune.output_capture import captured_output
+from edgeprune.progress import status
+from edgeprune.targets import Target
+from edgeprune.targets import target as target_named
+
+MODEL_CARD = "model_card.json"
+GOLDEN_SAMPLES = 8
+_WRITERS = {
+    "phone": "edgeprune.bundle.phone",
+    "computer": "edgeprune.bundle.computer",
+    "microcontroller": "edgeprune.bundle.microcontroller",
+    "npu": "edgeprune.bundle.npu",
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was written.
+
+    Attributes:
+        directory: its folder.
+        target: the device it is for.
+        files: what is in it, relative to the folder, sorted.
+        verification: what was measured on the file with the LiteRT interpreter, beside the Keras model.
+        figures: what was measured for the target, as in `model_card.json`.
+        notes: what the user should know, a sentence each.
+    """
+
+    directory: Path
+    target: Target
+    files: tuple[str, ...]
+    verification: Verification
+    figures: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The folder, its figures, its files and the notes."""
+        lines = [f"{self.directory} for {self.target.name} ({self.target.description})"]
+        lines += [f"  {text}" for text in _figure_lines(self.figures)]
+        lines += [f"  {line}" for line in score_lines(self.verification.score_stages)]
+        lines.append(f"  files: {', '.join(self.files)}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The bundle as plain values, for JSON."""
+        return {
+            "directory": str(self.directory),
+            "target": self.target.name,
+            "files": list(self.files),
+            "figures": self.figures,
+            "notes": list(self.notes),
+            "verification": self.verification.to_dict(),
+        }
+
+
+def export_bundle(
+    model: Any,
+    directory: str | Path,
+    target: str | Target = "phone",
+    representative_data: Any = None,
+    *,
+    labels: Iterable[str] | None = None,
+    validation_data: Any = None,
+    metric: Any = None,
+    preprocessing: Preprocessing | None = None,
+    quantization: str | None = "default",
+    sparse: bool = False,
+    integer_io: bool | str = True,
+    per_channel_dense: bool | None = None,
+    name: str | None = None,
+    author: str = "",
+    version: str = "1",
+    description: str = "",
+    force: bool = False,
+) -> Bundle:
+    """Export a Keras model for a device: the .tflite file, proven on its runtime, and the code that calls it.
+
+    The folder is written whole or not at all.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`. Pruning is ended first where it carries any.
+        directory: the folder to write.
+        target: a name in `edgeprune.targets.TARGETS`, or a target of your own.
+        representative_data: samples of what the model will see, as `export_tflite` takes them; needed where the file
+            is calibrated, which is the default of every target but `"phone-gpu"`. A few of them become golden vectors.
+        labels: the classes' names, in the order of the model's output.
+        validation_data: `(x, y)` or `(x, y, sample_weight)`, for the scores in the model card, as `edgeprune.score`
+            takes them; `(x, None)` for an autoencoder.
+        metric: what to score by instead of the compiled metrics, as `edgeprune.score` takes it.
+        preprocessing: what was done to raw values before the model, to be written into the bundle.
+        quantization: one of the target's; by default its first.
+        sparse: store weights without their zeros, as `export_tflite` does; for phones and computers.
+        integer_io: whether an `"int8"` or `"int16x8"` file has integers for inputs and outputs, as in `export_tflite`;
+            `"uint8"` for sources such as cameras. `False`, for floats, is for phones and
+            computers.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
+            file. By default each has, but on a microcontroller where one scale a layer makes the arena smaller by a
+            tenth or more, at no more than twice the error; a note tells what was measured.
+        name: the model's name in the bundle, by default the Keras model's; any characters.
+        author: who made the model.
+        version: the model's version.
+        description: what the model does.
+        force: replace the files of a bundle that is there already; other files in its folder stay.
+
+    Returns:
+        The folder, what is in it, and what was measured.
+
+    Raises:
+        TypeError: `model` is no Keras model, or an argument is of the wrong type.
+        ValueError: the model does not fit the target (the message names the layer), the data or the labels do not
+            fit the model, or the file does not compute what the model does.
+        FileExistsError: the folder exists and `force` is not given, or it is no bundle, or files of that bundle were
+            changed since.
+        ImportError: the target's runtime is not installed; the message says what to install.
+
+    Example:
+        >>> bundle = export_bundle(model, "bundle", "cortex-m", x_train[:100])  # doctest: +SKIP
+        >>> bundle.figures["arena"]["bytes"]  # doctest: +SKIP
+        44416
+    """
+    from edgeprune import strip  # imports TensorFlow
+
+    device = target_named(target)
+    quantization = _checked_quantization(quantization, device)
+    _check_options(device, sparse=sparse, integer_io=integer_io)
+    if not flavor.is_model(model):
+        raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+    for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
+        if not isinstance(text, str) and (argument, text) != ("name", None):
+            raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
+    check_folder(directory, replaces=lambda old: force and written_files(old))
+    writer = importlib.import_module(_WRITERS[device.kind])
+    writer.check_installed()
+    plain = strip.without_pruning(model)
+    specs = input_specs(plain)
+    _refuse_strings(plain, specs)
+    labels = _checked_labels(labels, plain)
+    _check_preprocessing(preprocessing, specs)
+    if representative_data is None and quantization in CALIBRATED:
+        raise ValueError(
+            f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
+            f"what the model will see, as {representative.FORMS}."
+        )
+    samples = None if representative_data is None else representative.samples(representative_data, specs)
+    validation = None if validation_data is None else _checked_validation(validation_data)
+
+    with (
+        atomic_folder(directory, replaces=lambda old: force and written_files(old)) as folder,
+        status(f"Bundling for {device.name}") as say,
+    ):
+        path = folder / "model.tflite"
+        export = functools.partial(
+            export_tflite, model, path, quantization, samples, sparse=sparse, integer_io=integer_io, quiet=True
+        )
+        try:
+            exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
+        except LoopError as error:
+            raise error.among(device.quantizations) from error
+        except OperatorError as error:
+            raise error.without_options() from error
+        notes = [note for note in exported.notes if note not in exported.verification.problems]
+        notes += raw_samples_note(samples or {}, preprocessing)
+        if samples is not None and validation is not None:
+            notes += difference_notes(samples, validation[0])
+        say("Verifying")
+        verification = _verified(exported, plain, quantization, validation, metric)
+        _check_verification(verification, plain, quantization, device)
+        content = BundleContent(
+            folder=folder,
+            tflite=exported.path,
+            model=plain,
+            target=device,
+            name=name or plain.name,
+            identifier=identifier(name or plain.name),
+            samples=_golden(samples, specs),
+            labels=labels,
+            preprocessing=preprocessing,
+            verification=verification,
+            author=author,
+            version=version,
+            description=description,
+            notes=tuple(notes),
+            quantization=quantization,
+        )
+        say(f"Proving on {device.runtime}")
+        figures = writer.write(content)
+        notes += figures.pop("notes", [])
+        _write_model_card(content, figures, notes)
+        write_manifest(folder)
+        files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+    return Bundle(Path(directory), device, files, verification, figures, tuple(notes))
+
+
+def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> None:
+    """Refuse what only LiteRT, on phones and computers, can do."""
+    if device.runtime == "litert":
+        return
+    if sparse:
+        raise ValueError(
+            f"sparse=True is for phones and computers: the runtime of {device.name!r} reads no sparse files. "
+            "Leave it out."
+        )
+    if integer_io is False:
+        raise ValueError(
+            f"integer_io=False is for phones and computers: the code for {device.name!r} converts floats itself."
+        )
+
+
+def _verified(
+    exported: ExportResult, model: Any, quantization: str | None, validation: Any, metric: Any
+) -> Verification:
+    """What was measured on the file: on the validation data, with the scores, where there are any."""
+    if validation is None:
+        return exported.verification
+    x, y, sample_weight = validation
+    tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
+    with captured_output(), traceable_names(model):
+        return verify_tflite(
+            exported.path,
+            model,
+            x,
+            y,
+            sample_weight=sample_weight,
+            metric=metric,
+            tolerance=tolerance,
+            isolated=False,
+        )
+
+
+def _check_verification(verification: Verification, model: Any, quantization: str | None, device: Target) -> None:
+    """Refuse a file in which nothing is left to run, or that does not compute what the model does."""
+    if not verification.operators and device.runtime != "litert":
+        raise ValueError(
+            f"Model {model.name!r} gives its inputs as they are: no operator is left to run on {device.name!r}."
+        )
+    if not verification.passed:
+        others = " or ".join(repr(one) for one in device.quantizations if one != quantization)
+        raise ValueError(
+            f"Model {model.name!r} as {quantization or 'float32'} does not compute what the Keras model does: "
+            f"{' '.join(verification.problems)} Give more representative data"
+            f"{f', or use quantization={others}' if others else ''}."
+        )
+
+
+def _checked_quantization(quantization: str | None, device: Target) -> str | None:
+    if quantization == "default":
+        return device.quantizations[0]
+    if quantization not in device.quantizations:
+        raise ValueError(
+            f"Target {device.name!r} does not run quantization={quantization!r}; it runs "
+            f"{', '.join(map(repr, device.quantizations))}."
+        )
+    return quantization
+
+
+def _checked_labels(labels: Iterable[str] | None, model: Any) -> list[str] | None:
+    """The labels as a list, as many as one of the outputs has values."""
+    if labels is None:
+        return None
+    texts = list(labels) if isinstance(labels, Iterable) and not isinstance(labels, str) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("labels must be a list of strings, one for each class.")
+    labels = texts
+    for label in labels:
+        if not label.strip() or "\n" in label or "\r" in label:
+            raise ValueError(f"A label must be one line of text and not empty; got {label!r}.")
+    shapes = {name: shape for name, shape in _output_shapes(model).items() if shape}
+    sizes = {name: shape[-1] for name, shape in shapes.items()}
+    two_classes = len(labels) == 2 and 1 in sizes.values()
+    if sizes and len(labels) not in sizes.values() and not two_classes:
+        outputs = ", ".join(f"{name!r} has {size} values" for name, size in sizes.items())
+        raise ValueError(f"Got {len(labels)} labels, but the model's output {outputs}: one label a class is needed.")
+    return labels
+
+
+def _output_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Output name to shape, without the batch; empty for a subclassed model."""
+    if not flavor.is_graph_model(model):
+        return {}
+    return {name: tuple(tensor.shape)[1:] for name, tensor in flavor.output_tensors(model).items()}
+
+
+def _check_preprocessing(preprocessing: Preprocessing | None, specs: Mapping[str, Any]) -> None:
+    if preprocessing is None:
+        return
+    if not isinstance(preprocessing, Preprocessing):
+        raise TypeError(
+            f"preprocessing must be edgeprune.bundle.content.Preprocessing, got {type(preprocessing).__name__}."
+        )
+    channels = len(preprocessing.mean)
+    if channels > 1 and not any(len(spec.shape) > 1 and spec.shape[-1] == channels for spec in specs.values()):
+        shapes = ", ".join(f"{name!r} {tuple(spec.shape)[1:]}" for name, spec in specs.items())
+        raise ValueError(f"Preprocessing has {channels} channels, but the model's inputs are {shapes}.")
+
+
+def _refuse_strings(model: Any, specs: Mapping[str, Any]) -> None:
+    strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
+    if strings:
+        raise ValueError(
+            f"Model {model.name!r} has inputs of strings, {', '.join(strings)}, and a bundle's golden vectors are "
+            "numbers. Look words up in the application and bundle the model behind its lookup layer, or use "
+            "export_tflite."
+        )
+
+
+def _checked_validation(validation_data: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        raise TypeError("validation_data must be (x, y) or (x, y, sample_weight).")
+    x, y, sample_weight = (*validation_data, None)[:3]
+    if not _count(x) or (y is not None and _count(y) != _count(x)):
+        labels = 0 if y is None else _count(y)
+        raise ValueError(f"validation_data has {_count(x)} samples and {labels} labels: one label a sample is needed.")
+    return x, y, sample_weight
+
+
+def _count(values: Any) -> int:
+    """The number of samples in an array, or in the first of a list or a dict of arrays."""
+    several = list(values.values()) if isinstance(values, Mapping) else values
+    first = several[0] if isinstance(several, list) and several and np.ndim(several[0]) else several
+    return int(np.shape(first)[0]) if np.ndim(first) else 0
+
+
+def _golden(samples: Mapping[str, np.ndarray] | None, specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if samples is None:
+        return representative.random_samples(specs, GOLDEN_SAMPLES)
+    count = len(next(iter(samples.values())))
+    chosen = np.linspace(0, count - 1, min(GOLDEN_SAMPLES, count)).round().astype(int)
+    return {name: array[chosen] for name, array in samples.items()}
+
+
+def _write_model_card(content: BundleContent, figures: dict[str, Any], notes: list[str]) -> None:
+    card = model_card(content, figures, notes)
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (content.folder / MODEL_CARD).write_text(f"{text}\n", encoding="utf-8")
+    lines = {
+        "figure_lines": _figure_lines(figures),
+        "score_lines": list(score_lines(content.verification.score_stages)),
+    }
+    (content.folder / "MODEL_CARD.md").write_text(render("MODEL_CARD.md", card=card, **lines), encoding="utf-8")
+
+
+def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    """All that is known of a bundle's model, as plain values."""
+    from edgeprune.measure.runtime import Runtime
+
+    runtime, verification = Runtime(content.tflite), content.verification
+
+    def port(entry: Any) -> dict[str, Any]:
+        facts = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype.name}
+        return facts | ({"scale": entry.scale, "zero_point": entry.zero_point} if entry.quantized else {})
+
+    zeros = [(row.elements, row.keras_zeros) for row in verification.weights]
+    return {
+        "name": content.name,
+        "version": content.version,
+        "author": content.author,
+        "description": content.description,
+        "target": {"name": content.target.name, "kind": content.target.kind, "description": content.target.description},
+        "quantization": verification.quantization,
+        "sparsity": sum(z for _, z in zeros) / sum(e for e, _ in zeros) if zeros else 0.0,
+        "parameters": verification.parameters and verification.parameters.total,
+        "macs": verification.macs.total,
+        "bytes": content.tflite.stat().st_size,
+        "operators": verification.operators,
+        "inputs": [port(entry) for entry in runtime.inputs.values()],
+        "outputs": [port(entry) for entry in runtime.outputs.values()],
+        "labels": list(content.labels) if content.labels else None,
+        "preprocessing": content.preprocessing
+        and {"mean": list(content.preprocessing.mean), "std": list(content.preprocessing.std)},
+        **scores_to_dict(verification.score_stages),
+        "verified_on": verification.samples,
+        "largest_error": {row.name: row.largest_error for row in verification.outputs},
+        "figures": dict(figures),
+        "notes": list(notes),
+        "made_by": f"edgeprune {__version__}",
+        "measured_on": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _figure_lines(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Figures as lines of text, one for each."""
+    lines = []
+    for key, value in figures.items():
+        words = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            lines += _figure_lines(value, f"{words}, ")
+        elif isinstance(value, list | tuple):
+            lines.append(f"{words}: {', '.join(map(str, value)) or 'none'}")
+        elif "share" in key and isinstance(value, float):
+            lines.append(f"{words}: {value:.1%}")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            lines.append(f"{words}: {value}")
+        else:
+            lines.append(f"{words}: {value:,}" if isinstance(value, int) else f"{words}: {value:,.4g}")
+    return lines

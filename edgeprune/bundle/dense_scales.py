@@ -1,0 +1,94 @@
+"""One scale for a dense layer or one for each of its units: what is better on a microcontroller is found by measuring.
+
+The interpreter for microcontrollers keeps 8 bytes of its arena for each unit with a scale of its own, and while it
+prepares the layer it needs 4 more. A phone keeps them in memory that nobody misses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from edgeprune.export.convert import ExportResult
+from edgeprune.export.converter_run import CALIBRATED
+from edgeprune.measure.memory import activation_memory
+from edgeprune.measure.tflm import MicroError, measure_arena
+from edgeprune.targets import Target
+
+# One scale is chosen where the arena shrinks to this share or less, and the error grows to this multiple or less.
+_LIGHTER = 0.9
+_ERROR = 2.0
+
+
+def export_with_better_scales(
+    export: Callable[..., ExportResult],
+    model: Any,
+    device: Target,
+    quantization: str | None,
+    per_channel_dense: bool | None,
+) -> ExportResult:
+    """Export a model with a scale for each unit of its dense layers, or with one for each layer.
+
+    Args:
+        export: `export_tflite` for this model and file, but for `per_channel_dense`.
+        model: the Keras model.
+        device: what the file is for.
+        quantization: the recipe.
+        per_channel_dense: what the user wants; `None` leaves the choice to this function.
+
+    Returns:
+        What was exported last, with a note where there was a choice.
+    """
+    if per_channel_dense is not None:
+        return export(per_channel_dense=per_channel_dense)
+    each = export(per_channel_dense=True)
+    if device.kind != "microcontroller" or quantization not in CALIBRATED or not _may_be_lighter(model, quantization):
+        return each
+    content = each.path.read_bytes()
+    try:
+        arena = measure_arena(each.path).bytes
+        one = export(per_channel_dense=False)
+        lighter = measure_arena(one.path).bytes
+    except MicroError:  # the writer says why it does not run
+        each.path.write_bytes(content)
+        return each
+    before, after = _error(each), _error(one)
+    figures = (
+        f"the arena is {lighter:,} bytes rather than {arena:,}, the relative error {after:.3g} rather than {before:.3g}"
+    )
+    if one.verification.passed and lighter <= _LIGHTER * arena and after <= _ERROR * before:
+        note = f"Dense layers have one scale each: so {figures}. per_channel_dense=True gives each unit its own."
+        return dataclasses.replace(one, notes=(*one.notes, note))
+    each.path.write_bytes(content)
+    note = f"The units of dense layers have a scale each. With per_channel_dense=False {figures}."
+    return dataclasses.replace(each, notes=(*each.notes, note))
+
+
+def _may_be_lighter(model: Any, quantization: str) -> bool:
+    """Whether one scale for each dense layer would make the arena smaller by enough, by the estimate."""
+    dtype = "int16" if quantization == "int16x8" else "int8"
+    try:
+        each, one = (activation_memory(model, dtype, per_channel_dense=wanted).arena for wanted in (True, False))
+    except ValueError:  # the graph cannot be had
+        return False
+    return one <= _LIGHTER * each
+
+
+def _error(exported: ExportResult) -> float:
+    return max(output.relative_error for output in exported.verification.outputs)
+
+
+def has_unit_scales(content: bytes) -> bool:
+    """Whether a dense layer of a .tflite file has more than one scale, which older interpreters cannot compute."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    dense = schema.BuiltinOperator.FULLY_CONNECTED
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            if model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() == dense:
+                quantization = graph.Tensors(operator.Inputs(1)).Quantization()
+                if quantization is not None and quantization.ScaleLength() > 1:
+                    return True
+    return False

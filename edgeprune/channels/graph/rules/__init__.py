@@ -1,0 +1,18 @@
+"""The rules: what each kind of layer does with channels. One file for each family."""
+
+from edgeprune.channels.graph.rules import (  # noqa: F401
+    applications,
+    attention,
+    elementwise,
+    functions,
+    keras_hub,
+    kernels,
+    movement,
+    normalization,
+    own_weights,
+    preprocessing,
+    recurrent,
+)
+from edgeprune.channels.graph.rules.registry import Call, CannotFollow, function_rule, is_composite, rule, rule_for
+
+__all__ = ["Call", "CannotFollow", "function_rule", "is_composite", "rule", "rule_for"]

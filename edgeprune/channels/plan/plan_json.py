@@ -1,0 +1,125 @@
+"""A channel plan as JSON. People edit it by hand, so it is read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.channels.plan.importance import Ranking
+from edgeprune.channels.plan.reduction import REDUCTIONS
+from edgeprune.channels.plan.solver import TARGETS, Target
+
+if TYPE_CHECKING:
+    from edgeprune.channels.plan.channel_plan import ChannelPlan
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """What a file says.
+
+    Attributes:
+        weights: the shapes of the model's weights.
+        groups: by the name of a group how many channels it has, and the numbers of those that stay.
+        frozen: by the name of a group the reason why it keeps all its channels.
+        target: what was asked for and reached; None for a plan made by hand.
+        ranking: what ranked the channels; None for a plan made by hand, or where the file does not say it.
+    """
+
+    weights: list[list[int]]
+    groups: dict[str, tuple[int, list[int]]]
+    frozen: dict[str, str]
+    target: Target | None
+    ranking: Ranking | None
+
+
+def write(plan: ChannelPlan) -> str:
+    """The text that `read` reads."""
+    dropped = {
+        group.name: {"channels": group.size, "kept": np.flatnonzero(plan.kept_mask[group.classes]).tolist()}
+        for group in plan.groups
+        if not plan.kept_mask[group.classes].all()
+    }
+    content = {
+        "format": FORMAT,
+        "model": plan.model.name,
+        "weights": [list(weight.shape) for weight in plan.model.weights],
+        "groups": dropped,
+        "frozen": plan.frozen,
+        "target": dataclasses.asdict(plan.target) if plan.target else None,
+        "ranking": dataclasses.asdict(plan.ranking) if plan.ranking else None,
+    }
+    return json.dumps(content, indent=1)
+
+
+def read(text: Any) -> StoredPlan:
+    """Read what `write` wrote.
+
+    Raises:
+        ValueError: the text is no plan; the message names what is wrong in it.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"This is no channel plan: {str(error)[:200]!r}") from error
+    version = _entry(content, "format", int)
+    if version != FORMAT:
+        raise ValueError(f"The plan has format {version}; this version reads format {FORMAT}.")
+    _entry(content, "model", str)
+    groups = _entry(content, "groups", dict)
+    frozen = _entry(content, "frozen", dict)
+    _require(all(isinstance(reason, str) for reason in frozen.values()), "'frozen' must name a reason for each group")
+    return StoredPlan(
+        weights=[_whole_numbers(shape, "'weights' must be shapes") for shape in _entry(content, "weights", list)],
+        groups={name: _group(name, entry) for name, entry in groups.items()},
+        frozen=frozen,
+        target=_target(_entry(content, "target", dict | None)),
+        ranking=_ranking(_entry(content, "ranking", dict | None) if "ranking" in content else None),
+    )
+
+
+def _group(name: str, entry: Any) -> tuple[int, list[int]]:
+    otherwise = f"group {name!r} must list the numbers of what stays, each once"
+    kept = _whole_numbers(_entry(entry, "kept", list), otherwise)
+    _require(len(set(kept)) == len(kept), otherwise)
+    return _entry(entry, "channels", int), kept
+
+
+def _target(entry: dict[str, Any] | None) -> Target | None:
+    if entry is None:
+        return None
+    kind = _entry(entry, "kind", str)
+    _require(kind in TARGETS, f"the target's 'kind' must be one of {list(TARGETS)}")
+    fractions = [_entry(entry, key, int | float) for key in ("asked", "got")]
+    _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must lie between 0 and 1")
+    return Target(kind, *fractions)
+
+
+def _ranking(entry: dict[str, Any] | None) -> Ranking | None:
+    if entry is None:
+        return None
+    ranking = Ranking(_entry(entry, "importance", str), _entry(entry, "reduction", str | None))
+    _require(ranking.reduction in (None, *REDUCTIONS), f"the ranking's 'reduction' must be one of {list(REDUCTIONS)}")
+    return ranking
+
+
+def _entry(content: Any, key: str, kind: Any) -> Any:
+    _require(isinstance(content, dict) and key in content, f"it has no {key!r}")
+    value = content[key]
+    _require(isinstance(value, kind) and not isinstance(value, bool), f"{key!r} holds {str(value)[:80]}")
+    return value
+
+
+def _whole_numbers(values: Any, otherwise: str) -> list[int]:
+    _require(isinstance(values, list) and all(type(number) is int for number in values), otherwise)
+    return values
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"This is no channel plan: {what}.")

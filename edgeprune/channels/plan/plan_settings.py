@@ -1,0 +1,51 @@
+"""The settings of a plan, checked before a model is looked at: by a plan at once, by a callback when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeprune.channels.plan.data_importance import check_batches, check_loss
+from edgeprune.channels.plan.importance import check_importance
+from edgeprune.channels.plan.selection import ATTENTION, entries
+from edgeprune.channels.plan.solver import check_limits
+from edgeprune.number_checks import check_number, check_seed
+
+
+def check_settings(
+    *,
+    importance: Any,
+    reduction: Any,
+    scope: Any,
+    ratios: Any,
+    round_to: Any,
+    ignore: Any,
+    attention: Any,
+    min_channels: Any,
+    max_ratio: Any,
+    data: Any,
+    loss: Any,
+    batch_size: Any,
+    steps: Any,
+    seed: Any,
+) -> None:
+    """See that the settings of `plan_channels` are such as it takes, as far as no model is needed to tell.
+
+    Raises:
+        TypeError: one is of the wrong type.
+        ValueError: one is out of its range, or data are missing.
+    """
+    check_importance(importance, data, reduction)
+    check_limits(scope, round_to, min_channels, max_ratio)
+    entries(ignore)
+    if attention not in ATTENTION:
+        raise ValueError(f"attention must be one of {list(ATTENTION)}; got {attention!r}.")
+    check_batches(() if data is None else data, batch_size, steps)
+    check_seed(seed)
+    check_loss(loss)
+    if not isinstance(ratios, Mapping | None):
+        raise TypeError(f"ratios takes a dict of layer names or patterns to fractions; got {ratios!r}.")
+    for pattern, ratio in (ratios or {}).items():
+        check_number(f"The ratio of {pattern!r}", ratio)
+        if not 0 <= ratio <= max_ratio:
+            raise ValueError(f"The ratio of {pattern!r} must lie between 0 and max_ratio={max_ratio}; got {ratio}.")

@@ -1,0 +1,112 @@
+"""Which groups of channels the user's names, patterns and layers mean, and groups frozen by wish."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edgeprune import flavor
+from edgeprune.channels.graph.coupling import ChannelGraph, Group
+
+ATTENTION = ("heads", "dims", "both")
+
+
+def freeze(graph: ChannelGraph, reasons: Mapping[str, str]) -> ChannelGraph:
+    """The graph with some more groups frozen.
+
+    Args:
+        graph: a traced model.
+        reasons: group name to the reason. Groups that are frozen already keep theirs.
+
+    Returns:
+        A new graph.
+    """
+    groups = tuple(
+        dataclasses.replace(group, frozen=reasons.get(group.name)) if group.frozen is None else group
+        for group in graph.groups
+    )
+    frozen_classes = {int(number): group.frozen for group in groups if group.frozen for number in group.classes}
+    return dataclasses.replace(graph, groups=groups, frozen_reason={**frozen_classes, **graph.frozen_reason})
+
+
+def freeze_in_attention(graph: ChannelGraph, attention: str) -> ChannelGraph:
+    """The graph with only those groups of attention layers free that are asked for, of `ATTENTION`.
+
+    Args:
+        graph: a traced model.
+        attention: `"heads"`: whole heads; `"dims"`: the channels inside the heads; `"both"`.
+
+    Returns:
+        A new graph. Projections in composite layers, such as an `EinsumDense` of their own, are left as they are.
+    """
+    heads = {
+        id(slots[slot.axis - 1])
+        for slots in graph.weight_slots.values()
+        for slot in slots.values()
+        if slot.classes.ndim == 2 and slot.axis - 1 in slots
+    }
+    reasons = {}
+    for group in graph.groups:
+        if attention == "heads" and group.heads is not None:
+            reasons[group.name] = "the channels inside heads stay with attention='heads'"
+        if attention == "dims" and any(id(slot) in heads for slot in group.slots):
+            reasons[group.name] = "whole heads stay with attention='dims'"
+    return freeze(graph, reasons)
+
+
+def matching(graph: ChannelGraph, entry: Any) -> list[Group]:
+    """The groups whose channels a layer makes or is indexed by; not those it only reads.
+
+    Args:
+        graph: a traced model.
+        entry: a layer or nested model, or a name or pattern of layers (`"block_?/conv*"`), or a group's name.
+
+    Returns:
+        The groups, at least one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(entry, str):
+        names = {
+            group.name: {group.name, *group.layers, *(graph.names.get(id(layer), "") for layer in _owners(group))}
+            for group in graph.groups
+        }
+        found = [group for group in graph.groups if fnmatch.filter(names[group.name], entry)]
+        known = [name for of_group in names.values() for name in of_group]
+    else:
+        if not flavor.is_layer(entry):
+            raise ValueError(f"Expected a layer, or the name or pattern of layers; got {entry!r}.")
+        inside = {id(entry), *map(id, flavor.layers_of(entry))}
+        found = [group for group in graph.groups if any(id(layer) in inside for layer in _owners(group))]
+        known = []
+    if not found:
+        name = entry if isinstance(entry, str) else entry.name
+        raise ValueError(f"No channels of model {graph.model.name!r} belong to {name!r}.{similar(name, known)}")
+    return found
+
+
+def _owners(group: Group) -> list[Any]:
+    return [slot.layer for slot in group.slots if not slot.reads]
+
+
+def entries(ignore: Any) -> Sequence[Any]:
+    """The entries of an `ignore=`, one or several.
+
+    Raises:
+        TypeError: it is no name, no layer and no collection of them.
+    """
+    if isinstance(ignore, str) or flavor.is_layer(ignore):
+        return [ignore]
+    if not isinstance(ignore, Iterable):
+        raise TypeError(f"ignore takes layers, or names or patterns of layers; got {ignore!r}.")
+    return list(ignore)
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """A question that names what was probably meant; empty where nothing is near."""
+    near = difflib.get_close_matches(name, sorted(set(known)), n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

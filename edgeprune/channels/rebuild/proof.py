@@ -1,0 +1,427 @@
+"""The oracle: the old model with the dropped channels silenced must compute what the rebuilt one computes.
+
+The old model is run call by call. Wherever a layer consumes channels, those that are dropped are set to zero just
+before, which is the same as setting to zero the slices of its weights that read them. What consumes channels inside a
+layer (a recurrent state, a head) is silenced in the weights of a copy of that layer. A layer that computes statistics
+over channels (LayerNormalization, softmax) is run on the channels that stay. The user's model stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph.coupling import ChannelGraph, Step, Tensor
+from edgeprune.channels.graph.execution import run
+from edgeprune.channels.rebuild.slicing import changed_arguments, checked_mask
+
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 2e-2  # of a model that computes in half precision
+SAMPLES = 4096  # values of a layer's output that are compared
+# Of images, in pixels. The first is enough for what is downsampled 32 times; Inception's unpadded convolutions need 75.
+SMALL_SIDES = (64, 80)
+# For sizes that are not fixed: the first that no layer refuses.
+OPEN_LENGTHS = (64, 256, 1024, 16)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a rebuilt model is from the original with the dropped channels silenced.
+
+    Attributes:
+        absolute: the largest difference of any output value; infinite where any value is no finite number.
+        relative: the largest difference relative to the largest value of its tensor, in the outputs and in what the
+            layers on the way give (up to `SAMPLES` values of each).
+        tolerance: the largest `relative` that passes.
+        calls: how many calls of layers were compared on the way, besides the outputs.
+        sizes: how many sizes of the inputs were tried: several where the model leaves them open.
+    """
+
+    absolute: float
+    relative: float
+    tolerance: float = TOLERANCE
+    calls: int = 0
+    sizes: int = 1
+
+    @property
+    def passed(self) -> bool:
+        """Whether they agree."""
+        return self.relative <= self.tolerance
+
+    def __str__(self) -> str:
+        """One sentence."""
+        verdict = "equal" if self.passed else "NOT equal"
+        return (
+            f"{verdict} to the original with the dropped channels silenced: relative difference {self.relative:.1e} "
+            f"over the outputs and {self.calls} calls of layers"
+            f"{f' at {self.sizes} sizes of the input' if self.sizes > 1 else ''}"
+        )
+
+
+def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int = 0) -> Verification:
+    """Compare a rebuilt model with the original whose dropped channels are silenced, on random inputs.
+
+    Args:
+        graph: the channels of the original model.
+        kept_mask: bool array (graph.class_count,), True for the classes that stay.
+        rebuilt: what `rebuild(graph, kept_mask)` gave.
+        seed: of the random inputs.
+
+    Returns:
+        The largest difference. It is exact (a rounding error) for every layer; where layers compute statistics
+        over channels (`graph.notes`), the original is taken with the statistics of the channels that stay.
+
+    Raises:
+        ValueError: the mask does not fit the graph, or the model cannot be run or compared on random inputs.
+
+    Example:
+        >>> import keras
+        >>> from edgeprune.channels.graph.trace import trace
+        >>> from edgeprune.channels.rebuild.slicing import rebuild
+        >>> graph = trace(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]))
+        >>> kept = graph.everything()
+        >>> kept[graph.groups[0].classes[:3]] = False
+        >>> verify(graph, kept, rebuild(graph, kept)).passed
+        True
+    """
+    kept_mask = checked_mask(graph, kept_mask)
+    pair = _Pair(graph, kept_mask, rebuilt)
+    # Layers are called one by one, so most models run on smaller images than they were made for.
+    inputs = on_random_inputs(graph.walked, pair.compare, seed, small=True)
+    for shapes in _other_sizes(graph.walked, inputs):
+        pair.compare_if_accepted(_random_arrays(graph.walked, np.random.default_rng(seed), shapes))
+    found = Verification(pair.absolute, pair.relative, tolerance_of(graph.walked), pair.calls, pair.sizes)
+    if not found.passed:
+        pair.refuse_what_cannot_be_compared(inputs)
+    return found
+
+
+class _Pair:
+    """The old model with its dropped channels silenced and the rebuilt one, and the largest differences so far."""
+
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any) -> None:
+        self.graph = graph
+        self.rebuilt = rebuilt
+        self.silenced = _Silenced(graph, kept_mask, rebuilt)
+        # A state that is carried from batch to batch is zero for the first one.
+        self.batches = 3 if any(getattr(layer, "stateful", False) for layer in flavor.layers_of(graph.model)) else 1
+        self.absolute = self.relative = 0.0
+        self.calls = self.sizes = 0
+
+    def compare(self, inputs: list[Any]) -> list[Any]:
+        """Run both on the same batch (on several, one after the other, where states are carried); returns the batch."""
+        batches = [inputs, *([_turned(array, by) for array in inputs] for by in range(1, self.batches))]
+        with flavor.state_kept(self.graph.model), flavor.state_kept(self.rebuilt):
+            # First, as the smaller one sooner meets what is too small for it.
+            given = [_watched(self.rebuilt, batch) for batch in batches]
+            expected = self._run_silenced(batches)
+        self._compare_unfolded(inputs)
+        for (old, old_seen), (new, new_seen) in zip(expected, given, strict=True):
+            self._add(old, new, old_seen, new_seen)
+        self.sizes += 1
+        return inputs
+
+    def _compare_unfolded(self, inputs: list[Any]) -> None:
+        """The model that was walked, with its composite layers unfolded, must compute what the user's does."""
+        model, walked = self.graph.model, self.graph.walked
+        if walked is model:
+            return
+        with flavor.state_kept(model):
+            unfolded = flavor.call_model(walked, inputs)
+        with flavor.state_kept(model):
+            if flavor.is_graph_model(model):
+                given = flavor.call_model(model, inputs)
+            else:
+                given = flavor.flatten(model(flavor.packed_as_called(model, inputs), training=False), model)
+        for old, new in zip(given, unfolded, strict=True):
+            difference, scale = _difference(old, new)
+            self.absolute = max(self.absolute, difference)
+            self.relative = max(self.relative, difference / (scale or 1.0))
+
+    def compare_if_accepted(self, inputs: list[Any]) -> None:
+        """Run both on a batch of another size, unless the old model refuses it."""
+        import tensorflow as tf
+
+        try:
+            with flavor.state_kept(self.graph.model):
+                self._run_silenced([inputs])
+        except (ValueError, tf.errors.OpError):
+            return
+        self.compare(inputs)
+
+    def _run_silenced(self, batches: list[list[Any]]) -> list[tuple[list[Any], _Seen]]:
+        self.silenced.forget()
+        return [self.silenced.run(batch) for batch in batches]
+
+    def _add(self, old: list[Any], new: list[Any], old_seen: _Seen, new_seen: _Seen) -> None:
+        compared = old_seen.keys() & new_seen.keys()
+        for a, b in zip(old, new, strict=True):
+            difference, scale = _difference(a, b)
+            self.absolute = max(self.absolute, difference)
+            self.relative = max(self.relative, difference / (scale or 1.0))
+        for call in compared:
+            difference, scale = _difference(old_seen[call], new_seen[call])
+            self.relative = max(self.relative, difference / (scale or 1.0))
+        self.calls = max(self.calls, len(compared))
+
+    def refuse_what_cannot_be_compared(self, inputs: list[Any]) -> None:
+        """Tell a fault of the user's model from one of the rebuild.
+
+        Raises:
+            ValueError: the model holds numbers that are not finite, or gives other values at each call.
+        """
+        model = self.graph.model
+        for layer in flavor.layers_of(model):
+            for weight in flavor.variables_to_copy(layer):
+                values = flavor.array_of(weight)
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    raise ValueError(
+                        f"Weight {weight.name!r} of layer {layer.name!r} in model {model.name!r} holds NaN or "
+                        "infinity, so nothing can be proven: retrain it, or pass verify=False."
+                    )
+        with flavor.state_kept(model):
+            ((once, _),) = self._run_silenced([inputs])
+            with flavor.state_kept(model):  # carried states are zero again, and random layers have moved on
+                ((again, _),) = self._run_silenced([inputs])
+        if any(_difference(old, new)[0] > 0 for old, new in zip(once, again, strict=True)):
+            raise ValueError(
+                f"Model {model.name!r} gives other values at each call (a random layer called with training=True?), so "
+                "the smaller one cannot be compared with it: give verify=False."
+            )
+
+
+def _turned(array: Any, by: int) -> Any:
+    """The same values at other places: another batch of the same kind."""
+    import tensorflow as tf
+
+    return tf.roll(array, by, axis=len(array.shape) - 1) if len(array.shape) > 1 else array
+
+
+def _other_sizes(model: Any, inputs: list[Any]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Other shapes for inputs of open length or size: odd ones, which strides and poolings do not divide."""
+    symbolic = flavor.graph_nodes(model)[0]
+    opened = [[axis for axis, size in enumerate(tensor.shape) if axis and size is None] for tensor in symbolic]
+    for more in ((1, 35), (35, 1)) if any(opened) else ():
+        shapes = [list(array.shape) for array in inputs]
+        for shape, axes in zip(shapes, opened, strict=True):
+            for place, axis in enumerate(axes):
+                shape[axis] += more[place % 2]
+        yield tuple(map(tuple, shapes))
+
+
+def _difference(old: Any, new: Any) -> tuple[float, float]:
+    """The largest difference of two arrays, and the largest magnitude of the first; infinite where one is."""
+    old, new = (np.asarray(array, np.float64) for array in (old, new))
+    if old.shape != new.shape or not (np.isfinite(old).all() and np.isfinite(new).all()):
+        return math.inf, 1.0
+    return float(np.max(np.abs(old - new), initial=0.0)), float(np.max(np.abs(old), initial=0.0))
+
+
+class _Seen(dict):
+    """Samples of what the calls of layers gave: (path name, number of its call) to an array.
+
+    Outputs alone prove little where a softmax is saturated, or where a net without training has let its signal fade.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self._names = names
+        self._calls: Counter[str] = Counter()
+
+    def add(self, layer: Any, tensor: Any) -> None:
+        """Keep up to `SAMPLES` values of the first tensor that a call gave."""
+        if flavor.function_name(layer) is not None or not tensor.dtype.is_floating:
+            return
+        name = self._names.get(id(layer), layer.name)
+        values = np.asarray(tensor).reshape(-1)
+        self[name, self._calls[name]] = values[:: -(-values.size // SAMPLES) or 1]
+        self._calls[name] += 1
+
+
+def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
+    """A model's outputs, and what its layers gave on the way."""
+    seen = _Seen(flavor.layer_names(model))
+
+    def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        given = flavor.call_layer(node, taken)
+        seen.add(node.layer, given[0])
+        return given
+
+    return flavor.run_model(model, inputs, call), seen
+
+
+def tolerance_of(model: Any) -> float:
+    """The relative difference that rounding explains in the precision a model computes in."""
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in flavor.layers_of(model))
+    return HALF_TOLERANCE if half else TOLERANCE
+
+
+def on_random_inputs(model: Any, compute: Callable[[list[Any]], Any], seed: int = 0, small: bool = False) -> Any:
+    """What a function returns for the first random inputs that a model can be called on.
+
+    Args:
+        model: a Functional or Sequential model, some of whose inputs may have sizes that are not fixed.
+        compute: takes a tensor for each of the model's inputs, in their order.
+        seed: of the random inputs.
+        small: whether smaller images than the model is made for are tried first.
+
+    Raises:
+        ValueError: the model's layers refuse all of the sizes that are tried.
+    """
+    import tensorflow as tf
+
+    sides = (*SMALL_SIDES, None) if small else (None,)
+    tried = dict.fromkeys(_shapes(model, side, length) for length in OPEN_LENGTHS for side in sides)
+    for shapes in tried:
+        try:
+            return compute(_random_arrays(model, np.random.default_rng(seed), shapes))
+        except (ValueError, tf.errors.OpError) as error:
+            refused = error
+    reason = " ".join(str(refused).split())[:200]
+    raise ValueError(
+        f"Model {model.name!r} cannot be called on random inputs of shape {' and '.join(map(str, shapes))}, so nothing "
+        f"can be proven: give verify=False. {reason}"
+    ) from refused
+
+
+def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:
+    """Random tensors that a traced model can be called on, in the order of its inputs."""
+    return _random_arrays(graph.walked, random, _shapes(graph.walked, batch=batch))
+
+
+def _random_arrays(model: Any, random: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Random tensors of these shapes for a Functional or Sequential model, in the order of its inputs."""
+    import tensorflow as tf
+
+    arrays = []
+    for tensor, shape in zip(flavor.graph_nodes(model)[0], shapes, strict=True):
+        dtype = tf.as_dtype(tensor.dtype)
+        if dtype.is_floating:
+            array = random.normal(size=shape)
+        elif dtype.is_integer:
+            array = random.integers(0, 2, shape)
+        elif dtype.is_bool:
+            array = random.integers(0, 2, shape).astype(bool)
+        else:
+            array = np.full(shape, "a")
+        arrays.append(tf.cast(array, dtype) if dtype != tf.string else tf.constant(array))
+    return arrays
+
+
+def _shapes(
+    model: Any, largest_side: int | None = None, length: int = OPEN_LENGTHS[0], batch: int = 2
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of tensors that a model can be called on; images no larger than asked, open sizes as long as asked."""
+    shapes = []
+    for tensor in flavor.graph_nodes(model)[0]:
+        shape = (tensor.shape[0] or batch, *(length if size is None else size for size in tensor.shape[1:]))
+        if largest_side is not None and len(shape) == 4:
+            shape = (shape[0], *(min(size, largest_side) for size in shape[1:3]), *shape[3:])
+        shapes.append(shape)
+    return tuple(shapes)
+
+
+class _Silenced:
+    """Runs the old model with its dropped channels silenced."""
+
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any) -> None:
+        self.graph = graph
+        self.kept_mask = kept_mask
+        self.rebuilt = rebuilt
+        self.changes = changed_arguments(graph, kept_mask)
+        self.copies: dict[int, Any] = {}
+
+    def run(self, inputs: list[Any]) -> tuple[list[Any], _Seen]:
+        """The outputs for these inputs, and what the layers gave on the way."""
+        seen = _Seen(self.graph.rebuilt_names)
+
+        def call(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+            given = self._step(step, node, taken)
+            seen.add(step.layer, self._kept(step.outputs[0], given[0]))
+            return given
+
+        return run(self.graph, inputs, call), seen
+
+    def forget(self) -> None:
+        """Forget the states that copies of layers carry from batch to batch."""
+        self.copies.clear()
+
+    def _kept(self, place: int, tensor: Any) -> Any:
+        """The channels of a tensor that stay."""
+        import tensorflow as tf
+
+        for axis, classes in self.graph.tensors[place].axes.items():
+            if not self.kept_mask[classes].all():
+                tensor = tf.gather(tensor, np.flatnonzero(self.kept_mask[classes]), axis=axis)
+        return tensor
+
+    def _step(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        places = (*step.inputs, *step.outputs)
+        if step.mixes and any(self._drops(self.graph.tensors[place]) for place in places):
+            return self._on_kept_channels(step, node, taken)
+        for position, axis, classes in step.reads:
+            if not self.kept_mask[classes].all():
+                shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
+                mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
+                taken[position] = _masked_like(taken[position] * mask, taken[position])
+        return flavor.call_layer(node, taken, self._with_silenced_weights(step.layer) if step.inside else step.layer)
+
+    def _drops(self, tensor: Tensor) -> bool:
+        return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
+
+    def _on_kept_channels(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        """Run a call on the channels that stay alone, and put what it gives back into its place among zeros."""
+        import tensorflow as tf
+
+        for position, place in enumerate(step.inputs):
+            for axis, classes in self.graph.tensors[place].axes.items():
+                kept = tf.gather(taken[position], np.flatnonzero(self.kept_mask[classes]), axis=axis)
+                taken[position] = _masked_like(kept, taken[position])
+        is_function = flavor.function_name(step.layer) is not None
+        layer = step.layer if is_function else self._counterparts[id(step.layer)]
+        given = flavor.call_layer(node, taken, layer, self.changes.get(id(step.node)) if is_function else None)
+        for position, place in enumerate(step.outputs):
+            for axis, classes in self.graph.tensors[place].axes.items():
+                # Kept channels take their numbers; the others point to a plane of zeros behind the last.
+                sources = np.where(self.kept_mask[classes], np.cumsum(self.kept_mask[classes]) - 1, -1)
+                tensor = given[position]
+                padding = [(0, int(a == axis)) for a in range(len(tensor.shape))]
+                spread = tf.gather(tf.pad(tensor, padding), sources % (tensor.shape[axis] + 1), axis=axis)
+                given[position] = _masked_like(spread, tensor)
+        return given
+
+    @cached_property
+    def _counterparts(self) -> dict[int, Any]:
+        """`id` of a layer of the old model to the rebuilt model's layer of the same path name."""
+        names = flavor.layer_names(self.rebuilt)
+        by_name = {names[id(layer)]: layer for layer in flavor.layers_of(self.rebuilt)}
+        return {key: by_name.get(name) for key, name in self.graph.rebuilt_names.items()}
+
+    def _with_silenced_weights(self, layer: Any) -> Any:
+        """A copy of a layer whose weights read nothing from dropped channels."""
+        if id(layer) in self.copies:
+            return self.copies[id(layer)]
+        copy = self.copies[id(layer)] = flavor.clone_built_layer(layer)
+        values = []
+        for weight in layer.weights:
+            array = np.array(weight)
+            for slot in self.graph.weight_slots.get(id(weight), {}).values():
+                if slot.reads:
+                    array *= self.kept_mask[slot.classes].reshape(slot.spread)
+            values.append(array)
+        flavor.copy_layer_state(layer, copy, values)
+        return copy
+
+
+def _masked_like(tensor: Any, old: Any) -> Any:
+    """The tensor with the mask of steps (the padding of a sentence) that Keras carries along with another."""
+    if getattr(old, "_keras_mask", None) is not None:
+        tensor._keras_mask = old._keras_mask
+    return tensor

@@ -1,0 +1,328 @@
+"""Convert a Keras model to a .tflite file, open the file, and compare it with the model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import numbers
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.atomic import atomic_path
+from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding
+from edgeprune.export.converter_run import Recipe, check_flags, convert, in_order
+from edgeprune.export.known_values import known_values
+from edgeprune.export.sample_ranges import range_notes
+from edgeprune.export.signature import (
+    input_specs,
+    names_to_trace,
+    traceable_names,
+    with_names,
+    write_saved_model,
+)
+from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.measure.size import file_size
+from edgeprune.output_capture import captured_output
+from edgeprune.progress import status
+from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.repairs import repaired
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A .tflite file that was written.
+
+    Attributes:
+        path: the file.
+        quantization: `None` (float32), `"dynamic"`, `"float16"`, `"int8"` or `"int16x8"`.
+        sparse: whether weights are stored without their zeros.
+        bytes: the file's size.
+        gzip_bytes: its size after gzip at level 9.
+        inputs: the names of its inputs, in the model's order.
+        outputs: the names of its outputs, in the model's order.
+        notes: what the user should know, a sentence each.
+        verification: what was measured on the file; `None` if it was not asked for or cannot run here, as where
+            operators are outside LiteRT.
+    """
+
+    path: Path
+    quantization: str | None
+    sparse: bool
+    bytes: int
+    gzip_bytes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...]
+    verification: Verification | None
+
+    def __str__(self) -> str:
+        """The file, its size, how it compares with the model, and the notes."""
+        kind = f"{self.quantization or 'float32'}{', sparse' if self.sparse else ''}"
+        lines = [f"{self.path} ({kind}): {self.bytes:,} bytes ({self.gzip_bytes:,} gzip'd)"]
+        if self.verification is not None:
+            for output in self.verification.outputs:
+                same = "" if output.agreement is None else f", same class {output.agreement:.1%}"
+                lines.append(
+                    f"  output {output.name!r}: largest error {output.largest_error:.3g}, "
+                    f"mean {output.mean_error:.3g}{same} ({self.verification.samples} samples)"
+                )
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON."""
+        return {
+            "file": str(self.path),
+            "quantization": self.quantization,
+            "sparse": self.sparse,
+            "bytes": self.bytes,
+            "gzip_bytes": self.gzip_bytes,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "notes": list(self.notes),
+            "verification": self.verification and self.verification.to_dict(),
+        }
+
+
+def export_tflite(
+    model: Any,
+    path: str | Path,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    *,
+    sparse: bool = False,
+    integer_io: bool | str = True,
+    per_channel_dense: bool = True,
+    max_samples: int = 100,
+    overwrite: bool = True,
+    allow_flex: bool = False,
+    allow_custom: bool = False,
+    verify: bool = True,
+    quiet: bool = False,
+) -> ExportResult:
+    """Convert a Keras model to a .tflite file and prove the file against the model.
+
+    The file takes one sample at a time (a batch of 1), and its signature has the names of the model's inputs and
+    outputs: those of the `Input` layers and of the output layers, or the keys of a dict. A model in mixed
+    precision is converted as a float32 one. It is written whole or not at all.
+
+    Recurrent layers are loops in floats. In int8 an LSTM with its default activations is one operator, whose state a
+    file keeps between runs until it is reset (a note says so); all others, and all in int16x8, are unrolled.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`: Sequential, Functional or subclassed. Pruning is ended
+            first where it carries any; the model itself stays as it is.
+        path: the file to write, by convention `*.tflite`. Its folder is made if it does not exist.
+        quantization: `None` keeps float32; `"float16"` stores weights in half the bytes; `"dynamic"` stores weights
+            as int8 and computes in floats; `"int8"` computes in int8; `"int16x8"` has int16 activations and
+            int8 weights.
+        representative_data: samples of what the model will see, needed for `"int8"` and `"int16x8"`, and used to
+            verify the file. An array; a dict of input name to array, or a list, for several inputs; a
+            `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function that returns a generator.
+        sparse: store weights without their zeros, where runtimes compute that right.
+        integer_io: whether the inputs and outputs of an `"int8"` or `"int16x8"` file are integers, int8 or int16,
+            rather than floats. `"uint8"` makes those of an `"int8"` file uint8 (`"int8"` is the same as `True`).
+            Inputs of whole numbers, such as tokens, stay as they are.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
+            file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
+            microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
+        max_samples: how many representative samples to use at most, 1 or more.
+        overwrite: whether an existing file may be replaced.
+        allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are let in.
+        allow_custom: whether operators whose kernels the application must bring are let in.
+        verify: whether to run the file with the LiteRT interpreter and compare it with the model.
+        quiet: draw no spinner.
+
+    Returns:
+        The file's size, what was measured on it, and notes.
+
+    Raises:
+        TypeError: `model` is no Keras model, `representative_data` is of no known kind, or another argument is of
+            another type than stated.
+        ValueError: an argument is out of range or does not go with another, the model is not built, the data do not
+            fit the model's inputs, a weight, or what the model gives for the data it is calibrated on, is NaN or
+            infinite, the model cannot be converted as asked (the message names the layer), or the written file does
+            not run.
+        FileExistsError: the file exists and `overwrite` is false.
+        IsADirectoryError: `path` is a folder.
+
+    Source: https://ai.google.dev/edge/litert/conversion/tensorflow/convert_tf
+
+    Example:
+        >>> result = export_tflite(model, "model.tflite", "int8", x_train)  # doctest: +SKIP
+        >>> print(result)  # doctest: +SKIP
+    """
+    from edgeprune import strip  # imports TensorFlow
+
+    if not flavor.is_model(model):
+        raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
+    check_flags(overwrite=overwrite, verify=verify, quiet=quiet)
+    recipe = Recipe(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
+    if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
+        raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")
+    if max_samples < 1:
+        raise ValueError(f"max_samples must be 1 or more, got {max_samples}.")
+    if sparse:
+        sparse_encoding.check_quantization(quantization)
+    if representative_data is None and recipe.calibrated:
+        raise ValueError(
+            f"quantization={quantization!r} needs representative_data: about 100 samples of what the model will see, "
+            f"as {representative.FORMS}."
+        )
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+    notes = [
+        "The model is under pruning: what was converted is a plain model, its masks applied, masked channels gone."
+    ]
+    notes = notes if strip.is_pruned(model) else []
+    model = strip.without_pruning(model)
+    equal_calls.refuse_stateful(model)
+    non_finite.check_weights(model)
+    specs = input_specs(model)
+    if recipe.calibrated:
+        _refuse_strings(model, specs, quantization)
+    samples = None
+    if representative_data is not None:
+        samples = representative.samples(representative_data, specs, max_samples)
+        notes += range_notes(model, samples)
+
+    with atomic_path(path, overwrite=overwrite) as unfinished, status("Converting", quiet=quiet) as say:
+        content, outputs = _converted(model, specs, recipe, samples, say, notes)
+        unfinished.write_bytes(content)
+        verification = None
+        if verify:
+            say("Verifying")
+            with _called(unfinished, Path(path)), traceable_names(model):
+                verification = _verified(unfinished, model, specs, samples, recipe, notes)
+        size = file_size(unfinished)
+    return ExportResult(
+        path=Path(path),
+        quantization=quantization,
+        sparse=sparse,
+        bytes=size.bytes,
+        gzip_bytes=size.gzip_bytes,
+        inputs=tuple(specs),
+        outputs=tuple(outputs),
+        notes=tuple(notes),
+        verification=verification and dataclasses.replace(verification, path=Path(path)),
+    )
+
+
+def _converted(
+    model: Any,
+    specs: Mapping[str, Any],
+    recipe: Recipe,
+    samples: Mapping[str, np.ndarray] | None,
+    say: Callable[[str], None],
+    notes: list[str],
+) -> tuple[bytes, list[str]]:
+    """The file's content and the names of its outputs; what the user should know is added to the notes."""
+    names = names_to_trace(specs)
+    samples = samples and {names[name]: array for name, array in samples.items()}
+    with tempfile.TemporaryDirectory() as saved_model, contextlib.ExitStack() as quietly:
+        captured = quietly.enter_context(captured_output())
+        try:
+            with (
+                flavor.computing_in_float32(model),
+                traceable_names(model),
+                equal_calls.replaced(model, recipe.quantization) as unrolled,
+            ):
+                function = write_saved_model(model, specs, names, saved_model)
+            if recipe.calibrated:
+                non_finite.check_outputs(function, samples, model)
+            outputs = list(function.structured_outputs)
+            if recipe.calibrated and _has_loop(function):
+                _refuse_loop(saved_model, recipe, model)
+            content = repaired(convert(saved_model, recipe, samples, say))
+            dense = convert(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
+        except diagnosis.ConversionError:
+            raise
+        except Exception as error:  # the converter raises many kinds
+            quietly.close()
+            raise diagnosis.explain(error, captured.text, model) from error
+    notes += equal_calls.unrolled_notes(model, unrolled, recipe.quantization)
+    notes += diagnosis.state_notes(content)
+    notes += diagnosis.runtime_notes(content, model)
+    diagnosis.refuse_custom(content, model, allow_flex=recipe.allow_flex, allow_custom=recipe.allow_custom)
+    if recipe.sparse:
+        notes += sparse_encoding.check(content, dense, recipe.quantization, model)
+    if recipe.calibrated:
+        non_finite.check_scales(content, model)
+        floats = diagnosis.float_operators(content, model)
+        if floats:
+            notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(floats)}.")
+    return with_names(in_order(content, list(names.values()), outputs), names), outputs
+
+
+def _refuse_strings(model: Any, specs: Mapping[str, Any], quantization: str) -> None:
+    """Refuse to calibrate on strings: the converter would end the whole process."""
+    strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
+    if strings:
+        raise diagnosis.ConversionError(
+            f"quantization={quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
+            "the converter cannot calibrate on them. Use quantization='dynamic' or 'float16', or export "
+            "edgeprune.split_preprocessing(model).rest."
+        )
+
+
+def _has_loop(function: Any) -> bool:
+    """Whether the traced function, or one that it calls, holds a loop."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return any(node.op in ("While", "StatelessWhile") for node in nodes)
+
+
+def _refuse_loop(saved_model: str, recipe: Recipe, model: Any) -> None:
+    """Refuse to calibrate a model with a loop: the converter would end the whole process.
+
+    Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file tells.
+    """
+    content = convert(saved_model, Recipe(allow_flex=True, allow_custom=True))
+    loops = diagnosis.loops(content, model)
+    if loops:
+        raise diagnosis.LoopError(loops, recipe.quantization)
+
+
+@contextlib.contextmanager
+def _called(unfinished: Path, path: Path) -> Iterator[None]:
+    """Have errors about the unfinished file name the path the user knows."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(unfinished), str(path))) from error
+
+
+def _verified(
+    path: Path,
+    model: Any,
+    specs: Mapping[str, Any],
+    samples: Mapping[str, np.ndarray] | None,
+    recipe: Recipe,
+    notes: list[str],
+) -> Verification | None:
+    """Run the file and compare it with the model; what does not fit is added to the notes."""
+    custom = read_tflite(path).custom_operators
+    if custom:
+        notes.append(f"Not verified: the operators {', '.join(custom)} are not in LiteRT.")
+        return None
+    if samples is None:
+        samples = representative.random_samples(specs, known=known_values(model))
+        notes.append("Verified on random input; pass representative_data to verify on real samples.")
+    # A file that is quantized in part does not show how it was asked for.
+    tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None
+    with captured_output():
+        verification = verify_tflite(path, model, samples, tolerance=tolerance, isolated=False)
+    if recipe.quantization == "dynamic" and verification.quantization is None:
+        notes.append(
+            "No weight is stored as int8: the converter keeps those under 1,024 values and those of a fused LSTM."
+        )
+    notes += verification.problems
+    return verification

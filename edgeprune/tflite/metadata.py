@@ -1,0 +1,586 @@
+"""Write into a .tflite file what it is and how to call it, and read that back.
+
+    write_metadata("model.tflite", ModelMetadata("Digits", inputs=(...), outputs=(...)))
+    print(read_metadata("model.tflite").outputs[0].labels)
+
+The format is TFLite's model metadata: a flatbuffer (identifier `M001`) in a buffer named `TFLITE_METADATA`, and label
+files in a zip archive behind the model, which MediaPipe and Android Studio read. Nothing that is in the file is moved
+against anything else: a new root is put in front that points into the old content, so the weights keep their
+alignment (to 16 bytes, where the file was aligned before) and the model computes the same, bit for bit. A tool that
+packs the file anew afterwards, such as an aligner, drops the archive: align first, then write metadata.
+
+Source: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.atomic import atomic_path
+from edgeprune.tflite.file import read_tflite, tflite_bytes
+
+if TYPE_CHECKING:
+    import flatbuffers
+
+_BUFFER_NAME = "TFLITE_METADATA"
+_IDENTIFIER = b"M001"
+# The first version of the format has all the fields that are written here.
+_PARSER_VERSION = "1.0.0"
+_ALIGNMENT = 16
+# The fields of a model's root that LiteRT 2.3 knows; all but the first are offsets.
+_MODEL_FIELDS = 10
+# Numbers of fields and of kinds, from tensorflow_lite_support/metadata/metadata_schema.fbs.
+_FEATURE, _IMAGE = 1, 2
+_COLORS = {"rgb": 1, "grayscale": 2}
+_NORMALIZATION = 1
+_AXIS_LABELS = 2
+# The format has no field for units, so they are the last line of a description.
+_UNITS = "Units: "
+# No honest file has more of anything, and a label file is text: what is larger is an attack on the reader.
+_MOST_ENTRIES = 1024
+_MOST_NUMBERS = 1 << 16
+_MOST_TEXT_BYTES = 1 << 16
+_MOST_LABEL_BYTES = 1 << 24
+# A flatbuffer ends before 2 GB; some room is for the metadata.
+_MOST_BYTES = (1 << 31) - (1 << 24)
+# What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """What is known about one input or output.
+
+    Attributes:
+        name: what to call it.
+        description: what it holds.
+        units: what its values are measured in: `"m/s²"`.
+        image: `"rgb"` or `"grayscale"` for pixels, `None` for anything else.
+        mean: what is subtracted from raw values before the model, one number or one for each channel.
+        std: what the rest is divided by, as many numbers as `mean`.
+        minimum: the smallest value the model takes or gives, one number or one for each channel.
+        maximum: the largest.
+        labels: what each place along the last axis of an output stands for; `None` without.
+
+    Numbers are rounded to float32, which is what the file holds.
+
+    Raises:
+        ValueError: a number is not finite, numbers do not pair up, or a label cannot be a line of a text file.
+
+    Example:
+        >>> TensorMetadata("image", image="rgb", mean=(127.5,), std=(127.5,)).std
+        (127.5,)
+    """
+
+    name: str
+    description: str = ""
+    units: str = ""
+    image: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    minimum: tuple[float, ...] = ()
+    maximum: tuple[float, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be read back."""
+        for text in ("name", "description", "units"):
+            _check_text(f"The {text} of {self.name!r}", getattr(self, text))
+        if self.image is not None and self.image not in _COLORS:
+            raise ValueError(f"{self.name!r}: image must be 'rgb', 'grayscale' or None, got {self.image!r}.")
+        for field in ("mean", "std", "minimum", "maximum"):
+            object.__setattr__(self, field, self._float32(field))
+        for one, other in (("mean", "std"), ("minimum", "maximum")):
+            if len(getattr(self, one)) != len(getattr(self, other)):
+                raise ValueError(f"{self.name!r} must have as many values of {one} as of {other}.")
+        if 0.0 in self.std:
+            raise ValueError(f"{self.name!r}: a std of 0 (rounded to float32) cannot be divided by.")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
+            for label in self.labels:
+                _check_text(f"Label {label!r} of {self.name!r}", label)
+                if label.splitlines() != [label]:
+                    raise ValueError(f"Label {label!r} of {self.name!r} is not one line of text.")
+
+    def _float32(self, field: str) -> tuple[float, ...]:
+        values = np.atleast_1d(np.asarray(getattr(self, field), np.float64))
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float32)
+        if rounded.ndim != 1 or not np.isfinite(rounded).all():
+            raise ValueError(f"{self.name!r}: {field} must be finite numbers, got {getattr(self, field)}.")
+        return tuple(map(float, rounded))
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What is known about a model.
+
+    Attributes:
+        name: what to call it.
+        description: what it does.
+        version: its version.
+        author: who made it.
+        license: the terms it is given under.
+        inputs: one entry for each input, in the file's order.
+        outputs: one entry for each output, in the file's order.
+
+    Raises:
+        TypeError: an entry of `inputs` or `outputs` is no `TensorMetadata`.
+        ValueError: a text cannot be stored as UTF-8.
+    """
+
+    name: str
+    description: str = ""
+    version: str = ""
+    author: str = ""
+    license: str = ""
+    inputs: tuple[TensorMetadata, ...] = ()
+    outputs: tuple[TensorMetadata, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be read back."""
+        for text in ("name", "description", "version", "author", "license"):
+            _check_text(f"The model's {text}", getattr(self, text))
+        for field in ("inputs", "outputs"):
+            entries = getattr(self, field)
+            if not isinstance(entries, tuple | list) or not all(isinstance(entry, TensorMetadata) for entry in entries):
+                raise TypeError(f"The model's {field} must be a tuple of TensorMetadata, got {entries!r}.")
+
+
+def write_metadata(path: str | Path, metadata: ModelMetadata) -> None:
+    """Write metadata into a .tflite file, in the place of any that it has.
+
+    Args:
+        path: the file; it is replaced whole or left as it is. What an earlier writer left in the file's inside stays as
+            a few dead bytes; its archive goes.
+        metadata: one entry for each input and each output of the file, in the file's order.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        TypeError: `metadata` is no `ModelMetadata`.
+        ValueError: the file is no readable .tflite file or is over 2 GB, or the metadata do not fit its inputs and
+            outputs.
+
+    Example:
+        >>> write_metadata("model.tflite", ModelMetadata("Digits", ...))  # doctest: +SKIP
+    """
+    if not isinstance(metadata, ModelMetadata):
+        raise TypeError(f"metadata must be a ModelMetadata, got {type(metadata).__name__}.")
+    path = Path(path)
+    read_tflite(path)  # refuses junk and broken files
+    content = path.read_bytes()
+    try:
+        model = _root(content)
+        _check_fit(path, model, metadata)
+        if _metadata_buffer(model) is not None:
+            content = content[: _archive_start(content)]
+        label_files = _label_files(metadata.outputs)
+        _check_layout(path, model)
+        packed = _with_buffer(content, _root(content), _packed(metadata, label_files))
+    except _Broken as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(packed + _archive(label_files, metadata.outputs, len(packed)))
+        try:
+            read_tflite(unfinished)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: with metadata it could not be read.") from error
+
+
+def read_metadata(path: str | Path) -> ModelMetadata | None:
+    """Read the metadata of a .tflite file, whoever wrote it.
+
+    Args:
+        path: the file. It is treated as untrusted: whatever it holds, a result or one error comes.
+
+    Returns:
+        The metadata; `None` if the file has none. Fields of the format that `ModelMetadata` does not have are
+        left out.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is no .tflite file, or its metadata or its label files are damaged.
+
+    Example:
+        >>> read_metadata("model.tflite").name  # doctest: +SKIP
+        'Digits'
+    """
+    content = tflite_bytes(path)
+    try:
+        number = _metadata_buffer(_root(content))
+        return None if number is None else _unpacked(_buffer(_root(content), number), content)
+    except (_Broken, ValueError) as error:
+        raise ValueError(f"{path} has damaged metadata: {error}") from error
+
+
+class _Broken(Exception):
+    """The file contradicts itself."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a flatbuffer, read with every offset checked."""
+
+    content: bytes
+    position: int
+
+    def number(self, field: int, layout: str, default: int = 0) -> int:
+        place = self._place(field)
+        return default if place is None else _number(self.content, place, layout)
+
+    def text(self, field: int) -> str:
+        content, place, length = self.vector(field, 1, _MOST_TEXT_BYTES)
+        try:
+            return content[place : place + length].decode()
+        except UnicodeDecodeError as error:
+            raise _Broken("a text is not UTF-8") from error
+
+    def floats(self, field: int) -> tuple[float, ...]:
+        content, place, length = self.vector(field, 4, _MOST_NUMBERS)
+        return struct.unpack_from(f"<{length}f", content, place)
+
+    def integers(self, field: int) -> tuple[int, ...]:
+        content, place, length = self.vector(field, 4, _MOST_NUMBERS)
+        return struct.unpack_from(f"<{length}i", content, place)
+
+    def table(self, field: int) -> _Table | None:
+        target = self.target(field)
+        return None if target is None else _Table(self.content, target)
+
+    def tables(self, field: int, most: int | None = _MOST_ENTRIES) -> list[_Table]:
+        content, place, length = self.vector(field, 4, most)
+        return [_Table(content, _target(content, place + 4 * entry)) for entry in range(length)]
+
+    def vector(self, field: int, size: int, most: int | None = None) -> tuple[bytes, int, int]:
+        """The content, where a vector's first entry lies, and the number of its entries."""
+        target = self.target(field)
+        if target is None:
+            return self.content, 0, 0
+        length = _number(self.content, target, "<I")
+        if target + 4 + length * size > len(self.content):
+            raise _Broken("a list reaches past the end")
+        if most is not None and length > most:
+            raise _Broken(f"a list has {length:,} entries")
+        return self.content, target + 4, length
+
+    def target(self, field: int) -> int | None:
+        """Where what the field points to lies; `None` if the field is left out."""
+        place = self._place(field)
+        return None if place is None else _target(self.content, place)
+
+    def fields(self) -> int:
+        """The number of fields the table's writer knew."""
+        return (_number(self.content, self._layout(), "<H") - 4) // 2
+
+    def _layout(self) -> int:
+        return self.position - _number(self.content, self.position, "<i")
+
+    def _place(self, field: int) -> int | None:
+        if field >= self.fields():
+            return None
+        offset = _number(self.content, self._layout() + 4 + 2 * field, "<H")
+        return self.position + offset if offset else None
+
+
+def _number(content: bytes, place: int, layout: str) -> int:
+    if not 0 <= place <= len(content) - struct.calcsize(layout):
+        raise _Broken("an offset points outside the file")
+    return struct.unpack_from(layout, content, place)[0]
+
+
+def _target(content: bytes, place: int) -> int:
+    target = place + _number(content, place, "<I")
+    if target >= len(content):
+        raise _Broken("an offset points outside the file")
+    return target
+
+
+def _root(content: bytes) -> _Table:
+    return _Table(content, _target(content, 0))
+
+
+# Fields of schema.fbs. Model: 0 version, 2 subgraphs, 4 buffers, 6 metadata. Metadata: 0 name, 1 buffer. Buffer:
+# 0 data, 1 offset, 2 size. SubGraph: 0 tensors, 1 inputs, 2 outputs. Tensor: 0 shape.
+
+
+def _metadata_buffer(model: _Table) -> int | None:
+    """The number of the buffer that holds the metadata."""
+    numbers = [entry.number(1, "<I") for entry in model.tables(6) if entry.text(0) == _BUFFER_NAME]
+    return numbers[0] if numbers else None
+
+
+def _buffer(model: _Table, number: int) -> bytes:
+    content, place, length = model.vector(4, 4)
+    if number >= length:
+        raise _Broken("there is no buffer of the metadata's number")
+    content, place, length = _Table(content, _target(content, place + 4 * number)).vector(0, 1)
+    return content[place : place + length]
+
+
+def _check_fit(path: Path, model: _Table, metadata: ModelMetadata) -> None:
+    graphs = model.tables(2)
+    if not graphs:
+        raise ValueError(f"{path} has no graph to describe.")
+    for kind, field, given in (("input", 1, metadata.inputs), ("output", 2, metadata.outputs)):
+        tensors = graphs[0].integers(field)
+        if len(given) != len(tensors):
+            raise ValueError(f"{path} has {len(tensors)} {kind}s, the metadata describe {len(given)}.")
+        for entry, tensor in zip(given, tensors, strict=True):
+            _check_channels(path, entry, _shape(graphs[0], tensor))
+
+
+def _shape(graph: _Table, tensor: int) -> tuple[int, ...]:
+    content, place, length = graph.vector(0, 4)
+    if not 0 <= tensor < length:
+        raise _Broken("an input or output is no tensor of the graph")
+    return _Table(content, _target(content, place + 4 * tensor)).integers(0)
+
+
+def _check_channels(path: Path, entry: TensorMetadata, shape: tuple[int, ...]) -> None:
+    channels = shape[-1] if shape else 1
+    if entry.labels is not None and len(entry.labels) != channels:
+        raise ValueError(
+            f"{entry.name!r} in {path} has {channels} values along its last axis {shape}, so it cannot have "
+            f"{len(entry.labels)} labels."
+        )
+    for field in ("mean", "minimum"):
+        if len(getattr(entry, field)) not in (0, 1, channels):
+            raise ValueError(
+                f"{entry.name!r} in {path} has {channels} channels {shape}: give one {field} or {channels}, "
+                f"not {len(getattr(entry, field))}."
+            )
+
+
+def _with_buffer(content: bytes, model: _Table, data: bytes) -> bytes:
+    """The file with a new root in front: a copy of the old one that has the data as a buffer more.
+
+    A builder of flatbuffers fills its memory from the end to the front, so the old content can be laid where its
+    first entries would be. It is shifted by a multiple of 16 bytes, and so keeps its alignment.
+    """
+    import flatbuffers
+
+    content += bytes(-len(content) % _ALIGNMENT)
+    builder = flatbuffers.Builder(len(content) + 2 * len(data) + 4096)
+    builder.head -= len(content)
+    builder.Bytes[builder.head :] = content
+
+    def old(target: int) -> int:
+        return len(content) - target  # builders count from the end
+
+    buffers = [old(entry.position) for entry in model.tables(4, None)]
+    entries = [(entry, old(entry.position)) for entry in model.tables(6)]
+    text = builder.CreateString(_BUFFER_NAME)
+    builder.StartVector(1, len(data), _ALIGNMENT)
+    builder.head -= len(data)
+    builder.Bytes[builder.head : builder.head + len(data)] = data
+    buffer = _table(builder, {0: builder.EndVector()})
+    number = _metadata_buffer(model)
+    if number is None:
+        number = len(buffers)
+    kept = [position for entry, position in entries if entry.text(0) != _BUFFER_NAME]
+    entry = _table(builder, {0: text}, {1: (number, builder.PrependUint32Slot)})
+    buffers[number : number + 1] = [buffer]
+    fields = {field: old(target) for field in range(1, _MODEL_FIELDS) if (target := model.target(field)) is not None}
+    fields[4] = _vector(builder, buffers)
+    fields[6] = _vector(builder, [*kept, entry])
+    root = _table(builder, fields, {0: (model.number(0, "<I"), builder.PrependUint32Slot)})
+    builder.Finish(root, b"TFL3")
+    return bytes(builder.Output())
+
+
+def _check_layout(path: Path, model: _Table) -> None:
+    """Refuse what cannot be copied into a new root."""
+    if model.fields() > _MODEL_FIELDS:
+        raise ValueError(f"{path} has a root of {model.fields()} fields; this package knows {_MODEL_FIELDS}.")
+    # Buffers behind the flatbuffer are found by places in the file, which would shift.
+    if len(model.content) > _MOST_BYTES or any(entry.number(1, "<Q") > 1 for entry in model.tables(4, None)):
+        raise ValueError(f"{path} keeps its weights behind the model (over 2 GB), so metadata cannot be added.")
+
+
+# How the metadata's own tables are numbered. ModelMetadata: 0 name, 1 description, 2 version, 3 subgraphs, 4 author,
+# 5 license, 7 smallest parser version. SubGraphMetadata: 2 inputs, 3 outputs. TensorMetadata: 0 name, 1 description,
+# 3 content, 4 process units, 5 stats, 6 associated files. Content: 0 kind, 1 properties. ProcessUnit: 0 kind,
+# 1 options. NormalizationOptions: 0 mean, 1 std. Stats: 0 max, 1 min. AssociatedFile: 0 name, 2 kind.
+
+
+def _packed(metadata: ModelMetadata, label_files: Mapping[int, str]) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder()
+    inputs = [_packed_tensor(builder, entry, None) for entry in metadata.inputs]
+    outputs = [_packed_tensor(builder, entry, label_files.get(i)) for i, entry in enumerate(metadata.outputs)]
+    graph = _table(builder, {2: _vector(builder, inputs), 3: _vector(builder, outputs)})
+    fields = {
+        0: builder.CreateString(metadata.name),
+        1: builder.CreateString(metadata.description),
+        2: builder.CreateString(metadata.version),
+        3: _vector(builder, [graph]),
+        4: builder.CreateString(metadata.author),
+        5: builder.CreateString(metadata.license),
+        7: builder.CreateString(_PARSER_VERSION),
+    }
+    builder.Finish(_table(builder, fields), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _packed_tensor(builder: flatbuffers.Builder, entry: TensorMetadata, label_file: str | None) -> int:
+    description = entry.description + (f"\n{_UNITS}{entry.units}" if entry.units else "")
+    kind = _IMAGE if entry.image else _FEATURE
+    color = {0: (_COLORS[entry.image], builder.PrependInt8Slot)} if entry.image else {}
+    content = _table(builder, {1: _table(builder, {}, color)}, {0: (kind, builder.PrependUint8Slot)})
+    fields = {0: builder.CreateString(entry.name), 1: builder.CreateString(description), 3: content}
+    if entry.mean:
+        options = _table(builder, {0: _floats(builder, entry.mean), 1: _floats(builder, entry.std)})
+        unit = _table(builder, {1: options}, {0: (_NORMALIZATION, builder.PrependUint8Slot)})
+        fields[4] = _vector(builder, [unit])
+    if entry.minimum:
+        fields[5] = _table(builder, {0: _floats(builder, entry.maximum), 1: _floats(builder, entry.minimum)})
+    if label_file is not None:
+        name = builder.CreateString(label_file)
+        fields[6] = _vector(builder, [_table(builder, {0: name}, {2: (_AXIS_LABELS, builder.PrependInt8Slot)})])
+    return _table(builder, fields)
+
+
+def _table(builder: flatbuffers.Builder, offsets: Mapping[int, int], numbers: Mapping[int, Any] | None = None) -> int:
+    """Write a table; `numbers` has the value and the builder's method for its type."""
+    builder.StartObject(max([*offsets, *(numbers or {})], default=-1) + 1)
+    for field, offset in offsets.items():
+        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
+    for field, (value, prepend) in (numbers or {}).items():
+        prepend(field, value, 0)
+    return builder.EndObject()
+
+
+def _vector(builder: flatbuffers.Builder, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
+    return builder.CreateNumpyVector(np.asarray(values, np.float32))
+
+
+def _unpacked(data: bytes, content: bytes) -> ModelMetadata:
+    read_labels = functools.cache(functools.partial(_read_labels, content))
+    if data[4:8] != _IDENTIFIER:
+        raise _Broken(f"the buffer {_BUFFER_NAME} lacks the mark {_IDENTIFIER.decode()}")
+    model = _root(data)
+    graphs = model.tables(3)
+    inputs, outputs = (graphs[0].tables(2), graphs[0].tables(3)) if graphs else ([], [])
+    return ModelMetadata(
+        name=model.text(0),
+        description=model.text(1),
+        version=model.text(2),
+        author=model.text(4),
+        license=model.text(5),
+        inputs=tuple(_unpacked_tensor(entry, read_labels) for entry in inputs),
+        outputs=tuple(_unpacked_tensor(entry, read_labels) for entry in outputs),
+    )
+
+
+def _unpacked_tensor(entry: _Table, read_labels: Callable[[str], tuple[str, ...]]) -> TensorMetadata:
+    head, marked, units = entry.text(1).rpartition(f"\n{_UNITS}")
+    description, units = (head, units) if marked else (units, "")
+    kind = entry.table(3)
+    image = None
+    if kind is not None and kind.number(0, "<B") == _IMAGE and (properties := kind.table(1)) is not None:
+        image = {number: name for name, number in _COLORS.items()}.get(properties.number(0, "<b"))
+    normalization = [unit.table(1) for unit in entry.tables(4) if unit.number(0, "<B") == _NORMALIZATION]
+    mean, std = (normalization[0].floats(0), normalization[0].floats(1)) if any(normalization) else ((), ())
+    stats = entry.table(5)
+    maximum, minimum = (stats.floats(0), stats.floats(1)) if stats is not None else ((), ())
+    files = [file.text(0) for file in entry.tables(6) if file.number(2, "<b") == _AXIS_LABELS]
+    labels = read_labels(files[0]) if files else None
+    return TensorMetadata(entry.text(0), description, units, image, mean, std, minimum, maximum, labels)
+
+
+def _label_files(outputs: Sequence[TensorMetadata]) -> dict[int, str]:
+    """The name of the label file of each output that has labels."""
+    labelled = [number for number, entry in enumerate(outputs) if entry.labels is not None]
+    return {number: f"labels_{number}.txt" if len(labelled) > 1 else "labels.txt" for number in labelled}
+
+
+def _archive(label_files: Mapping[int, str], outputs: Sequence[TensorMetadata], start: int) -> bytes:
+    """A zip archive that is to lie at `start` of a file; not compressed, since readers map it into memory."""
+    if not label_files:
+        return b""
+    file = io.BytesIO()
+    with zipfile.ZipFile(_Shifted(file, start), "w", zipfile.ZIP_STORED) as archive:
+        for number, name in label_files.items():
+            # A fixed time: the same labels give the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), "\n".join(outputs[number].labels))
+    return file.getvalue()
+
+
+class _Shifted:
+    """A file that counts its places from `start`, so that an archive written to it fits behind a model."""
+
+    def __init__(self, file: io.BytesIO, start: int):
+        self._file, self._start = file, start
+
+    def tell(self) -> int:
+        return self._file.tell() + self._start
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._file.seek(place - (self._start if whence == 0 else 0), whence) + self._start
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _archive_start(content: bytes) -> int:
+    """Where the archive behind a model begins; the content's end if there is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return max(0, min((info.header_offset for info in archive.infolist()), default=len(content)))
+    except _ZIP_ERRORS:
+        return len(content)
+
+
+def _read_labels(content: bytes, name: str) -> tuple[str, ...]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.getinfo(name).file_size > _MOST_LABEL_BYTES:
+                raise _Broken(f"its label file {name!r} is too large")
+            return tuple(archive.read(name).decode().splitlines())
+    except KeyError as error:
+        raise _Broken(f"its label file {name!r} is not in the archive") from error
+    except UnicodeDecodeError as error:
+        raise _Broken(f"its label file {name!r} is not UTF-8") from error
+    except _ZIP_ERRORS as error:
+        raise _Broken(f"the archive with its label files: {error}") from error
+
+
+def _check_text(what: str, text: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"{what} must be a text, got {text!r}.")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} cannot be stored as UTF-8: {error.reason}.") from error
+    if size > _MOST_TEXT_BYTES:
+        raise ValueError(f"{what} has {size:,} bytes; {_MOST_TEXT_BYTES:,} are the most.")

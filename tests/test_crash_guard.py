@@ -1,0 +1,66 @@
+"""A file that ends the process of LiteRT or HDF5 does not end this one."""
+
+import importlib
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert.schema_py_generated import ModelT
+from converted import convert
+
+import edgeprune as ep
+from edgeprune import crash_guard
+from edgeprune.flavor import load_model
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A file, and the same whose first operator lacks its weights, which ends a process that holds TensorFlow too."""
+    folder = tmp_path_factory.mktemp("files")
+    keras = importlib.import_module("keras")
+    model = keras.Sequential([keras.Input(batch_shape=(1, 8, 8, 3)), keras.layers.Conv2D(4, 3)])
+    good = convert(model, folder / "good.tflite")
+    content = ModelT.InitFromPackedBuf(good.read_bytes())
+    operator = content.subgraphs[0].operators[0]
+    operator.inputs = np.array([operator.inputs[0], -1, operator.inputs[2]], np.int32)
+    builder = flatbuffers.Builder()
+    builder.Finish(content.Pack(builder), b"TFL3")
+    (folder / "bad.tflite").write_bytes(builder.Output())
+    return good, folder / "bad.tflite"
+
+
+def test_a_file_that_ends_the_interpreter_is_one_error(files):
+    good, bad = files
+    x = np.zeros((2, 8, 8, 3), "f4")
+    for call in (
+        lambda: ep.verify_tflite(bad),
+        lambda: ep.benchmark([good, bad], runs=1),
+        lambda: ep.accuracy(bad, x, [0, 0]),
+    ):
+        with pytest.raises(ValueError, match=r"bad.tflite (is damaged|does not load)"):
+            call()
+    assert ep.verify_tflite(good).passed
+
+
+def test_what_ends_that_process_is_one_error(files, monkeypatch):
+    monkeypatch.setattr(crash_guard, "__file__", str(files[0].parent / "ends.py"))
+    (files[0].parent / "ends.py").write_text("import os; os.abort()")
+    with pytest.raises(ValueError, match=r"good.tflite is damaged: reading it ends the process \(exit code"):
+        ep.verify_tflite(files[0])
+
+
+def test_a_file_that_never_comes_to_an_end_is_one_error(files, monkeypatch):
+    monkeypatch.setattr(crash_guard, "_SECONDS", 0.001)
+    with pytest.raises(ValueError, match="good.tflite is damaged: reading it did not end within"):
+        ep.verify_tflite(files[0])
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_models_are_read_elsewhere_first(tmp_path, monkeypatch, name):
+    keras = importlib.import_module("keras")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(tmp_path / name)
+    assert load_model(tmp_path / name).count_params() == 15
+    monkeypatch.setattr(crash_guard, "_SECONDS", 0.001)
+    with pytest.raises(ValueError, match=f"{name} is damaged: reading it did not end within"):
+        load_model(tmp_path / name)
+    assert load_model(tmp_path / name, safe_mode=False).count_params() == 15
