@@ -134,7 +134,12 @@ def _tracked_copy(collection: Any, memo: dict[int, Any]) -> Any:
 
 def wrapped_anew(wrapper: Any, layer: Any, **changes: Any) -> Any:
     """A new wrapper with the same configuration around another layer."""
-    config = {key: value for key, value in wrapper.get_config().items() if key != "layer"}
+    inner = wrapper.__dict__["layer"]
+    wrapper.__dict__["layer"] = keras_of(wrapper).layers.Activation("linear")  # the inner one's may not be had
+    try:
+        config = {key: value for key, value in wrapper.get_config().items() if key != "layer"}
+    finally:
+        wrapper.__dict__["layer"] = inner
     return wrapper.__class__(layer, **{**config, **changes})
 
 

@@ -115,11 +115,18 @@ def _one_sample(value: Any) -> Any:
     return value[:1]
 
 
+def numbers_like(x: Any) -> Any:
+    """A symbolic tensor of the same shape that can be summed: itself, or ones in place of strings and of booleans."""
+    can_be_summed = x.dtype.startswith(("float", "bfloat", "int", "uint"))
+    return x if can_be_summed else keras_module(KERAS_3).ops.ones_like(x, dtype="float32")
+
+
 def _for_each_sample(x: Any, reference: Any) -> Any:
     """A symbolic tensor `(1, ...)` once for each sample of another tensor: it is multiplied by a one for each.
 
     Zeros would not do: Keras takes a vector that is added for a bias where there are as many samples as channels.
     """
     ops = keras_module(KERAS_3).ops
+    reference = numbers_like(reference)
     one = ops.ones_like(ops.sum(reference, axis=tuple(range(1, len(reference.shape)))), dtype=x.dtype)
     return ops.multiply(x, ops.reshape(one, (-1, *(1,) * (len(x.shape) - 1))))

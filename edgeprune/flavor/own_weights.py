@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.kinds import KERAS_3, keras_module
+from edgeprune.flavor.marked_batch import numbers_like
 
 
 @functools.cache
@@ -77,10 +78,10 @@ def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
     Args:
         operation: the `OwnWeight`.
         holder: what `own_weight_holder` returned; the same for all calls that use the weight.
-        x: a symbolic tensor with real numbers, of any shape.
+        x: a symbolic tensor of any shape and dtype.
     """
     ops = keras_module(KERAS_3).ops
-    one = ops.ones_like(ops.reshape(ops.sum(x), (1, 1)), dtype=operation.dtype)
+    one = ops.ones_like(ops.reshape(ops.sum(numbers_like(x)), (1, 1)), dtype=operation.dtype)
     given = ops.reshape(holder(one), holder.kernel.shape[1:])
     holder.trainable = operation.variable.trainable
     return given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,10 +97,26 @@ def state_kept(model: Any) -> Iterator[None]:
     for state in carried:
         state.assign(np.zeros(tuple(state.shape)))
     try:
-        yield
+        with losses_kept([model, *layers_of(model)]):
+            yield
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
+
+
+@contextlib.contextmanager
+def losses_kept(layers: Iterable[Any]) -> Iterator[None]:
+    """Put back afterwards the losses that layers hold of their last call (activity regularizers, `add_loss`)."""
+    names = ("_losses", "_eager_losses")  # the second of tf_keras, which keeps it for each thread
+    held = [(getattr(layer, name), layer, name) for layer in layers for name in names if hasattr(layer, name)]
+    before = [list(losses) for losses, _, _ in held]
+    try:
+        yield
+    finally:
+        for (losses, layer, name), values in zip(held, before, strict=True):
+            losses[:] = values
+            if getattr(layer, name) is not losses:
+                setattr(layer, name, losses)
 
 
 def _flat(states: Any) -> list[Any]:

@@ -17,8 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.flavor.copies import clone_input, functional_model
-from edgeprune.flavor.graphs import GraphNode, call_specs, function_name, graph_nodes, input_layer
+from edgeprune.flavor.copies import clone_input, functional_model, wrapped_anew
+from edgeprune.flavor.graphs import (
+    GraphNode,
+    call_specs,
+    function_name,
+    graph_nodes,
+    input_layer,
+    is_time_distributed,
+)
 from edgeprune.flavor.kinds import (
     KERAS_3,
     is_graph_model,
@@ -35,9 +42,11 @@ from edgeprune.flavor.marked_batch import (
     call_for_any_batch,
     holds_mark,
     is_symbolic,
+    numbers_like,
     with_marked_batch,
 )
 from edgeprune.flavor.own_weights import is_own_weight, own_weights_symbolic
+from edgeprune.flavor.training import losses_kept
 
 
 def functional_stand_in(model: Any) -> Any:
@@ -115,6 +124,7 @@ class _Unfolding:
         self._unfolds = unfolds
         self.reasons: dict[int, str] = {}
         self._models: dict[int, Any] = {}
+        self._wrappers: dict[int, Any] = {}
         self._calls: Counter[int] = Counter()
         self._shared: set[int] = set()
 
@@ -128,10 +138,12 @@ class _Unfolding:
         return self._models[id(model)]
 
     def _has_composites(self, model: Any) -> bool:
-        return any(
-            self._has_composites(node.layer) if _is_nested(node.layer) else self._unfolds(node.layer)
-            for node in graph_nodes(model)[1]
-        )
+        return any(self._is_entered(node.layer) for node in graph_nodes(model)[1])
+
+    def _is_entered(self, layer: Any) -> bool:
+        while is_time_distributed(layer):
+            layer = layer.layer
+        return self._has_composites(layer) if _is_nested(layer) else self._unfolds(layer)
 
     def _unfolded(self, model: Any, shapes: list[tuple[int | None, ...] | None] | None) -> Any:
         tree = nest(keras_3=True)
@@ -173,6 +185,8 @@ class _Unfolding:
 
     def _called(self, node: GraphNode, args: tuple, kwargs: dict[str, Any], tensors: dict[int, Any]) -> Any:
         layer = node.layer
+        if is_time_distributed(layer) and self._is_entered(layer):
+            return self._on_each_step(layer, args, kwargs)(*args, **kwargs)
         if _is_nested(layer):
             taken = _symbolic_leaves((args, kwargs))
             if id(layer) in self._shared:
@@ -183,6 +197,32 @@ class _Unfolding:
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
         return call_for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
+
+    def _on_each_step(self, wrapper: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """`TimeDistributed` around a model of the calls that are made on each step; the same for all its calls."""
+        if id(wrapper) not in self._wrappers:
+            (x,) = _symbolic_leaves((args, kwargs))[:1]
+            inner = wrapper.layer
+            try:
+                if getattr(x, "_keras_mask", None) is not None and not _is_nested(inner):
+                    raise NotUnfoldedError("the steps it is called on have a mask")
+                self._wrappers[id(wrapper)] = wrapped_anew(wrapper, self._for_a_step(inner, x))
+            except Exception as error:  # a call may fail on symbolic inputs in any way
+                self.reasons[id(wrapper)] = _first_line(error)
+                self._wrappers[id(wrapper)] = wrapper
+        return self._wrappers[id(wrapper)]
+
+    def _for_a_step(self, inner: Any, x: Any) -> Any:
+        """What is called on a step of a symbolic tensor, as a model where calls are made inside."""
+        if _is_nested(inner):
+            return self.model(inner)
+        keras = keras_of(inner)
+        step = keras.Input(x.shape[2:], dtype=x.dtype)
+        if is_time_distributed(inner):
+            return wrapped_anew(inner, self._for_a_step(inner.layer, step))
+        outputs = self.calls_inside(inner, (step,), {})
+        with self._renamed(outputs, set()):
+            return keras.Model(step, outputs, name=inner.name)
 
     def _entered(self, model: Any, taken: list[Any]) -> Any:
         """The calls of a nested model on some tensors: a layer shared with the outside is two in a file."""
@@ -301,8 +341,9 @@ def _called_in_place(
         stack.enter_context(_without_nodes(entered))
         for layer in layers:
             stack.enter_context(own_weights_symbolic(layer, reference))
-            layer.__dict__["symbolic_call"] = layer.call
+            layer.__dict__.update(symbolic_call=layer.call, add_loss=_refuse_loss)
             stack.callback(layer.__dict__.pop, "symbolic_call")
+            stack.callback(layer.__dict__.pop, "add_loss")
         for part in layers[0]._flatten_layers(include_self=False):
             if part.variables and id(part) not in entered and not is_model(part):
                 part.__dict__["call"] = functools.partial(_called_on_constants, part, part.call, reference)
@@ -312,6 +353,10 @@ def _called_in_place(
     if scope.read:
         raise NotUnfoldedError("it uses weights outside of the layers that hold them")
     return outputs
+
+
+def _refuse_loss(loss: Any) -> None:
+    raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
 
 
 @contextlib.contextmanager
@@ -336,7 +381,7 @@ def _called_on_constants(layer: Any, call: Callable[..., Any], reference: Any, *
         return call(*args, **kwargs)
     ops = keras_module(KERAS_3).ops
     first = np.asarray(args[0])
-    one = ops.cast(ops.ones_like(ops.sum(reference)), str(first.dtype))
+    one = ops.cast(ops.ones_like(ops.sum(numbers_like(reference))), str(first.dtype))
     del layer.__dict__["call"]
     return layer(ops.multiply(one, first), *args[1:], **kwargs)
 
@@ -430,9 +475,11 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _forgetting_calls(layers: Iterable[Any]) -> Iterator[None]:
     """Let Keras 3 layers forget the calls on symbolic tensors that the body makes."""
+    layers = list(layers)
     before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
     try:
-        yield
+        with losses_kept(layers):
+            yield
     finally:
         for layer, inbound, outbound in before:
             del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]

@@ -124,6 +124,15 @@ def _bias(layer: Any) -> Any:
     return 0.0 if layer.bias is None else np.asarray(layer.bias, np.float64)
 
 
+def _own_weight(view: _View) -> Constants:
+    """A weight that a composite layer uses itself."""
+    values, known = np.asarray(view.layer.variable, np.float64), {}
+    for axis in view.output.axes:
+        slices = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        known |= view.made(np.where((slices == slices[:, :1]).all(axis=1), slices[:, 0], np.nan), axis)
+    return known
+
+
 def _dense(view: _View) -> Constants:
     layer = view.layer
     made = product(view.read(-1), np.asarray(layer.kernel), _bias(layer), False)
@@ -268,6 +277,7 @@ _LAYERS: dict[str, Callable[[_View], Constants]] = {
     **{kind.format("ZeroPadding"): _zeros_moved for kind in _SPATIAL},
 }
 _FUNCTIONS: dict[str, Callable[[_View], Constants]] = {
+    "ownweight": _own_weight,
     **dict.fromkeys(("add", "addv2"), _MERGES["Add"]),
     **dict.fromkeys(("multiply", "mul"), _MERGES["Multiply"]),
     **dict.fromkeys(("reshape", "transpose", "transposev2", "concatenate", "concat", "split", "getitem"), _moved),

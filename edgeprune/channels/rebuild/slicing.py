@@ -156,18 +156,17 @@ class Builder:
         # Of a nested model the own flag alone: its class may hold layers beside its graph, and the new one has none
         # of those. Outer models come last; their flag sets those of the models and layers inside.
         for old, new in reversed(self.layers.values()):
-            if is_nested(old) and new.trainable != old.trainable:
+            if holds_layers(old) and new.trainable != old.trainable:
                 new.trainable = old.trainable
         self.fill_weights()
         for old, new in self.layers.values():
-            if not is_nested(old):
+            if not holds_layers(old):
                 flavor.copy_trainable(old, new)
 
     def fill_weights(self) -> None:
         """Give the new layers the weights that they were not made with."""
         for number, (old, new) in self.layers.items():
-            filled = number in self.filled or is_nested(old) or flavor.is_time_distributed(old)  # by their layers
-            if not filled:
+            if number not in self.filled and not holds_layers(old):
                 values = [self.cut(weight) for weight in flavor.variables_to_copy(old)]
                 check_shapes(old, new, values)
                 flavor.copy_layer_state(old, new, values)
@@ -199,6 +198,11 @@ def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
 def is_nested(layer: Any) -> bool:
     """Whether it is a model whose layers are walked one by one."""
     return flavor.is_model(layer) and flavor.is_graph_model(layer)
+
+
+def holds_layers(layer: Any) -> bool:
+    """Whether the layers inside stand for themselves in a rebuilt model."""
+    return is_nested(layer) or flavor.is_time_distributed(layer)
 
 
 def cut(weight: Any, kept: dict[int, np.ndarray]) -> np.ndarray:
