@@ -6,7 +6,7 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 pyth
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint notebooks clean
+.PHONY: install demo test lint notebooks docs docs-serve links clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,21 @@ lint: install
 # Run the notebooks whole and keep what they print and plot.
 notebooks: install
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+# The site, in build/site. Nothing is executed: the reference is read from the source, notebooks are shown as they are kept.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/mkdocs serve
+
+# Links to other sites, which no test asks for.
+links: docs
+	$(BIN)/linkchecker --check-extern --no-warnings build/site/index.html
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
