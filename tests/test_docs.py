@@ -31,8 +31,7 @@ def ran(pages: list[Path], **environment: str) -> dict[str, str | None]:
     done = subprocess.run(
         [sys.executable, docs_pages.__file__, *map(str, pages)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -138,9 +137,8 @@ def test_every_page_and_notebook_is_in_the_navigation():
 def test_every_public_name_stands_in_the_reference_once():
     text = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
     modules = {name for name in edgeprune.__all__ if type(getattr(edgeprune, name)).__name__ == "module"}
-    assert sorted(re.findall(r"^::: edgeprune\.(\w+)$", text, re.MULTILINE)) == sorted(
-        set(edgeprune.__all__) - modules - {"__version__"}
-    )
+    listed = [name for name in re.findall(r"^::: edgeprune\.(\w+)$", text, re.MULTILINE) if name not in modules]
+    assert sorted(listed) == sorted(set(edgeprune.__all__) - modules - {"__version__"})
 
 
 def test_every_table_of_figures_stands_below_its_command():
