@@ -25,10 +25,11 @@ from edgeprune.bundle.content import BundleContent, Preprocessing, identifier, r
 from edgeprune.bundle.dense_scales import export_with_better_scales
 from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
-from edgeprune.export import representative
+from edgeprune.export import representative, vocabulary_files
 from edgeprune.export.convert import ExportResult, export_tflite
 from edgeprune.export.converter_run import CALIBRATED
 from edgeprune.export.diagnosis import LoopError, OperatorError
+from edgeprune.export.preprocessing_split import split_preprocessing
 from edgeprune.export.sample_ranges import difference_notes
 from edgeprune.export.signature import input_specs, traceable_names
 from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
@@ -102,6 +103,7 @@ def export_bundle(
     sparse: bool = False,
     integer_io: bool | str = True,
     per_channel_dense: bool | None = None,
+    without_preprocessing: bool = False,
     name: str | None = None,
     author: str = "",
     version: str = "1",
@@ -131,6 +133,8 @@ def export_bundle(
         per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
             file. By default each has, but on a microcontroller where one scale a layer makes the arena smaller by a
             tenth or more, at no more than twice the error; a note tells what was measured.
+        without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
+            `export_tflite` does; their vocabularies lie in the folder. The data are those of the whole model.
         name: the model's name in the bundle, by default the Keras model's; any characters.
         author: who made the model.
         version: the model's version.
@@ -169,6 +173,11 @@ def export_bundle(
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
     plain = strip.without_pruning(model)
+    whole, split = input_specs(plain), None
+    if without_preprocessing:
+        split = split_preprocessing(plain, only_strings=True)
+        model = plain = split.rest
+        description = "\n".join([*filter(None, [description]), *vocabulary_files.preprocessing_lines(split)])
     specs = input_specs(plain)
     _refuse_strings(plain, specs)
     labels = _checked_labels(labels, plain)
@@ -178,8 +187,13 @@ def export_bundle(
             f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
             f"what the model will see, as {representative.FORMS}."
         )
-    samples = None if representative_data is None else representative.samples(representative_data, specs)
+    samples = None if representative_data is None else representative.samples(representative_data, whole)
     validation = None if validation_data is None else _checked_validation(validation_data)
+    if split is not None:
+        samples = samples and split.preprocess(samples)
+        if validation is not None:
+            x, *others = validation
+            validation = (split.preprocess(representative.samples(x, whole, _count(x))), *others)
 
     with (
         atomic_folder(directory, replaces=lambda old: force and written_files(old)) as folder,
@@ -196,6 +210,10 @@ def export_bundle(
         except OperatorError as error:
             raise error.without_options() from error
         notes = [note for note in exported.notes if note not in exported.verification.problems]
+        if split is not None:
+            for file, text in vocabulary_files.vocabulary_texts(split).items():
+                (folder / file).write_text(text, encoding="utf-8")
+            notes += vocabulary_files.preprocessing_lines(split)
         notes += raw_samples_note(samples or {}, preprocessing)
         if samples is not None and validation is not None:
             notes += difference_notes(samples, validation[0])
@@ -335,8 +353,8 @@ def _refuse_strings(model: Any, specs: Mapping[str, Any]) -> None:
     if strings:
         raise ValueError(
             f"Model {model.name!r} has inputs of strings, {', '.join(strings)}, and a bundle's golden vectors are "
-            "numbers. Look words up in the application and bundle the model behind its lookup layer, or use "
-            "export_tflite."
+            "numbers. Pass without_preprocessing=True: the model begins behind its lookup layers, and the application "
+            "looks words up in the vocabulary that lies in the folder."
         )
 
 

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import class_names, load_model, named_metric, open_data, read_lines, start_tensorflow
-from edgeprune.cli.options import Custom, Format, Json, LabelColumns, MetricName, Name, OptionalData, Unsafe
+from edgeprune.cli.options import (
+    Custom,
+    Format,
+    Json,
+    LabelColumns,
+    MetricName,
+    Name,
+    OptionalData,
+    Unsafe,
+    WithoutPreprocessing,
+)
 from edgeprune.cli.printing import show, show_json
 
 
@@ -43,6 +53,7 @@ def bundle(
             help="A scale for each unit of a dense layer, or one a layer; by default what suits the target.",
         ),
     ] = None,
+    without_preprocessing: WithoutPreprocessing = False,
     mean: Annotated[
         list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
     ] = None,
@@ -87,6 +98,7 @@ def bundle(
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=per_channel_dense,
+        without_preprocessing=without_preprocessing,
         name=name,
         author=author,
         version=model_version,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, open_data, start_tensorflow
-from edgeprune.cli.options import Custom, Force, Format, Json, LabelColumns, OptionalData, Unsafe
+from edgeprune.cli.options import Custom, Force, Format, Json, LabelColumns, OptionalData, Unsafe, WithoutPreprocessing
 from edgeprune.cli.printing import show, show_json
 
 
@@ -24,6 +24,7 @@ def convert(
     per_tensor_dense: Annotated[
         bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
     ] = False,
+    without_preprocessing: WithoutPreprocessing = False,
     force: Force = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
@@ -48,6 +49,7 @@ def convert(
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=not per_tensor_dense,
+        without_preprocessing=without_preprocessing,
         overwrite=force,
     )
     show_json(result.to_dict()) if as_json else show(result)

@@ -89,6 +89,13 @@ Custom = Annotated[
         "Its code is run."
     ),
 ]
+WithoutPreprocessing = Annotated[
+    bool,
+    typer.Option(
+        "--without-preprocessing",
+        help="Leave the lookup of words to the application; vocabulary.txt is written beside the file.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
 LearningRate = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
 Loss = Annotated[str | None, typer.Option(callback=_not_empty, help="A Keras loss; by default that of the model.")]

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.atomic import atomic_path
-from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding
+from edgeprune.atomic import atomic_paths
+from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
 from edgeprune.export.converter_run import Recipe, check_flags, convert, in_order
 from edgeprune.export.known_values import known_values
+from edgeprune.export.preprocessing_split import split_preprocessing
 from edgeprune.export.sample_ranges import range_notes
 from edgeprune.export.signature import (
     input_specs,
@@ -100,6 +101,7 @@ def export_tflite(
     integer_io: bool | str = True,
     per_channel_dense: bool = True,
     max_samples: int = 100,
+    without_preprocessing: bool = False,
     overwrite: bool = True,
     allow_flex: bool = False,
     allow_custom: bool = False,
@@ -133,7 +135,11 @@ def export_tflite(
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
         max_samples: how many representative samples to use at most, 1 or more.
-        overwrite: whether an existing file may be replaced.
+        without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
+            `split_preprocessing(model, only_strings=True)` does. Beside the file lies `vocabulary.txt`, an entry a line
+            (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
+            those of the whole model.
+        overwrite: whether existing files may be replaced.
         allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are let in.
         allow_custom: whether operators whose kernels the application must bring are let in.
         verify: whether to run the file with the LiteRT interpreter and compare it with the model.
@@ -164,7 +170,7 @@ def export_tflite(
         raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
-    check_flags(overwrite=overwrite, verify=verify, quiet=quiet)
+    check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, quiet=quiet)
     recipe = Recipe(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
     if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
         raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")
@@ -187,16 +193,29 @@ def export_tflite(
     equal_calls.refuse_stateful(model)
     non_finite.check_weights(model)
     specs = input_specs(model)
-    if recipe.calibrated:
+    split = split_preprocessing(model, only_strings=True) if without_preprocessing else None
+    if recipe.calibrated and split is None:
         _refuse_strings(model, specs, quantization)
     samples = None
     if representative_data is not None:
         samples = representative.samples(representative_data, specs, max_samples)
+    vocabularies = {}
+    if split is not None:
+        samples = samples and split.preprocess(samples)
+        model, specs = split.rest, input_specs(split.rest)
+        vocabularies = vocabulary_files.vocabulary_texts(split)
+        notes += vocabulary_files.preprocessing_lines(split)
+    if samples is not None:
         notes += range_notes(model, samples)
 
-    with atomic_path(path, overwrite=overwrite) as unfinished, status("Converting", quiet=quiet) as say:
+    paths = (path, *(Path(path).parent / name for name in vocabularies))
+    with atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts), status("Converting", quiet=quiet) as say:
         content, outputs = _converted(model, specs, recipe, samples, say, notes)
         unfinished.write_bytes(content)
+        if split is not None:
+            vocabulary_files.describe_preprocessing(unfinished, split)
+        for file, text in zip(texts, vocabularies.values(), strict=True):
+            file.write_text(text, encoding="utf-8")
         verification = None
         if verify:
             say("Verifying")
@@ -268,8 +287,8 @@ def _refuse_strings(model: Any, specs: Mapping[str, Any], quantization: str) -> 
     if strings:
         raise diagnosis.ConversionError(
             f"quantization={quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
-            "the converter cannot calibrate on them. Use quantization='dynamic' or 'float16', or export "
-            "edgeprune.split_preprocessing(model).rest."
+            "the converter cannot calibrate on them. Pass without_preprocessing=True, or use quantization='dynamic' or "
+            "'float16'."
         )
 
 

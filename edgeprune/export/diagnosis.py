@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.export.equal_calls import LONGEST_UNROLLED
-from edgeprune.export.preprocessing_split import lookups
+from edgeprune.export.preprocessing_split import lookup_names
 
 _NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
 _CUSTOM = "custom operator "
@@ -90,10 +90,11 @@ class OperatorError(ConversionError):
             ways.append("pass allow_flex=True (the application must then carry TensorFlow's Flex delegate, several MB)")
         if not all(one.needs_flex for one in self._unsupported):
             ways.append("pass allow_custom=True (the application must then bring its own kernel)")
-        origins = tuple(f"layer {layer.name!r} (" for layer in lookups(model))
+        lookups = tuple(f"layer {name!r} (" for name in lookup_names(model))
         split = (
-            "; or export edgeprune.split_preprocessing(model).rest, and keep the lookup layers in the application"
-            if any(one.origin.startswith(origins) for one in self._unsupported)
+            "; or pass without_preprocessing=True: the file begins behind the lookup layers, and their work stays with "
+            "the application (edgeprune.split_preprocessing)"
+            if any(one.origin.startswith(lookups) for one in self._unsupported)
             else ""
         )
         super().__init__(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.export import categories
 
 # A longer sequence is not unrolled: tracing and converting take a minute at this length, and grow with its square.
 LONGEST_UNROLLED = 500
@@ -31,6 +32,7 @@ def replaced(model: Any, quantization: str | None) -> Iterator[list[tuple[Any, i
     """
     unrolled: list[tuple[Any, int]] = []
     with contextlib.ExitStack() as stack:
+        stack.enter_context(categories.compared(model))
         for layer in flavor.layers_of(model):
             call = _equal_call(layer) or _recurrent_call(layer, quantization, unrolled)
             if call is not None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edgeprune import flavor
+
+# What of a lookup layer's configuration says how it makes numbers of words, besides its vocabulary.
+_SETTINGS = (
+    "standardize split ngrams output_mode output_sequence_length num_oov_indices mask_token num_bins mask_value salt"
+)
 
 
 @dataclass(frozen=True)
@@ -14,27 +22,56 @@ class SplitModel:
 
     Attributes:
         preprocessing: from the model's inputs to what its lookup layers give; it stays with the application.
-        rest: from there to the outputs. Its inputs are named after the layers that give them; an input that no lookup
-            layer reads is passed on.
+        rest: from there to the outputs, compiled as the model is. Its inputs are named after the layers that give them;
+            an input that no lookup layer reads is passed on.
         vocabularies: name of a lookup layer to its words or numbers: the place in the list is the number it gives.
+        settings: name of a lookup layer to how it is called with its other settings, such as
+            `"TextVectorization(split='whitespace', output_mode='int')"`.
+        given: the inputs of the rest that the preprocessing gives, in its order.
     """
 
     preprocessing: Any
     rest: Any
     vocabularies: dict[str, list[Any]]
+    settings: dict[str, str]
+    given: tuple[str, ...]
+
+    def preprocess(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the rest takes, for what the whole model takes.
+
+        Args:
+            inputs: name of each input of the whole model to its array `(samples, ...)`.
+
+        Returns:
+            Name of each input of `rest` to its array.
+
+        Example:
+            >>> split.preprocess({"text": np.array([["a good film"]], object)})  # doctest: +SKIP
+            {'words': array([[4, 3, 2, 0]])}
+        """
+        import tensorflow as tf
+
+        read = [tf.constant(inputs[name]) for name in flavor.input_names(self.preprocessing)]
+        made = flavor.flatten(self.preprocessing(_alone(read)), self.preprocessing)
+        values = {**inputs, **dict(zip(self.given, made, strict=True))}
+        specs = flavor.flatten(flavor.call_specs(self.rest), self.rest)
+        return {spec.name: np.asarray(values[spec.name]).astype(spec.dtype.as_numpy_dtype) for spec in specs}
 
 
-def split_preprocessing(model: Any) -> SplitModel:
+def split_preprocessing(model: Any, *, only_strings: bool = False) -> SplitModel:
     """Split a model at its lookup layers into preprocessing and the numeric rest.
 
-    Lookup layers are `TextVectorization`, `StringLookup`, `IntegerLookup`, `Hashing` and `HashedCrossing`. The model is
-    not changed and both parts hold copies of its layers.
+    Lookup layers are `TextVectorization`, `StringLookup`, `IntegerLookup`, `Hashing` and `HashedCrossing`. Where they
+    lie in a nested model, its layers become those of the parts, under both names (`"encoder_words"`). The model is not
+    changed and both parts hold copies of its layers.
 
     Args:
         model: a built Functional or Sequential model of either Keras.
+        only_strings: split only at the layers that read or give strings, or hash; an `IntegerLookup`, which TFLite
+            runs, stays in the rest.
 
     Returns:
-        Both parts, and the vocabularies.
+        Both parts, the vocabularies and the settings.
 
     Raises:
         TypeError: it is no Keras model.
@@ -51,10 +88,12 @@ def split_preprocessing(model: Any) -> SplitModel:
     """
     if not flavor.is_model(model):
         raise TypeError(f"split_preprocessing takes a model of keras or tf_keras, got {type(model).__name__}.")
+    whole, model = model, _entered(model)
     inputs, nodes, structure = flavor.graph_nodes(model)
-    before = _calls_before(model, nodes)
+    before = _calls_before(nodes, _handles_strings if only_strings else lambda node: is_lookup(node.layer))
     if not before:
-        raise ValueError(f"Model {model.name!r} has no lookup layer in its graph to be split at.")
+        kind = "lookup layer that reads strings" if only_strings else "lookup layer"
+        raise ValueError(f"Model {model.name!r} has no {kind} in its graph to be split at.")
     made = {id(tensor): node for node in before for tensor in node.outputs}
     behind = [node for node in nodes if id(node.node) not in {id(other.node) for other in before}]
     outputs = flavor.flatten(structure, model)
@@ -72,18 +111,24 @@ def split_preprocessing(model: Any) -> SplitModel:
     for tensor, name in zip(cut, names, strict=True):
         entries[id(tensor)] = keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype, name=name)
     last = _called(behind, entries)
+    preprocessing = keras.Model(
+        _alone([given[id(tensor)] for tensor in inputs if id(tensor) in _read(before)]),
+        _alone([first[id(tensor)] for tensor in cut]),
+        name=f"{model.name}_preprocessing",
+    )
+    rest = keras.Model(
+        _alone(list(entries.values())),
+        flavor.map_structure(lambda tensor: last[id(tensor)], structure, model),
+        name=model.name,
+    )
+    flavor.copy_compile_state(whole, rest)
+    found = {node.layer.name: node.layer for node in before if is_lookup(node.layer)}
     return SplitModel(
-        keras.Model(
-            _alone([given[id(tensor)] for tensor in inputs if id(tensor) in _read(before)]),
-            _alone([first[id(tensor)] for tensor in cut]),
-            name=f"{model.name}_preprocessing",
-        ),
-        keras.Model(
-            _alone(list(entries.values())),
-            flavor.map_structure(lambda tensor: last[id(tensor)], structure, model),
-            name=model.name,
-        ),
-        {node.layer.name: _vocabulary(node.layer) for node in before if _has_vocabulary(node.layer)},
+        preprocessing,
+        rest,
+        {name: _vocabulary(layer) for name, layer in found.items() if _has_vocabulary(layer)},
+        {name: _settings(layer) for name, layer in found.items()},
+        tuple(names),
     )
 
 
@@ -99,11 +144,12 @@ def _has_vocabulary(layer: Any) -> bool:
     return hasattr(layer, "get_vocabulary")
 
 
-def lookups(model: Any) -> list[Any]:
-    """The lookup layers that a model could be split at; none where its graph is not known."""
+def lookup_names(model: Any) -> list[str]:
+    """The names of the lookup layers, with the way to them, that a model could be split at."""
     if not (flavor.is_graph_model(model) and model.built):
         return []
-    return [node.layer for node in flavor.graph_nodes(model)[1] if is_lookup(node.layer)]
+    names = flavor.layer_names(model)
+    return [names[id(layer)] for layer in flavor.layers_of(model) if is_lookup(layer)]
 
 
 def _vocabulary(layer: Any) -> list[str] | list[int]:
@@ -111,12 +157,42 @@ def _vocabulary(layer: Any) -> list[str] | list[int]:
     return [word.item() if hasattr(word, "item") else word for word in words]
 
 
-def _calls_before(model: Any, nodes: list[flavor.GraphNode]) -> list[flavor.GraphNode]:
-    """The calls of lookup layers, and those whose outputs they need."""
+def _settings(layer: Any) -> str:
+    config = layer.get_config()
+    shown = [f"{name}={config[name]!r}" for name in _SETTINGS.split() if config.get(name) is not None]
+    return f"{type(layer).__name__}({', '.join(shown)})"
+
+
+def _handles_strings(node: flavor.GraphNode) -> bool:
+    """Whether a call of a lookup layer reads or gives strings, or hashes."""
+    if not is_lookup(node.layer):
+        return False
+    dtypes = [getattr(tensor.dtype, "name", tensor.dtype) for tensor in (*node.inputs, *node.outputs)]
+    return "string" in dtypes or not _has_vocabulary(node.layer)
+
+
+def _entered(model: Any) -> Any:
+    """The model with the layers of nested models that hold lookup layers as its own; itself where there are none."""
+    inputs, nodes, structure = flavor.graph_nodes(model)
+    if not any(map(_holds_lookups, nodes)):
+        return model
+    given = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in inputs}
+    made = _called(nodes, given)
+    outputs = flavor.map_structure(lambda tensor: made[id(tensor)], structure, model)
+    return flavor.keras_of(model).Model(_alone(list(given.values())), outputs, name=model.name)
+
+
+def _holds_lookups(node: flavor.GraphNode) -> bool:
+    layer = node.layer
+    return flavor.is_model(layer) and flavor.is_graph_model(layer) and any(map(is_lookup, flavor.layers_of(layer)))
+
+
+def _calls_before(nodes: list[flavor.GraphNode], is_cut: Callable[[Any], bool]) -> list[flavor.GraphNode]:
+    """The calls that a model is cut behind, and those whose outputs they need."""
     wanted: set[int] = set()
     found = []
     for node in reversed(nodes):
-        if is_lookup(node.layer) or wanted.intersection(map(id, node.outputs)):
+        if is_cut(node) or wanted.intersection(map(id, node.outputs)):
             found.append(node)
             wanted.update(map(id, node.inputs))
     return found[::-1]
@@ -126,19 +202,40 @@ def _read(nodes: list[flavor.GraphNode]) -> set[int]:
     return {id(tensor) for node in nodes for tensor in node.inputs}
 
 
-def _called(nodes: list[flavor.GraphNode], tensors: dict[int, Any]) -> dict[int, Any]:
-    """Copies of the layers, called on these tensors; a layer that is called twice is copied once."""
-    tensors, copies = dict(tensors), {}
+def _called(
+    nodes: list[flavor.GraphNode], tensors: dict[int, Any], copies: dict[int, Any] | None = None, within: str = ""
+) -> dict[int, Any]:
+    """Copies of the layers, called on these tensors; a layer that is called twice is copied once.
+
+    Nested models that hold lookup layers are entered; the names of layers inside begin with `within`.
+    """
+    tensors, copies = dict(tensors), {} if copies is None else copies
     for node in nodes:
-        new = node.filled(tensors)
-        known = id(node.layer) in copies
-        layer = copies.setdefault(id(node.layer), node.layer if known else flavor.clone_layer(node.layer))
-        made = flavor.flatten(layer(*new[0], **new[1]), layer if flavor.is_layer(layer) else node.layer)
+        if _holds_lookups(node):
+            inputs, inner, structure = flavor.graph_nodes(node.layer)
+            taken = [tensors[id(tensor)] for tensor in node.inputs]
+            given = dict(zip(map(id, inputs), taken, strict=True))
+            inside = _called(inner, given, copies, f"{within}{node.layer.name}_")
+            made = [inside[id(tensor)] for tensor in flavor.flatten(structure, node.layer)]
+        else:
+            made = _called_once(node, tensors, copies, within)
         tensors.update(zip(map(id, node.outputs), made, strict=True))
-        if not known and flavor.is_layer(layer):
-            weights = [flavor.array_of(weight) for weight in flavor.variables_to_copy(node.layer)]
-            flavor.copy_layer_state(node.layer, layer, weights)
     return tensors
+
+
+def _called_once(node: flavor.GraphNode, tensors: dict[int, Any], copies: dict[int, Any], within: str) -> list[Any]:
+    args, kwargs = node.filled(tensors)
+    if not flavor.is_layer(node.layer):  # a function in the graph of a Keras 3 model
+        return flavor.flatten(node.layer(*args, **kwargs), node.layer)
+    known = id(node.layer) in copies
+    if not known:
+        copies[id(node.layer)] = flavor.clone_layer(node.layer, **{"name": within + node.layer.name} if within else {})
+    layer = copies[id(node.layer)]
+    made = flavor.flatten(layer(*args, **kwargs), layer)
+    if not known:
+        weights = [flavor.array_of(weight) for weight in flavor.variables_to_copy(node.layer)]
+        flavor.copy_layer_state(node.layer, layer, weights)
+    return made
 
 
 def _names(cut: list[Any], made: dict[int, flavor.GraphNode], taken: set[str]) -> list[str]:
