@@ -10,6 +10,9 @@
         call.index(call.layer.gain, 0, call.line(call.x, -1))
         return call.x
 
+Where the axes of its weights say all, `axes_rule(MyLayer, weights={"kernel": ("in", "units")}, output="units")` is
+enough: the layer keeps its class and is made again with fewer `units`.
+
 How rules are written is told in `edgeprune.channels.graph.rules.registry`.
 """
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.graph.coupling import Group as Group
     from edgeprune.channels.graph.rules import Call as Call
     from edgeprune.channels.graph.rules import CannotFollow as CannotFollow
+    from edgeprune.channels.graph.rules import axes_rule as axes_rule
     from edgeprune.channels.graph.rules import rule as rule
     from edgeprune.channels.plan.channel_plan import Change as Change
     from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
@@ -52,6 +56,7 @@ _HOME = {
     "Ranking": "edgeprune.channels.plan.importance",
     "Target": "edgeprune.channels.plan.solver",
     "Verification": "edgeprune.channels.rebuild.proof",
+    "axes_rule": "edgeprune.channels.graph.rules",
     "find_dead_channels": "edgeprune.channels.dead",
     "plan_channels": "edgeprune.channels.plan.channel_plan",
     "prune_channels": "edgeprune.channels.plan.channel_plan",

@@ -14,5 +14,6 @@ from edgeprune.channels.graph.rules import (  # noqa: F401
     recurrent,
 )
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, function_rule, is_composite, rule, rule_for
+from edgeprune.channels.graph.rules.weight_axes import axes_rule
 
-__all__ = ["Call", "CannotFollow", "function_rule", "is_composite", "rule", "rule_for"]
+__all__ = ["Call", "CannotFollow", "axes_rule", "function_rule", "is_composite", "rule", "rule_for"]

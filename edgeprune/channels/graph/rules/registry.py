@@ -14,6 +14,8 @@ A rule tells for one kind of layer what a call of it does with channels. It is g
         call.count_macs(math.prod(x.shape[:-1]), x.shape[-1] if read is None else read, units)
         return call.output({-1: units}, keeping=x)
 
+For layers of one's own of which the axes of the weights say all there is `axes_rule`, in `weight_axes`.
+
 A family of layers is one file in this folder, imported by `rules/__init__.py`. Functions in the graph
 (`x + y`, `keras.ops.reshape`, `tf.reshape`) have rules made with `function_rule("reshape")`; their arguments
 are in `call.arguments` under the names that their own signature gives them.
