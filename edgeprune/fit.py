@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.labels import by_output, check_labels, check_output_labels, labels_of, shape_fits
+from edgeprune.measure.metrics import chosen_metrics
 from edgeprune.measure.predictions import first_array
 from edgeprune.progress import steps
 
@@ -92,6 +94,7 @@ def prune_and_fit(
     frequency: int = 100,
     layers: Any = None,
     loss: Any = None,
+    metric: Any = None,
     description: str = "Pruning",
 ) -> Any:
     """Prune a trained model while it trains on, and strip it.
@@ -113,6 +116,8 @@ def prune_and_fit(
         layers: which layers to prune, as `edgeprune.prune_low_magnitude` takes it; all where left out.
         loss: a Keras loss or its name; left out, that of the compiled model, or
             `"sparse_categorical_crossentropy"` for a softmax over integer labels.
+        metric: what is computed while it trains in place of the compiled metrics, which the model keeps: as
+            `edgeprune.score` takes it. Of a function it is the mean over the batches.
         description: a few words shown before the progress bar.
 
     Returns:
@@ -142,20 +147,21 @@ def prune_and_fit(
     else:
         raise ValueError(f"schedule={schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}.")
     compilation = _by_order(model, _compilation(model, y, loss, learning_rate))
+    watched = _by_order(model, _watched(model, metric))
     x, y, sample_weight = _structured(model, x, y, sample_weight)
     # Chosen by a pattern, layers of which none can be pruned are an error.
     pruned = pruning.prune_low_magnitude(model, pruning_schedule, layers="*" if layers is None else layers)
-    pruned.compile(**compilation)
-    fit(
-        pruned,
-        x,
-        y,
-        sample_weight=sample_weight,
-        epochs=epochs,
-        batch_size=batch_size,
-        callbacks=[pruning.UpdatePruningStep()],
-        description=description,
-    )
+    with _compiled(pruned, compilation, watched):
+        fit(
+            pruned,
+            x,
+            y,
+            sample_weight=sample_weight,
+            epochs=epochs,
+            batch_size=batch_size,
+            callbacks=[pruning.UpdatePruningStep()],
+            description=description,
+        )
     return pruning.strip_pruning(pruned)
 
 
@@ -169,6 +175,7 @@ def fine_tune(
     batch_size: int = 32,
     learning_rate: Any = None,
     loss: Any = None,
+    metric: Any = None,
     description: str = "Fine-tuning",
 ) -> Any:
     """Train a model on, after something was removed from it.
@@ -185,6 +192,7 @@ def fine_tune(
         batch_size: samples per step.
         learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
         loss: a Keras loss or its name, as in `prune_and_fit`.
+        metric: as in `prune_and_fit`; the `History` has it.
         description: a few words shown before the progress bar.
 
     Returns:
@@ -197,9 +205,10 @@ def fine_tune(
         >>> fine_tune(smaller, x, y, epochs=2, learning_rate=1e-3)  # doctest: +SKIP
     """
     check_and_compile(model, x, y, loss)
-    model.compile(**_compilation(model, y, loss, learning_rate))
-    x, y, sample_weight = _structured(model, x, y, sample_weight)
-    return fit(model, x, y, sample_weight=sample_weight, epochs=epochs, batch_size=batch_size, description=description)
+    options = {"epochs": epochs, "batch_size": batch_size, "description": description}
+    with _compiled(model, _compilation(model, y, loss, learning_rate), _watched(model, metric)):
+        x, y, sample_weight = _structured(model, x, y, sample_weight)
+        return fit(model, x, y, sample_weight=sample_weight, **options)
 
 
 def check_and_compile(model: Any, x: Any, y: Any, loss: Any = None) -> None:
@@ -294,7 +303,8 @@ def _returns_dict(model: Any) -> bool:
 
 def _figures(logs: Mapping[str, float]) -> str:
     """The loss and the first metric, for the progress bar: what fits beside it."""
-    metric = next((name for name in logs if name not in ("loss", "compile_metrics")), None)
+    metrics = [name for name in logs if name not in ("loss", "compile_metrics")]
+    metric = min(metrics, key=lambda name: name.endswith("_loss"), default=None)  # after those, the outputs' losses
     return " ".join(f"{name} {logs[name]:.3g}" for name in ("loss", metric) if name in logs)
 
 
@@ -325,6 +335,35 @@ def _compilation(model: Any, y: Any, loss: Any, learning_rate: Any) -> dict[str,
         **{name: compiled.get(name) for name in ("loss_weights", "metrics", "weighted_metrics")},
         **compiled_by_xla,
     }
+
+
+def _watched(model: Any, metric: Any) -> dict[str, Any]:
+    """What to compile with so that a metric is computed while the model trains in place of its own; empty without."""
+    if metric is None:
+        return {}
+    graph = flavor.is_graph_model(model)
+    chosen = chosen_metrics(flavor.output_tensors(model) if graph else [""], metric)
+    runs_python = not flavor.lacks_kernels(model)  # XLA compiles no functions of NumPy
+
+    def of_kind(functions: bool) -> Any:
+        of_outputs = {
+            name: [one.to_keras() for one in several if one.is_function is functions]
+            for name, several in chosen.items()
+        }
+        return of_outputs if len(chosen) > 1 else next(iter(of_outputs.values()))
+
+    return {"metrics": of_kind(True) if runs_python else None, "weighted_metrics": of_kind(False)}
+
+
+@contextlib.contextmanager
+def _compiled(model: Any, compilation: Mapping[str, Any], watched: Mapping[str, Any]) -> Iterator[None]:
+    """Compile a model; while the body trains it, with the metrics that are watched in place of its own."""
+    model.compile(**{**compilation, **watched})
+    try:
+        yield
+    finally:
+        if watched:
+            model.compile(**{**compilation, "optimizer": model.optimizer})
 
 
 def _loss_for(model: Any, y: Any) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
+from edgeprune.text_table import text_of
 
 
 @pytest.fixture
@@ -160,10 +161,30 @@ def test_the_error_folds_equal_reasons(keras):
     i = keras.Input((8,))
     x = L.Add()([L.Dense(8, name=f"d{number}")(i) for number in range(30)])
     model = keras.Model(i, own(name="own")(x))
-    with pytest.raises(ValueError, match=r"d0, d1, d2, d3 and 27 more: own: the layer Own is not known") as error:
+    with pytest.raises(ValueError, match=r"d3 and 27 more, see inspect: own: the layer Own is not known") as error:
         ep.plan_channels(model, ratio=0.5)
     assert len(str(error.value)) < 400
     nothing = keras.Model(i, L.Rescaling(2.0)(i))
     with pytest.raises(ValueError, match="None of its layers makes channels"):
         ep.plan_channels(nothing, ratio=0.5)
     np.testing.assert_equal(len(trace(model).frozen), 31)
+
+
+def test_every_frozen_name_can_be_seen(keras, capsys):
+    """The plan folds the names of one reason and says where they all are; inspect lists layers of no group too."""
+    L = keras.layers
+    i = keras.Input((8,))
+    x = L.Dense(8, name="free")(i)
+    towers = [L.Dense(2, name=f"tower{number}")(x) for number in range(6)]
+    model = keras.Model(i, own_layer(keras)(name="own")(L.Concatenate(name="joined")(towers)))
+    plan = ep.plan_channels(model, ratio=0.5)
+    (folded,) = [line for line in str(plan).splitlines() if line.startswith("frozen: tower0")]
+    assert " and 3 more, see plan.frozen (" in folded and "tower5" not in folded
+    plan.summary(verbose=True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("frozen: ")]
+    assert lines == [f"frozen: {name} ({reason})" for name, reason in plan.frozen.items()]
+    assert {"own", *(f"tower{number}" for number in range(6))} == set(plan.frozen)
+    inspection = ep.inspect(model)
+    assert inspection.frozen == plan.frozen
+    (own,) = [line for line in text_of(inspection.channel_table()).splitlines() if line.startswith("own ")]
+    assert own.split(maxsplit=1)[1].strip() == plan.frozen["own"]

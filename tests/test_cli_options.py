@@ -134,6 +134,13 @@ def test_help_has_an_example_with_options_that_exist_and_cuts_no_name(name):
     assert all(option in text for option in valued_options(name))
 
 
+def test_the_list_of_commands_is_whole():
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout.partition("Commands:")[2]
+    assert max(map(len, text.splitlines())) <= 80 and "..." not in text
+    words = " ".join(text.split())
+    assert all(f"{name} {command_of(name).help.splitlines()[0].split('. ')[0]}" in words for name in COMMANDS)
+
+
 def test_choices_are_those_of_the_library():
     assert set(get_args(options.Scope)) == set(solver.SCOPES)
     assert set(get_args(options.Schedule)) == set(SCHEDULES)

@@ -78,3 +78,20 @@ def test_verify_and_bundle_score_by_the_metric_that_is_named(regression, tmp_pat
     run("bundle", model, "-o", tmp_path / "b", "--data", data, "--metric", "RootMeanSquaredError")
     card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
     assert "RootMeanSquaredError" in card and "lower is better" in card and "accuracy" not in card
+
+
+def test_prune_and_channels_score_by_the_metric_that_is_named(regression, tmp_path, flavor):
+    """A function of a module: the same on the model and in what is printed, and no trace of it in the file."""
+    model, data = regression / f"{flavor}{FILES[flavor]}", regression / "data.npz"
+    output, metric = tmp_path / f"smaller{FILES[flavor]}", f"{regression / 'figures.py'}:largest"
+    arrays, keras = np.load(data), importlib.import_module(flavor)
+    for command in (("prune",), ("channels", "--ratio", 0.5)):
+        printed = run(
+            *(*command, model, "--data", data, "--metric", metric, "--epochs", 1, "-o", output, "--force", "--json")
+        )
+        figures = json.loads(printed)["scores"]["largest"]
+        trained = keras.models.load_model(output)
+        error = np.abs(trained.predict(arrays["x"], verbose=0)[:, 0] - arrays["y"]).max()
+        assert figures["after" if command == ("prune",) else "fine-tuned"] == pytest.approx(error, rel=1e-4)
+    text = run("prune", model, "--data", data, "--metric", "no_such", "--epochs", 1, "-o", output, "--force")
+    assert "no score: no_such raised " in text and "wrote " in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import edgeprune as ep
 from edgeprune.measure.metrics import Metric
-from edgeprune.measure.score import NoScoreError, score_if_possible
+from edgeprune.measure.score import NoScoreError
 
 SAMPLES = 70  # two whole batches of `evaluate` and a part of one
 
@@ -227,8 +227,8 @@ def test_a_file_without_its_model(rng, tmp_path):
     assert ep.score(path, x, y, metric="mae")["mae"] == pytest.approx(
         np.abs(model.predict(x, verbose=0)[:, 0] - y).mean(), rel=1e-4
     )
-    scores = score_if_possible(path, x, y)
-    assert not scores and "pass metric=" in scores.reason
+    with pytest.raises(NoScoreError, match="pass metric="):
+        ep.score(path, x, y)
     assert "no score: " in str(ep.verify_tflite(path, None, x, y))
 
 
@@ -280,11 +280,9 @@ def test_a_metric_that_fails_is_the_reason(rng, metric, reason):
     keras = importlib.import_module("keras")
     model, x, y = dense(keras, 1), samples(rng), rng.normal(size=(SAMPLES, 1))
     model.compile("sgd", "mse")
-    scores = score_if_possible(model, x, y, metric=metric)
-    assert not scores and reason in scores.reason
-    assert scores.to_dict()["no_score"] == scores.reason
-    with pytest.raises(NoScoreError, match="No score: "):
+    with pytest.raises(NoScoreError, match="No score: ") as error:
         ep.score(model, x, y, metric=metric)
+    assert reason in error.value.reason
 
 
 def test_a_training_step_of_ones_own_tells_no_metric(keras, rng):
@@ -295,7 +293,8 @@ def test_a_training_step_of_ones_own_tells_no_metric(keras, rng):
     inputs = keras.Input((5,))
     model, x, y = Detector(inputs, keras.layers.Dense(1)(inputs)), samples(rng), rng.normal(size=(SAMPLES, 1))
     model.compile("sgd", "mse")
-    assert "train_step of its own" in score_if_possible(model, x, y).reason
+    with pytest.raises(NoScoreError, match="train_step of its own"):
+        ep.score(model, x, y)
     assert ep.score(model, x, y, metric="mae")["mae"] > 0
 
 

@@ -15,6 +15,7 @@ from edgeprune.cli.files import (
     check_outputs,
     load_model,
     measured_on,
+    named_metric,
     open_data,
     save_model,
     scorer,
@@ -101,6 +102,7 @@ def channels(
     seed: Seed = None,
     input_shape: InputShape = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for each layer that is frozen.")] = False,
     force: Force = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
@@ -113,7 +115,7 @@ def channels(
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
     if macs is params is ratio is None:
         raise ValueError("Say how much is to go: --macs, --params or --ratio.")
-    source = open_data(data, label_columns)
+    source, watched = open_data(data, label_columns), named_metric(metric)
     start_tensorflow()
     from edgeprune.channels.plan.channel_plan import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
@@ -141,7 +143,7 @@ def channels(
     smaller = chosen.apply()
     scores = {}
     if arrays is not None:
-        scored = scorer(arrays, metric, keras_model)
+        scored = scorer(arrays, watched, keras_model)
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
     if epochs:
         fine_tune(
@@ -153,6 +155,7 @@ def channels(
             batch_size=batch_size,
             learning_rate=learning_rate,
             loss=loss,
+            metric=watched if scores["before"] else None,
         )
         scores["fine-tuned"] = scored(smaller)
     text = chosen.to_json()
@@ -170,7 +173,7 @@ def channels(
             }
         )
         return
-    show(chosen)
+    show(chosen.to_text(verbose=verbose, see="--verbose"))
     for line in score_lines(scores):
         show(line)
     if epochs:

@@ -6,7 +6,6 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,15 +143,27 @@ def named_metric(name: str | None) -> Any:
     return object_named(name)
 
 
-def scorer(data: Data, metric: str | None, model: Any) -> Callable[[Any], Scores]:
-    """A function that scores a model on the test samples, by the metric that is named or by those of `model`."""
-    from edgeprune.measure.score import score_if_possible
+def scorer(data: Data, metric: Any, model: Any) -> Callable[[Any], Scores]:
+    """A function that scores a model on the test samples, or says why it cannot.
 
-    return partial(
-        score_if_possible,
-        x=data.x_test,
-        y=data.y_test,
-        sample_weight=data.sample_weight_test,
-        metric=named_metric(metric),
-        model=model,
-    )
+    Args:
+        data: the samples.
+        metric: what `named_metric` returns; None for the metrics of `model`.
+        model: the compiled model that the others are made from.
+    """
+    from edgeprune.measure.score import NoScoreError, Scores, score
+
+    def scored(candidate: Any) -> Scores:
+        try:
+            return score(
+                candidate,
+                data.x_test,
+                data.y_test,
+                sample_weight=data.sample_weight_test,
+                metric=metric,
+                model=model,
+            )
+        except NoScoreError as error:
+            return Scores((), 0, error.reason)
+
+    return scored

@@ -13,6 +13,7 @@ from edgeprune.cli.files import (
     check_outputs,
     load_model,
     measured_on,
+    named_metric,
     open_data,
     save_model,
     scorer,
@@ -63,7 +64,7 @@ def prune(
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     check_outputs({output: MODEL_SUFFIXES}, force)
-    source = open_data(data, label_columns)
+    source, watched = open_data(data, label_columns), named_metric(metric)
     start_tensorflow()
     from edgeprune.fit import check_and_compile, prune_and_fit
     from edgeprune.measure.score import score_lines, scores_to_dict
@@ -72,7 +73,7 @@ def prune(
     keras_model = load_model(model, unsafe, custom, seed)
     arrays = training_data(source, keras_model)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
-    scored = scorer(arrays, metric, keras_model)
+    scored = scorer(arrays, watched, keras_model)
     scores = {"before": scored(keras_model)}
     pruned = prune_and_fit(
         keras_model,
@@ -87,6 +88,7 @@ def prune(
         frequency=frequency,
         layers=layers or None,
         loss=loss,
+        metric=watched if scores["before"] else None,
     )
     scores["after"] = scored(pruned)
     report = sparsity_report(pruned)

@@ -36,6 +36,10 @@ class Command(TyperCommand):
                 raise
             _fail(f"TensorFlow stopped: {_reason(error.message)}")
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """The command's first sentence for the list of commands, whole: what does not fit is folded."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
 
 class _Commands(TyperGroup):
     """Reports a command line that cannot be parsed in one line on stderr, and exits with code 2."""

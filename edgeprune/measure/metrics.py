@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.data.losses import kind_of_loss, plain_names, setting
+from edgeprune.flavor import fresh_metric
 from edgeprune.measure.accuracy import predicted_classes, right_ones
 
 _HIGHER = frozenset(
@@ -94,6 +95,24 @@ class Metric:
         named = {"sample_weight": sample_weight} if weighted else {}
         return self.of(y_true, y_pred, **named)
 
+    def to_keras(self) -> Any:
+        """What `compile` takes in its place: a function's value for each batch, NaN where it raises."""
+        if not self.is_function:
+            return fresh_metric(self.of() if isinstance(self.of, type) else self.of)
+        import tensorflow as tf
+
+        def value(y_true: np.ndarray, y_pred: np.ndarray) -> np.float32:
+            try:
+                return np.float32(np.mean(self.call(y_true, y_pred, None)))
+            except Exception:  # whatever a user's function raises is no reason to stop the training
+                return np.float32(math.nan)
+
+        def of_batch(y_true: Any, y_pred: Any) -> Any:
+            return tf.ensure_shape(tf.numpy_function(value, [y_true, y_pred], tf.float32), ())
+
+        of_batch.__name__ = self.name
+        return of_batch
+
 
 def direction(metric: Any) -> bool | None:
     """Whether more of a metric is better, `None` where that is not known."""
@@ -109,6 +128,20 @@ def as_metrics(metric: Any) -> list[Metric]:
     """What a user passed as a metric, or a list of them, as a list."""
     several = metric if isinstance(metric, list | tuple) else [metric]
     return [one if isinstance(one, Metric) else Metric(one) for one in several]
+
+
+def chosen_metrics(outputs: Iterable[str], metric: Any) -> dict[str, list[Metric]]:
+    """What a user passed as `metric=`, by the name of the output it is for.
+
+    Raises:
+        TypeError: it is no metric.
+        ValueError: it names an output that is not there.
+    """
+    if not isinstance(metric, Mapping):
+        return dict.fromkeys(outputs, as_metrics(metric))
+    if unknown := [name for name in metric if name not in outputs]:
+        raise ValueError(f"The model's outputs are {list(outputs)}, got metrics for {unknown}.")
+    return {name: as_metrics(metric[name]) if name in metric else [] for name in outputs}
 
 
 def metrics_by_output(names: Iterable[str], metrics: Any, keras_3: bool) -> dict[str, list[Any]]:

@@ -25,7 +25,15 @@ from edgeprune.measure.metrics import (
 
 
 class NoScoreError(ValueError):
-    """There is no figure for how good the model is; the message says why."""
+    """There is no figure for how good the model is.
+
+    Attributes:
+        reason: why not; the message says it too.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"No score: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)

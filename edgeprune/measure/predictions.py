@@ -38,8 +38,8 @@ def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.n
     parts, predict_on_batch = [], flavor.batch_predictor(model)
     for start in track(range(0, count, size), f"Running {model.name}"):
         batch = [array[start : start + size] for array in arrays]
-        missing = size - len(batch[0]) if fixed else 0
-        if missing:
+        missing = size - len(batch[0])
+        if missing and (fixed or start):  # another size would be traced again
             batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
         parts.append(flavor.named_outputs(model, predict_on_batch(packed(batch))))
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}

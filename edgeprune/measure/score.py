@@ -8,7 +8,7 @@ ep.score("model.tflite", x_test, y_test, metric="mae")         without the model
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from edgeprune.crash_guard import try_out
 from edgeprune.data.labels import by_output
 from edgeprune.data.losses import kind_of_loss
 from edgeprune.measure.accuracy import choose_output
-from edgeprune.measure.metrics import Metric, as_metrics
+from edgeprune.measure.metrics import chosen_metrics
 from edgeprune.measure.output_scores import NoScoreError, Score, ScoredOutput
 from edgeprune.measure.predictions import gather, keras_output_names, predict, samples_for_file
 from edgeprune.measure.runtime import Runtime
@@ -113,27 +113,31 @@ def score(
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: `path_or_model` is neither a path nor a Keras model, or `metric` is no metric.
-        ValueError: the samples do not fit the inputs, the labels or weights not the samples; or no figure can be
-            computed, and the message says why.
+        ValueError: the samples do not fit the inputs, the labels or weights not the samples. Where no figure can be
+            computed it is a `NoScoreError`, whose `reason` says why.
 
     Example:
         >>> score(model, x_test, y_test)["mae"]  # doctest: +SKIP
         0.214
     """
-    scores = score_if_possible(
-        path_or_model,
-        x,
-        y,
-        sample_weight=sample_weight,
-        metric=metric,
-        model=model,
-        output=output,
-        batch_size=batch_size,
-        threads=threads,
-        xnnpack=xnnpack,
+    samples, labels, weights = gather(x, y, sample_weight)
+    if isinstance(path_or_model, str | Path):
+        try_out(path_or_model)
+        runtime = Runtime(path_or_model, threads=threads, xnnpack=xnnpack)
+        arrays = samples_for_file(runtime, model, samples)
+        outputs = runtime.run_all(arrays, f"Scoring {runtime.path.name}")
+        if model is not None:
+            outputs = _by_keras_name(outputs, model, samples)
+    elif flavor.is_model(path_or_model):
+        model = model or path_or_model
+        outputs = predict(path_or_model, samples, batch_size=batch_size)
+    else:
+        raise TypeError(f"Expected a .tflite file or a Keras model, got {type(path_or_model).__name__}.")
+    scores = score_outputs(
+        outputs, labels, weights, inputs=samples, metric=metric, model=model, output=output, batch_size=batch_size
     )
     if not scores:
-        raise NoScoreError(f"No score: {scores.reason}")
+        raise NoScoreError(scores.reason)
     return scores
 
 
@@ -168,7 +172,7 @@ def score_outputs(
         ValueError: the labels or the weights do not fit the samples or the outputs.
     """
     samples = len(next(iter(outputs.values())))
-    chosen = None if metric is None else _metrics_by_output(outputs, metric)
+    chosen = None if metric is None else chosen_metrics(outputs, metric)
     compiled = None if model is None else flavor.compilation_of(model)
     if y is None and (y := _own_targets(outputs, inputs, compiled)) is None:
         return Scores((), samples, "no labels were passed.")
@@ -200,43 +204,11 @@ def score_outputs(
             for one in figures:
                 found.append(one)
         except NoScoreError as error:
-            reasons.append(str(error))
+            reasons.append(error.reason)
         prefix = f"{name}_" if len(outputs) > 1 and output is None else ""
         scores += [replace(one, name=prefix + one.name) for one in found if math.isfinite(one.value)]
         reasons += [f"{prefix}{one.name} is {one.value}." for one in found if not math.isfinite(one.value)]
     return Scores(tuple(scores), samples, " ".join(reasons) or None)
-
-
-def score_if_possible(
-    path_or_model: str | Path | Any,
-    x: Any,
-    y: Any = None,
-    *,
-    sample_weight: Any = None,
-    metric: Any = None,
-    model: Any = None,
-    output: str | None = None,
-    batch_size: int = 32,
-    threads: int = 1,
-    xnnpack: bool = True,
-) -> Scores:
-    """The same as `score`, but where there is no figure the reason is in what is returned, and nothing is raised."""
-    samples, labels, weights = gather(x, y, sample_weight)
-    if isinstance(path_or_model, str | Path):
-        try_out(path_or_model)
-        runtime = Runtime(path_or_model, threads=threads, xnnpack=xnnpack)
-        arrays = samples_for_file(runtime, model, samples)
-        outputs = runtime.run_all(arrays, f"Scoring {runtime.path.name}")
-        if model is not None:
-            outputs = _by_keras_name(outputs, model, samples)
-    elif flavor.is_model(path_or_model):
-        model = model or path_or_model
-        outputs = predict(path_or_model, samples, batch_size=batch_size)
-    else:
-        raise TypeError(f"Expected a .tflite file or a Keras model, got {type(path_or_model).__name__}.")
-    return score_outputs(
-        outputs, labels, weights, inputs=samples, metric=metric, model=model, output=output, batch_size=batch_size
-    )
 
 
 def scores_to_dict(stages: Mapping[str, Scores]) -> dict[str, Any]:
@@ -302,14 +274,6 @@ def _first_sample(samples: Any) -> Any:
     if isinstance(samples, Mapping):
         return {name: np.asarray(one)[:1] for name, one in samples.items()}
     return [np.asarray(one)[:1] for one in samples] if isinstance(samples, list | tuple) else np.asarray(samples)[:1]
-
-
-def _metrics_by_output(outputs: Iterable[str], metric: Any) -> dict[str, list[Metric]]:
-    if not isinstance(metric, Mapping):
-        return dict.fromkeys(outputs, as_metrics(metric))
-    if unknown := [name for name in metric if name not in outputs]:
-        raise ValueError(f"The model's outputs are {list(outputs)}, got metrics for {unknown}.")
-    return {name: as_metrics(metric[name]) if name in metric else [] for name in outputs}
 
 
 def _aligned(outputs: Mapping[str, np.ndarray], part: Any, what: str, output: str | None) -> dict[str, np.ndarray]:

@@ -73,6 +73,7 @@ class Inspection:
         parameters: number of parameters.
         example: the shapes of the inputs that the MACs are for.
         groups: the groups of channels; empty where the model's graph cannot be followed.
+        frozen: the names of the groups and layers that keep all their channels, each with the reason.
         not_followed: why it cannot; empty where it can.
         memory: the activations alive at once as int8, and the layer that sets the peak; None where unknown.
         memory_unknown: why it is not; empty where it is.
@@ -86,6 +87,7 @@ class Inspection:
     parameters: int
     example: ExampleShapes
     groups: tuple[GroupRow, ...]
+    frozen: dict[str, str]
     not_followed: str
     memory: ActivationMemory | None
     memory_unknown: str
@@ -136,11 +138,14 @@ class Inspection:
         return f" of {self.example}{chosen}"
 
     def channel_table(self) -> Table:
-        """The groups of channels as a rich table."""
+        """The groups of channels, and the layers that are frozen and in none, as a rich table."""
         free = sum(group.channels for group in self.groups if group.frozen is None)
+        rows = [(row.name, ", ".join(row.layers[1:]), f"{row.channels:,}", row.frozen or "") for row in self.groups]
+        in_groups = {row.name for row in self.groups}
+        rows += [(name, "", "", reason) for name, reason in self.frozen.items() if name not in in_groups]
         return rich_table(
             ("Group", "With", "Channels", "Frozen"),
-            [(row.name, ", ".join(row.layers[1:]), f"{row.channels:,}", row.frozen or "") for row in self.groups],
+            rows,
             left=(0, 1, 3),
             title="Channels",
             caption=self.not_followed or f"{free:,} channels can be removed (edgeprune channels).",
@@ -191,7 +196,7 @@ def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
                 zeros=size - sum(int(np.count_nonzero(values)) for values in weights),
             )
         )
-    groups, not_followed = _groups(model, input_shape)
+    groups, frozen, not_followed = _groups(model, input_shape)
     return Inspection(
         model.name,
         flavor.flavor_of(model),
@@ -201,6 +206,7 @@ def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
         parameters.total,
         example,
         groups,
+        frozen,
         not_followed,
         *_memory(model),
     )
@@ -214,13 +220,14 @@ def _memory(model: Any) -> tuple[ActivationMemory | None, str]:
         return None, str(error)
 
 
-def _groups(model: Any, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], str]:
-    """The groups of channels, or why there are none to tell."""
+def _groups(model: Any, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], dict[str, str], str]:
+    """The groups of channels and what is frozen, or why there are none to tell."""
     try:
         graph = trace(model, input_shape)
     except ValueError as error:  # a subclassed model whose call cannot be followed
-        return (), str(error)
-    return tuple(GroupRow(group.name, group.layers, group.size, group.frozen) for group in graph.groups), ""
+        return (), {}, str(error)
+    groups = tuple(GroupRow(group.name, group.layers, group.size, group.frozen) for group in graph.groups)
+    return groups, graph.frozen, ""
 
 
 def _share(part: int, whole: int) -> float:

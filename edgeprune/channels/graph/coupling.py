@@ -338,19 +338,20 @@ class ChannelGraph:
         return np.ones(self.class_count, bool)
 
 
-def by_reason(frozen: Mapping[str, str], most_names: int = 4) -> list[tuple[str, str]]:
-    """What is frozen, folded: for each reason the first few names and how many more there are.
+def by_reason(frozen: Mapping[str, str], see: str, most_names: int = 4) -> list[tuple[str, str]]:
+    """What is frozen, folded: for each reason the first few names, how many more there are, and where they all are.
 
     Example:
-        >>> by_reason({"a": "ignored", "b": "ignored", "c": "ignored", "head": "output of the model"}, most_names=2)
-        [('a, b and 1 more', 'ignored'), ('head', 'output of the model')]
+        >>> frozen = {"a": "ignored", "b": "ignored", "c": "ignored", "head": "output of the model"}
+        >>> by_reason(frozen, "plan.frozen", most_names=2)
+        [('a, b and 1 more, see plan.frozen', 'ignored'), ('head', 'output of the model')]
     """
     names: dict[str, list[str]] = {}
     for name, reason in frozen.items():
         names.setdefault(reason, []).append(name)
-    return [(shortened(own, most_names), reason) for reason, own in names.items()]
+    return [(shortened(own, see, most_names), reason) for reason, own in names.items()]
 
 
-def shortened(names: Sequence[str], most: int) -> str:
-    """The first names of several, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def shortened(names: Sequence[str], see: str, most: int) -> str:
+    """The first names of several, how many more there are, and where to see them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more, see {see}" if len(names) > most else "")

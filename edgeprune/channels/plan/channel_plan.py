@@ -143,11 +143,27 @@ class ChannelPlan:
 
         return tuple(planned(group) for group in self.groups if group.frozen is None)
 
-    def summary(self) -> None:
-        """Print the plan as a table."""
-        print(self)
+    def summary(self, *, verbose: bool = False) -> None:
+        """Print the plan as a table.
+
+        Args:
+            verbose: whether to print a line for each frozen group or layer; otherwise those of one reason share a line.
+        """
+        print(self.to_text(verbose=verbose))
 
     def __str__(self) -> str:
+        return self.to_text()
+
+    def to_text(self, *, verbose: bool = False, see: str = "plan.frozen") -> str:
+        """The plan as a table.
+
+        Args:
+            verbose: as in `summary`.
+            see: where a line that leaves names out says they are.
+
+        Returns:
+            The lines, as wide as the terminal.
+        """
         rows = [
             (row.name, ", ".join(row.layers[1:]), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
             for row in self.planned
@@ -161,7 +177,8 @@ class ChannelPlan:
         at = "" if self.graph.example is None else f" for an input of {self.graph.example}"
         lines += [f"channels    {self.channels}", f"MACs        {self.macs}{at}", f"parameters  {self.params}"]
         lines += [str(self.target)] if self.target else []
-        lines += [f"frozen: {names} ({reason})" for names, reason in by_reason(self.frozen)]
+        frozen = self.frozen.items() if verbose else by_reason(self.frozen, see)
+        lines += [f"frozen: {names} ({reason})" for names, reason in frozen]
         lines += [f"note: {note}" for note in self.graph.notes]
         return "\n".join([f"Channels of {self.model.name!r}", *lines])
 

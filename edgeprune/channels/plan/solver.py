@@ -391,9 +391,9 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
     if all(group.frozen for group in graph.groups):
-        reasons = [f"{names}: {reason}" for names, reason in by_reason(graph.frozen)]
-        reasons = shortened(reasons, MOST_REASONS) or "None of its layers makes channels that can be followed."
-        raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {reasons}")
+        folded = [f"{names}: {reason}" for names, reason in by_reason(graph.frozen, "inspect")]
+        said = shortened(folded, "inspect", MOST_REASONS) or "None of its layers makes channels that can be followed."
+        raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {said}")
 
 
 def _check_reachable(least: float, most: float, target: Target) -> None:
