@@ -26,12 +26,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from edgeprune.tflite.runtime import Runtime, named_samples
 from results import Results
 
 import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.bundle.microcontroller import kernel_bytes, scratch_bytes, with_margin
-from edgeprune.measure.runtime import Runtime, named_samples
 from edgeprune.measure.tflm import align, compare_with_reference, measure_arena
 from edgeprune.measure.vela import compile_for_npu
 from edgeprune.models import autoencoder, ds_cnn, mobilenet_v1, resnet8

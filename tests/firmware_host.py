@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from edgeprune.measure.integer_reference import integer_reference
-from edgeprune.measure.runtime import Runtime
+from edgeprune.tflite.runtime import Runtime
 from tflite_micro import runtime
 folder, compiled_from = Path({folder!r}), {compiled_from!r}
 path = Path(compiled_from or folder / "m.tflite")
@@ -62,7 +62,7 @@ for number, output in enumerate(outputs):
 
 def compile_library(folder, output, static_memory=True):
     """Compile what stands in for the library, for one bundle; the library's own Makefile defines the macro."""
-    from edgeprune.measure.runtime import Runtime
+    from edgeprune.tflite.runtime import Runtime
 
     runtime = Runtime(folder / "model.tflite")
     types = {

@@ -9,6 +9,7 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+from edgeprune.tflite.runtime import Port, Runtime
 from firmware_host import (
     STATIC_MEMORY,
     STUB,
@@ -25,7 +26,6 @@ from edgeprune.bundle.bundle import export_bundle
 from edgeprune.bundle.content import Preprocessing, identifier
 from edgeprune.bundle.cpp_sources import _described, resolver_methods, with_margin
 from edgeprune.measure import tflm
-from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.targets import MICRO_OPERATORS, target
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")

@@ -322,7 +322,7 @@ def test_convert_writes_the_format(folder, tmp_path, quantize, weight_type):
 
 
 def test_convert_float_io_and_text(folder, tmp_path):
-    from edgeprune.measure.runtime import Runtime
+    from edgeprune.tflite.runtime import Runtime
 
     output = tmp_path / "model.tflite"
     result = run_ok(

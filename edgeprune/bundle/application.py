@@ -23,10 +23,10 @@ from edgeprune.bundle.content import BundleContent, Preprocessing, distinct
 from edgeprune.bundle.rendering import render
 from edgeprune.measure.latency import benchmark
 from edgeprune.measure.machine import this_machine
-from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.measure.size import CompressedSize, FileSize, compressed_size, file_size
 from edgeprune.tflite.file import TfliteFile, read_tflite
 from edgeprune.tflite.metadata import ModelMetadata, TensorMetadata, write_metadata
+from edgeprune.tflite.runtime import Port, Runtime
 
 _LATENCY_RUNS = 50
 _LATENCY_SECONDS = 2.0

@@ -396,7 +396,7 @@ def _write_model_card(content: BundleContent, figures: dict[str, Any], notes: li
 
 def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
     """All that is known of a bundle's model, as plain values."""
-    from edgeprune.measure.runtime import Runtime
+    from edgeprune.tflite.runtime import Runtime
 
     runtime, verification = Runtime(content.tflite), content.verification
 

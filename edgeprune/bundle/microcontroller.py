@@ -27,7 +27,6 @@ from edgeprune.bundle.cpp_sources import (
 )
 from edgeprune.bundle.rendering import require_jinja2
 from edgeprune.export.diagnosis import operator_origins
-from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflm import (
     Arena,
     MicroError,
@@ -39,6 +38,7 @@ from edgeprune.measure.tflm import (
     require_tflite_micro,
 )
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.runtime import Runtime
 from edgeprune.tflite.truncate import prefix
 
 # How far a device's kernels may lie from the reference ones, in steps of the output.

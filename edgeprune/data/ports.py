@@ -117,7 +117,7 @@ def ports_of(model: Any) -> Ports:
 
 def _ports_of_file(path: Path) -> Ports:
     from edgeprune.crash_guard import try_out
-    from edgeprune.measure.runtime import Runtime
+    from edgeprune.tflite.runtime import Runtime
 
     try_out(path)
     runtime = Runtime(path)

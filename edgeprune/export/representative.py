@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune.export.known_values import any_words, drawn
-from edgeprune.measure.runtime import texts
 from edgeprune.progress import track
+from edgeprune.tflite.runtime import texts
 
 FORMS = (
     "an array, a dict or a list of arrays (one for each input), a tf.data.Dataset, a Keras PyDataset or Sequence, "

@@ -22,11 +22,11 @@ from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
 from edgeprune.measure.parameters import ParameterCount, count_parameters
 from edgeprune.measure.predictions import keras_output_names, predict, samples_for_file
-from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_to_dict
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import ConstantTensor, TfliteFile, read_tflite
+from edgeprune.tflite.runtime import Port, Runtime
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.

@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.parameters import LayerParameters as LayerParameters
     from edgeprune.measure.parameters import ParameterCount as ParameterCount
     from edgeprune.measure.parameters import count_parameters as count_parameters
-    from edgeprune.measure.runtime import Port as Port
-    from edgeprune.measure.runtime import Runtime as Runtime
     from edgeprune.measure.score import Scores as Scores
     from edgeprune.measure.size import CompressedSize as CompressedSize
     from edgeprune.measure.size import FileSize as FileSize
@@ -45,6 +43,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.tflite.file import PortTensor as PortTensor
     from edgeprune.tflite.file import TfliteFile as TfliteFile
     from edgeprune.tflite.file import read_tflite as read_tflite
+    from edgeprune.tflite.runtime import Port as Port
+    from edgeprune.tflite.runtime import Runtime as Runtime
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -67,9 +67,9 @@ _HOME = {
     "NpuReport": "edgeprune.measure.vela",
     "Operator": "edgeprune.tflite.file",
     "ParameterCount": "edgeprune.measure.parameters",
-    "Port": "edgeprune.measure.runtime",
+    "Port": "edgeprune.tflite.runtime",
     "PortTensor": "edgeprune.tflite.file",
-    "Runtime": "edgeprune.measure.runtime",
+    "Runtime": "edgeprune.tflite.runtime",
     "Score": "edgeprune.measure.output_scores",
     "ScoredOutput": "edgeprune.measure.output_scores",
     "Scores": "edgeprune.measure.score",

@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.crash_guard import try_out
 from edgeprune.measure.predictions import first_array, gather, predict
-from edgeprune.measure.runtime import Runtime, named_samples
+from edgeprune.tflite.runtime import Runtime, named_samples
 
 
 def accuracy(

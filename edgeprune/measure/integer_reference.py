@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.measure.runtime import Runtime
+from edgeprune.tflite.runtime import Runtime
 
 _NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 

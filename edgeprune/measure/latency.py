@@ -19,9 +19,9 @@ import numpy as np
 
 from edgeprune.crash_guard import try_out
 from edgeprune.measure.machine import Machine, this_machine
-from edgeprune.measure.runtime import Port, Runtime
 from edgeprune.progress import track
 from edgeprune.text_table import text_table
+from edgeprune.tflite.runtime import Port, Runtime
 
 
 @dataclass(frozen=True)

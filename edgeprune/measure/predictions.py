@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.measure.runtime import Runtime, in_number_order, named_samples
 from edgeprune.progress import track
+from edgeprune.tflite.runtime import Runtime, in_number_order, named_samples
 
 
 def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.ndarray]:

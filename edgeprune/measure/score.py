@@ -23,7 +23,7 @@ from edgeprune.measure.accuracy import choose_output
 from edgeprune.measure.metrics import chosen_metrics
 from edgeprune.measure.output_scores import NoScoreError, Score, ScoredOutput
 from edgeprune.measure.predictions import gather, keras_output_names, predict, samples_for_file
-from edgeprune.measure.runtime import Runtime
+from edgeprune.tflite.runtime import Runtime
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from typing import IO, Any
 import numpy as np
 
 from edgeprune.measure.integer_reference import integer_reference
-from edgeprune.measure.runtime import Runtime
 from edgeprune.measure.tflm_process import reason
 from edgeprune.progress import track
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.runtime import Runtime
 
 ALIGNMENT = 16
 _FIRST_ARENA = 1 << 18
