@@ -79,7 +79,7 @@ def spectral_normalization(call: Call) -> Value:
     finally:
         call.layer = wrapper
     kernel = wrapper.kernel
-    made = call.recorder.line_of(kernel, len(kernel.shape) - 1)
+    made = call.record.line_of(kernel, len(kernel.shape) - 1)
     if math.prod(wrapper.vector_u.shape) != kernel.shape[-1]:
         raise CannotFollow("its vector does not fit its kernel")
     call.index(wrapper.vector_u, 1, made)

@@ -80,7 +80,7 @@ def _cell(call: Call, cell: Any, owner: Any, below: Value | np.ndarray, steps: i
     call.read_inside(cell.recurrent_kernel, -2, units, layer=owner)
     call.index(cell.recurrent_kernel, -1, made, layer=owner)
     call.index(cell.bias, -1, made, layer=owner)
-    call.recorder.add_resize(owner, "filters" if kind == "ConvLSTMCell" else "units", (units,), int)
+    call.record.add_resize(owner, "filters" if kind == "ConvLSTMCell" else "units", (units,), int)
     for activation in (cell.activation, getattr(cell, "recurrent_activation", None)):
         follow_activation(call, activation, units)
     count = steps * places(call.output_shapes[0], axis) * gates
@@ -122,7 +122,7 @@ def _unite_weights(call: Call, a: Any, b: Any) -> None:
     """Two layers that are made from one configuration have equally many units."""
     for first, second in zip(a.weights, b.weights, strict=True):
         for axis in range(len(first.shape)):
-            call.unite(call.recorder.line_of(first, axis), call.recorder.line_of(second, axis))
+            call.unite(call.record.line_of(first, axis), call.record.line_of(second, axis))
 
 
 @rule("TimeDistributed")

@@ -29,24 +29,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.channel_values import Space, Value
-
-if TYPE_CHECKING:
-    from edgeprune.channels.graph.trace import Recorder
+from edgeprune.channels.graph.record import CannotFollow, Record
 
 Rule = Callable[["Call"], "Value | Sequence[Value]"]
 
 _LAYER_RULES: dict[type | str, Rule] = {}
 _FUNCTION_RULES: dict[str, Rule] = {}
-
-
-class CannotFollow(Exception):
-    """Raised by a rule for a call whose channels it cannot follow; the text says why."""
 
 
 def rule(*kinds: type | str) -> Callable[[Rule], Rule]:
@@ -171,7 +165,7 @@ class Call:
         kwargs: the keyword arguments.
         output_shapes: the shapes of the tensors it gives, flat; 1 for the batch and for sizes that are not fixed.
         node: the call in the model's graph.
-        recorder: where the trace collects what it is told.
+        record: what the rules of the model write down.
         masks: what of its inputs it contracts: (position in `inputs`, axis, ids).
         mixes_channels: whether `mixes` was called.
     """
@@ -183,14 +177,14 @@ class Call:
     kwargs: dict[str, Any]
     output_shapes: list[tuple[int, ...]]
     node: Any
-    recorder: Recorder
+    record: Record
     masks: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
     mixes_channels: bool = False
 
     @property
     def space(self) -> Space:
         """The ids of the model and the operations on values."""
-        return self.recorder.space
+        return self.record.space
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -269,24 +263,24 @@ class Call:
     def never_empty(self, line: np.ndarray | None) -> None:
         """At least one of these channels stays: they are cut out of a tensor."""
         if line is not None and len(line):  # a part of size zero has none to keep
-            self.recorder.runs.append(line)
+            self.record.runs.append(line)
 
     # Weights
 
     def make(self, weight: Any, axis: int, layer: Any = None, name: str | None = None) -> np.ndarray:
         """New channels along an axis of a weight; in a second call of a shared layer those of the first."""
         axis %= len(weight.shape)
-        known = self.recorder.line_of(weight, axis)
+        known = self.record.line_of(weight, axis)
         line = self.space.ids.fresh(weight.shape[axis]) if known is None else known
-        self.recorder.add_slot(weight, layer or self.layer, name, axis, line, makes=True)
+        self.record.add_slot(weight, layer or self.layer, name, axis, line, makes=True)
         return line
 
     def make_in_heads(self, weight: Any, axis: int, layer: Any = None) -> np.ndarray:
         """New channels (heads, size) along an axis of a weight, inside the attention heads along the axis before."""
-        known = self.recorder.line_of(weight, axis)
+        known = self.record.line_of(weight, axis)
         heads, size = weight.shape[axis - 1 : axis + 1]
         table = self.space.ids.fresh(heads * size).reshape(heads, size) if known is None else known
-        self.recorder.add_slot(weight, layer or self.layer, None, axis, table, makes=True)
+        self.record.add_slot(weight, layer or self.layer, None, axis, table, makes=True)
         return table
 
     def index(
@@ -294,7 +288,7 @@ class Call:
     ) -> None:
         """An axis of a weight has one entry for each of these channels; nothing for a weight or line of None."""
         if weight is not None and line is not None:
-            self.recorder.add_slot(weight, layer or self.layer, name, axis % len(weight.shape), line)
+            self.record.add_slot(weight, layer or self.layer, name, axis % len(weight.shape), line)
 
     def read(
         self,
@@ -319,14 +313,14 @@ class Call:
         weight_axis %= len(weight.shape)
         line = self.line(value, axis)
         if line is None:
-            known = self.recorder.line_of(weight, weight_axis)
+            known = self.record.line_of(weight, weight_axis)
             if known is not None:  # a shared layer that consumed channels in another call
                 self.freeze(known, f"{self.name} is also called on a tensor whose channels cannot be dropped")
             else:
-                self.recorder.forbid(weight, weight_axis, f"{self.name} is also called on channels that stay")
+                self.record.forbid(weight, weight_axis, f"{self.name} is also called on channels that stay")
             return None
         self.contract(value, axis)
-        self.recorder.add_slot(weight, self.layer, None, weight_axis, via(line) if via else line, reads=True)
+        self.record.add_slot(weight, self.layer, None, weight_axis, via(line) if via else line, reads=True)
         return line
 
     def read_inside(
@@ -334,8 +328,8 @@ class Call:
     ) -> None:
         """An axis of a weight consumes channels that are not a tensor of the graph (a recurrent state, a head)."""
         if weight is not None and line is not None:
-            self.recorder.add_slot(weight, layer or self.layer, name, axis % len(weight.shape), line, reads=True)
-            self.recorder.inside.add(id(self.layer))
+            self.record.add_slot(weight, layer or self.layer, name, axis % len(weight.shape), line, reads=True)
+            self.record.inside.add(id(self.layer))
 
     def contract(self, value: Value, axis: int) -> None:
         """The call sums over what lies along this axis of one of its inputs, so a zero there drops out."""
@@ -350,7 +344,7 @@ class Call:
         if lines:
             self.mixes_channels = True
             if why is not None:
-                self.recorder.note(f"{self.name}: {why}", lines)
+                self.record.note(f"{self.name}: {why}", lines)
 
     # Layers inside this one
 
@@ -359,7 +353,7 @@ class Call:
 
         An axis 1 that the layer inside does not see may be folded into the batch of its inputs.
         """
-        name = self.recorder.names.get(id(layer), layer.name)
+        name = self.record.names.get(id(layer), layer.name)
         call = replace(
             self, layer=layer, name=name, inputs=inputs, args=(), kwargs={}, output_shapes=output_shapes, masks=[]
         )
@@ -369,8 +363,8 @@ class Call:
             for position, axis, line in call.masks
         ]
         self.mixes_channels |= call.mixes_channels
-        if id(layer) in self.recorder.inside:
-            self.recorder.inside.add(id(self.layer))
+        if id(layer) in self.record.inside:
+            self.record.inside.add(id(self.layer))
         return list(given) if isinstance(given, list | tuple) else [given]
 
     # What follows the channels
@@ -388,7 +382,7 @@ class Call:
         """
         if any(line is not None for line in lines):
             owner = self.node if of_function else self.layer
-            self.recorder.add_resize(owner, key, lines, value)
+            self.record.add_resize(owner, key, lines, value)
 
     def resize_shape(self, key: str, shape: Sequence[Any], value: Value, *, of_function: bool, skip: int = 0) -> None:
         """A shape among the arguments follows a value's channels, however they settle.
@@ -402,12 +396,12 @@ class Call:
         """
         if value.parts:
             owner = self.node if of_function else self.layer
-            self.recorder.add_shape_resize(owner, key, shape, value, skip)
+            self.record.add_shape_resize(owner, key, shape, value, skip)
 
     def rescale(self, weight: Any, table: np.ndarray) -> None:
         """The layer divides by the square root of these channels (heads, size): the weight makes up for the change."""
         if weight is not None:
-            self.recorder.add_rescale(weight, table)
+            self.record.add_rescale(weight, table)
 
     def count_macs(self, places: int, *lines: np.ndarray | int) -> None:
         """The products this call computes.
@@ -417,7 +411,7 @@ class Call:
             lines: for each factor the ids along it, or its size where nothing is dropped along it.
         """
         sizes = [line if isinstance(line, int) else line.shape[-1] for line in lines]
-        self.recorder.add_cost(
+        self.record.add_cost(
             self.layer, places * math.prod(sizes), tuple(line for line in lines if not isinstance(line, int))
         )
 
