@@ -26,7 +26,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from edgeprune.tflite.runtime import Runtime, named_samples
 from results import Results
 
 import edgeprune as ep
@@ -38,6 +37,7 @@ from edgeprune.models import autoencoder, ds_cnn, mobilenet_v1, resnet8
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
 from edgeprune.targets import TARGETS, Target
+from edgeprune.tflite.runtime import Runtime, named_samples
 
 OUT = Path(__file__).parent / "out"
 NETS: dict[str, Callable[[], Any]] = {

@@ -9,7 +9,6 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-from edgeprune.tflite.runtime import Port, Runtime
 from firmware_host import (
     STATIC_MEMORY,
     STUB,
@@ -27,6 +26,7 @@ from edgeprune.bundle.content import Preprocessing, identifier
 from edgeprune.bundle.cpp_sources import _described, resolver_methods, with_margin
 from edgeprune.measure import tflm
 from edgeprune.targets import MICRO_OPERATORS, target
+from edgeprune.tflite.runtime import Port, Runtime
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
 

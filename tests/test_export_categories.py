@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from edgeprune.tflite.runtime import Runtime
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.tflite.runtime import Runtime
 
 
 def layers_under_test(layers):

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from edgeprune.tflite.runtime import Runtime
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from edgeprune import flavor as flavors
 from edgeprune.bundle.bundle import export_bundle
 from edgeprune.export.convert import export_tflite
 from edgeprune.export.signature import names_to_trace, traceable_names
+from edgeprune.tflite.runtime import Runtime
 
 ODD = ["sensor 1", 'a "b"', "größe", "日本", "class", "self", "a:b", "'", "a" * 70]
 

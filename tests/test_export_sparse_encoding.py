@@ -134,10 +134,9 @@ def test_the_note_says_where_dense_is_smaller(rng, images, tmp_path):
 )
 def test_the_refused_files_indeed_do_not_work(quantization, block, outcome, rng, tmp_path):
     """The reasons given are the runtime's, today: if one of these runs, the refusal can go."""
-    from edgeprune.tflite.runtime import Runtime
-
     from edgeprune.export.converter_run import Recipe, convert
     from edgeprune.export.signature import input_specs, names_to_trace, write_saved_model
+    from edgeprune.tflite.runtime import Runtime
 
     model = with_zeros(
         conv_net("keras") if quantization in ("dynamic", "int16x8") else dense_net("keras"), 0.8, rng, block

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from edgeprune.tflite.runtime import Runtime
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from edgeprune.export.convert import export_tflite
 from edgeprune.measure import tflm
 from edgeprune.measure.integer_reference import with_integer_dense
 from edgeprune.models import autoencoder, ds_cnn, mobilenet_v1, resnet8
+from edgeprune.tflite.runtime import Runtime
 
 needs_micro = pytest.mark.skipif(
     tflm.importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed"

@@ -3,9 +3,10 @@ import importlib
 import numpy as np
 import pytest
 from converted import convert, images, set_zeros, small_cnn
-from edgeprune.tflite.runtime import Port, Runtime, in_number_order, named_samples
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgeprune.tflite.runtime import Port, Runtime, in_number_order, named_samples
 
 
 @pytest.fixture(scope="module")

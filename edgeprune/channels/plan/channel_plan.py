@@ -18,8 +18,8 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.plan import plan_json
 from edgeprune.channels.plan.importance import COMPARABLE, Importance, Ranking, class_scores, relative
+from edgeprune.channels.plan.plan_json import StoredPlan, read_plan, write_plan
 from edgeprune.channels.plan.plan_settings import check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching, similar
 from edgeprune.channels.plan.solver import Target, macs_of, params_of, solve
@@ -216,7 +216,20 @@ class ChannelPlan:
 
     def to_json(self) -> str:
         """The plan as JSON: for each group that loses channels the indices of those that stay."""
-        return plan_json.write(self)
+        return write_plan(
+            StoredPlan(
+                model=self.model.name,
+                weights=[list(weight.shape) for weight in self.model.weights],
+                groups={
+                    group.name: (group.size, np.flatnonzero(self.kept_mask[group.classes]).tolist())
+                    for group in self.groups
+                    if not self.kept_mask[group.classes].all()
+                },
+                frozen=self.frozen,
+                target=self.target,
+                ranking=self.ranking,
+            )
+        )
 
     @classmethod
     def from_json(cls, model: Any, text: str) -> ChannelPlan:
@@ -235,7 +248,7 @@ class ChannelPlan:
         """
         if not flavor.is_model(model):
             raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
-        stored = plan_json.read(text)
+        stored = read_plan(text)
         _check_shapes(model, stored.weights)
         graph = trace(model)
         free = {group.name for group in graph.groups} - set(graph.frozen)

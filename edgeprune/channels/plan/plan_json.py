@@ -5,16 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from edgeprune.channels.plan.importance import Ranking
 from edgeprune.channels.plan.reduction import REDUCTIONS
 from edgeprune.channels.plan.solver import TARGETS, Target
-
-if TYPE_CHECKING:
-    from edgeprune.channels.plan.channel_plan import ChannelPlan
 
 FORMAT = 1
 
@@ -24,13 +19,15 @@ class StoredPlan:
     """What a file says.
 
     Attributes:
+        model: the model's name.
         weights: the shapes of the model's weights.
-        groups: by the name of a group how many channels it has, and the numbers of those that stay.
+        groups: by the name of a group that loses channels how many it has, and the numbers of those that stay.
         frozen: by the name of a group the reason why it keeps all its channels.
         target: what was asked for and reached; None for a plan made by hand.
         ranking: what ranked the channels; None for a plan made by hand, or where the file does not say it.
     """
 
+    model: str
     weights: list[list[int]]
     groups: dict[str, tuple[int, list[int]]]
     frozen: dict[str, str]
@@ -38,18 +35,13 @@ class StoredPlan:
     ranking: Ranking | None
 
 
-def write(plan: ChannelPlan) -> str:
-    """The text that `read` reads."""
-    dropped = {
-        group.name: {"channels": group.size, "kept": np.flatnonzero(plan.kept_mask[group.classes]).tolist()}
-        for group in plan.groups
-        if not plan.kept_mask[group.classes].all()
-    }
+def write_plan(plan: StoredPlan) -> str:
+    """The text that `read_plan` reads."""
     content = {
         "format": FORMAT,
-        "model": plan.model.name,
-        "weights": [list(weight.shape) for weight in plan.model.weights],
-        "groups": dropped,
+        "model": plan.model,
+        "weights": plan.weights,
+        "groups": {name: {"channels": channels, "kept": kept} for name, (channels, kept) in plan.groups.items()},
         "frozen": plan.frozen,
         "target": dataclasses.asdict(plan.target) if plan.target else None,
         "ranking": dataclasses.asdict(plan.ranking) if plan.ranking else None,
@@ -57,8 +49,8 @@ def write(plan: ChannelPlan) -> str:
     return json.dumps(content, indent=1)
 
 
-def read(text: Any) -> StoredPlan:
-    """Read what `write` wrote.
+def read_plan(text: Any) -> StoredPlan:
+    """Read what `write_plan` wrote.
 
     Raises:
         ValueError: the text is no plan; the message names what is wrong in it.
@@ -70,11 +62,11 @@ def read(text: Any) -> StoredPlan:
     version = _entry(content, "format", int)
     if version != FORMAT:
         raise ValueError(f"The plan has format {version}; this version reads format {FORMAT}.")
-    _entry(content, "model", str)
     groups = _entry(content, "groups", dict)
     frozen = _entry(content, "frozen", dict)
     _require(all(isinstance(reason, str) for reason in frozen.values()), "'frozen' must name a reason for each group")
     return StoredPlan(
+        model=_entry(content, "model", str),
         weights=[_whole_numbers(shape, "'weights' must be shapes") for shape in _entry(content, "weights", list)],
         groups={name: _group(name, entry) for name, entry in groups.items()},
         frozen=frozen,
