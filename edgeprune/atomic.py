@@ -43,8 +43,10 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         OSError: `path` cannot be written; the message names it.
 
     Example:
-        >>> with atomic_path("out/model.tflite") as temporary:  # doctest: +SKIP
-        ...     temporary.write_bytes(content)
+        >>> with atomic_path("out/labels.txt") as temporary:
+        ...     _ = temporary.write_text("cat")
+        >>> Path("out/labels.txt").read_text()
+        'cat'
     """
     with atomic_paths(path, overwrite=overwrite) as (temporary,):
         yield temporary
@@ -69,9 +71,10 @@ def atomic_paths(*paths: str | Path, overwrite: bool = True) -> Iterator[list[Pa
         OSError: as in `atomic_path`.
 
     Example:
-        >>> with atomic_paths("small.keras", "plan.json") as (model, plan):  # doctest: +SKIP
-        ...     smaller.save(model)
-        ...     plan.write_text(text)
+        >>> with atomic_paths("labels.txt", "plan.json") as (labels, plan):
+        ...     _ = labels.write_text("cat"), plan.write_text("[]")
+        >>> Path("labels.txt").read_text(), Path("plan.json").read_text()
+        ('cat', '[]')
     """
     with _staged(paths, overwrite) as staged:
         yield list(staged)
@@ -111,8 +114,10 @@ def atomic_folder(path: str | Path, *, replaces: Replaces = lambda old: False) -
         OSError: `path` cannot be written; the message names it.
 
     Example:
-        >>> with atomic_folder("out/bundle") as temporary:  # doctest: +SKIP
-        ...     (temporary / "README.md").write_text(text)
+        >>> with atomic_folder("out/bundle") as temporary:
+        ...     _ = (temporary / "README.md").write_text("whole")
+        >>> Path("out/bundle/README.md").read_text()
+        'whole'
     """
     given, target = Path(path), Path(os.path.realpath(path))
     with _staged_folder(given, target, replaces) as folder:

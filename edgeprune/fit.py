@@ -50,7 +50,7 @@ def fit(
         ValueError: a number is out of range, or the loss became NaN or infinite.
 
     Example:
-        >>> fit(model, x, y, epochs=2, batch_size=32).epoch  # doctest: +SKIP
+        >>> fit(model, x, y, epochs=2, batch_size=32).epoch
         [0, 1]
     """
     _check_count("epochs", epochs)
@@ -130,7 +130,9 @@ def prune_and_fit(
     Source: Zhu and Gupta, To prune, or not to prune, 2017, https://arxiv.org/abs/1710.01878
 
     Example:
-        >>> pruned = prune_and_fit(model, x, y, sparsity=0.8, epochs=4)  # doctest: +SKIP
+        >>> pruned = prune_and_fit(model, x, y, sparsity=0.5, epochs=1)
+        >>> round(ep.sparsity_report(pruned).sparsity, 2)
+        0.5
     """
     from edgeprune import sparsity as pruning
     from edgeprune.sparsity.mechanism import mechanism_of
@@ -202,7 +204,8 @@ def fine_tune(
         ValueError: a number is out of range, the data do not fit, or no loss is known.
 
     Example:
-        >>> fine_tune(smaller, x, y, epochs=2, learning_rate=1e-3)  # doctest: +SKIP
+        >>> smaller = ep.prune_channels(model, ratio=0.5)
+        >>> _ = fine_tune(smaller, x, y, epochs=1, learning_rate=1e-3)
     """
     check_and_compile(model, x, y, loss)
     options = {"epochs": epochs, "batch_size": batch_size, "description": description}

@@ -30,7 +30,11 @@ def strip_pruning(model: Any) -> Any:
         RuntimeError: the smaller model failed its proof.
 
     Example:
-        >>> model = strip_pruning(model)  # doctest: +SKIP
+        >>> model = ep.prune_low_magnitude(model, ep.ConstantSparsity(0.5, 0, frequency=1))
+        >>> history = model.fit(x, y, callbacks=[ep.UpdatePruningStep()], verbose=0)
+        >>> model = strip_pruning(model)
+        >>> is_pruned(model), int((model.get_layer("stem").kernel.numpy() == 0).sum())  # of 3 x 3 x 1 x 8 weights
+        (False, 36)
     """
     model = sparsity.strip_pruning(model)
     return callback.strip(model) if masks.is_channel_pruned(model) else model

@@ -129,7 +129,7 @@ def test_links_of_the_site_stay_on_the_site():
 
 def test_every_page_and_notebook_is_in_the_navigation():
     """A hand-made list of pages; read as text, since the tests need no YAML."""
-    listed = set(re.findall(r": ([\w/]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    listed = set(re.findall(r"[:-] ([\w/]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert listed == {titled(page) for page in PAGES} | notebooks
 

@@ -138,7 +138,11 @@ def remove_dead_channels(model: Any, verify: bool = True) -> Any:
         RuntimeError: the outputs differ.
 
     Example:
-        >>> smaller = remove_dead_channels(model)  # doctest: +SKIP
+        >>> kernel, bias = model.get_layer("stem").get_weights()
+        >>> kernel[..., :3] = 0  # and the bias is 0
+        >>> model.get_layer("stem").set_weights([kernel, bias])
+        >>> remove_dead_channels(model).get_layer("stem").filters
+        5
     """
     smaller = find_dead_channels(model).apply(verify)
     # A second look sees more where a grouped convolution has become one for each channel apart.

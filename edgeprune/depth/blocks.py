@@ -149,7 +149,11 @@ def remove_blocks(model: Any, *, verify: bool = True, **settings: Any) -> Any:
         RuntimeError: the proof failed.
 
     Example:
-        >>> shallower = remove_blocks(model, count=2, data=(x, y))  # doctest: +SKIP
+        >>> inputs = keras.Input((4,), name="inputs")
+        >>> joined = layers.Add(name="join")([inputs, layers.Dense(4, name="branch")(inputs)])
+        >>> residual = keras.Model(inputs, layers.Dense(2, name="head")(joined))
+        >>> [layer.name for layer in remove_blocks(residual, count=1, data=np.ones((8, 4))).layers]
+        ['inputs', 'head']
     """
     return plan_blocks(model, **settings).apply(verify)
 
@@ -188,7 +192,11 @@ def plan_blocks(
             cannot be reached.
 
     Example:
-        >>> print(plan_blocks(model, macs=0.8, data=(x, y)))  # doctest: +SKIP
+        >>> inputs = keras.Input((4,), name="inputs")
+        >>> joined = layers.Add(name="join")([inputs, layers.Dense(4, name="branch")(inputs)])
+        >>> plan = plan_blocks(keras.Model(inputs, layers.Dense(2)(joined)), count=1, data=np.ones((8, 4)))
+        >>> [(block.name, block.layers, block.macs) for block in plan.blocks]  # 4 x 4 products in the branch
+        [('join', ('branch', 'join'), 16)]
     """
     if (count is None) == (macs is None):
         raise ValueError(f"Give one of count= and macs=; got count={count} and macs={macs}.")

@@ -46,8 +46,12 @@ class SplitModel:
             Name of each input of `rest` to its array.
 
         Example:
-            >>> split.preprocess({"text": np.array([["a good film"]], object)})  # doctest: +SKIP
-            {'words': array([[4, 3, 2, 0]])}
+            >>> city = keras.Input((1,), dtype="string", name="city")
+            >>> number = layers.StringLookup(vocabulary=["rome", "oslo"], name="lookup")(city)
+            >>> split = split_preprocessing(keras.Model(city, layers.Embedding(3, 4)(number)))
+            >>> split.preprocess({"city": np.array([["oslo"], ["bonn"]])})
+            {'lookup': array([[2],
+                   [0]])}
         """
         import tensorflow as tf
 

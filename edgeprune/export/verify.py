@@ -175,7 +175,7 @@ def verify_tflite(
             its inputs or hold NaN; there are not as many labels or weights as samples; `tolerance` is NaN or negative.
 
     Example:
-        >>> verify_tflite("model.tflite", model, x_test[:200], y_test[:200]).passed  # doctest: +SKIP
+        >>> verify_tflite("model.tflite", model, x, y).passed
         True
     """
     if model is not None and not flavor.is_model(model):

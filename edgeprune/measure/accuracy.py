@@ -57,8 +57,9 @@ def accuracy(
             or the outputs; an option is out of range.
 
     Example:
-        >>> accuracy("model.tflite", x_test, y_test)  # doctest: +SKIP
-        0.914
+        >>> classes = model.predict(x, verbose=0).argmax(-1)
+        >>> accuracy(model, x, classes), accuracy(model, x, (classes + 1) % 10)
+        (1.0, 0.0)
     """
     _check_options(threshold, batch_size)
     if isinstance(path_or_model, str | Path):

@@ -42,8 +42,10 @@ def integer_reference(path: str | Path) -> Iterator[Runtime]:
         ValueError: the interpreter cannot load it.
 
     Example:
-        >>> with integer_reference("model.tflite") as reference:  # doctest: +SKIP
-        ...     outputs = reference.run([encoded])
+        >>> with integer_reference("model.tflite") as reference:
+        ...     (scores,) = reference.run([np.zeros((1, 8, 8, 1), np.int8)])
+        >>> scores.shape, scores.dtype
+        ((1, 10), dtype('int8'))
     """
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / "model.tflite"

@@ -131,7 +131,9 @@ def benchmark(
         ValueError: a file does not load or run, or an argument is out of range.
 
     Example:
-        >>> print(benchmark(["dense.tflite", "pruned.tflite"], runs=20))  # doctest: +SKIP
+        >>> timed = benchmark(["model.tflite"], runs=3, warmup=1)
+        >>> [(row.file, row.ratio) for row in timed.rows], timed.samples.shape
+        ([('model.tflite', 1.0)], (1, 3))
     """
     if isinstance(files, str | Path):
         files = [files]

@@ -35,7 +35,8 @@ class UpdatePruningStep(flavor.callback_class()):
     """Updates the masks of a model under pruning while it trains; must be among the callbacks of `fit`.
 
     Example:
-        >>> model.fit(x, y, callbacks=[UpdatePruningStep()])  # doctest: +SKIP
+        >>> model = ep.prune_low_magnitude(model, ep.ConstantSparsity(0.5, 0, frequency=1))
+        >>> history = model.fit(x, y, callbacks=[UpdatePruningStep()], verbose=0)
     """
 
     def __init__(self):

@@ -116,7 +116,8 @@ def strip_pruning(model: Any) -> Any:
         ValueError: not a Keras model or layer.
 
     Example:
-        >>> model = strip_pruning(model)  # doctest: +SKIP
+        >>> strip_pruning(model) is model  # it was not under pruning
+        True
     """
     if not flavor.is_layer(model):
         raise ValueError(f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(model).__name__}.")
@@ -139,8 +140,11 @@ def prune_scope() -> Iterator[None]:
         A context manager.
 
     Example:
-        >>> with prune_scope():  # doctest: +SKIP
-        ...     model = tf_keras.models.load_model("half.h5")
+        >>> ep.prune_low_magnitude(model, ep.ConstantSparsity(0.5, 0)).save("half.keras")
+        >>> with prune_scope():
+        ...     model = keras.models.load_model("half.keras")
+        >>> ep.is_pruned(model), ep.is_pruned(keras.models.load_model("half.keras"))
+        (True, False)
     """
     from edgeprune.sparsity import resume, wrapper_masks
 

@@ -112,7 +112,9 @@ def sparsity_report(model: Any) -> SparsityReport:
         ValueError: the model is not built.
 
     Example:
-        >>> print(sparsity_report(model))  # doctest: +SKIP
+        >>> report = sparsity_report(model)
+        >>> report.sparsity, [row.layer for row in report.rows if row.weight]
+        (0.0, ['stem', 'conv', 'head'])
     """
     if not flavor.is_model(model):
         raise TypeError(f"sparsity_report takes a Keras model, got {type(model).__name__}.")
