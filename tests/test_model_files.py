@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -315,3 +316,53 @@ def test_damaged_files_are_one_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="could not be read as a Keras model"):
         load_model(tmp_path / name)
+
+
+def test_what_is_registered_with_the_other_keras_is_not_imported(tmp_path, flavor, monkeypatch):
+    other = {"keras": "tf_keras", "tf_keras": "keras"}[flavor]
+    (tmp_path / f"attacker_{flavor}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    keras = importlib.import_module(flavor)
+    path = tmp_path / "m.keras"
+    net(keras, keras.layers.Flatten(name="own")).save(path)
+
+    def own_class(config):
+        (layer,) = (layer for layer in config["config"]["layers"] if layer["config"]["name"] == "own")
+        layer |= {"module": f"attacker_{flavor}", "class_name": "Own", "registered_name": f"other_{flavor}>Own"}
+        return config
+
+    edited(path, own_class)
+    keras_2 = importlib.import_module(other)
+    keras_2.saving.register_keras_serializable(package=f"other_{flavor}", name="Own")(
+        type("Own", (keras_2.layers.Layer,), {})
+    )
+    with pytest.raises(ValueError, match="attacker"):
+        load_model(path)
+    assert f"attacker_{flavor}" not in sys.modules
+
+
+def test_a_file_stays_with_the_keras_that_wrote_it(tmp_path):
+    keras, tf_keras = importlib.import_module("keras"), importlib.import_module("tf_keras")
+    model = net(tf_keras)
+    model.compile("adam", "mse")
+    path, x = tmp_path / "m.keras", np.ones((2, 4), "f4")
+    model.save(path)
+
+    def only_in_keras_3(config):
+        config["compile_config"]["loss"] = "dice"
+        return config
+
+    assert hasattr(keras.losses, "dice") and not hasattr(tf_keras.losses, "dice")
+    edited(path, only_in_keras_3)
+    with pytest.warns(NotCompiledWarning, match="'dice'"):
+        assert isinstance(load_model(path), tf_keras.Model)
+    # Where it says that another one wrote it, it loads as that and predicts.
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(tf_keras.__version__.encode(), b"3.0.0"))
+    loaded = load_model(path)
+    assert isinstance(loaded, keras.Model)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeprune.crash_guard import try_out
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class, keras_module
 
 # Where Keras keeps what a model is made of; `utils`, `applications`, `saving` and others load, download and write.
@@ -50,11 +49,12 @@ _UNSAFE_OPERATOR = re.compile(
 _CHECKPOINT_OPERATORS = {"SaveV2", "RestoreV2", "MergeV2Checkpoints"}
 
 
-def check_model_file(path: Path) -> str | None:
+def check_model_file(path: Path, flavor: str) -> str | None:
     """Refuse a model file that holds more than layers and weights.
 
     Args:
         path: a `.keras` or `.h5` file, or the folder of a SavedModel.
+        flavor: the Keras that will load it: what is registered with the other one would be imported.
 
     Returns:
         What compiling the model as its file says would do besides, in words: a loss of a module that is not imported,
@@ -62,16 +62,14 @@ def check_model_file(path: Path) -> str | None:
 
     Raises:
         ValueError: loading the file would run code, import a module, or read another file (the message names the
-            layer), or the file is damaged; what ends or stops the HDF5 library does so in a process of its own.
+            layer), or the file is damaged.
     """
-    if path.is_file():
-        try_out(path)
     try:
         parts = _saved_model(path) if path.is_dir() else _keras_file(path)
         configurations, compile_settings, others = map(list, parts)
-        findings = [finding for part in configurations for finding in _of_configuration(part)] + others
-        in_compiling = [finding for part in compile_settings for finding in _of_configuration(part)]
-        in_compiling += [finding for part in compile_settings for finding in _unknown_functions(part)]
+        findings = [finding for part in configurations for finding in _of_configuration(part, flavor)] + others
+        in_compiling = [finding for part in compile_settings for finding in _of_configuration(part, flavor)]
+        in_compiling += [finding for part in compile_settings for finding in _unknown_functions(part, flavor)]
     except Exception as error:  # each format's reader raises its own kinds at a damaged file
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} could not be read as a Keras model. {type(error).__name__}: {reason}") from error
@@ -168,7 +166,7 @@ def _reachable(names: Iterable[str], functions: Mapping[str, Iterable[Any]]) -> 
     return reached
 
 
-def _of_configuration(configuration: Any) -> Iterator[str]:
+def _of_configuration(configuration: Any, flavor: str) -> Iterator[str]:
     """What the objects of one configuration would do, each with the name of its layer."""
     parts = [("the model", configuration)]
     while parts:
@@ -177,7 +175,7 @@ def _of_configuration(configuration: Any) -> Iterator[str]:
             if isinstance(part.get("class_name"), str):
                 config = part["config"] if isinstance(part.get("config"), dict) else {}
                 owner = f"layer {config['name']!r}" if isinstance(config.get("name"), str) else owner
-                deed = _deed(part, config)
+                deed = _deed(part, config, flavor)
                 if deed:
                     yield f"{owner} {deed}"
             parts += [(owner, value) for value in part.values()]
@@ -185,20 +183,20 @@ def _of_configuration(configuration: Any) -> Iterator[str]:
             parts += [(owner, value) for value in part]
 
 
-def _unknown_functions(part: Any) -> Iterator[str]:
+def _unknown_functions(part: Any, flavor: str) -> Iterator[str]:
     """The functions in compile settings that are the user's own and not known here."""
     losses = [part.get("loss")] if isinstance(part, dict) else []
     while losses:  # a name, or names for each output, which Keras looks up in the first step of training alone
         loss = losses.pop()
         if isinstance(loss, dict) and isinstance(loss.get("class_name"), str):
             loss = loss.get("config") if loss["class_name"] == "function" else None
-        if isinstance(loss, str) and not _is_known_function(loss):
+        if isinstance(loss, str) and not _is_known_function(loss, flavor):
             yield f"it was compiled with {loss!r}, which is not known here"
         elif isinstance(loss, dict | list):
             losses += loss.values() if isinstance(loss, dict) else loss
 
 
-def _deed(description: dict[str, Any], config: dict[str, Any]) -> str | None:
+def _deed(description: dict[str, Any], config: dict[str, Any], flavor: str) -> str | None:
     """What building one object would do besides, `None` where it is a layer like any other."""
     kind = description["class_name"].rpartition(">")[2]
     if kind == "__lambda__" or any(key.endswith("_type") and value == "lambda" for key, value in config.items()):
@@ -215,15 +213,17 @@ def _deed(description: dict[str, Any], config: dict[str, Any]) -> str | None:
         return f"reads the attribute {config.get('attr_name')}"
     if kind == "TensorFlowOpLayer" and _unsafe_operator(_node_def(config.get("node_def"))):
         return "runs an operator that reads or writes files or calls Python"
-    return _foreign(description, kind)
+    return _foreign(description, kind, flavor)
 
 
-def _foreign(description: dict[str, Any], kind: str) -> str | None:
+def _foreign(description: dict[str, Any], kind: str, flavor: str) -> str | None:
     """What would be imported that is no part of Keras, nor registered with it or imported already as a Keras class."""
     module = description.get("module")
     is_function = kind == "function"
     name = str(description.get("config" if is_function else "spec_name" if kind == "__typespec__" else "class_name"))
-    if not isinstance(module, str) or _registered(name) or _registered(description.get("registered_name")):
+    if not isinstance(module, str) or any(
+        _registered(one, flavor) for one in (name, description.get("registered_name"))
+    ):
         return None
     package, *inner = module.split(".")
     if module == "builtins":
@@ -252,15 +252,14 @@ def _foreign(description: dict[str, Any], kind: str) -> str | None:
     )
 
 
-def _registered(name: Any) -> bool:
-    loaded = [flavor for flavor in (KERAS_3, TF_KERAS) if flavor in sys.modules]
-    return any(keras_module(flavor).saving.get_registered_object(name) is not None for flavor in loaded)
+def _registered(name: Any, flavor: str) -> bool:
+    return keras_module(flavor).saving.get_registered_object(name) is not None
 
 
-def _is_known_function(name: str) -> bool:
-    """Whether a loss or a metric is one of Keras's own, or registered."""
-    kerases = [keras_module(flavor) for flavor in (KERAS_3, TF_KERAS)]
-    return _registered(name) or any(hasattr(room, name) for keras in kerases for room in (keras.losses, keras.metrics))
+def _is_known_function(name: str, flavor: str) -> bool:
+    """Whether a loss is one of Keras's own, or registered."""
+    keras = keras_module(flavor)
+    return _registered(name, flavor) or any(hasattr(room, name) for room in (keras.losses, keras.metrics))
 
 
 def _computes(function: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgeprune.crash_guard import try_out
 from edgeprune.flavor import legacy_h5
 from edgeprune.flavor.file_safety import check_model_file
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, keras_module
@@ -32,8 +33,8 @@ class NotCompiledWarning(UserWarning):
 def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
     """Load a model of either Keras: `.keras`, `.h5`, or a SavedModel folder that `tf_keras` wrote.
 
-    The Keras that wrote the file is tried first, then the other. Where neither can compile the model as its file says
-    (a loss or a metric is not there), it is loaded without compiling, with a `NotCompiledWarning`. A `tf_keras` model
+    The Keras that wrote the file is tried first, then the other. Where it cannot compile the model as its file says (a
+    loss or a metric is not there), it is loaded without compiling, with a `NotCompiledWarning`. A `tf_keras` model
     that was saved under pruning comes back with its wrappers. An `.h5` file of Keras 1 or 2 becomes a `tf_keras` model.
 
     Args:
@@ -72,10 +73,17 @@ def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = N
 
 def _first_loaded(path: Path, safe_mode: bool) -> tuple[Any, str | None]:
     """The model, and why it is not compiled as its file says; `None` where it is."""
-    not_compiled = check_model_file(path) if safe_mode else None
+    if safe_mode and path.is_file():
+        try_out(path)  # what ends or stops the HDF5 library does so in a process of its own
+    refused: ValueError | None = None
     reasons: dict[str, str] = {}
-    for compiled in (False,) if not_compiled else (True, False):  # a loss of the user's own may not be there
-        for flavor in _flavors(path):
+    for flavor in _flavors(path):
+        try:
+            not_compiled = check_model_file(path, flavor) if safe_mode else None
+        except ValueError as error:
+            refused = refused or error
+            continue
+        for compiled in (False,) if not_compiled else (True, False):  # a loss of the user's own may not be there
             try:
                 model = _loaded(path, flavor, compiled, safe_mode)
             except legacy_h5.UntranslatableError as error:  # the other Keras knows even less of it
@@ -84,7 +92,7 @@ def _first_loaded(path: Path, safe_mode: bool) -> tuple[Any, str | None]:
                 reasons.setdefault(flavor, " ".join(str(error).split()))
             else:
                 return model, None if compiled else not_compiled or reasons[flavor][:300]
-    raise ValueError(_unread(path, reasons))
+    raise refused or ValueError(_unread(path, reasons))
 
 
 def _known(custom_objects: Mapping[str, Any]) -> contextlib.AbstractContextManager:
@@ -111,7 +119,10 @@ def _loaded(path: Path, flavor: str, compiled: bool, safe_mode: bool) -> Any:
         if flavor == TF_KERAS:
             stack.enter_context(_wrappers_known(path))
             file = stack.enter_context(legacy_h5.translated(path)) or path
-        return keras_module(flavor).models.load_model(file, compile=compiled, safe_mode=safe_mode)
+        model = keras_module(flavor).models.load_model(file, compile=compiled, safe_mode=safe_mode)
+    if flavor == KERAS_3 and model.steps_per_execution is None:  # as tf_keras writes it into .keras files
+        model.steps_per_execution = 1
+    return model
 
 
 def _unread(path: Path, reasons: Mapping[str, str]) -> str:
