@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -88,3 +89,31 @@ def test_a_pipe_has_one_line_a_row(folder):
     assert "int8" in row and "128 MACs a cycle" in row
     (row, *_) = [line for line in piped("inspect", "model.keras") if line.startswith(LONG)]
     assert row.split()[:3] == [LONG, "Conv2D", "6x6x8"]
+
+
+def test_running_several_models_is_no_warning():
+    """TensorFlow warns of functions that are traced again and again, which each model that is run is."""
+    import tensorflow as tf
+
+    from edgeprune.cli.files import start_tensorflow
+
+    def heard():
+        messages = []
+        handler = logging.Handler()
+        handler.emit = lambda record: messages.append(record.getMessage())
+        logger = tf.get_logger()
+        logger.addHandler(handler)
+        for _ in range(12):
+            tf.function(lambda x: x + 1)(tf.zeros(()))
+        logger.warning("another warning")
+        logger.removeHandler(handler)
+        return [message.split(" calls")[0] for message in messages]
+
+    filters = list(tf.get_logger().filters)
+    try:
+        tf.get_logger().filters.clear()
+        assert any("out of the last" in message for message in heard())
+        start_tensorflow()
+        assert heard() == ["another warning"]
+    finally:
+        tf.get_logger().filters[:] = filters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 import warnings
@@ -132,6 +133,12 @@ def start_tensorflow() -> None:
 
     with status("Starting TensorFlow"), captured_output():
         import tensorflow  # noqa: F401
+    logging.getLogger("tensorflow").addFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Whether a message of TensorFlow's says more than that several models were run one after the other."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def named_metric(name: str | None) -> Any:

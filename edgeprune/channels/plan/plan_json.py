@@ -103,7 +103,7 @@ def _ranking(entry: dict[str, Any] | None) -> Ranking | None:
 def _entry(content: Any, key: str, kind: Any) -> Any:
     _require(isinstance(content, dict) and key in content, f"it has no {key!r}")
     value = content[key]
-    _require(isinstance(value, kind) and not isinstance(value, bool), f"{key!r} holds {str(value)[:80]}")
+    _require(isinstance(value, kind) and not isinstance(value, bool), f"{key!r} holds {repr(value)[:80]}")
     return value
 
 
