@@ -17,7 +17,7 @@ from edgeprune.datasets import load_fashion_mnist
 from edgeprune.report.tables import formats_markdown
 
 OUTPUT = Path(__file__).parent / "out"
-FULL = demo.Recipe(dense_epochs=12, pruned_epochs=11, batch_size=128, learning_rate=4e-3, frequency=50)
+FULL = demo.DemoSettings(dense_epochs=12, pruned_epochs=11, batch_size=128, learning_rate=4e-3, frequency=50)
 LARGEST_LOSS_IN_POINTS = 0.5
 LEAST_TIMES_SMALLER = 8.0
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--directory", help="folder with the four .gz files of the full set")
     arguments = parser.parse_args()
 
-    recipe = demo.Recipe() if arguments.quick else FULL
+    recipe = demo.DemoSettings() if arguments.quick else FULL
     data = load_fashion_mnist(full=not arguments.quick, directory=arguments.directory)
     result = demo.run_demo(OUTPUT / ("formats_quick" if arguments.quick else "formats"), recipe, data)
 

@@ -37,7 +37,7 @@ CALIBRATION_SAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoSettings:
     """How the demo trains and prunes.
 
     Attributes:
@@ -122,7 +122,7 @@ class DemoResult:
         seconds: wall-clock time of the whole.
     """
 
-    recipe: Recipe
+    recipe: DemoSettings
     rows: tuple[FormatRow, ...]
     train_images: int
     test_images: int
@@ -140,7 +140,7 @@ class DemoResult:
 
 def run_demo(
     output: str | Path = "tflite_out",
-    recipe: Recipe | None = None,
+    recipe: DemoSettings | None = None,
     data: tuple[datasets.Split, datasets.Split] | None = None,
     overwrite: bool = True,
 ) -> DemoResult:
@@ -166,13 +166,13 @@ def run_demo(
         0.87
     """
     start = time.perf_counter()
-    recipe = recipe or Recipe()
+    recipe = recipe or DemoSettings()
     folder = Path(output)
     check_files(folder, overwrite)
     (x_train, y_train), (x_test, y_test) = data or datasets.load_fashion_mnist()
     x_train, x_test = scaled(x_train), scaled(x_test)
     dense = train_dense(x_train, y_train, recipe)
-    pruned = prune(dense, x_train, y_train, recipe)
+    pruned = train_pruned(dense, x_train, y_train, recipe)
     with atomic_paths(*(folder / name for name in file_names()), overwrite=overwrite) as unfinished:
         temporary = unfinished[0].parent
         for name, model in (("dense", dense), ("pruned", pruned)):
@@ -198,7 +198,7 @@ def scaled(images: np.ndarray) -> np.ndarray:
     return images[..., None].astype("float32") / 255
 
 
-def train_dense(x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
+def train_dense(x: np.ndarray, y: np.ndarray, recipe: DemoSettings) -> Any:
     """Train ResNet-8 without pruning."""
     from edgeprune.fit import fit
     from edgeprune.models import resnet8
@@ -219,7 +219,7 @@ def train_dense(x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
     return model
 
 
-def prune(dense: Any, x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
+def train_pruned(dense: Any, x: np.ndarray, y: np.ndarray, recipe: DemoSettings) -> Any:
     """A copy of the dense model, pruned while it trains on, and stripped."""
     from edgeprune.fit import prune_and_fit
 
@@ -239,7 +239,7 @@ def prune(dense: Any, x: np.ndarray, y: np.ndarray, recipe: Recipe) -> Any:
     )
 
 
-def cosine(recipe: Recipe, start: float, epochs: int, samples: int) -> Any:
+def cosine(recipe: DemoSettings, start: float, epochs: int, samples: int) -> Any:
     """A Keras learning rate schedule that falls from `start` to 0 over the epochs along a cosine."""
     steps = epochs * -(-samples // recipe.batch_size)
     return flavor.keras_module(recipe.flavor).optimizers.schedules.CosineDecay(start, steps)

@@ -136,9 +136,10 @@ def prune_and_fit(
     """
     from edgeprune import sparsity as pruning
     from edgeprune.sparsity.mechanism import mechanism_of
+    from edgeprune.sparsity.prune import remove_weight_masks
 
     check_and_compile(model, x, y, loss)
-    if mechanism_of(model).is_pruned(model):
+    if mechanism_of(model).has_masks(model):
         raise ValueError(f"Model {model.name!r} is under pruning already, with a schedule of its own: strip it first.")
     steps = epochs * _steps(x, batch_size)
     if schedule == "polynomial":
@@ -164,7 +165,7 @@ def prune_and_fit(
             callbacks=[pruning.UpdatePruningStep()],
             description=description,
         )
-    return pruning.strip_pruning(pruned)
+    return remove_weight_masks(pruned)
 
 
 def fine_tune(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeprune import sparsity
 from edgeprune.channels import callback, masks
 from edgeprune.sparsity.mechanism import mechanism_of
+from edgeprune.sparsity.prune import remove_weight_masks, with_masks_applied
 
 
 def strip_pruning(model: Any) -> Any:
@@ -36,15 +36,15 @@ def strip_pruning(model: Any) -> Any:
         >>> is_pruned(model), int((model.get_layer("stem").kernel.numpy() == 0).sum())  # of 3 x 3 x 1 x 8 weights
         (False, 36)
     """
-    model = sparsity.strip_pruning(model)
-    return callback.strip(model) if masks.is_channel_pruned(model) else model
+    model = remove_weight_masks(model)
+    return callback.strip_channels(model) if masks.is_channel_pruned(model) else model
 
 
 def without_pruning(model: Any) -> Any:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
-    model = sparsity.without_pruning(model)
+    model = with_masks_applied(model)
     is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
-    return callback.strip(model) if is_masked else model
+    return callback.strip_channels(model) if is_masked else model
 
 
 def is_pruned(model: Any) -> bool:
@@ -67,4 +67,4 @@ def is_pruned(model: Any) -> bool:
         >>> {layer.name: is_pruned(layer) for layer in model.layers}
         {'a': True, 'b': False}
     """
-    return mechanism_of(model).is_pruned(model) or masks.is_channel_pruned(model)
+    return mechanism_of(model).has_masks(model) or masks.is_channel_pruned(model)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.rebuild.proof import Verification, verify
+from edgeprune.channels.rebuild.proof import Proof, verify
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.flavor import keras_module
 
@@ -49,7 +49,7 @@ def random_mask(graph: ChannelGraph, ratio=0.5, seed=0) -> np.ndarray:
     return mask
 
 
-def halved(model, ratio=0.5, seed=0) -> tuple[ChannelGraph, object, Verification]:
+def halved(model, ratio=0.5, seed=0) -> tuple[ChannelGraph, object, Proof]:
     """Trace a model with random weights, drop half of every group, and compare."""
     graph = trace(randomize(model, seed))
     mask = random_mask(graph, ratio, seed)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from edgeprune.export.agreement import compare_output
 from edgeprune.export.convert import export_tflite
-from edgeprune.export.verify import TOLERANCE
+from edgeprune.export.verify import FORMAT_TOLERANCE
 
 
-def problems(file_output, keras_output, step=0.0, tolerance=TOLERANCE["int8"]):
+def problems(file_output, keras_output, step=0.0, tolerance=FORMAT_TOLERANCE["int8"]):
     return compare_output("out", file_output, keras_output, step, tolerance)[1]
 
 
@@ -41,8 +41,8 @@ def test_rounding_passes(made, noise):
     step = step_of(values)
     given = np.rint(values / step + generator.normal(0, noise, values.shape)) * step
     assert problems(given, values, step) == []
-    assert problems(values.astype("f2").astype("f4"), values, tolerance=TOLERANCE["float16"]) == []
-    assert problems(values * (1 + 1e-5), values, tolerance=TOLERANCE[None]) == []
+    assert problems(values.astype("f2").astype("f4"), values, tolerance=FORMAT_TOLERANCE["float16"]) == []
+    assert problems(values * (1 + 1e-5), values, tolerance=FORMAT_TOLERANCE[None]) == []
 
 
 WAYS = {

@@ -85,7 +85,7 @@ def test_amounts_are_those_of_the_sliced_weights(widths, seed, repeat):
     assert (solver.macs_of(graph)(kept), solver.params_of(graph)(kept)) == counted(graph, kept)
 
 
-@pytest.mark.parametrize("scope", solver.SCOPES)
+@pytest.mark.parametrize("scope", solver.RANKING_SCOPES)
 @pytest.mark.parametrize("kind", ["macs", "params"])
 @pytest.mark.parametrize("asked", [0.9, 0.5, 0.25, 0.1])
 def test_targets_are_met_within_one_percent(scope, kind, asked):
@@ -98,7 +98,7 @@ def test_targets_are_met_within_one_percent(scope, kind, asked):
     assert target.met
 
 
-@pytest.mark.parametrize("scope", solver.SCOPES)
+@pytest.mark.parametrize("scope", solver.RANKING_SCOPES)
 def test_ratio_is_the_fraction_of_channels_removed(scope):
     graph = chain([64, 96, 32, 10])
     kept, target = solver.solve(graph, random_scores(graph), "ratio", 0.25, scope=scope)
@@ -138,7 +138,7 @@ def test_isomorphic_ranks_only_groups_of_one_structure_together():
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 4, "conv_1": 8, "conv_2": 6, "conv_3": 2}
 
 
-@pytest.mark.parametrize("scope", solver.SCOPES)
+@pytest.mark.parametrize("scope", solver.RANKING_SCOPES)
 @pytest.mark.parametrize("round_to", [8, 16, lambda group: 16 if group.name == "conv_0" else 8])
 def test_what_remains_is_a_multiple_or_all(scope, round_to):
     graph = chain([64, 100, 128, 4, 10])
@@ -163,10 +163,10 @@ def test_tiles_leave_no_width_that_runs_slower_than_a_wider_one():
     wide = graph.groups[3]
     depthwise = Slot(Weight(3, 3, 144, 1), DepthwiseConv2D(), "kernel", 2, wide.classes)
     wide_depthwise = Group(wide.name, wide.classes, (*wide.slots, depthwise), None, wide.layers)
-    assert [widths.tile(group) for group in graph.groups[1:5]] == [8, 16, 32, 32]
-    assert widths.tile(wide_depthwise) == 32
+    assert [widths.float_tile(group) for group in graph.groups[1:5]] == [8, 16, 32, 32]
+    assert widths.float_tile(wide_depthwise) == 32
     narrow = graph.groups[1]
-    assert widths.tile(Group("x", narrow.classes, (*narrow.slots, depthwise), None, ())) == 16
+    assert widths.float_tile(Group("x", narrow.classes, (*narrow.slots, depthwise), None, ())) == 16
     assert [widths.tile_int8(group) for group in graph.groups[1:5]] == [8, 8, 16, 16]
     kept, _ = solver.solve(graph, random_scores(graph), "macs", 0.4, round_to="tile")
     assert all(kept_of(graph, kept)[name] % 32 == 0 or kept_of(graph, kept)[name] == 144 for name in ["conv_2"])
@@ -215,7 +215,7 @@ def test_coarse_rounding_comes_as_near_as_it_can_and_says_so():
     st.lists(st.integers(1, 40), min_size=2, max_size=6),
     st.sampled_from(["ratio", "macs", "params"]),
     st.floats(0.1, 0.9),
-    st.sampled_from(solver.SCOPES),
+    st.sampled_from(solver.RANKING_SCOPES),
     st.sampled_from([1, 4, "tile", "tile-int8"]),
     st.integers(0, 9),
 )

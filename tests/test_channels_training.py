@@ -10,7 +10,7 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels.callback import ChannelPruning, strip
+from edgeprune.channels.callback import ChannelPruning, strip_channels
 from edgeprune.channels.dead import remove_dead_channels
 from edgeprune.channels.masks import is_channel_pruned, masks_of
 from edgeprune.channels.plan.data_importance import STATISTICS
@@ -78,7 +78,7 @@ def test_half_the_macs_on_images(flavor, sample, arguments):
     model = net(flavor, (28, 28, 1), 10, keras.optimizers.Adam(3e-3), width=16)
     pruning = ChannelPruning(ep.PolynomialDecay(0.0, 0.5), macs=0.5, **arguments)
     history = model.fit(x, y, batch_size=32, epochs=4, verbose=0, callbacks=[pruning])
-    smaller = strip(model)
+    smaller = strip_channels(model)
     assert count_macs(smaller).total / count_macs(model).total == pytest.approx(0.5, rel=0.02)
     assert len(masked_values(model)) and not masked_values(model).any()
     np.testing.assert_allclose(outputs(smaller, x[:64]), outputs(model, x[:64]), rtol=1e-4, atol=1e-6)
@@ -129,7 +129,7 @@ def test_with_recover_channels_come_back_until_the_last_update(flavor):
     assert alive and all(alive)  # a step after they were set to zero, they have grown again
     assert masks_of(model).kept_mask.sum() < chosen[0].sum()
     assert len(masked_values(model)) and not masked_values(model).any()
-    np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
 
 def test_recovered_channels_may_be_kept(flavor):
@@ -178,7 +178,7 @@ def test_a_lasso_that_leaves_nothing_still_leaves_a_channel(flavor):
     model = net(flavor, optimizer="sgd")
     pruning = ChannelPruning(schedule(0.5), ratio=0.5, group_lasso=1.0, scope="local")
     fit(model, pruning)
-    assert strip(model).get_layer("stem").filters == 6
+    assert strip_channels(model).get_layer("stem").filters == 6
 
 
 @pytest.mark.parametrize("target", [{"ratio": 0.4}, {"params": 0.6}, {"macs": 0.3, "round_to": 4}])
@@ -221,8 +221,8 @@ def test_a_schedule_of_the_users_own_gives_the_way(flavor):
 def test_layers_that_are_ignored_stay(flavor):
     model = net(flavor)
     fit(model, ChannelPruning(schedule(0.5), ratio=0.5, ignore=["expand*"]))
-    assert strip(model).get_layer("expand").filters == 24
-    assert strip(model).get_layer("stem").filters == 6
+    assert strip_channels(model).get_layer("expand").filters == 24
+    assert strip_channels(model).get_layer("stem").filters == 6
 
 
 def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
@@ -298,7 +298,7 @@ def test_averaged_weights_have_the_zeros(flavor):
     model = net(flavor, optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.9))
     fit(model, ChannelPruning(schedule(0.5), ratio=0.5))
     assert len(masked_values(model)) and not masked_values(model).any()
-    np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
 
 def test_the_layers_own_constraint_stays(flavor):
@@ -316,7 +316,7 @@ def test_the_layers_own_constraint_stays(flavor):
     )
     assert not masked_values(model).any()
     assert (np.asarray(model.get_layer("hidden").kernel) >= 0).all()
-    assert isinstance(strip(model).get_layer("hidden").kernel_constraint, keras.constraints.NonNeg)
+    assert isinstance(strip_channels(model).get_layer("hidden").kernel_constraint, keras.constraints.NonNeg)
 
 
 @functools.cache
@@ -389,12 +389,12 @@ def test_strip_says_what_is_missing(flavor):
     model = net(flavor)
     assert not is_channel_pruned(model)
     with pytest.raises(ValueError, match="not trained with ChannelPruning"):
-        strip(model)
+        strip_channels(model)
     with pytest.warns(UserWarning, match="ended at step 4"):
         fit(model, ChannelPruning(schedule(0.5, end_step=100), ratio=0.5, recover=True), epochs=1)
     assert is_channel_pruned(model)
     with pytest.raises(ValueError, match="No channel of 'net' is masked yet"):
-        strip(model)
+        strip_channels(model)
 
 
 def test_under_a_strategy(flavor, two_replicas):
@@ -402,7 +402,7 @@ def test_under_a_strategy(flavor, two_replicas):
         model = net(flavor)
     fit(model, ChannelPruning(schedule(0.5), ratio=0.5, group_lasso=0.01))
     assert len(masked_values(model)) and not masked_values(model).any()
-    np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -414,7 +414,7 @@ def test_in_mixed_precision(flavor, policy):
         model = net(flavor)
         fit(model, ChannelPruning(schedule(0.5), ratio=0.5))
         assert len(masked_values(model)) and not masked_values(model).any()
-        np.testing.assert_allclose(outputs(strip(model)), outputs(model), rtol=2e-2, atol=2e-3)
+        np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=2e-2, atol=2e-3)
     finally:
         keras.mixed_precision.set_global_policy(before)
 
@@ -424,7 +424,7 @@ def test_with_zeros_inside_the_channels_too():
     model = ep.prune_low_magnitude(net(flavors.KERAS_3), ep.ConstantSparsity(0.8, 1, frequency=1))
     fit(model, ChannelPruning(schedule(0.5), macs=0.5), epochs=3, callbacks=[ep.UpdatePruningStep()])
     assert len(masked_values(model)) and not masked_values(model).any()
-    left = np.asarray(strip(model).get_layer("expand").kernel)
+    left = np.asarray(strip_channels(model).get_layer("expand").kernel)
     assert 0 < np.count_nonzero(left == 0) < left.size
 
 
@@ -444,4 +444,4 @@ def test_norms_over_channels_are_told(flavor):
     pruning = ChannelPruning(schedule(0.5), ratio=0.5)
     model.fit(X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[pruning])
     assert any(note.startswith("norm") for note in pruning.plan.graph.notes)
-    assert strip(model).get_layer("hidden").units == 8
+    assert strip_channels(model).get_layer("hidden").units == 8

@@ -142,7 +142,7 @@ def test_the_list_of_commands_is_whole():
 
 
 def test_choices_are_those_of_the_library():
-    assert set(get_args(options.Scope)) == set(solver.SCOPES)
+    assert set(get_args(options.Scope)) == set(solver.RANKING_SCOPES)
     assert set(get_args(options.Schedule)) == set(SCHEDULES)
     assert set(get_args(options.Reduction)) == set(reduction.REDUCTIONS)
     assert set(get_args(options.AttentionPart)) == set(selection.ATTENTION)

@@ -19,7 +19,7 @@ from edgeprune.measure.accuracy import accuracy
 from edgeprune.report import plots, tables
 from edgeprune.tflite.file import read_tflite
 
-QUICK = demo.Recipe(dense_epochs=1, pruned_epochs=2, frequency=2)
+QUICK = demo.DemoSettings(dense_epochs=1, pruned_epochs=2, frequency=2)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_command_prints_the_table(result, monkeypatch):
 )
 def test_recipe_is_checked(change, message):
     with pytest.raises(ValueError, match=message):
-        demo.Recipe(**change)
+        demo.DemoSettings(**change)
 
 
 def test_plots_draw_the_figures(result):

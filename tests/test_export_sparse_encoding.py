@@ -134,18 +134,18 @@ def test_the_note_says_where_dense_is_smaller(rng, images, tmp_path):
 )
 def test_the_refused_files_indeed_do_not_work(quantization, block, outcome, rng, tmp_path):
     """The reasons given are the runtime's, today: if one of these runs, the refusal can go."""
-    from edgeprune.export.converter_run import Recipe, convert
-    from edgeprune.export.signature import input_specs, names_to_trace, write_saved_model
+    from edgeprune.export.converter_run import ConverterSettings, run_converter
+    from edgeprune.export.signature import names_to_trace, signature_specs, write_saved_model
     from edgeprune.tflite.runtime import Runtime
 
     model = with_zeros(
         conv_net("keras") if quantization in ("dynamic", "int16x8") else dense_net("keras"), 0.8, rng, block
     )
-    specs = input_specs(model)
+    specs = signature_specs(model)
     data = {name: rng.random((20, *spec.shape[1:]), np.float32) for name, spec in specs.items()}
     write_saved_model(model, specs, names_to_trace(specs), tmp_path / "saved")
     path = tmp_path / "m.tflite"
-    path.write_bytes(convert(tmp_path / "saved", Recipe(quantization, sparse=True), data))
+    path.write_bytes(run_converter(tmp_path / "saved", ConverterSettings(quantization, sparse=True), data))
     if outcome == "NaN":
         (output,) = Runtime(path).run_all(data, "Running").values()
         assert np.isnan(output).any()

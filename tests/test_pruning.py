@@ -198,7 +198,7 @@ def test_tfmots_script_with_only_the_import_changed(flavor, tmp_path):
     model_for_pruning.compile("adam", keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
     callbacks = [sparsity.UpdatePruningStep(), sparsity.PruningSummaries(log_dir=str(tmp_path))]
     model_for_pruning.fit(X, Y, batch_size=16, epochs=2, validation_split=0.0, verbose=0, callbacks=callbacks)
-    model_for_export = sparsity.strip_pruning(model_for_pruning)
+    model_for_export = ep.strip_pruning(model_for_pruning)
     assert_exact(model_for_export)
 
 

@@ -6,7 +6,7 @@ import pytest
 from converted import FLAVORS, convert, images, set_zeros, small_cnn
 
 from edgeprune.export.convert import export_tflite
-from edgeprune.export.verify import TOLERANCE, verify_tflite
+from edgeprune.export.verify import FORMAT_TOLERANCE, verify_tflite
 from edgeprune.export.weight_zeros import zeros_of_weights
 from edgeprune.measure.size import file_size
 from edgeprune.tflite.file import read_tflite
@@ -36,7 +36,7 @@ def test_a_good_file_passes_with_every_figure(cnns, flavor, quantization):
     result = verify_tflite(files[quantization], model, x, labels)
     assert result.passed, result.problems
     assert result.quantization == quantization
-    assert result.tolerance == TOLERANCE[quantization]
+    assert result.tolerance == FORMAT_TOLERANCE[quantization]
     assert result.samples == 12
     assert result.size == file_size(files[quantization])
     assert result.operators["CONV_2D"] == 2
@@ -291,7 +291,7 @@ def test_half_precision_model_is_a_coarser_reference(flavor, tmp_path):
     path = convert(full, tmp_path / "m.tflite")
     result = verify_tflite(path, half, np.random.default_rng(0).normal(size=(4, 8)).astype("f4"))
     assert result.passed, result.problems
-    assert result.tolerance > TOLERANCE[None]
+    assert result.tolerance > FORMAT_TOLERANCE[None]
 
 
 def test_nan_outputs_are_a_problem(flavor, tmp_path):

@@ -31,8 +31,8 @@ from edgeprune.export.converter_run import CALIBRATED
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.preprocessing_split import split_preprocessing
 from edgeprune.export.sample_ranges import difference_notes
-from edgeprune.export.signature import input_specs, traceable_names
-from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.export.signature import signature_specs, traceable_names
+from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.score import score_lines, scores_to_dict
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
@@ -173,12 +173,12 @@ def export_bundle(
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
     plain = strip.without_pruning(model)
-    whole, split = input_specs(plain), None
+    whole, split = signature_specs(plain), None
     if without_preprocessing:
         split = split_preprocessing(plain, only_strings=True)
         model = plain = split.rest
         description = "\n".join([*filter(None, [description]), *vocabulary_files.preprocessing_lines(split)])
-    specs = input_specs(plain)
+    specs = signature_specs(plain)
     _refuse_strings(plain, specs)
     labels = _checked_labels(labels, plain)
     _check_preprocessing(preprocessing, specs)
@@ -268,7 +268,7 @@ def _verified(
     if validation is None:
         return exported.verification
     x, y, sample_weight = validation
-    tolerance = TOLERANCE[quantization] if quantization in CALIBRATED else None
+    tolerance = FORMAT_TOLERANCE[quantization] if quantization in CALIBRATED else None
     with captured_output(), traceable_names(model):
         return verify_tflite(
             exported.path,

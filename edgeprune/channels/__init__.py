@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.plan.channel_plan import plan_channels as plan_channels
     from edgeprune.channels.plan.channel_plan import prune_channels as prune_channels
     from edgeprune.channels.plan.importance import Ranking as Ranking
-    from edgeprune.channels.plan.solver import Target as Target
-    from edgeprune.channels.rebuild.proof import Verification as Verification
+    from edgeprune.channels.plan.solver import PlanTarget as PlanTarget
+    from edgeprune.channels.rebuild.proof import Proof as Proof
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -52,10 +52,10 @@ _HOME = {
     "ChannelPruning": "edgeprune.channels.callback",
     "DeadChannels": "edgeprune.channels.dead",
     "Group": "edgeprune.channels.graph.coupling",
+    "PlanTarget": "edgeprune.channels.plan.solver",
     "PlannedGroup": "edgeprune.channels.plan.channel_plan",
+    "Proof": "edgeprune.channels.rebuild.proof",
     "Ranking": "edgeprune.channels.plan.importance",
-    "Target": "edgeprune.channels.plan.solver",
-    "Verification": "edgeprune.channels.rebuild.proof",
     "axes_rule": "edgeprune.channels.graph.rules",
     "find_dead_channels": "edgeprune.channels.dead",
     "plan_channels": "edgeprune.channels.plan.channel_plan",

@@ -1,4 +1,4 @@
-"""Channels removed little by little while a model trains: masked by a callback, taken out by `strip` at the end.
+"""Channels removed little by little in training: masked by a callback, taken out by `strip_channels` at the end.
 
     pruning = ChannelPruning(PolynomialDecay(0.0, 0.5), macs=0.5)
     model.fit(x, y, epochs=10, callbacks=[pruning])
@@ -22,9 +22,9 @@ from edgeprune import flavor
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.masks import alive_classes, is_channel_pruned, masked_channels, masks_of, put_masks_on
 from edgeprune.channels.plan.channel_plan import ChannelPlan, one_target, plan_graph
-from edgeprune.channels.plan.importance import Importance
+from edgeprune.channels.plan.importance import ImportanceLike
 from edgeprune.channels.plan.plan_settings import check_settings
-from edgeprune.channels.plan.solver import Target
+from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
@@ -84,7 +84,7 @@ class ChannelPruning(flavor.callback_class()):
         macs: float | None = None,
         ratio: float | None = None,
         params: float | None = None,
-        importance: Importance = "l2",
+        importance: ImportanceLike = "l2",
         scope: str = "global",
         round_to: int | str | Callable[[Any], int] = 1,
         ignore: Any = (),
@@ -220,7 +220,7 @@ class _Target:
         sparsity = schedules.sparsity_at(schedule, step)
         return float(np.clip(sparsity / (self._final or 1.0), 0.0, 1.0))
 
-    def is_passed(self, target: Target | None) -> bool:
+    def is_passed(self, target: PlanTarget | None) -> bool:
         """Whether a plan takes more than the whole training is to take."""
         if target is None:
             return False
@@ -242,7 +242,7 @@ def _last_update(schedule: Any, total_steps: int | None) -> int | None:
     return next((step for step in range(last, 0, -1) if schedules.is_due(schedule, step)), None)
 
 
-def strip(model: Any, verify: bool = True) -> Any:
+def strip_channels(model: Any, verify: bool = True) -> Any:
     """Take the masked channels out of a model that was trained with `ChannelPruning`.
 
     Args:

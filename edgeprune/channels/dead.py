@@ -178,7 +178,7 @@ def _without_wrappers(model: Any) -> Any:
         return model
     from edgeprune.sparsity import wrapper_masks
 
-    return wrapper_masks.unwrapped(model) if wrapper_masks.is_pruned(model) else model
+    return wrapper_masks.clone_without_wrappers(model) if wrapper_masks.has_masks(model) else model
 
 
 def _live(graph: ChannelGraph, use: _Use) -> np.ndarray:

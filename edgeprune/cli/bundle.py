@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import class_names, load_model, named_metric, open_data, read_lines, start_tensorflow
+from edgeprune.cli.files import (
+    class_names,
+    load_model_file,
+    named_metric,
+    open_data_option,
+    read_lines,
+    start_tensorflow,
+)
 from edgeprune.cli.options import (
     Custom,
     Format,
@@ -78,12 +85,12 @@ def bundle(
         raise ValueError("--float-io and --uint8-io exclude each other.")
     check_bundle_folder(output, [Path(path) for path in (model, data, labels) if path is not None], force=force)
     classes = None if labels is None else read_lines(labels)
-    source = open_data(data, label_columns)
+    source = open_data_option(data, label_columns)
     start_tensorflow()
     from edgeprune.bundle.bundle import export_bundle
     from edgeprune.bundle.content import Preprocessing
 
-    keras_model = load_model(model, unsafe, custom)
+    keras_model = load_model_file(model, unsafe, custom)
     arrays = source and source.read(keras_model)
     result = export_bundle(
         keras_model,

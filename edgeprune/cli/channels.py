@@ -12,11 +12,11 @@ import typer
 
 from edgeprune.cli.files import (
     MODEL_SUFFIXES,
-    check_outputs,
-    load_model,
+    check_output_paths,
+    load_model_file,
     measured_on,
     named_metric,
-    open_data,
+    open_data_option,
     save_model,
     scorer,
     start_tensorflow,
@@ -110,18 +110,18 @@ def channels(
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
     shape = input_shapes(input_shape)
-    check_outputs({output: MODEL_SUFFIXES, plan: (".json",)}, force)
+    check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, force)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
     if macs is params is ratio is None:
         raise ValueError("Say how much is to go: --macs, --params or --ratio.")
-    source, watched = open_data(data, label_columns), named_metric(metric)
+    source, watched = open_data_option(data, label_columns), named_metric(metric)
     start_tensorflow()
     from edgeprune.channels.plan.channel_plan import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
     from edgeprune.measure.score import score_lines, scores_to_dict
 
-    keras_model = load_model(model, unsafe, custom, seed)
+    keras_model = load_model_file(model, unsafe, custom, seed)
     arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))
     if arrays is not None and arrays.y_train is not None and (epochs or loss):
         check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)

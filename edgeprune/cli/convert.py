@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import TFLITE_SUFFIX, check_outputs, load_model, open_data, start_tensorflow
+from edgeprune.cli.files import TFLITE_SUFFIX, check_output_paths, load_model_file, open_data_option, start_tensorflow
 from edgeprune.cli.options import Custom, Force, Format, Json, LabelColumns, OptionalData, Unsafe, WithoutPreprocessing
 from edgeprune.cli.printing import show, show_json
 
@@ -31,16 +31,16 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
-    check_outputs({output: (TFLITE_SUFFIX,)}, force)
+    check_output_paths({output: (TFLITE_SUFFIX,)}, force)
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
     if quantize in ("int8", "int16x8") and data is None:
         raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name them with --data.")
-    source = open_data(data, label_columns)
+    source = open_data_option(data, label_columns)
     start_tensorflow()
     from edgeprune.export.convert import export_tflite
 
-    keras_model = load_model(model, unsafe, custom)
+    keras_model = load_model_file(model, unsafe, custom)
     result = export_tflite(
         keras_model,
         output,

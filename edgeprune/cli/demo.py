@@ -25,11 +25,11 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
-    from edgeprune.demo import Recipe, check_files, run_demo
+    from edgeprune.demo import DemoSettings, check_files, run_demo
     from edgeprune.report.tables import formats_table, summary
 
     passes = {} if epochs is None else {"dense_epochs": epochs, "pruned_epochs": epochs}
-    recipe = Recipe(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
+    recipe = DemoSettings(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
     check_files(output, force)
     start_tensorflow()
     result = run_demo(output, recipe, overwrite=force)

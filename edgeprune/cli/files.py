@@ -18,7 +18,7 @@ MODEL_SUFFIXES = (".keras", ".h5")
 TFLITE_SUFFIX = ".tflite"
 
 
-def check_outputs(outputs: Mapping[Path | None, tuple[str, ...]], force: bool) -> None:
+def check_output_paths(outputs: Mapping[Path | None, tuple[str, ...]], force: bool) -> None:
     """Refuse files that could not be written, before the slow part.
 
     Args:
@@ -57,7 +57,7 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}.") from error
 
 
-def open_data(data: str | None, label_columns: Sequence[str] | None = None) -> DataSource | None:
+def open_data_option(data: str | None, label_columns: Sequence[str] | None = None) -> DataSource | None:
     """Data in any form, read as far as they can be without a model; None where none are named."""
     if data is None:
         if label_columns:
@@ -92,7 +92,7 @@ def measured_on(samples: Data) -> str:
     return f"note: {samples.source} has no test samples: the scores are of those that it trains on"
 
 
-def load_model(path: Path, unsafe: bool, custom: Sequence[str] | None = None, seed: int | None = None) -> Any:
+def load_model_file(path: Path, unsafe: bool, custom: Sequence[str] | None = None, seed: int | None = None) -> Any:
     """A model of either Keras, without what its reading prints.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import TFLITE_SUFFIX, load_model, start_tensorflow
+from edgeprune.cli.files import TFLITE_SUFFIX, load_model_file, start_tensorflow
 from edgeprune.cli.options import Custom, InputShape, Json, Unsafe, input_shapes
 from edgeprune.cli.printing import show, show_json, show_tables
 
@@ -30,7 +30,7 @@ def inspect(
     start_tensorflow()
     from edgeprune.report import inspection
 
-    result = inspection.inspect(load_model(model, unsafe, custom), shape)
+    result = inspection.inspect(load_model_file(model, unsafe, custom), shape)
     if as_json:
         show_json(result.to_dict())
         return

@@ -10,11 +10,11 @@ import typer
 
 from edgeprune.cli.files import (
     MODEL_SUFFIXES,
-    check_outputs,
-    load_model,
+    check_output_paths,
+    load_model_file,
     measured_on,
     named_metric,
-    open_data,
+    open_data_option,
     save_model,
     scorer,
     start_tensorflow,
@@ -63,14 +63,14 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
-    check_outputs({output: MODEL_SUFFIXES}, force)
-    source, watched = open_data(data, label_columns), named_metric(metric)
+    check_output_paths({output: MODEL_SUFFIXES}, force)
+    source, watched = open_data_option(data, label_columns), named_metric(metric)
     start_tensorflow()
     from edgeprune.fit import check_and_compile, prune_and_fit
     from edgeprune.measure.score import score_lines, scores_to_dict
     from edgeprune.sparsity.report import sparsity_report
 
-    keras_model = load_model(model, unsafe, custom, seed)
+    keras_model = load_model_file(model, unsafe, custom, seed)
     arrays = training_data(source, keras_model)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     scored = scorer(arrays, watched, keras_model)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.files import load_model, named_metric, open_data, start_tensorflow
+from edgeprune.cli.files import load_model_file, named_metric, open_data_option, start_tensorflow
 from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, NoXnnpack, OptionalData, Threads, Unsafe
 from edgeprune.cli.printing import show, show_json
 
@@ -28,11 +28,11 @@ def verify(
 
     Exit code 1 if something is wrong with the file.
     """
-    source = open_data(data, label_columns)
+    source = open_data_option(data, label_columns)
     start_tensorflow()
     from edgeprune.export.verify import verify_tflite
 
-    keras_model = None if model is None else load_model(model, unsafe, custom)
+    keras_model = None if model is None else load_model_file(model, unsafe, custom)
     arrays = source and source.read(file if keras_model is None else keras_model)
     result = verify_tflite(
         file,

@@ -15,7 +15,7 @@ from edgeprune.data.ports import Ports
 from edgeprune.data.samples import Data, assembled
 from edgeprune.progress import track
 
-FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # those that Keras reads
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # those that Keras reads
 _TRAIN, _TEST = "train", ("test", "validation", "val")  # folders of parts; of the latter the first that is there
 _BATCH_SIZE = 32
 _SIZE, _COLORS = (256, 256), {1: "grayscale", 3: "rgb", 4: "rgba"}
@@ -71,7 +71,9 @@ def _check_images(folder: Path, classes: list[str]) -> None:
     where = [folder / name for name in classes] or [folder]
     empty = [str(place) for place in where if not any(_is_image(file) for file in place.rglob("*"))]
     if len(empty) == len(where):
-        raise ValueError(f"{folder} holds no images: files that end in {', '.join(FORMATS)}, in a folder a class.")
+        raise ValueError(
+            f"{folder} holds no images: files that end in {', '.join(IMAGE_SUFFIXES)}, in a folder a class."
+        )
     if empty:
         raise ValueError(f"{', '.join(empty)} holds no images, and would count as a class.")
     if len(classes) == 1:
@@ -82,7 +84,7 @@ def _check_images(folder: Path, classes: list[str]) -> None:
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in FORMATS and file.is_file()
+    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _image_shape(path: Path, ports: Ports | None) -> tuple[tuple[int, int], int]:

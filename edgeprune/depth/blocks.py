@@ -20,7 +20,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.constant_channels import built_in_kind
-from edgeprune.channels.plan.data_importance import Losses, as_tensors, batches_of, input_tensors, parts_of
+from edgeprune.channels.plan.data_importance import Losses, as_tensors, batches_of, input_tensors, unpack_batch
 from edgeprune.data.labels import check_labels, check_sample_weights
 from edgeprune.depth.bypass import called, graphs, rebuilt_without, same_kind, walkable
 from edgeprune.depth.identity import identities
@@ -355,10 +355,10 @@ class _Scorer:
         self._model = model
         self._numbers = {block.name: number for number, block in enumerate(blocks)}
         self._batches = batches
-        labelled = all(parts_of(batch)[1] is not None for batch in batches)
+        labelled = all(unpack_batch(batch)[1] is not None for batch in batches)
         has_loss = loss is not None or bool(getattr(model, "loss", None))
         self._losses = Losses(model, loss) if labelled and has_loss else None
-        for _, y, sample_weight in map(parts_of, batches if self._losses else ()):
+        for _, y, sample_weight in map(unpack_batch, batches if self._losses else ()):
             check_labels(model, y, loss)
             check_sample_weights(sample_weight)
         gated = _Gated(model, blocks)
@@ -389,12 +389,12 @@ class _Scorer:
     def _outputs(self, batch: Any, removed: Sequence[Block]) -> list[np.ndarray]:
         gates = np.ones(len(self._numbers), np.float32)
         gates[[self._numbers[block.name] for block in removed]] = 0
-        return [np.asarray(output) for output in self._run(input_tensors(self._model, parts_of(batch)[0]), gates)]
+        return [np.asarray(output) for output in self._run(input_tensors(self._model, unpack_batch(batch)[0]), gates)]
 
     def _mean_loss(self, outputs: Sequence[Sequence[np.ndarray]]) -> float:
         losses, counts = [], []
         for batch, given in zip(self._batches, outputs, strict=True):
-            _, y, weight = parts_of(batch)
+            _, y, weight = unpack_batch(batch)
             packed = flavor.pack_outputs(self._model, given)
             losses.append(float(self._losses(as_tensors(y), packed, as_tensors(weight))))
             counts.append(len(given[0]))

@@ -17,18 +17,18 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.atomic import atomic_paths
 from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
-from edgeprune.export.converter_run import Recipe, check_flags, convert, in_order
+from edgeprune.export.converter_run import ConverterSettings, check_flags, in_order, run_converter
 from edgeprune.export.known_values import known_values
 from edgeprune.export.preprocessing_split import split_preprocessing
 from edgeprune.export.sample_ranges import range_notes
 from edgeprune.export.signature import (
-    input_specs,
     names_to_trace,
+    signature_specs,
     traceable_names,
     with_names,
     write_saved_model,
 )
-from edgeprune.export.verify import TOLERANCE, Verification, verify_tflite
+from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
@@ -172,7 +172,7 @@ def export_tflite(
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
     check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, quiet=quiet)
-    recipe = Recipe(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
+    recipe = ConverterSettings(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
     if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
         raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")
     if max_samples < 1:
@@ -193,7 +193,7 @@ def export_tflite(
     model = strip.without_pruning(model)
     equal_calls.refuse_stateful(model)
     non_finite.check_weights(model)
-    specs = input_specs(model)
+    specs = signature_specs(model)
     split = split_preprocessing(model, only_strings=True) if without_preprocessing else None
     if recipe.calibrated and split is None:
         _refuse_strings(model, specs, quantization)
@@ -203,7 +203,7 @@ def export_tflite(
     vocabularies = {}
     if split is not None:
         samples = samples and split.preprocess(samples)
-        model, specs = split.rest, input_specs(split.rest)
+        model, specs = split.rest, signature_specs(split.rest)
         vocabularies = vocabulary_files.vocabulary_texts(split)
         notes += vocabulary_files.preprocessing_lines(split)
     if samples is not None:
@@ -239,7 +239,7 @@ def export_tflite(
 def _converted(
     model: Any,
     specs: Mapping[str, Any],
-    recipe: Recipe,
+    recipe: ConverterSettings,
     samples: Mapping[str, np.ndarray] | None,
     say: Callable[[str], None],
     notes: list[str],
@@ -257,12 +257,14 @@ def _converted(
             ):
                 function = write_saved_model(model, specs, names, saved_model)
             if recipe.calibrated:
-                non_finite.check_outputs(function, samples, model)
+                non_finite.check_finite_outputs(function, samples, model)
             outputs = list(function.structured_outputs)
             if recipe.calibrated and _has_loop(function):
                 _refuse_loop(saved_model, recipe, model)
-            content = repaired(convert(saved_model, recipe, samples, say))
-            dense = convert(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
+            content = repaired(run_converter(saved_model, recipe, samples, say))
+            dense = (
+                run_converter(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
+            )
         except diagnosis.ConversionError:
             raise
         except Exception as error:  # the converter raises many kinds
@@ -300,12 +302,12 @@ def _has_loop(function: Any) -> bool:
     return any(node.op in ("While", "StatelessWhile") for node in nodes)
 
 
-def _refuse_loop(saved_model: str, recipe: Recipe, model: Any) -> None:
+def _refuse_loop(saved_model: str, recipe: ConverterSettings, model: Any) -> None:
     """Refuse to calibrate a model with a loop: the converter would end the whole process.
 
     Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file tells.
     """
-    content = convert(saved_model, Recipe(allow_flex=True, allow_custom=True))
+    content = run_converter(saved_model, ConverterSettings(allow_flex=True, allow_custom=True))
     loops = diagnosis.loops(content, model)
     if loops:
         raise diagnosis.LoopError(loops, recipe.quantization)
@@ -325,7 +327,7 @@ def _verified(
     model: Any,
     specs: Mapping[str, Any],
     samples: Mapping[str, np.ndarray] | None,
-    recipe: Recipe,
+    recipe: ConverterSettings,
     notes: list[str],
 ) -> Verification | None:
     """Run the file and compare it with the model; what does not fit is added to the notes."""
@@ -337,7 +339,7 @@ def _verified(
         samples = representative.random_samples(specs, known=known_values(model))
         notes.append("Verified on random input; pass representative_data to verify on real samples.")
     # A file that is quantized in part does not show how it was asked for.
-    tolerance = TOLERANCE[recipe.quantization] if recipe.calibrated else None
+    tolerance = FORMAT_TOLERANCE[recipe.quantization] if recipe.calibrated else None
     with captured_output():
         verification = verify_tflite(path, model, samples, tolerance=tolerance, isolated=False)
     if recipe.quantization == "dynamic" and verification.quantization is None:

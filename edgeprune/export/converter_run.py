@@ -15,7 +15,7 @@ _INTEGER = {"int8": "int8", "int16x8": "int16"}  # what each computes in
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ConverterSettings:
     """What the converter is asked for.
 
     Attributes:
@@ -86,9 +86,9 @@ def check_flags(**flags: Any) -> None:
             raise TypeError(f"{name} must be True or False, got {value!r}.")
 
 
-def convert(
+def run_converter(
     saved_model: str | Path,
-    recipe: Recipe,
+    recipe: ConverterSettings,
     samples: Mapping[str, np.ndarray] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> bytes:

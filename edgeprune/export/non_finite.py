@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.export.diagnosis import ConversionError, origin
-from edgeprune.measure.parameters import own_weights
+from edgeprune.measure.parameters import weights_by_layer
 
 
 def check_weights(model: Any) -> None:
@@ -18,7 +18,7 @@ def check_weights(model: Any) -> None:
     Raises:
         ConversionError: names the layer and the weight.
     """
-    for weight, layer in own_weights(model):
+    for weight, layer in weights_by_layer(model):
         if not hasattr(weight, "dtype"):  # a vocabulary of tf_keras
             continue
         with np.errstate(over="ignore"):
@@ -32,7 +32,9 @@ def check_weights(model: Any) -> None:
             )
 
 
-def check_outputs(function: Callable[[Any], Mapping[str, Any]], samples: Mapping[str, np.ndarray], model: Any) -> None:
+def check_finite_outputs(
+    function: Callable[[Any], Mapping[str, Any]], samples: Mapping[str, np.ndarray], model: Any
+) -> None:
     """Refuse to calibrate a model that gives NaN or infinity for a representative sample.
 
     Args:

@@ -11,7 +11,7 @@ from edgeprune.export.known_values import any_words, drawn
 from edgeprune.progress import track
 from edgeprune.tflite.runtime import texts
 
-FORMS = (
+SAMPLE_FORMS = (
     "an array, a dict or a list of arrays (one for each input), a tf.data.Dataset, a Keras PyDataset or Sequence, "
     "or a function that returns a generator"
 )
@@ -94,7 +94,7 @@ def _stream(data: Any) -> Iterable[Any]:
     if callable(data):
         data = data()
     if isinstance(data, str | bytes) or not (isinstance(data, Iterable) or hasattr(data, "__getitem__")):
-        raise TypeError(f"representative_data must be {FORMS}; got {type(data).__name__}.")
+        raise TypeError(f"representative_data must be {SAMPLE_FORMS}; got {type(data).__name__}.")
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):  # a PyDataset has no end when iterated over
         return (data[number] for number in range(len(data)))
     return data

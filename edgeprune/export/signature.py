@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
-def input_specs(model: Any) -> dict[str, Any]:
+def signature_specs(model: Any) -> dict[str, Any]:
     """What a built model is called on, with a batch of one.
 
     Args:
@@ -32,7 +32,7 @@ def input_specs(model: Any) -> dict[str, Any]:
 
     Example:
         >>> import keras
-        >>> list(input_specs(keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(1)])))
+        >>> list(signature_specs(keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(1)])))
         ['x']
     """
     import tensorflow as tf
@@ -127,7 +127,7 @@ def write_saved_model(model: Any, specs: Mapping[str, Any], traced: Mapping[str,
 
     Args:
         model: a built model of either Keras.
-        specs: what `input_specs` gives for it.
+        specs: what `signature_specs` gives for it.
         traced: what `names_to_trace` gives for its inputs.
         directory: an empty folder.
 

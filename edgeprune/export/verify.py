@@ -30,7 +30,7 @@ from edgeprune.tflite.runtime import Port, Runtime
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
-TOLERANCE = {None: 1e-3, "float16": 1e-2, "int16x8": 0.05, "dynamic": 0.15, "int8": 0.25}
+FORMAT_TOLERANCE = {None: 1e-3, "float16": 1e-2, "int16x8": 0.05, "dynamic": 0.15, "int8": 0.25}
 _CALIBRATED = ("int8", "int16x8")
 _MADE_UP = 8  # samples, where none are given
 # A Keras model that itself computes in half precision is no better reference than this.
@@ -156,7 +156,7 @@ def verify_tflite(
         sample_weight: weights of the samples, as `edgeprune.score` takes them.
         metric: what to score by instead, as `edgeprune.score` takes it.
         tolerance: the largest relative error (see `OutputComparison`) to accept; by default that of the file's
-            quantization in `TOLERANCE`. Errors of up to two steps of an integer output are accepted, unless a
+            quantization in `FORMAT_TOLERANCE`. Errors of up to two steps of an integer output are accepted, unless a
             channel's values differ by less than its error, so that they carry no information.
         output: name of the output that the labels belong to, needed where there are several and the labels are one
             array.
@@ -306,7 +306,7 @@ def _not_finite(outputs: dict[str, np.ndarray]) -> list[str]:
 def _default_tolerance(quantization: str | None, model: Any) -> float:
     layers = () if model is None else flavor.layers_of(model)
     half = any(getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in layers)
-    return max(TOLERANCE[quantization], _HALF_PRECISION_TOLERANCE if half else 0.0)
+    return max(FORMAT_TOLERANCE[quantization], _HALF_PRECISION_TOLERANCE if half else 0.0)
 
 
 def _macs(file: TfliteFile, model: Any) -> MacCount:

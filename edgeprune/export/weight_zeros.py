@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.measure.parameters import own_weights
+from edgeprune.measure.parameters import weights_by_layer
 from edgeprune.tflite.file import ConstantTensor, TfliteFile
 
 
@@ -54,7 +54,7 @@ def zeros_of_weights(model: Any, file: TfliteFile) -> tuple[WeightZeros, ...]:
     tensors = [(tensor, tensor.values()) for tensor in file.weights if tensor.elements > 1]
     return tuple(
         _zeros_of_weight(name, np.asarray(weight, np.float32), tensors)
-        for weight, name in own_weights(model)
+        for weight, name in weights_by_layer(model)
         if len(weight.shape) >= 2 and "bias" not in weight.name
     )
 

@@ -13,7 +13,7 @@ from edgeprune.flavor.graphs import graph_of, node_parts, ordered_nodes
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
 
 
-def rebuild(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
+def rebuild_graph(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
     """Walk a Functional or Sequential model and build a new one: each layer's call is made by `call`.
 
     Args:

@@ -84,7 +84,7 @@ def at_example_shapes(
     ) from refused
 
 
-def shapes_of_calls(
+def example_and_call_shapes(
     model: Any, input_shape: InputShape = None
 ) -> tuple[ExampleShapes | None, list[list[tuple[int | None, ...]]]]:
     """The shapes of what the calls of a model of open length or size give; nothing where its sizes are fixed.

@@ -81,7 +81,7 @@ def count_parameters(model: Any) -> ParameterCount:
         raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
     totals: dict[str, Counter[str]] = {}
     trainable = {id(weight) for weight in model.trainable_weights}
-    for weight, name in own_weights(model):
+    for weight, name in weights_by_layer(model):
         values = np.asarray(weight)
         counter = totals.setdefault(name, Counter())
         counter["total"] += values.size
@@ -92,7 +92,7 @@ def count_parameters(model: Any) -> ParameterCount:
     return ParameterCount(*(sum(row[kind] for row in totals.values()) for kind in kinds), per_layer)
 
 
-def own_weights(model: Any) -> list[tuple[Any, str]]:
+def weights_by_layer(model: Any) -> list[tuple[Any, str]]:
     """Each weight of a model once, with the name of the innermost layer that holds it."""
     names = flavor.layer_names(model)
     owners: dict[int, str] = {}

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 
-def main() -> None:
+def serve() -> None:
     """Answer `(command, arguments)` until the input ends; each answer is `(succeeded, value)`."""
     from tflite_micro import runtime
 
@@ -60,4 +60,4 @@ def reason(diagnostics: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    serve()

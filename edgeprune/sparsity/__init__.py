@@ -15,8 +15,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.sparsity.prune import prune_low_magnitude as prune_low_magnitude
     from edgeprune.sparsity.prune import prune_scope as prune_scope
     from edgeprune.sparsity.prune import pruning_step as pruning_step
-    from edgeprune.sparsity.prune import strip_pruning as strip_pruning
-    from edgeprune.sparsity.prune import without_pruning as without_pruning
     from edgeprune.sparsity.report import SparsityReport as SparsityReport
     from edgeprune.sparsity.report import WeightSparsity as WeightSparsity
     from edgeprune.sparsity.report import sparsity_report as sparsity_report
@@ -45,8 +43,6 @@ _HOME = {
     "prune_scope": "edgeprune.sparsity.prune",
     "pruning_step": "edgeprune.sparsity.prune",
     "sparsity_report": "edgeprune.sparsity.report",
-    "strip_pruning": "edgeprune.sparsity.prune",
-    "without_pruning": "edgeprune.sparsity.prune",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 

@@ -48,7 +48,7 @@ class UpdatePruningStep(flavor.callback_class()):
         """Find what is under pruning in the model, and make its training step apply the masks."""
         self._counter = mechanism_of(self.model).begin_training(self.model, in_fit=bool(self.params))
         self._at_first_epoch = True
-        if not mechanism_of(self.model).is_pruned(self.model):
+        if not mechanism_of(self.model).has_masks(self.model):
             warnings.warn(
                 f"Model {self.model.name!r} is not under pruning, so UpdatePruningStep has nothing to do: "
                 "call edgeprune.prune_low_magnitude first."

@@ -87,7 +87,7 @@ def _install_when_built(layer: Any, pruning: LayerPruning, alone: bool) -> None:
             if id(part) not in parts_before and pruning_of(part) is None and prunable.can_be_pruned(part):
                 attach(part, pruning.run, alone)
                 _join_training(part, pruning)
-        if alone and not is_pruned(layer) and layer.weights:
+        if alone and not has_masks(layer) and layer.weights:
             reasons = [pruning.run.refused.get(part) for part in flavor.layers_of(layer)]
             reason = next(filter(None, [*reasons, prunable.why_not_prunable(layer)]), "nothing in it has a kernel")
             raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")
@@ -151,7 +151,7 @@ def why_not(layer: Any, run: PruningRun) -> str | None:
 
 def why_not_alone(layer: Any, run: PruningRun) -> str | None:
     """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
-    return prunable.why_not_alone(layer)
+    return prunable.why_not_single_layer(layer)
 
 
 def makes_parts(layer: Any) -> bool:
@@ -255,7 +255,7 @@ def scheduled(model: Any) -> list[tuple[Any, int]]:
     return [(run.schedule, run.step) for run in runs(model) if not run.sparsity_m_by_n]
 
 
-def is_pruned(model: Any) -> bool:
+def has_masks(model: Any) -> bool:
     """Whether any layer of the model is under pruning."""
     return bool(pruned_layers(model))
 

@@ -41,7 +41,7 @@ class Mechanism(Protocol):
     def prune_layer(self, layer: Any, run: PruningRun, **arguments: Any) -> Any:
         """Put one layer under pruning, with arguments of the mechanism's own; returns the layer to use."""
 
-    def is_pruned(self, model: Any) -> bool:
+    def has_masks(self, model: Any) -> bool:
         """Whether anything in the model is under pruning."""
 
     def strip(self, model: Any) -> Any:

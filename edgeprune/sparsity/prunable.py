@@ -132,7 +132,7 @@ def why_left_alone(layer: Any) -> str | None:
     return None if known is None else LEFT_ALONE[known]
 
 
-def why_not_alone(layer: Any) -> str | None:
+def why_not_single_layer(layer: Any) -> str | None:
     """Why a layer that was given by itself cannot be pruned, nor anything in it; None where that is not known yet.
 
     A layer without weights is no error, as with TF-MOT. What a layer of Keras makes is known when it is built; one of

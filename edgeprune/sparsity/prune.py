@@ -102,27 +102,20 @@ def prune_low_magnitude(
     raise prunable.wrong_type(to_prune, "A model in a file is loaded first: keras.models.load_model(path).")
 
 
-def strip_pruning(model: Any) -> Any:
-    """End pruning: a plain model with the zeros in its weights and nothing of edgeprune or TF-MOT left.
-
-    Args:
-        model: a model or layer of either Keras. Without pruning it is returned as it is.
+def remove_weight_masks(model: Any) -> Any:
+    """End the pruning of weights, as `strip.strip_pruning` does; channels that are masked stay so.
 
     Returns:
-        For Keras 3 the same object, freed in place. For `tf_keras` a clone without wrappers that shares the
-        layers, not compiled.
+        A model without pruning as it is. For Keras 3 the same object, freed in place. For `tf_keras` a clone without
+        wrappers that shares the layers, not compiled.
 
     Raises:
         ValueError: not a Keras model or layer.
-
-    Example:
-        >>> strip_pruning(model) is model  # it was not under pruning
-        True
     """
     if not flavor.is_layer(model):
         raise ValueError(f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(model).__name__}.")
     mechanism = mechanism_of(model)
-    if not mechanism.is_pruned(model):
+    if not mechanism.has_masks(model):
         return model
     updates.warn_of_missing_zeros(model, mechanism.masked_weights(model))
     return mechanism.strip(model)
@@ -155,10 +148,10 @@ def prune_scope() -> Iterator[None]:
         yield
 
 
-def without_pruning(model: Any) -> Any:
+def with_masks_applied(model: Any) -> Any:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
     mechanism = mechanism_of(model)
-    if not mechanism.is_pruned(model):
+    if not mechanism.has_masks(model):
         return model
     if not flavor.is_keras_3(model):
         return mechanism.strip(model)
@@ -188,7 +181,7 @@ def pruning_step(model: Any) -> int:
         -1
     """
     mechanism = mechanism_of(model)
-    if not mechanism.is_pruned(model):
+    if not mechanism.has_masks(model):
         raise ValueError(f"{model.name!r} is not under pruning, so it has no pruning step: prune_low_magnitude first.")
     return mechanism.current_step(model)
 

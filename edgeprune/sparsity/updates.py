@@ -193,7 +193,7 @@ class StepCounter:
         weights = self._weights(run)
         if step <= run.checked_step or not weights:  # none before the layers are built
             return True
-        due = [candidate for candidate in range(run.checked_step + 1, step + 1) if is_due(run, candidate)]
+        due = [candidate for candidate in range(run.checked_step + 1, step + 1) if is_update_due(run, candidate)]
         if due and not any(weight.has_scores() for weight in weights):
             if step - due[0] > _PATIENCE:
                 raise _no_gradient(weights)
@@ -213,7 +213,7 @@ def _no_gradient(weights: list[MaskedWeight]) -> RuntimeError:
     )
 
 
-def is_due(run: PruningRun, step: int) -> bool:
+def is_update_due(run: PruningRun, step: int) -> bool:
     """Whether a run's masks are to be updated at a step; N:M masks are made once, at step 1, as in TF-MOT."""
     return step == 1 if run.sparsity_m_by_n else schedules.is_due(run.schedule, step)
 

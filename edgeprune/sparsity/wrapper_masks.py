@@ -161,7 +161,7 @@ def wrappers_in(model: Any) -> list[Any]:
     return [layer for layer in flavor.layers_of(model) if is_wrapper(layer)]
 
 
-def is_pruned(model: Any) -> bool:
+def has_masks(model: Any) -> bool:
     """Whether any layer of the model is wrapped, or the layer itself."""
     return bool(wrappers_in(model)) or is_wrapper(model)
 
@@ -203,10 +203,10 @@ def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
 def strip(model: Any) -> Any:
     """Apply the masks a last time and clone the model without wrappers."""
     apply_masks(model)
-    return unwrapped(model)
+    return clone_without_wrappers(model)
 
 
-def unwrapped(model: Any) -> Any:
+def clone_without_wrappers(model: Any) -> Any:
     """Clone the model without wrappers; it shares the layers, and the weights stay as they are.
 
     Raises:

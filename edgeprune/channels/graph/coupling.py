@@ -62,7 +62,7 @@ class Slot:
         return tuple(1 if axis in self.other_axes else size for axis, size in enumerate(self.weight.shape))
 
 
-def kept_count(classes: np.ndarray, kept_mask: np.ndarray) -> int:
+def count_kept(classes: np.ndarray, kept_mask: np.ndarray) -> int:
     """How many positions stay along an axis with these classes; inside attention heads, in each head."""
     return int(np.count_nonzero(kept_mask[classes])) // (len(classes) if classes.ndim == 2 else 1)
 
@@ -154,7 +154,7 @@ class Resize:
 
     def new_value(self, kept_mask: np.ndarray) -> Any:
         """The argument where only the classes of `kept_mask` stay."""
-        return self.value(*(kept_count(classes, kept_mask) for classes in self.vectors))
+        return self.value(*(count_kept(classes, kept_mask) for classes in self.vectors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ class Rescale:
 
     def factor(self, kept_mask: np.ndarray) -> float:
         """What the variable is multiplied by."""
-        return math.sqrt(kept_count(self.classes, kept_mask) / self.classes.shape[1])
+        return math.sqrt(count_kept(self.classes, kept_mask) / self.classes.shape[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.graph.record import Record
 from edgeprune.channels.graph.rules import Call, CannotFollow, is_composite, rule_for
 from edgeprune.channels.graph.settle import Settlement
-from edgeprune.flavor.example_shapes import InputShape, shapes_of_calls
+from edgeprune.flavor.example_shapes import InputShape, example_and_call_shapes
 
 
 def trace(model: Any, input_shape: InputShape = None) -> ChannelGraph:
@@ -71,7 +71,7 @@ class _Walk:
         walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
         self.walked, self.renamed, self._not_unfolded = flavor.unfold_layers(walked, is_composite)
         self._has_open_batch = any(map(_is_open, flavor.graph_nodes(self.walked)[0]))
-        self.example, shapes = shapes_of_calls(self.walked, input_shape)
+        self.example, shapes = example_and_call_shapes(self.walked, input_shape)
         self._shapes = iter(shapes)
         self.record = Record(model.weights, flavor.layer_names(model))
         self.space = self.record.space

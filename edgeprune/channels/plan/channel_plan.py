@@ -18,11 +18,11 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.plan.importance import COMPARABLE, Importance, Ranking, class_scores, relative
+from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
 from edgeprune.channels.plan.plan_json import StoredPlan, read_plan, write_plan
 from edgeprune.channels.plan.plan_settings import check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching, similar
-from edgeprune.channels.plan.solver import Target, macs_of, params_of, solve
+from edgeprune.channels.plan.solver import PlanTarget, macs_of, params_of, solve
 from edgeprune.channels.plan.widths import kept_whole
 from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.number_checks import check_seed
@@ -30,7 +30,7 @@ from edgeprune.progress import status
 from edgeprune.text_table import text_table
 
 if TYPE_CHECKING:
-    from edgeprune.channels.rebuild.proof import Verification
+    from edgeprune.channels.rebuild.proof import Proof
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ChannelPlan:
 
     graph: ChannelGraph
     kept_mask: np.ndarray
-    target: Target | None = None
+    target: PlanTarget | None = None
     ranking: Ranking | None = None
     kept_whole: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -261,7 +261,7 @@ class ChannelPlan:
             plan = plan.drop(name, np.setdiff1d(np.arange(group.size), _positions(kept, group)))
         return dataclasses.replace(plan, target=stored.target, ranking=stored.ranking)
 
-    def verify(self, seed: int = 0) -> Verification:
+    def verify(self, seed: int = 0) -> Proof:
         """Prove the plan: the original with what reads the dropped channels silenced computes the same.
 
         Args:
@@ -332,7 +332,7 @@ def plan_channels(
     ratio: float | None = None,
     macs: float | None = None,
     params: float | None = None,
-    importance: Importance = "l2",
+    importance: ImportanceLike = "l2",
     reduction: str | None = None,
     scope: str = "global",
     ratios: Mapping[str, float] | None = None,
@@ -424,7 +424,7 @@ def plan_graph(
     graph: ChannelGraph,
     target: tuple[str, float],
     *,
-    importance: Importance = "l2",
+    importance: ImportanceLike = "l2",
     reduction: str | None = None,
     scope: str = "global",
     ratios: Mapping[str, float] | None = None,
@@ -553,7 +553,7 @@ def _by_group(graph: ChannelGraph, ratios: Mapping[str, float]) -> dict[str, flo
 
 
 def _without_unscored(
-    graph: ChannelGraph, scores: np.ndarray, importance: Importance
+    graph: ChannelGraph, scores: np.ndarray, importance: ImportanceLike
 ) -> tuple[ChannelGraph, np.ndarray]:
     """Groups of which the importance knows nothing keep all their channels.
 

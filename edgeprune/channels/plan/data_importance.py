@@ -88,7 +88,7 @@ def _gradient_scores(
         return [tf.reduce_sum(tf.cast(terms[id(slot.weight)], tf.float32), slot.other_axes) for slot in slots]
 
     for batch in batches:
-        x, y, sample_weight = parts_of(batch)
+        x, y, sample_weight = unpack_batch(batch)
         if y is None:
             raise ValueError("Labels are missing: the data must be (x, y), or batches of it.")
         check_labels(graph.walked, y, losses.given)
@@ -205,7 +205,7 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reductio
 
     sizes_on = flavor.with_kernels(sizes_of, graph.walked)
     for batch in batches:
-        sizes = sizes_on(input_tensors(graph.walked, parts_of(batch)[0]))
+        sizes = sizes_on(input_tensors(graph.walked, unpack_batch(batch)[0]))
         parts = (_means(classes, along.numpy()) for classes, along in zip(read, sizes, strict=True))
         yield _finite(reduced(graph.class_count, parts, reduction), graph, "activations") + unread
 
@@ -268,7 +268,7 @@ def as_tensors(structure: Any) -> Any:
     return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), structure)
 
 
-def parts_of(batch: Any) -> tuple[Any, Any, Any]:
+def unpack_batch(batch: Any) -> tuple[Any, Any, Any]:
     """Inputs, labels and sample weights of a batch; None for what it lacks.
 
     Raises:
@@ -292,7 +292,7 @@ def _sample_count(data: Any) -> int:
     """
     import tensorflow as tf
 
-    arrays = [array for array in tf.nest.flatten(parts_of(data)) if array is not None]
+    arrays = [array for array in tf.nest.flatten(unpack_batch(data)) if array is not None]
     if not arrays or not all(getattr(array, "shape", ()) for array in arrays):
         raise ValueError("The inputs, labels and sample weights of data must be arrays with a row for each sample.")
     counts = set(map(len, arrays))
@@ -344,4 +344,4 @@ def _slices(data: Any, batch_size: int) -> Iterator[Any]:
 
     for start in range(0, _sample_count(data), batch_size):
         rows = slice(start, start + batch_size)
-        yield tf.nest.map_structure(lambda array: None if array is None else array[rows], parts_of(data))  # noqa: B023
+        yield tf.nest.map_structure(lambda array: None if array is None else array[rows], unpack_batch(data))  # noqa: B023

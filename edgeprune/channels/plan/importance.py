@@ -21,7 +21,7 @@ from edgeprune.channels.plan.reduction import REDUCTIONS, of_slot, reduced
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
 
-Importance = str | Callable[[Group], Any]
+ImportanceLike = str | Callable[[Group], Any]
 
 # Vectors that shift a channel: their size says nothing about what it is worth.
 _SHIFTS = ("bias", "beta", "alpha")
@@ -46,7 +46,7 @@ class Ranking:
 
 def class_scores(
     graph: ChannelGraph,
-    importance: Importance,
+    importance: ImportanceLike,
     data: Any = None,
     seed: int = 0,
     *,

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeprune.channels.plan.importance import Ranking
 from edgeprune.channels.plan.reduction import REDUCTIONS
-from edgeprune.channels.plan.solver import TARGETS, Target
+from edgeprune.channels.plan.solver import TARGET_KINDS, PlanTarget
 
 FORMAT = 1
 
@@ -31,7 +31,7 @@ class StoredPlan:
     weights: list[list[int]]
     groups: dict[str, tuple[int, list[int]]]
     frozen: dict[str, str]
-    target: Target | None
+    target: PlanTarget | None
     ranking: Ranking | None
 
 
@@ -82,14 +82,14 @@ def _group(name: str, entry: Any) -> tuple[int, list[int]]:
     return _entry(entry, "channels", int), kept
 
 
-def _target(entry: dict[str, Any] | None) -> Target | None:
+def _target(entry: dict[str, Any] | None) -> PlanTarget | None:
     if entry is None:
         return None
     kind = _entry(entry, "kind", str)
-    _require(kind in TARGETS, f"the target's 'kind' must be one of {list(TARGETS)}")
+    _require(kind in TARGET_KINDS, f"the target's 'kind' must be one of {list(TARGET_KINDS)}")
     fractions = [_entry(entry, key, int | float) for key in ("asked", "got")]
     _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must lie between 0 and 1")
-    return Target(kind, *fractions)
+    return PlanTarget(kind, *fractions)
 
 
 def _ranking(entry: dict[str, Any] | None) -> Ranking | None:

@@ -19,9 +19,9 @@ from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason, sh
 from edgeprune.channels.plan.widths import TILES, Widths, check_widths
 from edgeprune.number_checks import check_number, check_target, check_whole
 
-TARGETS = ("ratio", "macs", "params")
-SCOPES = ("local", "global", "isomorphic")
-TOLERANCE = 0.01
+TARGET_KINDS = ("ratio", "macs", "params")
+RANKING_SCOPES = ("local", "global", "isomorphic")
+TARGET_TOLERANCE = 0.01
 # To come nearer to a target all allowed widths are tried where they are few, else the nearest of a few groups.
 MOST_TRIALS = 2000
 FEW_GROUPS = 6  # 3 ** 6 trials
@@ -84,7 +84,7 @@ def params_of(graph: ChannelGraph) -> Amount:
 
 
 @dataclass(frozen=True)
-class Target:
+class PlanTarget:
     """What a plan is asked for and what it got.
 
     Attributes:
@@ -101,7 +101,7 @@ class Target:
     def met(self) -> bool:
         """Whether what is kept is within 1 % of what was asked to be kept."""
         asked, got = (1 - self.asked, 1 - self.got) if self.kind == "ratio" else (self.asked, self.got)
-        return abs(got - asked) <= TOLERANCE * asked
+        return abs(got - asked) <= TARGET_TOLERANCE * asked
 
     def __str__(self) -> str:
         what = {"ratio": "channels removed", "macs": "MACs kept", "params": "parameters kept"}[self.kind]
@@ -121,7 +121,7 @@ def solve(
     min_channels: int = 1,
     max_ratio: float = 0.9,
     gone: np.ndarray | None = None,
-) -> tuple[np.ndarray, Target]:
+) -> tuple[np.ndarray, PlanTarget]:
     """Choose the classes to keep.
 
     Args:
@@ -171,7 +171,7 @@ def solve(
     else:
         counts = _refine(_bisect(removal, left, goal), left, goal, removal)
     got = left(counts) / whole if whole else 1.0
-    target = Target(kind, asked, 1 - got if kind == "ratio" else got)
+    target = PlanTarget(kind, asked, 1 - got if kind == "ratio" else got)
     if kind != "ratio" and not target.met:
         least, most = (left(removal.counts(removed)) / whole for removed in (len(removal.order), 0))
         _check_reachable(least, 1.0 if gone.any() else most, target)
@@ -321,7 +321,7 @@ def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float
 
     groups = np.flatnonzero(~removal.by_hand)
     for _ in range(8):
-        if gap(counts) <= TOLERANCE * goal:
+        if gap(counts) <= TARGET_TOLERANCE * goal:
             return counts
         moved = removal.widths.neighbours(counts)[int(left(counts) < goal)]
         nearest = min((_moved(counts, group, moved[group]) for group in groups), key=gap, default=counts)
@@ -332,7 +332,9 @@ def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float
 
     def badness(trial: np.ndarray) -> tuple[float, float]:
         # Of several that come near enough, the one nearest to what the ranking asks.
-        return max(gap(trial) - TOLERANCE * goal, 0.0), float((np.abs(trial - start) / removal.widths.sizes).sum())
+        return max(gap(trial) - TARGET_TOLERANCE * goal, 0.0), float(
+            (np.abs(trial - start) / removal.widths.sizes).sum()
+        )
 
     finest, choices = _combinations(counts, groups, left, removal.widths)
     trials = (_moved(counts, finest, np.array(ways)) for ways in itertools.product(*choices))
@@ -369,8 +371,8 @@ def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -
         TypeError: one is of the wrong type.
         ValueError: one is out of its range.
     """
-    if not isinstance(scope, str) or scope not in SCOPES:
-        raise ValueError(f"scope must be one of {list(SCOPES)}; got {scope!r}.")
+    if not isinstance(scope, str) or scope not in RANKING_SCOPES:
+        raise ValueError(f"scope must be one of {list(RANKING_SCOPES)}; got {scope!r}.")
     if isinstance(round_to, str) and round_to not in TILES:
         raise ValueError(f"round_to must be a number, a function or one of {list(TILES)}; got {round_to!r}.")
     if not (isinstance(round_to, str) or callable(round_to)):
@@ -382,8 +384,8 @@ def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -
 
 
 def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max_ratio: float) -> None:
-    if kind not in TARGETS:
-        raise ValueError(f"The target must be one of {list(TARGETS)}; got {kind!r}.")
+    if kind not in TARGET_KINDS:
+        raise ValueError(f"The target must be one of {list(TARGET_KINDS)}; got {kind!r}.")
     check_target(kind, asked)
     if kind == "ratio" and asked > max_ratio:
         raise ValueError(f"ratio={asked} is more than max_ratio={max_ratio} lets a group lose; raise max_ratio.")
@@ -396,13 +398,13 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
         raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {said}")
 
 
-def _check_reachable(least: float, most: float, target: Target) -> None:
-    if least > target.asked * (1 + TOLERANCE):
+def _check_reachable(least: float, most: float, target: PlanTarget) -> None:
+    if least > target.asked * (1 + TARGET_TOLERANCE):
         raise ValueError(
             f"{target.kind}={target.asked:g} cannot be reached: {least:.4f} is left when every group is as narrow as "
             "allowed. Raise max_ratio, lower min_channels or round_to, or ignore fewer layers."
         )
-    if most < target.asked * (1 - TOLERANCE):
+    if most < target.asked * (1 - TARGET_TOLERANCE):
         raise ValueError(
             f"{target.kind}={target.asked:g} cannot be reached: the ratios given by hand alone leave {most:.4f}."
         )

@@ -16,7 +16,7 @@ from edgeprune.number_checks import check_whole
 RoundTo = int | str | Callable[[Group], int]
 
 
-def tile(group: Group) -> int:
+def float_tile(group: Group) -> int:
     """The multiple of channels that fills the tiles of float kernels on a CPU (XNNPACK).
 
     The time of a convolution follows its outputs rounded up to 32, that of a depthwise one is lowest at multiples
@@ -31,7 +31,7 @@ def tile_int8(group: Group) -> int:
     return 16 if width_of(group) >= 64 else 8
 
 
-TILES = {"tile": tile, "tile-int8": tile_int8}
+TILES = {"tile": float_tile, "tile-int8": tile_int8}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ OPEN_LENGTHS = (64, 256, 1024, 16)
 
 
 @dataclass(frozen=True)
-class Verification:
+class Proof:
     """How far a rebuilt model is from the original with the dropped channels silenced.
 
     Attributes:
@@ -65,7 +65,7 @@ class Verification:
         )
 
 
-def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int = 0) -> Verification:
+def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int = 0) -> Proof:
     """Compare a rebuilt model with the original whose dropped channels are silenced, on random inputs.
 
     Args:
@@ -97,7 +97,7 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
     inputs = on_random_inputs(graph.walked, pair.compare, seed, small=True)
     for shapes in _other_sizes(graph.walked, inputs):
         pair.compare_if_accepted(_random_arrays(graph.walked, np.random.default_rng(seed), shapes))
-    found = Verification(pair.absolute, pair.relative, tolerance_of(graph.walked), pair.calls, pair.sizes)
+    found = Proof(pair.absolute, pair.relative, tolerance_of(graph.walked), pair.calls, pair.sizes)
     if not found.passed:
         pair.refuse_what_cannot_be_compared(inputs)
     return found

@@ -80,7 +80,7 @@ class _Adaptation:
 
     def run(self) -> Any:
         """The adapted model, with a copy of the weights."""
-        adapted = flavor.rebuild(self.model, self.call)
+        adapted = flavor.rebuild_graph(self.model, self.call)
         for old, new, offsets in self.clones.values():
             if flavor.is_layer(old) and not flavor.is_model(old):
                 new.set_weights(_weights(old, new, offsets))

@@ -69,13 +69,13 @@ def activation(call: Call) -> Value:
     "ActivityRegularization",
     "Identity",
 )
-def each_element(call: Call) -> Value:
+def elementwise_layer(call: Call) -> Value:
     """Nothing moves."""
     return call.x
 
 
 @rule("Softmax")
-def softmax(call: Call) -> Value:
+def softmax_layer(call: Call) -> Value:
     """Softmax over one axis or several."""
     axes = call.layer.axis if isinstance(call.layer.axis, list | tuple) else [call.layer.axis]
     mix_along(call, axes)
@@ -121,7 +121,7 @@ def merging(call: Call) -> Value:
     "Resizing",
     "CenterCrop",
 )
-def over_places(call: Call) -> Value:
+def places_layer(call: Call) -> Value:
     """Works along space, for each channel apart."""
     axis = 1 if getattr(call.layer, "data_format", None) == "channels_first" else call.x.rank - 1
     return call.output({axis: call.channels(call.x, axis)})

@@ -9,7 +9,7 @@ from edgeprune.channels.graph.rules.registry import Call, factor, rule
 
 
 @rule("Flatten")
-def flatten(call: Call) -> Value:
+def flatten_layer(call: Call) -> Value:
     """All axes into one; where the channels come first they are moved last before."""
     x = call.x
     if call.layer.data_format == "channels_first" and x.rank > 2:
@@ -18,7 +18,7 @@ def flatten(call: Call) -> Value:
 
 
 @rule("Reshape")
-def reshape(call: Call) -> Value:
+def reshape_layer(call: Call) -> Value:
     """Another shape for each sample."""
     given = call.space.reshape(call.x, call.output_shapes[0])
     call.resize_shape("target_shape", call.layer.target_shape, given, of_function=False, skip=1)
@@ -38,7 +38,7 @@ def repeat_vector(call: Call) -> Value:
 
 
 @rule("Concatenate")
-def concatenate(call: Call) -> Value:
+def concatenate_layer(call: Call) -> Value:
     """Channels side by side."""
     return call.space.concatenate(call.inputs, call.layer.axis)
 
