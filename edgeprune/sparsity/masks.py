@@ -112,6 +112,11 @@ def block_mask(importance: np.ndarray, sparsity: float, block_size: tuple[int, i
     Returns:
         A boolean mask of the same shape. Where the matrix is no multiple of the block, blocks are pooled
         as TensorFlow's SAME padding lays them, and the mask is cut at the far edge: TF-MOT's rule.
+
+    Example:
+        >>> block_mask(np.array([[1.0, 9, 2, 3], [4, 4, 8, 1]]), 0.5, (1, 2), "AVG")  # means [[5, 2.5], [4, 4.5]]
+        array([[ True,  True, False, False],
+               [False, False,  True,  True]])
     """
     pooled = importance
     for axis, length in enumerate(block_size):
@@ -150,6 +155,11 @@ def m_by_n_mask(importance: np.ndarray, m_by_n: tuple[int, int]) -> np.ndarray:
 
     Returns:
         A boolean mask of the same shape.
+
+    Example:
+        >>> m_by_n_mask(np.array([[1.0, 7], [9, 2], [2, 8], [3, 6]]), (2, 4)).T  # a column a unit
+        array([[False,  True, False,  True],
+               [ True, False,  True, False]])
     """
     zeros, group = m_by_n
     outputs_first = np.moveaxis(importance, -1, 0)

@@ -49,11 +49,13 @@ def prune_low_magnitude(
             gives layers schedules of their own: `{"block_*": schedule, "head": other}`; the first pattern that fits
             counts, and a layer that none fits is not pruned.
         block_size: (rows, columns) of the blocks that are pruned together, for 2-dimensional weights; whole numbers
-            from 1.
+            from 1. In blocks of (1, 2) the kernel `[[1, 9, 2, 3], [4, 4, 8, 1]]` has the mean magnitudes
+            `[[5, 2.5], [4, 4.5]]`; with half of them zero it becomes `[[1, 9, 0, 0], [0, 0, 8, 1]]`.
         block_pooling_type: `"AVG"` or `"MAX"`: a block's importance from its weights'.
         pruning_policy: a `PruningPolicy` that allows layers and checks the model; not asked about single layers.
-        sparsity_m_by_n: (m, n): m zeros in every n consecutive weights, for example (2, 4); whole numbers. It goes
-            before `block_size`, as with TF-MOT.
+        sparsity_m_by_n: (m, n): m zeros in every n consecutive weights of a unit or filter, along its inputs; whole
+            numbers. With (2, 4) the weights `[1, -9, 2, 3]` of a unit become `[0, -9, 0, 3]`. It goes before
+            `block_size`, as with TF-MOT.
         layers: which layers of a model: a name (alone, or with those around it: `"encoder/dense"`), a pattern, a
             layer, a function of a layer, or a list of these.
         scope: `"local"`: each weight tensor reaches the sparsity; `"global"`: all of them together do.

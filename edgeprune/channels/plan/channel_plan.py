@@ -357,9 +357,27 @@ def plan_channels(
         ratio: fraction of the channels to remove, 0 to below 1. Channels that go together count once.
         macs: fraction of the MACs to keep, above 0 to 1.
         params: fraction of the parameters to keep, above 0 to 1.
-        importance: how channels are ranked, a name or a function of a group: see `importance.class_scores`.
+        importance: how channels are ranked: a name, or a function that is passed a group and returns a number for
+            each of its channels. Scores are over all weights that a channel owns; the numbers here are those of a
+            unit with the weights `[3, -4]` in its own kernel and `[12]` in the next one:
+
+            - `"l1"`: absolute weights, 3 + 4 + 12 = 19 (Li et al., Pruning Filters for Efficient ConvNets, 2017).
+            - `"l2"`: the norm of the weights, sqrt(9 + 16 + 144) = 13 (the same).
+            - `"lamp"`: squared weights, 169, over those of all channels of the group that are as large or larger
+              (Lee et al., Layer-Adaptive Sparsity for the Magnitude-based Pruning, 2021).
+            - `"fpgm"`: distances to the other filters of its layer, to `[1, 0]` sqrt(4 + 16) = 4.47 (He et al., Filter
+              Pruning via Geometric Median, 2019).
+            - `"bn_scale"`: the absolute scale of its batch normalization (Liu et al., Network Slimming, 2017).
+            - `"activation"`: its mean absolute activation on `data`, 3 for the input `[1, 0]` (Molchanov et al.,
+              Pruning Convolutional Neural Networks for Resource Efficient Inference, 2017).
+            - `"taylor"`: |weight x gradient|, |3 x 12| + |-4 x 0| + |12 x 3| = 72 for that input and a loss whose
+              gradient at the output is 1 (Molchanov et al., Importance Estimation for Neural Network Pruning, 2019).
+            - `"fisher"`: (weight x gradient)² / 2, (36² + 0 + 36²) / 2 = 1296 (LeCun et al., Optimal Brain Damage,
+              1990; Theis et al., Faster gaze prediction with dense networks and Fisher pruning, 2018). Smaller
+              batches estimate it better.
+            - `"random"`: chance, from `seed`.
         reduction: how a channel's scores in the layers that it runs through are reduced to one: `"sum"`, `"mean"`,
-            `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others. See there for an example.
+            `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others.
             The channels of a group own as many slices each, and scores are relative to their group: here the mean
             chooses as the sum does.
         scope: `"global"` ranks all channels together, `"local"` takes the same fraction from each group, `"isomorphic"`

@@ -59,22 +59,7 @@ def class_scores(
 
     Args:
         graph: the traced model.
-        importance: a name, or a function that takes a `Group` and returns one number for each of its channels.
-
-            - `"l1"`, `"l2"`: the norm of the weights (Li et al., Pruning Filters for Efficient ConvNets, 2017).
-            - `"bn_scale"`: |gamma| of batch normalization (Liu et al., Network Slimming, 2017).
-            - `"lamp"`: squared weight over the squares of all that is as large or larger in its group (Lee et al.,
-              Layer-Adaptive Sparsity for the Magnitude-based Pruning, 2021).
-            - `"fpgm"`: the distances to all other filters of the layer; filters near the geometric median can be
-              replaced by the others (He et al., Filter Pruning via Geometric Median, 2019).
-            - `"taylor"`: |weight x gradient|, the first-order change of the loss (Molchanov et al., Importance
-              Estimation for Neural Network Pruning, 2019). Needs labels and a loss.
-            - `"fisher"`: weight² x gradient² / 2, the second-order change of the loss with the empirical Fisher
-              matrix as the Hessian's diagonal (LeCun et al., Optimal Brain Damage, 1990; Theis et al., Faster gaze
-              prediction with dense networks and Fisher pruning, 2018). Smaller batches come nearer to it.
-            - `"activation"`: the mean absolute value of the channel where it is read (Molchanov et al., Pruning
-              Convolutional Neural Networks for Resource Efficient Inference, 2017). Needs inputs only.
-            - `"random"`: by chance, from `seed`.
+        importance: a name, or a function that is passed a `Group`, as `plan_channels` describes them.
         data: `(x, y)` arrays, or batches of `(x, y)`: a `tf.data.Dataset`, a Keras `PyDataset`, any iterable. For
             `"activation"` the labels may be missing.
         seed: of `"random"`.
@@ -106,8 +91,20 @@ def class_scores(
 
     Example:
         >>> from edgeprune.channels.graph.trace import trace
-        >>> class_scores(trace(model), lambda group: np.arange(group.size))[:4]
-        array([0., 1., 2., 3.])
+        >>> dense = [layers.Dense(units, use_bias=False) for units in (2, 1)]
+        >>> net = keras.Sequential([keras.Input((2,)), *dense])
+        >>> net.set_weights([np.array([[3, 1], [-4, 0]]), np.array([[12], [2]])])  # units [3, -4], [12] and [1, 0], [2]
+        >>> graph, data = trace(net), (np.array([[1.0, 0.0]]), np.array([[0.0]]))
+        >>> (units,) = [group.classes for group in graph.groups if group.frozen is None]
+        >>> for name in ("l1", "l2", "lamp", "fpgm", "activation", "taylor", "fisher"):
+        ...     print(name, class_scores(graph, name, data, loss="mae")[units].round(2).tolist())
+        l1 [19.0, 3.0]
+        l2 [13.0, 2.24]
+        lamp [1.0, 0.03]
+        fpgm [4.47, 4.47]
+        activation [3.0, 1.0]
+        taylor [72.0, 4.0]
+        fisher [1296.0, 4.0]
     """
     check_importance(importance, data, reduction)
     if callable(importance):
