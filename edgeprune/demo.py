@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import datasets, flavor
 from edgeprune.atomic import NotOverwrittenError, atomic_path, atomic_paths, check_paths
+from edgeprune.types import Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,7 +220,7 @@ def train_dense(x: np.ndarray, y: np.ndarray, recipe: DemoSettings) -> Any:
     return model
 
 
-def train_pruned(dense: Any, x: np.ndarray, y: np.ndarray, recipe: DemoSettings) -> Any:
+def train_pruned(dense: Model, x: np.ndarray, y: np.ndarray, recipe: DemoSettings) -> Any:
     """A copy of the dense model, pruned while it trains on, and stripped."""
     from edgeprune.fit import prune_and_fit
 
@@ -256,8 +257,8 @@ def file_names() -> tuple[str, ...]:
 
 
 def write_formats(
-    dense: Any,
-    pruned: Any,
+    dense: Model,
+    pruned: Model,
     x_train: np.ndarray,
     x_test: np.ndarray,
     y_test: np.ndarray,

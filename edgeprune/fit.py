@@ -14,6 +14,7 @@ from edgeprune.data.labels import by_output, check_labels, check_output_labels, 
 from edgeprune.measure.metrics import chosen_metrics
 from edgeprune.measure.predictions import first_array
 from edgeprune.progress import steps
+from edgeprune.types import Model
 
 SCHEDULES = ("polynomial", "constant")
 # The share of the training in which sparsity grows; in the rest the weights that are left recover.
@@ -21,7 +22,7 @@ GROWING_SHARE = 2 / 3
 
 
 def fit(
-    model: Any,
+    model: Model,
     x: Any,
     y: Any,
     *,
@@ -81,7 +82,7 @@ def fit(
 
 
 def prune_and_fit(
-    model: Any,
+    model: Model,
     x: Any,
     y: Any,
     *,
@@ -169,7 +170,7 @@ def prune_and_fit(
 
 
 def fine_tune(
-    model: Any,
+    model: Model,
     x: Any,
     y: Any,
     *,
@@ -215,7 +216,7 @@ def fine_tune(
         return fit(model, x, y, sample_weight=sample_weight, **options)
 
 
-def check_and_compile(model: Any, x: Any, y: Any, loss: Any = None) -> None:
+def check_and_compile(model: Model, x: Any, y: Any, loss: Any = None) -> None:
     """Refuse data that do not fit a model and its loss, and compile it where it is not.
 
     Args:
@@ -244,7 +245,7 @@ def check_and_compile(model: Any, x: Any, y: Any, loss: Any = None) -> None:
         model.compile(loss=chosen)
 
 
-def _check_inputs(model: Any, x: Any) -> None:
+def _check_inputs(model: Model, x: Any) -> None:
     """Refuse data that do not fit, in fewer words than Keras."""
     if not flavor.is_graph_model(model):
         return
@@ -265,7 +266,7 @@ def _check_inputs(model: Any, x: Any) -> None:
             )
 
 
-def _structured(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+def _structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """Data by name in the structure of the model's inputs and outputs, which Keras takes whatever names it knows."""
     if not flavor.is_graph_model(model):
         return x, y, sample_weight
@@ -290,7 +291,7 @@ def _structured(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, An
     )
 
 
-def _by_order(model: Any, compilation: dict[str, Any]) -> dict[str, Any]:
+def _by_order(model: Model, compilation: dict[str, Any]) -> dict[str, Any]:
     """Settings by output name as lists in the outputs' order: TF-MOT's wrappers give the outputs other names."""
     if not flavor.is_graph_model(model) or _returns_dict(model):
         return compilation
@@ -301,7 +302,7 @@ def _by_order(model: Any, compilation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _returns_dict(model: Any) -> bool:
+def _returns_dict(model: Model) -> bool:
     return isinstance(flavor.graph_nodes(model)[2], Mapping)
 
 
@@ -322,7 +323,7 @@ def _steps(x: Any, batch_size: int) -> int:
     return -(-len(first_array(x)) // batch_size)
 
 
-def _compilation(model: Any, y: Any, loss: Any, learning_rate: Any) -> dict[str, Any]:
+def _compilation(model: Model, y: Any, loss: Any, learning_rate: Any) -> dict[str, Any]:
     """What to compile with: as the model is, and a new optimizer with the settings of the one it has."""
     keras = flavor.keras_of(model)
     optimizer = getattr(model, "optimizer", None)
@@ -341,7 +342,7 @@ def _compilation(model: Any, y: Any, loss: Any, learning_rate: Any) -> dict[str,
     }
 
 
-def _watched(model: Any, metric: Any) -> dict[str, Any]:
+def _watched(model: Model, metric: Any) -> dict[str, Any]:
     """What to compile with so that a metric is computed while the model trains in place of its own; empty without."""
     if metric is None:
         return {}
@@ -360,7 +361,7 @@ def _watched(model: Any, metric: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _compiled(model: Any, compilation: Mapping[str, Any], watched: Mapping[str, Any]) -> Iterator[None]:
+def _compiled(model: Model, compilation: Mapping[str, Any], watched: Mapping[str, Any]) -> Iterator[None]:
     """Compile a model; while the body trains it, with the metrics that are watched in place of its own."""
     model.compile(**{**compilation, **watched})
     try:
@@ -370,7 +371,7 @@ def _compiled(model: Any, compilation: Mapping[str, Any], watched: Mapping[str, 
             model.compile(**{**compilation, "optimizer": model.optimizer})
 
 
-def _loss_for(model: Any, y: Any) -> str:
+def _loss_for(model: Model, y: Any) -> str:
     """The loss that integer labels and a softmax at the end ask for."""
     output_shape = model.output_shape
     activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)

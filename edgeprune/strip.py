@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from edgeprune.channels import callback, masks
 from edgeprune.sparsity.mechanism import mechanism_of
 from edgeprune.sparsity.prune import remove_weight_masks, with_masks_applied
+from edgeprune.types import Layer, SameLayer, SameModel
 
 
-def strip_pruning(model: Any) -> Any:
+def strip_pruning(model: SameLayer) -> SameLayer:
     """End pruning: a plain model, with nothing of edgeprune or TF-MOT left.
 
     The weights that `prune_low_magnitude` pruned are zero. The channels that `ChannelPruning` masked are gone.
@@ -40,14 +39,14 @@ def strip_pruning(model: Any) -> Any:
     return callback.strip_channels(model) if masks.is_channel_pruned(model) else model
 
 
-def without_pruning(model: Any) -> Any:
+def without_pruning(model: SameModel) -> SameModel:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
     model = with_masks_applied(model)
     is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
     return callback.strip_channels(model) if is_masked else model
 
 
-def is_pruned(model: Any) -> bool:
+def is_pruned(model: Layer) -> bool:
     """Whether a model or layer is under pruning of either kind, so that `strip_pruning` has something to do.
 
     Args:

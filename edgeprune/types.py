@@ -25,22 +25,38 @@ if TYPE_CHECKING:
     Model: TypeAlias = keras.Model | tf_keras.Model
     Layer: TypeAlias = keras.layers.Layer | tf_keras.layers.Layer
     Variable: TypeAlias = keras.Variable | tf.Variable
-    Tensor: TypeAlias = tf.Tensor | keras.KerasTensor
+    AnyTensor: TypeAlias = tf.Tensor | keras.KerasTensor
     Callback: TypeAlias = keras.callbacks.Callback | tf_keras.callbacks.Callback
     Optimizer: TypeAlias = keras.optimizers.Optimizer | tf_keras.optimizers.Optimizer
     KerasLoss: TypeAlias = keras.losses.Loss | tf_keras.losses.Loss
     KerasMetric: TypeAlias = keras.metrics.Metric | tf_keras.metrics.Metric
     Dataset: TypeAlias = tf.data.Dataset | keras.utils.PyDataset | tf_keras.utils.Sequence
+
+    class CallbackOfBoth(keras.callbacks.Callback, tf_keras.callbacks.Callback):
+        """What `edgeprune.flavor.callback_class` makes."""
+
+    class TensorBoardOfBoth(keras.callbacks.TensorBoard, tf_keras.callbacks.TensorBoard):
+        """The same for `TensorBoard`."""
+
 else:
-    Model = Layer = Variable = Tensor = Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
+    Model = Layer = Variable = AnyTensor = Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
 
 SameModel = TypeVar("SameModel", bound="Model")
 """A model that is returned as what was passed: of the same Keras and, to an editor, of the same class."""
 
+SameLayer = TypeVar("SameLayer", bound="Layer")
+"""The same for a layer or a model."""
+
+Prunable = TypeVar("Prunable", bound="Layer | list[Layer]")
+"""A model, a layer or a list of layers; what is returned is what was passed, under pruning or stripped of it."""
+
+LayerChoice: TypeAlias = str | Layer | Iterable[str | Layer] | Callable[[Layer], bool]
+"""Layers of a model: by name or pattern, themselves, several of these, or those that a function is true for."""
+
 PathLike: TypeAlias = str | os.PathLike[str]
 """The path of a file or folder."""
 
-Array: TypeAlias = ArrayLike | Tensor
+Array: TypeAlias = ArrayLike | AnyTensor
 """What NumPy makes an array of: arrays, nested lists of numbers, tensors."""
 
 Arrays: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
@@ -68,6 +84,7 @@ Flavor: TypeAlias = Literal["keras", "tf_keras"]
 """The package of a Keras."""
 
 __all__ = [
+    "AnyTensor",
     "Array",
     "ArrayLike",
     "Arrays",
@@ -79,14 +96,16 @@ __all__ = [
     "KerasLoss",
     "KerasMetric",
     "Layer",
+    "LayerChoice",
     "Loss",
     "Model",
     "Optimizer",
     "PathLike",
+    "Prunable",
     "Quantization",
     "Reduction",
+    "SameLayer",
     "SameModel",
     "Scope",
-    "Tensor",
     "Variable",
 ]

@@ -27,6 +27,7 @@ from edgeprune.measure.size import CompressedSize, FileSize, compressed_size, fi
 from edgeprune.tflite.file import TfliteFile, read_tflite
 from edgeprune.tflite.metadata import ModelMetadata, TensorMetadata, write_metadata
 from edgeprune.tflite.runtime import Port, Runtime
+from edgeprune.types import Model
 
 _LATENCY_RUNS = 50
 _LATENCY_SECONDS = 2.0
@@ -397,7 +398,7 @@ def _size(path: Path) -> CompressedSize | FileSize:
         return file_size(path)
 
 
-def _channels(model: Any) -> dict[str, int]:
+def _channels(model: Model) -> dict[str, int]:
     """The channels or units of each layer that makes new ones."""
     widths = {}
     for layer in flavor.layers_of(model):

@@ -38,6 +38,7 @@ from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
+from edgeprune.types import Model
 
 MODEL_CARD = "model_card.json"
 GOLDEN_SAMPLES = 8
@@ -90,7 +91,7 @@ class Bundle:
 
 
 def export_bundle(
-    model: Any,
+    model: Model,
     directory: str | Path,
     target: str | Target = "phone",
     representative_data: Any = None,
@@ -262,7 +263,7 @@ def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> N
 
 
 def _verified(
-    exported: ExportResult, model: Any, quantization: str | None, validation: Any, metric: Any
+    exported: ExportResult, model: Model, quantization: str | None, validation: Any, metric: Any
 ) -> Verification:
     """What was measured on the file: on the validation data, with the scores, where there are any."""
     if validation is None:
@@ -282,7 +283,7 @@ def _verified(
         )
 
 
-def _check_verification(verification: Verification, model: Any, quantization: str | None, device: Target) -> None:
+def _check_verification(verification: Verification, model: Model, quantization: str | None, device: Target) -> None:
     """Refuse a file in which nothing is left to run, or that does not compute what the model does."""
     if not verification.operators and device.runtime != "litert":
         raise ValueError(
@@ -308,7 +309,7 @@ def _checked_quantization(quantization: str | None, device: Target) -> str | Non
     return quantization
 
 
-def _checked_labels(labels: Iterable[str] | None, model: Any) -> list[str] | None:
+def _checked_labels(labels: Iterable[str] | None, model: Model) -> list[str] | None:
     """The labels as a list, as many as one of the outputs has values."""
     if labels is None:
         return None
@@ -328,7 +329,7 @@ def _checked_labels(labels: Iterable[str] | None, model: Any) -> list[str] | Non
     return labels
 
 
-def _output_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+def _output_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Output name to shape, without the batch; empty for a subclassed model."""
     if not flavor.is_graph_model(model):
         return {}
@@ -348,7 +349,7 @@ def _check_preprocessing(preprocessing: Preprocessing | None, specs: Mapping[str
         raise ValueError(f"Preprocessing has {channels} channels, but the model's inputs are {shapes}.")
 
 
-def _refuse_strings(model: Any, specs: Mapping[str, Any]) -> None:
+def _refuse_strings(model: Model, specs: Mapping[str, Any]) -> None:
     strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
     if strings:
         raise ValueError(

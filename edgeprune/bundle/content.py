@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeprune.export.verify import Verification
 from edgeprune.targets import Target
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class BundleContent:
 
     folder: Path
     tflite: Path
-    model: Any
+    model: Model
     target: Target
     name: str
     identifier: str

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from edgeprune.export.convert import ExportResult
 from edgeprune.export.converter_run import CALIBRATED
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import MicroError, measure_arena
 from edgeprune.targets import Target
+from edgeprune.types import Model
 
 # One scale is chosen where the arena shrinks to this share or less, and the error grows to this multiple or less.
 _LIGHTER = 0.9
@@ -23,7 +23,7 @@ _ERROR = 2.0
 
 def export_with_better_scales(
     export: Callable[..., ExportResult],
-    model: Any,
+    model: Model,
     device: Target,
     quantization: str | None,
     per_channel_dense: bool | None,
@@ -65,7 +65,7 @@ def export_with_better_scales(
     return dataclasses.replace(each, notes=(*each.notes, note))
 
 
-def _may_be_lighter(model: Any, quantization: str) -> bool:
+def _may_be_lighter(model: Model, quantization: str) -> bool:
     """Whether one scale for each dense layer would make the arena smaller by enough, by the estimate."""
     dtype = "int16" if quantization == "int16x8" else "int8"
     try:

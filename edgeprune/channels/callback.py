@@ -28,6 +28,7 @@ from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
+from edgeprune.types import SameLayer
 
 
 class ChannelPruning(flavor.callback_class()):
@@ -242,7 +243,7 @@ def _last_update(schedule: Any, total_steps: int | None) -> int | None:
     return next((step for step in range(last, 0, -1) if schedules.is_due(schedule, step)), None)
 
 
-def strip_channels(model: Any, verify: bool = True) -> Any:
+def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
     """Take the masked channels out of a model that was trained with `ChannelPruning`.
 
     Args:

@@ -22,6 +22,7 @@ from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.selection import freeze_in_attention
 from edgeprune.progress import status
+from edgeprune.types import Layer, Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Fold:
         addition: float array with one entry for each entry of that weight.
     """
 
-    layer: Any
+    layer: Layer
     name: str
     addition: np.ndarray
 
@@ -93,7 +94,7 @@ class DeadChannels:
                 self._compare(smaller)
         return smaller
 
-    def _fold_into(self, smaller: Any) -> None:
+    def _fold_into(self, smaller: Model) -> None:
         names = flavor.layer_names(smaller)
         layers = {names[id(layer)]: layer for layer in flavor.layers_of(smaller)}
         for fold in self.folds:
@@ -101,7 +102,7 @@ class DeadChannels:
             kept = self.graph.kept_indices(getattr(fold.layer, fold.name), self.kept_mask)
             weight.assign(np.asarray(weight) + fold.addition[kept.get(0, slice(None))])
 
-    def _compare(self, smaller: Any) -> None:
+    def _compare(self, smaller: Model) -> None:
         from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
 
         models = (self.graph.walked, smaller)
@@ -117,7 +118,7 @@ class DeadChannels:
                 )
 
 
-def remove_dead_channels(model: Any, verify: bool = True) -> Any:
+def remove_dead_channels(model: Model, verify: bool = True) -> Any:
     """Remove the channels that never contribute; the output stays what it is, to float rounding.
 
     Weights under pruning or pruned before make such channels: a filter of zeros, or a channel that only zeros read.
@@ -151,7 +152,7 @@ def remove_dead_channels(model: Any, verify: bool = True) -> Any:
     return smaller
 
 
-def find_dead_channels(model: Any) -> DeadChannels:
+def find_dead_channels(model: Model) -> DeadChannels:
     """Find the channels that never contribute.
 
     Args:
@@ -172,7 +173,7 @@ def find_dead_channels(model: Any) -> DeadChannels:
     return DeadChannels(graph, kept_mask, tuple(use.folds(~kept_mask)), use.left(live))
 
 
-def _without_wrappers(model: Any) -> Any:
+def _without_wrappers(model: Model) -> Any:
     """A `tf_keras` model under pruning without TF-MOT's wrappers, on the same weights; any other as it is."""
     if not flavor.is_model(model) or flavor.is_keras_3(model):
         return model
@@ -265,7 +266,7 @@ class _Use:
                 always[[n for n in set(classes.tolist()) - by_weights if known.get(n) != 0]] = True
         return always
 
-    def _read_by_weights(self, layer: Any) -> set[int]:
+    def _read_by_weights(self, layer: Layer) -> set[int]:
         slots = (self.graph.weight_slots.get(id(weight), {}) for weight in getattr(layer, "weights", ()))
         return {
             n for of_weight in slots for slot in of_weight.values() if slot.reads for n in slot.classes.ravel().tolist()

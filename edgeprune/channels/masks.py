@@ -16,12 +16,13 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Slot
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.data_importance import STATISTICS, is_float
+from edgeprune.types import Layer, Model, Variable
 
 # The attribute of a model that holds its masks; set past Keras's tracking, so that it is not saved.
 _ATTRIBUTE = "edgeprune_channel_masks"
 
 
-def masks_of(model: Any) -> ChannelMasks | None:
+def masks_of(model: Layer) -> ChannelMasks | None:
     """The masks that `ChannelPruning` has put on a model, or None."""
     return getattr(model, _ATTRIBUTE, None)
 
@@ -33,14 +34,14 @@ def put_masks_on(graph: ChannelGraph) -> None:
     masks.install()
 
 
-def is_channel_pruned(model: Any) -> bool:
+def is_channel_pruned(model: Layer) -> bool:
     """Whether a model or layer, or a model that it stands in, trains or has trained with `ChannelPruning`."""
     if masks_of(model) is not None:
         return True
     return model.built and any(True for weight in model.weights for _ in _constraints_on(weight))
 
 
-def masked_channels(model: Any) -> tuple[ChannelGraph, np.ndarray]:
+def masked_channels(model: Layer) -> tuple[ChannelGraph, np.ndarray]:
     """The channels of a model, and which of them are not masked.
 
     Args:
@@ -89,7 +90,7 @@ def _slots_by_weight(graph: ChannelGraph) -> Iterator[list[Slot]]:
     yield from slots.values()
 
 
-def _constraints_on(weight: Any) -> Iterator[_Constraint]:
+def _constraints_on(weight: Variable) -> Iterator[_Constraint]:
     """The constraints of `ChannelPruning` on a variable: one for each training of another model that it stood in."""
     constraint = getattr(weight, "constraint", None)  # the vocabularies of tf_keras are weights without
     while isinstance(constraint, _Constraint):
@@ -128,7 +129,7 @@ class ChannelMasks:
         self._kept.assign(kept_mask)
         self._zero()
 
-    def apply(self, model: Any) -> None:
+    def apply(self, model: Model) -> None:
         """Set masked classes to zero, in the optimizer's moving averages too."""
         self._zero()
         trained = [n for n, weight in enumerate(self._weights) if weight.trainable]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.types import Model
+
 if TYPE_CHECKING:
     from edgeprune.data import Data, DataSource
     from edgeprune.measure.score import Scores
@@ -68,7 +70,7 @@ def open_data_option(data: str | None, label_columns: Sequence[str] | None = Non
     return forms.open_data(data, label_columns or ())
 
 
-def training_data(source: DataSource, model: Any) -> Data:
+def training_data(source: DataSource, model: Model) -> Data:
     """Samples with labels, for a command that trains."""
     samples = source.read(model)
     if samples.y_train is None:
@@ -76,7 +78,7 @@ def training_data(source: DataSource, model: Any) -> Data:
     return samples
 
 
-def class_names(samples: Data, model: Any) -> tuple[str, ...] | None:
+def class_names(samples: Data, model: Model) -> tuple[str, ...] | None:
     """The classes that the data name, where they are those of the model's only output."""
     from edgeprune import flavor
 
@@ -118,7 +120,7 @@ def load_model_file(path: Path, unsafe: bool, custom: Sequence[str] | None = Non
     return model
 
 
-def save_model(model: Any, path: Path) -> None:
+def save_model(model: Model, path: Path) -> None:
     """Save a model without what its saving prints."""
     from edgeprune.output_capture import captured_output
 
@@ -150,7 +152,7 @@ def named_metric(name: str | None) -> Any:
     return object_named(name)
 
 
-def scorer(data: Data, metric: Any, model: Any) -> Callable[[Any], Scores]:
+def scorer(data: Data, metric: Any, model: Model) -> Callable[[Any], Scores]:
     """A function that scores a model on the test samples, or says why it cannot.
 
     Args:

@@ -9,11 +9,12 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.losses import kind_of_loss, setting, takes_class_numbers
+from edgeprune.types import Model
 
 _NOT_REAL = "cOSUmM"  # NumPy's kinds of complex numbers, objects, text and times
 
 
-def check_labels(model: Any, y: Any, loss: Any = None) -> None:
+def check_labels(model: Model, y: Any, loss: Any = None) -> None:
     """Refuse labels that a model's loss cannot take, before TensorFlow does so in the middle of a step.
 
     Args:
@@ -112,7 +113,7 @@ def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
     return dict.fromkeys(names, part)
 
 
-def _classes(model: Any, y: Any) -> dict[str, int | None]:
+def _classes(model: Model, y: Any) -> dict[str, int | None]:
     """By output the number of its classes: the size of its last axis, None where that is not known."""
     if flavor.is_graph_model(model):
         outputs = flavor.output_tensors(model)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Ports:
         return next(iter(arrays.values())) if len(arrays) == 1 else dict(arrays)
 
 
-def ports_of(model: Any) -> Ports:
+def ports_of(model: Model) -> Ports:
     """The inputs and outputs of a model, or of a .tflite file.
 
     Args:

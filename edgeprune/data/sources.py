@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeprune.data.ports import Ports, ports_of
 from edgeprune.data.samples import Data
+from edgeprune.types import Model
 
 FORMS = (
     "a .npz, .npy or .csv file, a folder with a folder of images for each class, or a function that returns data, "
@@ -27,7 +27,7 @@ class DataSource:
 
     samples: Callable[[Ports | None], Data]
 
-    def read(self, model: Any = None) -> Data:
+    def read(self, model: Model | None = None) -> Data:
         """The samples, checked against a model.
 
         Args:
@@ -41,7 +41,7 @@ class DataSource:
         return samples if ports is None else samples.fitted(ports)
 
 
-def load_data(source: str | Path, model: Any = None, *, label_columns: Sequence[str] = ()) -> Data:
+def load_data(source: str | Path, model: Model | None = None, *, label_columns: Sequence[str] = ()) -> Data:
     """Read samples to train, calibrate and measure with.
 
     Nothing is scaled: values must be as the model takes them. Where nothing says which samples are for training and

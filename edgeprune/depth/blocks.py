@@ -28,6 +28,7 @@ from edgeprune.measure.macs import count_macs
 from edgeprune.number_checks import check_target, check_whole
 from edgeprune.progress import status, track
 from edgeprune.text_table import text_table
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class BlockPlan:
         removed: the blocks that go, in the order of their removal.
     """
 
-    model: Any
+    model: Model
     walked: Any
     blocks: tuple[ScoredBlock, ...]
     measure: str
@@ -132,7 +133,7 @@ class BlockPlan:
         return shallower
 
 
-def remove_blocks(model: Any, *, verify: bool = True, **settings: Any) -> Any:
+def remove_blocks(model: Model, *, verify: bool = True, **settings: Any) -> Any:
     """Remove the residual blocks that matter least: `plan_blocks(model, **settings).apply(verify)`.
 
     Args:
@@ -159,7 +160,7 @@ def remove_blocks(model: Any, *, verify: bool = True, **settings: Any) -> Any:
 
 
 def plan_blocks(
-    model: Any,
+    model: Model,
     *,
     count: int | None = None,
     macs: float | None = None,
@@ -254,7 +255,7 @@ def plan_blocks(
     )
 
 
-def find_blocks(model: Any) -> tuple[Block, ...]:
+def find_blocks(model: Model) -> tuple[Block, ...]:
     """Find the residual blocks of a model, those in nested models too.
 
     Args:
@@ -272,7 +273,7 @@ def find_blocks(model: Any) -> tuple[Block, ...]:
     return _blocks(walked, _Macs(model, walked))
 
 
-def _blocks(model: Any, macs: _Macs) -> tuple[Block, ...]:
+def _blocks(model: Model, macs: _Macs) -> tuple[Block, ...]:
     found = []
     for prefix, part in graphs(model):
         for node, shortcut in _returning(part):
@@ -282,7 +283,7 @@ def _blocks(model: Any, macs: _Macs) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def _returning(model: Any) -> Iterator[tuple[flavor.GraphNode, int]]:
+def _returning(model: Model) -> Iterator[tuple[flavor.GraphNode, int]]:
     """The additions of a graph all of whose inputs come from one of them, with the position of that one."""
     inputs, nodes, _ = flavor.graph_nodes(model)
     ancestors: dict[int, int] = {}  # by tensor: a bit for each tensor it is computed from
@@ -315,14 +316,14 @@ def _passing(removed: Sequence[Block]) -> dict[int, int]:
     return {id(block.node.node): block.shortcut for block in removed}
 
 
-def _is_called(model: Any, block: Block, removed: Sequence[Block]) -> bool:
+def _is_called(model: Model, block: Block, removed: Sequence[Block]) -> bool:
     return any(node.node is block.node.node for _, node in called(model, _passing(removed)))
 
 
 class _Macs:
     """The MACs of a model without some of its blocks."""
 
-    def __init__(self, model: Any, walked: Any) -> None:
+    def __init__(self, model: Model, walked: Any) -> None:
         counted = count_macs(model)
         self.total = counted.total
         self._per_layer = counted.per_layer
@@ -347,7 +348,7 @@ class _Macs:
 class _Scorer:
     """Scores sets of blocks: the model is compiled once, with a factor for what each branch adds."""
 
-    def __init__(self, model: Any, blocks: Sequence[Block], batches: list[Any], loss: Any) -> None:
+    def __init__(self, model: Model, blocks: Sequence[Block], batches: list[Any], loss: Any) -> None:
         import tensorflow as tf
 
         if not batches:
@@ -410,7 +411,7 @@ def _relative_change(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 class _Gated:
     """Runs a model with what each block's branch adds multiplied by a factor."""
 
-    def __init__(self, model: Any, blocks: Sequence[Block]) -> None:
+    def __init__(self, model: Model, blocks: Sequence[Block]) -> None:
         self._model = model
         self._blocks = {id(block.node.node): (number, block.shortcut) for number, block in enumerate(blocks)}
 
@@ -434,7 +435,7 @@ class _Gated:
         return total
 
 
-def _compare(model: Any, removed: Sequence[Block], shallower: Any) -> None:
+def _compare(model: Model, removed: Sequence[Block], shallower: Any) -> None:
     from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
 
     def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -12,16 +12,17 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.rebuild.slicing import Builder, garbage_left_alone, is_nested
+from edgeprune.types import Model, Variable
 
 
-def walkable(model: Any) -> Any:
+def walkable(model: Model) -> Any:
     """The model, or a Functional one with the layers of a subclassed one."""
     if not flavor.is_model(model):
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
     return model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
 
 
-def graphs(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def graphs(model: Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A model and the models nested in it, each once, with the path before the names of its layers."""
     seen: set[int] = set()
 
@@ -54,7 +55,7 @@ def needed(
     return found[::-1]
 
 
-def called(model: Any, instead: Mapping[int, int], prefix: str = "") -> Iterator[tuple[str, flavor.GraphNode]]:
+def called(model: Model, instead: Mapping[int, int], prefix: str = "") -> Iterator[tuple[str, flavor.GraphNode]]:
     """The calls that a model makes, those in nested models too, with their path names."""
     _, nodes, outputs = flavor.graph_nodes(model)
     for node in needed(nodes, flavor.flatten(outputs, model), instead):
@@ -83,12 +84,12 @@ class WithoutCalls(Builder):
         position = self._instead.get(id(node.node))
         return None if position is None else node.inputs[position]
 
-    def cut(self, weight: Any) -> np.ndarray:
+    def cut(self, weight: Variable) -> np.ndarray:
         """All of a weight."""
         return np.asarray(weight)
 
 
-def rebuilt_without(graph_model: Any, model: Any, instead: Mapping[int, int]) -> Any:
+def rebuilt_without(graph_model: Any, model: Model, instead: Mapping[int, int]) -> Any:
     """A plain model without some calls, compiled as `model` is; `graph_model` is what `walkable(model)` gave."""
     builder = WithoutCalls(instead)
     with garbage_left_alone():

@@ -10,9 +10,10 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.constant_channels import built_in_kind, scale_and_offset
 from edgeprune.depth.bypass import graphs, rebuilt_without, same_kind, walkable
+from edgeprune.types import Model
 
 
-def drop_identity_layers(model: Any) -> Any:
+def drop_identity_layers(model: Model) -> Any:
     """Rebuild a model without the layers that do nothing.
 
     These are: dropout with a rate of 0, noise with a deviation of 0, linear activations, padding or cropping by 0,
@@ -41,7 +42,7 @@ def drop_identity_layers(model: Any) -> Any:
     return rebuilt_without(graph_model, model, identities(graph_model))
 
 
-def identities(model: Any) -> dict[int, int]:
+def identities(model: Model) -> dict[int, int]:
     """The calls in a model, at any depth, whose layer gives what it takes."""
     found = {}
     for _, part in graphs(model):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgeprune.measure.accuracy import predicted_classes
 from edgeprune.measure.predictions import keras_output_names
+from edgeprune.types import Model
 
 # A channel is lost where its error is this much of its spread or more: its mean would be as good a guess.
 _LOST = 0.9
@@ -57,7 +57,7 @@ class OutputComparison:
 
 
 def pair_outputs(
-    file_outputs: Mapping[str, np.ndarray], keras_outputs: Mapping[str, np.ndarray], model: Any
+    file_outputs: Mapping[str, np.ndarray], keras_outputs: Mapping[str, np.ndarray], model: Model
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Give the Keras outputs the file's names.
 

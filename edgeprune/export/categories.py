@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.types import Model
 
 
 @contextlib.contextmanager
-def compared(model: Any) -> Iterator[None]:
+def compared(model: Model) -> Iterator[None]:
     """While the body runs, the lookup layers of a model find numbers, and TensorFlow counts, by comparisons."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_counting_by_comparison())

@@ -34,6 +34,7 @@ from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.repairs import repaired
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class ExportResult:
 
 
 def export_tflite(
-    model: Any,
+    model: Model,
     path: str | Path,
     quantization: str | None = None,
     representative_data: Any = None,
@@ -237,7 +238,7 @@ def export_tflite(
 
 
 def _converted(
-    model: Any,
+    model: Model,
     specs: Mapping[str, Any],
     recipe: ConverterSettings,
     samples: Mapping[str, np.ndarray] | None,
@@ -284,7 +285,7 @@ def _converted(
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
 
 
-def _refuse_strings(model: Any, specs: Mapping[str, Any], quantization: str) -> None:
+def _refuse_strings(model: Model, specs: Mapping[str, Any], quantization: str) -> None:
     """Refuse to calibrate on strings: the converter would end the whole process."""
     strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
     if strings:
@@ -302,7 +303,7 @@ def _has_loop(function: Any) -> bool:
     return any(node.op in ("While", "StatelessWhile") for node in nodes)
 
 
-def _refuse_loop(saved_model: str, recipe: ConverterSettings, model: Any) -> None:
+def _refuse_loop(saved_model: str, recipe: ConverterSettings, model: Model) -> None:
     """Refuse to calibrate a model with a loop: the converter would end the whole process.
 
     Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file tells.
@@ -324,7 +325,7 @@ def _called(unfinished: Path, path: Path) -> Iterator[None]:
 
 def _verified(
     path: Path,
-    model: Any,
+    model: Model,
     specs: Mapping[str, Any],
     samples: Mapping[str, np.ndarray] | None,
     recipe: ConverterSettings,

@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.export.equal_calls import LONGEST_UNROLLED
 from edgeprune.export.preprocessing_split import lookup_names
+from edgeprune.types import Model
 
 _NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
 _CUSTOM = "custom operator "
@@ -81,7 +82,7 @@ class OperatorError(ConversionError):
         options: whether the options of `export_tflite` that let other operators in are advised.
     """
 
-    def __init__(self, unsupported: Iterable[Unsupported], model: Any, *, options: bool = True):
+    def __init__(self, unsupported: Iterable[Unsupported], model: Model, *, options: bool = True):
         """Compose the message."""
         self._unsupported, self._model = list(unsupported), model
         which = "; ".join(f"{one.operation} in {one.origin}" for one in self._unsupported)
@@ -107,7 +108,7 @@ class OperatorError(ConversionError):
         return OperatorError(self._unsupported, self._model, options=False)
 
 
-def explain(error: Exception, captured: str, model: Any) -> ConversionError:
+def explain(error: Exception, captured: str, model: Model) -> ConversionError:
     """Turn what the converter raised into one clear error.
 
     Args:
@@ -131,7 +132,7 @@ def explain(error: Exception, captured: str, model: Any) -> ConversionError:
     return ConversionError(f"Model {model.name!r} could not be converted: {type(error).__name__}: {text[:600]}")
 
 
-def origin(location: str, model: Any) -> str:
+def origin(location: str, model: Model) -> str:
     """The layer behind an operator, in words.
 
     Args:
@@ -162,7 +163,7 @@ def origin(location: str, model: Any) -> str:
     return f"layer {path!r} ({type(paths[path]).__name__})"
 
 
-def float_operators(content: bytes, model: Any) -> list[str]:
+def float_operators(content: bytes, model: Model) -> list[str]:
     """The operators of a calibrated file that compute in floats all the same, each with its layer.
 
     Args:
@@ -180,7 +181,7 @@ def float_operators(content: bytes, model: Any) -> list[str]:
     return list(found)
 
 
-def operator_origins(content: bytes, model: Any) -> list[tuple[str, str]]:
+def operator_origins(content: bytes, model: Model) -> list[tuple[str, str]]:
     """Each operator of a file, in the order they run, with the layer behind it.
 
     Args:
@@ -193,7 +194,7 @@ def operator_origins(content: bytes, model: Any) -> list[tuple[str, str]]:
     return [(name, origin(location, model)) for name, location, _ in _operators(content)]
 
 
-def refuse_custom(content: bytes, model: Any, *, allow_flex: bool, allow_custom: bool) -> None:
+def refuse_custom(content: bytes, model: Model, *, allow_flex: bool, allow_custom: bool) -> None:
     """Refuse a file that holds a custom operator nobody asked for.
 
     The converter lets in, unasked, functions that are marked with `experimental_implements` as one operator.
@@ -212,7 +213,7 @@ def refuse_custom(content: bytes, model: Any, *, allow_flex: bool, allow_custom:
         raise OperatorError(dict.fromkeys(unasked), model)
 
 
-def loops(content: bytes, model: Any) -> list[str]:
+def loops(content: bytes, model: Model) -> list[str]:
     """The layers behind the loops of a .tflite file, in words; empty if it has none."""
     locations = [location for name, location, _ in _operators(content) if name == "WHILE"]
     found = dict.fromkeys(origin(location, model) for location in locations)
@@ -242,7 +243,7 @@ def state_notes(content: bytes) -> list[str]:
     ]
 
 
-def runtime_notes(content: bytes, model: Any) -> list[str]:
+def runtime_notes(content: bytes, model: Model) -> list[str]:
     """Where runtimes that people still have compute a file's int8 operators wrong: nothing, or a sentence for each.
 
     Measured on files of one operator, with ai-edge-litert 1.2.0 to 2.3.0 and TensorFlow 2.21.
@@ -272,7 +273,7 @@ def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
             yield name, tensor.Name().decode(), types[tensor.Type()]
 
 
-def _output_layer(location: str, model: Any) -> Any | None:
+def _output_layer(location: str, model: Model) -> Any | None:
     """The layer behind an operator that gives one of the file's outputs, which are numbered in order of name."""
     output = re.match(r"StatefulPartitionedCall:(\d)", location)
     layers = flavor.output_layers(model)
@@ -282,7 +283,7 @@ def _output_layer(location: str, model: Any) -> Any | None:
     return _output_layer("StatefulPartitionedCall:0", layer) if flavor.is_model(layer) else layer
 
 
-def _unsupported(error: Exception, model: Any) -> list[Unsupported]:
+def _unsupported(error: Exception, model: Model) -> list[Unsupported]:
     found = {}
     for entry in getattr(error, "errors", ()):
         needs = type(entry).ErrorCode.Name(entry.error_code)

@@ -14,13 +14,14 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.export import categories
+from edgeprune.types import Layer, Model
 
 # A longer sequence is not unrolled: tracing and converting take a minute at this length, and grow with its square.
 LONGEST_UNROLLED = 500
 
 
 @contextlib.contextmanager
-def replaced(model: Any, quantization: str | None) -> Iterator[list[tuple[Any, int]]]:
+def replaced(model: Model, quantization: str | None) -> Iterator[list[tuple[Any, int]]]:
     """While the body runs, layers of a model compute as devices can.
 
     Args:
@@ -40,7 +41,7 @@ def replaced(model: Any, quantization: str | None) -> Iterator[list[tuple[Any, i
         yield unrolled
 
 
-def refuse_stateful(model: Any) -> None:
+def refuse_stateful(model: Model) -> None:
     """Refuse a model with layers that carry a state from call to call.
 
     Raises:
@@ -58,7 +59,7 @@ def refuse_stateful(model: Any) -> None:
         )
 
 
-def unrolled_notes(model: Any, unrolled: list[tuple[Any, int]], quantization: str) -> list[str]:
+def unrolled_notes(model: Model, unrolled: list[tuple[Any, int]], quantization: str) -> list[str]:
     """What the user should know of the layers that were unrolled: nothing, or one sentence."""
     names = flavor.layer_names(model)
     which = dict.fromkeys(f"{names[id(layer)]!r} into {steps} steps" for layer, steps in unrolled)
@@ -70,7 +71,7 @@ def unrolled_notes(model: Any, unrolled: list[tuple[Any, int]], quantization: st
     ]
 
 
-def _equal_call(layer: Any) -> Callable[..., Any] | None:
+def _equal_call(layer: Layer) -> Callable[..., Any] | None:
     """The equal computation of a layer that reaches the converter as operators which devices lack."""
     layers = flavor.keras_of(layer).layers
     for name, make in _EQUAL.items():
@@ -80,7 +81,7 @@ def _equal_call(layer: Any) -> Callable[..., Any] | None:
     return None
 
 
-def _embedding(layer: Any) -> Callable[..., Any] | None:
+def _embedding(layer: Layer) -> Callable[..., Any] | None:
     """One GATHER, which takes indices from 0."""
     import tensorflow as tf
 
@@ -94,26 +95,26 @@ def _embedding(layer: Any) -> Callable[..., Any] | None:
     return call
 
 
-def _repeat_vector(layer: Any) -> Callable[..., Any]:
+def _repeat_vector(layer: Layer) -> Callable[..., Any]:
     import tensorflow as tf
 
     return lambda inputs: _enlarged(inputs[:, tf.newaxis, tf.newaxis, :], layer.n, 1)[:, :, 0]
 
 
-def _up_sampling_1d(layer: Any) -> Callable[..., Any]:
+def _up_sampling_1d(layer: Layer) -> Callable[..., Any]:
     import tensorflow as tf
 
     return lambda inputs: _enlarged(inputs[:, :, tf.newaxis, :], layer.size, 1)[:, :, 0]
 
 
-def _up_sampling_2d(layer: Any) -> Callable[..., Any] | None:
+def _up_sampling_2d(layer: Layer) -> Callable[..., Any] | None:
     """RESIZE_NEAREST_NEIGHBOR; other interpolations are resized anyway."""
     if layer.interpolation != "nearest":
         return None
     return lambda images: _channels_last(layer, images, lambda images: _enlarged(images, *layer.size))
 
 
-def _up_sampling_3d(layer: Any) -> Callable[..., Any]:
+def _up_sampling_3d(layer: Layer) -> Callable[..., Any]:
     import tensorflow as tf
 
     def enlarged(volumes: Any) -> Any:
@@ -134,7 +135,7 @@ def _enlarged(images: Any, rows: int, columns: int) -> Any:
     return tf.image.resize(images, (height * rows, width * columns), "nearest")
 
 
-def _channels_last(layer: Any, images: Any, function: Callable[[Any], Any]) -> Any:
+def _channels_last(layer: Layer, images: Any, function: Callable[[Any], Any]) -> Any:
     import tensorflow as tf
 
     if layer.data_format == "channels_last":
@@ -153,7 +154,9 @@ _EQUAL = {
 }
 
 
-def _recurrent_call(layer: Any, quantization: str | None, unrolled: list[tuple[Any, int]]) -> Callable[..., Any] | None:
+def _recurrent_call(
+    layer: Layer, quantization: str | None, unrolled: list[tuple[Any, int]]
+) -> Callable[..., Any] | None:
     """A recurrent layer's call: in a loop where that can be, as one operator or unrolled where it cannot.
 
     A file with the operator UNIDIRECTIONAL_SEQUENCE_LSTM keeps the state from one run to the next. A loop starts
@@ -189,7 +192,7 @@ def _recurrent_call(layer: Any, quantization: str | None, unrolled: list[tuple[A
     return fused if quantization == "int8" and flavor.is_plain_lstm(layer) else stepwise
 
 
-def _fused_lstm(layer: Any, sequences: Any) -> Any:
+def _fused_lstm(layer: Layer, sequences: Any) -> Any:
     """An LSTM in the form in which the converter recognises the one of `tf_keras`: an annotated function.
 
     Source: tensorflow/compiler/mlir/lite/transforms/prepare_composite_functions_tf.cc and utils/lstm_utils.cc

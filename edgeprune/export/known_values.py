@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.types import Layer, Model
 
 _UNKNOWN_WORDS = ("", "[not in the vocabulary]", "Größe")
 _WORDS_A_TEXT = 4
 
 
-def known_values(model: Any) -> dict[str, list[Any]]:
+def known_values(model: Model) -> dict[str, list[Any]]:
     """For each input that lookup layers read, values that they know and values that they do not.
 
     Args:
@@ -48,7 +49,7 @@ def any_words() -> list[str]:
     return [*_UNKNOWN_WORDS, "a", "b"]
 
 
-def _readers(model: Any) -> Mapping[str, list[Any]]:
+def _readers(model: Model) -> Mapping[str, list[Any]]:
     """The layers that each input flows into, at any distance."""
     names = flavor.input_names(model)
     if names is None:
@@ -67,13 +68,13 @@ def _readers(model: Any) -> Mapping[str, list[Any]]:
     return readers
 
 
-def _of_layers(layers: list[Any]) -> list[Any]:
+def _of_layers(layers: list[Layer]) -> list[Any]:
     values = [value for layer in layers for value in _of_layer(layer)]
     words = [value for value in values if isinstance(value, str)]
     return list(dict.fromkeys(words or values))  # a text that becomes words, whose numbers become others
 
 
-def _of_layer(layer: Any) -> list[Any]:
+def _of_layer(layer: Layer) -> list[Any]:
     if not hasattr(layer, "get_vocabulary"):
         return []
     vocabulary = layer.get_vocabulary()

@@ -10,9 +10,10 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.parameters import weights_by_layer
+from edgeprune.types import Model
 
 
-def check_weights(model: Any) -> None:
+def check_weights(model: Model) -> None:
     """Refuse a model whose weights hold NaN or infinity, in float32.
 
     Raises:
@@ -33,7 +34,7 @@ def check_weights(model: Any) -> None:
 
 
 def check_finite_outputs(
-    function: Callable[[Any], Mapping[str, Any]], samples: Mapping[str, np.ndarray], model: Any
+    function: Callable[[Any], Mapping[str, Any]], samples: Mapping[str, np.ndarray], model: Model
 ) -> None:
     """Refuse to calibrate a model that gives NaN or infinity for a representative sample.
 
@@ -57,7 +58,7 @@ def check_finite_outputs(
                 )
 
 
-def check_scales(content: bytes, model: Any) -> None:
+def check_scales(content: bytes, model: Model) -> None:
     """Refuse a file with a tensor that was infinite in calibration, though no output was.
 
     Raises:

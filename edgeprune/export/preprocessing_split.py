@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.types import AnyTensor, Layer, Model
 
 # What of a lookup layer's configuration says how it makes numbers of words, besides its vocabulary.
 _SETTINGS = (
@@ -62,7 +63,7 @@ class SplitModel:
         return {spec.name: np.asarray(values[spec.name]).astype(spec.dtype.as_numpy_dtype) for spec in specs}
 
 
-def split_preprocessing(model: Any, *, only_strings: bool = False) -> SplitModel:
+def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitModel:
     """Split a model at its lookup layers into preprocessing and the numeric rest.
 
     Lookup layers are `TextVectorization`, `StringLookup`, `IntegerLookup`, `Hashing` and `HashedCrossing`. Where they
@@ -136,7 +137,7 @@ def split_preprocessing(model: Any, *, only_strings: bool = False) -> SplitModel
     )
 
 
-def is_lookup(layer: Any) -> bool:
+def is_lookup(layer: Layer) -> bool:
     """Whether a layer turns strings or any numbers into those of a vocabulary or of hashed buckets."""
     if not flavor.is_layer(layer):
         return False
@@ -144,11 +145,11 @@ def is_lookup(layer: Any) -> bool:
     return _has_vocabulary(layer) or isinstance(layer, (layers.Hashing, layers.HashedCrossing))
 
 
-def _has_vocabulary(layer: Any) -> bool:
+def _has_vocabulary(layer: Layer) -> bool:
     return hasattr(layer, "get_vocabulary")
 
 
-def lookup_names(model: Any) -> list[str]:
+def lookup_names(model: Model) -> list[str]:
     """The names of the lookup layers, with the way to them, that a model could be split at."""
     if not (flavor.is_graph_model(model) and model.built):
         return []
@@ -156,12 +157,12 @@ def lookup_names(model: Any) -> list[str]:
     return [names[id(layer)] for layer in flavor.layers_of(model) if is_lookup(layer)]
 
 
-def _vocabulary(layer: Any) -> list[str] | list[int]:
+def _vocabulary(layer: Layer) -> list[str] | list[int]:
     words = layer.get_vocabulary()
     return [word.item() if hasattr(word, "item") else word for word in words]
 
 
-def _settings(layer: Any) -> str:
+def _settings(layer: Layer) -> str:
     config = layer.get_config()
     shown = [f"{name}={config[name]!r}" for name in _SETTINGS.split() if config.get(name) is not None]
     return f"{type(layer).__name__}({', '.join(shown)})"
@@ -175,7 +176,7 @@ def _handles_strings(node: flavor.GraphNode) -> bool:
     return "string" in dtypes or not _has_vocabulary(node.layer)
 
 
-def _entered(model: Any) -> Any:
+def _entered(model: Model) -> Any:
     """The model with the layers of nested models that hold lookup layers as its own; itself where there are none."""
     inputs, nodes, structure = flavor.graph_nodes(model)
     if not any(map(_holds_lookups, nodes)):
@@ -254,5 +255,5 @@ def _names(cut: list[Any], made: dict[int, flavor.GraphNode], taken: set[str]) -
     return names
 
 
-def _alone(tensors: list[Any]) -> Any:
+def _alone(tensors: list[AnyTensor]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.types import Layer, Model
 
 # Layers through which an input's values reach the next layer as they are.
 _PASSING = ("CenterCrop", "Cropping2D", "InputLayer", "Permute", "Resizing", "Reshape", "ZeroPadding2D")
@@ -16,7 +17,7 @@ _WEIGHTED = ("Conv2D", "Dense", "DepthwiseConv2D", "Flatten", "SeparableConv2D")
 _NARROW, _WIDE = 0.02, 20.0
 
 
-def range_notes(model: Any, samples: Mapping[str, np.ndarray]) -> list[str]:
+def range_notes(model: Model, samples: Mapping[str, np.ndarray]) -> list[str]:
     """What is odd in the range of samples, beside what the model does with them first.
 
     Args:
@@ -53,7 +54,7 @@ def difference_notes(samples: Mapping[str, np.ndarray], others: Any) -> list[str
     return notes
 
 
-def _notes(name: str, values: np.ndarray, layers: list[Any]) -> list[str]:
+def _notes(name: str, values: np.ndarray, layers: list[Layer]) -> list[str]:
     kinds = {type(layer).__name__ for layer in layers}
     if kinds and kinds <= set(_WEIGHTED) and values.ndim == 4 and _are_pixels(values):
         return [
@@ -63,7 +64,7 @@ def _notes(name: str, values: np.ndarray, layers: list[Any]) -> list[str]:
     return [note for layer in layers for note in _scaling_note(name, values, layer)]
 
 
-def _scaling_note(name: str, values: np.ndarray, layer: Any) -> Iterator[str]:
+def _scaling_note(name: str, values: np.ndarray, layer: Layer) -> Iterator[str]:
     scaled = _scaled(values, layer)
     if scaled is None or np.ptp(values) == 0:
         return
@@ -76,7 +77,7 @@ def _scaling_note(name: str, values: np.ndarray, layer: Any) -> Iterator[str]:
         )
 
 
-def _scaled(values: np.ndarray, layer: Any) -> np.ndarray | None:
+def _scaled(values: np.ndarray, layer: Layer) -> np.ndarray | None:
     """What a layer that brings values to about -1 to 1 makes of them; None for another layer."""
     kind = type(layer).__name__
     if kind == "Rescaling" and np.ndim(layer.scale) == np.ndim(layer.offset) == 0 and abs(layer.scale) <= 2:
@@ -91,7 +92,7 @@ def _are_pixels(values: np.ndarray) -> bool:
     return values.min() >= 0 and 100 < values.max() <= 255 and np.array_equal(values, np.rint(values))
 
 
-def _first_layers(model: Any) -> list[tuple[str, list[Any]]]:
+def _first_layers(model: Model) -> list[tuple[str, list[Any]]]:
     """Each input's name with the layers that its values reach unchanged; empty where the graph is not known."""
     if not flavor.is_graph_model(model):
         return []

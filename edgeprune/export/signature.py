@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.types import Model
 
 # What TensorFlow takes for the name of a signature's input, and of a scope.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
-def signature_specs(model: Any) -> dict[str, Any]:
+def signature_specs(model: Model) -> dict[str, Any]:
     """What a built model is called on, with a batch of one.
 
     Args:
@@ -104,7 +105,7 @@ def with_names(content: bytes, traced: Mapping[str, str]) -> bytes:
 
 
 @contextlib.contextmanager
-def traceable_names(model: Any) -> Iterator[None]:
+def traceable_names(model: Model) -> Iterator[None]:
     """While the body runs, the model, its layers and variables have names that TensorFlow takes; Keras 3 allows any."""
     named = []
     if flavor.is_keras_3(model):
@@ -122,7 +123,7 @@ def traceable_names(model: Any) -> Iterator[None]:
             setattr(thing, field, name)
 
 
-def write_saved_model(model: Any, specs: Mapping[str, Any], traced: Mapping[str, str], directory: str | Path) -> Any:
+def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[str, str], directory: str | Path) -> Any:
     """Write a SavedModel with one signature, from which the converter takes the names of inputs and outputs.
 
     Args:

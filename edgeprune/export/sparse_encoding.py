@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.size import gzipped
+from edgeprune.types import Model
 
 _WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) take the zeros out."
 
@@ -47,7 +48,7 @@ def check_quantization(quantization: str | None) -> None:
         )
 
 
-def check(sparse: bytes, dense: bytes, quantization: str | None, model: Any) -> list[str]:
+def check(sparse: bytes, dense: bytes, quantization: str | None, model: Model) -> list[str]:
     """Refuse a sparse file that some runtime would not load or compute wrong, and weigh it against a dense one.
 
     Args:
@@ -75,7 +76,7 @@ def check(sparse: bytes, dense: bytes, quantization: str | None, model: Any) -> 
     return [_comparison(sparse, dense)]
 
 
-def _refuse_dense_layers(weights: list[_SparseWeight], quantization: str | None, model: Any) -> None:
+def _refuse_dense_layers(weights: list[_SparseWeight], quantization: str | None, model: Model) -> None:
     dense = [weight for weight in weights if weight.operator == "FULLY_CONNECTED"]
     unreadable = [weight for weight in dense if weight.dtype == "INT8" and not weight.blocks]
     if unreadable:
@@ -92,7 +93,7 @@ def _refuse_dense_layers(weights: list[_SparseWeight], quantization: str | None,
         )
 
 
-def _refuse_stride_2_depthwise(graph: _Graph, model: Any) -> None:
+def _refuse_stride_2_depthwise(graph: _Graph, model: Model) -> None:
     """XNNPACK's sparse path takes SAME padding of a strided depthwise convolution for the symmetric one."""
     depthwise = next(graph.same_padded_stride_2_depthwise(), None)
     if depthwise is None or not graph.has_sparse_path_stem():
@@ -117,7 +118,7 @@ def _comparison(sparse: bytes, dense: bytes) -> str:
     return f"Sparse encoding makes the file smaller: {figures}."
 
 
-def _origins(weights: list[_SparseWeight], model: Any) -> str:
+def _origins(weights: list[_SparseWeight], model: Model) -> str:
     return ", ".join(dict.fromkeys(origin(weight.location, model) for weight in weights))
 
 

@@ -27,6 +27,7 @@ from edgeprune.measure.size import FileSize, file_size
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import ConstantTensor, TfliteFile, read_tflite
 from edgeprune.tflite.runtime import Port, Runtime
+from edgeprune.types import Model
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
@@ -131,7 +132,7 @@ class Verification:
 
 def verify_tflite(
     path: str | Path,
-    model: Any = None,
+    model: Model | None = None,
     samples: Any = None,
     labels: Any = None,
     *,
@@ -243,7 +244,7 @@ def verify_tflite(
     )
 
 
-def _made_up(runtime: Runtime, model: Any) -> dict[str, np.ndarray]:
+def _made_up(runtime: Runtime, model: Model) -> dict[str, np.ndarray]:
     """A few random samples: floats from 0 to 1, integers that the model's embeddings hold, words known and others."""
     generator = np.random.default_rng(0)
     known = {} if model is None else known_values(model)
@@ -263,7 +264,7 @@ def _made_up(runtime: Runtime, model: Any) -> dict[str, np.ndarray]:
     return {name: values(port) for name, port in runtime.inputs.items()}
 
 
-def _smallest_index_range(model: Any) -> int:
+def _smallest_index_range(model: Model) -> int:
     """How many different integers every layer that looks something up by them knows; 2 where there is none."""
     layers = flavor.keras_of(model).layers
     embeddings = [layer.input_dim for layer in flavor.layers_of(model) if isinstance(layer, layers.Embedding)]
@@ -271,7 +272,7 @@ def _smallest_index_range(model: Any) -> int:
     return min([size for size in embeddings + encodings if size], default=2)
 
 
-def _mismatch(runtime: Runtime, model: Any) -> list[str]:
+def _mismatch(runtime: Runtime, model: Model) -> list[str]:
     """Whether the file takes other inputs than the model, in words."""
     ports = runtime.inputs.values()
     taken = [(port.shape[1:], _kind(port.dtype.kind, port.quantized)) for port in ports]
@@ -303,13 +304,13 @@ def _not_finite(outputs: dict[str, np.ndarray]) -> list[str]:
     return [name for name, values in outputs.items() if values.dtype != object and not np.isfinite(values).all()]
 
 
-def _default_tolerance(quantization: str | None, model: Any) -> float:
+def _default_tolerance(quantization: str | None, model: Model) -> float:
     layers = () if model is None else flavor.layers_of(model)
     half = any(getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in layers)
     return max(FORMAT_TOLERANCE[quantization], _HALF_PRECISION_TOLERANCE if half else 0.0)
 
 
-def _macs(file: TfliteFile, model: Any) -> MacCount:
+def _macs(file: TfliteFile, model: Model) -> MacCount:
     """The file's own count; the model's where the file holds loops, whose length only the model tells."""
     macs = count_macs_of_file(file.path)
     if not macs.uncounted or model is None:

@@ -6,12 +6,12 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgeprune.measure.parameters import weights_by_layer
 from edgeprune.tflite.file import ConstantTensor, TfliteFile
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class WeightZeros:
     kept: int | None
 
 
-def zeros_of_weights(model: Any, file: TfliteFile) -> tuple[WeightZeros, ...]:
+def zeros_of_weights(model: Model, file: TfliteFile) -> tuple[WeightZeros, ...]:
     """Find each Keras weight in a file by its content, and set their zeros side by side.
 
     Converters transpose weights, merge axes and fold batch normalisation into them, channel by channel. So a

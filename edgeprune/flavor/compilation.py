@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.kinds import is_keras_3, keras_of
+from edgeprune.types import Model
 
 # What a model overrides that trains or evaluates in a way of its own, so that its loss alone does not tell its task.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -38,7 +39,7 @@ class Compilation:
     own_step: str | None
 
 
-def compilation_of(model: Any) -> Compilation | None:
+def compilation_of(model: Model) -> Compilation | None:
     """What a model of either Keras was compiled with; `None` where it is not compiled."""
     settings = _settings(model)
     if settings is None:
@@ -55,7 +56,7 @@ def compilation_of(model: Any) -> Compilation | None:
     )
 
 
-def fresh_compilation(model: Any) -> dict[str, Any]:
+def fresh_compilation(model: Model) -> dict[str, Any]:
     """The arguments a model was compiled with, optimizers and metrics with a state of their own; empty without.
 
     Raises:
@@ -157,7 +158,7 @@ def _outputs_as_they_are(keras: ModuleType) -> type:
     return Outputs
 
 
-def _settings(model: Any) -> dict[str, Any] | None:
+def _settings(model: Model) -> dict[str, Any] | None:
     """The arguments of the call of `compile`; `None` where there was none."""
     settings = getattr(model, "_compile_config", None)
     if settings is None or not (model.compiled if is_keras_3(model) else model._is_compiled):
@@ -165,7 +166,7 @@ def _settings(model: Any) -> dict[str, Any] | None:
     return dict(settings.config)
 
 
-def _fresh(value: Any, model: Any) -> Any:
+def _fresh(value: Any, model: Model) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_fresh(part, model) for part in value)
     if isinstance(value, dict):

@@ -11,9 +11,10 @@ from typing import Any
 
 from edgeprune.flavor.graphs import graph_of, node_parts, ordered_nodes
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
+from edgeprune.types import Layer, Model, Variable
 
 
-def rebuild_graph(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
+def rebuild_graph(model: Model, call: Callable[[Any, tuple, dict], Any]) -> Any:
     """Walk a Functional or Sequential model and build a new one: each layer's call is made by `call`.
 
     Args:
@@ -53,7 +54,7 @@ def rebuild_graph(model: Any, call: Callable[[Any, tuple, dict], Any]) -> Any:
     )
 
 
-def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, **changes: Any) -> Any:
+def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None, **changes: Any) -> Any:
     """A new layer with the same configuration but for `changes`, without its weights.
 
     A function in the graph of a Keras 3 model (the operation behind `x + y`) has no state and is returned
@@ -89,7 +90,7 @@ def clone_layer(layer: Any, inside: Mapping[int, dict[str, Any]] | None = None, 
         ) from error
 
 
-def _from_configuration(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> Any:
+def _from_configuration(layer: Layer, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> Any:
     config = _changed_config(layer, changes, inside)
     # Layers inside are made by their class's name.
     custom = {type(part).__name__: type(part) for part in layer._flatten_layers(include_self=False)}
@@ -99,7 +100,7 @@ def _from_configuration(layer: Any, changes: dict[str, Any], inside: Mapping[int
         return layer.__class__.from_config(config)
 
 
-def _copied(layer: Any, name: str | None = None) -> Any:
+def _copied(layer: Layer, name: str | None = None) -> Any:
     """A copy of a Keras 3 layer with all that it holds, outside any graph."""
     parts = list(layer._flatten_layers())
     memo: dict[int, Any] = {id(part): part.__class__.__new__(part.__class__) for part in parts}
@@ -132,7 +133,7 @@ def _tracked_copy(collection: Any, memo: dict[int, Any]) -> Any:
     return new
 
 
-def wrapped_anew(wrapper: Any, layer: Any, **changes: Any) -> Any:
+def wrapped_anew(wrapper: Layer, layer: Layer, **changes: Any) -> Any:
     """A new wrapper with the same configuration around another layer."""
     inner = wrapper.__dict__["layer"]
     wrapper.__dict__["layer"] = keras_of(wrapper).layers.Activation("linear")  # the inner one's may not be had
@@ -143,7 +144,7 @@ def wrapped_anew(wrapper: Any, layer: Any, **changes: Any) -> Any:
     return wrapper.__class__(layer, **{**config, **changes})
 
 
-def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def _changed_config(layer: Layer, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     config = {**_config(layer), **changes}
     for key, value in config.items():
         part = _part_of(layer, key)
@@ -156,7 +157,7 @@ def _changed_config(layer: Any, changes: dict[str, Any], inside: Mapping[int, di
     return config
 
 
-def _config(layer: Any) -> dict[str, Any]:
+def _config(layer: Layer) -> dict[str, Any]:
     """A layer's configuration. Keras's Identity has none where it was made with what cannot be written to a file."""
     if is_keras_3(layer) and type(layer) is keras_of(layer).layers.Identity:
         return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
@@ -181,14 +182,14 @@ def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, di
     return {**kept, "config": config}
 
 
-def _part_of(layer: Any, key: str) -> Any:
+def _part_of(layer: Layer, key: str) -> Any:
     """The layer that an entry of a layer's configuration describes."""
     if key == "layer" and hasattr(layer, "forward_layer"):  # Bidirectional works on copies of what it is given
         return layer.forward_layer
     return getattr(layer, key, None)
 
 
-def clone_built_layer(layer: Any) -> Any:
+def clone_built_layer(layer: Layer) -> Any:
     """A new layer with the same configuration and with weights of the same shapes, outside any model."""
     copy, keras_3 = clone_layer(layer), is_keras_3(layer)
     if keras_3:
@@ -201,7 +202,7 @@ def clone_built_layer(layer: Any) -> Any:
     return copy
 
 
-def clone_input(layer: Any, batch_shape: tuple[int | None, ...] | None = None) -> Any:
+def clone_input(layer: Layer, batch_shape: tuple[int | None, ...] | None = None) -> Any:
     """A new input layer like this one, for tensors of another shape where one is given."""
     config = layer.get_config()
     if batch_shape is not None:
@@ -235,13 +236,13 @@ def _takes_inputs_and_outputs(functional: type, kind: type) -> bool:
     )
 
 
-def sequential_class(model: Any) -> type:
+def sequential_class(model: Model) -> type:
     """The class of a Sequential model; Keras's own where the model's class is made in another way."""
     plain = keras_of(model).Sequential
     return type(model) if type(model).__init__ is plain.__init__ else plain
 
 
-def names_of_plain_weights(layer: Any) -> list[str]:
+def names_of_plain_weights(layer: Layer) -> list[str]:
     """What a layer that comes with Keras 3 calls its variables, in the order of `layer.weights`.
 
     Empty where it has none, or where what they hold does not follow from their values alone: layers of other makers,
@@ -278,12 +279,12 @@ def variables_born_with(values: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def variables_to_copy(layer: Any) -> list[Any]:
+def variables_to_copy(layer: Layer) -> list[Any]:
     """The variables of a layer that are copied one by one; a vocabulary is copied as a whole."""
     return [] if hasattr(layer, "get_vocabulary") else list(layer.weights)
 
 
-def copy_layer_state(old: Any, new: Any, weights: Sequence[Any]) -> None:
+def copy_layer_state(old: Any, new: Any, weights: Sequence[Variable]) -> None:
     """Give a layer its weights, values for `variables_to_copy(new)`, and what an adapted layer knows besides them."""
     if hasattr(old, "get_vocabulary"):
         if len(new.get_vocabulary()) != len(old.get_vocabulary()):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edgeprune import flavor
+from edgeprune.types import Model
 
 # Of images and volumes with several open sizes, of films, and of all other sequences: the first that is accepted.
 SIDES = {2: (224, 512, 1024), 3: (64, 128, 256)}
@@ -41,7 +42,7 @@ class ExampleShapes:
 
 
 def at_example_shapes(
-    model: Any, input_shape: InputShape, compute: Callable[[list[Any]], Found]
+    model: Model, input_shape: InputShape, compute: Callable[[list[Any]], Found]
 ) -> tuple[ExampleShapes, Found]:
     """What a function returns for inputs of the shape asked for, or of the first shape that the model accepts.
 
@@ -85,7 +86,7 @@ def at_example_shapes(
 
 
 def example_and_call_shapes(
-    model: Any, input_shape: InputShape = None
+    model: Model, input_shape: InputShape = None
 ) -> tuple[ExampleShapes | None, list[list[tuple[int | None, ...]]]]:
     """The shapes of what the calls of a model of open length or size give; nothing where its sizes are fixed.
 
@@ -112,7 +113,7 @@ def example_and_call_shapes(
         return None, []
 
 
-def _by_name(model: Any, inputs: Mapping[str, Any], input_shape: InputShape) -> dict[str, Sequence[int]]:
+def _by_name(model: Model, inputs: Mapping[str, Any], input_shape: InputShape) -> dict[str, Sequence[int]]:
     if input_shape is None:
         return {}
     if isinstance(input_shape, Mapping):

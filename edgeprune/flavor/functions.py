@@ -11,9 +11,10 @@ from typing import Any
 
 from edgeprune.flavor.copies import clone_layer
 from edgeprune.flavor.kinds import is_keras_3, is_layer
+from edgeprune.types import Layer
 
 
-def call_for_inference(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+def call_for_inference(layer: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Call a layer on arrays as a Functional model that is called with `training=False` calls it.
 
     Of a layer that is called with `training=True` in the graph, Keras 3 overrides this and `tf_keras` does not. Without

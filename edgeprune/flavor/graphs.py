@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, keras_of, layers_of, nest
+from edgeprune.types import AnyTensor, Layer, Model
 
 
-def layer_graph(model: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+def layer_graph(model: Model) -> list[tuple[Any, tuple[Any, ...]]]:
     """The graph of a Functional or Sequential model: each call of a layer with the layers that feed it.
 
     Args:
@@ -44,12 +45,12 @@ class LayerCall:
         input_shapes: the shape of each tensor it is called on, `None` for a size that is not fixed.
     """
 
-    layer: Any
+    layer: Layer
     producers: tuple[int, ...]
     input_shapes: tuple[tuple[int | None, ...], ...]
 
 
-def layer_calls(model: Any) -> tuple[list[LayerCall], tuple[int, ...]]:
+def layer_calls(model: Model) -> tuple[list[LayerCall], tuple[int, ...]]:
     """The graph of a Functional or Sequential model as a flat list of calls: nested models are unfolded.
 
     Args:
@@ -81,7 +82,7 @@ def layer_calls(model: Any) -> tuple[list[LayerCall], tuple[int, ...]]:
     return calls, tuple(unfold(graph, range(len(calls))))
 
 
-def has_open_sizes(model: Any) -> bool:
+def has_open_sizes(model: Model) -> bool:
     """Whether the graph of a model, or of one inside it, has tensors of a size that is not fixed beside the batch."""
     inputs, nodes, _ = graph_nodes(model)
     if any(None in tuple(tensor.shape)[1:] for tensor in (*inputs, *(out for node in nodes for out in node.outputs))):
@@ -90,7 +91,7 @@ def has_open_sizes(model: Any) -> bool:
     return any(has_open_sizes(part) for part in inner if part is not None)
 
 
-def model_inside(layer: Any) -> tuple[Any, int]:
+def model_inside(layer: Layer) -> tuple[Any, int]:
     """The model whose graph a call of a layer runs, and how many axes of steps become samples before.
 
     A nested model runs its own graph; `TimeDistributed` runs that of the model it holds, on each step.
@@ -110,7 +111,7 @@ def model_inside(layer: Any) -> tuple[Any, int]:
     return (layer, axes) if is_graph and not carries else (None, 0)
 
 
-def is_time_distributed(layer: Any) -> bool:
+def is_time_distributed(layer: Layer) -> bool:
     """Whether a layer calls the one that it holds on each step of a sequence, as Keras does it."""
     if not is_layer(layer):
         return False
@@ -125,14 +126,14 @@ def called_on(node: GraphNode) -> list[Any]:
     return [tensor for tensor in nest(hasattr(node.node, "operation")).flatten(first) if id(tensor) in own]
 
 
-def producer_of(tensor: Any) -> tuple[Any, list[Any]]:
+def producer_of(tensor: AnyTensor) -> tuple[Any, list[Any]]:
     """The layer that made a symbolic tensor, and the symbolic tensors it was called on."""
     layer, node_index, _ = tensor._keras_history
     _, inputs, _ = node_parts(layer._inbound_nodes[node_index])
     return layer, inputs
 
 
-def function_name(layer: Any) -> str | None:
+def function_name(layer: Layer) -> str | None:
     """The name of the function that a call in the graph stands for, without its module; None for a layer.
 
     `x + y` is "add" on both Kerases, `keras.ops.relu6` and `tf.nn.relu6` are "relu6".
@@ -141,7 +142,7 @@ def function_name(layer: Any) -> str | None:
     return symbol.rpartition(".")[2].lower().replace("_", "") if isinstance(symbol, str) else None
 
 
-def graph_of(model: Any) -> Any:
+def graph_of(model: Model) -> Any:
     """The object that holds the nodes of a model; ValueError where there is none."""
     if not is_graph_model(model):
         raise ValueError(
@@ -179,7 +180,7 @@ class GraphNode:
         outputs: the symbolic tensors it gives, flat.
     """
 
-    layer: Any
+    layer: Layer
     node: Any
     args: tuple
     kwargs: dict[str, Any]
@@ -201,7 +202,7 @@ class GraphNode:
         )
 
 
-def graph_nodes(model: Any) -> tuple[list[Any], list[GraphNode], Any]:
+def graph_nodes(model: Model) -> tuple[list[Any], list[GraphNode], Any]:
     """A model's graph as it is written down: its inputs, its calls (producers first), its outputs.
 
     Args:
@@ -222,7 +223,7 @@ def graph_nodes(model: Any) -> tuple[list[Any], list[GraphNode], Any]:
     return list(graph.inputs), nodes, graph._outputs_struct if keras_3 else graph._nested_outputs
 
 
-def call_specs(model: Any) -> Any:
+def call_specs(model: Model) -> Any:
     """What a model is called on: its inputs' shapes and dtypes with a batch of one, structured as in its call.
 
     Args:
@@ -239,7 +240,7 @@ def call_specs(model: Any) -> Any:
 
     keras_3 = is_keras_3(model)
 
-    def spec(tensor: Any) -> tf.TensorSpec:
+    def spec(tensor: AnyTensor) -> tf.TensorSpec:
         return tf.TensorSpec((1, *tuple(tensor.shape)[1:]), tensor.dtype, name=tensor.name)
 
     if is_graph_model(model):
@@ -261,7 +262,7 @@ def call_specs(model: Any) -> Any:
     return tf.TensorSpec((1, *shape[1:]))
 
 
-def input_specs(model: Any) -> dict[str, Any]:
+def input_specs(model: Model) -> dict[str, Any]:
     """Input name to a `tf.TensorSpec` with the shape that the input has, None for the batch and for open sizes.
 
     Args:
@@ -282,12 +283,12 @@ def input_specs(model: Any) -> dict[str, Any]:
     return {spec.name or f"input_{number}": spec for number, spec in enumerate(specs)}
 
 
-def input_layer(tensor: Any) -> Any:
+def input_layer(tensor: AnyTensor) -> Any:
     """The layer behind a model's symbolic input."""
     return tensor._keras_history[0]
 
 
-def input_names(model: Any) -> list[str] | None:
+def input_names(model: Model) -> list[str] | None:
     """The names of a model's inputs as a converted file has them, in the model's order; None if subclassed."""
     if not is_graph_model(model):
         return None
@@ -295,19 +296,19 @@ def input_names(model: Any) -> list[str] | None:
     return [tensor.name for tensor in graph.inputs] if is_keras_3(model) else list(graph.input_names)
 
 
-def pack_inputs(model: Any, arrays: Sequence[Any]) -> Any:
+def pack_inputs(model: Model, arrays: Sequence[Any]) -> Any:
     """Arrays in the order of `input_names`, put into the structure (list, dict, ...) that the model takes."""
     graph, keras_3 = graph_of(model), is_keras_3(model)
     structure = graph._inputs_struct if keras_3 else graph._nested_inputs
     return nest(keras_3).pack_sequence_as(structure, list(arrays))
 
 
-def packed_as_called(model: Any, flat: Sequence[Any]) -> Any:
+def packed_as_called(model: Model, flat: Sequence[Any]) -> Any:
     """One value for each input, in the order of `input_specs`, structured as what the model is called on."""
     return nest(is_keras_3(model)).pack_sequence_as(call_specs(model), list(flat))
 
 
-def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
+def named_outputs(model: Model, outputs: Any) -> dict[str, Any]:
     """What a model returned, by the names that a file converted from it gives its outputs.
 
     Args:
@@ -324,12 +325,12 @@ def named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
     return dict(zip(output_names(model, len(flat)), flat, strict=True))
 
 
-def output_tensors(model: Any) -> dict[str, Any]:
+def output_tensors(model: Model) -> dict[str, Any]:
     """The symbolic outputs of a Functional or Sequential model, by the names that `named_outputs` gives them."""
     return named_outputs(model, graph_nodes(model)[2])
 
 
-def output_names(model: Any, count: int) -> list[str]:
+def output_names(model: Model, count: int) -> list[str]:
     """The names of a model's outputs in the order in which Keras flattens them, where they are no keys of a dict.
 
     Args:
@@ -348,13 +349,13 @@ def output_names(model: Any, count: int) -> list[str]:
     return names
 
 
-def output_shapes(layer: Any) -> list[tuple[int | None, ...]]:
+def output_shapes(layer: Layer) -> list[tuple[int | None, ...]]:
     """The different shapes a layer gives in the graphs it stands in; empty where it stands in none."""
     tensors = [tensor for node in getattr(layer, "_inbound_nodes", ()) for tensor in node_parts(node)[2]]
     return list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
 
 
-def output_layers(model: Any) -> dict[str, Any]:
+def output_layers(model: Model) -> dict[str, Any]:
     """The layer behind each output of a model, by the name of the output; empty for a subclassed model."""
     if not is_graph_model(model):
         return {}
@@ -363,7 +364,7 @@ def output_layers(model: Any) -> dict[str, Any]:
     return named_outputs(model, nest(keras_3).map_structure(lambda tensor: tensor._keras_history[0], outputs))
 
 
-def pack_outputs(model: Any, tensors: Sequence[Any]) -> Any:
+def pack_outputs(model: Model, tensors: Sequence[AnyTensor]) -> Any:
     """Flat outputs put into the structure (list, dict, ...) that the model gives."""
     graph, keras_3 = graph_of(model), is_keras_3(model)
     structure = graph._outputs_struct if keras_3 else graph._nested_outputs

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeprune.flavor.graphs import graph_nodes
 from edgeprune.flavor.kinds import is_graph_model, is_layer, is_model, layers_of
+from edgeprune.types import Model
 
 _CHANNELS_FIRST = ("channels_first", "NCW", "NCHW", "NCDHW")
 
@@ -39,7 +40,7 @@ def lacks_kernels(part: Any, arguments: Mapping[str, Any] = MappingProxyType({})
     return not _has_channels_first_kernels() and _works_channels_first(part, arguments)
 
 
-def batch_predictor(model: Any) -> Callable[[Any], Any]:
+def batch_predictor(model: Model) -> Callable[[Any], Any]:
     """The model's `predict_on_batch`, or what returns the same where TensorFlow lacks kernels for the model."""
 
     def call(inputs: Any) -> Any:

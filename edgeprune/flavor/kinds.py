@@ -6,15 +6,17 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+
+from edgeprune.types import Layer, Model, Variable
 
 KERAS_3 = "keras"
 TF_KERAS = "tf_keras"
 
 
-def flavor_of(keras_object: Any) -> str:
+def flavor_of(keras_object: object) -> str:
     """Tell which Keras a model, layer, optimizer or callback belongs to.
 
     Args:
@@ -31,7 +33,8 @@ def flavor_of(keras_object: Any) -> str:
         >>> edgeprune.flavor.flavor_of(keras.layers.Dense(1))
         'keras'
     """
-    flavor = flavor_of_class(type(keras_object))
+    kind: type = type(keras_object)
+    flavor = flavor_of_class(kind)
     if flavor is None:
         raise TypeError(
             f"Expected a model or a layer of `keras` 3 or `tf_keras`, got {type(keras_object).__name__}: "
@@ -47,7 +50,7 @@ def flavor_of_class(kind: type) -> str | None:
     return next((flavor for flavor in (TF_KERAS, KERAS_3) if flavor in packages), None)
 
 
-def is_keras_3(keras_object: Any) -> bool:
+def is_keras_3(keras_object: object) -> bool:
     """Whether the object belongs to Keras 3 (otherwise to `tf_keras`)."""
     return flavor_of(keras_object) == KERAS_3
 
@@ -66,12 +69,12 @@ def keras_module(flavor: str) -> ModuleType:
     return importlib.import_module(TF_KERAS)
 
 
-def keras_of(keras_object: Any) -> ModuleType:
+def keras_of(keras_object: object) -> ModuleType:
     """The Keras package the object belongs to, so that `keras_of(model).layers.Dense` fits the model."""
     return keras_module(flavor_of(keras_object))
 
 
-def is_model(keras_object: Any) -> bool:
+def is_model(keras_object: object) -> TypeGuard[Model]:
     """Whether the object is a Keras model (of either Keras) rather than a layer or something else."""
     try:
         return isinstance(keras_object, keras_of(keras_object).Model)
@@ -79,7 +82,7 @@ def is_model(keras_object: Any) -> bool:
         return False
 
 
-def is_layer(keras_object: Any) -> bool:
+def is_layer(keras_object: object) -> TypeGuard[Layer]:
     """Whether the object is a Keras layer (of either Keras); a model is a layer too."""
     try:
         return isinstance(keras_object, keras_of(keras_object).layers.Layer)
@@ -87,7 +90,7 @@ def is_layer(keras_object: Any) -> bool:
         return False
 
 
-def is_graph_model(model: Any) -> bool:
+def is_graph_model(model: Layer) -> bool:
     """Whether the model is Functional or Sequential, so that its graph of layers is known."""
     if is_keras_3(model):
         from keras.src.models.functional import Functional
@@ -96,12 +99,12 @@ def is_graph_model(model: Any) -> bool:
     return bool(model._is_graph_network) or isinstance(model, keras_of(model).Sequential)
 
 
-def is_sequential(model: Any) -> bool:
+def is_sequential(model: Layer) -> bool:
     """Whether the model is a Sequential of either Keras."""
     return isinstance(model, keras_of(model).Sequential)
 
 
-def layers_of(model: Any) -> Iterator[Any]:
+def layers_of(model: Layer) -> Iterator[Layer]:
     """Every layer inside a model, at any depth, once, models and composite layers before their parts.
 
     A layer that is not a model yields itself first. Layers inside layers (the dense projections of attention,
@@ -114,7 +117,7 @@ def layers_of(model: Any) -> Iterator[Any]:
             yield layer
 
 
-def layer_names(model: Any, renamed: Mapping[int, str] | None = None) -> dict[int, str]:
+def layer_names(model: Model, renamed: Mapping[int, str] | None = None) -> dict[int, str]:
     """A name for every layer at any depth: the names on the way to it, as in `"block/conv"`.
 
     Args:
@@ -155,14 +158,14 @@ def map_structure(function: Callable[..., Any], structure: Any, keras_object: An
     return nest(is_keras_3(keras_object)).map_structure(function, structure)
 
 
-def tf_variable(variable: Any) -> Any:
+def tf_variable(variable: Variable) -> Any:
     """The `tf.Variable` behind a variable of either Keras."""
     import tensorflow as tf
 
     return variable if isinstance(variable, tf.Variable) else variable.value
 
 
-def array_of(variable: Any) -> np.ndarray:
+def array_of(variable: Variable) -> np.ndarray:
     """The values of a variable of either Keras, to be read only: without a copy where NumPy has their type."""
     import tensorflow as tf
 
@@ -173,12 +176,12 @@ def array_of(variable: Any) -> np.ndarray:
         return np.asarray(tensor)
 
 
-def tf_variables(model: Any) -> list[Any]:
+def tf_variables(model: Layer) -> list[Any]:
     """The model's variables, state that is not trained included, as `tf.Variable`s."""
     return [variable.value if is_keras_3(model) else variable for variable in model.variables]
 
 
-def tf_resources(model: Any) -> list[Any]:
+def tf_resources(model: Layer) -> list[Any]:
     """What layers hold in TensorFlow's memory besides variables: the tables of lookup layers."""
     import tensorflow as tf
 
@@ -186,6 +189,6 @@ def tf_resources(model: Any) -> list[Any]:
     return [value for layer in layers_of(model) for value in vars(layer).values() if isinstance(value, kind)]
 
 
-def is_keras_3_variable(variable: Any) -> bool:
+def is_keras_3_variable(variable: Variable) -> bool:
     """Whether a variable belongs to Keras 3; those of `tf_keras` are TensorFlow's own."""
     return not isinstance(variable, importlib.import_module("tensorflow").Variable)

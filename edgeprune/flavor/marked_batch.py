@@ -14,6 +14,7 @@ import numpy as np
 from edgeprune.flavor.functions import call_function, function_arguments
 from edgeprune.flavor.graphs import GraphNode, function_name
 from edgeprune.flavor.kinds import KERAS_3, keras_module
+from edgeprune.types import AnyTensor
 
 BATCH = 1009  # a prime, so that its multiples stand out, and small enough for tensors that are made with it
 
@@ -27,11 +28,11 @@ def is_symbolic(leaf: Any) -> bool:
     return isinstance(leaf, keras_module(KERAS_3).KerasTensor)
 
 
-def with_marked_batch(tensor: Any) -> Any:
+def with_marked_batch(tensor: AnyTensor) -> Any:
     """A symbolic tensor like another, with the marked size in place of an open batch; its mask too."""
     keras = keras_module(KERAS_3)
 
-    def like(tensor: Any) -> Any:
+    def like(tensor: AnyTensor) -> Any:
         shape = tuple(tensor.shape)
         shape = (BATCH, *shape[1:]) if shape and shape[0] is None else shape
         return keras.KerasTensor(shape, dtype=tensor.dtype)

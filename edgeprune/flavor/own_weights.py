@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune.flavor.kinds import KERAS_3, keras_module
 from edgeprune.flavor.marked_batch import numbers_like
+from edgeprune.types import Layer, Variable
 
 
 @functools.cache
@@ -26,7 +27,7 @@ def own_weight_class() -> type:
     keras = keras_module(KERAS_3)
 
     class OwnWeight(keras.Operation):
-        def __init__(self, variable: Any, owner: Any) -> None:
+        def __init__(self, variable: Variable, owner: Any) -> None:
             super().__init__()
             self.variable = variable
             self.owner = owner
@@ -46,7 +47,7 @@ def is_own_weight(operation: Any) -> bool:
     return isinstance(operation, own_weight_class())
 
 
-def own_weights(layer: Any) -> list[Any]:
+def own_weights(layer: Layer) -> list[Any]:
     """The variables of a Keras 3 layer that no layer inside it holds."""
     inside = {id(v) for part in layer._flatten_layers(recursive=False, include_self=False) for v in part.variables}
     return [variable for variable in layer.variables if id(variable) not in inside]
@@ -88,7 +89,7 @@ def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
 
 
 @contextlib.contextmanager
-def own_weights_symbolic(layer: Any, reference: Any) -> Iterator[None]:
+def own_weights_symbolic(layer: Layer, reference: Any) -> Iterator[None]:
     """While the body runs, symbolic tensors stand in for the weights that a layer uses itself.
 
     Whole numbers do not train: their values stand in for them.

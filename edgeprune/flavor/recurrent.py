@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeprune.flavor.kinds import is_keras_3, keras_of
+from edgeprune.types import Layer
 
 
-def is_recurrent(layer: Any) -> bool:
+def is_recurrent(layer: Layer) -> bool:
     """Whether a layer runs a cell over the steps of a sequence."""
     return isinstance(layer, keras_of(layer).layers.RNN)
 
 
-def is_plain_lstm(layer: Any) -> bool:
+def is_plain_lstm(layer: Layer) -> bool:
     """Whether a layer is an LSTM with the activations and the bias that it has by default, without a carried state."""
     keras = keras_of(layer)
     return (
@@ -26,7 +27,7 @@ def is_plain_lstm(layer: Any) -> bool:
     )
 
 
-def step_by_step(layer: Any, *, unroll: bool) -> contextlib.AbstractContextManager[None]:
+def step_by_step(layer: Layer, *, unroll: bool) -> contextlib.AbstractContextManager[None]:
     """While the body runs, a recurrent layer runs its cell in a loop, or unrolled, rather than as one operation."""
     if is_keras_3(layer):
         # It would draw the masks of dropout, and so count on the seed, when not training too.
@@ -36,7 +37,7 @@ def step_by_step(layer: Any, *, unroll: bool) -> contextlib.AbstractContextManag
 
 
 @contextlib.contextmanager
-def overridden(layer: Any, **attributes: Any) -> Iterator[None]:
+def overridden(layer: Layer, **attributes: Any) -> Iterator[None]:
     """While the body runs, some attributes of a layer, its methods included, are others."""
     own = {name: vars(layer)[name] for name in attributes if name in vars(layer)}
     try:

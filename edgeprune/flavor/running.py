@@ -9,9 +9,10 @@ from edgeprune.flavor.functions import call_for_inference, call_function, run_fu
 from edgeprune.flavor.graphs import GraphNode, called_on, function_name, graph_nodes, model_inside
 from edgeprune.flavor.kernels import with_kernels
 from edgeprune.flavor.kinds import flatten
+from edgeprune.types import Layer, Model
 
 
-def run_model(model: Any, inputs: Sequence[Any], call: Callable[[GraphNode, list[Any]], list[Any]]) -> list[Any]:
+def run_model(model: Model, inputs: Sequence[Any], call: Callable[[GraphNode, list[Any]], list[Any]]) -> list[Any]:
     """Run the calls of a Functional or Sequential model in their order, those in nested models too.
 
     Args:
@@ -40,7 +41,7 @@ def run_model(model: Any, inputs: Sequence[Any], call: Callable[[GraphNode, list
     return [tensors[key] for key in outputs]
 
 
-def _run_on_each_step(model: Any, inputs: Sequence[Any], call: Callable[..., list[Any]], axes: int) -> list[Any]:
+def _run_on_each_step(model: Model, inputs: Sequence[Any], call: Callable[..., list[Any]], axes: int) -> list[Any]:
     """Run a model inside another, whose samples are the steps along so many axes of its inputs."""
     import tensorflow as tf
 
@@ -57,7 +58,7 @@ def _run_on_each_step(model: Any, inputs: Sequence[Any], call: Callable[..., lis
 
 
 def call_layer(
-    node: GraphNode, taken: Sequence[Any], layer: Any = None, changes: Mapping[str, Any] | None = None
+    node: GraphNode, taken: Sequence[Any], layer: Layer | None = None, changes: Mapping[str, Any] | None = None
 ) -> list[Any]:
     """Make a call of a model's graph for inference, on every machine.
 
@@ -85,7 +86,7 @@ def call_layer(
     return with_kernels(call, layer, node.kwargs)(taken)
 
 
-def call_model(model: Any, inputs: Sequence[Any]) -> list[Any]:
+def call_model(model: Model, inputs: Sequence[Any]) -> list[Any]:
     """Call a Functional or Sequential model for inference, on every machine.
 
     Args:
@@ -98,7 +99,7 @@ def call_model(model: Any, inputs: Sequence[Any]) -> list[Any]:
     return run_model(model, inputs, call_layer)
 
 
-def shapes_of_calls(model: Any, specs: Sequence[Any]) -> list[list[tuple[int | None, ...]]]:
+def shapes_of_calls(model: Model, specs: Sequence[Any]) -> list[list[tuple[int | None, ...]]]:
     """The shapes of what each call of a model gives, in the order of `run_model`, for inputs of some shapes.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_keras_3_variable, keras_module, layers_of
+from edgeprune.types import Layer, Model, Optimizer, Variable
 
 CALLBACK_HOOKS = tuple(
     f"on_{moment}"
@@ -32,11 +33,11 @@ def callback_class(name: str = "Callback") -> type:
 
 
 @contextlib.contextmanager
-def computing_in_float32(model: Any) -> Iterator[None]:
+def computing_in_float32(model: Model) -> Iterator[None]:
     """While the body runs, the layers of a model in mixed precision compute in float32."""
     keras_3, changed = is_keras_3(model), []
 
-    def set_policy(layer: Any, policy: Any) -> None:
+    def set_policy(layer: Layer, policy: Any) -> None:
         if keras_3:
             layer.dtype_policy = policy
         else:
@@ -53,7 +54,7 @@ def computing_in_float32(model: Any) -> Iterator[None]:
             set_policy(layer, policy)
 
 
-def constrain(variable: Any, constraint: Callable[[Any], Any] | None) -> None:
+def constrain(variable: Variable, constraint: Callable[[Any], Any] | None) -> None:
     """Set what the optimizer does to a variable after each of its updates: `constraint(value)` is the new value."""
     if is_keras_3_variable(variable):
         variable.constraint = constraint
@@ -62,13 +63,13 @@ def constrain(variable: Any, constraint: Callable[[Any], Any] | None) -> None:
         getattr(variable, "_variable", variable)._constraint = constraint
 
 
-def forget_compiled_step(model: Any) -> None:
+def forget_compiled_step(model: Model) -> None:
     """Have the training step of a model that has trained before compiled anew, as its constraints have changed."""
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 
 
-def moving_averages(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
+def moving_averages(optimizer: Optimizer, variables: Sequence[Variable]) -> list[Any]:
     """The optimizer's moving average of each variable, as `tf.Variable`s; empty without `use_ema`."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
@@ -81,7 +82,7 @@ def moving_averages(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def state_kept(model: Any) -> Iterator[None]:
+def state_kept(model: Model) -> Iterator[None]:
     """Put back afterwards what calls of a model change: moving statistics, counters, states, random seeds.
 
     The states of recurrent layers that carry them from batch to batch are zero while the body runs.
@@ -105,7 +106,7 @@ def state_kept(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def losses_kept(layers: Iterable[Any]) -> Iterator[None]:
+def losses_kept(layers: Iterable[Layer]) -> Iterator[None]:
     """Put back afterwards the losses that layers hold of their last call (activity regularizers, `add_loss`)."""
     names = ("_losses", "_eager_losses")  # the second of tf_keras, which keeps it for each thread
     held = [(getattr(layer, name), layer, name) for layer in layers for name in names if hasattr(layer, name)]
@@ -125,7 +126,7 @@ def _flat(states: Any) -> list[Any]:
     return [states] if hasattr(states, "assign") else []
 
 
-def _changeable(model: Any) -> list[Any]:
+def _changeable(model: Model) -> list[Any]:
     """The variables that a call may change; in Keras 3 the seeds of random layers are among them."""
     if not is_keras_3(model):
         return [variable for variable in model.non_trainable_variables if hasattr(variable, "assign")]

@@ -47,9 +47,10 @@ from edgeprune.flavor.marked_batch import (
 )
 from edgeprune.flavor.own_weights import is_own_weight, own_weights_symbolic
 from edgeprune.flavor.training import losses_kept
+from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
-def functional_stand_in(model: Any) -> Any:
+def functional_stand_in(model: Model) -> Any:
     """A Functional model with the layers of a subclassed Keras 3 model: its call, made once on symbolic inputs.
 
     The layers do not remember that call.
@@ -73,7 +74,7 @@ def functional_stand_in(model: Any) -> Any:
             raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
 
 
-def unfold_layers(model: Any, unfolds: Callable[[Any], bool]) -> tuple[Any, dict[int, str], dict[int, str]]:
+def unfold_layers(model: Model, unfolds: Callable[[Any], bool]) -> tuple[Any, dict[int, str], dict[int, str]]:
     """A Functional Keras 3 model in which some composite layers are replaced by the calls they make inside.
 
     Args:
@@ -128,7 +129,7 @@ class _Unfolding:
         self._calls: Counter[int] = Counter()
         self._shared: set[int] = set()
 
-    def model(self, model: Any, shapes: list[tuple[int | None, ...] | None] | None = None) -> Any:
+    def model(self, model: Model, shapes: list[tuple[int | None, ...] | None] | None = None) -> Any:
         """The model, or one of the same layers without the composite ones; the same for all calls of it.
 
         `shapes` are those of the inputs, where they are less open than the model's own.
@@ -137,15 +138,15 @@ class _Unfolding:
             self._models[id(model)] = self._unfolded(model, shapes) if self._has_composites(model) else model
         return self._models[id(model)]
 
-    def _has_composites(self, model: Any) -> bool:
+    def _has_composites(self, model: Model) -> bool:
         return any(self._is_entered(node.layer) for node in graph_nodes(model)[1])
 
-    def _is_entered(self, layer: Any) -> bool:
+    def _is_entered(self, layer: Layer) -> bool:
         while is_time_distributed(layer):
             layer = layer.layer
         return self._has_composites(layer) if _is_nested(layer) else self._unfolds(layer)
 
-    def _unfolded(self, model: Any, shapes: list[tuple[int | None, ...] | None] | None) -> Any:
+    def _unfolded(self, model: Model, shapes: list[tuple[int | None, ...] | None] | None) -> Any:
         tree = nest(keras_3=True)
         inputs, nodes, outputs = graph_nodes(model)
         self._calls.update(id(node.layer) for node in nodes)
@@ -198,7 +199,7 @@ class _Unfolding:
             return layer(*args, **kwargs)
         return call_for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
 
-    def _on_each_step(self, wrapper: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _on_each_step(self, wrapper: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """`TimeDistributed` around a model of the calls that are made on each step; the same for all its calls."""
         if id(wrapper) not in self._wrappers:
             (x,) = _symbolic_leaves((args, kwargs))[:1]
@@ -224,7 +225,7 @@ class _Unfolding:
         with self._renamed(outputs, set()):
             return keras.Model(step, outputs, name=inner.name)
 
-    def _entered(self, model: Any, taken: list[Any]) -> Any:
+    def _entered(self, model: Model, taken: list[Any]) -> Any:
         """The calls of a nested model on some tensors: a layer shared with the outside is two in a file."""
         inputs, nodes, outputs = graph_nodes(model)
         tensors = dict(zip(map(id, inputs), taken, strict=True))
@@ -234,7 +235,7 @@ class _Unfolding:
             self._make(node, tensors)
         return nest(keras_3=True).map_structure(lambda tensor: tensors[id(tensor)], outputs)
 
-    def calls_inside(self, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def calls_inside(self, layer: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What a layer gives for symbolic tensors, by the calls that it makes inside.
 
         Raises:
@@ -278,7 +279,7 @@ class _Unfolding:
         return tree.map_structure(lambda leaf: tensors.get(id(leaf), leaf), outputs)  # some may be constants
 
     def _called_in_place(
-        self, layer: Any, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
+        self, layer: Layer, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
     ) -> Any:
         """What a layer gives for symbolic tensors; the composite layers inside it are entered with it.
 
@@ -293,7 +294,7 @@ class _Unfolding:
                 raise
             return _called_in_place([layer], reference, args, kwargs, training)
 
-    def _name_parts(self, layer: Any) -> None:
+    def _name_parts(self, layer: Layer) -> None:
         name = self.names.get(id(layer), layer.name)
         for part in layer._flatten_layers(recursive=False, include_self=False):
             self.names.setdefault(id(part), f"{name}_{part.name}")
@@ -326,12 +327,12 @@ class _Unfolding:
 _REFERENCE = -1  # no `id` of an object: the key of a tensor that has the batch of the call that is looked into
 
 
-def _is_nested(layer: Any) -> bool:
+def _is_nested(layer: Layer) -> bool:
     return function_name(layer) is None and is_model(layer) and is_graph_model(layer)
 
 
 def _called_in_place(
-    layers: list[Any], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
+    layers: list[Layer], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
 ) -> Any:
     """What the first of some layers gives for symbolic tensors, which stem from the calls inside it and the others."""
     if layers[0]._call_has_training_arg:
@@ -375,7 +376,7 @@ def _without_nodes(layers: set[int]) -> Iterator[None]:
         module.Node = kind
 
 
-def _called_on_constants(layer: Any, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
+def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
     """What a layer with weights gives for constants, as a symbolic tensor: a table read at every position."""
     if _symbolic_leaves((args, kwargs)) or not args or not _is_constant(args[0]):
         return call(*args, **kwargs)
@@ -401,7 +402,7 @@ def _weights_read() -> type:
     class WeightsRead(keras_module(KERAS_3).StatelessScope):
         read = False
 
-        def get_current_value(self, variable: Any) -> Any:
+        def get_current_value(self, variable: Variable) -> Any:
             self.read |= tf.as_dtype(variable.dtype).is_floating
             return super().get_current_value(variable)
 
@@ -418,7 +419,7 @@ def _symbolic_leaves(structure: Any) -> list[Any]:
     return [leaf for leaf in nest(keras_3=True).flatten(structure) if is_symbolic(leaf)]
 
 
-def _has_history(tensor: Any) -> bool:
+def _has_history(tensor: AnyTensor) -> bool:
     return getattr(tensor, "_keras_history", None) is not None
 
 
@@ -473,7 +474,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _forgetting_calls(layers: Iterable[Any]) -> Iterator[None]:
+def _forgetting_calls(layers: Iterable[Layer]) -> Iterator[None]:
     """Let Keras 3 layers forget the calls on symbolic tensors that the body makes."""
     layers = list(layers)
     before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from edgeprune.types import Layer
 
 _INTERPRETER = 504
 _PORT = 96  # an input or output of the model
@@ -63,7 +64,7 @@ class LayerOperators:
 
 
 def layer_operators(
-    layer: Any, kind: str, activation: str | None, operators: int, width: int, dtype: str, per_channel_dense: bool
+    layer: Layer, kind: str, activation: str | None, operators: int, width: int, dtype: str, per_channel_dense: bool
 ) -> LayerOperators:
     """Count the operators of a layer.
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.tflite.runtime import Runtime
+from edgeprune.types import Model
 
 _NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 
@@ -102,7 +103,7 @@ def with_integer_dense(content: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _is_integer(model: Any, graph: Any, operator: Any) -> bool:
+def _is_integer(model: Model, graph: Any, operator: Any) -> bool:
     from ai_edge_litert.schema_py_generated import TensorType
 
     given, weights = (graph.tensors[number] for number in operator.inputs[:2])
@@ -110,7 +111,7 @@ def _is_integer(model: Any, graph: Any, operator: Any) -> bool:
     return stored and given.type in (TensorType.INT8, TensorType.INT16) and weights.type == TensorType.INT8
 
 
-def _as_convolution(model: Any, graph: Any, operator: Any) -> list[Any]:
+def _as_convolution(model: Model, graph: Any, operator: Any) -> list[Any]:
     """The three operators that stand for a dense layer: each sample as one pixel, a convolution, the shape restored."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -140,7 +141,7 @@ def _like(graph: Any, number: int, shape: list[int]) -> int:
     return len(graph.tensors) - 1
 
 
-def _zeros(model: Any, graph: Any, given: int, weights: int) -> int:
+def _zeros(model: Model, graph: Any, given: int, weights: int) -> int:
     """A bias of nothing for a dense layer without one; the number of its tensor."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -158,7 +159,7 @@ def _zeros(model: Any, graph: Any, given: int, weights: int) -> int:
     return len(graph.tensors) - 1
 
 
-def _reshape(model: Any, graph: Any, given: int, made: int) -> Any:
+def _reshape(model: Model, graph: Any, given: int, made: int) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     options = schema.ReshapeOptionsT()
@@ -168,7 +169,7 @@ def _reshape(model: Any, graph: Any, given: int, made: int) -> Any:
     return operator
 
 
-def _operator(model: Any, name: str, inputs: list[int], made: int) -> Any:
+def _operator(model: Model, name: str, inputs: list[int], made: int) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     code = getattr(schema.BuiltinOperator, name)

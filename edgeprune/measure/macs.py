@@ -21,6 +21,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import Operator, read_tflite
+from edgeprune.types import AnyTensor, Layer, Model
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class MacCount:
         return {"total": self.total, "per_layer": dict(self.per_layer), "uncounted": list(self.uncounted)}
 
 
-def count_macs(model: Any, inputs: Any = None) -> MacCount:
+def count_macs(model: Model, inputs: Any = None) -> MacCount:
     """Count the multiply-accumulates of a Keras model for one sample.
 
     A layer that is called twice counts twice. A transposed convolution counts the products it makes of each
@@ -125,7 +126,7 @@ _MARK = "edgeprune-layer-"
 class _Calls:
     """Marks in a trace which layer made which operation, by a name scope around each layer's call."""
 
-    def __init__(self, layers: list[Any], names: dict[int, str], model: Any) -> None:
+    def __init__(self, layers: list[Layer], names: dict[int, str], model: Model) -> None:
         self.layers = layers
         self.names = names
         self.model = model
@@ -176,7 +177,7 @@ class _Calls:
         return self.steps.get(owner) if recurrent else None
 
 
-def _trace(model: Any, inputs: Any) -> Any:
+def _trace(model: Model, inputs: Any) -> Any:
     """The graph of the model's call on one sample."""
     import tensorflow as tf
 
@@ -268,7 +269,7 @@ def _function(graph: Any, operation: Any, attribute: str) -> Any:
     return graph._get_function(name).graph
 
 
-def _sizes(tensor: Any) -> tuple[int | None, ...]:
+def _sizes(tensor: AnyTensor) -> tuple[int | None, ...]:
     """A tensor's shape; the batch, where a function inside the trace forgot it, is one."""
     if tensor.shape.rank is None:
         return (None,)

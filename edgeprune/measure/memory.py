@@ -19,6 +19,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.measure.arena import arena_bytes, layer_operators
 from edgeprune.text_table import text_table
+from edgeprune.types import Layer, Model
 
 ITEM_BYTES = {"int8": 1, "int16": 2, "float16": 2, "float32": 4}
 _ALIGNMENT = 16
@@ -106,7 +107,7 @@ class ActivationMemory:
         return asdict(self)
 
 
-def activation_memory(model: Any, dtype: str = "int8", *, per_channel_dense: bool = True) -> ActivationMemory:
+def activation_memory(model: Model, dtype: str = "int8", *, per_channel_dense: bool = True) -> ActivationMemory:
     """The peak of a model's activations by liveness over its graph, the layer that sets it, and the arena to expect.
 
     Args:
@@ -185,7 +186,7 @@ class _Call:
     `channels` is the last size of what it makes; `times` is how many equal calls it stands for.
     """
 
-    layer: Any
+    layer: Layer
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     inside: tuple[int, ...] = ()
@@ -203,7 +204,7 @@ class _Trace:
     outputs: tuple[int, ...]
 
 
-def _traced(model: Any, item_bytes: int) -> _Trace:
+def _traced(model: Model, item_bytes: int) -> _Trace:
     """The graph with nested models unfolded, those inside `TimeDistributed` too."""
     walk = _Walk(model, item_bytes)
     inputs = tuple(map(walk.value, flavor.graph_nodes(model)[0]))
@@ -214,7 +215,7 @@ def _traced(model: Any, item_bytes: int) -> _Trace:
 class _Walk:
     """Collects the calls of a model; `sizes[value]` is a value's bytes, not aligned."""
 
-    def __init__(self, model: Any, item_bytes: int) -> None:
+    def __init__(self, model: Model, item_bytes: int) -> None:
         self.model = model
         self.item_bytes = item_bytes
         self.sizes: list[int] = []
@@ -249,7 +250,7 @@ class _Walk:
             values.update(zip(map(id, node.outputs), made, strict=True))
         return tuple(values[id(tensor)] for tensor in flavor.flatten(outputs, graph))
 
-    def _at_each_step(self, layer: Any, given: tuple[int, ...], steps: Sequence[int | None]) -> tuple[int, ...]:
+    def _at_each_step(self, layer: Layer, given: tuple[int, ...], steps: Sequence[int | None]) -> tuple[int, ...]:
         """A nested model; `TimeDistributed` runs it on one step after the other, in tf_keras on all as one batch."""
         if not steps:
             return self.unfold(layer, given)
@@ -277,7 +278,7 @@ class _Walk:
         return self._rearranged(layer, together, [self.sizes[value] * count for value in made])
 
     def _rearranged(
-        self, layer: Any, given: Sequence[int], sizes: Sequence[int], beside: Sequence[int] = ()
+        self, layer: Layer, given: Sequence[int], sizes: Sequence[int], beside: Sequence[int] = ()
     ) -> tuple[int, ...]:
         """A call that only puts values into another order; those `beside` are alive from then on."""
         made = tuple(map(self._sized, sizes))
@@ -326,7 +327,7 @@ def _reshaped(trace: _Trace) -> _Trace:
     return replace(trace, calls=tuple(calls))
 
 
-def _is_fused(layer: Any, maker: Any, only_reader: bool) -> bool:
+def _is_fused(layer: Layer, maker: Any, only_reader: bool) -> bool:
     kind = _kind(layer)
     if kind in _NOTHING_AT_INFERENCE or (kind == "Activation" and _activation(layer) == "linear"):
         return True
@@ -409,11 +410,11 @@ def _planned(tensors: Sequence[_Lifetime]) -> int:
     return max((offset + tensor.bytes for offset, tensor in places), default=0)
 
 
-def _kind(layer: Any) -> str:
+def _kind(layer: Layer) -> str:
     return flavor.function_name(layer) or type(layer).__name__
 
 
-def _activation(layer: Any) -> str | None:
+def _activation(layer: Layer) -> str | None:
     return getattr(getattr(layer, "activation", None), "__name__", None)
 
 

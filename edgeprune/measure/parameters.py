@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.text_table import text_table
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ParameterCount:
         return asdict(self)
 
 
-def count_parameters(model: Any) -> ParameterCount:
+def count_parameters(model: Model) -> ParameterCount:
     """Count the parameters of a Keras model.
 
     Args:
@@ -92,7 +93,7 @@ def count_parameters(model: Any) -> ParameterCount:
     return ParameterCount(*(sum(row[kind] for row in totals.values()) for kind in kinds), per_layer)
 
 
-def weights_by_layer(model: Any) -> list[tuple[Any, str]]:
+def weights_by_layer(model: Model) -> list[tuple[Any, str]]:
     """Each weight of a model once, with the name of the innermost layer that holds it."""
     names = flavor.layer_names(model)
     owners: dict[int, str] = {}

@@ -11,9 +11,10 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.progress import track
 from edgeprune.tflite.runtime import Runtime, in_number_order, named_samples
+from edgeprune.types import Model
 
 
-def predict(model: Any, samples: Any, *, batch_size: int = 32) -> dict[str, np.ndarray]:
+def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Run a Keras model on samples, with a progress bar.
 
     Args:
@@ -79,7 +80,7 @@ def gather(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, 
     return tuple(map(_joined, zip(*collected, strict=True)))
 
 
-def samples_for_file(runtime: Runtime, model: Any, samples: Any) -> dict[str, np.ndarray]:
+def samples_for_file(runtime: Runtime, model: Model, samples: Any) -> dict[str, np.ndarray]:
     """Samples as a file takes them, by the names of its inputs; a list is in the order of the model's inputs.
 
     Args:
@@ -93,7 +94,7 @@ def samples_for_file(runtime: Runtime, model: Any, samples: Any) -> dict[str, np
     return named_samples(runtime, samples, order)
 
 
-def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str], model: Any) -> dict[str, str]:
+def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str], model: Model) -> dict[str, str]:
     """Which output of a file is which of its Keras model, where both have as many.
 
     Args:
@@ -114,7 +115,7 @@ def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str]
     return dict(zip(names, flattened, strict=True))
 
 
-def _call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
+def _call_arrays(model: Model, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
     """The samples as a flat list, and a function that puts a batch of them into the form the model takes."""
     names = flavor.input_names(model)
     if names is None:
@@ -130,7 +131,7 @@ def _call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[
     return [*map(np.asarray, samples)], partial(flavor.pack_inputs, model)
 
 
-def _subclassed_call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
+def _subclassed_call_arrays(model: Model, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
     """The same for a subclassed model, whose inputs have an order and a structure, but names only in a dict."""
     import tensorflow as tf
 
@@ -146,7 +147,7 @@ def _subclassed_call_arrays(model: Any, samples: Any) -> tuple[list[np.ndarray],
     return [*map(np.asarray, samples)], partial(tf.nest.pack_sequence_as, structure)
 
 
-def _check_values(model: Any, arrays: list[np.ndarray]) -> None:
+def _check_values(model: Model, arrays: list[np.ndarray]) -> None:
     """Refuse what is no number, which TensorFlow cuts to one or names no input at, and what has another shape."""
     import tensorflow as tf
 

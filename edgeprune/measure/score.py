@@ -24,6 +24,7 @@ from edgeprune.measure.metrics import chosen_metrics
 from edgeprune.measure.output_scores import NoScoreError, Score, ScoredOutput
 from edgeprune.measure.predictions import gather, keras_output_names, predict, samples_for_file
 from edgeprune.tflite.runtime import Runtime
+from edgeprune.types import Model
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def score(
     *,
     sample_weight: Any = None,
     metric: Any = None,
-    model: Any = None,
+    model: Model | None = None,
     output: str | None = None,
     batch_size: int = 32,
     threads: int = 1,
@@ -149,7 +150,7 @@ def score_outputs(
     *,
     inputs: Any = None,
     metric: Any = None,
-    model: Any = None,
+    model: Model | None = None,
     output: str | None = None,
     batch_size: int = 32,
 ) -> Scores:
@@ -262,7 +263,7 @@ def _reason(stages: Mapping[str, Scores]) -> str | None:
     return " ".join(dict.fromkeys(scores.reason for scores in stages.values() if scores.reason)) or None
 
 
-def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Any, samples: Any) -> dict[str, np.ndarray]:
+def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Any) -> dict[str, np.ndarray]:
     """The outputs of a file by the names that the model gives them."""
     own = predict(model, _first_sample(samples))
     if len(own) != len(outputs):

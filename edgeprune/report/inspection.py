@@ -15,6 +15,7 @@ from edgeprune.measure.memory import ActivationMemory, activation_memory
 from edgeprune.measure.parameters import count_parameters
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.text_table import rich_table
+from edgeprune.types import Model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -152,7 +153,7 @@ class Inspection:
         )
 
 
-def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
+def inspect(model: Model, input_shape: InputShape = None) -> Inspection:
     """List a model's layers with their shapes, MACs, parameters and zeros, and its groups of channels.
 
     Args:
@@ -212,7 +213,7 @@ def inspect(model: Any, input_shape: InputShape = None) -> Inspection:
     )
 
 
-def _memory(model: Any) -> tuple[ActivationMemory | None, str]:
+def _memory(model: Model) -> tuple[ActivationMemory | None, str]:
     """The activations alive at once, or why that is not known."""
     try:
         return activation_memory(model), ""
@@ -220,7 +221,7 @@ def _memory(model: Any) -> tuple[ActivationMemory | None, str]:
         return None, str(error)
 
 
-def _groups(model: Any, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], dict[str, str], str]:
+def _groups(model: Model, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], dict[str, str], str]:
     """The groups of channels and what is frozen, or why there are none to tell."""
     try:
         graph = trace(model, input_shape)

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,9 +30,15 @@ import tensorflow as tf
 from edgeprune import flavor
 from edgeprune.sparsity import updates
 from edgeprune.sparsity.mechanism import mechanism_of
+from edgeprune.types import Model
+
+if TYPE_CHECKING:
+    from edgeprune.types import CallbackOfBoth, TensorBoardOfBoth
+else:
+    CallbackOfBoth, TensorBoardOfBoth = flavor.callback_class(), flavor.callback_class("TensorBoard")
 
 
-class UpdatePruningStep(flavor.callback_class()):
+class UpdatePruningStep(CallbackOfBoth):
     """Updates the masks of a model under pruning while it trains; must be among the callbacks of `fit`.
 
     Example:
@@ -39,12 +46,12 @@ class UpdatePruningStep(flavor.callback_class()):
         >>> history = model.fit(x, y, callbacks=[UpdatePruningStep()], verbose=0)
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._counter = updates.StepCounter([], lambda: None)
         self._at_first_epoch = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find what is under pruning in the model, and make its training step apply the masks."""
         self._counter = mechanism_of(self.model).begin_training(self.model, in_fit=bool(self.params))
         self._at_first_epoch = True
@@ -54,7 +61,7 @@ class UpdatePruningStep(flavor.callback_class()):
                 "call edgeprune.prune_low_magnitude first."
             )
 
-    def on_epoch_begin(self, epoch=None, logs=None):
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """At the first epoch, fix an open `end_step` and warn of a schedule that training will not reach."""
         if not self._at_first_epoch:
             return
@@ -65,15 +72,17 @@ class UpdatePruningStep(flavor.callback_class()):
             if left is not None:
                 updates.warn_if_missed(schedule, step, step + left)
 
-    def on_train_batch_begin(self, batch=0, logs=None):
+    def on_train_batch_begin(self, batch: int = 0, logs: dict[str, Any] | None = None) -> None:
         """Update the masks that are due at the step about to run."""
         self._counter.begin_group(group_size(self.model, self.params, batch))
 
-    def on_train_batch_end(self, batch=0, logs=None):
+    def on_train_batch_end(self, batch: int = 0, logs: dict[str, Any] | None = None) -> None:
         """The step has run."""
         self._counter.end_group()
 
-    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+    def on_epoch_end(
+        self, epoch: int | None = None, logs: dict[str, Any] | None = None, batch: int | None = None
+    ) -> None:
         """Count only steps that ran. (TF-MOT's loops call the first argument `batch`.)"""
         self._counter.close_group()
         self._refuse_open_end()
@@ -85,7 +94,7 @@ class UpdatePruningStep(flavor.callback_class()):
                 "tf_keras, local magnitude pruning.)"
             )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave exact zeros, also where the optimizer has just put averaged weights in (`use_ema`)."""
         self._refuse_open_end()
         mechanism_of(self.model).apply_masks(self.model)
@@ -110,7 +119,7 @@ def steps_left(params: dict[str, Any] | None, epoch: int | None) -> int | None:
     return (params["epochs"] - epoch) * params["steps"]
 
 
-def group_size(model: Any, params: dict[str, Any] | None, batch: int) -> int:
+def group_size(model: Model, params: dict[str, Any] | None, batch: int) -> int:
     """How many steps run until the next callback; the last group of an epoch may be shorter.
 
     Args:
@@ -126,7 +135,7 @@ def group_size(model: Any, params: dict[str, Any] | None, batch: int) -> int:
     return max(1, min(size, steps - batch)) if steps else size
 
 
-class PruningSummaries(flavor.callback_class("TensorBoard")):
+class PruningSummaries(TensorBoardOfBoth):
     """A TensorBoard callback that also logs each weight's sparsity, at the start of every epoch.
 
     The smallest magnitude that is kept is logged beside it as the threshold. It is an instance of the `TensorBoard`
@@ -154,10 +163,10 @@ class PruningSummaries(flavor.callback_class("TensorBoard")):
             raise ImportError("PruningSummaries needs TensorBoard: pip install edgeprune[tensorboard]")
         super().__init__(log_dir, update_freq=update_freq, **kwargs)
         self._arguments = {"log_dir": log_dir, "update_freq": update_freq, **kwargs}
-        self._tensorboard = None
-        self._writer = None
+        self._tensorboard: Any = None  # TensorBoard's callback and
+        self._writer: Any = None  # TensorFlow's writer, once there is a model
 
-    def set_model(self, model):
+    def set_model(self, model: Model) -> None:
         """Make the TensorBoard callback of the Keras that the model belongs to."""
         self._model = model
         self._tensorboard = flavor.keras_of(model).callbacks.TensorBoard(**self._arguments)
@@ -165,23 +174,23 @@ class PruningSummaries(flavor.callback_class("TensorBoard")):
         self._tensorboard.set_model(model)
         self._writer = tf.summary.create_file_writer(f"{self.log_dir}/metrics")
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         """Hand the parameters of `fit` on."""
         super().set_params(params)
         if self._tensorboard is not None:
             self._tensorboard.set_params(params)
 
     @property
-    def _train_writer(self):
+    def _train_writer(self) -> Any:
         """The writer of TensorBoard's own scalars, for subclasses that write more of them."""
         return self._tensorboard._train_writer
 
     @property
-    def _val_writer(self):
+    def _val_writer(self) -> Any:
         """The writer of those of the validation data."""
         return self._tensorboard._val_writer
 
-    def on_epoch_begin(self, epoch=None, logs=None):
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """Write the sparsity and the threshold of every weight under pruning."""
         self._tensorboard.on_epoch_begin(epoch, logs)
         with self._writer.as_default():
@@ -192,14 +201,14 @@ class PruningSummaries(flavor.callback_class("TensorBoard")):
                 tf.summary.scalar(f"{weight.name}/threshold", kept.min() if kept.size else 0.0, step=weight.step)
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the event files."""
         self._tensorboard.on_train_end(logs)
         self._writer.close()
 
 
-def _forwarding(hook: str):
-    def forward(self, *arguments, **keywords):
+def _forwarding(hook: str) -> Callable[..., None]:
+    def forward(self: PruningSummaries, *arguments: Any, **keywords: Any) -> None:
         getattr(self._tensorboard, hook)(*arguments, **keywords)
 
     forward.__name__ = hook

@@ -9,16 +9,17 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
 from edgeprune import flavor
-from edgeprune.sparsity import prunable, updates
+from edgeprune.sparsity import prunable, schedules, updates
 from edgeprune.sparsity.masked_variables import LayerPruning, MaskedVariable, Training
 from edgeprune.sparsity.settings import PruningRun
+from edgeprune.types import Layer, Model, Optimizer
 
 # The attribute of a layer that holds its pruning.
 _ATTRIBUTE = "edgeprune_pruning"
@@ -30,7 +31,7 @@ _FEW_ZEROS = 0.05
 _COMPILED_APPLIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def attach(layer: Any, run: PruningRun, alone: bool = False) -> None:
+def attach(layer: Layer, run: PruningRun, alone: bool = False) -> None:
     """Put a layer under pruning; the masks of one that is not built are made when it is.
 
     Args:
@@ -46,7 +47,7 @@ def attach(layer: Any, run: PruningRun, alone: bool = False) -> None:
         _install_when_built(layer, pruning, alone)
 
 
-def detach(layer: Any) -> None:
+def detach(layer: Layer) -> None:
     """Free a layer from pruning; its weights stay as they are."""
     pruning = pruning_of(layer)
     if pruning is None:
@@ -56,7 +57,7 @@ def detach(layer: Any) -> None:
     let_go(layer)
 
 
-def _install(layer: Any, pruning: LayerPruning, alone: bool) -> None:
+def _install(layer: Layer, pruning: LayerPruning, alone: bool) -> None:
     """Make the masks of a layer that is built.
 
     Raises:
@@ -73,11 +74,11 @@ def _install(layer: Any, pruning: LayerPruning, alone: bool) -> None:
         let_go(layer)
 
 
-def _install_when_built(layer: Any, pruning: LayerPruning, alone: bool) -> None:
+def _install_when_built(layer: Layer, pruning: LayerPruning, alone: bool) -> None:
     build, parts_before = layer.build, set(map(id, flavor.layers_of(layer)))
 
     @functools.wraps(build)
-    def build_and_install(*args, **kwargs):
+    def build_and_install(*args: Any, **kwargs: Any) -> None:
         object.__setattr__(layer, "build", build)
         build(*args, **kwargs)
         if pruning_of(layer) is not pruning:
@@ -95,72 +96,77 @@ def _install_when_built(layer: Any, pruning: LayerPruning, alone: bool) -> None:
     object.__setattr__(layer, "build", build_and_install)
 
 
-def _join_training(part: Any, around: LayerPruning) -> None:
+def _join_training(part: Layer, around: LayerPruning) -> None:
     """Let a part that was made while a model trains be counted with the layer around it."""
-    if holds(part):
-        pruning_of(part).training = around.training
+    if (pruning := pruning_of(part)) is not None:
+        pruning.training = around.training
         if around.run.counter is not None:
-            around.run.counter.add(pruning_of(part))
+            around.run.counter.add(pruning)
 
 
-def hold(layer: Any, pruning: Any) -> None:
+def hold(layer: Layer, pruning: Any) -> None:
     """Set what a layer holds as its pruning, past Keras's tracking."""
     object.__setattr__(layer, _ATTRIBUTE, pruning)
 
 
-def let_go(layer: Any) -> None:
+def let_go(layer: Layer) -> None:
     """Take from a layer what it holds as its pruning."""
     object.__delattr__(layer, _ATTRIBUTE)
 
 
-def pruning_of(layer: Any) -> LayerPruning | None:
+def pruning_of(layer: Layer) -> LayerPruning | None:
     """The pruning a layer is under, or None."""
     return vars(layer).get(_ATTRIBUTE)
 
 
-def pruned_layers(model: Any) -> list[Any]:
+def pruned_layers(model: Layer) -> list[Layer]:
     """The layers of a model, at any depth, that are under pruning; itself too while it may make some."""
     return [layer for layer in dict.fromkeys((model, *flavor.layers_of(model))) if holds(layer)]
 
 
-def masked_weights(model: Any) -> list[MaskedVariable]:
+def masked_weights(model: Layer) -> list[MaskedVariable]:
     """The variables of a model that are under pruning."""
-    return [weight for layer in pruned_layers(model) for weight in pruning_of(layer).weights]
+    return [weight for pruning in _prunings(model) for weight in pruning.weights]
 
 
-def candidates(model: Any) -> list[Any]:
+def _prunings(model: Layer) -> list[LayerPruning]:
+    """The pruning of each layer that is under it."""
+    return [pruning for layer in pruned_layers(model) if (pruning := pruning_of(layer)) is not None]
+
+
+def candidates(model: Layer) -> list[Layer]:
     """The layers that may be put under pruning: all, at any depth, and a model that may make some when it is built."""
     itself = [model] if makes_parts(model) and not flavor.is_graph_model(model) else []
     return [*itself, *flavor.layers_of(model)]
 
 
-def parts_of(layer: Any) -> list[Any]:
+def parts_of(layer: Layer) -> list[Layer]:
     """The layers that go under pruning with a candidate: itself alone."""
     return [layer]
 
 
-def holds(layer: Any) -> bool:
+def holds(layer: Layer) -> bool:
     """Whether this very layer is under pruning, whatever is inside it."""
     return pruning_of(layer) is not None
 
 
-def why_not(layer: Any, run: PruningRun) -> str | None:
+def why_not(layer: Layer, run: PruningRun) -> str | None:
     """What keeps masks from a layer that has prunable weights: nothing."""
     return None
 
 
-def why_not_alone(layer: Any, run: PruningRun) -> str | None:
+def why_not_alone(layer: Layer, run: PruningRun) -> str | None:
     """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
     return prunable.why_not_single_layer(layer)
 
 
-def makes_parts(layer: Any) -> bool:
+def makes_parts(layer: Layer) -> bool:
     """Whether a layer may make parts that can be pruned when it is built."""
     overrides_build = type(layer).build is not flavor.keras_of(layer).layers.Layer.build
     return overrides_build and not layer.built and prunable.why_left_alone(layer) is None
 
 
-def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
+def prune_model(model: Model, runs: dict[int, PruningRun]) -> Model:
     """Put the layers with a run, by the layer's id, under pruning, in place."""
     for layer in candidates(model):
         if id(layer) in runs:
@@ -169,7 +175,7 @@ def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
     return model
 
 
-def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
+def prune_layer(layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
     """Put a layer and the layers inside it under pruning, in place.
 
     Args:
@@ -188,7 +194,7 @@ def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
     return layer
 
 
-def _set_input_shape(layer: Any, arguments: dict[str, Any]) -> None:
+def _set_input_shape(layer: Layer, arguments: dict[str, Any]) -> None:
     """Give the layer the shape of its input, from which a Sequential is built, as Keras 3's own layers take it."""
     unknown = sorted(set(arguments) - {"input_shape", "input_dim", "batch_input_shape", *_OF_THE_WRAPPER})
     if unknown:
@@ -202,7 +208,7 @@ def _set_input_shape(layer: Any, arguments: dict[str, Any]) -> None:
         object.__setattr__(layer, "_input_shape_arg", tuple(shape))
 
 
-def strip(model: Any) -> Any:
+def strip(model: Layer) -> Any:
     """Apply the masks a last time and free the layers, in place."""
     apply_masks(model)
     end_training(model)
@@ -215,10 +221,10 @@ def strip(model: Any) -> Any:
     return model
 
 
-def begin_training(model: Any, in_fit: bool) -> updates.StepCounter:
+def begin_training(model: Model, in_fit: bool) -> updates.StepCounter:
     """Make the model's training step apply the masks; returns the counter of its steps."""
     optimizer = _innermost_optimizer(model)
-    prunings = [pruning_of(layer) for layer in pruned_layers(model)]
+    prunings = _prunings(model)
     _warn_of_lost_masks(masked_weights(model))
     counter = updates.StepCounter(prunings, _compiled_apply(model), in_fit)
     for pruning in prunings:
@@ -245,27 +251,27 @@ def _warn_of_lost_masks(weights: list[MaskedVariable]) -> None:
         )
 
 
-def runs(model: Any) -> list[PruningRun]:
+def runs(model: Layer) -> list[PruningRun]:
     """What was asked of pruning, each run once."""
-    return list(dict.fromkeys(pruning_of(layer).run for layer in pruned_layers(model)))
+    return list(dict.fromkeys(pruning.run for pruning in _prunings(model)))
 
 
-def scheduled(model: Any) -> list[tuple[Any, int]]:
+def scheduled(model: Model) -> list[tuple[schedules.PruningSchedule, int]]:
     """The schedules at work in a model, each with the step it has come to."""
     return [(run.schedule, run.step) for run in runs(model) if not run.sparsity_m_by_n]
 
 
-def has_masks(model: Any) -> bool:
+def has_masks(model: Layer) -> bool:
     """Whether any layer of the model is under pruning."""
     return bool(pruned_layers(model))
 
 
-def current_step(model: Any) -> int:
+def current_step(model: Layer) -> int:
     """The training step the model's pruning has come to; -1 before training has begun."""
     return max((run.step if run.step or run.counter else -1 for run in runs(model)), default=-1)
 
 
-def apply_masks(model: Any) -> None:
+def apply_masks(model: Layer) -> None:
     """Put zeros where the masks say so, and tell where weights had come in from elsewhere."""
     strays = sum(np.count_nonzero(weight.value()[~weight.mask()]) for weight in masked_weights(model))
     if strays:
@@ -278,23 +284,23 @@ def apply_masks(model: Any) -> None:
         weight.apply()
 
 
-def end_training(model: Any) -> None:
+def end_training(model: Layer) -> None:
     """Undo what `begin_training` did."""
     optimizer = _innermost_optimizer(model)
     if optimizer is not None:
         vars(optimizer).pop("apply", None)
-    for layer in pruned_layers(model):
-        pruning_of(layer).training = Training(optimizer)
+    for pruning in _prunings(model):
+        pruning.training = Training(optimizer)
 
 
-def _forget_compiled_steps(model: Any) -> None:
+def _forget_compiled_steps(model: Layer) -> None:
     """Have the training steps of a model and the models in it compiled anew, without the masks they knew."""
     for part in (model, *flavor.layers_of(model)):
         if getattr(part, "train_function", None) is not None:
             part.make_train_function(force=True)
 
 
-def _compile_with_masks(model: Any, prunings: list[LayerPruning]) -> None:
+def _compile_with_masks(model: Model, prunings: list[LayerPruning]) -> None:
     """Have the training step compiled anew, unless it was compiled with these masks."""
     step = getattr(model, "train_function", None)
     if step is None or all(step in pruning.steps for pruning in prunings):
@@ -304,7 +310,7 @@ def _compile_with_masks(model: Any, prunings: list[LayerPruning]) -> None:
         pruning.steps.add(model.train_function)
 
 
-def _compiled_apply(model: Any) -> Callable[[], None]:
+def _compiled_apply(model: Model) -> Callable[[], None]:
     """A function that puts zeros into all the weights at once: compiled, it is six times faster than one by one."""
     weights = masked_weights(model)
     known = _COMPILED_APPLIES.get(model)
@@ -314,27 +320,29 @@ def _compiled_apply(model: Any) -> Callable[[], None]:
     alive = weakref.ref(model)  # kept below for as long as the model lives, and must not be what keeps it alive
 
     @functools.partial(tf.function, autograph=False)
-    def apply_all():
-        for weight in masked_weights(alive()):  # looked up while it is traced: by then every layer is built
+    def apply_all() -> None:
+        model = alive()
+        assert model is not None, "the training step runs in it"
+        for weight in masked_weights(model):  # looked up while it is traced: by then every layer is built
             weight.apply()
 
     _COMPILED_APPLIES[model] = (weights, apply_all)
     return apply_all
 
 
-def _innermost_optimizer(model: Any) -> Any:
+def _innermost_optimizer(model: Layer) -> Optimizer | None:
     """The optimizer that sees the true gradients, inside any loss scaling; None before `compile`."""
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer
 
 
-def _gather_scores_in(optimizer: Any, model: Any) -> None:
+def _gather_scores_in(optimizer: Optimizer, model: Model) -> None:
     """Let the optimizer show its gradients to the weights with Taylor importance."""
-    apply = type(optimizer).apply
+    apply = cast(Any, type(optimizer)).apply
 
-    def apply_and_gather(grads, trainable_variables=None):
+    def apply_and_gather(grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> Any:
         # Looked up while the step is traced: by then every layer is built.
         scored = {id(weight.variable): weight for weight in masked_weights(model) if weight.run.importance == "taylor"}
         variables = optimizer._trainable_variables if trainable_variables is None else trainable_variables

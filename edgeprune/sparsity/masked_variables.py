@@ -19,6 +19,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 
 from edgeprune.sparsity import masks, prunable, updates
 from edgeprune.sparsity.settings import PruningRun
+from edgeprune.types import Layer, Optimizer, Variable
 
 
 class MaskedVariable:
@@ -27,7 +28,7 @@ class MaskedVariable:
     Called as the variable's `constraint`, it puts zeros where the mask is false.
     """
 
-    def __init__(self, name: str, variable: Any, pruning: LayerPruning):
+    def __init__(self, name: str, variable: Variable, pruning: LayerPruning):
         self.name = name
         self.variable = variable
         self.run = pruning.run
@@ -36,7 +37,7 @@ class MaskedVariable:
         self._own_constraint = variable.constraint
         with _scope_of(variable):
             self._mask = _state_variable(np.ones(variable.shape, bool), tf.VariableAggregation.ONLY_FIRST_REPLICA)
-            self._scores = None
+            self._scores: Variable | None = None
             if self.run.importance == "taylor":
                 self._scores = _state_variable(np.zeros(variable.shape, np.float32), tf.VariableAggregation.SUM)
         variable.constraint = self
@@ -98,6 +99,7 @@ class MaskedVariable:
 
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
+        assert self._scores is not None, "only Taylor importance gathers scores"
         self._scores.assign_add(updates.taylor_scores(self.variable.value, gradient))
 
     def release(self) -> None:
@@ -121,8 +123,8 @@ class Training:
         on_eager_step: while the callback is at work, told of each step taken in eager mode.
     """
 
-    optimizer: Any = None
-    on_eager_step: Callable[[MaskedVariable], None] | None = None
+    optimizer: Optimizer | None = None
+    on_eager_step: Callable[[updates.MaskedWeight], None] | None = None
 
 
 class LayerPruning(KerasSaveable):
@@ -136,7 +138,7 @@ class LayerPruning(KerasSaveable):
         # Behind an object of its own: Keras saves every optimizer it finds among the attributes here.
         self.training = Training()
 
-    def install(self, layer: Any) -> None:
+    def install(self, layer: Layer) -> None:
         """Make the masks of a layer that is built."""
         self.weights = [
             MaskedVariable(f"{layer.name}/{name}", variable, self)
@@ -178,7 +180,7 @@ class LayerPruning(KerasSaveable):
 
 
 @contextlib.contextmanager
-def _scope_of(variable: Any) -> Iterator[None]:
+def _scope_of(variable: Variable) -> Iterator[None]:
     """The distribution strategy the variable was made under, so that its mask has the same replicas."""
     strategy = getattr(variable.value, "distribute_strategy", None)
     if strategy is None:
@@ -194,12 +196,12 @@ def _state_variable(initial: np.ndarray, aggregation: tf.VariableAggregation) ->
         return tf.Variable(initial, trainable=False, aggregation=aggregation)
 
 
-def _first_replica(variable: Any) -> Any:
+def _first_replica(variable: Variable) -> Any:
     """The variable itself, or its first copy under a distribution strategy; all copies are equal."""
     return variable.values[0] if hasattr(variable, "values") else variable
 
 
-def _moving_average(optimizer: Any, variable: Any) -> Any:
+def _moving_average(optimizer: Optimizer | None, variable: Variable) -> Any:
     """The optimizer's moving average of a variable, or None without `use_ema`."""
     if optimizer is None or not optimizer.use_ema:
         return None

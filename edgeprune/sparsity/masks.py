@@ -19,7 +19,7 @@ _BELOW_EVERY_SCORE = float(np.finfo(np.float32).smallest_subnormal) / (2 * float
 def kept_count(size: int, sparsity: float) -> int:
     """How many of `size` weights stay at a sparsity, at least one; rounded in float32 as TF-MOT does."""
     kept = np.round(np.float32(size) * (np.float32(1) - np.float32(sparsity)))
-    return int(max(kept, 1))
+    return max(int(kept), 1)
 
 
 def threshold_at(importance: np.ndarray, sparsity: float, near: float = 0.0) -> float:

@@ -8,15 +8,21 @@ A policy of one's own derives from `PruningPolicy`, which is TF-MOT's own class,
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeprune import flavor
 from edgeprune.sparsity.xnnpack.geometry import is_convolution
 from edgeprune.sparsity.xnnpack.misses import MissesByPlace, XnnpackMiss, misses_by_place
+from edgeprune.types import Layer, Model
+
+if TYPE_CHECKING:
+    from tensorflow_model_optimization.sparsity import keras as _tfmot
+else:
+    _tfmot = flavor.import_tfmot().sparsity.keras
 
 # TF-MOT's interface of a layer that says what is prunable in it; its method `get_prunable_weights` alone is enough.
-PrunableLayer = flavor.import_tfmot().sparsity.keras.PrunableLayer
-PruningPolicy = flavor.import_tfmot().sparsity.keras.PruningPolicy
+PrunableLayer = _tfmot.PrunableLayer
+PruningPolicy = _tfmot.PruningPolicy
 
 
 class PruneForLatencyOnXNNPack(PruningPolicy):
@@ -40,13 +46,13 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
         True
     """
 
-    def allow_pruning(self, layer: Any) -> bool:
+    def allow_pruning(self, layer: Layer) -> bool:
         """Whether the layer is a 1x1 Conv2D, of either Keras."""
         if not flavor.is_layer(layer):
             return False
         return is_convolution(layer, flavor.keras_of(layer).layers) and layer.kernel_size == (1, 1)
 
-    def ensure_model_supports_pruning(self, model: Any) -> None:
+    def ensure_model_supports_pruning(self, model: Model) -> None:
         """Check that XNNPACK's sparse inference can run the model; warn of what TF-MOT accepts and XNNPACK does not.
 
         Args:
@@ -97,7 +103,7 @@ def _error(message: str, note: str) -> ValueError:
     return error
 
 
-def _listing(model: Any, misses: tuple[XnnpackMiss, ...]) -> str:
+def _listing(model: Model, misses: tuple[XnnpackMiss, ...]) -> str:
     """A line for each miss, and what can be done about all of them."""
     lines = [f"Model {model.name!r} would not run on XNNPACK's sparse inference:", *(f"- {miss}" for miss in misses)]
     adaptable = sum(miss.adaptable for miss in misses)

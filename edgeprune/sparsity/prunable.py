@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from edgeprune import flavor
+from edgeprune.types import Layer, LayerChoice, Model, Variable
+
+if TYPE_CHECKING:
+    from edgeprune.sparsity.settings import PruningRun
 
 # The kernels that TF-MOT prunes, by the class of Keras that makes them; the same in both Kerases. Layers made
 # of layers (attention, Bidirectional, TimeDistributed, nested models) are reached through their parts.
@@ -50,10 +54,8 @@ _WHAT_CAN_BE_PRUNED = (
     "model, keras.layers.Layer, list of keras.layers.Layer. You passed an object of type: "
 )
 
-LayerChoice = str | Any | Iterable[str | Any] | Callable[[Any], bool]
 
-
-def prunable_weights(layer: Any) -> dict[str, Any]:
+def prunable_weights(layer: Layer) -> dict[str, Variable]:
     """The weights of one layer that can be pruned, without those of layers inside it.
 
     A layer of the user's own is taught by a method `get_prunable_weights()` that returns a list of variables,
@@ -84,7 +86,8 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
                 f"get_prunable_weights() of layer {layer.name!r} must return a list of its variables, got {variables!r}"
             )
         return {f"weight_{index}": variable for index, variable in enumerate(variables)}
-    names = _KERNELS.get(_keras_class(layer, _KERNELS), ())
+    kind = _keras_class(layer, _KERNELS)
+    names = _KERNELS[kind] if kind else ()
     found = {name: getattr(layer, name, None) for name in names}
     return {
         name: variable
@@ -93,7 +96,7 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     }
 
 
-def why_no_weights(layer: Any) -> str | None:
+def why_no_weights(layer: Layer) -> str | None:
     """Why a built layer of a kind that can be pruned has nothing to prune; None where it has."""
     if getattr(layer, "lora_enabled", False):
         return "with LoRA the kernel is a sum that is never sparse: merge it first, then prune"
@@ -104,7 +107,7 @@ def why_no_weights(layer: Any) -> str | None:
     return "its weights are not floating point (a quantized layer?)"
 
 
-def why_not_settings(layer: Any, run: Any) -> str | None:
+def why_not_settings(layer: Layer, run: PruningRun) -> str | None:
     """Why a layer of a kind that can be pruned does not fit a `PruningRun`; None where it does, or is not built."""
     if not layer.built:
         return None
@@ -112,12 +115,12 @@ def why_not_settings(layer: Any, run: Any) -> str | None:
     return why_no_weights(layer) or next(filter(None, map(run.why_not_shape, shapes)), None)
 
 
-def can_be_pruned(layer: Any) -> bool:
+def can_be_pruned(layer: Layer) -> bool:
     """Whether a layer is of a kind with prunable weights, built or not."""
     return _is_taught(layer) or _keras_class(layer, _KERNELS) is not None
 
 
-def why_not_prunable(layer: Any) -> str | None:
+def why_not_prunable(layer: Layer) -> str | None:
     """Why a layer with weights of its own is not pruned; None for layers without any."""
     if can_be_pruned(layer):
         return why_no_weights(layer) if layer.built else None
@@ -126,13 +129,13 @@ def why_not_prunable(layer: Any) -> str | None:
     return why_left_alone(layer) or _no_rule(layer)
 
 
-def why_left_alone(layer: Any) -> str | None:
+def why_left_alone(layer: Layer) -> str | None:
     """Why a layer of Keras is left alone on purpose, built or not; None for all others."""
     known = _keras_class(layer, LEFT_ALONE)
     return None if known is None else LEFT_ALONE[known]
 
 
-def why_not_single_layer(layer: Any) -> str | None:
+def why_not_single_layer(layer: Layer) -> str | None:
     """Why a layer that was given by itself cannot be pruned, nor anything in it; None where that is not known yet.
 
     A layer without weights is no error, as with TF-MOT. What a layer of Keras makes is known when it is built; one of
@@ -146,7 +149,7 @@ def why_not_single_layer(layer: Any) -> str | None:
     return None if of_keras and _keras_class(layer, _WITHOUT_RULE) is None else _no_rule(layer)
 
 
-def names_of(model: Any) -> dict[int, str]:
+def names_of(model: Model) -> dict[int, str]:
     """The names of all layers by `id`, as `flavor.layer_names`, without those of TF-MOT's wrappers around them."""
     return {key: _without_wrappers(name) for key, name in flavor.layer_names(model).items()}
 
@@ -156,11 +159,11 @@ def _without_wrappers(name: str) -> str:
     return "/".join([part for part in around if not part.startswith(_WRAPPED)] + [last.removeprefix(_WRAPPED)])
 
 
-def _no_rule(layer: Any) -> str:
+def _no_rule(layer: Layer) -> str:
     return f"no rule for {type(layer).__name__}; define get_prunable_weights() on it to prune it"
 
 
-def chosen_layers(model: Any, layers: LayerChoice | None) -> list[Any]:
+def chosen_layers(model: Model, layers: LayerChoice | None) -> list[Layer]:
     """The layers of a model that a choice names, each with everything inside it.
 
     Args:
@@ -205,12 +208,12 @@ def fits_pattern(name: str, pattern: str) -> bool:
     return pattern in ends or any(fnmatch.fnmatchcase(end, pattern) for end in ends)
 
 
-def _is_function(choice: Any) -> bool:
+def _is_function(choice: object) -> TypeGuard[Callable[[Layer], bool]]:
     """Whether a choice is a function of a layer; a layer is callable too and is not one."""
     return callable(choice) and not flavor.is_layer(choice)
 
 
-def _as_list(layers: LayerChoice) -> list[Any]:
+def _as_list(layers: LayerChoice) -> list[str | Layer | Callable[[Layer], bool]]:
     if isinstance(layers, str) or callable(layers) or flavor.is_layer(layers):
         return [layers]
     try:
@@ -219,7 +222,7 @@ def _as_list(layers: LayerChoice) -> list[Any]:
         raise TypeError(f"layers= takes names, patterns, layers or a function, got {layers!r}") from None
 
 
-def _matches(layer: Any, name: str, choice: Any) -> bool:
+def _matches(layer: Layer, name: str, choice: str | Layer | Callable[[Layer], bool]) -> bool:
     if isinstance(choice, str):
         return fits_pattern(name, choice)
     if _is_function(choice):
@@ -229,7 +232,7 @@ def _matches(layer: Any, name: str, choice: Any) -> bool:
     return layer is choice
 
 
-def _is_taught(layer: Any) -> bool:
+def _is_taught(layer: Layer) -> bool:
     own = vars(layer).get("get_prunable_weights")
     if own is None:
         return hasattr(type(layer), "get_prunable_weights")
@@ -237,7 +240,7 @@ def _is_taught(layer: Any) -> bool:
     return not getattr(own, "__qualname__", "").startswith("PruneRegistry.")
 
 
-def _keras_class(layer: Any, names: Iterable[str]) -> str | None:
+def _keras_class(layer: Layer, names: Iterable[str]) -> str | None:
     """The first class of Keras itself, in the order of inheritance, that stands in `names`."""
     for cls in type(layer).__mro__:
         if cls.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS) and cls.__name__ in names:
@@ -245,12 +248,12 @@ def _keras_class(layer: Any, names: Iterable[str]) -> str | None:
     return None
 
 
-def _has_own_weights(layer: Any) -> bool:
+def _has_own_weights(layer: Layer) -> bool:
     inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in part.weights}
     return any(id(variable) not in inside for variable in layer.weights)  # seeds of random layers are no weights
 
 
-def wrong_type(thing: Any, note: str) -> ValueError:
+def wrong_type(thing: object, note: str) -> ValueError:
     """The error for a thing that cannot be pruned at all: TF-MOT's own message, and the way out in a note."""
     error = ValueError(f"{_WHAT_CAN_BE_PRUNED}{type(thing).__name__}.")
     error.add_note(note)

@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgeprune import flavor
 from edgeprune.sparsity import prunable, schedules, updates
 from edgeprune.sparsity.mechanism import Mechanism, mechanism_of
 from edgeprune.sparsity.settings import PruningRun
+from edgeprune.types import AnyTensor, Layer, LayerChoice, Model, Prunable, SameLayer, SameModel
+
+if TYPE_CHECKING:
+    from edgeprune.sparsity.policies import PruningPolicy
+
+_Schedule = schedules.PruningSchedule | Callable[[AnyTensor], tuple[bool | AnyTensor, float | AnyTensor]]
+_Schedules = _Schedule | Mapping[str, _Schedule]
 
 
 def prune_low_magnitude(
-    to_prune: Any,
-    pruning_schedule: schedules.PruningSchedule | Mapping[str, schedules.PruningSchedule] | None = None,
+    to_prune: Prunable,
+    pruning_schedule: _Schedules | None = None,
     block_size: tuple[int, int] = (1, 1),
-    block_pooling_type: str = "AVG",
-    pruning_policy: Any = None,
+    block_pooling_type: Literal["AVG", "MAX"] = "AVG",
+    pruning_policy: PruningPolicy | None = None,
     sparsity_m_by_n: tuple[int, int] | None = None,
     *,
-    layers: prunable.LayerChoice | None = None,
-    scope: str = "local",
-    importance: str = "magnitude",
+    layers: LayerChoice | None = None,
+    scope: Literal["local", "global"] = "local",
+    importance: Literal["magnitude", "taylor"] = "magnitude",
     **kwargs: Any,
-) -> Any:
+) -> Prunable:
     """Prune a model, a layer or a list of layers while it trains; TF-MOT's function, for both Kerases.
 
     Train the result with the callback `UpdatePruningStep`, then call `strip_pruning`. Layers of a model that cannot be
@@ -85,26 +92,29 @@ def prune_low_magnitude(
         pruning_schedule = schedules.ConstantSparsity(0.5, 0)
     runs = _Runs(
         pruning_schedule,
-        PruningRun(None, block_size, block_pooling_type, sparsity_m_by_n, scope, importance),
+        # The schedule of each layer takes the place of this one.
+        PruningRun(
+            schedules.ConstantSparsity(0.5, 0), block_size, block_pooling_type, sparsity_m_by_n, scope, importance
+        ),
     )
     _check_policy(pruning_policy)
     if flavor.is_model(to_prune):
         _warn_of_ignored(kwargs)
-        return _prune_model(to_prune, runs, pruning_policy, layers)
+        return cast(Prunable, _prune_model(to_prune, runs, pruning_policy, layers))
     if layers is not None:
         raise TypeError("layers= chooses among the layers of a model; single layers are given as they are.")
     if isinstance(to_prune, list):
         _warn_of_ignored(kwargs)
-        return [_prune_layer(layer, runs, {}) for layer in to_prune]
+        return cast(Prunable, [_prune_layer(layer, runs, {}) for layer in to_prune])
     if flavor.is_layer(to_prune):
         reason = prunable.why_left_alone(to_prune)
         if reason:
             warnings.warn(f"Layer {to_prune.name!r} is not pruned: {reason}.")
-        return _prune_layer(to_prune, runs, kwargs)
+        return cast(Prunable, _prune_layer(to_prune, runs, kwargs))
     raise prunable.wrong_type(to_prune, "A model in a file is loaded first: keras.models.load_model(path).")
 
 
-def remove_weight_masks(model: Any) -> Any:
+def remove_weight_masks(model: SameLayer) -> SameLayer:
     """End the pruning of weights, as `strip.strip_pruning` does; channels that are masked stay so.
 
     Returns:
@@ -150,7 +160,7 @@ def prune_scope() -> Iterator[None]:
         yield
 
 
-def with_masks_applied(model: Any) -> Any:
+def with_masks_applied(model: SameModel) -> SameModel:
     """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
     mechanism = mechanism_of(model)
     if not mechanism.has_masks(model):
@@ -161,7 +171,7 @@ def with_masks_applied(model: Any) -> Any:
     return model
 
 
-def pruning_step(model: Any) -> int:
+def pruning_step(model: Layer) -> int:
     """The training step that the pruning of a model or layer has come to.
 
     Args:
@@ -191,7 +201,7 @@ def pruning_step(model: Any) -> int:
 class _Runs:
     """Which run a layer belongs to: one for all, or one for each pattern of a dict of schedules."""
 
-    def __init__(self, schedule: Any, settings: PruningRun):
+    def __init__(self, schedule: _Schedules, settings: PruningRun):
         by_pattern = schedule if isinstance(schedule, Mapping) else {"*": schedule}
         if not by_pattern or not all(isinstance(pattern, str) for pattern in by_pattern):
             raise ValueError(f"pruning_schedule as a dict has names or patterns of layers as keys, got {schedule!r}.")
@@ -220,7 +230,7 @@ class _Runs:
                 raise ValueError(f"pruning_schedule has the pattern {pattern!r}, which fits the name of no layer.")
 
 
-def _check_policy(policy: Any) -> None:
+def _check_policy(policy: object) -> None:
     asked = ("allow_pruning", "ensure_model_supports_pruning")
     if policy is None or (not isinstance(policy, type) and all(hasattr(policy, name) for name in asked)):
         return
@@ -232,7 +242,7 @@ def _warn_of_ignored(arguments: Mapping[str, Any]) -> None:
         warnings.warn(f"{', '.join(arguments)}: ignored, as these arguments are for a single layer.")
 
 
-def _prune_layer(layer: Any, runs: _Runs, arguments: dict[str, Any]) -> Any:
+def _prune_layer(layer: Layer, runs: _Runs, arguments: dict[str, Any]) -> Layer:
     if not flavor.is_layer(layer):
         raise prunable.wrong_type(layer, f"The list to prune holds {layer!r}, which is no layer of Keras.")
     if flavor.is_model(layer):
@@ -248,7 +258,7 @@ def _prune_layer(layer: Any, runs: _Runs, arguments: dict[str, Any]) -> Any:
     return mechanism.prune_layer(layer, run, **arguments)
 
 
-def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
+def _prune_model(model: Model, runs: _Runs, policy: PruningPolicy | None, layers: LayerChoice | None) -> Model:
     if policy is not None:
         policy.ensure_model_supports_pruning(model)
     mechanism, names = mechanism_of(model), {id(model): model.name, **prunable.names_of(model)}
@@ -284,13 +294,13 @@ def _prune_model(model: Any, runs: _Runs, policy: Any, layers: Any) -> Any:
     return model
 
 
-def _refuse(mechanism: Mechanism, layer: Any, runs: _Runs, reason: str) -> None:
+def _refuse(mechanism: Mechanism, layer: Layer, runs: _Runs, reason: str) -> None:
     """Keep for `sparsity_report` why a layer, with the parts that would go with it, is not under pruning."""
     for part in mechanism.parts_of(layer):
         runs.refused[part] = reason
 
 
-def _report_nothing_pruned(model: Any, problems: dict[str, str], chosen: bool) -> None:
+def _report_nothing_pruned(model: Model, problems: dict[str, str], chosen: bool) -> None:
     """An error where layers were to be pruned and cannot; a warning, as TF-MOT has none, where there is no kernel."""
     listed = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
     text = f"No layer of model {model.name!r} can be pruned. " + (
@@ -301,7 +311,7 @@ def _report_nothing_pruned(model: Any, problems: dict[str, str], chosen: bool) -
     warnings.warn(text)
 
 
-def _why_not(mechanism: Mechanism, layer: Any, run: PruningRun) -> str | None:
+def _why_not(mechanism: Mechanism, layer: Layer, run: PruningRun) -> str | None:
     """Why a layer is not pruned; an empty string where there is nothing to prune, None where it is pruned."""
     parts = [part for part in mechanism.parts_of(layer) if prunable.can_be_pruned(part)]
     if not parts:

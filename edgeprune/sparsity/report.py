@@ -11,6 +11,7 @@ from edgeprune import flavor
 from edgeprune.sparsity import prunable
 from edgeprune.sparsity.mechanism import mechanism_of
 from edgeprune.text_table import text_table
+from edgeprune.types import Model, Variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class SparsityReport:
         return [f"not pruned: {', '.join(layers)} ({reason})" for reason, layers in by_reason.items()]
 
 
-def sparsity_report(model: Any) -> SparsityReport:
+def sparsity_report(model: Model) -> SparsityReport:
     """Count the zeros in every prunable weight of a model, under pruning or not.
 
     Args:
@@ -123,7 +124,8 @@ def sparsity_report(model: Any) -> SparsityReport:
     mechanism, names = mechanism_of(model), prunable.names_of(model)
     targets = {id(weight.variable): weight.run.final_sparsity for weight in mechanism.masked_weights(model)}
     refused = {layer: reason for run in mechanism.runs(model) for layer, reason in run.refused.items()}
-    rows, seen = [], set()
+    rows: list[WeightSparsity] = []
+    seen: set[int] = set()
     for layer in flavor.layers_of(model):
         if type(layer).__name__ == "PruneLowMagnitude":  # the layer inside it is counted
             continue
@@ -140,7 +142,7 @@ def sparsity_report(model: Any) -> SparsityReport:
     return SparsityReport(model.name, tuple(rows))
 
 
-def _row(layer: str, weight: str, variable: Any, target: float | None, note: str) -> WeightSparsity:
+def _row(layer: str, weight: str, variable: Variable, target: float | None, note: str) -> WeightSparsity:
     values = np.asarray(variable)
     zeros = int(values.size - np.count_nonzero(values))
     return WeightSparsity(layer, weight, values.shape, values.size, zeros, target, note)

@@ -19,6 +19,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from edgeprune import flavor
 from edgeprune.sparsity import constraint_masks
 from edgeprune.sparsity.settings import PruningRun
+from edgeprune.types import Layer, Model
 
 
 class PruningInFile(KerasSaveable):
@@ -36,7 +37,7 @@ class PruningInFile(KerasSaveable):
         return "Layer"
 
 
-def _take_up(layer: Any, runs: dict[int, PruningRun], store: Any) -> None:
+def _take_up(layer: Layer, runs: dict[int, PruningRun], store: Any) -> None:
     """Put a layer under the pruning in a file, if there is any; layers that were pruned in one call share `runs`."""
     if "settings" not in store:
         return
@@ -51,10 +52,11 @@ def _take_up(layer: Any, runs: dict[int, PruningRun], store: Any) -> None:
             )
             return
     constraint_masks.attach(layer, runs[settings["call"]])
-    constraint_masks.pruning_of(layer).load_own_variables(store)
+    if (pruning := constraint_masks.pruning_of(layer)) is not None:
+        pruning.load_own_variables(store)
 
 
-def resume(model: Any, path: str | Path) -> None:
+def resume(model: Model, path: str | Path) -> None:
     """Put a Keras 3 model that was loaded from a file under the pruning it was saved with: settings, masks and step.
 
     Args:

@@ -7,14 +7,18 @@ import json
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from edgeprune import flavor
+from edgeprune.types import AnyTensor
 
-_tfmot = flavor.import_tfmot().sparsity.keras
+if TYPE_CHECKING:
+    from tensorflow_model_optimization.sparsity import keras as _tfmot
+else:
+    _tfmot = flavor.import_tfmot().sparsity.keras
 
 PruningSchedule = _tfmot.PruningSchedule
 
@@ -89,13 +93,13 @@ class PolynomialDecay(_tfmot.PolynomialDecay):
         super().__init__(initial_sparsity, final_sparsity, power=power, **steps)
         self.end_step = None if end_step is None else steps["end_step"]
 
-    def __call__(self, step):
+    def __call__(self, step: AnyTensor | int) -> tuple[AnyTensor, AnyTensor]:
         """Whether to prune at a step, and the sparsity there; never before `end_step` is known."""
         if self.end_step is None:
             return tf.constant(False), tf.constant(self.initial_sparsity, tf.float32)
         return super().__call__(step)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The configuration; under a name of its own while `end_step` is open, which TF-MOT's class cannot hold."""
         config = super().get_config()
         return {**config, "class_name": "edgeprune>PolynomialDecay"} if self.end_step is None else config
@@ -138,7 +142,7 @@ class FunctionSchedule(PruningSchedule):
         ValueError: it returns something else for step 1.
     """
 
-    def __init__(self, function: Callable[[Any], tuple[Any, Any]]):
+    def __init__(self, function: Callable[[AnyTensor | int], tuple[bool | AnyTensor, float | AnyTensor]]):
         self.function = function
         returned = function(tf.constant(1, tf.int64))
         try:
@@ -151,12 +155,12 @@ class FunctionSchedule(PruningSchedule):
             ) from None
         _check_returned(sparsity, 1)
 
-    def __call__(self, step):
+    def __call__(self, step: AnyTensor | int) -> tuple[AnyTensor, AnyTensor]:
         """What the function returns, as tensors."""
         due, sparsity = self.function(step)
         return tf.convert_to_tensor(due), tf.cast(sparsity, tf.float32)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """There is none: a function is not written into a file."""
         raise ValueError(
             f"{self.function!r} is the schedule of this model and cannot be saved with it: derive a class from "
@@ -209,12 +213,12 @@ def read(config: dict[str, Any] | None) -> PruningSchedule:
     return kind.from_config(config["config"])
 
 
-def _check_fraction(name: str, value: Any) -> None:
+def _check_fraction(name: str, value: object) -> None:
     if not 0 <= _number(name, value) < 1:
         raise ValueError(f"{name} must be a fraction of zeros, 0 to below 1, got {value!r}.")
 
 
-def _check_power(value: Any) -> None:
+def _check_power(value: object) -> None:
     if not 0 < _number("power", value) < math.inf:
         raise ValueError(f"power must be a finite number above 0, got {value!r}.")
 

@@ -6,7 +6,8 @@ import dataclasses
 import math
 import operator
 import weakref
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, SupportsIndex
 
 from edgeprune.sparsity import masks, schedules
 
@@ -38,7 +39,7 @@ class PruningRun:
         ValueError: a setting is unknown, out of range or does not go with another.
     """
 
-    schedule: Any
+    schedule: schedules.PruningSchedule
     block_size: tuple[int, int] = (1, 1)
     block_pooling_type: str = "AVG"
     sparsity_m_by_n: tuple[int, int] | None = None
@@ -49,7 +50,7 @@ class PruningRun:
     counter: Any = None
     refused: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.block_size = _two_positive_integers(self.block_size, "block_size")
         if self.sparsity_m_by_n is not None:
             self.sparsity_m_by_n = _two_positive_integers(self.sparsity_m_by_n, "sparsity_m_by_n")
@@ -102,7 +103,7 @@ class PruningRun:
     def sparsity_reached(self, step: int) -> float:
         """The sparsity of the last mask update up to a training step."""
         if self.sparsity_m_by_n:
-            return self.final_sparsity if step else 0.0
+            return self.sparsity_m_by_n[0] / self.sparsity_m_by_n[1] if step else 0.0
         return schedules.sparsity_reached(self.schedule, step)
 
     def expects_zeros(self, shape: tuple[int, ...], sparsity: float) -> bool:
@@ -128,14 +129,14 @@ class PruningRun:
         return math.prod(-(-size // block) for size, block in zip(shape, block_size, strict=True))
 
 
-def _two_positive_integers(value: Any, name: str) -> tuple[int, int]:
+def _two_positive_integers(value: Iterable[SupportsIndex], name: str) -> tuple[int, int]:
     try:
         pair = tuple(map(operator.index, value))
     except TypeError:
         pair = ()
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"{name} must be two positive integers, got {value!r}.")
-    return pair
+    return pair[0], pair[1]
 
 
 def _one_of(value: str, allowed: tuple[str, ...], name: str) -> None:

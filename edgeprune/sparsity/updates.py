@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from edgeprune.sparsity import masks, schedules
 from edgeprune.sparsity.settings import PruningRun
+from edgeprune.types import Layer, Variable
 
 # Steps to wait for the first gradient; loss scaling may skip its first 15 or so.
 _PATIENCE = 20
@@ -23,9 +24,12 @@ class MaskedWeight(Protocol):
 
     name: str
     run: PruningRun
-    step: int  # the training step its masks have come to; 0 before the first
-    variable: Any
+    variable: Variable
     threshold: float  # of the last update; 0 before the first
+
+    @property
+    def step(self) -> int:
+        """The training step its masks have come to; 0 before the first."""
 
     def value(self) -> np.ndarray:
         """The weight as an array."""
@@ -85,7 +89,7 @@ def _finite_importance(weight: MaskedWeight) -> np.ndarray:
     return importance
 
 
-def taylor_scores(weight: Any, gradient: Any) -> tf.Tensor:
+def taylor_scores(weight: Variable, gradient: Any) -> tf.Tensor:
     """|weight x gradient| of one step in float32; zero where loss scaling has overflowed."""
     weight = tf.cast(tf.convert_to_tensor(weight), tf.float32)
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)  # an Embedding's gradient is sparse
@@ -97,7 +101,10 @@ class Pruning(Protocol):
     """The weights of one layer under pruning."""
 
     run: PruningRun
-    weights: list[MaskedWeight]
+
+    @property
+    def weights(self) -> Sequence[MaskedWeight]:
+        """Those of the layer itself."""
 
 
 class StepCounter:
@@ -218,7 +225,7 @@ def is_update_due(run: PruningRun, step: int) -> bool:
     return step == 1 if run.sparsity_m_by_n else schedules.is_due(run.schedule, step)
 
 
-def set_open_end(schedule: Any, total_steps: int | None) -> None:
+def set_open_end(schedule: schedules.PruningSchedule, total_steps: int | None) -> None:
     """Fix a schedule's open `end_step`.
 
     Raises:
@@ -234,7 +241,7 @@ def set_open_end(schedule: Any, total_steps: int | None) -> None:
     schedule.set_end_step(total_steps)
 
 
-def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
+def warn_if_missed(schedule: schedules.PruningSchedule, step: int, total_steps: int) -> None:
     """Warn where a training from `step` to `total_steps` ends without the sparsity its schedule promises."""
     wanted = schedules.final_sparsity(schedule)
     if wanted is None or schedule.end_step > total_steps or step >= total_steps:
@@ -249,7 +256,7 @@ def warn_if_missed(schedule: Any, step: int, total_steps: int) -> None:
         )
 
 
-def warn_of_missing_zeros(model: Any, weights: list[MaskedWeight]) -> None:
+def warn_of_missing_zeros(model: Layer, weights: Sequence[MaskedWeight]) -> None:
     """Warn where pruning ends without the zeros that were asked for: nothing was trained, a schedule is not
     through, or the masks of a layer were never updated.
 
@@ -288,7 +295,7 @@ def _without_zeros(run: PruningRun, weights: list[MaskedWeight], step: int) -> l
     return [weight for weight in dense if run.expects_zeros(tuple(weight.variable.shape), wanted)]
 
 
-def _warn_if_unfinished(schedule: Any, step: int) -> None:
+def _warn_if_unfinished(schedule: schedules.PruningSchedule, step: int) -> None:
     """Warn where pruning ends at a step before the schedule has come to its end."""
     wanted = schedules.final_sparsity(schedule)
     if wanted is None or schedule.end_step is None:

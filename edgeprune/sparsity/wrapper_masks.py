@@ -8,8 +8,8 @@ callback, which sets the wrappers' masks; their own updates then rest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ import tensorflow as tf
 from edgeprune import flavor
 from edgeprune.sparsity import masks, prunable, schedules, updates
 from edgeprune.sparsity.settings import PruningRun
+from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 tfmot_sparsity = flavor.import_tfmot().sparsity.keras
 
@@ -39,25 +40,33 @@ class SetByCallback(schedules.PruningSchedule):
     def __init__(self, run: PruningRun):
         self.run = run
 
-    def __call__(self, step):
+    def __call__(self, step: AnyTensor | int) -> tuple[AnyTensor, AnyTensor]:
         """Never prune; the sparsity is the real schedule's."""
         return tf.constant(False), self.run.schedule(step)[1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The real schedule and the settings that TF-MOT's wrapper does not keep."""
         config = {"schedule": self.run.schedule.get_config(), "scope": self.run.scope}
         return {"class_name": "edgeprune>SetByCallback", "config": {**config, "importance": self.run.importance}}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> SetByCallback:
         """The schedule of a wrapper that is loaded from a file."""
         return cls(PruningRun.from_config(config))
 
 
-class PruneLowMagnitude(_wrapper_class()):
+if TYPE_CHECKING:
+    from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (
+        PruneLowMagnitude as _PruneLowMagnitude,
+    )
+else:
+    _PruneLowMagnitude = _wrapper_class()
+
+
+class PruneLowMagnitude(_PruneLowMagnitude):
     """TF-MOT's wrapper, which names no layer in its errors and leaves N:M sparsity out of its configuration."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Build the layer, then its masks.
 
         Raises:
@@ -71,7 +80,7 @@ class PruneLowMagnitude(_wrapper_class()):
                 raise ValueError(f"Layer {self.layer.name!r} cannot be pruned: {reason}")
         super().build(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The configuration, as TF-MOT's own class takes it."""
         return {**super().get_config(), "sparsity_m_by_n": self.sparsity_m_by_n}
 
@@ -79,14 +88,14 @@ class PruneLowMagnitude(_wrapper_class()):
 class WrappedWeight:
     """One weight in one of TF-MOT's wrappers; `step` is the step its wrapper had come to."""
 
-    def __init__(self, name: str, run: PruningRun, step: int, variable: Any, mask: Any):
+    def __init__(self, name: str, run: PruningRun, step: int, variable: Variable, mask: Any):
         self.name = name
         self.run = run
         self.step = step
         self.variable = variable
         self.threshold = 0.0
         self._mask = mask
-        self._scores = None
+        self._scores: Variable | None = None  # of Taylor importance, once training begins
 
     def value(self) -> np.ndarray:
         """The variable as an array."""
@@ -117,6 +126,7 @@ class WrappedWeight:
 
     def gather_scores(self, gradient: Any) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
+        assert self._scores is not None, "start_scores comes first"
         self._scores.assign_add(updates.taylor_scores(self.variable, gradient))
 
 
@@ -125,10 +135,10 @@ class WrapperPruning:
     """The weights of one wrapper whose masks the callback sets."""
 
     run: PruningRun
-    weights: list[WrappedWeight]
+    weights: Sequence[updates.MaskedWeight]
 
 
-def candidates(model: Any) -> list[Any]:
+def candidates(model: Layer) -> list[Layer]:
     """The layers TF-MOT may wrap: those of the graph and of nested models, but no parts of layers.
 
     Raises:
@@ -140,33 +150,33 @@ def candidates(model: Any) -> list[Any]:
             f"Model {model.name!r} is a subclassed tf_keras model, which TF-MOT cannot wrap: prune its layers where "
             "they are made (self.dense = prune_low_magnitude(Dense(...))), or use Keras 3.",
         )
-    layers = []
+    layers: list[Layer] = []
     for layer in model.layers:
         layers += candidates(layer) if flavor.is_model(layer) else [layer]
     return list(dict.fromkeys(layers))
 
 
-def parts_of(layer: Any) -> list[Any]:
+def parts_of(layer: Layer) -> list[Layer]:
     """The layers that go under pruning with a candidate: itself and everything inside it."""
     return list(flavor.layers_of(layer))
 
 
-def is_wrapper(layer: Any) -> bool:
+def is_wrapper(layer: Layer) -> bool:
     """Whether a layer is TF-MOT's pruning wrapper."""
     return isinstance(layer, _wrapper_class())
 
 
-def wrappers_in(model: Any) -> list[Any]:
+def wrappers_in(model: Layer) -> list[Layer]:
     """The pruning wrappers of a model, at any depth."""
     return [layer for layer in flavor.layers_of(model) if is_wrapper(layer)]
 
 
-def has_masks(model: Any) -> bool:
+def has_masks(model: Layer) -> bool:
     """Whether any layer of the model is wrapped, or the layer itself."""
     return bool(wrappers_in(model)) or is_wrapper(model)
 
 
-def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
+def prune_layer(layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
     """Wrap one layer with TF-MOT's wrapper; one that is wrapped, or makes no weights, is returned as it is.
 
     Raises:
@@ -187,7 +197,7 @@ def prune_layer(layer: Any, run: PruningRun, **arguments: Any) -> Any:
     return wrapper
 
 
-def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
+def prune_model(model: Model, runs: dict[int, PruningRun]) -> Model:
     """Clone a model with wrappers around some of its layers.
 
     Args:
@@ -200,13 +210,13 @@ def prune_model(model: Any, runs: dict[int, PruningRun]) -> Any:
     return _clone(model, lambda layer: prune_layer(layer, runs[id(layer)]) if id(layer) in runs else layer)
 
 
-def strip(model: Any) -> Any:
+def strip(model: Layer) -> Any:
     """Apply the masks a last time and clone the model without wrappers."""
     apply_masks(model)
     return clone_without_wrappers(model)
 
 
-def clone_without_wrappers(model: Any) -> Any:
+def clone_without_wrappers(model: Layer) -> Any:
     """Clone the model without wrappers; it shares the layers, and the weights stay as they are.
 
     Raises:
@@ -220,22 +230,22 @@ def clone_without_wrappers(model: Any) -> Any:
     return model.layer if is_wrapper(model) else tfmot_sparsity.strip_pruning(model)
 
 
-def holds(layer: Any) -> bool:
+def holds(layer: Layer) -> bool:
     """Whether this very layer is under pruning, whatever is inside it."""
     return is_wrapper(layer)
 
 
-def makes_parts(layer: Any) -> bool:
+def makes_parts(layer: Layer) -> bool:
     """Whether a layer may make parts that can be pruned when it is built: TF-MOT wraps what there is."""
     return False
 
 
-def why_not_alone(layer: Any, run: PruningRun) -> str | None:
+def why_not_alone(layer: Layer, run: PruningRun) -> str | None:
     """What keeps TF-MOT from wrapping a layer that was given by itself."""
     return None if type(layer).__name__ == "InputLayer" else why_not(layer, run)
 
 
-def why_not(layer: Any, run: PruningRun) -> str | None:
+def why_not(layer: Layer, run: PruningRun) -> str | None:
     """What keeps TF-MOT from wrapping a layer that has prunable weights; None where nothing does."""
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
@@ -257,7 +267,7 @@ class WrapperCounter(updates.StepCounter):
     they are is seen after the first group of steps.
     """
 
-    def __init__(self, wrappers: list[Any], apply_masks: Callable[[], None], in_fit: bool):
+    def __init__(self, wrappers: list[Layer], apply_masks: Callable[[], None], in_fit: bool):
         by_callback = [_pruning_of(wrapper) for wrapper in wrappers if _is_set_by_callback(wrapper)]
         super().__init__(by_callback, apply_masks, in_fit)
         self._watched = [(wrapper, _step_of(wrapper)) for wrapper in wrappers]
@@ -287,7 +297,7 @@ class WrapperCounter(updates.StepCounter):
             self._idle.append((wrapper, run))
 
 
-def begin_training(model: Any, in_fit: bool) -> WrapperCounter:
+def begin_training(model: Model, in_fit: bool) -> WrapperCounter:
     """Start the wrappers' count of steps; returns the counter for those whose masks the callback sets.
 
     Raises:
@@ -303,36 +313,40 @@ def begin_training(model: Any, in_fit: bool) -> WrapperCounter:
         if _step_of(wrapper) < 0:
             wrapper.pruning_step.assign(0)
     counter = WrapperCounter(wrappers, lambda: apply_masks(model), in_fit)
-    scored = [weight for weight in counter.weights() if weight.run.importance == "taylor"]
+    scored = [
+        weight
+        for weight in counter.weights()
+        if isinstance(weight, WrappedWeight) and weight.run.importance == "taylor"
+    ]
     if scored:
         _gather_scores_in(model, scored)
     return counter
 
 
-def _is_set_by_callback(wrapper: Any) -> bool:
+def _is_set_by_callback(wrapper: Layer) -> bool:
     return isinstance(wrapper.pruning_schedule, SetByCallback)
 
 
-def _step_of(wrapper: Any) -> int:
+def _step_of(wrapper: Layer) -> int:
     """The step a wrapper has come to; -1 before its first training."""
     return int(wrapper.pruning_step.numpy()) if wrapper.built else -1
 
 
-def _pruning_of(wrapper: Any) -> WrapperPruning:
+def _pruning_of(wrapper: Layer) -> WrapperPruning:
     """What the callback needs to set a wrapper's masks, at the step the wrapper has come to."""
     run = _run_of(wrapper)
     run.step = run.checked_step = max(0, _step_of(wrapper))
     return WrapperPruning(run, _weights_of(wrapper, run))
 
 
-def _run_of(wrapper: Any) -> PruningRun:
+def _run_of(wrapper: Layer) -> PruningRun:
     """The settings of a wrapper, also of one that was loaded from a file."""
     if _is_set_by_callback(wrapper):
         return wrapper.pruning_schedule.run
     return PruningRun(wrapper.pruning_schedule, wrapper.block_size, wrapper.block_pooling_type, wrapper.sparsity_m_by_n)
 
 
-def _weights_of(wrapper: Any, run: PruningRun) -> list[WrappedWeight]:
+def _weights_of(wrapper: Layer, run: PruningRun) -> list[WrappedWeight]:
     step = max(0, _step_of(wrapper))
     return [
         WrappedWeight(variable.name.removesuffix(":0"), run, step, variable, mask)
@@ -340,12 +354,12 @@ def _weights_of(wrapper: Any, run: PruningRun) -> list[WrappedWeight]:
     ]
 
 
-def masked_weights(model: Any) -> list[WrappedWeight]:
+def masked_weights(model: Layer) -> list[WrappedWeight]:
     """The weights of a model that are under pruning."""
     return [weight for wrapper in wrappers_in(model) for weight in _weights_of(wrapper, _run_of(wrapper))]
 
 
-def scheduled(model: Any) -> list[tuple[Any, int]]:
+def scheduled(model: Model) -> list[tuple[schedules.PruningSchedule, int]]:
     """The schedules at work in a model, each with the step it has come to."""
     found = {}
     for wrapper in wrappers_in(model):
@@ -355,39 +369,39 @@ def scheduled(model: Any) -> list[tuple[Any, int]]:
     return list(found.values())
 
 
-def runs(model: Any) -> list[PruningRun]:
+def runs(model: Layer) -> list[PruningRun]:
     """What was asked of pruning, each run once; wrappers loaded from a file do not know it."""
     found = (vars(wrapper).get(_RUN) for wrapper in wrappers_in(model))
     return list(dict.fromkeys(run for run in found if run is not None))
 
 
-def current_step(model: Any) -> int:
+def current_step(model: Layer) -> int:
     """The training step the model's pruning has come to; -1 before training has begun."""
     return max(map(_step_of, wrappers_in(model)), default=-1)
 
 
-def apply_masks(model: Any) -> None:
+def apply_masks(model: Layer) -> None:
     """Put zeros where the masks say so: the optimizer has just moved the weights. The zeros are +0.0."""
     for wrapper in wrappers_in(model):
         for variable, mask, _ in wrapper.pruning_vars:
             variable.assign(tf.where(mask != 0, variable, tf.zeros((), variable.dtype)))
 
 
-def end_training(model: Any) -> None:
+def end_training(model: Model) -> None:
     """Apply the masks a last time, and undo what `begin_training` did to the optimizer."""
     apply_masks(model)
     if getattr(model, "optimizer", None) is not None:
         vars(model.optimizer).pop("apply_gradients", None)
 
 
-def _gather_scores_in(model: Any, weights: list[WrappedWeight]) -> None:
+def _gather_scores_in(model: Model, weights: Sequence[WrappedWeight]) -> None:
     for weight in weights:
         weight.start_scores()
     scored = {weight.variable.ref(): weight for weight in weights}
     optimizer = model.optimizer
     apply_gradients = type(optimizer).apply_gradients
 
-    def apply_and_gather(grads_and_vars, *args, **kwargs):
+    def apply_and_gather(grads_and_vars: Iterable[tuple[Any, Any]], *args: Any, **kwargs: Any) -> Any:
         pairs = list(grads_and_vars)
         for gradient, variable in pairs:
             if variable.ref() in scored and gradient is not None:
@@ -398,11 +412,11 @@ def _gather_scores_in(model: Any, weights: list[WrappedWeight]) -> None:
     model.make_train_function(force=True)
 
 
-def _clone(model: Any, replace: Callable[[Any], Any]) -> Any:
+def _clone(model: Model, replace: Callable[[Any], Any]) -> Any:
     """Clone a graph of layers, nested models included, with some layers replaced."""
     keras = flavor.keras_of(model)
 
-    def clone_layer(layer):
+    def clone_layer(layer: Layer) -> Layer:
         return _clone(layer, replace) if flavor.is_model(layer) else replace(layer)
 
     return keras.models.clone_model(model, clone_function=clone_layer)

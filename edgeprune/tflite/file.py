@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.types import Model
+
 # How the bytes of a tensor are laid out, by the schema's type name. Several values share a byte below 8 bits,
 # the first in the low bits.
 _NUMPY = {
@@ -276,7 +278,7 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
     return TfliteFile(path, tuple(tensors), tuple(operators), steps, stateful, inputs, outputs)
 
 
-def _ports(model: Any, kind: str) -> tuple[PortTensor, ...]:
+def _ports(model: Model, kind: str) -> tuple[PortTensor, ...]:
     """The inputs or the outputs of the graph that runs."""
     if not model.subgraphs:
         return ()

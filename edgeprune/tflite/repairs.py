@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.types import Model
+
 # Places among an LSTM operator's inputs and intermediates.
 _LSTM_OUTPUT_STATE, _LSTM_CELL_STATE, _LSTM_HIDDEN = 18, 19, 4
 _SMALLEST_CELL_STEP = 2.0**-15
@@ -30,7 +32,7 @@ def repaired(content: bytes) -> bytes:
 class _File:
     """A .tflite file in memory, as the schema's objects."""
 
-    def __init__(self, model: Any, schema: Any):
+    def __init__(self, model: Model, schema: Any):
         self._model, self._schema = model, schema
 
     def content(self) -> bytes:

@@ -17,6 +17,7 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step, Tensor
 from edgeprune.channels.graph.rules.kernels import channel_axis, depthwise_kernel
 from edgeprune.channels.graph.rules.normalization import normalized_axes
+from edgeprune.types import Layer
 
 # The classes that are constant in one tensor, with their values.
 Constants = dict[int, float]
@@ -115,12 +116,12 @@ def product(
     return np.where(touched, np.nan, sums + bias)
 
 
-def sees_border(layer: Any, kernel: np.ndarray, spatial: int) -> bool:
+def sees_border(layer: Layer, kernel: np.ndarray, spatial: int) -> bool:
     """Whether a convolution puts zeros around its input."""
     return getattr(layer, "padding", "valid") != "valid" and any(size > 1 for size in kernel.shape[:spatial])
 
 
-def _bias(layer: Any) -> Any:
+def _bias(layer: Layer) -> Any:
     return 0.0 if layer.bias is None else np.asarray(layer.bias, np.float64)
 
 
@@ -152,7 +153,7 @@ def _transposed(view: _View) -> Constants:
     return view.made(made, axis, layer.activation)
 
 
-def _each_apart(layer: Any, kernel: np.ndarray, vector: np.ndarray, bias: Any) -> np.ndarray:
+def _each_apart(layer: Layer, kernel: np.ndarray, vector: np.ndarray, bias: Any) -> np.ndarray:
     """A depthwise kernel (*window, in, multiplier) is one with as many groups as channels."""
     border = sees_border(layer, kernel, kernel.ndim - 2)
     whole = kernel.reshape(*kernel.shape[:-2], 1, -1)
@@ -180,7 +181,7 @@ def _batch_normalization(view: _View) -> Constants:
     return view.made(np.where(scale == 0, offset, vector * scale + offset), axes[0])
 
 
-def scale_and_offset(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+def scale_and_offset(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """What a batch normalization multiplies each channel by at inference, and what it then adds."""
     mean, variance = (np.asarray(weight, np.float64) for weight in (layer.moving_mean, layer.moving_variance))
     scale = 1 / np.sqrt(variance + layer.epsilon)
@@ -287,7 +288,7 @@ _KEEP_ZERO = {"relu", "relu6", "tanh", "silu", "swish", "gelu", "elu", "selu", "
 _BINARY = {"add", "addv2", "multiply", "mul"}
 
 
-def _rule_of(layer: Any) -> Callable[[_View], Constants] | None:
+def _rule_of(layer: Layer) -> Callable[[_View], Constants] | None:
     name = flavor.function_name(layer)
     if name is not None:
         return (
@@ -307,7 +308,7 @@ def _of_two_tensors(name: str) -> Callable[[_View], Constants]:
     return merge
 
 
-def built_in_kind(layer: Any) -> str:
+def built_in_kind(layer: Layer) -> str:
     """The name of Keras's own class whose `call` the layer has; empty where it has a call of its own."""
     kind = type(layer)
     own = (cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS))

@@ -20,6 +20,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.flavor.example_shapes import ExampleShapes
+from edgeprune.types import Layer, Model, Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,8 @@ class Slot:
         makes: True where this axis makes the channels (a kernel's output axis): the layer that names a group.
     """
 
-    weight: Any
-    layer: Any
+    weight: Variable
+    layer: Layer
     name: str
     axis: int
     classes: np.ndarray
@@ -77,7 +78,7 @@ class Cost:
         axes: class vectors; the MACs that remain are `macs` times the fraction kept of each of them.
     """
 
-    layer: Any
+    layer: Layer
     macs: int
     axes: tuple[np.ndarray, ...]
 
@@ -166,7 +167,7 @@ class Rescale:
         classes: int array (heads, channels).
     """
 
-    weight: Any
+    weight: Variable
     classes: np.ndarray
 
     def factor(self, kept_mask: np.ndarray) -> float:
@@ -188,7 +189,7 @@ class Step:
         inside: whether its own weights consume channels that are no tensor of the graph (a recurrent state).
     """
 
-    layer: Any
+    layer: Layer
     node: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -236,7 +237,7 @@ class ChannelGraph:
         not_followed: path name to the reason, of layers that could not be followed.
     """
 
-    model: Any
+    model: Model
     class_count: int
     frozen_reason: dict[int, str]
     groups: tuple[Group, ...]
@@ -295,7 +296,7 @@ class ChannelGraph:
     def _frozen_names(self) -> set[str]:
         return {group.name for group in self.groups if group.frozen is not None}
 
-    def name_of(self, layer: Any) -> str:
+    def name_of(self, layer: Layer) -> str:
         """A layer's path name."""
         return self.names.get(id(layer), layer.name)
 
@@ -321,7 +322,7 @@ class ChannelGraph:
         """The MACs that remain where only the classes of `kept_mask` stay."""
         return round(sum(cost.remaining(kept_mask) for cost in self.costs))
 
-    def kept_indices(self, weight: Any, kept_mask: np.ndarray) -> dict[int, np.ndarray]:
+    def kept_indices(self, weight: Variable, kept_mask: np.ndarray) -> dict[int, np.ndarray]:
         """The sorted indices that stay along each axis of a variable; {} where it is untouched.
 
         Inside attention heads they are an array (heads, indices), one row for each head before any goes.

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.channels.graph.channel_values import Space, Value
 from edgeprune.channels.graph.coupling import Cost, Rescale, Resize, Slot
+from edgeprune.types import Layer, Variable
 
 
 class CannotFollow(Exception):
@@ -31,7 +32,7 @@ class Record:
         notes: what a plan says if any of these channels can be dropped.
     """
 
-    def __init__(self, weights: Sequence[Any], names: dict[int, str]) -> None:
+    def __init__(self, weights: Sequence[Variable], names: dict[int, str]) -> None:
         self.space = Space()
         self.names = names
         self.inside: set[int] = set()
@@ -45,15 +46,15 @@ class Record:
         self._weights = {id(weight) for weight in weights}
         self._forbidden: dict[tuple[int, int], str] = {}
 
-    def line_of(self, weight: Any, axis: int) -> np.ndarray | None:
+    def line_of(self, weight: Variable, axis: int) -> np.ndarray | None:
         """The ids along a weight's axis that an earlier call noted; None where none did."""
         slot = self.slots.get((id(weight), axis))
         return None if slot is None else slot.classes
 
     def add_slot(
         self,
-        weight: Any,
-        layer: Any,
+        weight: Variable,
+        layer: Layer,
         name: str | None,
         axis: int,
         line: np.ndarray,
@@ -73,7 +74,7 @@ class Record:
             name = name or weight.name.rpartition("/")[2].partition(":")[0]
             self.slots[key] = Slot(weight, layer, name, axis, line, reads, makes)
 
-    def forbid(self, weight: Any, axis: int, reason: str) -> None:
+    def forbid(self, weight: Variable, axis: int, reason: str) -> None:
         """Note that nothing can be cut along this axis of a weight, whatever a later call says."""
         self._forbidden.setdefault((id(weight), axis), reason)
 
@@ -95,11 +96,11 @@ class Record:
         """Note that a shape among the arguments follows a value."""
         self.shape_resizes.append((owner, key, shape, value, skip))
 
-    def add_rescale(self, weight: Any, table: np.ndarray) -> None:
+    def add_rescale(self, weight: Variable, table: np.ndarray) -> None:
         """Note a weight that makes up for a layer's scale, once for all calls of a shared layer."""
         self.rescales.setdefault(id(weight), Rescale(weight, table))
 
-    def add_cost(self, layer: Any, macs: int, lines: tuple[np.ndarray, ...]) -> None:
+    def add_cost(self, layer: Layer, macs: int, lines: tuple[np.ndarray, ...]) -> None:
         """Note the MACs of one call."""
         self.costs.append(Cost(layer, macs, lines))
 

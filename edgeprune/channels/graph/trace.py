@@ -16,9 +16,10 @@ from edgeprune.channels.graph.record import Record
 from edgeprune.channels.graph.rules import Call, CannotFollow, is_composite, rule_for
 from edgeprune.channels.graph.settle import Settlement
 from edgeprune.flavor.example_shapes import InputShape, example_and_call_shapes
+from edgeprune.types import AnyTensor, Layer, Model
 
 
-def trace(model: Any, input_shape: InputShape = None) -> ChannelGraph:
+def trace(model: Model, input_shape: InputShape = None) -> ChannelGraph:
     """Find which channels of a model live and die together.
 
     Args:
@@ -66,7 +67,7 @@ def garbage_left_alone() -> Iterator[None]:
 class _Walk:
     """One trace: follows every call of a model, nested and composite layers unfolded."""
 
-    def __init__(self, model: Any, input_shape: InputShape = None) -> None:
+    def __init__(self, model: Model, input_shape: InputShape = None) -> None:
         self.model = model
         walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
         self.walked, self.renamed, self._not_unfolded = flavor.unfold_layers(walked, is_composite)
@@ -91,7 +92,7 @@ class _Walk:
             self.space.freeze(self._values[place], f"output of the model ({name})")
         return self._settled(taken, given)
 
-    def _input_shape(self, tensor: Any, number: int) -> tuple[int, ...]:
+    def _input_shape(self, tensor: AnyTensor, number: int) -> tuple[int, ...]:
         return fixed_shape(tensor) if self.example is None else list(self.example.shapes.values())[number]
 
     def _place(self, value: Value) -> int:
@@ -110,7 +111,7 @@ class _Walk:
             places.update(zip(map(id, node.outputs), given, strict=True))
         return [places[id(tensor)] for tensor in outputs]
 
-    def _enter_each_step(self, layer: Any, model: Any, taken: Sequence[int], axes: int) -> list[int]:
+    def _enter_each_step(self, layer: Layer, model: Model, taken: Sequence[int], axes: int) -> list[int]:
         """A model inside, whose samples are the steps along so many axes of what it is called on."""
         if not axes:
             return self._enter(model, taken)
@@ -120,7 +121,7 @@ class _Walk:
         given = self._enter_each_step(layer, model, folded, axes - 1)
         return [self._place(self.space.out_of_batch(self._values[place], steps)) for place in given]
 
-    def _enter(self, model: Any, taken: Sequence[int]) -> list[int]:
+    def _enter(self, model: Model, taken: Sequence[int]) -> list[int]:
         """A nested model: its inner inputs are what it is called on, the same for all its calls."""
         inputs, nodes, outputs = flavor.graph_nodes(model)
         for tensor, place in zip(inputs, taken, strict=True):
@@ -252,12 +253,12 @@ class _Walk:
         )
 
 
-def _is_open(tensor: Any) -> bool:
+def _is_open(tensor: AnyTensor) -> bool:
     """Whether the first size of a symbolic tensor is not fixed."""
     return not len(tensor.shape) or tensor.shape[0] is None
 
 
-def fixed_shape(tensor: Any, batch: int = 1) -> tuple[int, ...]:
+def fixed_shape(tensor: AnyTensor, batch: int = 1) -> tuple[int, ...]:
     """A symbolic tensor's shape with `batch` for the batch and 1 for each size that is not fixed."""
     shape = tuple(tensor.shape)
     return (batch, *(1 if size is None else int(size) for size in shape[1:])) if shape else ()

@@ -28,6 +28,7 @@ from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
 from edgeprune.text_table import text_table
+from edgeprune.types import Model
 
 if TYPE_CHECKING:
     from edgeprune.channels.rebuild.proof import Proof
@@ -232,7 +233,7 @@ class ChannelPlan:
         )
 
     @classmethod
-    def from_json(cls, model: Any, text: str) -> ChannelPlan:
+    def from_json(cls, model: Model, text: str) -> ChannelPlan:
         """Read a plan that `to_json` wrote.
 
         Args:
@@ -327,7 +328,7 @@ class ChannelPlan:
 
 
 def plan_channels(
-    model: Any,
+    model: Model,
     *,
     ratio: float | None = None,
     macs: float | None = None,
@@ -516,7 +517,7 @@ def plan_graph(
     return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
 
 
-def prune_channels(model: Any, *, verify: bool = True, **settings: Any) -> Any:
+def prune_channels(model: Model, *, verify: bool = True, **settings: Any) -> Any:
     """Remove channels from a model: `plan_channels(model, **settings).apply(verify)`.
 
     Args:
@@ -589,7 +590,7 @@ def _without_unscored(
     return graph, np.where(unscored, 0.0, scores)
 
 
-def _check_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
+def _check_shapes(model: Model, shapes: Sequence[Sequence[int]]) -> None:
     weights = model.weights
     if len(weights) != len(shapes):
         raise ValueError(f"The plan is for a model with {len(shapes)} weights; {model.name!r} has {len(weights)}.")

@@ -19,6 +19,7 @@ from edgeprune.channels.plan.reduction import of_slot, reduced
 from edgeprune.data.labels import by_output, check_labels, check_sample_weights
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import track
+from edgeprune.types import Model, Variable
 
 # State that follows the data; a channel's part of it is not learnt.
 STATISTICS = ("moving_mean", "moving_variance")
@@ -50,7 +51,7 @@ def score_on_data(
     return total / count
 
 
-def is_float(weight: Any) -> bool:
+def is_float(weight: Variable) -> bool:
     """Whether a variable of either Keras holds floats."""
     return "float" in getattr(weight.dtype, "name", weight.dtype)  # a string in Keras 3
 
@@ -117,7 +118,7 @@ class Losses:
         given: the loss: a Keras loss or its name, or a list or dict of them by output.
     """
 
-    def __init__(self, model: Any, loss: Any) -> None:
+    def __init__(self, model: Model, loss: Any) -> None:
         check_loss(loss)
         self.given = loss if loss is not None else getattr(model, "loss", None)
         if not self.given:
@@ -228,7 +229,7 @@ def _finite(scores: np.ndarray, graph: ChannelGraph, of_what: str) -> np.ndarray
 ON_DATA = {"taylor": _taylor, "activation": _activation, "fisher": _fisher}
 
 
-def input_tensors(model: Any, x: Any) -> list[Any]:
+def input_tensors(model: Model, x: Any) -> list[Any]:
     """A tensor for each of the model's inputs, in their order and dtype.
 
     Raises:
@@ -241,7 +242,7 @@ def input_tensors(model: Any, x: Any) -> list[Any]:
     return [_as_input(*parts) for parts in zip(names, arrays, (tensor.dtype for tensor in symbolic), strict=True)]
 
 
-def _in_order(model: Any, names: list[str], x: Any) -> list[Any]:
+def _in_order(model: Model, names: list[str], x: Any) -> list[Any]:
     """The arrays of inputs in the model's order: by the names of its inputs, or structured as in its call."""
     if not isinstance(x, Mapping):
         return flavor.flatten(x, model)

@@ -20,6 +20,7 @@ from edgeprune.channels.plan.data_importance import ON_DATA, STATISTICS, is_floa
 from edgeprune.channels.plan.reduction import REDUCTIONS, of_slot, reduced
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
+from edgeprune.types import Variable
 
 ImportanceLike = str | Callable[[Group], Any]
 
@@ -254,6 +255,6 @@ def _along_slots(graph: ChannelGraph, size: Callable[[np.ndarray], np.ndarray]) 
         yield slot, sizes.sum(axis=slot.other_axes, dtype=np.float64)
 
 
-def _array(weight: Any) -> np.ndarray:
+def _array(weight: Variable) -> np.ndarray:
     values = flavor.array_of(weight)
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)

@@ -21,6 +21,7 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step, Tensor
 from edgeprune.channels.graph.execution import run
 from edgeprune.channels.rebuild.slicing import changed_arguments, checked_mask
+from edgeprune.types import AnyTensor, Layer, Model
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # of a model that computes in half precision
@@ -65,7 +66,7 @@ class Proof:
         )
 
 
-def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int = 0) -> Proof:
+def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model, seed: int = 0) -> Proof:
     """Compare a rebuilt model with the original whose dropped channels are silenced, on random inputs.
 
     Args:
@@ -106,7 +107,7 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any, seed: int =
 class _Pair:
     """The old model with its dropped channels silenced and the rebuilt one, and the largest differences so far."""
 
-    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any) -> None:
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model) -> None:
         self.graph = graph
         self.rebuilt = rebuilt
         self.silenced = _Silenced(graph, kept_mask, rebuilt)
@@ -204,7 +205,7 @@ def _turned(array: Any, by: int) -> Any:
     return tf.roll(array, by, axis=len(array.shape) - 1) if len(array.shape) > 1 else array
 
 
-def _other_sizes(model: Any, inputs: list[Any]) -> Iterator[tuple[tuple[int, ...], ...]]:
+def _other_sizes(model: Model, inputs: list[Any]) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Other shapes for inputs of open length or size: odd ones, which strides and poolings do not divide."""
     symbolic = flavor.graph_nodes(model)[0]
     opened = [[axis for axis, size in enumerate(tensor.shape) if axis and size is None] for tensor in symbolic]
@@ -235,7 +236,7 @@ class _Seen(dict):
         self._names = names
         self._calls: Counter[str] = Counter()
 
-    def add(self, layer: Any, tensor: Any) -> None:
+    def add(self, layer: Layer, tensor: AnyTensor) -> None:
         """Keep up to `SAMPLES` values of the first tensor that a call gave."""
         if flavor.function_name(layer) is not None or not tensor.dtype.is_floating:
             return
@@ -245,7 +246,7 @@ class _Seen(dict):
         self._calls[name] += 1
 
 
-def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
+def _watched(model: Model, inputs: list[Any]) -> tuple[list[Any], _Seen]:
     """A model's outputs, and what its layers gave on the way."""
     seen = _Seen(flavor.layer_names(model))
 
@@ -257,13 +258,13 @@ def _watched(model: Any, inputs: list[Any]) -> tuple[list[Any], _Seen]:
     return flavor.run_model(model, inputs, call), seen
 
 
-def tolerance_of(model: Any) -> float:
+def tolerance_of(model: Model) -> float:
     """The relative difference that rounding explains in the precision a model computes in."""
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in flavor.layers_of(model))
     return HALF_TOLERANCE if half else TOLERANCE
 
 
-def on_random_inputs(model: Any, compute: Callable[[list[Any]], Any], seed: int = 0, small: bool = False) -> Any:
+def on_random_inputs(model: Model, compute: Callable[[list[Any]], Any], seed: int = 0, small: bool = False) -> Any:
     """What a function returns for the first random inputs that a model can be called on.
 
     Args:
@@ -296,7 +297,7 @@ def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int =
     return _random_arrays(graph.walked, random, _shapes(graph.walked, batch=batch))
 
 
-def _random_arrays(model: Any, random: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+def _random_arrays(model: Model, random: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
     """Random tensors of these shapes for a Functional or Sequential model, in the order of its inputs."""
     import tensorflow as tf
 
@@ -316,7 +317,7 @@ def _random_arrays(model: Any, random: np.random.Generator, shapes: Sequence[tup
 
 
 def _shapes(
-    model: Any, largest_side: int | None = None, length: int = OPEN_LENGTHS[0], batch: int = 2
+    model: Model, largest_side: int | None = None, length: int = OPEN_LENGTHS[0], batch: int = 2
 ) -> tuple[tuple[int, ...], ...]:
     """The shapes of tensors that a model can be called on; images no larger than asked, open sizes as long as asked."""
     shapes = []
@@ -331,7 +332,7 @@ def _shapes(
 class _Silenced:
     """Runs the old model with its dropped channels silenced."""
 
-    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Any) -> None:
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model) -> None:
         self.graph = graph
         self.kept_mask = kept_mask
         self.rebuilt = rebuilt
@@ -353,7 +354,7 @@ class _Silenced:
         """Forget the states that copies of layers carry from batch to batch."""
         self.copies.clear()
 
-    def _kept(self, place: int, tensor: Any) -> Any:
+    def _kept(self, place: int, tensor: AnyTensor) -> Any:
         """The channels of a tensor that stay."""
         import tensorflow as tf
 
@@ -404,7 +405,7 @@ class _Silenced:
         by_name = {names[id(layer)]: layer for layer in flavor.layers_of(self.rebuilt)}
         return {key: by_name.get(name) for key, name in self.graph.rebuilt_names.items()}
 
-    def _with_silenced_weights(self, layer: Any) -> Any:
+    def _with_silenced_weights(self, layer: Layer) -> Any:
         """A copy of a layer whose weights read nothing from dropped channels."""
         if id(layer) in self.copies:
             return self.copies[id(layer)]
@@ -420,7 +421,7 @@ class _Silenced:
         return copy
 
 
-def _masked_like(tensor: Any, old: Any) -> Any:
+def _masked_like(tensor: AnyTensor, old: Any) -> Any:
     """The tensor with the mask of steps (the padding of a sentence) that Keras carries along with another."""
     if getattr(old, "_keras_mask", None) is not None:
         tensor._keras_mask = old._keras_mask

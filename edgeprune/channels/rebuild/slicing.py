@@ -9,6 +9,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.channels.graph.trace import garbage_left_alone
+from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
 def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
@@ -69,7 +70,7 @@ class Builder:
         self.changes = changed_arguments(graph, kept_mask)
         self.renamed = graph.renamed
 
-    def build(self, model: Any, name: str | None = None) -> Any:
+    def build(self, model: Model, name: str | None = None) -> Any:
         """A new model on new inputs."""
         name = name or model.name
         inputs, nodes, outputs = flavor.graph_nodes(model)
@@ -104,7 +105,7 @@ class Builder:
         """The symbolic tensor that takes the place of a call's output; None where the call is made."""
         return None
 
-    def input_layer(self, tensor: Any) -> Any:
+    def input_layer(self, tensor: AnyTensor) -> Any:
         """A new layer for a model's input, for as many channels as come in."""
         layer = flavor.input_layer(tensor)
         changes = self.changes.get(id(layer), {})
@@ -171,7 +172,7 @@ class Builder:
                 check_shapes(old, new, values)
                 flavor.copy_layer_state(old, new, values)
 
-    def cut(self, weight: Any) -> np.ndarray:
+    def cut(self, weight: Variable) -> np.ndarray:
         """What remains of a weight."""
         values = cut(weight, self.graph.kept_indices(weight, self.kept_mask))
         for rescale in self.graph.rescales:
@@ -195,17 +196,17 @@ def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
             )
 
 
-def is_nested(layer: Any) -> bool:
+def is_nested(layer: Layer) -> bool:
     """Whether it is a model whose layers are walked one by one."""
     return flavor.is_model(layer) and flavor.is_graph_model(layer)
 
 
-def holds_layers(layer: Any) -> bool:
+def holds_layers(layer: Layer) -> bool:
     """Whether the layers inside stand for themselves in a rebuilt model."""
     return is_nested(layer) or flavor.is_time_distributed(layer)
 
 
-def cut(weight: Any, kept: dict[int, np.ndarray]) -> np.ndarray:
+def cut(weight: Variable, kept: dict[int, np.ndarray]) -> np.ndarray:
     """The values of a weight at the kept indices of each axis."""
     values = flavor.array_of(weight)
     for axis, indices in sorted(kept.items(), reverse=True):  # inside heads before the heads

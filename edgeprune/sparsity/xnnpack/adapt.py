@@ -10,9 +10,10 @@ from typing import Any
 from edgeprune import flavor, progress
 from edgeprune.sparsity.xnnpack import geometry
 from edgeprune.sparsity.xnnpack.misses import xnnpack_misses
+from edgeprune.types import Layer, Model
 
 
-def adapt_for_xnnpack(model: Any, *, exact: bool = True) -> Any:
+def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Any:
     """Change a model so that XNNPACK's sparse inference can run it, keeping what it computes.
 
     Four changes leave the function as it is:
@@ -71,7 +72,7 @@ def adapt_for_xnnpack(model: Any, *, exact: bool = True) -> Any:
 class _Adaptation:
     """One walk over a model that makes the changes and copies the weights."""
 
-    def __init__(self, model: Any, exact: bool):
+    def __init__(self, model: Model, exact: bool):
         self.model, self.exact = model, exact
         self.layers = flavor.keras_of(model).layers
         self.clones: dict[Any, tuple[Any, Any, tuple[int, int] | None]] = {}
@@ -88,7 +89,7 @@ class _Adaptation:
                     new.finalize_state()
         return adapted
 
-    def call(self, layer: Any, args: tuple, kwargs: dict) -> Any:
+    def call(self, layer: Layer, args: tuple, kwargs: dict) -> Any:
         """Call the new form of a layer on tensors of the new graph."""
         layers = self.layers
         image = args[0] if args and len(getattr(args[0], "shape", ())) == 4 else None
@@ -105,7 +106,7 @@ class _Adaptation:
                 return self.new(layers.GlobalAveragePooling2D, layer, layer.name, keepdims=True)(image)
         return self.clone(layer)(*args, **kwargs)
 
-    def convolution(self, layer: Any, image: Any, kernels: tuple[int, ...]) -> Any:
+    def convolution(self, layer: Layer, image: Any, kernels: tuple[int, ...]) -> Any:
         """A convolution with the same padding on every side where that computes the same (or may not)."""
         producer, tensors = flavor.producer_of(image)
         padding = producer if isinstance(producer, self.layers.ZeroPadding2D) else None
@@ -127,7 +128,7 @@ class _Adaptation:
         changes = {"kernel_size": (kernel, kernel), "padding": "valid"}
         return self.clone(layer, offsets, **changes)(even(source))
 
-    def pooling(self, layer: Any, image: Any) -> Any:
+    def pooling(self, layer: Layer, image: Any) -> Any:
         """A global pooling that keeps the image's axes, and a Reshape that drops them."""
         pooled = self.clone(layer, keepdims=True)(image)
         shape = (image.shape[-1],)
@@ -135,7 +136,7 @@ class _Adaptation:
         self.flattened[id(flat)] = flat, pooled
         return flat
 
-    def clone(self, layer: Any, offsets: tuple[int, int] | None = None, **changes: Any) -> Any:
+    def clone(self, layer: Layer, offsets: tuple[int, int] | None = None, **changes: Any) -> Any:
         """The new form of a layer, one for each form in which a shared layer is called."""
         key = id(layer), offsets, tuple(changes.items())
         if key not in self.clones:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.types import Layer
+
 STEM_KERNELS = (3,)
 DEPTHWISE_KERNELS = (3, 5)
 # One more row makes one side even, so that ZeroPadding2D(1) after it is not what 'same' means.
@@ -39,7 +41,7 @@ class Sampling:
     padding: tuple[tuple[int, int], tuple[int, int]] | str
 
     @classmethod
-    def of(cls, layer: Any, shape: tuple, zero_padding: Any | None, unpadded_shape: tuple) -> Sampling:
+    def of(cls, layer: Layer, shape: tuple, zero_padding: Any | None, unpadded_shape: tuple) -> Sampling:
         """Of a square convolution on `shape`, which `zero_padding`, if any, made of `unpadded_shape`."""
         size, stride = layer.kernel_size[0], layer.strides[0]
         if layer.padding != "valid":
@@ -61,7 +63,7 @@ class Sampling:
     @property
     def folds(self) -> bool:
         """Whether even padding is what 'same' means here, so that the converter writes it as 'same'."""
-        return self.stride == 2 and None not in self.sizes and all(size % 2 for size in self.sizes)
+        return self.stride == 2 and all(size is not None and size % 2 for size in self.sizes)
 
     def describe(self) -> str:
         """The padding in words."""
@@ -74,13 +76,19 @@ class Sampling:
 
     def one_smaller(self) -> Sampling:
         """The same on an image of one row and one column less."""
-        height, width = self.sizes
+        height, width = self._known_sizes
         return Sampling(self.size, self.stride, (height - 1, width - 1), self.padding)
+
+    @property
+    def _known_sizes(self) -> tuple[int, int]:
+        height, width = self.sizes
+        assert height is not None and width is not None, "asked only of images of known size"
+        return height, width
 
     def axis(self, axis: int) -> tuple[int, int]:
         """The zeros before the first pixel, and the number of windows."""
-        pixels = self.sizes[axis]
-        if self.padding == "same":
+        pixels = self._known_sizes[axis]
+        if isinstance(self.padding, str):  # "same": "valid" is the absence of zeros
             # TensorFlow puts the odd zero after the last pixel.
             zeros = max((-(-pixels // self.stride) - 1) * self.stride + self.size - pixels, 0)
             before, after = zeros // 2, zeros - zeros // 2
@@ -96,7 +104,7 @@ class Sampling:
         """The smallest of the kernels which, evenly padded, can be given weights that compute the same."""
         if None in self.sizes:
             return None
-        windows = [(size - 1) // self.stride + 1 for size in self.sizes]
+        windows = [(size - 1) // self.stride + 1 for size in self._known_sizes]
         if windows != [self.axis(0)[1], self.axis(1)[1]]:
             return None
         fitting = (
@@ -107,17 +115,17 @@ class Sampling:
         return next(fitting, None)
 
 
-def unwrapped(layer: Any) -> Any:
+def unwrapped(layer: Layer) -> Any:
     """The layer inside TF-MOT's pruning wrapper, or the layer itself."""
     return layer.layer if type(layer).__name__ == "PruneLowMagnitude" else layer
 
 
-def is_convolution(layer: Any, layers: Any) -> bool:
+def is_convolution(layer: Layer, layers: Any) -> bool:
     """Whether it is a Conv2D and not the transposed one, which derives from it in `tf_keras`."""
     return isinstance(layer, layers.Conv2D) and not isinstance(layer, layers.Conv2DTranspose)
 
 
-def is_stem_like(layer: Any, layers: Any, shape: tuple) -> bool:
+def is_stem_like(layer: Layer, layers: Any, shape: tuple) -> bool:
     """Whether it is XNNPACK's first convolution but for its padding."""
     return (
         is_convolution(layer, layers)
@@ -128,7 +136,7 @@ def is_stem_like(layer: Any, layers: Any, shape: tuple) -> bool:
     )
 
 
-def is_depthwise_like(layer: Any, layers: Any) -> bool:
+def is_depthwise_like(layer: Layer, layers: Any) -> bool:
     """Whether it is a depthwise convolution of the sparse path but for its padding."""
     return (
         isinstance(layer, layers.DepthwiseConv2D)
@@ -139,7 +147,7 @@ def is_depthwise_like(layer: Any, layers: Any) -> bool:
     )
 
 
-def pools_whole_map(layer: Any, layers: Any, shape: tuple) -> bool:
+def pools_whole_map(layer: Layer, layers: Any, shape: tuple) -> bool:
     """Whether it is an average pooling over all pixels of the image."""
     return (
         isinstance(layer, layers.AveragePooling2D)
@@ -148,23 +156,23 @@ def pools_whole_map(layer: Any, layers: Any, shape: tuple) -> bool:
     )
 
 
-def is_folded_reshape(layer: Any, layers: Any) -> bool:
+def is_folded_reshape(layer: Layer, layers: Any) -> bool:
     """Whether it gives a pooled vector its two axes back, as squeeze-and-excitation does."""
     return isinstance(layer, layers.Reshape) and tuple(layer.target_shape[:2]) == (1, 1)
 
 
-def is_gone_at_inference(layer: Any) -> bool:
+def is_gone_at_inference(layer: Layer) -> bool:
     """Whether it leaves no operator in the converted file."""
     return type(layer).__name__ in _GONE_AT_INFERENCE
 
 
-def is_plain_relu(layer: Any) -> bool:
+def is_plain_relu(layer: Layer) -> bool:
     """Whether TFLite has the layer as one operator."""
     leaky = bool(layer.negative_slope)
     return not layer.threshold and (layer.max_value is None or (layer.max_value == 6 and not leaky))
 
 
-def activation_name(layer: Any) -> str:
+def activation_name(layer: Layer) -> str:
     """The name of the layer's activation, written as in `ACTIVATIONS`."""
     activation = layer.activation
     name = getattr(activation, "__name__", None) or type(activation).__name__

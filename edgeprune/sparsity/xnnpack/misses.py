@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.sparsity.xnnpack import geometry
+from edgeprune.types import Model
 
 _ROW = f"ZeroPadding2D({geometry.ROW_OF_ZEROS})"
 _REMEDIES = {
@@ -69,7 +70,7 @@ class MissesByPlace:
         return self.start + self.middle + self.end
 
 
-def xnnpack_misses(model: Any) -> tuple[XnnpackMiss, ...]:
+def xnnpack_misses(model: Model) -> tuple[XnnpackMiss, ...]:
     """List everything that keeps a model off XNNPACK's sparse inference; nested models are looked into.
 
     Args:
@@ -94,7 +95,7 @@ def xnnpack_misses(model: Any) -> tuple[XnnpackMiss, ...]:
     return misses_by_place(model).all
 
 
-def misses_by_place(model: Any) -> MissesByPlace:
+def misses_by_place(model: Model) -> MissesByPlace:
     """As `xnnpack_misses`, by the place in the graph."""
     graph = _Graph(model)
     stems, every_branch = graph.search(graph.inputs, graph.is_stem, graph.consumers)
@@ -115,7 +116,7 @@ def misses_by_place(model: Any) -> MissesByPlace:
 class _Graph:
     """The calls of a model's layers, with the questions XNNPACK asks about each."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Model):
         self.model = model
         self.layers = flavor.keras_of(model).layers
         self.calls, self.outputs = flavor.layer_calls(model)

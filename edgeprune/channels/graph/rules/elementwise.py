@@ -9,6 +9,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule
+from edgeprune.types import Layer
 
 # Functions by the names of `flavor.function_name`.
 EACH_ELEMENT = (
@@ -40,7 +41,7 @@ def follow_activation(call: Call, activation: Any, channels: np.ndarray | None) 
         raise CannotFollow(f"its activation {name} is not known")
 
 
-def _works_on_each_element(layer: Any, activation: Any) -> bool:
+def _works_on_each_element(layer: Layer, activation: Any) -> bool:
     """Whether a function of the user's own is made of functions that work on each element, and of numbers."""
     functions = flavor.functions_inside(activation) if flavor.is_keras_3(layer) else None
     return bool(functions) and all(name in EACH_ELEMENT for name in functions)

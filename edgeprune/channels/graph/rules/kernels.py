@@ -10,9 +10,10 @@ import numpy as np
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import follow_activation
 from edgeprune.channels.graph.rules.registry import Call, factor, rule
+from edgeprune.types import Layer
 
 
-def channel_axis(layer: Any) -> int:
+def channel_axis(layer: Layer) -> int:
     """The axis of a layer's tensors that its channels lie along."""
     return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
@@ -93,7 +94,7 @@ def depthwise_convolution(call: Call) -> Value:
     return call.output({axis: made})
 
 
-def depthwise_kernel(layer: Any) -> Any:
+def depthwise_kernel(layer: Layer) -> Any:
     """The kernel of a depthwise convolution, which the two Kerases call differently."""
     return layer.depthwise_kernel if hasattr(layer, "depthwise_kernel") else layer.kernel
 

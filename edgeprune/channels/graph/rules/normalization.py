@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import mix_along
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule, rule_for
+from edgeprune.types import Layer
 
 
-def normalized_axes(layer: Any, value: Value) -> list[int]:
+def normalized_axes(layer: Layer, value: Value) -> list[int]:
     """The axes a layer normalises, counted from 0, in order."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     return sorted(value.axis(axis) for axis in axes)

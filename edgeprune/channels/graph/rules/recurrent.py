@@ -12,6 +12,7 @@ from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import follow_activation
 from edgeprune.channels.graph.rules.kernels import factor, places
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule
+from edgeprune.types import Layer
 
 # The kernels of a cell hold one run of all units for each gate.
 _GATES = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}
@@ -51,13 +52,13 @@ def _without_mask(call: Call) -> list[Value]:
     return [value for value in call.inputs if value is not call.kwargs.get("mask")]
 
 
-def _channel_axis(cell: Any) -> int:
+def _channel_axis(cell: Layer) -> int:
     """The axis of the channels, counted from the end: the same for a sequence and for a state."""
     first = getattr(cell, "data_format", None) == "channels_first"
     return 1 - len(cell.kernel.shape) if first else -1
 
 
-def _cell(call: Call, cell: Any, owner: Any, below: Value | np.ndarray, steps: int) -> np.ndarray:
+def _cell(call: Call, cell: Layer, owner: Any, below: Value | np.ndarray, steps: int) -> np.ndarray:
     """What a cell makes: one line for its output and each of its states.
 
     Args:

@@ -36,6 +36,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.channel_values import Space, Value
 from edgeprune.channels.graph.record import CannotFollow, Record
+from edgeprune.types import Layer, Variable
 
 Rule = Callable[["Call"], "Value | Sequence[Value]"]
 
@@ -94,7 +95,7 @@ def function_rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def rule_for(layer: Any) -> Rule:
+def rule_for(layer: Layer) -> Rule:
     """The rule of a layer or of a function in the graph.
 
     Raises:
@@ -120,7 +121,7 @@ def rule_for(layer: Any) -> Rule:
     raise CannotFollow(f"the layer {kind.__name__} is not known: teach it with edgeprune.channels.rule")
 
 
-def _passes_inputs(layer: Any) -> bool:
+def _passes_inputs(layer: Layer) -> bool:
     """Whether a layer of Keras 3 draws random numbers in training and else returns what it is called on."""
     if not (flavor.is_keras_3(layer) and layer._seed_generators) or layer.weights:
         return False
@@ -135,7 +136,7 @@ def _is_of_keras(thing: Any) -> bool:
     return thing.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS, "tensorflow")
 
 
-def is_composite(layer: Any) -> bool:
+def is_composite(layer: Layer) -> bool:
     """Whether a layer has no rule and is to be followed through the calls that it makes inside.
 
     A layer that draws random numbers itself is not: those of training would be lost.
@@ -170,7 +171,7 @@ class Call:
         mixes_channels: whether `mixes` was called.
     """
 
-    layer: Any
+    layer: Layer
     name: str
     inputs: list[Value]
     args: tuple
@@ -267,7 +268,7 @@ class Call:
 
     # Weights
 
-    def make(self, weight: Any, axis: int, layer: Any = None, name: str | None = None) -> np.ndarray:
+    def make(self, weight: Variable, axis: int, layer: Layer | None = None, name: str | None = None) -> np.ndarray:
         """New channels along an axis of a weight; in a second call of a shared layer those of the first."""
         axis %= len(weight.shape)
         known = self.record.line_of(weight, axis)
@@ -275,7 +276,7 @@ class Call:
         self.record.add_slot(weight, layer or self.layer, name, axis, line, makes=True)
         return line
 
-    def make_in_heads(self, weight: Any, axis: int, layer: Any = None) -> np.ndarray:
+    def make_in_heads(self, weight: Variable, axis: int, layer: Layer | None = None) -> np.ndarray:
         """New channels (heads, size) along an axis of a weight, inside the attention heads along the axis before."""
         known = self.record.line_of(weight, axis)
         heads, size = weight.shape[axis - 1 : axis + 1]
@@ -284,7 +285,7 @@ class Call:
         return table
 
     def index(
-        self, weight: Any, axis: int, line: np.ndarray | None, layer: Any = None, name: str | None = None
+        self, weight: Variable, axis: int, line: np.ndarray | None, layer: Layer | None = None, name: str | None = None
     ) -> None:
         """An axis of a weight has one entry for each of these channels; nothing for a weight or line of None."""
         if weight is not None and line is not None:
@@ -294,7 +295,7 @@ class Call:
         self,
         value: Value,
         axis: int,
-        weight: Any,
+        weight: Variable,
         weight_axis: int,
         via: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray | None:
@@ -324,7 +325,7 @@ class Call:
         return line
 
     def read_inside(
-        self, weight: Any, axis: int, line: np.ndarray | None, layer: Any = None, name: str | None = None
+        self, weight: Variable, axis: int, line: np.ndarray | None, layer: Layer | None = None, name: str | None = None
     ) -> None:
         """An axis of a weight consumes channels that are not a tensor of the graph (a recurrent state, a head)."""
         if weight is not None and line is not None:
@@ -348,7 +349,7 @@ class Call:
 
     # Layers inside this one
 
-    def follow(self, layer: Any, inputs: list[Value], output_shapes: list[tuple[int, ...]]) -> list[Value]:
+    def follow(self, layer: Layer, inputs: list[Value], output_shapes: list[tuple[int, ...]]) -> list[Value]:
         """What a layer inside this one gives for these inputs, which stand where this call's own inputs stand.
 
         An axis 1 that the layer inside does not see may be folded into the batch of its inputs.
@@ -398,7 +399,7 @@ class Call:
             owner = self.node if of_function else self.layer
             self.record.add_shape_resize(owner, key, shape, value, skip)
 
-    def rescale(self, weight: Any, table: np.ndarray) -> None:
+    def rescale(self, weight: Variable, table: np.ndarray) -> None:
         """The layer divides by the square root of these channels (heads, size): the weight makes up for the change."""
         if weight is not None:
             self.record.add_rescale(weight, table)

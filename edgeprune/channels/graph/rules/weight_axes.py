@@ -16,6 +16,7 @@ import numpy as np
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.kernels import places
 from edgeprune.channels.graph.rules.registry import Call, factor, rule
+from edgeprune.types import Layer
 
 Axes = Sequence[str | None]
 
@@ -123,7 +124,7 @@ def _follow_weight(
         call.count_macs(places(call.output_shapes[0], axis) * others, *factors)
 
 
-def _weight_at(layer: Any, path: str) -> tuple[Any, Any]:
+def _weight_at(layer: Layer, path: str) -> tuple[Any, Any]:
     """The layer that holds a weight, and the weight."""
     holder, found = layer, layer
     try:

@@ -1,0 +1,1 @@
+from tensorflow_model_optimization.sparsity import keras as keras
