@@ -186,7 +186,7 @@ def export_bundle(
     if representative_data is None and quantization in CALIBRATED:
         raise ValueError(
             f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
-            f"what the model will see, as {representative.FORMS}."
+            f"what the model will see, as {representative.SAMPLE_FORMS}."
         )
     samples = None if representative_data is None else representative.samples(representative_data, whole)
     validation = None if validation_data is None else _checked_validation(validation_data)
