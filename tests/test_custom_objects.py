@@ -65,6 +65,18 @@ def test_a_file_of_ones_own_classes_is_loaded_and_compiled(saved):
     np.testing.assert_allclose(model(x), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("loss", ["mse", "mean_squared_error", "kld"])
+def test_a_loss_by_any_of_its_names_is_known(tmp_path, loss, flavor):
+    k = KERASES[flavor]
+    model = k.Sequential([k.Input((3,)), k.layers.Dense(2)])
+    model.compile("sgd", loss)
+    path = tmp_path / ("m.keras" if flavor == "keras" else "m.h5")
+    model.save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotCompiledWarning)
+        assert ep.load_model(path).optimizer is not None
+
+
 def test_a_missing_class_is_named_with_the_way_out(saved):
     path = saved[0]
     if path.is_dir():  # the graph of a SavedModel needs no class

@@ -10,6 +10,7 @@ Known attacks: CVE-2024-3660, CVE-2025-1550, CVE-2025-8747, CVE-2025-9905, CVE-2
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import re
 import sys
@@ -259,7 +260,11 @@ def _registered(name: Any, flavor: str) -> bool:
 def _is_known_function(name: str, flavor: str) -> bool:
     """Whether a loss is one of Keras's own, or registered."""
     keras = keras_module(flavor)
-    return _registered(name, flavor) or any(hasattr(room, name) for room in (keras.losses, keras.metrics))
+    for known in (keras.losses, keras.metrics):
+        with contextlib.suppress(ValueError):  # no loss or metric; the short names (`mse`) are no attributes
+            if callable(known.get(name)):
+                return True
+    return _registered(name, flavor)
 
 
 def _computes(function: str) -> bool:
