@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
+    from edgeprune.schemes import Scheme as Scheme
     from edgeprune.sparsity.callbacks import PruningSummaries as PruningSummaries
     from edgeprune.sparsity.callbacks import UpdatePruningStep as UpdatePruningStep
     from edgeprune.sparsity.policies import PrunableLayer as PrunableLayer
@@ -141,6 +142,7 @@ _HOME = {
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
+    "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
     "SparsityReport": "edgeprune.sparsity.report",
     "SplitModel": "edgeprune.export.preprocessing_split",

@@ -27,7 +27,6 @@ from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
 from edgeprune.export import representative, vocabulary_files
 from edgeprune.export.convert import ExportResult, export_tflite
-from edgeprune.export.converter_run import CALIBRATED
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.preprocessing_split import split_preprocessing
 from edgeprune.export.sample_ranges import difference_notes
@@ -36,6 +35,7 @@ from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflit
 from edgeprune.measure.score import score_lines, scores_to_dict
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
+from edgeprune.schemes import CALIBRATED, Scheme
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
 from edgeprune.types import Model
@@ -100,7 +100,7 @@ def export_bundle(
     validation_data: Any = None,
     metric: Any = None,
     preprocessing: Preprocessing | None = None,
-    quantization: str | None = "default",
+    quantization: str | Scheme | None = "default",
     sparse: bool = False,
     integer_io: bool | str = True,
     per_channel_dense: bool | None = None,
@@ -126,7 +126,7 @@ def export_bundle(
             takes them; `(x, None)` for an autoencoder.
         metric: what to score by instead of the compiled metrics, as `edgeprune.score` takes it.
         preprocessing: what was done to raw values before the model, to be written into the bundle.
-        quantization: one of the target's; by default its first.
+        quantization: one of the target's, by name or as a `Scheme`; by default its first.
         sparse: store weights without their zeros, as `export_tflite` does; for phones and computers.
         integer_io: whether an `"int8"` or `"int16x8"` file has integers for inputs and outputs, as in `export_tflite`;
             `"uint8"` for sources such as cameras. `False`, for floats, is for phones and
@@ -161,6 +161,8 @@ def export_bundle(
     from edgeprune import strip  # imports TensorFlow
 
     device = target_named(target)
+    if isinstance(quantization, Scheme) and not quantization.per_channel_dense:
+        per_channel_dense = False
     quantization = _checked_quantization(quantization, device)
     _check_options(device, sparse=sparse, integer_io=integer_io)
     if not flavor.is_model(model):
@@ -298,9 +300,10 @@ def _check_verification(verification: Verification, model: Model, quantization: 
         )
 
 
-def _checked_quantization(quantization: str | None, device: Target) -> str | None:
+def _checked_quantization(quantization: str | Scheme | None, device: Target) -> str | None:
     if quantization == "default":
         return device.quantizations[0]
+    quantization = quantization.name if isinstance(quantization, Scheme) else quantization
     if quantization not in device.quantizations:
         raise ValueError(
             f"Target {device.name!r} does not run quantization={quantization!r}; it runs "

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Callable
 
 from edgeprune.export.convert import ExportResult
-from edgeprune.export.converter_run import CALIBRATED
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import MicroError, measure_arena
+from edgeprune.schemes import CALIBRATED
 from edgeprune.targets import Target
 from edgeprune.types import Model
 

@@ -32,6 +32,7 @@ from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflit
 from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
+from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Model
@@ -95,7 +96,7 @@ class ExportResult:
 def export_tflite(
     model: Model,
     path: str | Path,
-    quantization: str | None = None,
+    quantization: str | Scheme | None = None,
     representative_data: Any = None,
     *,
     sparse: bool = False,
@@ -124,7 +125,7 @@ def export_tflite(
         path: the file to write, by convention `*.tflite`. Its folder is made if it does not exist.
         quantization: `None` keeps float32; `"float16"` stores weights in half the bytes; `"dynamic"` stores weights
             as int8 and computes in floats; `"int8"` computes in int8; `"int16x8"` has int16 activations and
-            int8 weights.
+            int8 weights. Or a `Scheme` object.
         representative_data: samples of what the model will see, needed for `"int8"` and `"int16x8"`, and used to
             verify the file. An array; a dict of input name to array, or a list, for several inputs; a
             `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function that returns a generator.
@@ -173,6 +174,8 @@ def export_tflite(
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
     check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, quiet=quiet)
+    scheme, quantization = scheme_of(quantization), scheme_of(quantization).name
+    per_channel_dense = per_channel_dense and scheme.per_channel_dense
     recipe = ConverterSettings(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
     if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
         raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")

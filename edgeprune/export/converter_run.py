@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8")
-CALIBRATED = ("int8", "int16x8")
+from edgeprune.schemes import CALIBRATED, QUANTIZATIONS
+
 _INTEGER = {"int8": "int8", "int16x8": "int16"}  # what each computes in
 
 

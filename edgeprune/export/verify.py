@@ -24,6 +24,7 @@ from edgeprune.measure.parameters import ParameterCount, count_parameters
 from edgeprune.measure.predictions import keras_output_names, predict, samples_for_file
 from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_to_dict
 from edgeprune.measure.size import FileSize, file_size
+from edgeprune.schemes import CALIBRATED
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import ConstantTensor, TfliteFile, read_tflite
 from edgeprune.tflite.runtime import Port, Runtime
@@ -32,7 +33,6 @@ from edgeprune.types import Model
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
 FORMAT_TOLERANCE = {None: 1e-3, "float16": 1e-2, "int16x8": 0.05, "dynamic": 0.15, "int8": 0.25}
-_CALIBRATED = ("int8", "int16x8")
 _MADE_UP = 8  # samples, where none are given
 # A Keras model that itself computes in half precision is no better reference than this.
 _HALF_PRECISION_TOLERANCE = 0.03
@@ -201,7 +201,7 @@ def verify_tflite(
         weights = zeros_of_weights(model, file)
         mismatch = _mismatch(runtime, model)
         problems += mismatch
-        if not mismatch and not (samples is None and file.quantization in _CALIBRATED):
+        if not mismatch and not (samples is None and file.quantization in CALIBRATED):
             # The only input needs no name: a model that was rebuilt or loaded may have another than the file.
             given = arrays if len(arrays) > 1 else next(iter(arrays.values()))
             predicted = predict(model, given)
