@@ -22,9 +22,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 demo: install
 	$(BIN)/edgeprune demo --force
 
-# Two processes: each has a TensorFlow of its own, which takes 2 GB.
+# Two processes: each has a TensorFlow of its own, which takes 2 GB. The files go to them in the order of conftest.py.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests state what the CPU computes
+# Tiny nets on one thread each: two processes of several would wait for each other.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -33,6 +37,13 @@ def sample():
     return tuple((x[..., None].astype(np.float32) / 255, y) for x, y in load_fashion_mnist())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def garbage_of_this_file_alone():
+    """TensorFlow collects garbage whenever it writes a SavedModel; what was there before a file's tests is left out."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def two_replicas():
     """A strategy over two logical CPUs. Its collectives would clash with those of another model in this process."""
@@ -41,8 +52,22 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
 
 
+# Files that take long; they begin first, so that at the end no process waits long for the other's last file.
+LONGEST = (
+    *("notebooks", "channels_zoo", "bundle_microcontroller", "tasks", "demo", "export_recurrent", "channels_blocks"),
+    *("channels_training", "export_tflite", "channels_first", "xnnpack", "channels_hub", "channels_plan", "verify"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Whole files, the longest first."""
+    order = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_configure(config):
     """Two logical CPUs, which MirroredStrategy needs; only possible before TensorFlow starts."""
+    gc.set_threshold(50_000, 20, 100)  # TensorFlow and both Kerases make a million objects that stay
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")

@@ -5,6 +5,7 @@ real interpreter computes from them. It is compiled by itself, with TF_LITE_STAT
 macro decides where the fields of its tensors lie, as in the real header.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -60,8 +61,9 @@ for number, output in enumerate(outputs):
 """
 
 
-def compile_library(folder, output, static_memory=True):
-    """Compile what stands in for the library, for one bundle; the library's own Makefile defines the macro."""
+@functools.cache
+def compile_library(folder, static_memory=True):
+    """Compile what stands in for the library, once for a bundle; the library's own Makefile defines the macro."""
     from edgeprune.tflite.runtime import Runtime
 
     runtime = Runtime(folder / "model.tflite")
@@ -72,16 +74,23 @@ def compile_library(folder, output, static_memory=True):
     options = [STATIC_MEMORY] if static_memory else []
     options += [f"-D{name}={value}" for name, value in (types | {"STUB_MODEL": namespace(folder)}).items()]
     source = STUB / "tensorflow/lite/micro/micro_interpreter.cc"
+    output = folder.with_name(f"{folder.name} library {static_memory:d}.o")
     _compile([*options, f"-I{folder}", f"-I{STUB}", "-c", str(source), "-o", str(output)])
     return output
 
 
 def compile_program(folder, program, output, *, options=(STATIC_MEMORY,), static_library=True):
     """Compile `example_main.cc` or `test_main.cc` of a bundle, with every warning an error, and link it."""
-    library = compile_library(folder, Path(f"{output}.o"), static_library)
+    library = compile_library(folder, static_library)
     sources = [str(folder / program), str(folder / "model_data.cc"), str(library)]
     _compile([*options, f"-I{folder}", f"-I{STUB}", *sources, "-o", str(output)])
     return output
+
+
+def check_program(folder, program):
+    """Have the compiler read a bundle's program and its model, with every warning an error, and write nothing."""
+    sources = [str(folder / program), str(folder / "model_data.cc")]
+    _compile([STATIC_MEMORY, f"-I{folder}", f"-I{STUB}", "-fsyntax-only", *sources])
 
 
 def _compile(arguments):

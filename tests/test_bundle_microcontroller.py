@@ -12,6 +12,7 @@ import pytest
 from firmware_host import (
     STATIC_MEMORY,
     STUB,
+    check_program,
     compile_library,
     compile_program,
     follow_readme,
@@ -162,7 +163,7 @@ def test_code_and_library_of_different_layouts_stop_before_any_value_is_read(
 
 @needs_cmake
 def test_cmake_builds_for_a_library_without_the_definition(bundle, tmp_path):
-    library = compile_library(bundle.directory, tmp_path / "library.o", static_memory=False)
+    library = compile_library(bundle.directory, static_memory=False)
     options = [f"-DTFLM_DIR={STUB}", f"-DTFLM_LIBRARY={library}", "-DTFLM_STATIC_MEMORY=OFF"]
     subprocess.run(["cmake", "-S", bundle.directory, "-B", tmp_path / "build", *options], check=True)
     subprocess.run(["cmake", "--build", tmp_path / "build"], check=True)
@@ -238,11 +239,10 @@ def test_layers_that_are_converted_by_an_equal_computation_run_on_the_interprete
 def test_any_name_compiles(bundle, tmp_path, name):
     """A namespace must not be called like a function, a macro or a type of the C library."""
     old, new = identifier(ODD), identifier(name)
-    shutil.copy(bundle.directory / "model.tflite", tmp_path)
     for path in bundle.directory.glob("*.[hc]*"):
         text = path.read_text(encoding="utf-8").replace(old, new).replace(old.upper(), new.upper())
         (tmp_path / path.name).write_text(text, encoding="utf-8")
-    compile_program(tmp_path, "test_main.cc", tmp_path / "test")
+    check_program(tmp_path, "test_main.cc")
 
 
 def test_names_of_inputs_that_differ_only_in_punctuation_stay_apart():
@@ -299,7 +299,7 @@ def test_two_inputs_and_two_outputs(tmp_path, rng, quantization):
     done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "namespace double_model" in (made.directory / "model_data.h").read_text()
-    compile_program(made.directory, "example_main.cc", tmp_path / "example")
+    check_program(made.directory, "example_main.cc")
 
 
 def test_all_unsupported_operators_are_named_at_once(tmp_path, rng):

@@ -73,7 +73,7 @@ def watcher(flavor, watch):
 @pytest.mark.parametrize("arguments", [{}, {"recover": True}, {"group_lasso": 0.003}])
 def test_half_the_macs_on_images(flavor, sample, arguments):
     (x, y), _ = sample
-    x, y = x[:512], y[:512]
+    x, y = x[:256], y[:256]
     keras = flavors.keras_module(flavor)
     model = net(flavor, (28, 28, 1), 10, keras.optimizers.Adam(3e-3), width=16)
     pruning = ChannelPruning(ep.PolynomialDecay(0.0, 0.5), macs=0.5, **arguments)

@@ -11,6 +11,7 @@ from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.proof import verify
 from edgeprune.channels.rebuild.slicing import rebuild
+from edgeprune.measure.macs import count_macs
 
 CASES = [(name, flavor) for name, net in ZOO.items() for flavor in net.flavors]
 
@@ -35,6 +36,7 @@ def test_there_are_enough_of_them():
 
 @pytest.mark.parametrize(("name", "flavor"), CASES, ids=["-".join(case) for case in CASES])
 def test_half_of_it_goes(name, flavor):
+    """Proven; and the MACs of the graph are those counted on the models themselves."""
     net, k = ZOO[name], written_in(flavor)
     k.keras.utils.set_random_seed(0)
     model = randomize(net.build(k))
@@ -44,25 +46,15 @@ def test_half_of_it_goes(name, flavor):
     assert set(graph.frozen) == set(net.frozen)
     assert not any("not known" in reason or "not fixed" in reason for reason in graph.frozen.values())
     assert len(graph.notes) == net.notes, graph.notes
-    for mask in (half(graph), random_mask(graph, 0.4, seed=1)):
-        smaller = rebuild(graph, mask)
-        assert graph.remaining_macs(mask) < 0.75 * graph.macs
-        assert smaller.count_params() < 0.75 * model.count_params()
-        verdict = verify(graph, mask, smaller)
-        assert verdict.passed, str(verdict)
-        assert verdict.calls > 2
+    # The tracing and the proof do not depend on which channels go; each Keras is asked one of the two questions.
+    mask = half(graph) if flavor == flavors.KERAS_3 else random_mask(graph, 0.4, seed=1)
+    smaller = rebuild(graph, mask)
+    assert graph.remaining_macs(mask) < 0.75 * graph.macs
+    assert smaller.count_params() < 0.75 * model.count_params()
+    verdict = verify(graph, mask, smaller)
+    assert verdict.passed, str(verdict)
+    assert verdict.calls > 2
+    if flavor == flavors.KERAS_3:
+        assert (graph.macs, graph.remaining_macs(mask)) == (count_macs(model).total, count_macs(smaller).total)
     for weight, values in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(np.asarray(weight), values)
-
-
-@pytest.mark.parametrize("name", sorted(ZOO))
-def test_what_the_graph_says_is_what_is_left(name):
-    """The MACs of the graph are those counted on the models themselves."""
-    from edgeprune.measure.macs import count_macs
-
-    net = ZOO[name]
-    model = net.build(written_in(flavors.KERAS_3))
-    graph = trace(model)
-    mask = half(graph)
-    assert graph.macs == count_macs(model).total
-    assert graph.remaining_macs(mask) == count_macs(rebuild(graph, mask)).total

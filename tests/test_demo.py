@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgeprune import datasets, demo, flavor
+from edgeprune import datasets, demo, flavor, models
 from edgeprune.cli import app
+from edgeprune.measure import latency
 from edgeprune.measure.accuracy import accuracy
 from edgeprune.report import plots, tables
 from edgeprune.tflite.file import read_tflite
@@ -24,13 +25,21 @@ QUICK = demo.DemoSettings(dense_epochs=1, pruned_epochs=2, frequency=2)
 
 @pytest.fixture(scope="module")
 def few():
-    """300 training and 60 test images."""
+    """96 training and 40 test images."""
     (x_train, y_train), (x_test, y_test) = datasets.load_fashion_mnist()
-    return (x_train[:300], y_train[:300]), (x_test[:60], y_test[:60])
+    return (x_train[:96], y_train[:96]), (x_test[:40], y_test[:40])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_runs():
+    """Files are timed over 5 runs, not 200."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "benchmark", lambda paths, runs, benchmark=latency.benchmark: benchmark(paths, runs=5))
+        yield
 
 
 @pytest.fixture(scope="module")
-def result(few, tmp_path_factory):
+def result(few, few_runs, tmp_path_factory):
     return demo.run_demo(tmp_path_factory.mktemp("demo"), QUICK, few)
 
 
@@ -120,6 +129,8 @@ def test_the_seed_makes_it_repeatable(result, few):
 
 
 def test_the_command_with_tf_keras(few, tmp_path, monkeypatch):
+    """With a smaller net."""
+    monkeypatch.setattr(models, "resnet8", models.small_cnn)
     monkeypatch.setattr(datasets, "load_fashion_mnist", lambda: few)
     # The first is what the others are compared with; all six are measured above.
     formats = demo.FORMATS[:1] + demo.FORMATS[-1:]

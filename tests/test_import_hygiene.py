@@ -36,17 +36,14 @@ print(json.dumps(report))
 """
 
 # The order of imports, and TF_USE_LEGACY_KERAS. What is not named is imported after edgeprune was used.
+# Each takes the 5 seconds that TensorFlow takes to start: here edgeprune comes first, after TensorFlow, and last.
 CASES = [
     (("edgeprune",), None),
     (("edgeprune",), "1"),
-    (("edgeprune",), "0"),
-    (("tensorflow", "edgeprune"), None),
     (("tensorflow", "edgeprune"), "1"),
-    (("keras", "edgeprune"), "1"),
-    (("tf_keras", "edgeprune"), None),
     (("keras", "tf_keras", "tensorflow", "edgeprune"), None),
 ]
-EVERY_CASE = list(itertools.product(itertools.permutations(PACKAGES), (None, "1")))
+EVERY_CASE = [*itertools.product(itertools.permutations(PACKAGES), (None, "1")), (("edgeprune",), "0")]
 
 
 def run(case):

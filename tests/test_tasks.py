@@ -132,7 +132,14 @@ SCORES = {
 }
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+# `table` is the model of `regression`, and `detection` has outputs with losses of their own, as `two_outputs`.
+COVERED = ("regression", "two_outputs")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in COVERED else ()) for name in TASKS],
+)
 def task(request, tmp_path_factory):
     """The name of a task, and a folder with its trained `model.keras` and its data."""
     folder = tmp_path_factory.mktemp(request.param)
