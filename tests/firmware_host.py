@@ -107,7 +107,7 @@ def follow_readme(bundle, tmp_path):
     """Do what a bundle's README says under "Build", with nothing but a copy of the bundle; the output of it all."""
     folder, library = tmp_path / "of a firmware developer", tmp_path / "library.a"
     shutil.copytree(bundle, folder)
-    subprocess.run(["ar", "rcs", str(library), str(compile_library(folder, tmp_path / "library.o"))], check=True)
+    subprocess.run(["ar", "rcs", str(library), str(compile_library(folder))], check=True)
     build = (folder / "README.md").read_text(encoding="utf-8").partition("\n## Build\n")[2]
     commands = re.findall(r"^    (.+)$", build, re.MULTILINE)
     assert any(command.startswith("cmake") for command in commands)
