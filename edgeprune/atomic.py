@@ -163,7 +163,8 @@ def naming(path: str | Path) -> Iterator[None]:
     except OSError as error:
         nameless = error.filename is None and error.errno in _DISK_ERRORS
         if nameless or (error.errno and staging.PREFIX in str(error.filename)):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            number = error.errno or 0  # every error of the disk has one
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 

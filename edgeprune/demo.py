@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgeprune import datasets, flavor
 from edgeprune.atomic import NotOverwrittenError, atomic_path, atomic_paths, check_paths
@@ -297,7 +297,7 @@ def write_formats(
         FormatRow(
             name=f"{name} {quantization or 'float32'}",
             file=path.name,
-            accuracy=check.accuracy,
+            accuracy=cast(float, check.accuracy),  # there are labels
             bytes=check.size.bytes,
             gzip_bytes=check.size.gzip_bytes,
             smaller=first / check.size.gzip_bytes,
@@ -306,7 +306,7 @@ def write_formats(
             zeros=sum(w.file_zeros or 0 for w in check.weights) / sum(w.elements for w in check.weights),
             zeros_kept=check.zeros_kept,
             largest_error=check.outputs[0].largest_error,
-            agreement=check.outputs[0].agreement,
+            agreement=cast(float, check.outputs[0].agreement),
             problems=check.problems,
         )
         for (name, quantization), path, check, latency in zip(formats, paths, checks, times, strict=True)

@@ -144,8 +144,9 @@ def prune_and_fit(
         raise ValueError(f"Model {model.name!r} is under pruning already, with a schedule of its own: strip it first.")
     steps = epochs * _steps(x, batch_size)
     if schedule == "polynomial":
-        pruning_schedule = pruning.PolynomialDecay(0.0, sparsity, frequency=frequency)
-        pruning_schedule.set_end_step(max(1, round(steps * GROWING_SHARE)))
+        growing = pruning.PolynomialDecay(0.0, sparsity, frequency=frequency)
+        growing.set_end_step(max(1, round(steps * GROWING_SHARE)))
+        pruning_schedule: pruning.PruningSchedule = growing
     elif schedule == "constant":
         pruning_schedule = pruning.ConstantSparsity(sparsity, begin_step=1, frequency=frequency)
     else:
@@ -210,7 +211,7 @@ def fine_tune(
         >>> _ = fine_tune(smaller, x, y, epochs=1, learning_rate=1e-3)
     """
     check_and_compile(model, x, y, loss)
-    options = {"epochs": epochs, "batch_size": batch_size, "description": description}
+    options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "description": description}
     with _compiled(model, _compilation(model, y, loss, learning_rate), _watched(model, metric)):
         x, y, sample_weight = _structured(model, x, y, sample_weight)
         return fit(model, x, y, sample_weight=sample_weight, **options)
@@ -249,7 +250,7 @@ def _check_inputs(model: Model, x: Any) -> None:
     """Refuse data that do not fit, in fewer words than Keras."""
     if not flavor.is_graph_model(model):
         return
-    names = flavor.input_names(model)
+    names = flavor.input_names(model) or []
     specs = flavor.flatten(flavor.call_specs(model), model)
     shapes = {name: tuple(spec.shape) for name, spec in zip(names, specs, strict=True)}
     if isinstance(x, Mapping) and x.keys() != shapes.keys():
@@ -270,7 +271,7 @@ def _structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, 
     """Data by name in the structure of the model's inputs and outputs, which Keras takes whatever names it knows."""
     if not flavor.is_graph_model(model):
         return x, y, sample_weight
-    names = flavor.input_names(model)
+    names = flavor.input_names(model) or []
     if isinstance(x, Mapping) and x.keys() == set(names):
         x = flavor.pack_inputs(model, [x[name] for name in names])
     if not isinstance(y, Mapping):
@@ -282,7 +283,9 @@ def _structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, 
     outputs = list(flavor.output_tensors(model))
     if _returns_dict(model):
         return x, y, sample_weight
-    losses = by_output(outputs, flavor.compilation_of(model).loss, "losses")
+    compiled = flavor.compilation_of(model)
+    assert compiled is not None, "check_and_compile comes first"
+    losses = by_output(outputs, compiled.loss, "losses")
     if missing := [name for name in outputs if name not in y and losses[name] is not None]:
         raise ValueError(f"Model {model.name!r} is trained on its outputs {missing}, and there are no labels for them.")
     unused = np.zeros(count, np.float32)  # labels of outputs without a loss
@@ -310,7 +313,7 @@ def _figures(logs: Mapping[str, float]) -> str:
     """The loss and the first metric, for the progress bar: what fits beside it."""
     metrics = [name for name in logs if name not in ("loss", "compile_metrics")]
     metric = min(metrics, key=lambda name: name.endswith("_loss"), default=None)  # after those, the outputs' losses
-    return " ".join(f"{name} {logs[name]:.3g}" for name in ("loss", metric) if name in logs)
+    return " ".join(f"{name} {logs[name]:.3g}" for name in ("loss", metric) if name is not None and name in logs)
 
 
 def _check_count(name: str, count: int) -> None:

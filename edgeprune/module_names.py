@@ -92,6 +92,7 @@ def _import_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, place)
+    assert spec is not None and spec.loader is not None, "the file's name ends in .py"
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         with _first_on_path(place.parent):

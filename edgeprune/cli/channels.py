@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +48,9 @@ from edgeprune.cli.options import (
     input_shapes,
 )
 from edgeprune.cli.printing import show, show_json
+
+if TYPE_CHECKING:
+    from edgeprune.measure.score import Scores
 
 TILES = ("tile", "tile-int8")
 
@@ -141,11 +145,11 @@ def channels(
         input_shape=shape,
     )
     smaller = chosen.apply()
-    scores = {}
+    scores: dict[str, Scores] = {}
     if arrays is not None:
         scored = scorer(arrays, watched, keras_model)
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
-    if epochs:
+    if epochs and arrays is not None:
         fine_tune(
             smaller,
             arrays.x_train,
@@ -159,7 +163,10 @@ def channels(
         )
         scores["fine-tuned"] = scored(smaller)
     text = chosen.to_json()
-    writers = {output: partial(save_model, smaller), plan: lambda path: path.write_text(text, encoding="utf-8")}
+    writers: dict[Path | None, Callable[[Path], Any]] = {
+        output: partial(save_model, smaller),
+        plan: lambda path: path.write_text(text, encoding="utf-8"),
+    }
     write_files({path: write for path, write in writers.items() if path is not None}, force)
     if as_json:
         figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
@@ -176,6 +183,6 @@ def channels(
     show(chosen.to_text(verbose=verbose, see="--verbose"))
     for line in score_lines(scores):
         show(line)
-    if epochs:
+    if epochs and arrays is not None:
         show(measured_on(arrays))
     show("nothing written: name a file with -o" if output is None else f"wrote {output}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edgeprune.cli import benchmark, bundle, channels, convert, demo, inspect, prune, targets, verify
 from edgeprune.cli.root import Command, app
 
 # In the order of the help text.
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., None], str] = {
     demo.demo: "edgeprune demo --epochs 2 -o demo_out",
     inspect.inspect: "edgeprune inspect model.keras",
     prune.prune: "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras",

@@ -71,7 +71,7 @@ def _spoken_of(message: str, context: typer.Context, options: Mapping[str, str])
     given = {
         name: value
         for name, value in context.params.items()
-        if name in options and context.get_parameter_source(name).name == "COMMANDLINE"
+        if name in options and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
     by_value = [
         options[name]

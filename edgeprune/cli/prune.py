@@ -71,6 +71,7 @@ def prune(
     from edgeprune.sparsity.report import sparsity_report
 
     keras_model = load_model_file(model, unsafe, custom, seed)
+    assert source is not None, "--data is required"
     arrays = training_data(source, keras_model)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     scored = scorer(arrays, watched, keras_model)

@@ -21,7 +21,7 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 class Command(TyperCommand):
     """Reports what is wrong with the input in one line on stderr, in the names of the options; exit code 2."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
@@ -34,7 +34,7 @@ class Command(TyperCommand):
         except Exception as error:
             if not _is_tensorflow_s(error) or os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
-            _fail(f"TensorFlow stopped: {_reason(error.message)}")
+            _fail(f"TensorFlow stopped: {_reason(getattr(error, 'message', str(error)))}")
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """The command's first sentence for the list of commands, whole: what does not fit is folded."""

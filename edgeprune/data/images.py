@@ -98,7 +98,8 @@ def _image_shape(path: Path, ports: Ports | None) -> tuple[tuple[int, int], int]
     channels = 3 if channels is None else channels
     if channels not in _COLORS:
         raise ValueError(f"{path} is a folder of images, and {ports.model} takes images of {channels} channels.")
-    return tuple(fixed or default for fixed, default in zip(size, _SIZE, strict=True)), channels
+    height, width = (fixed or default for fixed, default in zip(size, _SIZE, strict=True))
+    return (height, width), channels
 
 
 def _read(

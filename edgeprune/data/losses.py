@@ -42,7 +42,7 @@ def plain_names(keras_object: Any) -> list[str]:
     return [name.replace("_", "").lower() for name in names]
 
 
-def kind_of_loss(loss: Any, target_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> str | None:
+def kind_of_loss(loss: Any, target_shape: tuple[int, ...], output_shape: tuple[int | None, ...]) -> str | None:
     """What kind of targets a loss compares outputs with.
 
     Args:

@@ -140,7 +140,7 @@ def _array(file: IO[bytes], file_size: int) -> np.ndarray:
     if declared != there:
         raise ValueError(f"its header declares {declared:,} bytes, and {there:,} are there.")
     array = np.empty(math.prod(shape), dtype)
-    target = memoryview(array.view(np.uint8))
+    target = memoryview(array.view(np.uint8).data)
     done = 0
     while chunk := file.read(_CHUNK):  # to the very end, where the checksum is compared
         target[done : done + len(chunk)] = chunk

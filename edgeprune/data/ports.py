@@ -83,7 +83,7 @@ class Ports:
         return next(iter(arrays.values())) if len(arrays) == 1 else dict(arrays)
 
 
-def ports_of(model: Model) -> Ports:
+def ports_of(model: Model | str | Path) -> Ports:
     """The inputs and outputs of a model, or of a .tflite file.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ PARTS = ("x", "y", "sample_weight")
 NAMES = tuple(f"{part}{suffix}" for suffix in ("", "_train", "_test") for part in PARTS)
 
 
+@final
 @dataclass(frozen=True)
 class Data:
     """Samples to train on and samples to measure on; the first dimension of every array is the sample.
@@ -95,7 +96,11 @@ def assembled(source: str, arrays: Mapping[str, Any], class_names: tuple[str, ..
     train, test = (test if train["x"] is None else train), (train if test["x"] is None else test)
     for name, samples in (("train", train), ("test", test)):
         _check_lengths(source, name, samples)
-    return Data(*(train[part] for part in PARTS), *(test[part] for part in PARTS), held_out, class_names, source)
+    x_train, y_train, sample_weight_train = (train[part] for part in PARTS)
+    x_test, y_test, sample_weight_test = (test[part] for part in PARTS)
+    return Data(
+        x_train, y_train, sample_weight_train, x_test, y_test, sample_weight_test, held_out, class_names, source
+    )
 
 
 def _by_part(source: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from edgeprune.data.ports import Ports, ports_of
 from edgeprune.data.samples import Data
@@ -17,6 +18,7 @@ FORMS = (
 _FILES = (".npz", ".npy", ".csv")
 
 
+@final
 @dataclass(frozen=True)
 class DataSource:
     """Data that were found, and read as far as they can be without a model.
@@ -27,7 +29,7 @@ class DataSource:
 
     samples: Callable[[Ports | None], Data]
 
-    def read(self, model: Model | None = None) -> Data:
+    def read(self, model: Model | Path | None = None) -> Data:
         """The samples, checked against a model.
 
         Args:
@@ -41,7 +43,7 @@ class DataSource:
         return samples if ports is None else samples.fitted(ports)
 
 
-def load_data(source: str | Path, model: Model | None = None, *, label_columns: Sequence[str] = ()) -> Data:
+def load_data(source: str | Path, model: Model | Path | None = None, *, label_columns: Sequence[str] = ()) -> Data:
     """Read samples to train, calibrate and measure with.
 
     Nothing is scaled: values must be as the model takes them. Where nothing says which samples are for training and

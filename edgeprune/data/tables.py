@@ -53,7 +53,7 @@ class Table:
         if unused or missing:
             raise ValueError(
                 f"{self.path} has the columns {_listed(self.inputs)}, and {ports.model} the inputs "
-                f"{_listed(ports.inputs)}: name columns by the inputs, as {next(iter(ports.inputs))}, or "
+                f"{_listed(list(ports.inputs))}: name columns by the inputs, as {next(iter(ports.inputs))}, or "
                 f"{next(iter(ports.inputs))}.1 and so on where an input takes several."
             )
         return {
@@ -77,7 +77,7 @@ class Table:
         if not self.labels:
             return None
         outputs = () if ports is None or ports.outputs is None else ports.outputs
-        if len(outputs) < 2:
+        if ports is None or len(outputs) < 2:
             return self._target(self.labels)
         taken = {name: _columns_of(self.labels, name, "y") for name in outputs}
         if unused := [column for column in self.labels if not any(column in columns for columns in taken.values())]:

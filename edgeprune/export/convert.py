@@ -186,7 +186,7 @@ def export_tflite(
     if representative_data is None and recipe.calibrated:
         raise ValueError(
             f"quantization={quantization!r} needs representative_data: about 100 samples of what the model will see, "
-            f"as {representative.FORMS}."
+            f"as {representative.SAMPLE_FORMS}."
         )
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")

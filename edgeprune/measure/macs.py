@@ -21,7 +21,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import Operator, read_tflite
-from edgeprune.types import AnyTensor, Layer, Model
+from edgeprune.types import Layer, Model
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Calls:
         @functools.wraps(call)
         def marked_call(*args: Any, **kwargs: Any) -> Any:
             first = tf.nest.flatten((args, kwargs))[:1]
-            shape = getattr(first[0], "shape", ()) if first else ()
+            shape: Any = getattr(first[0], "shape", ()) if first else ()
             self.steps[number] = shape[1] if len(shape) > 1 else None
             with tf.name_scope(f"{_MARK}{number}"):
                 return call(*args, **kwargs)
@@ -269,7 +269,7 @@ def _function(graph: Any, operation: Any, attribute: str) -> Any:
     return graph._get_function(name).graph
 
 
-def _sizes(tensor: AnyTensor) -> tuple[int | None, ...]:
+def _sizes(tensor: Any) -> tuple[int | None, ...]:
     """A tensor's shape; the batch, where a function inside the trace forgot it, is one."""
     if tensor.shape.rank is None:
         return (None,)
@@ -278,7 +278,8 @@ def _sizes(tensor: AnyTensor) -> tuple[int | None, ...]:
 
 
 def _product(*sizes: int | None) -> int | None:
-    return None if None in sizes else math.prod(sizes)
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def _convolution_output(operation: Any) -> tuple[int | None, ...]:
@@ -343,7 +344,7 @@ _GRAPH_MACS: dict[str, Callable[[Any], int | None]] = {
 }
 
 
-def _file_batch_matmul(operator: Operator) -> int:
+def _file_batch_matmul(operator: Any) -> int:
     a, _ = operator.input_shapes
     return math.prod(operator.output_shapes[0]) * (a[-2] if operator.options.adjX else a[-1])
 
@@ -351,7 +352,7 @@ def _file_batch_matmul(operator: Operator) -> int:
 def _file_sequence(weights: slice) -> Callable[[Operator], int]:
     """A recurrent operator multiplies all its weights at each time step."""
 
-    def count(operator: Operator) -> int:
+    def count(operator: Any) -> int:
         steps = math.prod(operator.input_shapes[0][:2])
         return steps * sum(math.prod(shape) for shape in operator.input_shapes[weights] if shape is not None)
 
@@ -359,7 +360,7 @@ def _file_sequence(weights: slice) -> Callable[[Operator], int]:
 
 
 # Weights lie as OHWI for CONV_2D and TRANSPOSE_CONV, as 1HWO for depthwise, as DHWIO for 3D.
-_FILE_MACS: dict[str, Callable[[Operator], int]] = {
+_FILE_MACS: dict[str, Callable[[Any], int]] = {
     "CONV_2D": lambda op: math.prod(op.output_shapes[0]) * math.prod(op.input_shapes[1][1:]),
     "CONV_3D": lambda op: math.prod(op.output_shapes[0]) * math.prod(op.input_shapes[1][:-1]),
     "DEPTHWISE_CONV_2D": lambda op: math.prod(op.output_shapes[0]) * math.prod(op.input_shapes[1][1:3]),

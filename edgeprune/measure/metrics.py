@@ -66,7 +66,7 @@ class Metric:
     """
 
     of: Any
-    name: str | None = None
+    name: str = None  # type: ignore[assignment]  # where it is None, the metric's own takes its place below
     higher_is_better: bool | None = None
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class Metric:
         def of_batch(y_true: Any, y_pred: Any) -> Any:
             return tf.ensure_shape(tf.numpy_function(value, [y_true, y_pred], tf.float32), ())
 
-        of_batch.__name__ = self.name
+        of_batch.__name__ = str(self.name)
         return of_batch
 
 
@@ -194,8 +194,8 @@ def suggested_metrics(loss: Any, y_true: np.ndarray, y_pred: np.ndarray, keras: 
         return [Metric(accuracy, "accuracy" if classes == 1 else "binary_accuracy", True), *auc]
     if kind in ("sparse", "categorical"):
         ignored = setting(loss, "ignore_class")
-        accuracy = Metric(partial(class_accuracy, ignored=ignored), "accuracy", True)
-        return [Metric(partial(mean_iou, ignored=ignored), "mean_iou", True), accuracy] if pixels else [accuracy]
+        by_class = Metric(partial(class_accuracy, ignored=ignored), "accuracy", True)
+        return [Metric(partial(mean_iou, ignored=ignored), "mean_iou", True), by_class] if pixels else [by_class]
     return [mean_absolute_error()] if kind == "regression" else []
 
 

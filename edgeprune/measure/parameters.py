@@ -46,10 +46,8 @@ class ParameterCount:
 
     def __str__(self) -> str:
         """A table of the layers, one a line."""
-        rows = [
-            (name, f"{row.total:,}", f"{row.nonzero:,}", f"{row.trainable:,}")
-            for name, row in {**self.per_layer, "total": self}.items()
-        ]
+        counted: dict[str, LayerParameters | ParameterCount] = {**self.per_layer, "total": self}
+        rows = [(name, f"{row.total:,}", f"{row.nonzero:,}", f"{row.trainable:,}") for name, row in counted.items()]
         return text_table(("layer", "parameters", "non-zero", "trainable"), rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +88,8 @@ def count_parameters(model: Model) -> ParameterCount:
         counter["trainable"] += values.size if id(weight) in trainable else 0
     kinds = ("total", "nonzero", "trainable")
     per_layer = {name: LayerParameters(*(row[kind] for kind in kinds)) for name, row in totals.items()}
-    return ParameterCount(*(sum(row[kind] for row in totals.values()) for kind in kinds), per_layer)
+    total, nonzero, trained = (sum(row[kind] for row in totals.values()) for kind in kinds)
+    return ParameterCount(total, nonzero, trained, per_layer)
 
 
 def weights_by_layer(model: Model) -> list[tuple[Any, str]]:

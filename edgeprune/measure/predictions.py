@@ -80,7 +80,7 @@ def gather(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, 
     return tuple(map(_joined, zip(*collected, strict=True)))
 
 
-def samples_for_file(runtime: Runtime, model: Model, samples: Any) -> dict[str, np.ndarray]:
+def samples_for_file(runtime: Runtime, model: Model | None, samples: Any) -> dict[str, np.ndarray]:
     """Samples as a file takes them, by the names of its inputs; a list is in the order of the model's inputs.
 
     Args:

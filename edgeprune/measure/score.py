@@ -139,7 +139,7 @@ def score(
         outputs, labels, weights, inputs=samples, metric=metric, model=model, output=output, batch_size=batch_size
     )
     if not scores:
-        raise NoScoreError(scores.reason)
+        raise NoScoreError(scores.reason or "")
     return scores
 
 

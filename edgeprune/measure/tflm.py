@@ -167,6 +167,7 @@ class MicroRuntime:
 
     def _ask(self, command: str, *arguments: Any) -> tuple[Any, str]:
         """What the process answers, and what it says meanwhile."""
+        assert self._process is not None, "an arena has been opened"
         succeeded, value, said = self._process.ask(command, arguments)
         if succeeded:
             return value, said
@@ -204,6 +205,7 @@ class _Process:
         return self._process.poll() is None
 
     def ask(self, command: str, arguments: tuple) -> tuple[bool, Any, str]:
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
         try:
             pickle.dump((command, arguments), self._process.stdin)
             self._process.stdin.flush()
@@ -222,6 +224,7 @@ class _Process:
 
 
 def _end(process: subprocess.Popen, said: IO[bytes]) -> None:
+    assert process.stdin is not None and process.stdout is not None, "both are pipes"
     process.stdin.close()
     try:
         process.wait(timeout=5)
@@ -267,7 +270,7 @@ def measure_arena(path: str | Path) -> Arena:
     runtime.run(zeros)
     report = runtime.allocations()
     total, head, tail = (
-        int(re.search(rf"Arena allocation {part} (\d+)", report)[1]) for part in ("total", "head", "tail")
+        int(re.findall(rf"Arena allocation {part} (\d+)", report)[0]) for part in ("total", "head", "tail")
     )
 
     def runs(arena_bytes: int) -> bool:

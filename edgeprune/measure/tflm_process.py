@@ -15,7 +15,8 @@ def serve() -> None:
     """Answer `(command, arguments)` until the input ends; each answer is `(succeeded, value)`."""
     from tflite_micro import runtime
 
-    content, interpreter = b"", None
+    content = b""
+    interpreter: Any = None
 
     def load(new: bytes) -> None:
         nonlocal content
@@ -44,7 +45,7 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            answer = (True, commands[command](*arguments))
+            answer: tuple[bool, Any] = (True, commands[command](*arguments))
         except Exception as error:  # the interpreter raises many kinds
             answer = (False, f"{type(error).__name__}: {error}")
         pickle.dump(answer, answers)

@@ -166,7 +166,9 @@ def plot_groups(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
         places = sorted(rows[id(slot.layer)] for slot in group.slots)
         ax.plot([column, column], [places[0], places[-1]], color=colour, linewidth=1, alpha=0.5, zorder=1)
         for place, kind in sorted({(rows[id(slot.layer)], _kind(slot)) for slot in group.slots}):
-            looks = {"marker": "o", "facecolor": "none"} if kind == "reads" else {"marker": "s", "facecolor": colour}
+            looks: dict[str, Any] = {"marker": "o", "facecolor": "none"}
+            if kind != "reads":
+                looks = {"marker": "s", "facecolor": colour}
             faint = 0.35 if kind == "indexed" else 1.0
             ax.scatter(column, place, s=46, edgecolor=colour, alpha=faint, zorder=2, **looks)
     ax.set_yticks(range(len(rows)), [names[layer] for layer in rows], fontsize=8)

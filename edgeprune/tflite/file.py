@@ -20,7 +20,7 @@ from edgeprune.types import Model
 
 # How the bytes of a tensor are laid out, by the schema's type name. Several values share a byte below 8 bits,
 # the first in the low bits.
-_NUMPY = {
+_NUMPY: dict[str, Any] = {
     "float16": np.dtype("<f2"),
     "float32": np.dtype("<f4"),
     "float64": np.dtype("<f8"),
@@ -282,7 +282,7 @@ def _ports(model: Model, kind: str) -> tuple[PortTensor, ...]:
     """The inputs or the outputs of the graph that runs."""
     if not model.subgraphs:
         return ()
-    graph, signatures = model.subgraphs[0], model.signatureDefs or ()
+    graph, signatures = model.subgraphs[0], model.signatureDefs or []
     numbers = getattr(graph, kind)
     signature = getattr(signatures[0], kind) or () if len(signatures) == 1 else ()
     names = {entry.tensorIndex: entry.name for entry in signature}
@@ -410,7 +410,8 @@ def _quantization(tensor: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     axis = [1] * len(shape)
     if scale.size > 1:
         axis[parameters.quantizedDimension] = -1
-    return tuple(x.reshape(axis) if x.size > 1 else x[0] for x in (scale, zero_point))
+    scales, zero_points = (x.reshape(axis) if x.size > 1 else x[0] for x in (scale, zero_point))
+    return scales, zero_points
 
 
 def _count_zeros(stored: np.ndarray, dtype: str, tensor: Any, shape: tuple[int, ...]) -> int:

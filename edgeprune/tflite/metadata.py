@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -510,8 +510,9 @@ def _unpacked_tensor(entry: _Table, read_labels: Callable[[str], tuple[str, ...]
     image = None
     if kind is not None and kind.number(0, "<B") == _IMAGE and (properties := kind.table(1)) is not None:
         image = {number: name for name, number in _COLORS.items()}.get(properties.number(0, "<b"))
-    normalization = [unit.table(1) for unit in entry.tables(4) if unit.number(0, "<B") == _NORMALIZATION]
-    mean, std = (normalization[0].floats(0), normalization[0].floats(1)) if any(normalization) else ((), ())
+    scalings = [unit.table(1) for unit in entry.tables(4) if unit.number(0, "<B") == _NORMALIZATION]
+    normalization = scalings[0] if scalings else None
+    mean, std = (normalization.floats(0), normalization.floats(1)) if normalization is not None else ((), ())
     stats = entry.table(5)
     maximum, minimum = (stats.floats(0), stats.floats(1)) if stats is not None else ((), ())
     files = [file.text(0) for file in entry.tables(6) if file.number(2, "<b") == _AXIS_LABELS]
@@ -530,10 +531,10 @@ def _archive(label_files: Mapping[int, str], outputs: Sequence[TensorMetadata], 
     if not label_files:
         return b""
     file = io.BytesIO()
-    with zipfile.ZipFile(_Shifted(file, start), "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(cast(Any, _Shifted(file, start)), "w", zipfile.ZIP_STORED) as archive:
         for number, name in label_files.items():
             # A fixed time: the same labels give the same bytes.
-            archive.writestr(zipfile.ZipInfo(name), "\n".join(outputs[number].labels))
+            archive.writestr(zipfile.ZipInfo(name), "\n".join(outputs[number].labels or ()))
     return file.getvalue()
 
 

@@ -98,7 +98,7 @@ class Runtime:
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
             with captured_output():  # LiteRT tells which delegate it makes
-                self._interpreter = Interpreter(
+                self._interpreter: Any = Interpreter(
                     os.fsencode(self.path), num_threads=threads, experimental_op_resolver_type=resolver
                 )
                 self._interpreter.allocate_tensors()
@@ -106,6 +106,8 @@ class Runtime:
             raise ValueError(
                 f"{self.path} does not load in the LiteRT interpreter: {' '.join(str(error).split())[:300]}"
             ) from error
+        self.inputs: dict[str, Port]
+        self.outputs: dict[str, Port]
         self.inputs, self.outputs = self._ports()
         if not (self.inputs and self.outputs):
             raise ValueError(f"{self.path} has {len(self.inputs)} inputs and {len(self.outputs)} outputs.")
@@ -237,7 +239,7 @@ def texts(name: str, array: np.ndarray) -> np.ndarray:
     if wrong is not None or array.dtype.kind not in "OSU":
         given = f"type {array.dtype}" if wrong is None else f"{type(wrong).__name__} among its values"
         raise ValueError(f"Input {name!r}: expected strings, got {given}.")
-    encoded = np.empty(array.shape, object)
+    encoded: Any = np.empty(array.shape, object)
     encoded.flat = [value.encode() if isinstance(value, str) else bytes(value) for value in array.flat]
     return encoded
 
