@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgeprune.flavor.graphs import graph_of, node_parts, ordered_nodes
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
 from edgeprune.types import Layer, Model, Variable
@@ -150,7 +152,9 @@ def _changed_config(layer: Layer, changes: dict[str, Any], inside: Mapping[int, 
         part = _part_of(layer, key)
         if _is_function_of_ones_own(part):  # which might not be found by its name
             config[key] = part
-        if isinstance(value, dict) and "config" in value and is_layer(part):
+        if is_keras_3(layer) and isinstance(value, keras_of(layer).Variable):  # it took the place of a number
+            config[key] = np.asarray(value).tolist()
+        elif isinstance(value, dict) and "config" in value and is_layer(part):
             config[key] = _changed_part(part, value, inside)
         elif isinstance(value, list) and _are_described(part, value):
             config[key] = [_changed_part(*pair, inside) for pair in zip(part, value, strict=True)]

@@ -7,6 +7,9 @@ stand in an argument, the call is made again in another way.
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,13 +31,13 @@ def is_symbolic(leaf: Any) -> bool:
     return isinstance(leaf, keras_module(KERAS_3).KerasTensor)
 
 
-def with_marked_batch(tensor: AnyTensor) -> Any:
-    """A symbolic tensor like another, with the marked size in place of an open batch; its mask too."""
+def with_marked_batch(tensor: AnyTensor, times: int = 1) -> Any:
+    """A symbolic tensor like another, with the marked size, so many times, in place of an open batch; its mask too."""
     keras = keras_module(KERAS_3)
 
     def like(tensor: AnyTensor) -> Any:
         shape = tuple(tensor.shape)
-        shape = (BATCH, *shape[1:]) if shape and shape[0] is None else shape
+        shape = (times * BATCH, *shape[1:]) if shape and shape[0] is None else shape
         return keras.KerasTensor(shape, dtype=tensor.dtype)
 
     marked = like(tensor)
@@ -43,8 +46,33 @@ def with_marked_batch(tensor: AnyTensor) -> Any:
     return marked
 
 
-def _is_marked(size: Any) -> bool:
+def is_marked(size: Any) -> bool:
+    """Whether it is the marked size of a batch, or a multiple of it."""
     return isinstance(size, int | np.integer) and size > 0 and size % BATCH == 0
+
+
+@contextlib.contextmanager
+def sizes_kept() -> Iterator[None]:
+    """While the body runs, Keras 3's EinsumDense gives symbolic tensors of the sizes that it is called on.
+
+    Those that were open when it was built are else open in what it gives, though the input's are known.
+    """
+    kind = keras_module(KERAS_3).layers.EinsumDense
+    before = kind.compute_output_shape
+
+    def compute_output_shape(self: Any, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        given = before(self, input_shape)
+        taken, _, made = re.split("->|,", self.equation.replace(" ", ""))
+        sizes = dict(zip(taken, input_shape, strict=False))
+        if "..." in self.equation or len(taken) != len(input_shape):
+            return given
+        return tuple(sizes.get(letter) if size is None else size for letter, size in zip(made, given, strict=True))
+
+    kind.compute_output_shape = compute_output_shape
+    try:
+        yield
+    finally:
+        kind.compute_output_shape = before
 
 
 def holds_mark(value: Any) -> bool:
@@ -52,8 +80,8 @@ def holds_mark(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(holds_mark, value))
     if isinstance(value, slice):
-        return any(map(_is_marked, (value.start, value.stop, value.step)))
-    return _is_marked(value) or any(map(_is_marked, getattr(value, "shape", None) or ()))
+        return any(map(is_marked, (value.start, value.stop, value.step)))
+    return is_marked(value) or any(map(is_marked, getattr(value, "shape", None) or ()))
 
 
 _TAKE_SIZES = ("reshape", "broadcastto", "tile", "repeat", "slice", "full", "arange")
@@ -69,34 +97,35 @@ def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], ref
     Raises:
         NotUnfoldedError: it is not known how.
     """
-    function = node.layer
+    function, name = node.layer, function_name(node.layer)
+    if name in _BROADCAST:
+        return _call_on_few_places(function, args, kwargs)
     arguments = function_arguments(function, args, kwargs)
-    if function_name(function) in _TAKE_SIZES and any(map(_holds_none, arguments.values())):
-        raise NotUnfoldedError(f"{function_name(function)} is called on a size that is not fixed")
+    if name in _TAKE_SIZES and any(map(_holds_none, arguments.values())):
+        raise NotUnfoldedError(f"{name} is called on a size that is not fixed")
     marked = [name for name, value in arguments.items() if not is_symbolic(value) and holds_mark(value)]
     if not marked:
         return call_function(function, args, kwargs, {})
-    ops, name = keras_module(KERAS_3).ops, function_name(function)
+    ops = keras_module(KERAS_3).ops
     x = next((value for value in arguments.values() if is_symbolic(value)), None)
     if name == "reshape":
-        sizes = tuple(-1 if size is None or _is_marked(size) else size for size in node.outputs[0].shape)
+        sizes = tuple(-1 if size is None or is_marked(size) else size for size in node.outputs[0].shape)
         if sizes.count(-1) == 1:
             return ops.reshape(x, sizes)
         if sizes.count(-1) == 2 and sizes[0] == -1 and node.outputs[0].shape[0] == node.inputs[0].shape[0]:
             return keras_module(KERAS_3).layers.Reshape(sizes[1:])(x)
-    elif name in _ELEMENTWISE:
-        changes = {key: _one_sample(arguments[key]) for key in marked}
-        if all(value is not None for value in changes.values()):
-            return call_function(function, args, kwargs, changes)
-    elif name == "broadcastto" and not any(map(_is_marked, arguments["shape"][1:])):
+    elif name == "broadcastto" and not any(map(is_marked, arguments["shape"][1:])):
         shape = tuple(arguments["shape"])
         if len(x.shape) < len(shape) or x.shape[0] == 1:
             return _for_each_sample(ops.broadcast_to(x, (1, *shape[1:])), reference)
         if tuple(x.shape[1:]) == shape[1:]:
             return x
-    elif name == "tile" and x.shape[0] == 1 and _is_marked(arguments["repeats"][0]):
+        if len(x.shape) == len(shape) and node.inputs[0].shape[0] == shape[0]:
+            ones = np.ones((1, *shape[1:]), x.dtype)
+            return (ops.logical_and if x.dtype == "bool" else ops.multiply)(x, ones)
+    elif name == "tile" and x.shape[0] == 1 and is_marked(arguments["repeats"][0]):
         repeats = tuple(arguments["repeats"])
-        if not any(map(_is_marked, repeats[1:])):
+        if not any(map(is_marked, repeats[1:])):
             tiled = x if set(repeats[1:]) <= {1} else ops.tile(x, (1, *repeats[1:]))
             return _for_each_sample(tiled, reference)
     elif name == "repeat" and arguments["axis"] == 0 and x.shape[0] == 1:
@@ -104,16 +133,35 @@ def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], ref
     raise NotUnfoldedError(f"{name} is called on the size of the batch")
 
 
-# Functions that broadcast: what is the same for all samples may be given once.
-_ELEMENTWISE = "add subtract multiply divide truedivide minimum maximum logicaland logicalor greater less where".split()
+# Functions that broadcast, to the number of last axes along which they do not.
+_BROADCAST = dict.fromkeys(
+    "add subtract multiply divide truedivide minimum maximum logicaland logicalor greater less where".split(), 0
+) | {"matmul": 2, "takealongaxis": 1}
 
 
-def _one_sample(value: Any) -> Any:
-    """A constant that is the same for all samples, for one; None where it is not."""
-    values = np.asarray(value) if getattr(value, "shape", ()) else None
-    if values is None or values.shape[0] != BATCH or not (values == values[:1]).all():
-        return None
-    return value[:1]
+def _call_on_few_places(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call a function that broadcasts; a constant that does not vary along an axis is given a single place there.
+
+    So it fits every batch, and channels along that axis may go.
+    """
+    arguments, name = function_arguments(function, args, kwargs), function_name(function)
+    shapes = [tuple(value.shape) for value in arguments.values() if is_symbolic(value)]
+    rank = max(map(len, shapes), default=0)
+    sizes = [[shape[axis - rank] for shape in shapes if len(shape) >= rank - axis] for axis in range(rank)]
+    changes = {}
+    for key, value in arguments.items():
+        if is_symbolic(value) or not 0 < len(getattr(value, "shape", ())) <= rank:
+            continue
+        values = few = np.asarray(value)
+        for axis in range(values.ndim - _BROADCAST[name]):
+            is_met = is_marked(values.shape[axis]) or any(size != 1 for size in sizes[axis - values.ndim])
+            if is_met and (few == few.take([0], axis)).all():
+                few = few.take([0], axis)
+        if few.shape != values.shape:
+            changes[key] = few
+    if any(holds_mark(changes.get(key, value)) for key, value in arguments.items() if not is_symbolic(value)):
+        raise NotUnfoldedError(f"{name} is called on the size of the batch")
+    return call_function(function, args, kwargs, changes)
 
 
 def numbers_like(x: Any) -> Any:

@@ -118,7 +118,10 @@ def shapes_of_calls(model: Model, specs: Sequence[Any]) -> list[list[tuple[int |
 
     def call(node: GraphNode, taken: list[Any]) -> list[Any]:
         given = call_layer(node, taken)
-        shapes.append([tuple(tensor.shape) for tensor in given])
+        # A layer may say that it gives a tensor and give None.
+        shapes.append(
+            [tuple((old if new is None else new).shape) for old, new in zip(node.outputs, given, strict=True)]
+        )
         return given
 
     def run(*inputs: Any) -> list[Any]:

@@ -8,14 +8,10 @@ itself.
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import numpy as np
 
 from edgeprune.flavor.copies import clone_input, functional_model, wrapped_anew
 from edgeprune.flavor.graphs import (
@@ -26,6 +22,7 @@ from edgeprune.flavor.graphs import (
     input_layer,
     is_time_distributed,
 )
+from edgeprune.flavor.inner_calls import called_in_place, made_symbolic, symbolic_leaves
 from edgeprune.flavor.kinds import (
     KERAS_3,
     is_graph_model,
@@ -41,13 +38,14 @@ from edgeprune.flavor.marked_batch import (
     NotUnfoldedError,
     call_for_any_batch,
     holds_mark,
+    is_marked,
     is_symbolic,
-    numbers_like,
+    sizes_kept,
     with_marked_batch,
 )
-from edgeprune.flavor.own_weights import is_own_weight, own_weights_symbolic
+from edgeprune.flavor.own_weights import is_own_weight
 from edgeprune.flavor.training import losses_kept
-from edgeprune.types import AnyTensor, Layer, Model, Variable
+from edgeprune.types import AnyTensor, Layer, Model
 
 
 def functional_stand_in(model: Model) -> Any:
@@ -65,7 +63,7 @@ def functional_stand_in(model: Model) -> Any:
     inputs = tree.map_structure(
         lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), call_specs(model)
     )
-    with _forgetting_calls([model, *layers_of(model)]):
+    with _forgetting_calls([model, *layers_of(model)]), sizes_kept():
         try:
             given = _Unfolding(lambda layer: False).calls_inside(model, (inputs,), {})
             return keras.Model(inputs, given, name=model.name)
@@ -74,7 +72,9 @@ def functional_stand_in(model: Model) -> Any:
             raise ValueError(f"The call of model {model.name!r} cannot be made on symbolic inputs: {reason}") from error
 
 
-def unfold_layers(model: Model, unfolds: Callable[[Any], bool]) -> tuple[Any, dict[int, str], dict[int, str]]:
+def unfold_layers(
+    model: Model, unfolds: Callable[[Any], bool]
+) -> tuple[Any, dict[int, str], dict[int, str], dict[int, str]]:
     """A Functional Keras 3 model in which some composite layers are replaced by the calls they make inside.
 
     Args:
@@ -84,13 +84,14 @@ def unfold_layers(model: Model, unfolds: Callable[[Any], bool]) -> tuple[Any, di
     Returns:
         A Functional model of the same layers, or `model` itself where there is nothing to unfold; in models nested in
         it layers are replaced too. By `id` new names for the layers inside, which need not have different names:
-        those on the way to them, joined. And by `id` the reasons why layers stay as they are.
+        those on the way to them, joined. By `id` the reasons why layers stay as they are. And by `id` the names of the
+        unfolded layers that add a loss in training, which the new model does not.
     """
     if not is_keras_3(model):
-        return model, {}, {}
+        return model, {}, {}, {}
     unfolding = _Unfolding(unfolds)
-    with _forgetting_calls([model, *layers_of(model)]):
-        return unfolding.model(model), unfolding.names, unfolding.reasons
+    with _forgetting_calls([model, *layers_of(model)]), sizes_kept():
+        return unfolding.model(model), unfolding.names, unfolding.reasons, unfolding.losses
 
 
 def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
@@ -124,6 +125,8 @@ class _Unfolding:
         self.names: dict[int, str] = {}
         self._unfolds = unfolds
         self.reasons: dict[int, str] = {}
+        self.losses: dict[int, str] = {}
+        self._samples: dict[int, tuple[Any, int]] = {}  # by `id`: a tensor with several samples for each of the model's
         self._models: dict[int, Any] = {}
         self._wrappers: dict[int, Any] = {}
         self._calls: Counter[int] = Counter()
@@ -174,7 +177,9 @@ class _Unfolding:
         layer, given = node.layer, None
         if id(layer) not in self.reasons and self._unfolds(layer):
             try:
+                reference = symbolic_leaves((args, kwargs))[0]
                 given = nest(keras_3=True).flatten(self.calls_inside(layer, args, kwargs))
+                given = [made_symbolic(leaf, reference) for leaf in given]
                 if len(given) != len(node.outputs):
                     raise NotUnfoldedError("it gives other tensors than before")
             except Exception as error:  # a call may fail on symbolic inputs in any way
@@ -183,13 +188,25 @@ class _Unfolding:
         if given is None:
             given = nest(keras_3=True).flatten(self._called(node, args, kwargs, tensors))
         tensors.update(zip(map(id, node.outputs), given, strict=True))
+        self._count_samples(node, [tensors[id(tensor)] for tensor in node.inputs], given)
+
+    def _samples_of(self, tensor: Any) -> int:
+        return self._samples.get(id(tensor), (None, 1))[1]
+
+    def _count_samples(self, node: GraphNode, taken: list[Any], given: list[Any]) -> None:
+        """Note what a call gives several samples of for each of the model's: places may be folded into the batch."""
+        times = max(map(self._samples_of, taken), default=1)
+        for old, new in zip(node.outputs, given, strict=True):
+            own = old.shape[0] // BATCH if old.shape and is_marked(old.shape[0]) else times
+            if own > 1:
+                self._samples.setdefault(id(new), (new, own))
 
     def _called(self, node: GraphNode, args: tuple, kwargs: dict[str, Any], tensors: dict[int, Any]) -> Any:
         layer = node.layer
         if is_time_distributed(layer) and self._is_entered(layer):
             return self._on_each_step(layer, args, kwargs)(*args, **kwargs)
         if _is_nested(layer):
-            taken = _symbolic_leaves((args, kwargs))
+            taken = symbolic_leaves((args, kwargs))
             if id(layer) in self._shared:
                 return self._entered(layer, taken)
             called_once = self._calls[id(layer)] == 1 and len(taken) == len(graph_nodes(layer)[0])
@@ -202,7 +219,7 @@ class _Unfolding:
     def _on_each_step(self, wrapper: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """`TimeDistributed` around a model of the calls that are made on each step; the same for all its calls."""
         if id(wrapper) not in self._wrappers:
-            (x,) = _symbolic_leaves((args, kwargs))[:1]
+            (x,) = symbolic_leaves((args, kwargs))[:1]
             inner = wrapper.layer
             try:
                 if getattr(x, "_keras_mask", None) is not None and not _is_nested(inner):
@@ -242,8 +259,8 @@ class _Unfolding:
             Exception: whatever it raises when it is called on symbolic tensors.
         """
         tree = nest(keras_3=True)
-        symbolic = _symbolic_leaves((args, kwargs))
-        marked = {id(tensor): with_marked_batch(tensor) for tensor in symbolic}
+        symbolic = symbolic_leaves((args, kwargs))
+        marked = {id(tensor): with_marked_batch(tensor, self._samples_of(tensor)) for tensor in symbolic}
         masks = {}
         for tensor in symbolic:
             mask = getattr(tensor, "_keras_mask", None)
@@ -251,11 +268,15 @@ class _Unfolding:
                 masks[id(mask)] = (mask, marked[id(tensor)]._keras_mask)
         inner_args, inner_kwargs = tree.map_structure(lambda leaf: marked.get(id(leaf), leaf), (args, kwargs))
         reference = marked[id(symbolic[0])]
-        outputs = self._called_in_place(layer, reference, inner_args, inner_kwargs)
+        outputs, adds_losses = self._called_in_place(layer, reference, inner_args, inner_kwargs)
+        if adds_losses:
+            raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
         if not is_model(layer) and layer._call_has_training_arg:
-            in_training = self._called_in_place(layer, reference, inner_args, inner_kwargs, training=True)
+            in_training, adds_losses = self._called_in_place(layer, reference, inner_args, inner_kwargs, training=True)
             if _signatures(outputs) != _signatures(in_training):
                 raise NotUnfoldedError("it makes other calls in training")
+            if adds_losses:
+                self.losses[id(layer)] = self.names.get(id(layer), layer.name)
         tensors = {id(marked[id(tensor)]): tensor for tensor in symbolic}
         tensors.update({id(stand_in): mask for mask, stand_in in masks.values()})
         tensors[_REFERENCE] = symbolic[0]
@@ -265,13 +286,13 @@ class _Unfolding:
         if any(holds_mark(leaf) for leaf in flat if not is_symbolic(leaf)):
             raise NotUnfoldedError("it gives a constant for each sample")
         given_masks = [tensor._keras_mask for tensor in flat if getattr(tensor, "_keras_mask", None) is not None]
-        nodes = list(_calls_between(tensors, [*_symbolic_leaves(outputs), *given_masks]))
-        if not nodes:
+        nodes = list(_calls_between(tensors, [*symbolic_leaves(outputs), *given_masks]))
+        if not nodes and layer.weights:
             raise NotUnfoldedError("it makes no calls")
         for node in nodes:
             _check_constants(node)
             self._make(node, tensors)
-        for tensor in _symbolic_leaves(outputs):
+        for tensor in symbolic_leaves(outputs):
             mask = getattr(tensor, "_keras_mask", None)
             new = tensors[id(tensor)]
             if mask is not None and getattr(new, "_keras_mask", None) is None:
@@ -280,19 +301,19 @@ class _Unfolding:
 
     def _called_in_place(
         self, layer: Layer, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
-    ) -> Any:
-        """What a layer gives for symbolic tensors; the composite layers inside it are entered with it.
+    ) -> tuple[Any, bool]:
+        """What a layer gives for symbolic tensors, and whether it adds losses; the composite layers inside are entered.
 
         Those need not give tensors alone when they are called inside another, nor do they all say what they give. Where
         that fails they are called as layers, and entered one by one.
         """
         composites = [part for part in layer._flatten_layers(include_self=False) if self._unfolds(part)]
         try:
-            return _called_in_place([layer, *composites], reference, args, kwargs, training)
+            return called_in_place([layer, *composites], reference, args, kwargs, training)
         except Exception:  # whatever a layer raises that is called on symbolic tensors
             if not composites:
                 raise
-            return _called_in_place([layer], reference, args, kwargs, training)
+            return called_in_place([layer], reference, args, kwargs, training)
 
     def _name_parts(self, layer: Layer) -> None:
         name = self.names.get(id(layer), layer.name)
@@ -331,92 +352,10 @@ def _is_nested(layer: Layer) -> bool:
     return function_name(layer) is None and is_model(layer) and is_graph_model(layer)
 
 
-def _called_in_place(
-    layers: list[Layer], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
-) -> Any:
-    """What the first of some layers gives for symbolic tensors, which stem from the calls inside it and the others."""
-    if layers[0]._call_has_training_arg:
-        kwargs = {**kwargs, "training": training}
-    entered = set(map(id, layers))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_without_nodes(entered))
-        for layer in layers:
-            stack.enter_context(own_weights_symbolic(layer, reference))
-            layer.__dict__.update(symbolic_call=layer.call, add_loss=_refuse_loss)
-            stack.callback(layer.__dict__.pop, "symbolic_call")
-            stack.callback(layer.__dict__.pop, "add_loss")
-        for part in layers[0]._flatten_layers(include_self=False):
-            if part.variables and id(part) not in entered and not is_model(part):
-                part.__dict__["call"] = functools.partial(_called_on_constants, part, part.call, reference)
-                stack.callback(part.__dict__.pop, "call", None)
-        scope = stack.enter_context(_weights_read()())
-        outputs = layers[0](*args, **kwargs)
-    if scope.read:
-        raise NotUnfoldedError("it uses weights outside of the layers that hold them")
-    return outputs
-
-
-def _refuse_loss(loss: Any) -> None:
-    raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
-
-
-@contextlib.contextmanager
-def _without_nodes(layers: set[int]) -> Iterator[None]:
-    """While the body runs, Keras does not put down the calls of these layers, by `id`, in its graph."""
-    module = importlib.import_module("keras.src.layers.layer")
-    kind = module.Node
-
-    def node(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        return None if id(operation) in layers else kind(operation, *args, **kwargs)
-
-    module.Node = node
-    try:
-        yield
-    finally:
-        module.Node = kind
-
-
-def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a layer with weights gives for constants, as a symbolic tensor: a table read at every position."""
-    if _symbolic_leaves((args, kwargs)) or not args or not _is_constant(args[0]):
-        return call(*args, **kwargs)
-    ops = keras_module(KERAS_3).ops
-    first = np.asarray(args[0])
-    one = ops.cast(ops.ones_like(ops.sum(numbers_like(reference))), str(first.dtype))
-    del layer.__dict__["call"]
-    return layer(ops.multiply(one, first), *args[1:], **kwargs)
-
-
-def _is_constant(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or hasattr(value, "numpy")  # tensors that stand for others have no values
-
-
-@functools.cache
-def _weights_read() -> type:
-    """A scope whose attribute `read` says whether a weight with real numbers has been read in it.
-
-    What comes from a weight would be a constant in a smaller model, and not trained.
-    """
-    import tensorflow as tf
-
-    class WeightsRead(keras_module(KERAS_3).StatelessScope):
-        read = False
-
-        def get_current_value(self, variable: Variable) -> Any:
-            self.read |= tf.as_dtype(variable.dtype).is_floating
-            return super().get_current_value(variable)
-
-    return WeightsRead
-
-
 def _signatures(outputs: Any) -> list[Any]:
     """What is called on the way to some symbolic tensors: layers, and functions by their names."""
-    nodes = _calls_between({}, _symbolic_leaves(outputs))
+    nodes = _calls_between({}, symbolic_leaves(outputs))
     return [function_name(node.layer) or id(node.layer) for node in nodes]
-
-
-def _symbolic_leaves(structure: Any) -> list[Any]:
-    return [leaf for leaf in nest(keras_3=True).flatten(structure) if is_symbolic(leaf)]
 
 
 def _has_history(tensor: AnyTensor) -> bool:

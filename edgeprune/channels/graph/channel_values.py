@@ -127,6 +127,17 @@ class Space:
                     part = np.take(part, [0], axis=other)
         return part
 
+    def tied_along(self, value: Value, axis: int) -> Value:
+        """The value with what could lie along an axis or along others lying along the others."""
+        parts = []
+        for part in value.parts:
+            part = self.narrowed(part) if len(varying(part)) > 1 else part
+            if part.shape[axis] > 1 and len(varying(part)) > 1:
+                self.ids.tie(part, axis)
+                part = np.take(part, [0], axis=axis)
+            parts.append(part)
+        return Value(value.shape, tuple(parts))
+
     def other_lines(self, value: Value, axes: Iterable[int]) -> dict[int, np.ndarray]:
         """The lines of a value along all axes but these; of a part that could lie along several, along the last."""
         skipped = {value.axis(axis) for axis in axes}

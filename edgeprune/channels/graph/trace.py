@@ -70,7 +70,7 @@ class _Walk:
     def __init__(self, model: Model, input_shape: InputShape = None) -> None:
         self.model = model
         walked = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
-        self.walked, self.renamed, self._not_unfolded = flavor.unfold_layers(walked, is_composite)
+        self.walked, self.renamed, self._not_unfolded, self._losses = flavor.unfold_layers(walked, is_composite)
         self._has_open_batch = any(map(_is_open, flavor.graph_nodes(self.walked)[0]))
         self.example, shapes = example_and_call_shapes(self.walked, input_shape)
         self._shapes = iter(shapes)
@@ -227,7 +227,10 @@ class _Walk:
             slots=settled.slots,
             costs=settled.costs(),
             resizes=settled.resizes(),
-            notes=settled.notes(),
+            notes=(
+                *(f"{name} adds a loss in training, which a smaller model does not." for name in self._losses.values()),
+                *settled.notes(),
+            ),
             names=self.record.names,
             rescales=settled.rescales(),
             steps=tuple(

@@ -199,13 +199,13 @@ def stack(call: Call) -> Value:
 
 @function_rule("unstack")
 def unstack(call: Call) -> list[Value]:
-    """The slices along an axis; all of them stay."""
+    """The slices along an axis; all of them stay, and lose the same channels."""
     x = tensor(call)
     axis = x.axis(call.argument("axis", default=0))
+    x = call.space.tied_along(x, axis)
     call.freeze(call.line(x, axis), f"{call.name} takes each of them apart")
-    lines = call.space.other_lines(x, [axis])
-    moved = {a - (a > axis): line for a, line in lines.items()}
-    return [call.output(moved, number=number) for number in range(len(call.output_shapes))]
+    parts = [np.squeeze(part, axis) for part in x.parts if part.shape[axis] == 1]
+    return [call.space.with_parts(shape, parts) for shape in call.output_shapes]
 
 
 @function_rule("split", "splitv", "arraysplit")
@@ -213,6 +213,7 @@ def split(call: Call) -> list[Value]:
     """Neighbouring runs along an axis; what remains of each says where the next begins."""
     x = tensor(call)
     axis = x.axis(int(call.argument("axis", default=0)))
+    x = call.space.tied_along(x, axis)
     sizes = [shape[axis] for shape in call.output_shapes]
     bounds = np.cumsum([0, *sizes])
     runs = list(zip(bounds[:-1], bounds[1:], strict=True))
@@ -257,7 +258,9 @@ def get_item(call: Call) -> Value:
             continue
         is_slice = isinstance(entry, slice)
         cut = entry if is_slice else slice(entry, entry + 1 or None)
-        line = call.line(x, axis) if cut != slice(None) else None
+        if cut != slice(None):
+            value = call.space.tied_along(value, axis)
+        line = call.line(value, axis) if cut != slice(None) else None
         if line is not None and not is_slice:
             call.freeze(line, f"{call.name} takes a single one of them")
         elif line is not None:

@@ -20,5 +20,6 @@ def position_embedding(call: Call) -> Value:
 @rule("keras_hub.RotaryEmbedding")
 def rotary_embedding(call: Call) -> Value:
     """Turns pairs of channels by angles that follow from their number."""
-    call.freeze(call.line(call.x, call.layer.feature_axis), f"{call.name} turns it by pairs")
-    return call.x
+    x = call.space.tied_along(call.x, call.x.axis(call.layer.feature_axis))
+    call.freeze(call.line(x, call.layer.feature_axis), f"{call.name} turns it by pairs")
+    return x
