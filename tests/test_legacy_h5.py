@@ -416,8 +416,81 @@ def test_layers_as_tf_keras_2_12_wrote_them(tmp_path):
     np.testing.assert_allclose(predicted(path, x), lstm_in_numpy(hidden, *gates), atol=1e-5)
 
 
+def test_maxout_and_highway_of_keras_1_are_built_of_layers_of_today(tmp_path):
+    kernels, biases = array(4, 3, 2), array(4, 2)
+    kernel, gate_kernel, bias, gate_bias = array(2, 2), array(2, 2), array(2), array(2)
+    regularizer = {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.5}
+    config = sequential(
+        layer(
+            "MaxoutDense",
+            "maxout",
+            batch_input_shape=[None, 3],
+            output_dim=2,
+            nb_feature=4,
+            **{**DENSE_1, "W_regularizer": regularizer},
+        ),
+        layer("Highway", "highway", **{**DENSE_1, "activation": "tanh", "transform_bias": -2}),
+        layer("Dense", "out", output_dim=2, **{**DENSE_1, "bias": False}),
+        version="1",
+    )
+    out = array(2, 2)
+    weights = {"maxout": [kernels, biases], "highway": [kernel, gate_kernel, bias, gate_bias], "out": [out]}
+    path = write(tmp_path / "old.h5", config, weights, "1.2.2")
+    x = array(5, 3)
+    hidden = (np.einsum("ni,kio->nko", x, kernels) + biases).max(axis=1)
+    gate = sigmoid(hidden @ gate_kernel + gate_bias)
+    expected = (gate * np.tanh(hidden @ kernel + bias) + (1 - gate) * hidden) @ out
+    np.testing.assert_allclose(predicted(path, x), expected, atol=1e-5)
+    model = ep.load_model(path)
+    assert float(sum(model.losses)) == pytest.approx(0.5 * np.sum(kernels**2), rel=1e-5)
+    plan = ep.plan_channels(model, ratio=0.5)
+    np.testing.assert_allclose(ep.load_model(path)(x), expected, atol=1e-5)
+    assert plan.apply()(x).shape == (5, 2)
+
+
+@pytest.mark.parametrize("version", ["2.0.8", pytest.param("2.12.0", marks=pytest.mark.slow)])
+def test_commands_take_files_of_keras_2(tmp_path, capsys, version):
+    """The layouts differ in how a Sequential model is written, and in the arguments that layers have."""
+    later = {} if version == "2.0.8" else {"groups": 1}
+    shape = {"batch_input_shape": [None, 6, 6, 2], "dtype": "float32"}
+    first = [] if version == "2.0.8" else [layer("InputLayer", "x", **shape, sparse=False, ragged=False)]
+    convolution = layer(
+        "Conv2D",
+        "stem",
+        **({} if first else shape),
+        filters=4,
+        kernel_size=[3, 3],
+        strides=[1, 1],
+        padding="valid",
+        data_format="channels_last",
+        dilation_rate=[1, 1],
+        activation="relu",
+        use_bias=True,
+        kernel_initializer={"class_name": "VarianceScaling", "config": {"scale": 1.0, "mode": "fan_avg"}},
+        **later,
+    )
+    pool = layer("GlobalAveragePooling2D", "pool")
+    dense = layer("Dense", "out", units=3, activation="linear", use_bias=True)
+    kernel, bias, out, out_bias = array(3, 3, 2, 4), array(4), array(4, 3), array(3)
+    config = sequential(*first, convolution, pool, dense, version=version)
+    path = write(tmp_path / "net.h5", config, {"stem": [kernel, bias], "pool": [], "out": [out, out_bias]}, version)
+    smaller, file = tmp_path / "smaller.keras", tmp_path / "smaller.tflite"
+    for arguments in (
+        ["inspect", path],
+        ["channels", path, "--ratio", "0.5", "-o", smaller],
+        ["convert", smaller, "-o", file],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            app([*map(str, arguments)])
+        assert ended.value.code == 0, capsys.readouterr().err
+    x = array(2, 6, 6, 2)
+    expected = [relu(valid_correlation(one, kernel) + bias).mean(axis=(0, 1)) @ out + out_bias for one in x]
+    np.testing.assert_allclose(predicted(path, x), expected, atol=1e-5)
+    assert ep.load_model(smaller).get_layer("stem").filters == 2
+
+
 UNTRANSLATABLE = {
-    "maxout": (layer("MaxoutDense", "odd", output_dim=2, nb_feature=4, input_dim=3), "'odd' is a MaxoutDense"),
+    "rectifier": (layer("SReLU", "odd", t_left_init="zero"), "'odd' is a SReLU"),
     "sample_wise": (layer("BatchNormalization", "odd", mode=1, axis=-1), "'odd' is a BatchNormalization with mode=1"),
     "branches": (layer("Merge", "odd", mode="sum", layers=[{"class_name": "Sequential"}]), "'odd' is a Merge of whole"),
     "eigenvalues": (

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeprune.flavor.legacy_layers import replaced_layers
+
 
 class UntranslatableError(ValueError):
     """A file holds a layer of an old Keras that no layer of today computes the same as."""
@@ -116,11 +118,19 @@ def translated(path: Path) -> Iterator[Any]:
     with h5py.File(io.BytesIO(path.read_bytes()), "r+") as file:
         version = _version(file)
         configuration = json.loads(file.attrs["model_config"])
+        _replace_layers(configuration, file)
         file.attrs["model_config"] = json.dumps(_translate(configuration, version == "1"))
         _translate_training(file, version == "1")
         if version == "2" and _text(file, "backend") == "theano":
             _flip_kernels(file["model_weights"], configuration)
         yield file
+
+
+def _replace_layers(configuration: dict[str, Any], file: Any) -> None:
+    """Put small models in the place of the model's own layers that Keras no longer has."""
+    config = configuration["config"]
+    layers = config if isinstance(config, list) else config["layers"]  # a Sequential model once was a list
+    layers[:] = replaced_layers(layers, file["model_weights"])
 
 
 def _version(file: Any) -> str | None:
