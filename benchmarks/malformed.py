@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import malformed_sources
 import numpy as np
 
 MODELS = ("m.keras", "m.h5", "t.keras", "t.h5")  # of Keras 3 and of tf_keras
@@ -37,13 +38,33 @@ class Case:
 
 def cases(generator: random.Random) -> Iterator[Callable[[], Case]]:
     """Functions that put a malformed input into the current folder, of all kinds in turn."""
-    kinds = (_npz, _npz, _labels, _model, _model, _tflite, _text, _option, _option, _path, _library)
     while True:
-        for kind in kinds:
+        for kind in _KINDS:
             yield lambda kind=kind: kind(generator)
 
 
 # Data
+
+
+def _source(generator: random.Random) -> Case:
+    """Data in another form than .npz."""
+    form = generator.choice(
+        [malformed_sources.table, malformed_sources.array, malformed_sources.images, malformed_sources.function]
+    )
+    kind, source = form(generator)
+    return Case(kind, [source if part == "d.npz" else part for part in _with_data(generator)])
+
+
+def _custom(generator: random.Random) -> Case:
+    kind, module = malformed_sources.custom(generator)
+    run = generator.choice([["inspect", "m.keras"], ["convert", "t.keras", "-o", "new.tflite"]])
+    return Case(kind, [*run, "--custom", module])
+
+
+def _old_model(generator: random.Random) -> Case:
+    kind, path = malformed_sources.old_model(generator)
+    run = generator.choice([["inspect", path], ["convert", path, "-o", "new.tflite"]])
+    return Case(kind, run)
 
 
 def _npz(generator: random.Random) -> Case:
@@ -465,3 +486,8 @@ def arrays() -> bytes:
     file = io.BytesIO()
     np.savez(file, x=x, y=np.arange(48) % 3)
     return file.getvalue()
+
+
+_KINDS = (_npz, _npz, _source, _source, _custom, _old_model, _labels, _model, _model, _tflite, _text)
+_KINDS += (_option, _option, _path, _library)
+KINDS = len(_KINDS)

@@ -80,7 +80,7 @@ def _try_input(number: int, generator: random.Random, fixtures: Path, folder: Pa
     try:
         with contextlib.chdir(folder):
             makers = malformed.cases(generator)
-            for _ in range(number % 11 + 1):
+            for _ in range(number % malformed.KINDS + 1):
                 make = next(makers)
             case = make()
         before = _hashes(folder)
