@@ -94,7 +94,7 @@ def widths(model):
 
 @pytest.mark.parametrize("name", NETS)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_zero_slices_leave_the_output_as_it_is(flavor, name, data):
     model = net(flavor, name)
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000), "seed"))

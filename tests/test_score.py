@@ -52,7 +52,7 @@ def targets(task, units, rng, count=SAMPLES):
     return rng.integers(0, units, count) if task == "one class" else rng.integers(0, 2, (count, units))
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_compiled_metrics_are_what_evaluate_returns(flavor, data):
     keras, rng = importlib.import_module(flavor), np.random.default_rng(data.draw(st.integers(0, 99)))
