@@ -118,6 +118,9 @@ def test_arguments_of_the_library_become_options():
         ("scope='x' is unknown.", "--scope 'x' is unknown."),
         ("Give exactly one of ratio=, macs= and params=.", "Give exactly one of --ratio, --macs and --params."),
         ("round_to must be 1 or more.", "--round-to must be 1 or more."),
+        ("input_shape=(1, 4, 3) does not fit 'image'.", "--input-shape (1, 4, 3) does not fit 'image'."),
+        ("say a shape that it takes as input_shape=.", "say a shape that it takes as --input-shape."),
+        ("input_shape= names 'picture'.", "--input-shape names 'picture'."),
         ("max_ratio=0.9 is not an option.", "max_ratio=0.9 is not an option."),
     ):
         assert in_options(message, context) == expected

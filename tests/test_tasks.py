@@ -1,7 +1,7 @@
 """Every kind of task through every command, as a user types them: nothing assumes a classifier of one input.
 
 Each task has a tiny net and a file of data in a form that people keep it in. The whole matrix is slow; the fast tests
-take every task through pruning, removal of channels and an int8 file.
+take every task through pruning, removal of channels and an int8 file that is verified, inspected and timed.
 """
 
 from __future__ import annotations
@@ -215,6 +215,9 @@ def test_int8_file(task):
     verified = run(task, "verify", file, "--model", folder / "model.keras", "DATA")
     assert verified["passed"]
     check_scores(verified, task, "file", "Keras")
+    assert len(run(task, "inspect", file)["outputs"]) == {"two_outputs": 2, "detection": 3}.get(task[0], 1)
+    (timed,) = run(task, "benchmark", file, "--runs", 1)["files"]
+    assert timed["milliseconds"] > 0
 
 
 @pytest.mark.slow
@@ -225,7 +228,7 @@ def test_channels_ranked_on_data(task):
 
 
 @pytest.mark.slow
-def test_float_file_and_benchmark(task):
+def test_float_file(task):
     _, folder = task
     file = folder / "float.tflite"
     run(task, "convert", folder / "model.keras", "-o", file, "--force")
@@ -233,7 +236,6 @@ def test_float_file_and_benchmark(task):
     check_scores(verified, task, "file", "Keras")
     for figures in verified["scores"].values():
         assert figures["file"] == pytest.approx(figures["Keras"], abs=1e-3)
-    assert run(task, "benchmark", file, "--runs", 2)
 
 
 @pytest.mark.slow
