@@ -108,6 +108,14 @@ def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, na
     assert option in line, line
 
 
+@pytest.mark.parametrize("name", ["verify", "bundle", "channels"])
+def test_a_metric_needs_data(name, tmp_path):
+    (tmp_path / "m").touch()
+    needed = {"channels": ["--ratio", "0.5"], "bundle": ["-o", str(tmp_path / "new")]}.get(name, [])
+    done = CliRunner().invoke(app, [name, str(tmp_path / "m"), *needed, "--metric", "mae"])
+    assert done.exit_code == 2 and "--metric is computed on data: name them with --data" in done.stderr
+
+
 def test_arguments_of_the_library_become_options():
     from edgeprune.cli.option_names import in_options
 

@@ -85,7 +85,7 @@ def bundle(
         raise ValueError("--float-io and --uint8-io exclude each other.")
     check_bundle_folder(output, [Path(path) for path in (model, data, labels) if path is not None], force=force)
     classes = None if labels is None else read_lines(labels)
-    source = open_data_option(data, label_columns)
+    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.bundle.bundle import export_bundle
     from edgeprune.bundle.content import Preprocessing
@@ -99,7 +99,7 @@ def bundle(
         arrays and arrays.x_train,
         labels=classes or (arrays and class_names(arrays, keras_model)),
         validation_data=arrays and arrays.test,
-        metric=named_metric(metric),
+        metric=scored_by,
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
         quantization="default" if quantize is None else None if quantize == "none" else quantize,
         sparse=sparse,

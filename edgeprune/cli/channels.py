@@ -119,7 +119,7 @@ def channels(
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
     if macs is params is ratio is None:
         raise ValueError("Say how much is to go: --macs, --params or --ratio.")
-    source, watched = open_data_option(data, label_columns), named_metric(metric)
+    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.channels.plan.channel_plan import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
@@ -147,7 +147,7 @@ def channels(
     smaller = chosen.apply()
     scores: dict[str, Scores] = {}
     if arrays is not None:
-        scored = scorer(arrays, watched, keras_model)
+        scored = scorer(arrays, scored_by, keras_model)
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
     if epochs and arrays is not None:
         fine_tune(
@@ -159,7 +159,7 @@ def channels(
             batch_size=batch_size,
             learning_rate=learning_rate,
             loss=loss,
-            metric=watched if scores["before"] else None,
+            metric=scored_by if scores["before"] else None,
         )
         scores["fine-tuned"] = scored(smaller)
     text = chosen.to_json()

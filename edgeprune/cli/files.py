@@ -143,8 +143,15 @@ def _is_of_use(record: logging.LogRecord) -> bool:
     return "triggered tf.function retracing" not in record.getMessage()
 
 
-def named_metric(name: str | None) -> Any:
-    """A Keras metric's name as it is, and what `module:function` stands for."""
+def named_metric(name: str | None, data: str | None) -> Any:
+    """A Keras metric's name as it is, and what `module:function` stands for.
+
+    Args:
+        name: what was passed as `--metric`.
+        data: what was passed as `--data`, which it is computed on.
+    """
+    if name is not None and data is None:
+        raise ValueError("--metric is computed on data: name them with --data.")
     if name is None or ":" not in name:
         return name
     from edgeprune.module_names import object_named

@@ -64,7 +64,7 @@ def prune(
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     check_output_paths({output: MODEL_SUFFIXES}, force)
-    source, watched = open_data_option(data, label_columns), named_metric(metric)
+    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.fit import check_and_compile, prune_and_fit
     from edgeprune.measure.score import score_lines, scores_to_dict
@@ -74,7 +74,7 @@ def prune(
     assert source is not None, "--data is required"
     arrays = training_data(source, keras_model)
     check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
-    scored = scorer(arrays, watched, keras_model)
+    scored = scorer(arrays, scored_by, keras_model)
     scores = {"before": scored(keras_model)}
     pruned = prune_and_fit(
         keras_model,
@@ -89,7 +89,7 @@ def prune(
         frequency=frequency,
         layers=layers or None,
         loss=loss,
-        metric=watched if scores["before"] else None,
+        metric=scored_by if scores["before"] else None,
     )
     scores["after"] = scored(pruned)
     report = sparsity_report(pruned)

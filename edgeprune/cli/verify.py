@@ -28,7 +28,7 @@ def verify(
 
     Exit code 1 if something is wrong with the file.
     """
-    source = open_data_option(data, label_columns)
+    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.export.verify import verify_tflite
 
@@ -40,7 +40,7 @@ def verify(
         arrays and arrays.x_test,
         arrays and arrays.y_test,
         sample_weight=arrays and arrays.sample_weight_test,
-        metric=named_metric(metric),
+        metric=scored_by,
         threads=threads,
         xnnpack=not no_xnnpack,
     )
