@@ -520,7 +520,7 @@ def subclassed(K, L):
 
 
 def block_class(K, L):
-    """A composite layer without a rule; in tf_keras it stays closed."""
+    """A composite layer without a rule."""
 
     class Block(L.Layer):
         def __init__(self, width, **kwargs):

@@ -22,13 +22,16 @@ from edgeprune.types import AnyTensor
 BATCH = 1009  # a prime, so that its multiples stand out, and small enough for tensors that are made with it
 
 
+_TENSORS_OF_TF_KERAS = "tf_keras.src.engine.keras_tensor"
+
+
 class NotUnfoldedError(Exception):
     """Raised where a layer's call cannot be made call by call."""
 
 
 def is_symbolic(leaf: Any) -> bool:
-    """Whether it is a symbolic tensor of Keras 3."""
-    return isinstance(leaf, keras_module(KERAS_3).KerasTensor)
+    """Whether it is a symbolic tensor of either Keras."""
+    return isinstance(leaf, keras_module(KERAS_3).KerasTensor) or type(leaf).__module__ == _TENSORS_OF_TF_KERAS
 
 
 def with_marked_batch(tensor: AnyTensor, times: int = 1) -> Any:

@@ -1,4 +1,4 @@
-"""Weights that a composite layer of Keras 3 uses itself: class tokens, tables of positions, scales.
+"""Weights that a composite layer uses itself: class tokens, tables of positions, scales.
 
 While the layer is looked into, a symbolic tensor stands in for each, which `OwnWeight` gives. In a rebuilt model a
 layer that comes with Keras holds it.
@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from edgeprune.flavor.kinds import KERAS_3, keras_module
-from edgeprune.flavor.marked_batch import numbers_like
+from edgeprune.flavor.graphs import function_name
+from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, keras_module, keras_of
+from edgeprune.flavor.marked_batch import NotUnfoldedError, numbers_like
 from edgeprune.types import Layer, Variable
 
 
 @functools.cache
-def own_weight_class() -> type:
-    """The operation that gives a weight which a composite layer uses itself.
+def own_weight_class(keras_3: bool = True) -> type:
+    """The operation, in tf_keras the layer, that gives a weight which a composite layer uses itself.
 
     Its instances have the attributes `variable`, `owner` (the composite layer) and `dtype` (that it computes in).
     """
+    if not keras_3:
+        return _own_weight_layer()
     keras = keras_module(KERAS_3)
 
     class OwnWeight(keras.Operation):
@@ -42,13 +46,32 @@ def own_weight_class() -> type:
     return OwnWeight
 
 
+def _own_weight_layer() -> type:
+    import tensorflow as tf
+
+    class OwnWeight(keras_module(TF_KERAS).layers.Layer):
+        symbol = "OwnWeight"  # as functions in the graph have one
+
+        def __init__(self, variable: Any, owner: Any) -> None:
+            super().__init__(dtype=owner._dtype_policy)
+            floating = tf.as_dtype(variable.dtype).is_floating
+            # Past Keras's tracking, so that it is no weight of this layer.
+            self.__dict__.update(variable=variable, owner=owner)
+            self.__dict__["given_dtype"] = owner.compute_dtype if owner._autocast and floating else variable.dtype.name
+
+        def call(self, x: Any) -> Any:
+            return tf.cast(tf.convert_to_tensor(self.variable), self.given_dtype)
+
+    return OwnWeight
+
+
 def is_own_weight(operation: Any) -> bool:
     """Whether what stands in a graph gives a weight that a composite layer uses itself."""
-    return isinstance(operation, own_weight_class())
+    return function_name(operation) == "ownweight"
 
 
 def own_weights(layer: Layer) -> list[Any]:
-    """The variables of a Keras 3 layer that no layer inside it holds."""
+    """The variables of a layer that no layer inside it holds."""
     inside = {id(v) for part in layer._flatten_layers(recursive=False, include_self=False) for v in part.variables}
     return [variable for variable in layer.variables if id(variable) not in inside]
 
@@ -61,16 +84,33 @@ def own_weight_holder(operation: Any, shape: tuple[int, ...], name: str) -> Any:
         shape: of the weight.
         name: of the new layer.
     """
-    keras, variable = keras_module(KERAS_3), operation.variable
+    keras, variable = keras_of(operation.owner), operation.variable
+    owner, keras_3 = operation.owner, is_keras_3(operation.owner)
     axes = "bcdefghij"[: len(shape)]
     return keras.layers.EinsumDense(
         f"az,z{axes}->a{axes}",
         output_shape=shape,
         name=name,
-        dtype=operation.owner.dtype_policy,
-        kernel_regularizer=variable.regularizer,
-        kernel_constraint=variable.constraint,
+        dtype=owner.dtype_policy if keras_3 else owner._dtype_policy,
+        kernel_regularizer=variable.regularizer if keras_3 else regularizers_in_tf_keras(owner).get(id(variable)),
+        kernel_constraint=getattr(variable, "constraint", None),
     )
+
+
+def regularizers_in_tf_keras(layer: Any) -> dict[int, Any]:
+    """`id` of a weight that a layer of tf_keras uses itself to its regularizer.
+
+    Raises:
+        NotUnfoldedError: the layer adds a loss that is none of a weight.
+    """
+    found = {}
+    for tagged in layer._callable_losses:
+        (loss,) = tagged.args
+        inside = inspect.getclosurevars(loss.func).nonlocals if isinstance(loss, functools.partial) else {}
+        if "regularizer" not in inside:
+            raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
+        found[id(loss.args[0])] = inside["regularizer"]
+    return found
 
 
 def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
@@ -81,10 +121,16 @@ def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
         holder: what `own_weight_holder` returned; the same for all calls that use the weight.
         x: a symbolic tensor of any shape and dtype.
     """
-    ops = keras_module(KERAS_3).ops
-    one = ops.ones_like(ops.reshape(ops.sum(numbers_like(x)), (1, 1)), dtype=operation.dtype)
-    given = ops.reshape(holder(one), holder.kernel.shape[1:])
-    holder.trainable = operation.variable.trainable
+    if is_keras_3(operation.owner):
+        ops = keras_module(KERAS_3).ops
+        one = ops.ones_like(ops.reshape(ops.sum(numbers_like(x)), (1, 1)), dtype=operation.dtype)
+        given = ops.reshape(holder(one), holder.kernel.shape[1:])
+    else:
+        import tensorflow as tf
+
+        one = tf.ones_like(tf.reshape(tf.reduce_sum(tf.shape(x)), (1, 1)), dtype=operation.given_dtype)
+        given = tf.reshape(holder(one), tuple(holder.kernel.shape[1:]))
+    holder.trainable = operation.variable.trainable and operation.owner.trainable
     return given
 
 
@@ -103,11 +149,12 @@ def own_weights_symbolic(layer: Layer, reference: Any) -> Iterator[None]:
     stand_ins = {}
     for variable in variables:
         if tf.as_dtype(variable.dtype).is_floating:
-            stand_ins[id(variable)] = own_weight_class()(variable, layer)(reference)
+            stand_ins[id(variable)] = own_weight_class(is_keras_3(layer))(variable, layer)(reference)
         else:
             stand_ins[id(variable)] = variable.numpy() if hasattr(variable, "numpy") else np.asarray(variable)
     undo: list[Callable[[], None]] = []
-    tracked = {id(list_) for list_ in (layer._trainable_variables, layer._non_trainable_variables)}
+    kind = "variables" if is_keras_3(layer) else "weights"
+    tracked = {id(layer.__dict__.get(f"_{name}_{kind}")) for name in ("trainable", "non_trainable")}
     for key, value in list(layer.__dict__.items()):
         if id(value) in tracked:
             continue

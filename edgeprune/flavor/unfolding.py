@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edgeprune.flavor.copies import clone_input, functional_model, wrapped_anew
+from edgeprune.flavor.functions import call_function
 from edgeprune.flavor.graphs import (
     GraphNode,
     call_specs,
@@ -21,8 +22,10 @@ from edgeprune.flavor.graphs import (
     graph_nodes,
     input_layer,
     is_time_distributed,
+    node_parts,
 )
 from edgeprune.flavor.inner_calls import called_in_place, made_symbolic, symbolic_leaves
+from edgeprune.flavor.inner_calls_tf_keras import called_in_tf_keras, takes_training
 from edgeprune.flavor.kinds import (
     KERAS_3,
     is_graph_model,
@@ -49,23 +52,21 @@ from edgeprune.types import AnyTensor, Layer, Model
 
 
 def functional_stand_in(model: Model) -> Any:
-    """A Functional model with the layers of a subclassed Keras 3 model: its call, made once on symbolic inputs.
+    """A Functional model with the layers of a subclassed model: its call, made once on symbolic inputs.
 
     The layers do not remember that call.
 
     Raises:
-        ValueError: it belongs to `tf_keras`, it is not built, or its call cannot be made symbolically or uses weights
-            outside of the layers that hold them.
+        ValueError: it is not built, or its call cannot be made symbolically or uses weights outside of the layers that
+            hold them.
     """
-    if not is_keras_3(model):
-        raise ValueError(f"Model {model.name!r} is subclassed: in tf_keras only Functional and Sequential models work.")
-    keras, tree = keras_of(model), nest(keras_3=True)
+    keras, tree = keras_of(model), nest(is_keras_3(model))
     inputs = tree.map_structure(
         lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), call_specs(model)
     )
     with _forgetting_calls([model, *layers_of(model)]), sizes_kept():
         try:
-            given = _Unfolding(lambda layer: False).calls_inside(model, (inputs,), {})
+            given = _Unfolding(lambda layer: False, is_keras_3(model)).calls_inside(model, (inputs,), {})
             return keras.Model(inputs, given, name=model.name)
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
@@ -75,7 +76,7 @@ def functional_stand_in(model: Model) -> Any:
 def unfold_layers(
     model: Model, unfolds: Callable[[Any], bool]
 ) -> tuple[Any, dict[int, str], dict[int, str], dict[int, str]]:
-    """A Functional Keras 3 model in which some composite layers are replaced by the calls they make inside.
+    """A Functional model in which some composite layers are replaced by the calls they make inside.
 
     Args:
         model: a Functional or Sequential model; it is not changed, and its layers do not remember the new calls.
@@ -87,9 +88,7 @@ def unfold_layers(
         those on the way to them, joined. By `id` the reasons why layers stay as they are. And by `id` the names of the
         unfolded layers that add a loss in training, which the new model does not.
     """
-    if not is_keras_3(model):
-        return model, {}, {}, {}
-    unfolding = _Unfolding(unfolds)
+    unfolding = _Unfolding(unfolds, is_keras_3(model))
     with _forgetting_calls([model, *layers_of(model)]), sizes_kept():
         return unfolding.model(model), unfolding.names, unfolding.reasons, unfolding.losses
 
@@ -121,7 +120,9 @@ def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
 class _Unfolding:
     """One unfolding of a model, with those nested in it."""
 
-    def __init__(self, unfolds: Callable[[Any], bool]) -> None:
+    def __init__(self, unfolds: Callable[[Any], bool], keras_3: bool) -> None:
+        self._keras_3 = keras_3
+        self._tree = nest(keras_3)
         self.names: dict[int, str] = {}
         self._unfolds = unfolds
         self.reasons: dict[int, str] = {}
@@ -150,7 +151,7 @@ class _Unfolding:
         return self._has_composites(layer) if _is_nested(layer) else self._unfolds(layer)
 
     def _unfolded(self, model: Model, shapes: list[tuple[int | None, ...] | None] | None) -> Any:
-        tree = nest(keras_3=True)
+        tree = self._tree
         inputs, nodes, outputs = graph_nodes(model)
         self._calls.update(id(node.layer) for node in nodes)
         layers = [node.layer for node in nodes if function_name(node.layer) is None]
@@ -178,17 +179,20 @@ class _Unfolding:
         if id(layer) not in self.reasons and self._unfolds(layer):
             try:
                 reference = symbolic_leaves((args, kwargs))[0]
-                given = nest(keras_3=True).flatten(self.calls_inside(layer, args, kwargs))
-                given = [made_symbolic(leaf, reference) for leaf in given]
+                given = self._tree.flatten(self.calls_inside(layer, args, kwargs))
+                given = [made_symbolic(leaf, reference) if self._keras_3 else leaf for leaf in given]
                 if len(given) != len(node.outputs):
                     raise NotUnfoldedError("it gives other tensors than before")
+                if not self._keras_3 and list(map(_has_mask, given)) != list(map(_has_mask, node.outputs)):
+                    raise NotUnfoldedError("the calls it makes inside give other masks")
             except Exception as error:  # a call may fail on symbolic inputs in any way
                 self.reasons[id(layer)] = _first_line(error)
                 given = None
         if given is None:
-            given = nest(keras_3=True).flatten(self._called(node, args, kwargs, tensors))
+            given = self._tree.flatten(self._called(node, args, kwargs, tensors))
         tensors.update(zip(map(id, node.outputs), given, strict=True))
-        self._count_samples(node, [tensors[id(tensor)] for tensor in node.inputs], given)
+        if self._keras_3:
+            self._count_samples(node, [tensors[id(tensor)] for tensor in node.inputs], given)
 
     def _samples_of(self, tensor: Any) -> int:
         return self._samples.get(id(tensor), (None, 1))[1]
@@ -214,6 +218,8 @@ class _Unfolding:
             return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
+        if not self._keras_3:  # whose functions take the size of the batch as a symbolic tensor
+            return call_function(layer, args, kwargs, {})
         return call_for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
 
     def _on_each_step(self, wrapper: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -250,7 +256,7 @@ class _Unfolding:
             if function_name(node.layer) is None:
                 self.names.setdefault(id(node.layer), f"{model.name}_{node.layer.name}")
             self._make(node, tensors)
-        return nest(keras_3=True).map_structure(lambda tensor: tensors[id(tensor)], outputs)
+        return self._tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
 
     def calls_inside(self, layer: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What a layer gives for symbolic tensors, by the calls that it makes inside.
@@ -258,9 +264,12 @@ class _Unfolding:
         Raises:
             Exception: whatever it raises when it is called on symbolic tensors.
         """
-        tree = nest(keras_3=True)
+        tree = self._tree
         symbolic = symbolic_leaves((args, kwargs))
-        marked = {id(tensor): with_marked_batch(tensor, self._samples_of(tensor)) for tensor in symbolic}
+        marked = {
+            id(tensor): with_marked_batch(tensor, self._samples_of(tensor)) if self._keras_3 else tensor
+            for tensor in symbolic
+        }
         masks = {}
         for tensor in symbolic:
             mask = getattr(tensor, "_keras_mask", None)
@@ -271,7 +280,7 @@ class _Unfolding:
         outputs, adds_losses = self._called_in_place(layer, reference, inner_args, inner_kwargs)
         if adds_losses:
             raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
-        if not is_model(layer) and layer._call_has_training_arg:
+        if not is_model(layer) and takes_training(layer):
             in_training, adds_losses = self._called_in_place(layer, reference, inner_args, inner_kwargs, training=True)
             if _signatures(outputs) != _signatures(in_training):
                 raise NotUnfoldedError("it makes other calls in training")
@@ -293,10 +302,9 @@ class _Unfolding:
             _check_constants(node)
             self._make(node, tensors)
         for tensor in symbolic_leaves(outputs):
-            mask = getattr(tensor, "_keras_mask", None)
             new = tensors[id(tensor)]
-            if mask is not None and getattr(new, "_keras_mask", None) is None:
-                new._keras_mask = tensors[id(mask)]
+            if self._keras_3 and _has_mask(tensor) and not _has_mask(new):
+                new._keras_mask = tensors[id(tensor._keras_mask)]
         return tree.map_structure(lambda leaf: tensors.get(id(leaf), leaf), outputs)  # some may be constants
 
     def _called_in_place(
@@ -307,6 +315,8 @@ class _Unfolding:
         Those need not give tensors alone when they are called inside another, nor do they all say what they give. Where
         that fails they are called as layers, and entered one by one.
         """
+        if not self._keras_3:
+            return called_in_tf_keras(layer, reference, args, kwargs, training), False
         composites = [part for part in layer._flatten_layers(include_self=False) if self._unfolds(part)]
         try:
             return called_in_place([layer, *composites], reference, args, kwargs, training)
@@ -325,8 +335,8 @@ class _Unfolding:
     @contextlib.contextmanager
     def _renamed(self, outputs: Any, taken: set[str]) -> Iterator[None]:
         """While the body runs, the layers on the way to these tensors have their new names, each another."""
-        before = {}
-        for node in _calls_between({}, nest(keras_3=True).flatten(outputs)):
+        before, key = {}, "name" if self._keras_3 else "_name"
+        for node in _calls_between({}, self._tree.flatten(outputs)):
             layer = node.layer
             if id(layer) not in self.names or id(layer) in before:
                 continue
@@ -337,12 +347,12 @@ class _Unfolding:
             taken.add(name)
             self.names[id(layer)] = name
             before[id(layer)] = (layer, layer.name)
-            layer.__dict__["name"] = name
+            layer.__dict__[key] = name
         try:
             yield
         finally:
             for layer, name in before.values():
-                layer.__dict__["name"] = name
+                layer.__dict__[key] = name
 
 
 _REFERENCE = -1  # no `id` of an object: the key of a tensor that has the batch of the call that is looked into
@@ -356,6 +366,10 @@ def _signatures(outputs: Any) -> list[Any]:
     """What is called on the way to some symbolic tensors: layers, and functions by their names."""
     nodes = _calls_between({}, symbolic_leaves(outputs))
     return [function_name(node.layer) or id(node.layer) for node in nodes]
+
+
+def _has_mask(tensor: AnyTensor) -> bool:
+    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def _has_history(tensor: AnyTensor) -> bool:
@@ -382,14 +396,17 @@ def _calls_between(given: dict[int, Any], outputs: Iterable[Any]) -> list[GraphN
             done.add(id(node))
             if not node.is_input:
                 waiting.append((tensor, True))
-                waiting += [(taken, False) for taken in reversed(node.input_tensors)]
+                waiting += [(taken, False) for taken in reversed(node_parts(node)[1])]
     return list(found.values())
 
 
 def _as_graph_node(node: Any) -> GraphNode:
-    arguments = node.arguments
-    inputs, outputs = list(node.input_tensors), list(node.output_tensors)
-    return GraphNode(node.operation, node, tuple(arguments.args), arguments.kwargs, inputs, outputs)
+    layer, inputs, outputs = node_parts(node)
+    if hasattr(node, "operation"):
+        args, kwargs = node.arguments.args, node.arguments.kwargs
+    else:
+        args, kwargs = node.call_args, node.call_kwargs
+    return GraphNode(layer, node, tuple(args), kwargs, inputs, outputs)
 
 
 def _check_constants(node: GraphNode) -> None:

@@ -111,7 +111,7 @@ def activation_memory(model: Model, dtype: str = "int8", *, per_channel_dense: b
     """The peak of a model's activations by liveness over its graph, the layer that sets it, and the arena to expect.
 
     Args:
-        model: a built model of `keras` 3 or `tf_keras`; a subclassed one of `keras` 3 alone.
+        model: a built model of `keras` 3 or `tf_keras`, also a subclassed one.
         dtype: what an activation is stored as: `"int8"`, `"int16"`, `"float16"` or `"float32"`.
         per_channel_dense: whether each unit of a dense layer has a scale of its own, as in `export_tflite`.
 

@@ -23,7 +23,7 @@ def trace(model: Model, input_shape: InputShape = None) -> ChannelGraph:
     """Find which channels of a model live and die together.
 
     Args:
-        model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or one of Keras 3 that is subclassed
+        model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or one that is subclassed
             and whose call can be made on symbolic inputs. It is not changed.
         input_shape: of a model of open length or size, the shape that its MACs are counted for; by input name where
             there are several. Left out, one that the model accepts.

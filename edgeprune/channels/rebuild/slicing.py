@@ -142,7 +142,7 @@ class Builder:
         if id(variable) in self.holders:
             return flavor.give_own_weight(old, self.holders[id(variable)], x)
         values = self.cut(variable)
-        name = first = f"{self.renamed.get(id(old.owner), old.owner.name)}_{variable.name}"
+        name = first = f"{self.renamed.get(id(old.owner), old.owner.name)}_{own_name(variable)}"
         taken, number = set(self.graph.rebuilt_names.values()) | {one.name for one in self.holders.values()}, 0
         while name in taken:
             number += 1
@@ -179,6 +179,11 @@ class Builder:
             if rescale.weight is weight:
                 values = (values * rescale.factor(self.kept_mask)).astype(values.dtype)
         return values
+
+
+def own_name(weight: Any) -> str:
+    """What a layer calls its weight; names of tf_keras hold those of layers and a number too."""
+    return weight.name.rpartition("/")[2].partition(":")[0]
 
 
 def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:

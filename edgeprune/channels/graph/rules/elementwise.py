@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.channel_values import Value
-from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule
+from edgeprune.channels.graph.rules.registry import Call, CannotFollow, function_rule, rule
 from edgeprune.types import Layer
 
 # Functions by the names of `flavor.function_name`.
@@ -45,6 +45,14 @@ def _works_on_each_element(layer: Layer, activation: Any) -> bool:
     """Whether a function of the user's own is made of functions that work on each element, and of numbers."""
     functions = flavor.functions_inside(activation) if flavor.is_keras_3(layer) else None
     return bool(functions) and all(name in EACH_ELEMENT for name in functions)
+
+
+@function_rule("biasadd")
+def bias_add(call: Call) -> Value:
+    """TensorFlow's addition along the last axis."""
+    if len(call.inputs) != 2 or str(call.argument("data_format")).startswith("NC"):
+        raise CannotFollow("its bias is a constant, or its channels come first")
+    return call.merge(call.inputs)
 
 
 @rule("Activation")

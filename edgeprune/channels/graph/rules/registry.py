@@ -141,11 +141,12 @@ def is_composite(layer: Layer) -> bool:
 
     A layer that draws random numbers itself is not: those of training would be lost.
     """
-    if flavor.function_name(layer) is not None or flavor.is_model(layer) or not flavor.is_keras_3(layer):
+    if flavor.function_name(layer) is not None or flavor.is_model(layer):
         return False
     if type(layer) is flavor.keras_of(layer).layers.Activation:  # which need not be found by name, as its calls are
-        return type(layer.activation).__name__ == "function" and not _is_of_keras(layer.activation)
-    if _is_of_keras(type(layer)) or layer._seed_generators:
+        is_own = type(layer.activation).__name__ == "function" and not _is_of_keras(layer.activation)
+        return is_own and flavor.is_keras_3(layer)
+    if _is_of_keras(type(layer)) or getattr(layer, "_seed_generators", None):
         return False
     try:
         rule_for(layer)
