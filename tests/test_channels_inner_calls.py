@@ -212,3 +212,18 @@ def test_a_tensor_that_is_never_given():
     graph, _, proof = halved(keras.Model(i, layers.Dense(2, name="head")(x)))
     assert proof.passed
     assert {group.name for group in graph.groups if group.frozen is None} == {"stem", "pair/inner"}
+
+
+class Misnamed(layers.ReLU):
+    """Its configuration has an entry that it cannot be made with, so no file that holds it can be loaded."""
+
+    def get_config(self):
+        return {**super().get_config(), "other": 1}
+
+
+def test_a_layer_that_no_file_can_hold_is_replaced_by_its_calls():
+    i = keras.Input((5,))
+    x = Misnamed(name="misnamed")(layers.Dense(8, name="stem")(i))
+    _, smaller, proof = halved(keras.Model(i, layers.Dense(2, name="head")(x)))
+    assert proof.passed
+    assert not any(isinstance(layer, Misnamed) for layer in smaller.layers)

@@ -92,6 +92,14 @@ def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None
         ) from error
 
 
+def is_made_again(layer: Any) -> bool:
+    """Whether a layer's class makes one from its configuration, as loading a file does."""
+    try:
+        return layer.__class__.from_config(layer.get_config()) is not None
+    except Exception:  # a layer of another maker may raise anything
+        return False
+
+
 def _from_configuration(layer: Layer, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> Any:
     config = _changed_config(layer, changes, inside)
     # Layers inside are made by their class's name.
