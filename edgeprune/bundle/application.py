@@ -257,7 +257,7 @@ def _tensor_metadata(content: BundleContent, entry: Interface) -> TensorMetadata
         std=entry.preprocessing.std if entry.preprocessing else (),
         minimum=limits[:1],
         maximum=limits[1:],
-        labels=tuple(content.labels) if entry.labels else None,
+        labels=tuple(content.labels or ()) if entry.labels else None,
     )
 
 
@@ -383,7 +383,7 @@ def app_figures(content: BundleContent) -> dict[str, Any]:
             "machine": machine(),
         },
         "pruning": {
-            "zeros_in_the_file": sum(row.file_zeros for row in weights) / elements if elements else 0.0,
+            "zeros_in_the_file": sum(row.file_zeros or 0 for row in weights) / elements if elements else 0.0,
             "nonzero_parameters": parameters.nonzero if parameters else None,
             "channels": [f"{name} {count}" for name, count in _channels(content.model).items()],
         },

@@ -212,7 +212,8 @@ def export_bundle(
             raise error.among(device.quantizations) from error
         except OperatorError as error:
             raise error.without_options() from error
-        notes = [note for note in exported.notes if note not in exported.verification.problems]
+        found = exported.verification
+        notes = [note for note in exported.notes if found is None or note not in found.problems]
         if split is not None:
             for file, text in vocabulary_files.vocabulary_texts(split).items():
                 (folder / file).write_text(text, encoding="utf-8")
@@ -269,6 +270,7 @@ def _verified(
 ) -> Verification:
     """What was measured on the file: on the validation data, with the scores, where there are any."""
     if validation is None:
+        assert exported.verification is not None, "a bundle's file is verified when it is exported"
         return exported.verification
     x, y, sample_weight = validation
     tolerance = FORMAT_TOLERANCE[quantization] if quantization in CALIBRATED else None
@@ -316,8 +318,8 @@ def _checked_labels(labels: Iterable[str] | None, model: Model) -> list[str] | N
     """The labels as a list, as many as one of the outputs has values."""
     if labels is None:
         return None
-    texts = list(labels) if isinstance(labels, Iterable) and not isinstance(labels, str) else [None]
-    if not all(isinstance(text, str) for text in texts):
+    texts: list[str] = list(labels) if isinstance(labels, Iterable) and not isinstance(labels, str) else []
+    if isinstance(labels, str) or not isinstance(labels, Iterable) or not all(isinstance(text, str) for text in texts):
         raise TypeError("labels must be a list of strings, one for each class.")
     labels = texts
     for label in labels:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 from edgeprune.export.convert import ExportResult
+from edgeprune.export.verify import Verification
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import MicroError, measure_arena
 from edgeprune.schemes import CALIBRATED
@@ -57,7 +58,7 @@ def export_with_better_scales(
     figures = (
         f"the arena is {lighter:,} bytes rather than {arena:,}, the relative error {after:.3g} rather than {before:.3g}"
     )
-    if one.verification.passed and lighter <= _LIGHTER * arena and after <= _ERROR * before:
+    if _verified(one).passed and lighter <= _LIGHTER * arena and after <= _ERROR * before:
         note = f"Dense layers have one scale each: so {figures}. per_channel_dense=True gives each unit its own."
         return dataclasses.replace(one, notes=(*one.notes, note))
     each.path.write_bytes(content)
@@ -65,7 +66,7 @@ def export_with_better_scales(
     return dataclasses.replace(each, notes=(*each.notes, note))
 
 
-def _may_be_lighter(model: Model, quantization: str) -> bool:
+def _may_be_lighter(model: Model, quantization: str | None) -> bool:
     """Whether one scale for each dense layer would make the arena smaller by enough, by the estimate."""
     dtype = "int16" if quantization == "int16x8" else "int8"
     try:
@@ -76,7 +77,12 @@ def _may_be_lighter(model: Model, quantization: str) -> bool:
 
 
 def _error(exported: ExportResult) -> float:
-    return max(output.relative_error for output in exported.verification.outputs)
+    return max(output.relative_error for output in _verified(exported).outputs)
+
+
+def _verified(exported: ExportResult) -> Verification:
+    assert exported.verification is not None, "a bundle's file is verified when it is exported"
+    return exported.verification
 
 
 def has_unit_scales(content: bytes) -> bool:

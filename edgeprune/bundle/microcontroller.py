@@ -89,7 +89,7 @@ def write(content: BundleContent) -> dict[str, Any]:
     _check_outputs(content, parity)
     operators = read_tflite(file).operator_counts
     reserved = with_margin(arena.bytes, scratch_bytes(file))
-    flash = file.stat().st_size + kernel_bytes(operators)
+    flash = file.stat().st_size + kernel_bytes(list(operators))
     figures = {
         "arena": {**arena.to_dict(), "with_margin": reserved},
         "model_bytes": file.stat().st_size,

@@ -61,7 +61,7 @@ def write(content: BundleContent) -> dict[str, Any]:
     """
     compiled = content.folder / "model_vela.tflite"
     try:
-        report = compile_for_npu(content.tflite, content.target.accelerator, compiled)
+        report = compile_for_npu(content.tflite, content.target.accelerator or "", compiled)
     except VelaError as error:
         text = str(error).replace(str(content.tflite), f"model {content.name!r}")
         raise ValueError(text) from error

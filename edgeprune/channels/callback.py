@@ -14,13 +14,20 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.masks import alive_classes, is_channel_pruned, masked_channels, masks_of, put_masks_on
+from edgeprune.channels.masks import (
+    ChannelMasks,
+    alive_classes,
+    is_channel_pruned,
+    masked_channels,
+    masks_of,
+    put_masks_on,
+)
 from edgeprune.channels.plan.channel_plan import ChannelPlan, one_target, plan_graph
 from edgeprune.channels.plan.importance import ImportanceLike
 from edgeprune.channels.plan.plan_settings import check_settings
@@ -30,8 +37,13 @@ from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
 from edgeprune.types import SameLayer
 
+if TYPE_CHECKING:
+    from edgeprune.types import CallbackOfBoth
+else:
+    CallbackOfBoth = flavor.callback_class()
 
-class ChannelPruning(flavor.callback_class()):
+
+class ChannelPruning(CallbackOfBoth):
     """A callback for `fit` that masks the least important channels on a schedule; then call `strip_pruning`.
 
     The schedule says when channels go and how far along the way to the target a step is: its sparsity divided by the
@@ -117,7 +129,7 @@ class ChannelPruning(flavor.callback_class()):
         self._last_step: int | None = None
         self._at_first_epoch = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Follow the model's channels, and make its optimizer hold the masks."""
         masks = masks_of(self.model)
         if masks is None:
@@ -133,7 +145,7 @@ class ChannelPruning(flavor.callback_class()):
         flavor.forget_compiled_step(self.model)
         self._at_first_epoch = True
 
-    def on_epoch_begin(self, epoch=None, logs=None):
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """At the first epoch, learn how long the training is."""
         if not self._at_first_epoch:
             return
@@ -147,7 +159,13 @@ class ChannelPruning(flavor.callback_class()):
             updates.warn_if_missed(self.schedule, self._step, total)
         self._last_step = _last_update(self.schedule, total)
 
-    def on_train_batch_begin(self, batch=0, logs=None):
+    @property
+    def _masks(self) -> ChannelMasks:
+        masks = masks_of(self.model)
+        assert masks is not None, "on_train_begin has put them on the model"
+        return masks
+
+    def on_train_batch_begin(self, batch: int = 0, logs: dict[str, Any] | None = None) -> None:
         """Mask what is due at the step about to run."""
         updates.set_open_end(self.schedule, None)  # a loop of the user's own has begun no epoch
         if self._last_step is None:
@@ -155,24 +173,23 @@ class ChannelPruning(flavor.callback_class()):
         self._update_up_to(self._step + 1)
         self._open_group = group_size(self.model, self.params, batch)
 
-    def on_train_batch_end(self, batch=0, logs=None):
+    def on_train_batch_end(self, batch: int = 0, logs: dict[str, Any] | None = None) -> None:
         """Count the steps that have run, and shrink the channels."""
         self._step += self._open_group
         if self.group_lasso and not self._is_final:
             way = self._target.way(self.schedule, self._step)
-            masks_of(self.model).shrink(self.group_lasso * way * self._open_group)
+            self._masks.shrink(self.group_lasso * way * self._open_group)
 
-    def on_epoch_end(self, epoch=None, logs=None):
+    def on_epoch_end(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """Leave exact zeros, also where the optimizer has put averaged weights in (`use_ema`)."""
-        masks_of(self.model).apply(self.model)
+        self._masks.apply(self.model)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Make the updates that fell between the last callbacks, and leave exact zeros."""
         self._update_up_to(self._step)
-        masks = masks_of(self.model)
         if self.recover and self._last_step is None:  # a schedule without an end ends with the training
             self._mask(self._step, is_last=True)
-        masks.apply(self.model)
+        self._masks.apply(self.model)
         if self._last_step is not None and self._step < self._last_step:
             reached = self._target.way(self.schedule, self._step)
             warnings.warn(
@@ -193,7 +210,7 @@ class ChannelPruning(flavor.callback_class()):
 
     def _mask(self, step: int, is_last: bool) -> None:
         """Choose the channels that go, and set them to zero."""
-        masks = masks_of(self.model)
+        masks = self._masks
         kind, asked = self._target.at(self._target.way(self.schedule, step))
         gone = masks.silent() if not self.recover else None
         plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)

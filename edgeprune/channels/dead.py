@@ -190,7 +190,7 @@ def _live(graph: ChannelGraph, use: _Use) -> np.ndarray:
     live |= use.always
     readers = use.readers[::-1]  # consumers first: most models are done in one pass
     count = -1
-    while count != (count := np.count_nonzero(live)):
+    while count != (count := int(np.count_nonzero(live))):
         for reader in readers:
             live[reader.needs(live)] = True
     return live

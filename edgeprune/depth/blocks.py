@@ -219,7 +219,7 @@ def plan_blocks(
     first: dict[str, float] = {}
     removed: list[Block] = []
     scores_when_removed: list[float] = []
-    while len(removed) < count if macs is None else whole.without(removed) > macs * whole.total:
+    while len(removed) < (count or 0) if macs is None else whole.without(removed) > macs * whole.total:
         candidates = [block for block in left if _is_called(walked, block, removed)]
         if not candidates:
             raise ValueError(
@@ -397,6 +397,7 @@ class _Scorer:
         for batch, given in zip(self._batches, outputs, strict=True):
             _, y, weight = unpack_batch(batch)
             packed = flavor.pack_outputs(self._model, given)
+            assert self._losses is not None, "score asks only with labels"
             losses.append(float(self._losses(as_tensors(y), packed, as_tensors(weight))))
             counts.append(len(given[0]))
         return float(np.average(losses, weights=counts))

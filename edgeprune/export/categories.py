@@ -70,7 +70,16 @@ def _counting_by_comparison() -> Iterator[None]:
 def _comparing(bincount: Any) -> Any:
     import tensorflow as tf
 
-    def compare(arr, weights=None, minlength=None, maxlength=None, dtype=tf.int32, name=None, axis=None, **options):
+    def compare(
+        arr: Any,
+        weights: Any = None,
+        minlength: Any = None,
+        maxlength: Any = None,
+        dtype: Any = tf.int32,
+        name: str | None = None,
+        axis: int | None = None,
+        **options: Any,
+    ) -> Any:
         known = isinstance(arr, tf.Tensor) and arr.shape.is_fully_defined() and minlength and minlength == maxlength
         if axis != -1 or not known:
             return bincount(arr, weights, minlength, maxlength, dtype, name, axis, **options)

@@ -260,7 +260,7 @@ def _converted(
                 equal_calls.replaced(model, recipe.quantization) as unrolled,
             ):
                 function = write_saved_model(model, specs, names, saved_model)
-            if recipe.calibrated:
+            if recipe.calibrated and samples is not None:
                 non_finite.check_finite_outputs(function, samples, model)
             outputs = list(function.structured_outputs)
             if recipe.calibrated and _has_loop(function):

@@ -72,7 +72,7 @@ class ConverterSettings:
         """The integer type of inputs and outputs; `None` where they are floats."""
         if not self.calibrated or not self.integer_io:
             return None
-        return _INTEGER[self.quantization] if self.integer_io is True else self.integer_io
+        return _INTEGER[self.quantization or ""] if self.integer_io is True else self.integer_io
 
 
 def check_flags(**flags: Any) -> None:
@@ -115,7 +115,7 @@ def run_converter(
         "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
         "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
     }
-    converter.target_spec.supported_ops = [builtins.get(recipe.quantization, tf.lite.OpsSet.TFLITE_BUILTINS)]
+    converter.target_spec.supported_ops = [builtins.get(recipe.quantization or "", tf.lite.OpsSet.TFLITE_BUILTINS)]
     if recipe.allow_flex:
         converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
     converter.allow_custom_ops = recipe.allow_custom
@@ -124,7 +124,7 @@ def run_converter(
         converter.optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
     if recipe.quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if recipe.calibrated:
+    if recipe.calibrated and samples is not None:
         converter.representative_dataset = lambda: _calibration(samples, say)
         if recipe.io_type is not None:
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(recipe.io_type)
@@ -140,8 +140,8 @@ def in_order(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    content = bytearray(content)
-    model = schema.Model.GetRootAs(content)
+    edited = bytearray(content)
+    model = schema.Model.GetRootAs(edited)
     signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
     for names, count, entry, tensors in (
         (inputs, signature.InputsLength(), signature.Inputs, graph.InputsAsNumpy()),

@@ -41,7 +41,9 @@ class LoopError(ConversionError):
         formats: what a model with loops can be exported as.
     """
 
-    def __init__(self, loops: list[str], quantization: str, formats: Iterable[str | None] = (None, *_LOOP_FORMATS)):
+    def __init__(
+        self, loops: list[str], quantization: str | None, formats: Iterable[str | None] = (None, *_LOOP_FORMATS)
+    ):
         """Compose the message."""
         self._loops, self._quantization = loops, quantization
         self._formats = [one for one in formats if one is None or one in _LOOP_FORMATS]
@@ -223,7 +225,7 @@ def loops(content: bytes, model: Model) -> list[str]:
         recurrent = flavor.keras_of(model).layers.RNN
         names = flavor.layer_names(model)
         layers = [layer for layer in flavor.layers_of(model) if isinstance(layer, recurrent)]
-        found = [f"layer {names[id(layer)]!r} ({type(layer).__name__})" for layer in layers] or found
+        found = dict.fromkeys(f"layer {names[id(layer)]!r} ({type(layer).__name__})" for layer in layers) or found
     return list(found) if locations else []
 
 
@@ -284,7 +286,7 @@ def _output_layer(location: str, model: Model) -> Any | None:
 
 
 def _unsupported(error: Exception, model: Model) -> list[Unsupported]:
-    found = {}
+    found: dict[Any, Any] = {}
     for entry in getattr(error, "errors", ()):
         needs = type(entry).ErrorCode.Name(entry.error_code)
         if needs in ("ERROR_NEEDS_FLEX_OPS", "ERROR_NEEDS_CUSTOM_OPS"):

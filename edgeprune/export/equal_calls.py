@@ -59,7 +59,7 @@ def refuse_stateful(model: Model) -> None:
         )
 
 
-def unrolled_notes(model: Model, unrolled: list[tuple[Any, int]], quantization: str) -> list[str]:
+def unrolled_notes(model: Model, unrolled: list[tuple[Any, int]], quantization: str | None) -> list[str]:
     """What the user should know of the layers that were unrolled: nothing, or one sentence."""
     names = flavor.layer_names(model)
     which = dict.fromkeys(f"{names[id(layer)]!r} into {steps} steps" for layer, steps in unrolled)
@@ -199,8 +199,8 @@ def _fused_lstm(layer: Layer, sequences: Any) -> Any:
     """
     import tensorflow as tf
 
-    def lstm(inputs, output, carry, kernel, recurrent_kernel, bias):
-        def step(state, x):
+    def lstm(inputs: Any, output: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> Any:
+        def step(state: Any, x: Any) -> Any:
             output, carry = state
             gates = tf.matmul(x, kernel) + tf.matmul(output, recurrent_kernel) + bias
             i, f, candidate, o = tf.split(gates, 4, axis=1)

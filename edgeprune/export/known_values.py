@@ -53,12 +53,12 @@ def _readers(model: Model) -> Mapping[str, list[Any]]:
     """The layers that each input flows into, at any distance."""
     names = flavor.input_names(model)
     if names is None:
-        layers = flavor.layers_of(model)
+        layers = list(flavor.layers_of(model))
         return {name: layers for name in flavor.input_specs(model)}
     try:
         calls, _ = flavor.layer_calls(model)
     except ValueError:  # a subclassed model inside
-        return {name: flavor.layers_of(model) for name in names}
+        return {name: list(flavor.layers_of(model)) for name in names}
     readers: dict[str, list[Any]] = {name: [] for name in names}
     reached = [{name} for name in names]
     for call in calls[len(names) :]:

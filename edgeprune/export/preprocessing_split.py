@@ -56,7 +56,7 @@ class SplitModel:
         """
         import tensorflow as tf
 
-        read = [tf.constant(inputs[name]) for name in flavor.input_names(self.preprocessing)]
+        read = [tf.constant(inputs[name]) for name in flavor.input_names(self.preprocessing) or ()]
         made = flavor.flatten(self.preprocessing(_alone(read)), self.preprocessing)
         values = {**inputs, **dict(zip(self.given, made, strict=True))}
         specs = flavor.flatten(flavor.call_specs(self.rest), self.rest)
@@ -110,7 +110,7 @@ def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitMod
     keras = flavor.keras_of(model)
     given = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in inputs}
     first = _called(before, given)
-    names = _names(cut, made, taken={node.layer.name for node in behind} | set(flavor.input_names(model)))
+    names = _names(cut, made, taken={node.layer.name for node in behind} | set(flavor.input_names(model) or ()))
     passed = [tensor for tensor in inputs if id(tensor) in needed]
     entries = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in passed}
     for tensor, name in zip(cut, names, strict=True):
@@ -234,7 +234,8 @@ def _called_once(node: flavor.GraphNode, tensors: dict[int, Any], copies: dict[i
         return flavor.flatten(node.layer(*args, **kwargs), node.layer)
     known = id(node.layer) in copies
     if not known:
-        copies[id(node.layer)] = flavor.clone_layer(node.layer, **{"name": within + node.layer.name} if within else {})
+        named: dict[str, Any] = {"name": within + node.layer.name} if within else {}
+        copies[id(node.layer)] = flavor.clone_layer(node.layer, **named)
     layer = copies[id(node.layer)]
     made = flavor.flatten(layer(*args, **kwargs), layer)
     if not known:

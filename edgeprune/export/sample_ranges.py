@@ -100,7 +100,7 @@ def _first_layers(model: Model) -> list[tuple[str, list[Any]]]:
         calls, _ = flavor.layer_calls(model)
     except ValueError:  # a part is subclassed
         return []
-    return [(name, _reached(calls, number)) for number, name in enumerate(flavor.input_names(model))]
+    return [(name, _reached(calls, number)) for number, name in enumerate(flavor.input_names(model) or ())]
 
 
 def _reached(calls: list[Any], start: int) -> list[Any]:

@@ -92,16 +92,16 @@ def with_names(content: bytes, traced: Mapping[str, str]) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    content = bytearray(content)
-    signature = schema.Model.GetRootAs(content).SignatureDefs(0)
+    edited = bytearray(content)
+    signature = schema.Model.GetRootAs(edited).SignatureDefs(0)
     own = {made.encode(): name.encode() for name, made in traced.items()}
     for number in range(signature.InputsLength()):
         entry = signature.Inputs(number)
         # The first field of the table is where its string lies: a length in four bytes, then the bytes themselves.
         field = entry._tab.Pos + entry._tab.Offset(4)
         start = entry._tab.Indirect(field) + 4
-        content[start : start + len(entry.Name())] = own[entry.Name()]
-    return bytes(content)
+        edited[start : start + len(entry.Name())] = own[entry.Name()]
+    return bytes(edited)
 
 
 @contextlib.contextmanager
@@ -140,7 +140,7 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
     structure = flavor.call_specs(model)
 
     @tf.function(input_signature=[{traced[name]: _renamed(spec, traced[name]) for name, spec in specs.items()}])
-    def serve(given):
+    def serve(given: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {name: given[made] for name, made in traced.items()}
         outputs = flavor.named_outputs(model, model(_filled(structure, inputs, "input"), training=False))
         # An operation of its own for each, so that one tensor may be given out under two names.

@@ -144,7 +144,7 @@ class _Graph:
                 if tensor is not None and tensor.sparsity is not None:
                     blocks = tensor.sparsity.blockMap is not None and len(tensor.sparsity.blockMap) > 0
                     yield _SparseWeight(
-                        self._name(operator), self._location(operator), self._types[tensor.type], blocks
+                        str(self._name(operator)), self._location(operator), self._types[tensor.type], blocks
                     )
 
     def has_sparse_path_stem(self) -> bool:

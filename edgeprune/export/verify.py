@@ -102,7 +102,7 @@ class Verification:
         """The share of the Keras weights' zeros that are zeros in the file too; `None` if there are none to compare."""
         found = [weight for weight in self.weights if weight.kept is not None]
         zeros = sum(weight.keras_zeros for weight in found)
-        return sum(weight.kept for weight in found) / zeros if zeros else None
+        return sum(weight.kept or 0 for weight in found) / zeros if zeros else None
 
     def __str__(self) -> str:
         """A report: the figures, the outputs, the zeros of each weight, the problems."""
@@ -196,7 +196,10 @@ def verify_tflite(
 
     file_outputs = runtime.run_all(arrays, f"Verifying {file.path.name}")
     problems = [f"Output {name!r} holds NaN or infinity." for name in _not_finite(file_outputs)]
-    predicted, keras_outputs, comparisons, weights = {}, {}, [], ()
+    predicted: dict[str, Any] = {}
+    keras_outputs: dict[str, Any] = {}
+    comparisons: list[OutputComparison] = []
+    weights: tuple[WeightZeros, ...] = ()
     if model is not None:
         weights = zeros_of_weights(model, file)
         mismatch = _mismatch(runtime, model)
@@ -220,7 +223,13 @@ def verify_tflite(
         if model is not None and not keras_outputs:
             return Scores((), count, "the file does not fit the Keras model, which tells the metrics.")
         return score_outputs(
-            outputs, labels, sample_weight, inputs=samples, metric=metric, model=model, output=names.get(output, output)
+            outputs,
+            labels,
+            sample_weight,
+            inputs=samples,
+            metric=metric,
+            model=model,
+            output=output and names.get(output, output),
         )
 
     names = keras_output_names(file_outputs, predicted, model) if keras_outputs else {}
@@ -244,7 +253,7 @@ def verify_tflite(
     )
 
 
-def _made_up(runtime: Runtime, model: Model) -> dict[str, np.ndarray]:
+def _made_up(runtime: Runtime, model: Model | None) -> dict[str, np.ndarray]:
     """A few random samples: floats from 0 to 1, integers that the model's embeddings hold, words known and others."""
     generator = np.random.default_rng(0)
     known = {} if model is None else known_values(model)
@@ -304,13 +313,13 @@ def _not_finite(outputs: dict[str, np.ndarray]) -> list[str]:
     return [name for name, values in outputs.items() if values.dtype != object and not np.isfinite(values).all()]
 
 
-def _default_tolerance(quantization: str | None, model: Model) -> float:
+def _default_tolerance(quantization: str | None, model: Model | None) -> float:
     layers = () if model is None else flavor.layers_of(model)
     half = any(getattr(layer, "compute_dtype", None) in ("float16", "bfloat16") for layer in layers)
     return max(FORMAT_TOLERANCE[quantization], _HALF_PRECISION_TOLERANCE if half else 0.0)
 
 
-def _macs(file: TfliteFile, model: Model) -> MacCount:
+def _macs(file: TfliteFile, model: Model | None) -> MacCount:
     """The file's own count; the model's where the file holds loops, whose length only the model tells."""
     macs = count_macs_of_file(file.path)
     if not macs.uncounted or model is None:
@@ -372,8 +381,8 @@ def _report(result: Verification) -> Iterator[str]:
                         ("not found", "")
                         if row.tensor is None
                         else (
-                            f"{row.file_zeros / row.elements:.2%}",
-                            f"{row.kept / row.keras_zeros:.2%}" if row.keras_zeros else "",
+                            f"{(row.file_zeros or 0) / row.elements:.2%}",
+                            f"{(row.kept or 0) / row.keras_zeros:.2%}" if row.keras_zeros else "",
                         )
                     ),
                 ]

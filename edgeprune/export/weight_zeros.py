@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ def _zeros_of_weight(layer: str, weight: np.ndarray, tensors: _Tensors) -> Weigh
 
 def _find(layer: str, weight: np.ndarray, tensors: _Tensors) -> tuple[str, int, int] | None:
     """The tensor that holds a weight: its name, its zeros, and how many of them are the weight's too."""
-    best = (0.9, None)
+    best: tuple[float, tuple[str, int, int] | None] = (0.9, None)
     for tensor, values in tensors:
         if tensor.elements != weight.size:
             continue
@@ -92,7 +92,7 @@ def _find(layer: str, weight: np.ndarray, tensors: _Tensors) -> tuple[str, int, 
 def _layouts(weight: np.ndarray) -> Iterator[np.ndarray]:
     """A weight in the orders of axes that converters use, its own first."""
     if weight.ndim <= 3:
-        orders = itertools.permutations(range(weight.ndim))
+        orders: Iterable[tuple[int, ...]] = itertools.permutations(range(weight.ndim))
     else:  # as it is: depthwise, 3D; last axis first: convolution; last but one first: transposed convolution
         *window, before_last, last = range(weight.ndim)
         orders = [

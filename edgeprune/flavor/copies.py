@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeprune.flavor.graphs import graph_of, node_parts, ordered_nodes
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
-from edgeprune.types import Layer, Model, Variable
+from edgeprune.types import ArrayLike, Layer, Model
 
 
 def rebuild_graph(model: Model, call: Callable[[Any, tuple, dict], Any]) -> Any:
@@ -238,7 +238,7 @@ def functional_model(like: Any, inputs: list[Any], outputs: Any, name: str | Non
     return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=name or like.name)
 
 
-def _takes_inputs_and_outputs(functional: type, kind: type) -> bool:
+def _takes_inputs_and_outputs(functional: Any, kind: Any) -> bool:
     """Whether a class of model is made as Functional models are, and asks for nothing more."""
     more = list(inspect.signature(kind.__init__).parameters.values())[3:]
     plain = all(one.default is not one.empty or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in more)
@@ -296,7 +296,7 @@ def variables_to_copy(layer: Layer) -> list[Any]:
     return [] if hasattr(layer, "get_vocabulary") else list(layer.weights)
 
 
-def copy_layer_state(old: Any, new: Any, weights: Sequence[Variable]) -> None:
+def copy_layer_state(old: Any, new: Any, weights: Sequence[ArrayLike]) -> None:
     """Give a layer its weights, values for `variables_to_copy(new)`, and what an adapted layer knows besides them."""
     if hasattr(old, "get_vocabulary"):
         if len(new.get_vocabulary()) != len(old.get_vocabulary()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class
 from edgeprune.module_names import import_named, object_named
@@ -52,7 +52,7 @@ def _objects_in(module: ModuleType) -> dict[str, Any]:
         name: value
         for name, value in vars(module).items()
         if inspect.isclass(value)
-        and flavor_of_class(value)
+        and flavor_of_class(cast(Any, value))
         and _package(value) not in (KERAS_3, TF_KERAS)
         or inspect.isfunction(value)
         and _package(value) == package

@@ -22,10 +22,10 @@ from typing import Any
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class, keras_module
 
 # Where Keras keeps what a model is made of; `utils`, `applications`, `saving` and others load, download and write.
-_MODELLING = (
+_MODELLING_NAMES = (
     "activations constraints dtype_policies engine experimental initializers layers losses metrics mixed_precision"
 )
-_MODELLING = {*_MODELLING.split(), *"models ops optimizers quantizers random regularizers trainers".split()}
+_MODELLING = {*_MODELLING_NAMES.split(), *"models ops optimizers quantizers random regularizers trainers".split()}
 _FUNCTIONS = {"activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers"}
 _EXTENSIONS = {"keras_cv", "keras_hub", "keras_nlp", "tensorflow_model_optimization", "edgeprune"}
 _BUILD_ANYTHING = {"deserialize", "get", "serialize"}

@@ -25,7 +25,7 @@ def layer_graph(model: Model) -> list[tuple[Any, tuple[Any, ...]]]:
     """
     graph, keras_3 = graph_of(model), is_keras_3(model)
 
-    def layer_of(node):
+    def layer_of(node: Any) -> Any:
         return node.operation if keras_3 else node.layer
 
     pairs = []
@@ -142,7 +142,7 @@ def function_name(layer: Layer) -> str | None:
     return symbol.rpartition(".")[2].lower().replace("_", "") if isinstance(symbol, str) else None
 
 
-def graph_of(model: Model) -> Any:
+def graph_of(model: Layer) -> Any:
     """The object that holds the nodes of a model; ValueError where there is none."""
     if not is_graph_model(model):
         raise ValueError(
@@ -202,7 +202,7 @@ class GraphNode:
         )
 
 
-def graph_nodes(model: Model) -> tuple[list[Any], list[GraphNode], Any]:
+def graph_nodes(model: Layer) -> tuple[list[Any], list[GraphNode], Any]:
     """A model's graph as it is written down: its inputs, its calls (producers first), its outputs.
 
     Args:
@@ -364,7 +364,7 @@ def output_layers(model: Model) -> dict[str, Any]:
     return named_outputs(model, nest(keras_3).map_structure(lambda tensor: tensor._keras_history[0], outputs))
 
 
-def pack_outputs(model: Model, tensors: Sequence[AnyTensor]) -> Any:
+def pack_outputs(model: Model, tensors: Sequence[Any]) -> Any:
     """Flat outputs put into the structure (list, dict, ...) that the model gives."""
     graph, keras_3 = graph_of(model), is_keras_3(model)
     structure = graph._outputs_struct if keras_3 else graph._nested_outputs

@@ -44,7 +44,7 @@ def flavor_of(keras_object: object) -> str:
 
 
 @functools.lru_cache(maxsize=1024)  # asked several times for every layer of a model
-def flavor_of_class(kind: type) -> str | None:
+def flavor_of_class(kind: Any) -> str | None:
     """The name of the Keras a class derives from, `None` if from neither."""
     packages = {cls.__module__.partition(".")[0] for cls in kind.__mro__}
     return next((flavor for flavor in (TF_KERAS, KERAS_3) if flavor in packages), None)

@@ -51,7 +51,7 @@ def with_marked_batch(tensor: AnyTensor, times: int = 1) -> Any:
 
 def is_marked(size: Any) -> bool:
     """Whether it is the marked size of a batch, or a multiple of it."""
-    return isinstance(size, int | np.integer) and size > 0 and size % BATCH == 0
+    return isinstance(size, int | np.integer) and bool(size > 0 and size % BATCH == 0)
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], ref
     if not marked:
         return call_function(function, args, kwargs, {})
     ops = keras_module(KERAS_3).ops
-    x = next((value for value in arguments.values() if is_symbolic(value)), None)
+    x: Any = next((value for value in arguments.values() if is_symbolic(value)), None)
     if name == "reshape":
         sizes = tuple(-1 if size is None or is_marked(size) else size for size in node.outputs[0].shape)
         if sizes.count(-1) == 1:

@@ -30,7 +30,9 @@ def own_weight_class(keras_3: bool = True) -> type:
         return _own_weight_layer()
     keras = keras_module(KERAS_3)
 
-    class OwnWeight(keras.Operation):
+    base: Any = keras.Operation
+
+    class OwnWeight(base):
         def __init__(self, variable: Variable, owner: Any) -> None:
             super().__init__()
             self.variable = variable
@@ -163,7 +165,7 @@ def own_weights_symbolic(layer: Layer, reference: Any) -> Iterator[None]:
             layer.__dict__[key] = stand_ins[id(value)]
         elif isinstance(value, list | dict):
             places = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-            setter = dict.__setitem__ if isinstance(value, dict) else list.__setitem__
+            setter: Callable[..., None] = dict.__setitem__ if isinstance(value, dict) else list.__setitem__
             for place, element in places:
                 if id(element) in stand_ins:
                     undo.append(functools.partial(setter, value, place, element))

@@ -78,7 +78,7 @@ def call_layer(
         if function_name(layer) is None:
             given = call_for_inference(layer, args, kwargs)
         elif changes:
-            given = call_function(layer, args, kwargs, changes)
+            given = call_function(layer, args, kwargs, dict(changes))
         else:
             given = run_function(layer, args, kwargs)
         return flatten(given, node.layer)

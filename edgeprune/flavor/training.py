@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_keras_3_variable, keras_module, layers_of
-from edgeprune.types import Layer, Model, Optimizer, Variable
+from edgeprune.types import Layer, Model, Variable
 
 CALLBACK_HOOKS = tuple(
     f"on_{moment}"
@@ -69,7 +69,7 @@ def forget_compiled_step(model: Model) -> None:
         model.make_train_function(force=True)
 
 
-def moving_averages(optimizer: Optimizer, variables: Sequence[Variable]) -> list[Any]:
+def moving_averages(optimizer: Any, variables: Sequence[Variable]) -> list[Any]:
     """The optimizer's moving average of each variable, as `tf.Variable`s; empty without `use_ema`."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer

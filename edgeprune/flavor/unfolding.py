@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgeprune.flavor.copies import clone_input, functional_model, wrapped_anew
 from edgeprune.flavor.functions import call_function
@@ -114,7 +114,8 @@ def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
     except Exception:  # it may fail on symbolic tensors in any way
         return None
     names = [function_name(node.layer) for node in nodes]
-    return names if given.shape == x.shape and None not in names else None
+    known = [name for name in names if name is not None]
+    return known if given.shape == x.shape and len(known) == len(names) else None
 
 
 class _Unfolding:
@@ -214,7 +215,9 @@ class _Unfolding:
             if id(layer) in self._shared:
                 return self._entered(layer, taken)
             called_once = self._calls[id(layer)] == 1 and len(taken) == len(graph_nodes(layer)[0])
-            shapes = [(None, *tensor.shape[1:]) for tensor in taken] if called_once else None
+            shapes: list[tuple[int | None, ...] | None] | None = (
+                [(None, *tensor.shape[1:]) for tensor in taken] if called_once else None
+            )
             return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
@@ -358,7 +361,7 @@ class _Unfolding:
 _REFERENCE = -1  # no `id` of an object: the key of a tensor that has the batch of the call that is looked into
 
 
-def _is_nested(layer: Layer) -> bool:
+def _is_nested(layer: Layer) -> TypeGuard[Model]:
     return function_name(layer) is None and is_model(layer) and is_graph_model(layer)
 
 

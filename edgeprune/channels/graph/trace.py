@@ -19,7 +19,7 @@ from edgeprune.flavor.example_shapes import InputShape, example_and_call_shapes
 from edgeprune.types import AnyTensor, Layer, Model
 
 
-def trace(model: Model, input_shape: InputShape = None) -> ChannelGraph:
+def trace(model: Layer, input_shape: InputShape = None) -> ChannelGraph:
     """Find which channels of a model live and die together.
 
     Args:

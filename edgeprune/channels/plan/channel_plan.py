@@ -28,7 +28,7 @@ from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
 from edgeprune.text_table import text_table
-from edgeprune.types import Model
+from edgeprune.types import Model, Variable
 
 if TYPE_CHECKING:
     from edgeprune.channels.rebuild.proof import Proof
@@ -591,7 +591,7 @@ def _without_unscored(
 
 
 def _check_shapes(model: Model, shapes: Sequence[Sequence[int]]) -> None:
-    weights = model.weights
+    weights: list[Variable] = [*model.weights]
     if len(weights) != len(shapes):
         raise ValueError(f"The plan is for a model with {len(shapes)} weights; {model.name!r} has {len(weights)}.")
     for weight, shape in zip(weights, shapes, strict=True):

@@ -235,7 +235,7 @@ def input_tensors(model: Model, x: Any) -> list[Any]:
     Raises:
         ValueError: there are not as many arrays as inputs, or they hold what an input does not take.
     """
-    names, symbolic = flavor.input_names(model), flavor.graph_nodes(model)[0]
+    names, symbolic = flavor.input_names(model) or [], flavor.graph_nodes(model)[0]
     arrays = _in_order(model, names, x)
     if len(arrays) != len(names):
         raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(arrays)}.")

@@ -156,15 +156,18 @@ def solve(
     widths = Widths.of(groups, round_to, min_channels, max_ratio, gone)
     removal = _Removal.of(graph, groups, scores, scope, widths, ratios or {})
     if kind == "ratio":
-        whole, left = len(removal.order), removal.ranked_left
+        whole = len(removal.order)
+        left: Callable[[np.ndarray], float] = removal.ranked_left
         goal = (1 - asked) * whole
     else:
         amount = macs_of(graph) if kind == "macs" else params_of(graph)
         whole = amount(graph.everything())
         goal = asked * whole
 
-        def left(counts: np.ndarray) -> float:
+        def left_of_amount(counts: np.ndarray) -> float:
             return amount(removal.mask(counts))
+
+        left = left_of_amount
 
     if kind == "ratio" and scope != "global":  # the fraction that each set of groups loses, not a sum over all
         counts = removal.counts(int(np.searchsorted(removal.priorities, asked * (1 - 1e-12))))
@@ -343,7 +346,7 @@ def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float
 
 def _combinations(
     counts: np.ndarray, groups: np.ndarray, left: Callable[[np.ndarray], float], widths: Widths
-) -> tuple[np.ndarray, list[Sequence[int]]]:
+) -> tuple[np.ndarray, Sequence[Sequence[int]]]:
     """Groups to vary together, and the counts of each: all that are allowed, or the nearest ones of a few groups."""
     everything = [widths.allowed(group) for group in groups]
     if math.prod(map(len, everything)) <= MOST_TRIALS:

@@ -145,7 +145,7 @@ def check_widths(groups: Sequence[Group], **limits: Any) -> None:
     """Refuse a number by which no group could lose a channel."""
     widest = max(map(width_of, groups))
     for name, limit in limits.items():
-        if isinstance(limit, numbers.Integral) and limit > widest:
+        if isinstance(limit, numbers.Integral) and int(limit) > widest:
             raise ValueError(
                 f"{name}={limit} is more than the {widest} channels of the widest group, so that none could lose any: "
                 "lower it."

@@ -236,7 +236,7 @@ class _Seen(dict):
         self._names = names
         self._calls: Counter[str] = Counter()
 
-    def add(self, layer: Layer, tensor: AnyTensor) -> None:
+    def add(self, layer: Layer, tensor: Any) -> None:
         """Keep up to `SAMPLES` values of the first tensor that a call gave."""
         if flavor.function_name(layer) is not None or not tensor.dtype.is_floating:
             return
@@ -305,7 +305,7 @@ def _random_arrays(model: Model, random: np.random.Generator, shapes: Sequence[t
     for tensor, shape in zip(flavor.graph_nodes(model)[0], shapes, strict=True):
         dtype = tf.as_dtype(tensor.dtype)
         if dtype.is_floating:
-            array = random.normal(size=shape)
+            array: np.ndarray = random.normal(size=shape)
         elif dtype.is_integer:
             array = random.integers(0, 2, shape)
         elif dtype.is_bool:
@@ -421,7 +421,7 @@ class _Silenced:
         return copy
 
 
-def _masked_like(tensor: AnyTensor, old: Any) -> Any:
+def _masked_like(tensor: Any, old: Any) -> Any:
     """The tensor with the mask of steps (the padding of a sentence) that Keras carries along with another."""
     if getattr(old, "_keras_mask", None) is not None:
         tensor._keras_mask = old._keras_mask

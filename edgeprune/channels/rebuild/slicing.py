@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -201,7 +201,7 @@ def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
             )
 
 
-def is_nested(layer: Layer) -> bool:
+def is_nested(layer: Layer) -> TypeGuard[Model]:
     """Whether it is a model whose layers are walked one by one."""
     return flavor.is_model(layer) and flavor.is_graph_model(layer)
 
