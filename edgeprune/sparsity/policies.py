@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 else:
     _tfmot = flavor.import_tfmot().sparsity.keras
 
-# TF-MOT's interface of a layer that says what is prunable in it; its method `get_prunable_weights` alone is enough.
 PrunableLayer = _tfmot.PrunableLayer
+"""The base class of layers that say what can be pruned in them, which is TF-MOT's own.
+
+`get_prunable_weights()` returns a list of their weights. The method alone is enough: a layer need not be of this class.
+"""
 PruningPolicy = _tfmot.PruningPolicy
+"""The base class of pruning policies, which is TF-MOT's own.
+
+One of your own overrides `allow_pruning(layer)`, which returns whether a layer is pruned, and
+`ensure_model_supports_pruning(model)`, which raises `ValueError` for a model that it refuses.
+"""
 
 
 class PruneForLatencyOnXNNPack(PruningPolicy):

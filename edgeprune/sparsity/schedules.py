@@ -21,6 +21,11 @@ else:
     _tfmot = flavor.import_tfmot().sparsity.keras
 
 PruningSchedule = _tfmot.PruningSchedule
+"""The base class of schedules, which is TF-MOT's own.
+
+One of your own overrides `__call__(step)`, which returns whether to update the masks at this step and the sparsity, and
+`get_config()`.
+"""
 
 # With no end_step given, at least this many mask updates are fitted into the training.
 _FEWEST_UPDATES = 10
