@@ -232,7 +232,7 @@ def verify_tflite(
             output=output and names.get(output, output),
         )
 
-    names = keras_output_names(file_outputs, predicted, model) if keras_outputs else {}
+    names = keras_output_names(file_outputs, predicted, model) if model is not None and keras_outputs else {}
     by_own_name = {own: file_outputs[name] for own in predicted for name in names if names[name] == own}
     return Verification(
         path=file.path,

@@ -30,7 +30,8 @@ def called_in_place(
     """
     if layers[0]._call_has_training_arg:
         kwargs = {**kwargs, "training": training}
-    entered, losses = set(map(id, layers)), []
+    entered = set(map(id, layers))
+    losses: list[Any] = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_nodes(entered))
         stack.enter_context(_gather_of_keras())
@@ -87,11 +88,11 @@ def _without_nodes(layers: set[int]) -> Iterator[None]:
     def node(operation: Any, *args: Any, **kwargs: Any) -> Any:
         return None if id(operation) in layers else kind(operation, *args, **kwargs)
 
-    module.Node = node
+    vars(module)["Node"] = node
     try:
         yield
     finally:
-        module.Node = kind
+        vars(module)["Node"] = kind
 
 
 def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +125,9 @@ def _weights_read() -> type:
     """
     import tensorflow as tf
 
-    class WeightsRead(keras_module(KERAS_3).StatelessScope):
+    base: Any = keras_module(KERAS_3).StatelessScope
+
+    class WeightsRead(base):
         read = False
 
         def get_current_value(self, variable: Variable) -> Any:

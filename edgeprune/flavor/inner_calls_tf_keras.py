@@ -12,7 +12,7 @@ from edgeprune.flavor.inner_calls import symbolic_leaves
 from edgeprune.flavor.kinds import is_keras_3
 from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic
 from edgeprune.flavor.own_weights import own_weights_symbolic, regularizers_in_tf_keras
-from edgeprune.types import Layer, Variable
+from edgeprune.types import Layer
 
 
 def takes_training(layer: Layer) -> bool:
@@ -75,7 +75,7 @@ def _no_eager_reads() -> Iterator[None]:
     kind = importlib.import_module("tensorflow.python.ops.resource_variable_ops").BaseResourceVariable
     read = kind._read_variable_op
 
-    def checked(variable: Variable, *args: Any, **kwargs: Any) -> Any:
+    def checked(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if tf.executing_eagerly() and variable.dtype.is_floating:
             raise NotUnfoldedError("it uses weights outside of the layers that hold them")
         return read(variable, *args, **kwargs)

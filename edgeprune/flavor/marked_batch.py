@@ -156,7 +156,7 @@ def _call_on_few_places(function: Any, args: tuple, kwargs: dict[str, Any]) -> A
         if is_symbolic(value) or not 0 < len(getattr(value, "shape", ())) <= rank:
             continue
         values = few = np.asarray(value)
-        for axis in range(values.ndim - _BROADCAST[name]):
+        for axis in range(values.ndim - _BROADCAST[name or ""]):
             is_met = is_marked(values.shape[axis]) or any(size != 1 for size in sizes[axis - values.ndim])
             if is_met and (few == few.take([0], axis)).all():
                 few = few.take([0], axis)

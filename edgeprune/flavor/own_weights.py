@@ -51,7 +51,9 @@ def own_weight_class(keras_3: bool = True) -> type:
 def _own_weight_layer() -> type:
     import tensorflow as tf
 
-    class OwnWeight(keras_module(TF_KERAS).layers.Layer):
+    base: Any = keras_module(TF_KERAS).layers.Layer
+
+    class OwnWeight(base):
         symbol = "OwnWeight"  # as functions in the graph have one
 
         def __init__(self, variable: Any, owner: Any) -> None:

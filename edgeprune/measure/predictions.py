@@ -94,9 +94,7 @@ def samples_for_file(runtime: Runtime, model: Model | None, samples: Any) -> dic
     return named_samples(runtime, samples, order)
 
 
-def keras_output_names(
-    file_outputs: Iterable[str], keras_outputs: Iterable[str], model: Model | None
-) -> dict[str, str]:
+def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str], model: Model) -> dict[str, str]:
     """Which output of a file is which of its Keras model, where both have as many.
 
     Args:

@@ -13,8 +13,9 @@ ids along the others). What nobody decided varies along the last of its axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Space:
         self.ids = Ids()
         self._loose: list[Value] = []
 
-    def value(self, shape: Sequence[int], lines: dict[int, np.ndarray | None]) -> Value:
+    def value(self, shape: Sequence[int], lines: Mapping[int, np.ndarray | None]) -> Value:
         """A value whose channels lie along the given axes; None and axes of size 1 have no channels of their own."""
         shape = tuple(shape)
         parts = tuple(
@@ -108,9 +109,9 @@ class Space:
         lines = []
         for part in value.parts:
             if part.shape[axis] > 1:
-                part = self._tied_but_along(part, axis)
-                if part is not None:
-                    lines.append(part.reshape(-1))
+                tied = self._tied_but_along(part, axis)
+                if tied is not None:
+                    lines.append(tied.reshape(-1))
         for line in lines[1:]:
             self.ids.unite(lines[0], line)
         return lines[0] if lines else None
@@ -147,7 +148,7 @@ class Space:
             if left and len(varying(part)) > 1:
                 left = [axis for axis in varying(self.narrowed(part)) if axis not in skipped]
             if left:
-                lines[left[-1]] = self.line(value, left[-1])
+                lines[left[-1]] = cast(np.ndarray, self.line(value, left[-1]))
         return lines
 
     def settled(self, value: Value) -> Value:
@@ -342,8 +343,8 @@ class Space:
         shapes: list[tuple[int, ...]] = []
         parts = value.parts or (np.zeros((1,) * value.rank, int),)
         for part in parts:
-            moved = operation(np.ascontiguousarray(np.broadcast_to(part + 1, value.shape)))
-            moved = moved if isinstance(moved, list | tuple) else [moved]
+            made = operation(np.ascontiguousarray(np.broadcast_to(part + 1, value.shape)))
+            moved = made if isinstance(made, list | tuple) else [made]
             shapes = [tuple(array.shape) for array in moved]
             results.append([self._filled(np.asarray(array, np.int64)) for array in moved])
         if not value.parts:

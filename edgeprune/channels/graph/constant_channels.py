@@ -8,7 +8,7 @@ layer that is not known here makes channels that vary, so what is found is certa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,8 @@ def _bias(layer: Layer) -> Any:
 
 def _own_weight(view: _View) -> Constants:
     """A weight that a composite layer uses itself."""
-    values, known = np.asarray(view.layer.variable, np.float64), {}
+    values = np.asarray(view.layer.variable, np.float64)
+    known: Constants = {}
     for axis in view.output.axes:
         slices = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
         known |= view.made(np.where((slices == slices[:, :1]).all(axis=1), slices[:, 0], np.nan), axis)
@@ -310,7 +311,9 @@ def _of_two_tensors(name: str) -> Callable[[_View], Constants]:
 
 def built_in_kind(layer: Layer) -> str:
     """The name of Keras's own class whose `call` the layer has; empty where it has a call of its own."""
-    kind = type(layer)
-    own = (cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS))
+    kind: Any = type(layer)
+    own: Iterator[Any] = (
+        cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
+    )
     ancestor = next(own, None)
     return ancestor.__name__ if ancestor is not None and kind.call is ancestor.call else ""

@@ -42,7 +42,7 @@ class Record:
         self.resizes: dict[tuple[int, str], Resize] = {}
         self.shape_resizes: list[tuple[Any, str, Sequence[Any], Value, int]] = []
         self.rescales: dict[int, Rescale] = {}
-        self.notes: list[tuple[str, tuple[np.ndarray, ...]]] = []
+        self.notes: list[tuple[str, tuple[np.ndarray | None, ...]]] = []
         self._weights = {id(weight) for weight in weights}
         self._forbidden: dict[tuple[int, int], str] = {}
 
@@ -78,7 +78,7 @@ class Record:
         """Note that nothing can be cut along this axis of a weight, whatever a later call says."""
         self._forbidden.setdefault((id(weight), axis), reason)
 
-    def add_resize(self, owner: Any, key: str, lines: Sequence[np.ndarray | None], value: Callable[..., Any]) -> None:
+    def add_resize(self, owner: Any, key: str, lines: Sequence[np.ndarray], value: Callable[..., Any]) -> None:
         """Note that an argument follows these ids; what a second call of a shared layer says must agree."""
         known = self.resizes.get((id(owner), key))
         if known is None:
@@ -104,6 +104,6 @@ class Record:
         """Note the MACs of one call."""
         self.costs.append(Cost(layer, macs, lines))
 
-    def note(self, sentence: str, lines: tuple[np.ndarray, ...]) -> None:
+    def note(self, sentence: str, lines: tuple[np.ndarray | None, ...]) -> None:
         """Note something a plan should say if any of these channels can be dropped."""
         self.notes.append((sentence, lines))

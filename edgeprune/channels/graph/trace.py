@@ -180,8 +180,8 @@ class _Walk:
     def _follow(self, call: Call) -> list[Value]:
         """What a call gives; where its rule gives up, all that it touches is frozen."""
         try:
-            given = rule_for(call.layer)(call)
-            given = list(given) if isinstance(given, list | tuple) else [given]
+            made: Any = rule_for(call.layer)(call)
+            given = list(made) if isinstance(made, list | tuple) else [made]
             return [
                 value
                 if value.rank == len(shape) and value.shape[1:] == shape[1:]

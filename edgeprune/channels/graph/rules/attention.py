@@ -211,7 +211,7 @@ def dot_product_attention(call: Call) -> Value:
 
 def _joins_scores(call: Call, other: Any, heads: np.ndarray | None) -> None:
     """What is added to the scores (samples, heads, queries, keys), or masks them."""
-    shape = getattr(other, "shape", ())
+    shape: Any = getattr(other, "shape", ())
     line = None
     if isinstance(other, Value):
         line = call.line(other, 1) if len(shape) == 4 else None

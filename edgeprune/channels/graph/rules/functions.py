@@ -5,6 +5,8 @@ The names are those of `flavor.function_name`: without module, lower case, witho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,8 @@ def tensor(call: Call) -> Value:
 class _Sizes(Value):
     """The shape of a tensor as a tensor: harmless as long as no size that can shrink is taken from it."""
 
+    of: Value
+
     def __init__(self, of: Value) -> None:
         super().__init__((of.rank,))
         object.__setattr__(self, "of", of)
@@ -102,7 +106,7 @@ def reduce_sum(call: Call) -> Value:
     return _reduced(call, x, axes, lines)
 
 
-def _reduced(call: Call, x: Value, axes: list[int], lines: dict[int, np.ndarray]) -> Value:
+def _reduced(call: Call, x: Value, axes: list[int], lines: Mapping[int, np.ndarray]) -> Value:
     if call.argument("keepdims", "keep_dims"):
         return call.output(lines)
     left = [axis for axis in range(x.rank) if axis not in axes]
@@ -217,7 +221,7 @@ def split(call: Call) -> list[Value]:
     sizes = [shape[axis] for shape in call.output_shapes]
     bounds = np.cumsum([0, *sizes])
     runs = list(zip(bounds[:-1], bounds[1:], strict=True))
-    given = [call.space.along(x, axis, lambda a, k, run=run: np.take(a, range(*run), axis=k)) for run in runs]
+    given = [call.space.along(x, axis, partial(_run_of, run)) for run in runs]
     line = call.line(x, axis)
     if line is not None:
         key = call.argument_name("indices_or_sections", "num_or_size_splits")
@@ -272,7 +276,7 @@ def get_item(call: Call) -> Value:
                 _tie_steps(call, line, start, stop, step)
             call.never_empty(line[cut])
         if cut != slice(None):
-            value = call.space.along(value, axis, lambda array, k, cut=cut: array[(slice(None),) * k + (cut,)])
+            value = call.space.along(value, axis, partial(_cut_of, cut))
         if is_slice:
             shape.append(value.shape[axis])
         axis += 1
@@ -326,7 +330,7 @@ def pad(call: Call) -> Value:
             continue
         line = call.line(value, axis)
         if line is None:
-            value = call.space.along(value, axis, lambda a, k, b=before, c=after: _padded(a, k, b, c))
+            value = call.space.along(value, axis, partial(_padded, before=before, after=after))
             continue
         if str(call.argument("mode", default="constant")).lower() != "constant":
             raise CannotFollow("it mirrors channels")
@@ -336,6 +340,18 @@ def pad(call: Call) -> Value:
         lines = call.space.other_lines(value, [axis])
         value = call.space.value(shape, {**lines, axis: np.concatenate([ends[0], line, ends[1]])})
     return value
+
+
+def _run_of(run: tuple[int, int], array: np.ndarray, axis: int) -> np.ndarray:
+    return np.take(array, range(*run), axis=axis)
+
+
+def _cut_of(cut: slice, array: np.ndarray, axis: int) -> np.ndarray:
+    return array[(slice(None),) * axis + (cut,)]
+
+
+def _tiled(count: int, array: np.ndarray, axis: int) -> np.ndarray:
+    return np.tile(array, [count if a == axis else 1 for a in range(array.ndim)])
 
 
 def _padded(array: np.ndarray, axis: int, before: int, after: int) -> np.ndarray:
@@ -359,9 +375,7 @@ def tile(call: Call) -> Value:
     times = [1] * (x.rank - len(times)) + times
     for axis, count in enumerate(times):
         if count != 1:
-            value = call.space.along(
-                value, axis, lambda a, k, n=count: np.tile(a, [n if b == k else 1 for b in range(a.ndim)])
-            )
+            value = call.space.along(value, axis, partial(_tiled, count))
     return value
 
 
@@ -425,7 +439,7 @@ def take_along_axis(call: Call) -> Value:
 def fourier_transform(call: Call) -> list[Value]:
     """All places along the last axis, or the last two, are mixed."""
     for value in call.inputs:
-        for axis in range(value.rank)[-2 if "2" in flavor.function_name(call.layer) else -1 :]:
+        for axis in range(value.rank)[-2 if "2" in (flavor.function_name(call.layer) or "") else -1 :]:
             call.freeze(call.line(value, axis), f"{call.name} mixes all of it")
     return [Value(shape) for shape in call.output_shapes]
 

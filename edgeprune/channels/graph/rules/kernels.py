@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def embedding(call: Call) -> Value:
 
 
 @rule("ReversibleEmbedding")
-def reversible_embedding(call: Call) -> Value:
+def reversible_embedding(call: Call) -> Value | Sequence[Value]:
     """An Embedding that may also be called on what has its width, for the scores of all words."""
     layer = call.layer
     if not call.kwargs.get("reverse", len(call.args) > 1 and call.args[1]):
@@ -150,11 +151,13 @@ def einsum_dense(call: Call) -> Value:
     taken, weights = terms.split(",")
     hidden = "0123456789"[: x.rank - len(taken.replace("...", ""))]  # the axes under an ellipsis
     taken, result = taken.replace("...", hidden), result.replace("...", hidden)
-    lines, factors = {}, {letter: size for letter, size in zip(taken, x.shape, strict=True)}
+    lines: dict[str, np.ndarray] = {}
+    factors: dict[str, np.ndarray | int] = dict(zip(taken, x.shape, strict=True))
+    line: np.ndarray | None
     for axis, letter in enumerate(weights):
         factors[letter] = layer.kernel.shape[axis]
         if letter not in taken:
-            line = lines[letter] = factors[letter] = call.make(layer.kernel, axis)
+            lines[letter] = factors[letter] = call.make(layer.kernel, axis)
             continue
         if letter in result:
             line = call.line(settled, taken.index(letter))

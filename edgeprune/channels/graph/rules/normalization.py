@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import mix_along
@@ -10,7 +12,7 @@ from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule, ru
 from edgeprune.types import Layer
 
 
-def normalized_axes(layer: Layer, value: Value) -> list[int]:
+def normalized_axes(layer: Layer, value: Any) -> list[int]:
     """The axes a layer normalises, counted from 0, in order."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     return sorted(value.axis(axis) for axis in axes)
@@ -70,7 +72,7 @@ def group_normalization(call: Call) -> Value:
 
 
 @rule("SpectralNormalization")
-def spectral_normalization(call: Call) -> Value:
+def spectral_normalization(call: Call) -> Value | Sequence[Value]:
     """Divides the wrapped layer's kernel by its largest singular value, in training only."""
     wrapper = call.layer
     call.layer = wrapper.layer

@@ -35,7 +35,8 @@ def recurrent(call: Call) -> list[Value]:
             )
     sequence, *states = _without_mask(call)
     steps = 1 if layer.return_sequences else sequence.shape[1]
-    below, lines = sequence, []
+    below: Value | np.ndarray = sequence
+    lines: list[Any] = []
     for cell in cells:
         # The configuration of an LSTM layer is that of its cell.
         below = _cell(call, cell, cell if type(layer).__name__ == "RNN" else layer, below, steps)
@@ -58,7 +59,7 @@ def _channel_axis(cell: Layer) -> int:
     return 1 - len(cell.kernel.shape) if first else -1
 
 
-def _cell(call: Call, cell: Layer, owner: Any, below: Value | np.ndarray, steps: int) -> np.ndarray:
+def _cell(call: Call, cell: Layer, owner: Any, below: Value | np.ndarray, steps: int) -> Any:
     """What a cell makes: one line for its output and each of its states.
 
     Args:
@@ -77,7 +78,7 @@ def _cell(call: Call, cell: Layer, owner: Any, below: Value | np.ndarray, steps:
         read = below
         call.read_inside(kernel, -2, read, layer=owner)
     made = call.make(kernel, -1, layer=owner)
-    units = call.tie_repeats(made, gates)
+    units: Any = call.tie_repeats(made, gates)
     call.read_inside(cell.recurrent_kernel, -2, units, layer=owner)
     call.index(cell.recurrent_kernel, -1, made, layer=owner)
     call.index(cell.bias, -1, made, layer=owner)

@@ -26,10 +26,10 @@ What a rule cannot follow it answers with `raise CannotFollow("why")`: everythin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def rule_for(layer: Layer) -> Rule:
         built_in = package in (flavor.KERAS_3, flavor.TF_KERAS)
         found = _LAYER_RULES.get(ancestor) or _LAYER_RULES.get(name if built_in else f"{package}.{name}")
         if found is not None:
-            if kind.call is not ancestor.call:
+            if getattr(kind, "call", None) is not getattr(ancestor, "call", None):
                 raise CannotFollow(f"{kind.__name__} has a call of its own: teach it with edgeprune.channels.rule")
             return found
     if _passes_inputs(layer):
@@ -215,7 +215,7 @@ class Call:
         """The ids along an axis of a value; None where nothing is dropped along it."""
         return self.space.line(value, axis)
 
-    def output(self, lines: dict[int, np.ndarray | None], keeping: Value | None = None, number: int = 0) -> Value:
+    def output(self, lines: Mapping[int, np.ndarray | None], keeping: Value | None = None, number: int = 0) -> Value:
         """What the call gives: ids along some axes, and along the others those of an input of the same rank."""
         shape = self.output_shapes[number]
         lines = {axis % len(shape): line for axis, line in lines.items()}
@@ -286,7 +286,12 @@ class Call:
         return table
 
     def index(
-        self, weight: Variable, axis: int, line: np.ndarray | None, layer: Layer | None = None, name: str | None = None
+        self,
+        weight: Variable | None,
+        axis: int,
+        line: np.ndarray | None,
+        layer: Layer | None = None,
+        name: str | None = None,
     ) -> None:
         """An axis of a weight has one entry for each of these channels; nothing for a weight or line of None."""
         if weight is not None and line is not None:
@@ -326,7 +331,12 @@ class Call:
         return line
 
     def read_inside(
-        self, weight: Variable, axis: int, line: np.ndarray | None, layer: Layer | None = None, name: str | None = None
+        self,
+        weight: Variable | None,
+        axis: int,
+        line: np.ndarray | None,
+        layer: Layer | None = None,
+        name: str | None = None,
     ) -> None:
         """An axis of a weight consumes channels that are not a tensor of the graph (a recurrent state, a head)."""
         if weight is not None and line is not None:
@@ -359,7 +369,7 @@ class Call:
         call = replace(
             self, layer=layer, name=name, inputs=inputs, args=(), kwargs={}, output_shapes=output_shapes, masks=[]
         )
-        given = rule_for(layer)(call)
+        given: Any = rule_for(layer)(call)
         self.masks += [
             (position, axis + self.inputs[position].rank - inputs[position].rank, line)
             for position, axis, line in call.masks
@@ -384,7 +394,7 @@ class Call:
         """
         if any(line is not None for line in lines):
             owner = self.node if of_function else self.layer
-            self.record.add_resize(owner, key, lines, value)
+            self.record.add_resize(owner, key, cast(tuple[np.ndarray, ...], lines), value)
 
     def resize_shape(self, key: str, shape: Sequence[Any], value: Value, *, of_function: bool, skip: int = 0) -> None:
         """A shape among the arguments follows a value's channels, however they settle.

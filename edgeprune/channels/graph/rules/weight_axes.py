@@ -126,7 +126,8 @@ def _follow_weight(
 
 def _weight_at(layer: Layer, path: str) -> tuple[Any, Any]:
     """The layer that holds a weight, and the weight."""
-    holder, found = layer, layer
+    holder: Any = layer
+    found: Any = layer
     try:
         for name in path.split("."):
             holder = found if hasattr(found, "weights") else holder
