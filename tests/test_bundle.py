@@ -104,7 +104,7 @@ def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
     ],
 )
 def test_what_is_wrong_is_told_before_the_slow_part(tmp_path, net, samples, monkeypatch, arguments, error, message):
-    monkeypatch.setattr(frame, "export_tflite", lambda *a, **k: pytest.fail("the slow part began"))
+    monkeypatch.setattr(frame, "write_tflite", lambda *a, **k: pytest.fail("the slow part began"))
     arguments = {"target": "phone", "representative_data": samples} | arguments
     with pytest.raises(error, match=message):
         export_bundle(net, tmp_path / "b", **arguments)
@@ -133,7 +133,7 @@ def test_what_is_not_installed_is_told_before_the_slow_part(
             None if name == missing else there if name in ("tflite_micro", "ethosu") else find(name, *rest)
         ),
     )
-    monkeypatch.setattr(frame, "export_tflite", lambda *a, **k: pytest.fail("the slow part began"))
+    monkeypatch.setattr(frame, "write_tflite", lambda *a, **k: pytest.fail("the slow part began"))
     with pytest.raises(ImportError, match=message) as error:
         export_bundle(net, tmp_path / "b", target, samples)
     assert len(str(error.value).splitlines()) == 1

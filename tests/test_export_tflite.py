@@ -409,7 +409,7 @@ def existing(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("step", ["convert", "in_order", "verify_tflite"])
+@pytest.mark.parametrize("step", ["run_converter", "in_order", "verify_tflite"])
 def test_a_failure_half_way_keeps_the_old_file_and_leaves_nothing(step, existing, monkeypatch, capfd):
     def fail(*args, **kwargs):
         os.write(2, b"noise")
@@ -494,7 +494,9 @@ def test_a_layer_is_no_model(flavor, tmp_path):
 
 
 def test_unknown_quantization(tmp_path):
-    with pytest.raises(ValueError, match="one of None, 'dynamic', 'float16', 'int8', 'int16x8'; got 'int4'"):
+    with pytest.raises(
+        ValueError, match="one of None, 'dynamic', 'float16', 'int8', 'int16x8', or a Scheme; got 'int4'"
+    ):
         export_tflite(dense("keras"), tmp_path / "m.tflite", "int4")
 
 

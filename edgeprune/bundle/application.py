@@ -89,11 +89,11 @@ def write_application(content: BundleContent) -> Application:
     Raises:
         ValueError: an input or an output is of a type that no code is written for.
     """
-    inputs, outputs = _interfaces(content, Runtime(content.tflite))
+    inputs, outputs = _interfaces(content, content.runtime)
     write_metadata(content.tflite, _metadata(content, inputs, outputs))
     if content.labels is not None:
         write_text(content.folder / "labels.txt", "".join(f"{label}\n" for label in content.labels))
-    golden = _golden(content, Runtime(content.tflite), inputs, outputs)
+    golden = _golden(content, content.runtime, inputs, outputs)
     application = Application(content, inputs, outputs, golden, _class_name(content.identifier))
     _write_golden(application)
     write_text(

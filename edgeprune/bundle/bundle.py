@@ -26,14 +26,13 @@ from edgeprune.bundle.dense_scales import export_with_better_scales
 from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
 from edgeprune.export import representative, vocabulary_files
-from edgeprune.export.convert import ExportResult, export_tflite
+from edgeprune.export.convert import ValidationData, write_tflite
+from edgeprune.export.converter_run import ConverterSettings
 from edgeprune.export.diagnosis import LoopError, OperatorError
-from edgeprune.export.preprocessing_split import split_preprocessing
+from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.sample_ranges import difference_notes
-from edgeprune.export.signature import signature_specs, traceable_names
-from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
+from edgeprune.export.verify import Verification
 from edgeprune.measure.score import score_lines, scores_to_dict
-from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
 from edgeprune.schemes import CALIBRATED, Scheme
 from edgeprune.targets import Target
@@ -158,8 +157,6 @@ def export_bundle(
         >>> bundle.verification.passed, "model.tflite" in bundle.files
         (True, True)
     """
-    from edgeprune import strip  # imports TensorFlow
-
     device = target_named(target)
     if isinstance(quantization, Scheme) and not quantization.per_channel_dense:
         per_channel_dense = False
@@ -175,55 +172,41 @@ def export_bundle(
     check_folder(directory, replaces=lambda old: force and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
-    plain = strip.without_pruning(model)
-    whole, split = signature_specs(plain), None
-    if without_preprocessing:
-        split = split_preprocessing(plain, only_strings=True)
-        model = plain = split.rest
-        description = "\n".join([*filter(None, [description]), *vocabulary_files.preprocessing_lines(split)])
-    specs = signature_specs(plain)
-    _refuse_strings(plain, specs)
-    labels = _checked_labels(labels, plain)
-    _check_preprocessing(preprocessing, specs)
     if representative_data is None and quantization in CALIBRATED:
         raise ValueError(
             f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
             f"what the model will see, as {representative.SAMPLE_FORMS}."
         )
-    samples = None if representative_data is None else representative.samples(representative_data, whole)
-    validation = None if validation_data is None else _checked_validation(validation_data)
-    if split is not None:
-        samples = samples and split.preprocess(samples)
-        if validation is not None:
-            x, *others = validation
-            validation = (split.preprocess(representative.samples(x, whole, _count(x))), *others)
+    settings = ConverterSettings(quantization, sparse, integer_io)
+    prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
+    plain, specs, samples = prepared.model, prepared.specs, prepared.samples
+    labels = _checked_labels(labels, plain)
+    _check_preprocessing(preprocessing, specs)
+    validation = None if validation_data is None else _checked_validation(validation_data, prepared, metric)
+    if prepared.split is not None:
+        lines = vocabulary_files.preprocessing_lines(prepared.split)
+        description = "\n".join([*filter(None, [description]), *lines])
 
     with (
         atomic_folder(directory, replaces=lambda old: force and written_files(old)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
-        path = folder / "model.tflite"
         export = functools.partial(
-            export_tflite, model, path, quantization, samples, sparse=sparse, integer_io=integer_io, quiet=True
+            write_tflite, prepared, folder / "model.tflite", overwrite=True, quiet=True, validation=validation
         )
         try:
-            exported = export_with_better_scales(export, plain, device, quantization, per_channel_dense)
+            exported = export_with_better_scales(export, plain, device, settings, per_channel_dense)
         except LoopError as error:
             raise error.among(device.quantizations) from error
         except OperatorError as error:
             raise error.without_options() from error
-        found = exported.verification
-        notes = [note for note in exported.notes if found is None or note not in found.problems]
-        if split is not None:
-            for file, text in vocabulary_files.vocabulary_texts(split).items():
-                (folder / file).write_text(text, encoding="utf-8")
-            notes += vocabulary_files.preprocessing_lines(split)
+        verification = exported.verification
+        assert verification is not None, "a bundle's file is verified when it is exported"
+        _check_verification(verification, plain, quantization, device)
+        notes = [note for note in exported.notes if note not in verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
         if samples is not None and validation is not None:
-            notes += difference_notes(samples, validation[0])
-        say("Verifying")
-        verification = _verified(exported, plain, quantization, validation, metric)
-        _check_verification(verification, plain, quantization, device)
+            notes += difference_notes(samples, validation.x)
         content = BundleContent(
             folder=folder,
             tflite=exported.path,
@@ -262,28 +245,6 @@ def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> N
     if integer_io is False:
         raise ValueError(
             f"integer_io=False is for phones and computers: the code for {device.name!r} converts floats itself."
-        )
-
-
-def _verified(
-    exported: ExportResult, model: Model, quantization: str | None, validation: Any, metric: Any
-) -> Verification:
-    """What was measured on the file: on the validation data, with the scores, where there are any."""
-    if validation is None:
-        assert exported.verification is not None, "a bundle's file is verified when it is exported"
-        return exported.verification
-    x, y, sample_weight = validation
-    tolerance = FORMAT_TOLERANCE[quantization] if quantization in CALIBRATED else None
-    with captured_output(), traceable_names(model):
-        return verify_tflite(
-            exported.path,
-            model,
-            x,
-            y,
-            sample_weight=sample_weight,
-            metric=metric,
-            tolerance=tolerance,
-            isolated=False,
         )
 
 
@@ -364,14 +325,17 @@ def _refuse_strings(model: Model, specs: Mapping[str, Any]) -> None:
         )
 
 
-def _checked_validation(validation_data: Any) -> tuple[Any, Any, Any]:
+def _checked_validation(validation_data: Any, prepared: PreparedModel, metric: Any) -> ValidationData:
+    """The labelled data, as the converted model takes them."""
     if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
         raise TypeError("validation_data must be (x, y) or (x, y, sample_weight).")
     x, y, sample_weight = (*validation_data, None)[:3]
     if not _count(x) or (y is not None and _count(y) != _count(x)):
         labels = 0 if y is None else _count(y)
         raise ValueError(f"validation_data has {_count(x)} samples and {labels} labels: one label a sample is needed.")
-    return x, y, sample_weight
+    if prepared.split is not None:
+        x = prepared.split.preprocess(representative.samples(x, prepared.whole_specs, _count(x)))
+    return ValidationData(x, y, sample_weight, metric)
 
 
 def _count(values: Any) -> int:
@@ -402,9 +366,7 @@ def _write_model_card(content: BundleContent, figures: dict[str, Any], notes: li
 
 def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
     """All that is known of a bundle's model, as plain values."""
-    from edgeprune.tflite.runtime import Runtime
-
-    runtime, verification = Runtime(content.tflite), content.verification
+    runtime, verification = content.runtime, content.verification
 
     def port(entry: Any) -> dict[str, Any]:
         facts = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype.name}

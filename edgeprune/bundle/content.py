@@ -6,12 +6,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from edgeprune.export.verify import Verification
 from edgeprune.targets import Target
+from edgeprune.tflite.runtime import Runtime
 from edgeprune.types import Model
 
 
@@ -132,6 +134,11 @@ class BundleContent:
     description: str = ""
     notes: tuple[str, ...] = ()
     quantization: str | None = None
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The file, opened once for all that ask for its inputs and outputs or run it as a phone does."""
+        return Runtime(self.tflite)
 
 
 def identifier(name: str) -> str:

@@ -86,7 +86,7 @@ def write_sources(
     Raises:
         ValueError: an input or an output is of a type that the code does not handle.
     """
-    runtime = Runtime(content.tflite)
+    runtime = content.runtime
     inputs, outputs = _golden(content, runtime, kernels)
     arena = figures["arena"]
     values = {

@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Callable
 
 from edgeprune.export.convert import ExportResult
+from edgeprune.export.converter_run import ConverterSettings
 from edgeprune.export.verify import Verification
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import MicroError, measure_arena
-from edgeprune.schemes import CALIBRATED
 from edgeprune.targets import Target
 from edgeprune.types import Model
 
@@ -23,33 +23,33 @@ _ERROR = 2.0
 
 
 def export_with_better_scales(
-    export: Callable[..., ExportResult],
+    export: Callable[[ConverterSettings], ExportResult],
     model: Model,
     device: Target,
-    quantization: str | None,
+    settings: ConverterSettings,
     per_channel_dense: bool | None,
 ) -> ExportResult:
     """Export a model with a scale for each unit of its dense layers, or with one for each layer.
 
     Args:
-        export: `export_tflite` for this model and file, but for `per_channel_dense`.
+        export: writes the file of the model with these settings.
         model: the Keras model.
         device: what the file is for.
-        quantization: the recipe.
+        settings: what the converter is asked for.
         per_channel_dense: what the user wants; `None` leaves the choice to this function.
 
     Returns:
         What was exported last, with a note where there was a choice.
     """
     if per_channel_dense is not None:
-        return export(per_channel_dense=per_channel_dense)
-    each = export(per_channel_dense=True)
-    if device.kind != "microcontroller" or quantization not in CALIBRATED or not _may_be_lighter(model, quantization):
+        return export(dataclasses.replace(settings, per_channel_dense=per_channel_dense))
+    each = export(settings)
+    if device.kind != "microcontroller" or not settings.calibrated or not _may_be_lighter(model, settings.quantization):
         return each
     content = each.path.read_bytes()
     try:
         arena = measure_arena(each.path).bytes
-        one = export(per_channel_dense=False)
+        one = export(dataclasses.replace(settings, per_channel_dense=False))
         lighter = measure_arena(one.path).bytes
     except MicroError:  # the writer says why it does not run
         each.path.write_bytes(content)

@@ -220,7 +220,7 @@ def scratch_bytes(file: Path) -> int:
 
 def output_type(file: Path) -> str:
     """The type of a file's first output."""
-    return next(iter(Runtime(file).outputs.values())).dtype.name
+    return read_tflite(file).outputs[0].dtype
 
 
 def _with_layer(error: MicroError, content: BundleContent) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import numbers
 import os
 import tempfile
@@ -19,11 +20,9 @@ from edgeprune.atomic import atomic_paths
 from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
 from edgeprune.export.converter_run import ConverterSettings, check_flags, in_order, run_converter
 from edgeprune.export.known_values import known_values
-from edgeprune.export.preprocessing_split import split_preprocessing
-from edgeprune.export.sample_ranges import range_notes
+from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.signature import (
     names_to_trace,
-    signature_specs,
     traceable_names,
     with_names,
     write_saved_model,
@@ -36,6 +35,23 @@ from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Model
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """Labelled data to verify a file on.
+
+    Attributes:
+        x: the inputs, as the Keras model takes them.
+        y: the targets; None without.
+        sample_weight: a weight for each sample; None without.
+        metric: what to score by, as `ep.score` accepts it; None for the model's own.
+    """
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+    metric: Any = None
 
 
 @dataclass(frozen=True)
@@ -167,55 +183,68 @@ def export_tflite(
         >>> result.verification.passed
         True
     """
-    from edgeprune import strip  # imports TensorFlow
-
     if not flavor.is_model(model):
         raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
     check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, quiet=quiet)
-    scheme, quantization = scheme_of(quantization), scheme_of(quantization).name
+    scheme = scheme_of(quantization)
     per_channel_dense = per_channel_dense and scheme.per_channel_dense
-    recipe = ConverterSettings(quantization, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
+    settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
     if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
         raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")
     if max_samples < 1:
         raise ValueError(f"max_samples must be 1 or more, got {max_samples}.")
     if sparse:
-        sparse_encoding.check_quantization(quantization)
-    if representative_data is None and recipe.calibrated:
+        sparse_encoding.check_quantization(scheme.name)
+    if representative_data is None and settings.calibrated:
         raise ValueError(
-            f"quantization={quantization!r} needs representative_data: about 100 samples of what the model will see, "
+            f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
             f"as {representative.SAMPLE_FORMS}."
         )
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
-    notes = [
-        "The model is under pruning: what was converted is a plain model, its masks applied, masked channels gone."
-    ]
-    notes = notes if strip.is_pruned(model) else []
-    model = strip.without_pruning(model)
-    equal_calls.refuse_stateful(model)
-    non_finite.check_weights(model)
-    specs = signature_specs(model)
-    split = split_preprocessing(model, only_strings=True) if without_preprocessing else None
-    if recipe.calibrated and split is None:
-        _refuse_strings(model, specs, quantization)
-    samples = None
-    if representative_data is not None:
-        samples = representative.samples(representative_data, specs, max_samples)
-    vocabularies = {}
-    if split is not None:
-        samples = samples and split.preprocess(samples)
-        model, specs = split.rest, signature_specs(split.rest)
-        vocabularies = vocabulary_files.vocabulary_texts(split)
-        notes += vocabulary_files.preprocessing_lines(split)
-    if samples is not None:
-        notes += range_notes(model, samples)
+    prepared = prepare(
+        model,
+        representative_data,
+        functools.partial(_refuse_strings, settings),
+        num_samples=max_samples,
+        without_preprocessing=without_preprocessing,
+    )
+    return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, quiet=quiet)
 
+
+def write_tflite(
+    prepared: PreparedModel,
+    path: str | Path,
+    settings: ConverterSettings,
+    *,
+    overwrite: bool = False,
+    verify: bool = True,
+    quiet: bool = False,
+    validation: ValidationData | None = None,
+) -> ExportResult:
+    """Convert a prepared model, write the file, and prove it against the model.
+
+    Args:
+        prepared: the model, with its samples.
+        path: the file to write; the vocabularies of layers that are left to the application lie beside it.
+        settings: what the converter is asked for.
+        overwrite: whether existing files may be replaced.
+        verify: whether to run the file and compare it with the model.
+        quiet: draw no spinner.
+        validation: the data to verify on; left out, the samples, or random input where there are none.
+
+    Raises:
+        ValueError: the model cannot be converted as asked, or the written file does not run.
+        FileExistsError: a file exists and `overwrite` is false.
+    """
+    model, specs, split = prepared.model, prepared.specs, prepared.split
+    notes = list(prepared.notes)
+    vocabularies = {} if split is None else vocabulary_files.vocabulary_texts(split)
     paths = (path, *(Path(path).parent / name for name in vocabularies))
     with atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts), status("Converting", quiet=quiet) as say:
-        content, outputs = _converted(model, specs, recipe, samples, say, notes)
+        content, outputs = _converted(model, specs, settings, prepared.samples, say, notes)
         unfinished.write_bytes(content)
         if split is not None:
             vocabulary_files.describe_preprocessing(unfinished, split)
@@ -225,12 +254,12 @@ def export_tflite(
         if verify:
             say("Verifying")
             with _called(unfinished, Path(path)), traceable_names(model):
-                verification = _verified(unfinished, model, specs, samples, recipe, notes)
+                verification = _verified(unfinished, prepared, settings, validation, notes)
         size = file_size(unfinished)
     return ExportResult(
         path=Path(path),
-        quantization=quantization,
-        sparse=sparse,
+        quantization=settings.quantization,
+        sparse=settings.sparse,
         bytes=size.bytes,
         gzip_bytes=size.gzip_bytes,
         inputs=tuple(specs),
@@ -288,12 +317,12 @@ def _converted(
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
 
 
-def _refuse_strings(model: Model, specs: Mapping[str, Any], quantization: str) -> None:
+def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[str, Any]) -> None:
     """Refuse to calibrate on strings: the converter would end the whole process."""
     strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
-    if strings:
+    if strings and settings.calibrated:
         raise diagnosis.ConversionError(
-            f"quantization={quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
+            f"quantization={settings.quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
             "the converter cannot calibrate on them. Pass without_preprocessing=True, or use quantization='dynamic' or "
             "'float16'."
         )
@@ -328,10 +357,9 @@ def _called(unfinished: Path, path: Path) -> Iterator[None]:
 
 def _verified(
     path: Path,
-    model: Model,
-    specs: Mapping[str, Any],
-    samples: Mapping[str, np.ndarray] | None,
-    recipe: ConverterSettings,
+    prepared: PreparedModel,
+    settings: ConverterSettings,
+    validation: ValidationData | None,
     notes: list[str],
 ) -> Verification | None:
     """Run the file and compare it with the model; what does not fit is added to the notes."""
@@ -339,14 +367,26 @@ def _verified(
     if custom:
         notes.append(f"Not verified: the operators {', '.join(custom)} are not in LiteRT.")
         return None
-    if samples is None:
-        samples = representative.random_samples(specs, known=known_values(model))
+    if validation is None:
+        validation = ValidationData(prepared.samples)
+    if validation.x is None:
+        random = representative.random_samples(prepared.specs, known=known_values(prepared.model))
+        validation = dataclasses.replace(validation, x=random)
         notes.append("Verified on random input; pass representative_data to verify on real samples.")
     # A file that is quantized in part does not show how it was asked for.
-    tolerance = FORMAT_TOLERANCE[recipe.quantization] if recipe.calibrated else None
+    tolerance = FORMAT_TOLERANCE[settings.quantization] if settings.calibrated else None
     with captured_output():
-        verification = verify_tflite(path, model, samples, tolerance=tolerance, isolated=False)
-    if recipe.quantization == "dynamic" and verification.quantization is None:
+        verification = verify_tflite(
+            path,
+            prepared.model,
+            validation.x,
+            validation.y,
+            sample_weight=validation.sample_weight,
+            metric=validation.metric,
+            tolerance=tolerance,
+            isolated=False,
+        )
+    if settings.quantization == "dynamic" and verification.quantization is None:
         notes.append(
             "No weight is stored as int8: the converter keeps those under 1,024 values and those of a fused LSTM."
         )

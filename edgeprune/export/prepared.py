@@ -1,0 +1,82 @@
+"""A model made ready for the converter, once however many files are written of it: plain, checked, with its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune.export import equal_calls, non_finite, representative, vocabulary_files
+from edgeprune.export.preprocessing_split import SplitModel, split_preprocessing
+from edgeprune.export.sample_ranges import range_notes
+from edgeprune.export.signature import signature_specs
+from edgeprune.types import Model
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedModel:
+    """A plain model to convert.
+
+    Attributes:
+        model: without pruning, and without the layers that are left to the application.
+        specs: input name to `tf.TensorSpec`, with a batch of one.
+        samples: input name to representative samples `(samples, ...)`; None without.
+        whole_specs: the inputs of the model with the layers that are left to the application.
+        split: where these were taken off; None where the model is whole.
+        notes: what the user should know, a sentence each.
+    """
+
+    model: Model
+    specs: Mapping[str, Any]
+    samples: dict[str, np.ndarray] | None
+    whole_specs: Mapping[str, Any]
+    split: SplitModel | None
+    notes: tuple[str, ...]
+
+
+def prepare(
+    model: Model,
+    representative_data: Any,
+    check_inputs: Callable[[Model, Mapping[str, Any]], None],
+    *,
+    num_samples: int = 100,
+    without_preprocessing: bool = False,
+) -> PreparedModel:
+    """Make a built model ready to be converted; it stays as it is itself.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`.
+        representative_data: samples as `export_tflite` accepts them; None without.
+        check_inputs: raises where the model that is converted has inputs that cannot be had, before data are read.
+        num_samples: how many of them to use at most.
+        without_preprocessing: whether layers that handle strings, or hash, are left to the application.
+
+    Raises:
+        TypeError: `representative_data` is of no known kind.
+        ValueError: the model keeps a state between calls, a weight is NaN or infinite, or the data do not fit it.
+    """
+    from edgeprune import strip  # imports TensorFlow
+
+    notes = []
+    if strip.is_pruned(model):
+        notes.append(
+            "The model is under pruning: what was converted is a plain model, its masks applied, masked channels gone."
+        )
+    model = strip.without_pruning(model)
+    equal_calls.refuse_stateful(model)
+    non_finite.check_weights(model)
+    specs = whole_specs = signature_specs(model)
+    split = split_preprocessing(model, only_strings=True) if without_preprocessing else None
+    if split is not None:
+        model, specs = split.rest, signature_specs(split.rest)
+        notes += vocabulary_files.preprocessing_lines(split)
+    check_inputs(model, specs)
+    samples = None
+    if representative_data is not None:
+        samples = representative.samples(representative_data, whole_specs, num_samples)
+        samples = samples if split is None else split.preprocess(samples)
+    if samples is not None:
+        notes += range_notes(model, samples)
+    return PreparedModel(model, specs, samples, whole_specs, split, tuple(notes))
