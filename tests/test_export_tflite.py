@@ -247,7 +247,7 @@ def test_strings_are_looked_up_in_the_file(flavor, tmp_path):
         interpreter.invoke()
         got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
         np.testing.assert_allclose(got, model(tf.constant([[word]])), atol=1e-6)
-    with pytest.raises(ValueError, match="inputs of strings, 'city'.*export_tflite"):
+    with pytest.raises(ValueError, match="inputs of strings, 'city'.*without_preprocessing"):
         export_bundle(model, tmp_path / "bundle", target="phone")
 
 

@@ -172,13 +172,13 @@ def export_bundle(
     check_folder(directory, replaces=lambda old: force and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
+    settings = ConverterSettings(quantization, sparse, integer_io)
+    prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
     if representative_data is None and quantization in CALIBRATED:
         raise ValueError(
             f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
             f"what the model will see, as {representative.SAMPLE_FORMS}."
         )
-    settings = ConverterSettings(quantization, sparse, integer_io)
-    prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
     plain, specs, samples = prepared.model, prepared.specs, prepared.samples
     labels = _checked_labels(labels, plain)
     _check_preprocessing(preprocessing, specs)

@@ -322,9 +322,9 @@ def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[st
     strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
     if strings and settings.calibrated:
         raise diagnosis.ConversionError(
-            f"quantization={settings.quantization!r} cannot be had for a model with inputs of strings, {', '.join(strings)}: "
-            "the converter cannot calibrate on them. Pass without_preprocessing=True, or use quantization='dynamic' or "
-            "'float16'."
+            f"quantization={settings.quantization!r} cannot be had for a model with inputs of strings, "
+            f"{', '.join(strings)}: the converter cannot calibrate on them. Pass without_preprocessing=True, or use "
+            "quantization='dynamic' or 'float16'."
         )
 
 

@@ -150,7 +150,7 @@ def in_order(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:
         tensor_of = {entry(number).Name().decode(): entry(number).TensorIndex() for number in range(count)}
         # The array is a view of the content. An input that the model does not use may be missing in the file.
         tensors[:] = [tensor_of[name] for name in names if name in tensor_of]
-    return bytes(content)
+    return bytes(edited)
 
 
 def _calibration(samples: Mapping[str, np.ndarray], say: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
