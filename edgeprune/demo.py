@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgeprune import datasets, flavor
 from edgeprune.atomic import NotOverwrittenError, atomic_path, atomic_paths, check_paths
-from edgeprune.types import Model
+from edgeprune.types import Model, Quantization
 
 if TYPE_CHECKING:
     import numpy as np
 
 # The files of the table: the model each comes from, and its quantization. The first is the one the others are
 # compared with.
-FORMATS: tuple[tuple[str, str | None], ...] = (
+FORMATS: tuple[tuple[str, Quantization | None], ...] = (
     ("dense", None),
     ("dense", "int8"),
     ("pruned", None),
@@ -263,7 +263,7 @@ def write_formats(
     x_test: np.ndarray,
     y_test: np.ndarray,
     folder: Path,
-    formats: Sequence[tuple[str, str | None]] = FORMATS,
+    formats: Sequence[tuple[str, Quantization | None]] = FORMATS,
 ) -> tuple[FormatRow, ...]:
     """Convert both models, and measure every file: accuracy, error, zeros, size, time.
 

@@ -7,10 +7,11 @@ A scheme has a name for the common cases (`"int8"`) and is an object where more 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from edgeprune.types import Quantization
 
 # Bits of weights and of activations, by the name of the scheme; None is float32.
-_BITS: dict[str | None, tuple[int, int]] = {
+_BITS: dict[Quantization | None, tuple[int, int]] = {
     None: (32, 32),
     "dynamic": (8, 32),
     "float16": (16, 32),
@@ -59,7 +60,7 @@ class Scheme:
             raise ValueError(f"per_channel_dense=False needs quantization='int8' or 'int16x8', got {self.name!r}.")
 
     @property
-    def name(self) -> str | None:
+    def name(self) -> Quantization | None:
         """The scheme's name, None for float32; granularity is not part of it."""
         return next(name for name, bits in _BITS.items() if bits == (self.weight_bits, self.activation_bits))
 
@@ -69,7 +70,7 @@ class Scheme:
         return self.activation_bits < 32
 
 
-def scheme_of(quantization: Any) -> Scheme:
+def scheme_of(quantization: str | Scheme | None) -> Scheme:
     """The scheme of this name, or the scheme itself.
 
     Args:

@@ -10,6 +10,8 @@ import difflib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgeprune.types import Quantization
+
 KINDS = ("phone", "computer", "microcontroller", "npu")
 RUNTIMES = {"phone": "litert", "computer": "litert", "microcontroller": "tflm", "npu": "vela"}
 KIB = 1024
@@ -58,7 +60,7 @@ class Target:
     name: str
     kind: str
     runtime: str
-    quantizations: tuple[str | None, ...]
+    quantizations: tuple[Quantization | None, ...]
     operators: frozenset[str] | None = None
     round_to: int | str = 8
     flash_bytes: int | None = None

@@ -77,6 +77,9 @@ Importance: TypeAlias = Literal["l2", "l1", "bn_scale", "lamp", "fpgm", "taylor"
 Reduction: TypeAlias = Literal["sum", "mean", "max", "l2"]
 """How the scores of a channel's coupled weights become one."""
 
+Attention: TypeAlias = Literal["heads", "dims", "both"]
+"""What attention layers lose: whole heads, channels inside the heads, or both."""
+
 Scope: TypeAlias = Literal["global", "local", "isomorphic"]
 """What channels compete with each other: those of the whole model, of one group, of groups of the same structure."""
 
@@ -88,6 +91,7 @@ __all__ = [
     "Array",
     "ArrayLike",
     "Arrays",
+    "Attention",
     "Callback",
     "DataLike",
     "Dataset",

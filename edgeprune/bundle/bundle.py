@@ -15,7 +15,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,12 +32,13 @@ from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.sample_ranges import difference_notes
 from edgeprune.export.verify import Verification
+from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.score import score_lines, scores_to_dict
 from edgeprune.progress import status
 from edgeprune.schemes import CALIBRATED, Scheme
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
-from edgeprune.types import Model
+from edgeprune.types import DataLike, Model, Quantization
 
 MODEL_CARD = "model_card.json"
 GOLDEN_SAMPLES = 8
@@ -93,15 +94,15 @@ def export_bundle(
     model: Model,
     directory: str | Path,
     target: str | Target = "phone",
-    representative_data: Any = None,
+    representative_data: DataLike | None = None,
     *,
     labels: Iterable[str] | None = None,
-    validation_data: Any = None,
-    metric: Any = None,
+    validation_data: DataLike | None = None,
+    metric: MetricLike | None = None,
     preprocessing: Preprocessing | None = None,
-    quantization: str | Scheme | None = "default",
+    quantization: Quantization | Literal["default"] | Scheme | None = "default",
     sparse: bool = False,
-    integer_io: bool | str = True,
+    integer_io: bool | Literal["int8", "uint8"] = True,
     per_channel_dense: bool | None = None,
     without_preprocessing: bool = False,
     name: str | None = None,
@@ -263,7 +264,9 @@ def _check_verification(verification: Verification, model: Model, quantization: 
         )
 
 
-def _checked_quantization(quantization: str | Scheme | None, device: Target) -> str | None:
+def _checked_quantization(
+    quantization: Quantization | Literal["default"] | Scheme | None, device: Target
+) -> Quantization | None:
     if quantization == "default":
         return device.quantizations[0]
     quantization = quantization.name if isinstance(quantization, Scheme) else quantization

@@ -13,12 +13,13 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.graph.coupling import Group
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.masks import (
     ChannelMasks,
@@ -35,7 +36,7 @@ from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
-from edgeprune.types import SameLayer
+from edgeprune.types import Layer, SameLayer, Scope
 
 if TYPE_CHECKING:
     from edgeprune.types import CallbackOfBoth
@@ -98,9 +99,9 @@ class ChannelPruning(CallbackOfBoth):
         ratio: float | None = None,
         params: float | None = None,
         importance: ImportanceLike = "l2",
-        scope: str = "global",
-        round_to: int | str | Callable[[Any], int] = 1,
-        ignore: Any = (),
+        scope: Scope = "global",
+        round_to: int | str | Callable[[Group], int] = 1,
+        ignore: str | Layer | Iterable[str | Layer] = (),
         recover: bool = False,
         group_lasso: float = 0.0,
         **settings: Any,
@@ -297,4 +298,4 @@ def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
             "EarlyStopping(restore_best_weights=True) does. The smaller model goes without them, so it does not give "
             "what this one gives now. Let the best epoch be one after the schedule's end (start_from_epoch=...)."
         )
-    return ChannelPlan(graph, kept_mask).apply(verify)
+    return cast(SameLayer, ChannelPlan(graph, kept_mask).apply(verify))

@@ -72,7 +72,7 @@ class DeadChannels:
         stay = [f"{name}: {sentence}" for name, sentence in self.left.items()]
         return "\n".join([f"{self.count} dead channels in {self.graph.model.name}", *rows, *stay])
 
-    def apply(self, verify: bool = True) -> Any:
+    def apply(self, verify: bool = True) -> Model:
         """Build the model without them.
 
         Args:
@@ -118,7 +118,7 @@ class DeadChannels:
                 )
 
 
-def remove_dead_channels(model: Model, verify: bool = True) -> Any:
+def remove_dead_channels(model: Model, verify: bool = True) -> Model:
     """Remove the channels that never contribute; the output stays what it is, to float rounding.
 
     Weights under pruning or pruned before make such channels: a filter of zeros, or a channel that only zeros read.

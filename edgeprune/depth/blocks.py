@@ -28,7 +28,7 @@ from edgeprune.measure.macs import count_macs
 from edgeprune.number_checks import check_target, check_whole
 from edgeprune.progress import status, track
 from edgeprune.text_table import text_table
-from edgeprune.types import Model
+from edgeprune.types import DataLike, Loss, Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class BlockPlan:
         header = ("block", "layers", "MACs", self.measure, "removed")
         return "\n".join([heading, text_table(header, rows, left=(0, 4))])
 
-    def apply(self, verify: bool = True) -> Any:
+    def apply(self, verify: bool = True) -> Model:
         """Build the model without the blocks, and without layers that do nothing.
 
         Args:
@@ -133,7 +133,7 @@ class BlockPlan:
         return shallower
 
 
-def remove_blocks(model: Model, *, verify: bool = True, **settings: Any) -> Any:
+def remove_blocks(model: Model, *, verify: bool = True, **settings: Any) -> Model:
     """Remove the residual blocks that matter least: `plan_blocks(model, **settings).apply(verify)`.
 
     Args:
@@ -164,9 +164,9 @@ def plan_blocks(
     *,
     count: int | None = None,
     macs: float | None = None,
-    data: Any = None,
-    ignore: Any = (),
-    loss: Any = None,
+    data: DataLike | None = None,
+    ignore: str | Iterable[str] = (),
+    loss: Loss | None = None,
     batch_size: int = 32,
     steps: int | None = None,
 ) -> BlockPlan:

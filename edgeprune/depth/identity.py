@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from edgeprune.depth.bypass import graphs, rebuilt_without, same_kind, walkable
 from edgeprune.types import Model
 
 
-def drop_identity_layers(model: Model) -> Any:
+def drop_identity_layers(model: Model) -> Model:
     """Rebuild a model without the layers that do nothing.
 
     These are: dropout with a rate of 0, noise with a deviation of 0, linear activations, padding or cropping by 0,

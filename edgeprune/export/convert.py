@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.repairs import repaired
-from edgeprune.types import Model
+from edgeprune.types import DataLike, Model, Quantization
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ class ExportResult:
 def export_tflite(
     model: Model,
     path: str | Path,
-    quantization: str | Scheme | None = None,
-    representative_data: Any = None,
+    quantization: Quantization | Scheme | None = None,
+    representative_data: DataLike | None = None,
     *,
     sparse: bool = False,
-    integer_io: bool | str = True,
+    integer_io: bool | Literal["int8", "uint8"] = True,
     per_channel_dense: bool = True,
     max_samples: int = 100,
     without_preprocessing: bool = False,

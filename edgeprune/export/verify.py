@@ -20,6 +20,7 @@ from edgeprune.export.agreement import OutputComparison, compare_output, pair_ou
 from edgeprune.export.known_values import any_words, drawn, known_values
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
+from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import ParameterCount, count_parameters
 from edgeprune.measure.predictions import keras_output_names, predict, samples_for_file
 from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_to_dict
@@ -28,7 +29,7 @@ from edgeprune.schemes import CALIBRATED
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import ConstantTensor, TfliteFile, read_tflite
 from edgeprune.tflite.runtime import Port, Runtime
-from edgeprune.types import Model
+from edgeprune.types import Arrays, Model
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
@@ -133,11 +134,11 @@ class Verification:
 def verify_tflite(
     path: str | Path,
     model: Model | None = None,
-    samples: Any = None,
-    labels: Any = None,
+    samples: Arrays | None = None,
+    labels: Arrays | None = None,
     *,
-    sample_weight: Any = None,
-    metric: Any = None,
+    sample_weight: Arrays | None = None,
+    metric: MetricLike | None = None,
     tolerance: float | None = None,
     output: str | None = None,
     threads: int = 1,

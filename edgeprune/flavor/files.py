@@ -18,6 +18,7 @@ from edgeprune.crash_guard import try_out
 from edgeprune.flavor import legacy_h5
 from edgeprune.flavor.file_safety import check_model_file
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, keras_module
+from edgeprune.types import Model
 
 # How both Kerases say that they do not know a class or function.
 _MISSING = re.compile(
@@ -30,7 +31,7 @@ class NotCompiledWarning(UserWarning):
     """A model was loaded without its loss, metrics and optimizer."""
 
 
-def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
+def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Model:
     """Load a model of either Keras: `.keras`, `.h5`, or a SavedModel folder that `tf_keras` wrote.
 
     The Keras that wrote the file is tried first, then the other. Where it cannot compile the model as its file says (a

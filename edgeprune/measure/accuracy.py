@@ -14,12 +14,13 @@ from edgeprune import flavor
 from edgeprune.crash_guard import try_out
 from edgeprune.measure.predictions import first_array, gather, predict
 from edgeprune.tflite.runtime import Runtime, named_samples
+from edgeprune.types import Arrays, DataLike, Model
 
 
 def accuracy(
-    path_or_model: str | Path | Any,
-    x: Any,
-    y: Any = None,
+    path_or_model: str | Path | Model,
+    x: DataLike,
+    y: Arrays | None = None,
     *,
     output: str | None = None,
     threshold: float | None = None,

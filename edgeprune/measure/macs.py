@@ -21,7 +21,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import Operator, read_tflite
-from edgeprune.types import Layer, Model
+from edgeprune.types import Arrays, Layer, Model
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class MacCount:
         return {"total": self.total, "per_layer": dict(self.per_layer), "uncounted": list(self.uncounted)}
 
 
-def count_macs(model: Model, inputs: Any = None) -> MacCount:
+def count_macs(model: Model, inputs: Arrays | None = None) -> MacCount:
     """Count the multiply-accumulates of a Keras model for one sample.
 
     A layer that is called twice counts twice. A transposed convolution counts the products it makes of each

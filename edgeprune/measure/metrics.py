@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from edgeprune.data.losses import kind_of_loss, plain_names, setting
 from edgeprune.flavor import fresh_metric
 from edgeprune.measure.accuracy import predicted_classes, right_ones
+from edgeprune.types import KerasMetric
 
 _HIGHER = frozenset(
     """
@@ -275,3 +276,7 @@ def _name(metric: str | Callable[..., Any]) -> str:
     own = metric if isinstance(metric, str) else getattr(metric, "name", None) or getattr(metric, "__name__", None)
     name = own if isinstance(own, str) else type(metric).__name__
     return "metric" if name == "<lambda>" else name
+
+
+# What `metric=` accepts: one, several, or those of each output by its name.
+MetricLike: TypeAlias = str | Metric | KerasMetric | Callable[..., Any] | Sequence[Any] | Mapping[str, Any]

@@ -20,11 +20,11 @@ from edgeprune.crash_guard import try_out
 from edgeprune.data.labels import by_output
 from edgeprune.data.losses import kind_of_loss
 from edgeprune.measure.accuracy import choose_output
-from edgeprune.measure.metrics import chosen_metrics
+from edgeprune.measure.metrics import MetricLike, chosen_metrics
 from edgeprune.measure.output_scores import NoScoreError, Score, ScoredOutput
 from edgeprune.measure.predictions import gather, keras_output_names, predict, samples_for_file
 from edgeprune.tflite.runtime import Runtime
-from edgeprune.types import Model
+from edgeprune.types import Arrays, DataLike, Model
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Scores:
 
 
 def score(
-    path_or_model: str | Path | Any,
-    x: Any,
-    y: Any = None,
+    path_or_model: str | Path | Model,
+    x: DataLike,
+    y: Arrays | None = None,
     *,
-    sample_weight: Any = None,
-    metric: Any = None,
+    sample_weight: Arrays | None = None,
+    metric: MetricLike | None = None,
     model: Model | None = None,
     output: str | None = None,
     batch_size: int = 32,

@@ -28,7 +28,7 @@ from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
 from edgeprune.text_table import text_table
-from edgeprune.types import Model, Variable
+from edgeprune.types import Attention, DataLike, Layer, Loss, Model, Reduction, Scope, Variable
 
 if TYPE_CHECKING:
     from edgeprune.channels.rebuild.proof import Proof
@@ -93,7 +93,7 @@ class ChannelPlan:
     kept_whole: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """The model the plan is for."""
         return self.graph.model
 
@@ -280,7 +280,7 @@ class ChannelPlan:
         check_seed(seed)
         return verify(self.graph, self.kept_mask, self.apply(verify=False), seed)
 
-    def apply(self, verify: bool = True) -> Any:
+    def apply(self, verify: bool = True) -> Model:
         """Build the model without the dropped channels.
 
         Args:
@@ -334,16 +334,16 @@ def plan_channels(
     macs: float | None = None,
     params: float | None = None,
     importance: ImportanceLike = "l2",
-    reduction: str | None = None,
-    scope: str = "global",
+    reduction: Reduction | None = None,
+    scope: Scope = "global",
     ratios: Mapping[str, float] | None = None,
     round_to: int | str | Callable[[Group], int] = 1,
-    ignore: Any = (),
-    attention: str = "heads",
+    ignore: str | Layer | Iterable[str | Layer] = (),
+    attention: Attention = "heads",
     min_channels: int = 1,
     max_ratio: float = 0.9,
-    data: Any = None,
-    loss: Any = None,
+    data: DataLike | None = None,
+    loss: Loss | None = None,
     batch_size: int = 32,
     steps: int | None = None,
     seed: int = 0,
@@ -444,16 +444,16 @@ def plan_graph(
     target: tuple[str, float],
     *,
     importance: ImportanceLike = "l2",
-    reduction: str | None = None,
-    scope: str = "global",
+    reduction: Reduction | None = None,
+    scope: Scope = "global",
     ratios: Mapping[str, float] | None = None,
     round_to: int | str | Callable[[Group], int] = 1,
-    ignore: Any = (),
-    attention: str = "heads",
+    ignore: str | Layer | Iterable[str | Layer] = (),
+    attention: Attention = "heads",
     min_channels: int = 1,
     max_ratio: float = 0.9,
-    data: Any = None,
-    loss: Any = None,
+    data: DataLike | None = None,
+    loss: Loss | None = None,
     batch_size: int = 32,
     steps: int | None = None,
     seed: int = 0,
@@ -517,7 +517,7 @@ def plan_graph(
     return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
 
 
-def prune_channels(model: Model, *, verify: bool = True, **settings: Any) -> Any:
+def prune_channels(model: Model, *, verify: bool = True, **settings: Any) -> Model:
     """Remove channels from a model: `plan_channels(model, **settings).apply(verify)`.
 
     Args:

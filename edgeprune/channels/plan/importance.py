@@ -20,9 +20,9 @@ from edgeprune.channels.plan.data_importance import ON_DATA, STATISTICS, is_floa
 from edgeprune.channels.plan.reduction import REDUCTIONS, of_slot, reduced
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
-from edgeprune.types import Variable
+from edgeprune.types import Importance, Variable
 
-ImportanceLike = str | Callable[[Group], Any]
+ImportanceLike = Importance | Callable[[Group], Any]
 
 # Vectors that shift a channel: their size says nothing about what it is worth.
 _SHIFTS = ("bias", "beta", "alpha")

@@ -13,7 +13,7 @@ from edgeprune.sparsity.xnnpack.misses import xnnpack_misses
 from edgeprune.types import Layer, Model
 
 
-def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Any:
+def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Model:
     """Change a model so that XNNPACK's sparse inference can run it, keeping what it computes.
 
     Four changes leave the function as it is:
