@@ -14,7 +14,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -133,7 +133,19 @@ class BlockPlan:
         return shallower
 
 
-def remove_blocks(model: Model, *, verify: bool = True, **settings: Any) -> Model:
+class BlockSettings(TypedDict, total=False):
+    """The arguments of `plan_blocks` after the model, for functions that hand them on."""
+
+    count: int | None
+    macs: float | None
+    data: DataLike | None
+    ignore: str | Iterable[str]
+    loss: Loss | None
+    batch_size: int
+    steps: int | None
+
+
+def remove_blocks(model: Model, *, verify: bool = True, **settings: Unpack[BlockSettings]) -> Model:
     """Remove the residual blocks that matter least: `plan_blocks(model, **settings).apply(verify)`.
 
     Args:

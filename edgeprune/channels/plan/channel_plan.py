@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
 from edgeprune.channels.plan.plan_json import StoredPlan, read_plan, write_plan
-from edgeprune.channels.plan.plan_settings import check_settings
+from edgeprune.channels.plan.plan_settings import PlanSettings, check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching, similar
 from edgeprune.channels.plan.solver import PlanTarget, macs_of, params_of, solve
 from edgeprune.channels.plan.widths import kept_whole
@@ -517,7 +517,7 @@ def plan_graph(
     return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
 
 
-def prune_channels(model: Model, *, verify: bool = True, **settings: Any) -> Model:
+def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[PlanSettings]) -> Model:
     """Remove channels from a model: `plan_channels(model, **settings).apply(verify)`.
 
     Args:

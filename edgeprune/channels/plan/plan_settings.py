@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
 
+from edgeprune.channels.graph.coupling import Group
 from edgeprune.channels.plan.data_importance import check_batches, check_loss
-from edgeprune.channels.plan.importance import check_importance
+from edgeprune.channels.plan.importance import ImportanceLike, check_importance
 from edgeprune.channels.plan.selection import ATTENTION, entries
 from edgeprune.channels.plan.solver import check_limits
+from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.number_checks import check_number, check_seed
+from edgeprune.types import Attention, DataLike, Layer, Loss, Reduction, Scope
+
+
+class PlanSettings(TypedDict, total=False):
+    """The arguments of `plan_channels` after the model, for functions that hand them on."""
+
+    ratio: float | None
+    macs: float | None
+    params: float | None
+    importance: ImportanceLike
+    reduction: Reduction | None
+    scope: Scope
+    ratios: Mapping[str, float] | None
+    round_to: int | str | Callable[[Group], int]
+    ignore: str | Layer | Iterable[str | Layer]
+    attention: Attention
+    min_channels: int
+    max_ratio: float
+    data: DataLike | None
+    loss: Loss | None
+    batch_size: int
+    steps: int | None
+    seed: int
+    input_shape: InputShape
 
 
 def check_settings(
