@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.types import Model
+from edgeprune.types import Arrays, DataLike, Loss, Model
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Ports:
     one_hot: bool = False
     channels_first: bool = False
 
-    def inputs_of(self, source: str, x: Any) -> Any:
+    def inputs_of(self, source: str, x: DataLike) -> Any:
         """Inputs as the model takes them: the array of the only one, several by name.
 
         Raises:
@@ -44,7 +44,7 @@ class Ports:
         arrays = [found[name] for name in names]
         return arrays if self.takes_list and len(names) > 1 else self._packed(dict(zip(names, arrays, strict=True)))
 
-    def targets_of(self, source: str, part: str, y: Any) -> Any:
+    def targets_of(self, source: str, part: str, y: Arrays | None) -> Any:
         """Targets, or weights of samples, as the model takes them: those of the only output, several by name.
 
         Raises:
@@ -133,6 +133,6 @@ def _arrays(part: str, names: Iterable[str]) -> str:
     return ", ".join(f"{part}.{name}" for name in names)
 
 
-def _takes_one_hot(loss: Any) -> bool:
+def _takes_one_hot(loss: Loss | None) -> bool:
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     return "categorical" in name.lower() and "sparse" not in name.lower()

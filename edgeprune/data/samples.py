@@ -127,7 +127,7 @@ def _as_arrays(source: str, name: str, part: Any) -> Any:
     return _as_array(source, name, part)
 
 
-def _as_array(source: str, name: str, value: Any) -> np.ndarray:
+def _as_array(source: str, name: str, value: object) -> np.ndarray:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:

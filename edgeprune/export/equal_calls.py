@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.export import categories
-from edgeprune.types import Layer, Model
+from edgeprune.types import DataLike, Layer, Model
 
 # A longer sequence is not unrolled: tracing and converting take a minute at this length, and grow with its square.
 LONGEST_UNROLLED = 500
@@ -200,7 +200,7 @@ def _fused_lstm(layer: Layer, sequences: Any) -> Any:
     import tensorflow as tf
 
     def lstm(inputs: Any, output: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> Any:
-        def step(state: Any, x: Any) -> Any:
+        def step(state: Any, x: DataLike) -> Any:
             output, carry = state
             gates = tf.matmul(x, kernel) + tf.matmul(output, recurrent_kernel) + bias
             i, f, candidate, o = tf.split(gates, 4, axis=1)

@@ -59,5 +59,5 @@ def _objects_in(module: ModuleType) -> dict[str, Any]:
     }
 
 
-def _package(value: Any) -> str:
+def _package(value: object) -> str:
     return str(value.__module__).partition(".")[0]

@@ -89,7 +89,7 @@ def _signature(function: Any) -> Any:
     return _signature_of(function)
 
 
-def _slices_as_dicts(value: Any) -> Any:
+def _slices_as_dicts(value: object) -> Any:
     """An argument as `tf_keras` keeps it in its graph."""
     if isinstance(value, tuple):
         return tuple(map(_slices_as_dicts, value))

@@ -103,7 +103,7 @@ def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any,
     return layer(made_symbolic(args[0], reference), *args[1:], **kwargs)
 
 
-def made_symbolic(value: Any, reference: Any) -> Any:
+def made_symbolic(value: object, reference: Any) -> Any:
     """A constant as a symbolic tensor, which is as if it stemmed from another; what is symbolic, or None, as it is."""
     if is_symbolic(value) or value is None:
         return value
@@ -113,7 +113,7 @@ def made_symbolic(value: Any, reference: Any) -> Any:
     return ops.multiply(ops.cast(ops.ones_like(ops.sum(numbers_like(reference))), str(value.dtype)), value)
 
 
-def _is_constant(value: Any) -> bool:
+def _is_constant(value: object) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "numpy")  # tensors that stand for others have no values
 
 

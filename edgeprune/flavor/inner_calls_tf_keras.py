@@ -12,7 +12,7 @@ from edgeprune.flavor.inner_calls import symbolic_leaves
 from edgeprune.flavor.kinds import is_keras_3
 from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic
 from edgeprune.flavor.own_weights import own_weights_symbolic, regularizers_in_tf_keras
-from edgeprune.types import Layer
+from edgeprune.types import Layer, Loss
 
 
 def takes_training(layer: Layer) -> bool:
@@ -87,5 +87,5 @@ def _no_eager_reads() -> Iterator[None]:
         kind._read_variable_op = read
 
 
-def _refuse_loss(loss: Any) -> None:
+def _refuse_loss(loss: Loss | None) -> None:
     raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")

@@ -148,12 +148,12 @@ def nest(keras_3: bool) -> ModuleType:
     return keras_module(KERAS_3).tree if keras_3 else importlib.import_module("tensorflow").nest
 
 
-def flatten(structure: Any, keras_object: Any) -> list[Any]:
+def flatten(structure: Any, keras_object: object) -> list[Any]:
     """The leaves of a nested structure in the order in which the object's Keras takes them."""
     return nest(is_keras_3(keras_object)).flatten(structure)
 
 
-def map_structure(function: Callable[..., Any], structure: Any, keras_object: Any) -> Any:
+def map_structure(function: Callable[..., Any], structure: Any, keras_object: object) -> Any:
     """The nested structure with `function` applied to each leaf, in the manner of the object's Keras."""
     return nest(is_keras_3(keras_object)).map_structure(function, structure)
 

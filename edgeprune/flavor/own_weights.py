@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune.flavor.graphs import function_name
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, keras_module, keras_of
 from edgeprune.flavor.marked_batch import NotUnfoldedError, numbers_like
-from edgeprune.types import Layer, Variable
+from edgeprune.types import DataLike, Layer, Variable
 
 
 @functools.cache
@@ -39,10 +39,10 @@ def own_weight_class(keras_3: bool = True) -> type:
             self.owner = owner
             self.dtype = owner.compute_dtype if owner.autocast else variable.dtype
 
-        def call(self, x: Any) -> Any:
+        def call(self, x: DataLike) -> Any:
             return keras.ops.cast(self.variable.value, self.dtype)
 
-        def compute_output_spec(self, x: Any) -> Any:
+        def compute_output_spec(self, x: DataLike) -> Any:
             return keras.KerasTensor(tuple(self.variable.shape), dtype=self.dtype)
 
     return OwnWeight
@@ -63,7 +63,7 @@ def _own_weight_layer() -> type:
             self.__dict__.update(variable=variable, owner=owner)
             self.__dict__["given_dtype"] = owner.compute_dtype if owner._autocast and floating else variable.dtype.name
 
-        def call(self, x: Any) -> Any:
+        def call(self, x: DataLike) -> Any:
             return tf.cast(tf.convert_to_tensor(self.variable), self.given_dtype)
 
     return OwnWeight
@@ -117,7 +117,7 @@ def regularizers_in_tf_keras(layer: Any) -> dict[int, Any]:
     return found
 
 
-def give_own_weight(operation: Any, holder: Any, x: Any) -> Any:
+def give_own_weight(operation: Any, holder: Any, x: DataLike) -> Any:
     """The symbolic tensor with the weight of an `OwnWeight`, from the layer that holds it with a leading axis of one.
 
     Args:

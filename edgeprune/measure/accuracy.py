@@ -76,7 +76,7 @@ def accuracy(
     return top_1(choose_output(outputs, output), labels, threshold)
 
 
-def top_1(outputs: np.ndarray, labels: Any, threshold: float | None = None) -> float:
+def top_1(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -> float:
     """The share of outputs that give the label's class.
 
     Args:
@@ -97,7 +97,7 @@ def top_1(outputs: np.ndarray, labels: Any, threshold: float | None = None) -> f
     return float(np.mean(right_ones(outputs, labels, threshold)))
 
 
-def right_ones(outputs: np.ndarray, labels: Any, threshold: float | None = None) -> np.ndarray:
+def right_ones(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -> np.ndarray:
     """Which outputs give the label's class: booleans `(samples, ...)`, one for each sample and position.
 
     Args:
@@ -133,7 +133,7 @@ def choose_output(outputs: Mapping[str, np.ndarray], name: str | None) -> np.nda
     return outputs[name] if name is not None else next(iter(outputs.values()))
 
 
-def _labelled(x: Any, y: Any) -> tuple[Any, np.ndarray]:
+def _labelled(x: DataLike, y: Arrays | None) -> tuple[Any, np.ndarray]:
     """Samples and as many labels."""
     samples, labels, _ = gather(x, y)
     if labels is None:

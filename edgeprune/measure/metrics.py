@@ -23,7 +23,7 @@ import numpy as np
 from edgeprune.data.losses import kind_of_loss, plain_names, setting
 from edgeprune.flavor import fresh_metric
 from edgeprune.measure.accuracy import predicted_classes, right_ones
-from edgeprune.types import KerasMetric
+from edgeprune.types import KerasMetric, Loss
 
 _HIGHER = frozenset(
     """
@@ -115,7 +115,7 @@ class Metric:
         return of_batch
 
 
-def direction(metric: Any) -> bool | None:
+def direction(metric: MetricLike | None) -> bool | None:
     """Whether more of a metric is better, `None` where that is not known."""
     if isinstance(own := getattr(metric, "higher_is_better", None), bool):
         return own
@@ -125,13 +125,13 @@ def direction(metric: Any) -> bool | None:
     return None
 
 
-def as_metrics(metric: Any) -> list[Metric]:
+def as_metrics(metric: MetricLike | None) -> list[Metric]:
     """What a user passed as a metric, or a list of them, as a list."""
     several = metric if isinstance(metric, list | tuple) else [metric]
     return [one if isinstance(one, Metric) else Metric(one) for one in several]
 
 
-def chosen_metrics(outputs: Iterable[str], metric: Any) -> dict[str, list[Metric]]:
+def chosen_metrics(outputs: Iterable[str], metric: MetricLike | None) -> dict[str, list[Metric]]:
     """What a user passed as `metric=`, by the name of the output it is for.
 
     Raises:
@@ -165,7 +165,7 @@ def metrics_by_output(names: Iterable[str], metrics: Any, keras_3: bool) -> dict
     return {name: _flat(several) for name in names}
 
 
-def suggested_metrics(loss: Any, y_true: np.ndarray, y_pred: np.ndarray, keras: ModuleType) -> list[Metric]:
+def suggested_metrics(loss: Loss | None, y_true: np.ndarray, y_pred: np.ndarray, keras: ModuleType) -> list[Metric]:
     """The figures that a loss asks for.
 
     Args:

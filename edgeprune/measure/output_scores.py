@@ -15,6 +15,7 @@ from edgeprune.data.labels import by_output, check_output_labels, labels_of
 from edgeprune.data.losses import kind_of_loss
 from edgeprune.measure.metrics import (
     Metric,
+    MetricLike,
     as_metrics,
     class_accuracy,
     mean_absolute_error,
@@ -22,6 +23,7 @@ from edgeprune.measure.metrics import (
     suggested_metrics,
     weighted_mean,
 )
+from edgeprune.types import Loss
 
 
 class NoScoreError(ValueError):
@@ -140,7 +142,7 @@ class ScoredOutput:
             ) from error
         yield Score("accuracy", weighted_mean(right, self.sample_weight), True)
 
-    def _by_loss(self, loss: Any) -> Iterator[Score]:
+    def _by_loss(self, loss: Loss | None) -> Iterator[Score]:
         kind = kind_of_loss(loss, self.y_true.shape, self.y_pred.shape)
         if self.is_input and kind in ("regression", "binary"):
             yield from self.by_metrics([mean_absolute_error("reconstruction_error")])
@@ -183,7 +185,7 @@ def _message(error: Exception) -> str:
     return " ".join(" ".join(lines[-1:] if from_graph else lines).split())[:200]
 
 
-def _keras_of(metric: Any, default: ModuleType) -> ModuleType:
+def _keras_of(metric: MetricLike | None, default: ModuleType) -> ModuleType:
     """The Keras that a metric belongs to; names belong to any."""
     return default if isinstance(metric, str | type) else flavor.keras_of(metric)
 

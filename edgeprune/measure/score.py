@@ -145,11 +145,11 @@ def score(
 
 def score_outputs(
     outputs: Mapping[str, np.ndarray],
-    y: Any,
-    sample_weight: Any = None,
+    y: Arrays | None,
+    sample_weight: Arrays | None = None,
     *,
     inputs: Any = None,
-    metric: Any = None,
+    metric: MetricLike | None = None,
     model: Model | None = None,
     output: str | None = None,
     batch_size: int = 32,
@@ -263,7 +263,7 @@ def _reason(stages: Mapping[str, Scores]) -> str | None:
     return " ".join(dict.fromkeys(scores.reason for scores in stages.values() if scores.reason)) or None
 
 
-def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Any) -> dict[str, np.ndarray]:
+def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Arrays) -> dict[str, np.ndarray]:
     """The outputs of a file by the names that the model gives them."""
     own = predict(model, _first_sample(samples))
     if len(own) != len(outputs):
@@ -272,7 +272,7 @@ def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Any
     return {names[name]: outputs[name] for name in sorted(outputs, key=lambda name: list(own).index(names[name]))}
 
 
-def _first_sample(samples: Any) -> Any:
+def _first_sample(samples: Arrays) -> Any:
     if isinstance(samples, Mapping):
         return {name: np.asarray(one)[:1] for name, one in samples.items()}
     return [np.asarray(one)[:1] for one in samples] if isinstance(samples, list | tuple) else np.asarray(samples)[:1]

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
+from edgeprune.types import Arrays
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Runtime:
         return sizes.pop()[0]
 
 
-def named_samples(runtime: Runtime, samples: Any, order: list[str] | None = None) -> dict[str, np.ndarray]:
+def named_samples(runtime: Runtime, samples: Arrays, order: list[str] | None = None) -> dict[str, np.ndarray]:
     """Check samples against a file's inputs and give each input its array.
 
     Args:

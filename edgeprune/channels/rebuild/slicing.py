@@ -9,7 +9,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.channels.graph.trace import garbage_left_alone
-from edgeprune.types import AnyTensor, Layer, Model, Variable
+from edgeprune.types import AnyTensor, DataLike, Layer, Model, Variable
 
 
 def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
@@ -136,7 +136,7 @@ class Builder:
             self.filled.add(id(old))
         return given
 
-    def own_weight(self, old: Any, x: Any) -> Any:
+    def own_weight(self, old: Any, x: DataLike) -> Any:
         """What gives a weight that a composite layer uses itself."""
         variable = old.variable
         if id(variable) in self.holders:
