@@ -20,7 +20,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/edgeprune demo --force
+	$(BIN)/edgeprune demo --overwrite
 
 # Two processes: each has a TensorFlow of its own, which takes 2 GB. The files go to them in the order of conftest.py.
 test: install

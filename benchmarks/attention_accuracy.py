@@ -33,10 +33,10 @@ BATCH_SIZE = 128
 SCORED_ON = 1024  # images, for "taylor"
 # What is cut besides `macs=`: by a name for the table.
 CUTS: dict[str, dict[str, Any]] = {
-    **{f"attention layers, {mode}": dict(macs=0.8, attention=mode, only_attention=True) for mode in ATTENTION},
-    **{f"all layers, {mode}": dict(macs=0.5, attention=mode) for mode in ATTENTION},
+    **{f"attention layers, {mode}": dict(target_macs=0.8, attention=mode, only_attention=True) for mode in ATTENTION},
+    **{f"all layers, {mode}": dict(target_macs=0.5, attention=mode) for mode in ATTENTION},
     **{
-        f"{importance}, {reduction}": dict(macs=0.5, importance=importance, reduction=reduction)
+        f"{importance}, {reduction}": dict(target_macs=0.5, importance=importance, reduction=reduction)
         for importance in ("l2", "taylor")
         for reduction in ("sum", "max", "l2")
     },

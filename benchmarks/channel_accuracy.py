@@ -114,7 +114,7 @@ def cut(model: Any, data: Data, importance: str, scope: str, kept: float) -> Any
     """A smaller net, planned on the first training images where the importance needs any."""
     images = (data.x_train[:SCORED_ON], data.y_train[:SCORED_ON])
     plan = ep.plan_channels(
-        model, macs=kept, importance=importance, scope=scope, data=images, loss="sparse_categorical_crossentropy"
+        model, target_macs=kept, importance=importance, scope=scope, data=images, loss="sparse_categorical_crossentropy"
     )
     return plan.apply()
 

@@ -1,6 +1,6 @@
 """What half of the MACs is worth: latency of channel-pruned files against the dense file, by rounding of the widths.
 
-    python benchmarks/channel_latency.py [--only MobileNetV2] [--runs 30] [--quick] [--again]
+    python benchmarks/channel_latency.py [--only MobileNetV2] [--num-runs 30] [--quick] [--again]
     python benchmarks/channel_latency.py --write         write the files alone, to be timed when the machine is quiet
 
 Each network (random weights: they do not change the time) is planned at 50 % of the MACs with widths rounded to 1, 8,
@@ -65,7 +65,7 @@ class Files:
         kept, written = 1.0, model
         if rounding != "dense":
             round_to = int(rounding) if rounding.isdigit() else rounding
-            plan = ep.plan_channels(model, macs=0.5, round_to=round_to)
+            plan = ep.plan_channels(model, target_macs=0.5, round_to=round_to)
             kept, written = plan.macs.kept, plan.apply(verify=False)
         samples = np.random.default_rng(0).random((SAMPLES, self.size, self.size, 3), np.float32)
         ep.export_tflite(written, path, quantization, samples if quantization else None, overwrite=True)
@@ -76,7 +76,7 @@ class Files:
 def measure(name: str, written: Files, runs: int) -> list[dict[str, Any]]:
     rows = []
     for quantization, files in written.of(name).items():
-        times = ep.benchmark([path for _, _, path in files], runs=runs)
+        times = ep.benchmark([path for _, _, path in files], num_runs=runs)
         for (rounding, macs, _), time in zip(files, times.rows, strict=True):
             rows.append(
                 {
@@ -108,7 +108,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MODELS, help="one network alone")
-    parser.add_argument("--runs", type=int, default=30, help="how often each file is timed")
+    parser.add_argument("--num-runs", type=int, default=30, help="how often each file is timed")
     parser.add_argument("--quick", action="store_true", help="images of 96x96 and 10 runs: a look, no measurement")
     parser.add_argument("--write", action="store_true", help="write the files and time nothing")
     parser.add_argument("--again", action="store_true", help="write files anew that are there")

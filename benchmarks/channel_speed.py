@@ -52,14 +52,14 @@ def edgeprune_times(name: str) -> dict[str, float]:
 
     layers = keras.layers
     tiny = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(8, 3), layers.Flatten(), layers.Dense(2)])
-    plan = plan_channels(tiny, ratio=0.5, importance="l2", scope="local")
+    plan = plan_channels(tiny, pruning_ratio=0.5, importance="l2", scope="local")
     rebuild(plan.graph, plan.kept_mask)
 
     model = getattr(keras.applications, name)(weights=None)
     weights = 4 * model.count_params()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start = time.perf_counter()
-    plan = plan_channels(model, ratio=0.5, importance="l2", scope="local")
+    plan = plan_channels(model, pruning_ratio=0.5, importance="l2", scope="local")
     planned = time.perf_counter()
     smaller = rebuild(plan.graph, plan.kept_mask)
     applied = time.perf_counter()

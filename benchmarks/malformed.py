@@ -79,9 +79,9 @@ def _with_data(generator: random.Random) -> list[str]:
     return generator.choice(
         [
             ["prune", model, "--data", "d.npz", "-o", "new.keras", "--epochs", "1"],
-            ["channels", model, "--ratio", "0.5", "--data", "d.npz", "-o", "new.h5", "--plan", "new.json"],
-            ["channels", model, "--ratio", "0.5", "--data", "d.npz", "--epochs", "1"],
-            ["convert", model, "--quantize", "int8", "--data", "d.npz", "-o", "new.tflite"],
+            ["channels", model, "--pruning-ratio", "0.5", "--data", "d.npz", "-o", "new.h5", "--plan", "new.json"],
+            ["channels", model, "--pruning-ratio", "0.5", "--data", "d.npz", "--epochs", "1"],
+            ["convert", model, "--quantization", "int8", "--data", "d.npz", "-o", "new.tflite"],
             ["convert", model, "--data", "d.npz", "-o", "new.tflite"],
             ["verify", "m.tflite", "--model", "m.keras", "--data", "d.npz"],
             ["bundle", model, "--data", "d.npz", "-o", "new"],
@@ -222,8 +222,8 @@ def _labels(generator: random.Random) -> Case:
     run = generator.choice(
         [
             ["prune", model, "--data", "d.npz", "-o", "new.keras", "--epochs", "1"],
-            ["channels", model, "--ratio", "0.5", "--data", "d.npz", "-o", "new.h5", "--epochs", "1"],
-            ["channels", model, "--ratio", "0.5", "--data", "d.npz", "-o", "new.h5", "--importance", "taylor"],
+            ["channels", model, "--pruning-ratio", "0.5", "--data", "d.npz", "-o", "new.h5", "--epochs", "1"],
+            ["channels", model, "--pruning-ratio", "0.5", "--data", "d.npz", "-o", "new.h5", "--importance", "taylor"],
             ["verify", "m.tflite", "--model", "m.keras", "--data", "d.npz"],
             ["bundle", model, "--data", "d.npz", "-o", "new"],
         ]
@@ -254,7 +254,7 @@ def _model(generator: random.Random) -> Case:
         [
             ["inspect", str(path)],
             ["prune", str(path), "--data", "d.npz", "-o", "new.h5", "--epochs", "1"],
-            ["channels", str(path), "--ratio", "0.5", "-o", "new.keras"],
+            ["channels", str(path), "--pruning-ratio", "0.5", "-o", "new.keras"],
             ["convert", str(path), "-o", "new.tflite"],
             ["bundle", str(path), "--data", "d.npz", "-o", "new"],
             ["verify", "m.tflite", "--model", str(path), "--data", "d.npz"],
@@ -326,8 +326,8 @@ def _tflite(generator: random.Random) -> Case:
             ["inspect", str(path)],
             ["verify", str(path)],
             ["verify", str(path), "--model", "m.keras", "--data", "d.npz"],
-            ["benchmark", str(path), "--runs", "2"],
-            ["benchmark", "m.tflite", str(path), "--runs", "2", "--no-xnnpack"],
+            ["benchmark", str(path), "--num-runs", "2"],
+            ["benchmark", "m.tflite", str(path), "--num-runs", "2", "--no-xnnpack"],
         ]
     )
     return Case(f"tflite: {name}", run, accepted=name.startswith("flipped"))
@@ -368,10 +368,21 @@ def _text(generator: random.Random) -> Case:
 
 _COMMANDS: dict[str, list[str]] = {
     "prune": ["prune", "m.keras", "--data", "d.npz", "-o", "new.keras", "--epochs", "1"],
-    "channels": ["channels", "m.keras", "--ratio", "0.5", "--data", "d.npz", "-o", "new.keras", "--epochs", "1"],
+    "channels": [
+        "channels",
+        "m.keras",
+        "--pruning-ratio",
+        "0.5",
+        "--data",
+        "d.npz",
+        "-o",
+        "new.keras",
+        "--epochs",
+        "1",
+    ],
     "convert": ["convert", "m.keras", "-o", "new.tflite"],
     "verify": ["verify", "m.tflite", "--model", "m.keras", "--data", "d.npz"],
-    "benchmark": ["benchmark", "m.tflite", "--runs", "2"],
+    "benchmark": ["benchmark", "m.tflite", "--num-runs", "2"],
     "bundle": ["bundle", "m.keras", "--data", "d.npz", "-o", "new"],
     "demo": ["demo", "-o", "new", "--epochs", "1"],
     "inspect": ["inspect", "m.keras"],
@@ -384,7 +395,10 @@ _OPTIONS: list[tuple[str, str, Sequence[str]]] = [
     ("prune", "--schedule", WORDS),
     ("prune", "--loss", (*WORDS, "Loss", "mean")),
     ("prune", "--layers", WORDS),
-    *(("channels", option, (*NUMBERS, "1.5", "1e-9")) for option in ("--macs", "--params", "--ratio")),
+    *(
+        ("channels", option, (*NUMBERS, "1.5", "1e-9"))
+        for option in ("--target-macs", "--target-params", "--pruning-ratio")
+    ),
     ("channels", "--round-to", (*WHOLE_NUMBERS, "0", "1000")),
     ("channels", "--importance", WORDS),
     ("channels", "--scope", WORDS),
@@ -393,11 +407,11 @@ _OPTIONS: list[tuple[str, str, Sequence[str]]] = [
     ("channels", "--batch-size", (*WHOLE_NUMBERS, "0")),
     ("channels", "--learning-rate", (*NUMBERS, "0", "1e38")),
     ("channels", "--loss", WORDS),
-    ("convert", "--quantize", (*WORDS, "int4", "int8", "int16x8")),
-    ("verify", "--threads", (*WHOLE_NUMBERS, "0", "100000")),
-    *(("benchmark", option, WHOLE_NUMBERS) for option in ("--runs", "--warmup", "--threads")),
+    ("convert", "--quantization", (*WORDS, "int4", "int8", "int16x8")),
+    ("verify", "--num-threads", (*WHOLE_NUMBERS, "0", "100000")),
+    *(("benchmark", option, WHOLE_NUMBERS) for option in ("--num-runs", "--warmup-runs", "--num-threads")),
     ("bundle", "--target", WORDS),
-    ("bundle", "--quantize", (*WORDS, "int4")),
+    ("bundle", "--quantization", (*WORDS, "int4")),
     ("bundle", "--mean", [number for number in NUMBERS if number not in ("-1", "-0.5")]),
     ("bundle", "--std", (*NUMBERS, "0")),
     ("bundle", "--name", ("", " ")),
@@ -412,8 +426,8 @@ _OPTIONS: list[tuple[str, str, Sequence[str]]] = [
 def _option(generator: random.Random) -> Case:
     command, option, values = generator.choice(_OPTIONS)
     arguments = list(_COMMANDS[command])
-    if option in ("--macs", "--params"):
-        place = arguments.index("--ratio")
+    if option in ("--target-macs", "--target-params"):
+        place = arguments.index("--pruning-ratio")
         del arguments[place : place + 2]
     return Case(f"option: {command} {option}", [*arguments, option, generator.choice(values)])
 
@@ -441,7 +455,7 @@ def _path(generator: random.Random) -> Case:
     paths += ["x" * 256 + ending, "x" * 260 + f"/new{ending}", f"new/{'y' * 300}{ending}", f"folder{ending}"]
     paths += ["new.onnx", "new"] if ending else []
     paths += [f"taken{ending}", f"/proc/new{ending}", f"/dev/null/new{ending}", f"/dev/null{ending and '/x'}{ending}"]
-    force = generator.choice([[], ["--force"]])
+    force = generator.choice([[], ["--overwrite"]])
     chosen = generator.choice([path for path in paths if not (force and path == "taken" + ending and ending)])
     if command == "demo" and chosen in ("/", "//", "/.", ".", "..", "", "folder"):
         chosen = "d.npz"  # the demo may write into any folder

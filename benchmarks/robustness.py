@@ -126,8 +126,8 @@ def _kill_command(number: int, generator: random.Random, fixtures: Path, folder:
     """Kill a command that replaces what an earlier run wrote, beside files of the user's own; then run it again."""
     outputs = {
         "prune": ["prune", "m.keras", "--data", "d.npz", "-o", "out/p.keras", "--epochs", "3"],
-        "channels": ["channels", "m.h5", "--ratio", "0.5", "-o", "out/c.keras", "--plan", "out/c.json"],
-        "convert": ["convert", "m.keras", "-o", "out/m.tflite", "--quantize", "int8", "--data", "d.npz"],
+        "channels": ["channels", "m.h5", "--pruning-ratio", "0.5", "-o", "out/c.keras", "--plan", "out/c.json"],
+        "convert": ["convert", "m.keras", "-o", "out/m.tflite", "--quantization", "int8", "--data", "d.npz"],
         "bundle": ["bundle", "m.keras", "-o", "out/bundle", "--data", "d.npz"],
     }
     name, run = generator.choice(list(outputs.items()))
@@ -141,9 +141,11 @@ def _kill_command(number: int, generator: random.Random, fixtures: Path, folder:
         mine.write_text("mine")
         first = _hashes(folder)
         ended = _forked(
-            _command([*run, "--force"]), folder, kill=(generator.choice(SIGNALS), generator.uniform(0, 1.1 * seconds))
+            _command([*run, "--overwrite"]),
+            folder,
+            kill=(generator.choice(SIGNALS), generator.uniform(0, 1.1 * seconds)),
         )
-        return _judge(f"kill {number}: {name}", folder, first, ended, _command([*run, "--force"]))
+        return _judge(f"kill {number}: {name}", folder, first, ended, _command([*run, "--overwrite"]))
     finally:
         shutil.rmtree(folder)
 
@@ -237,8 +239,8 @@ def _make_fixtures() -> None:
         model.save(f"{name}.h5")
     for run in (
         ["convert", "m.keras", "-o", "m.tflite"],
-        ["convert", "m.keras", "-o", "q.tflite", "--quantize", "int8", "--data", "d.npz"],
-        ["channels", "m.keras", "--ratio", "0.5", "--plan", "p.json"],
+        ["convert", "m.keras", "-o", "q.tflite", "--quantization", "int8", "--data", "d.npz"],
+        ["channels", "m.keras", "--pruning-ratio", "0.5", "--plan", "p.json"],
         ["bundle", "m.keras", "--data", "d.npz", "-o", "bundle"],
     ):
         with contextlib.suppress(SystemExit):

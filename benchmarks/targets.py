@@ -111,7 +111,7 @@ def settled(model: Any, samples: np.ndarray) -> Any:
 def planned(model: Any, kept: float, round_to: int | str) -> tuple[ep.ChannelPlan, int | str]:
     """A plan, and the rounding it has: half of what is asked for where a net is too narrow to get there with it."""
     try:
-        return ep.plan_channels(model, macs=kept, round_to=round_to), round_to
+        return ep.plan_channels(model, target_macs=kept, round_to=round_to), round_to
     except ValueError:
         if isinstance(round_to, str) or round_to == 1:
             raise
@@ -190,11 +190,15 @@ class Bench:
             group = [file for file in files if file.net == net]
             if not again and not self._missing(group, "latency"):
                 continue
-            measured = ep.benchmark([self.path(file) for file in group], runs=RUNS)
+            measured = ep.benchmark([self.path(file) for file in group], num_runs=RUNS)
             for file, row in zip(group, measured.rows, strict=True):
                 self.results.remove(kind="latency", file=file.name)
                 self.results.add(
-                    kind="latency", file=file.name, milliseconds=row.milliseconds, spread=row.spread, runs=measured.runs
+                    kind="latency",
+                    file=file.name,
+                    milliseconds=row.milliseconds,
+                    spread=row.spread,
+                    runs=measured.num_runs,
                 )
 
     def _missing(self, files: Sequence[File], kind: str, **key: Any) -> list[File]:

@@ -288,10 +288,10 @@ def write_formats(
     for name, quantization in formats:
         path = folder / file_name(name, quantization)
         calibration = x_train[:CALIBRATION_SAMPLES] if quantization == "int8" else None
-        export_tflite(models[name], path, quantization, calibration, max_samples=CALIBRATION_SAMPLES, verify=False)
+        export_tflite(models[name], path, quantization, calibration, num_samples=CALIBRATION_SAMPLES, verify=False)
         paths.append(path)
         checks.append(verify_tflite(path, models[name], x_test, y_test, isolated=False))
-    times = benchmark(paths, runs=200).rows
+    times = benchmark(paths, num_runs=200).rows
     first = checks[0].size.gzip_bytes
     return tuple(
         FormatRow(

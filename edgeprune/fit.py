@@ -207,7 +207,7 @@ def fine_tune(
         ValueError: a number is out of range, the data do not fit, or no loss is known.
 
     Example:
-        >>> smaller = ep.prune_channels(model, ratio=0.5)
+        >>> smaller = ep.prune_channels(model, pruning_ratio=0.5)
         >>> _ = fine_tune(smaller, x, y, epochs=1, learning_rate=1e-3)
     """
     check_and_compile(model, x, y, loss)

@@ -33,16 +33,16 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 
 def check_target(kind: str, value: Any) -> None:
-    """See that a target is in its range: `"ratio"`, a fraction to remove, or `"macs"` or `"params"`, one to keep.
+    """See that a target is in its range: `"pruning_ratio"`, a fraction to remove, or `"target_..."`, one to keep.
 
     Raises:
         TypeError: it is no number.
         ValueError: it is out of its range.
     """
     check_number(kind, value)
-    if kind == "ratio" and not 0 <= value < 1:
-        raise ValueError(f"ratio is the fraction of the channels to remove, from 0 to below 1; got {value}.")
-    if kind != "ratio" and not 0 < value <= 1:
+    if kind == "pruning_ratio" and not 0 <= value < 1:
+        raise ValueError(f"pruning_ratio is the fraction of the channels to remove, from 0 to below 1; got {value}.")
+    if kind != "pruning_ratio" and not 0 < value <= 1:
         raise ValueError(f"{kind} is the fraction to keep, above 0 and at most 1; got {value}.")
 
 

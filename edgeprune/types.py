@@ -15,12 +15,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from numpy.typing import ArrayLike
-
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
     import tf_keras
+    from numpy.typing import ArrayLike
 
     Model: TypeAlias = keras.Model | tf_keras.Model
     Layer: TypeAlias = keras.layers.Layer | tf_keras.layers.Layer
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
         """The same for `TensorBoard`."""
 
 else:
-    Model = Layer = Variable = AnyTensor = Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
+    ArrayLike = Model = Layer = Variable = AnyTensor = Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
 
 SameModel = TypeVar("SameModel", bound="Model")
 """A model that is returned as what was passed: of the same Keras and, to an editor, of the same class."""

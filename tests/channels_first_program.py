@@ -62,7 +62,7 @@ def check_layers(keras, layers, sides, x):
 def check_importances(first, last, x):
     y = np.arange(len(x)) % 3
     for importance in ("activation", "taylor"):
-        settings = {"ratio": 0.4, "importance": importance, "loss": "sparse_categorical_crossentropy"}
+        settings = {"pruning_ratio": 0.4, "importance": importance, "loss": "sparse_categorical_crossentropy"}
         found = ep.plan_channels(first, data=(x, y), **settings).kept
         wanted = ep.plan_channels(last, data=(np.moveaxis(x, 1, -1), y), **settings).kept
         for a, b in zip(found, wanted, strict=True):
@@ -70,7 +70,10 @@ def check_importances(first, last, x):
 
 
 def check_proofs(first, last):
-    assert ep.prune_channels(first, ratio=0.4).count_params() == ep.prune_channels(last, ratio=0.4).count_params()
+    assert (
+        ep.prune_channels(first, pruning_ratio=0.4).count_params()
+        == ep.prune_channels(last, pruning_ratio=0.4).count_params()
+    )
     for model in (first, last):
         kernel = np.array(model.get_layer("a").kernel)
         kernel[..., :3] = 0
@@ -84,7 +87,7 @@ def check_blocks_and_export(keras, x, folder):
     h = keras.layers.Conv2D(6, 3, padding="same", **first)(i)
     h = keras.layers.Add()([h, keras.layers.Conv2D(6, 3, padding="same", **first)(h)])
     model = keras.Model(i, keras.layers.GlobalAveragePooling2D(**first)(h))
-    shallower = ep.remove_blocks(model, count=1, data=x)
+    shallower = ep.remove_blocks(model, num_blocks=1, data=x)
     assert len(shallower.layers) == len(model.layers) - 2
     written = ep.export_tflite(shallower, f"{folder}/{keras.__name__}.tflite", "int8", x, quiet=True)
     assert written.verification.passed, written.verification

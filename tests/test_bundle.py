@@ -154,13 +154,13 @@ def test_a_bundle_is_replaced_only_where_that_is_asked_for_and_other_files_stay(
     (folder / "notes" / "mine.txt").write_text("a week of work")
     with pytest.raises(FileExistsError, match="exists and is not overwritten"):
         export_bundle(net, folder, "phone", samples)
-    made = export_bundle(net, folder, "phone", samples, author="second", force=True)
+    made = export_bundle(net, folder, "phone", samples, author="second", overwrite=True)
     assert json.loads((folder / "model_card.json").read_text())["author"] == "second"
     assert (folder / "notes" / "mine.txt").read_text() == "a week of work" and "notes/mine.txt" not in made.files
     (folder / "README.md").write_text("edited")
     (folder / "MODEL_CARD.md").unlink()
     with pytest.raises(FileExistsError, match=r"README.md changed since the bundle was written. Move what"):
-        export_bundle(net, folder, "phone", samples, force=True)
+        export_bundle(net, folder, "phone", samples, overwrite=True)
     assert (folder / "README.md").read_text() == "edited"
     assert os.listdir(tmp_path) == ["b"]
 
@@ -182,10 +182,10 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path, net, samples, wr
     if manifest is not None:
         (mine / "SHA256SUMS").write_bytes(manifest)
     with pytest.raises(FileExistsError, match="is no bundle that edgeprune wrote"):
-        export_bundle(net, mine, "phone", samples, force=True)
+        export_bundle(net, mine, "phone", samples, overwrite=True)
     assert (mine / "thesis.txt").read_text() == "years of work"
     with pytest.raises(NotADirectoryError):
-        export_bundle(net, mine / "thesis.txt", "phone", samples, force=True)
+        export_bundle(net, mine / "thesis.txt", "phone", samples, overwrite=True)
 
 
 @pytest.mark.parametrize(

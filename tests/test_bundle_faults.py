@@ -65,7 +65,7 @@ def test_a_file_that_does_not_fit_on_the_disk_leaves_nothing(target, tmp_path, m
     monkeypatch.setitem(frame._WRITERS, kind, "edgeprune.export.full")
     for folder in ("new", "old"):
         with pytest.raises(OSError, match="File too large"):
-            export_bundle(_net(), tmp_path / folder, target, _samples(), force=True)
+            export_bundle(_net(), tmp_path / folder, target, _samples(), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert (tmp_path / "old" / "model_card.json").read_text() == "{}", "the old bundle is untouched"
 

@@ -47,7 +47,7 @@ def test_each_step_is_taken_once(steps, tmp_path, target, interpreters):
     layers = keras.layers
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8, activation="relu"), layers.Dense(3)])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    pruning = ep.ChannelPruning(ep.ConstantSparsity(0.5, 0, -1, 1), ratio=0.5)
+    pruning = ep.ChannelPruning(ep.ConstantSparsity(0.5, 0, -1, 1), pruning_ratio=0.5)
     model.fit(x, y, epochs=2, verbose=0, callbacks=[pruning])
 
     bundle = ep.export_bundle(model, tmp_path / "bundle", target, x, validation_data=(x, y), quantization="int8")

@@ -76,7 +76,7 @@ def numbers(batch):
 
 def test_it_keeps_its_class_and_loses_channels(keras, block, tmp_path):
     model = net(keras, block(8, 4, name="one"), block(6, 4, name="two"))
-    plan = ep.plan_channels(model, ratio=0.5, scope="local")
+    plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
     assert [row.name for row in plan.planned] == ["stem", "one/up", "one/down", "two/up", "two/down"]
     assert list(plan.frozen) == ["head"]
     smaller = plan.apply()
@@ -173,4 +173,4 @@ def test_rules_that_do_not_fit(keras, weights, output, message):
 
     with pytest.raises(ValueError, match=message):
         axes_rule(Odd, weights=weights, output=output)
-        ep.plan_channels(net(keras, Odd(4)), ratio=0.5)
+        ep.plan_channels(net(keras, Odd(4)), pruning_ratio=0.5)

@@ -138,7 +138,7 @@ def test_the_original_with_silent_branches_computes_the_same(flavor, name, silen
     for layer in silenced:
         silence(model, layer)
     before = [np.asarray(weight).copy() for weight in model.weights]
-    shallower = remove_blocks(model, count=len(silenced), data=X)
+    shallower = remove_blocks(model, num_blocks=len(silenced), data=X)
     np.testing.assert_allclose(outputs(shallower), outputs(model), rtol=1e-4, atol=1e-6)
     assert not set(gone) & set(names(shallower))
     assert set(names(shallower)) <= set(names(model))
@@ -150,7 +150,7 @@ def test_the_original_with_silent_branches_computes_the_same(flavor, name, silen
 def test_removal_is_equal_to_the_gated_original(flavor, name):
     """`apply` proves it: it raises if not."""
     model = net(flavor, name)
-    plan = plan_blocks(model, count=2, data=X, batch_size=10)
+    plan = plan_blocks(model, num_blocks=2, data=X, batch_size=10)
     shallower = plan.apply(verify=True)
     assert len(plan.removed) == 2
     assert count_macs(shallower).total == plan.macs_after < plan.macs_before == count_macs(model).total
@@ -159,7 +159,7 @@ def test_removal_is_equal_to_the_gated_original(flavor, name):
 
 def test_a_score_is_the_change_of_the_output(flavor):
     model = net(flavor)
-    plan = plan_blocks(model, count=1, data=X, batch_size=7)
+    plan = plan_blocks(model, num_blocks=1, data=X, batch_size=7)
     expected = outputs(model)
     for block in plan.blocks:
         other = net(flavor)
@@ -175,13 +175,13 @@ def test_a_score_is_the_increase_of_the_loss_where_there_are_labels(flavor):
     keras = flavors.keras_module(flavor)
     model = net(flavor)
     loss = keras.losses.SparseCategoricalCrossentropy()
-    plan = plan_blocks(model, count=1, data=(X, Y), loss="sparse_categorical_crossentropy", batch_size=7)
+    plan = plan_blocks(model, num_blocks=1, data=(X, Y), loss="sparse_categorical_crossentropy", batch_size=7)
     assert plan.measure == "increase of the loss"
     for block in plan.blocks:
         other = net(flavor)
         silence(other, block.name.replace("_add", "_norm"))
         assert block.score == pytest.approx(float(loss(Y, outputs(other)) - loss(Y, outputs(model))), abs=1e-4)
-    assert plan_blocks(model, count=1, data=(X, Y)).measure == "change of the output"  # no loss is known
+    assert plan_blocks(model, num_blocks=1, data=(X, Y)).measure == "change of the output"  # no loss is known
 
 
 def test_blocks_are_scored_anew_after_each_removal(flavor):
@@ -196,7 +196,7 @@ def test_blocks_are_scored_anew_after_each_removal(flavor):
     # (1 + 1) (1 - 0.5) = 1: without "one", removing "two" puts the scale right again.
     for name, factor in (("one", 1.0), ("two", -0.5), ("three", 0.45)):
         model.get_layer(name).kernel.assign(np.eye(4, dtype=np.float32) * factor)
-    plan = plan_blocks(model, count=2, data=X[:, 0, 0, :1].repeat(4, axis=1))
+    plan = plan_blocks(model, num_blocks=2, data=X[:, 0, 0, :1].repeat(4, axis=1))
     rows = {row.name: row for row in plan.blocks}
     assert [block.name for block in plan.removed] == ["three_add", "two_add"] or [
         block.name for block in plan.removed
@@ -210,14 +210,14 @@ def test_blocks_are_scored_anew_after_each_removal(flavor):
 
 def test_a_target_in_macs(flavor):
     model = net(flavor)
-    plan = plan_blocks(model, macs=0.7, data=X)
+    plan = plan_blocks(model, target_macs=0.7, data=X)
     before_last = plan.macs_after + plan.removed[-1].macs
     assert plan.macs_after <= 0.7 * plan.macs_before < before_last
     assert count_macs(plan.apply()).total == plan.macs_after
 
 
 def test_the_table(flavor):
-    plan = plan_blocks(net(flavor), count=1, data=X, ignore="b2_*")
+    plan = plan_blocks(net(flavor), num_blocks=1, data=X, ignore="b2_*")
     text = str(plan).splitlines()
     assert text[0].startswith("1 of 3 blocks of v1 are removed, MACs ")
     assert [line.split()[0] for line in text[2:]] == ["a1_add", "b2_add", "b3_add"]
@@ -228,13 +228,13 @@ def test_the_table(flavor):
 def test_compile_state_stays(flavor):
     model = net(flavor)
     model.compile("adam", "sparse_categorical_crossentropy")
-    shallower = remove_blocks(model, count=1, data=(X, Y))
+    shallower = remove_blocks(model, num_blocks=1, data=(X, Y))
     shallower.fit(X, Y, verbose=0)
 
 
 def test_saved_without_this_package(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
-    shallower = remove_blocks(net(flavor, "nested"), count=1, data=X)
+    shallower = remove_blocks(net(flavor, "nested"), num_blocks=1, data=X)
     shallower.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(outputs(loaded), outputs(shallower), rtol=1e-5, atol=1e-6)
@@ -265,7 +265,7 @@ def test_nets_of_keras_applications(flavor, name):
             endings = ("_3_conv",) if name == "ResNet50V2" else ("_bn", "_BN")
             silence(model, [layer for layer in block.layers if layer.endswith(endings)][-1])
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    plan = plan_blocks(model, count=3, data=x)
+    plan = plan_blocks(model, num_blocks=3, data=x)
     assert all(block.score_when_removed == 0 for block in plan.blocks if block.removed)
     shallower = plan.apply()
     np.testing.assert_allclose(outputs(shallower, x), outputs(model, x), rtol=1e-4, atol=1e-6)
@@ -330,7 +330,7 @@ def test_identity_layers_in_a_nested_model(flavor):
 
 
 def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
-    plan = plan_blocks(net(flavor), count=1, data=X)
+    plan = plan_blocks(net(flavor), num_blocks=1, data=X)
     monkeypatch.setattr(WithoutCalls, "cut", lambda self, weight: np.asarray(weight) * 1.5)
     with pytest.raises(RuntimeError, match="not to be trusted"):
         plan.apply()
@@ -339,16 +339,16 @@ def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": X}, "Give one of count= and macs="),
-        ({"data": X, "count": 1, "macs": 0.5}, "Give one of count= and macs="),
-        ({"data": X, "count": 0}, "count must be a whole number of 1 or more; got 0"),
-        ({"data": X, "macs": 1.5}, "macs is the fraction"),
-        ({"count": 1}, "scored on data"),
-        ({"count": 4, "data": X}, "Only 3 of the blocks of 'v1' can be removed"),
-        ({"macs": 0.01, "data": X}, "of its MACs are left"),
-        ({"count": 1, "data": X, "ignore": ["nothing*"]}, "'nothing\\*'"),
-        ({"count": 1, "data": []}, "no batches"),
-        ({"count": 1, "data": X, "batch_size": 0}, "batch_size must be a whole number of 1 or more"),
+        ({"data": X}, "Pass one of num_blocks= and target_macs="),
+        ({"data": X, "num_blocks": 1, "target_macs": 0.5}, "Pass one of num_blocks= and target_macs="),
+        ({"data": X, "num_blocks": 0}, "count must be a whole number of 1 or more; got 0"),
+        ({"data": X, "target_macs": 1.5}, "target_macs is the fraction"),
+        ({"num_blocks": 1}, "scored on data"),
+        ({"num_blocks": 4, "data": X}, "Only 3 of the blocks of 'v1' can be removed"),
+        ({"target_macs": 0.01, "data": X}, "of its MACs are left"),
+        ({"num_blocks": 1, "data": X, "ignore": ["nothing*"]}, "'nothing\\*'"),
+        ({"num_blocks": 1, "data": []}, "no batches"),
+        ({"num_blocks": 1, "data": X, "batch_size": 0}, "batch_size must be a whole number of 1 or more"),
     ],
 )
 def test_arguments_that_make_no_sense(flavor, arguments, message):
@@ -360,24 +360,24 @@ def test_a_model_that_gives_nan_is_told(flavor):
     model = net(flavor)
     model.layers[-1].bias.assign(np.full(model.layers[-1].bias.shape, np.nan, np.float32))
     with pytest.raises(ValueError, match="gives NaN or infinity on this data"):
-        plan_blocks(model, count=1, data=X)
+        plan_blocks(model, num_blocks=1, data=X)
 
 
 def test_a_count_that_is_no_number(flavor):
     for count in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="count must be a finite number"):
-            plan_blocks(unchanged_net(flavor), count=count, data=X)
+            plan_blocks(unchanged_net(flavor), num_blocks=count, data=X)
     with pytest.raises(TypeError, match="ignore takes names or patterns of blocks"):
-        plan_blocks(unchanged_net(flavor), count=1, data=X, ignore=3)
+        plan_blocks(unchanged_net(flavor), num_blocks=1, data=X, ignore=3)
     with pytest.raises(TypeError, match="count must be a number; got 'all'"):
-        plan_blocks(unchanged_net(flavor), count="all", data=X)
+        plan_blocks(unchanged_net(flavor), num_blocks="all", data=X)
 
 
 def test_models_without_blocks(flavor):
     keras = flavors.keras_module(flavor)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="has no residual blocks"):
-        plan_blocks(model, count=1, data=np.ones((2, 4), np.float32))
+        plan_blocks(model, num_blocks=1, data=np.ones((2, 4), np.float32))
     with pytest.raises(TypeError, match="Expected a Keras model"):
         find_blocks("model.keras")
 
@@ -397,5 +397,5 @@ def test_a_subclassed_model():
     model = Net()
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     model(x)
-    shallower = remove_blocks(randomize(model), count=1, data=x)
+    shallower = remove_blocks(randomize(model), num_blocks=1, data=x)
     np.testing.assert_allclose(outputs(shallower, x), np.asarray(model.head(model.stem(x))), rtol=1e-5)

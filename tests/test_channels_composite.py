@@ -150,7 +150,7 @@ def halves():
     found = {}
     for kind in KINDS:
         model = net(Step(kind, name="block"))
-        plan = ep.plan_channels(model, ratio=0.5, scope="local")
+        plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
         found[kind] = model, plan, plan.apply()
     return found
 
@@ -229,8 +229,8 @@ def pair(**settings):
 
 def test_path_names_choose_what_stays_and_what_goes():
     model = pair()
-    by_name = ep.plan_channels(model, ratio=0.5, ignore="one/first")
-    by_layer = ep.plan_channels(model, ratio=0.5, ignore=[model.get_layer("one").first])
+    by_name = ep.plan_channels(model, pruning_ratio=0.5, ignore="one/first")
+    by_layer = ep.plan_channels(model, pruning_ratio=0.5, ignore=[model.get_layer("one").first])
     assert (by_name.kept_mask == by_layer.kept_mask).all() and by_name.frozen["one/first"] == "ignored"
     assert "two/first" not in by_name.frozen
     plan = ep.plan_channels(model, ratios={"one/first": 0.25, "t?o/fir*": 0.5})
@@ -241,7 +241,7 @@ def test_path_names_choose_what_stays_and_what_goes():
 def test_a_plan_is_read_back_and_importance_is_measured_on_data():
     model = pair()
     model.compile("sgd", "mse")
-    plan = ep.plan_channels(model, ratio=0.5, importance="taylor", data=(numbers(4), np.ones((4, STEPS, 2))))
+    plan = ep.plan_channels(model, pruning_ratio=0.5, importance="taylor", data=(numbers(4), np.ones((4, STEPS, 2))))
     assert list(plan.frozen) == ["head"]
     again = ep.ChannelPlan.from_json(model, plan.to_json())
     assert (again.kept_mask == plan.kept_mask).all()
@@ -251,7 +251,7 @@ def test_a_plan_is_read_back_and_importance_is_measured_on_data():
 def test_channels_are_masked_in_training_and_taken_out():
     model = pair()
     model.compile("sgd", "mse")
-    masking = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, 0, 4, frequency=1), ratio=0.5)
+    masking = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, 0, 4, frequency=1), pruning_ratio=0.5)
     model.fit(numbers(8), np.ones((8, STEPS, 2)), batch_size=2, epochs=2, callbacks=[masking], verbose=0)
     x = numbers(3)
     smaller = ep.strip_pruning(model)
@@ -273,7 +273,7 @@ def test_channels_that_an_own_weight_makes_zero_are_dead():
 def test_frozen_and_regularized_weights_stay_so():
     model = pair(regularizer="l2")
     model.get_layer("one").trainable = False
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     assert {layer.name for layer in smaller.layers if layer.weights and not layer.trainable} == {
         *("one_own", "one_first", "one_last")
     }
@@ -305,7 +305,7 @@ def test_mixed_precision():
         model = pair()
     finally:
         keras.config.set_dtype_policy("float32")
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     smaller = plan.apply()
     own = smaller.get_layer("one_own")
     assert plan.verify().passed and own.dtype_policy.name == "mixed_float16" and own.kernel.dtype == "float32"
@@ -361,7 +361,7 @@ def test_whole_numbers_of_ones_own():
 def test_joined_names_that_are_the_same(tmp_path):
     parts = [Chain([Step("gain", name="b_c")], name="a"), Chain([Step("gain", name="c")], name="a_b")]
     model = net(*parts, layers.Dense(WIDTH, name="a_b_c_first"))
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     assert [row.name for row in plan.planned] == ["stem", "a/b_c/first", "a_b/c/first", "a_b_c_first"]
     smaller = plan.apply()
     assert smaller.get_layer("a_b_c_first").units == plan.planned[0].after, "the user's own layer keeps its name"
@@ -400,7 +400,7 @@ def test_a_model_is_left_as_it_is():
     model(numbers(2))
     losses, (held, values, paths) = list(map(float, model.losses)), state()
     for _ in range(2):
-        ep.plan_channels(model, ratio=0.5).apply()
+        ep.plan_channels(model, pruning_ratio=0.5).apply()
     now, new_values, new_paths = state()
     assert (now, new_paths) == (held, paths) and len(losses) == 2
     assert all((a == b).all() for a, b in zip(values, new_values, strict=True))
@@ -429,7 +429,9 @@ def test_on_each_step(inside, tmp_path):
     block.trainable = False
     graph, smaller, proof = halved(model)
     assert proof.passed and not graph.not_followed
-    name = next(row.name for row in ep.plan_channels(model, ratio=0.5).planned if row.name.endswith("step/first"))
+    name = next(
+        row.name for row in ep.plan_channels(model, pruning_ratio=0.5).planned if row.name.endswith("step/first")
+    )
     assert name.startswith("outer/") and "block/" in name
     inner = smaller.get_layer("outer")
     while isinstance(inner, layers.TimeDistributed):

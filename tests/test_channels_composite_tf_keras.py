@@ -93,10 +93,10 @@ def halves():
     for kind in ("plain", "gain", "positions", "heads"):
         block = Block(kind, name="block")
         model = net(Chain([block], name="chain"), Block("plain", name="other")) if kind == "gain" else net(block)
-        plan = ep.plan_channels(model, ratio=0.5, scope="local")
+        plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
         found[kind] = model, plan, plan.apply()
     twice = Block("gain", name="block")
-    plan = ep.plan_channels(net(twice, twice), ratio=0.5, scope="local")
+    plan = ep.plan_channels(net(twice, twice), pruning_ratio=0.5, scope="local")
     return {**found, "twice": (plan.model, plan, plan.apply())}
 
 
@@ -202,7 +202,7 @@ def test_a_subclassed_model():
 def test_frozen_and_regularized_weights_stay_so():
     model = net(Block("gain", "l2", name="one"), Block("gain", "l2", name="two"))
     model.get_layer("one").trainable = False
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     still = {layer.name for layer in smaller.layers if layer.weights and not layer.trainable}
     assert still == {"one_own", "one_first", "one_last"}
     assert smaller.get_layer("two_own").kernel_regularizer is not None
@@ -234,7 +234,7 @@ def test_a_model_is_left_as_it_is():
 
     before, weights, losses = state(), model.get_weights(), len(model.losses)
     for _ in range(2):
-        ep.plan_channels(model, ratio=0.5).apply()
+        ep.plan_channels(model, pruning_ratio=0.5).apply()
     trace(model)
     assert state() == before and len(model.losses) == losses
     assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))

@@ -87,7 +87,7 @@ def test_every_layer_with_weights_is_in_a_free_group_or_frozen(keras, data):
     assert all(reason for reason in graph.frozen.values())
     if all(group.frozen for group in graph.groups):
         with pytest.raises(ValueError, match="No channels of model") as error:
-            ep.plan_channels(model, ratio=0.5)
+            ep.plan_channels(model, pruning_ratio=0.5)
         assert all(reason in str(error.value) for reason in list(dict.fromkeys(graph.frozen.values()))[:8])
 
 
@@ -128,11 +128,11 @@ def test_what_the_user_ignores_and_what_is_too_narrow(keras):
     L = keras.layers
     layers = [L.Dense(size, name=f"d{size}") for size in (20, 12, 6, 1)]
     model = keras.Sequential([keras.Input((4,)), *layers, L.Dense(2, name="head")])
-    plan = ep.plan_channels(model, ratio=0.5, ignore="d20", round_to=8)
+    plan = ep.plan_channels(model, pruning_ratio=0.5, ignore="d20", round_to=8)
     assert list(plan.frozen) == ["d20", "d1", "head", "d6"]
     assert plan.frozen["d20"] == "ignored" and "single channel" in plan.frozen["d1"]
     assert plan.frozen["d6"] == "round_to=8 leaves no smaller width for its 6 channels"
-    plan = ep.plan_channels(model, ratio=0.1, min_channels=12)
+    plan = ep.plan_channels(model, pruning_ratio=0.1, min_channels=12)
     assert plan.frozen["d12"] == "min_channels=12 keeps all of its 12 channels" and "d20" not in plan.frozen
     assert "frozen: d12" in str(plan)
     again = ep.channels.ChannelPlan.from_json(model, plan.to_json())
@@ -151,7 +151,7 @@ def test_scores_that_say_nothing(keras):
             L.Dense(2, name="head"),
         ]
     )
-    plan = ep.plan_channels(model, ratio=0.5, importance="bn_scale")
+    plan = ep.plan_channels(model, pruning_ratio=0.5, importance="bn_scale")
     assert plan.frozen["b"] == "bn_scale says nothing about these channels" and "a" not in plan.frozen
 
 
@@ -162,11 +162,11 @@ def test_the_error_folds_equal_reasons(keras):
     x = L.Add()([L.Dense(8, name=f"d{number}")(i) for number in range(30)])
     model = keras.Model(i, own(name="own")(x))
     with pytest.raises(ValueError, match=r"d3 and 27 more, see inspect: own: the layer Own is not known") as error:
-        ep.plan_channels(model, ratio=0.5)
+        ep.plan_channels(model, pruning_ratio=0.5)
     assert len(str(error.value)) < 400
     nothing = keras.Model(i, L.Rescaling(2.0)(i))
     with pytest.raises(ValueError, match="None of its layers makes channels"):
-        ep.plan_channels(nothing, ratio=0.5)
+        ep.plan_channels(nothing, pruning_ratio=0.5)
     np.testing.assert_equal(len(trace(model).frozen), 31)
 
 
@@ -177,7 +177,7 @@ def test_every_frozen_name_can_be_seen(keras, capsys):
     x = L.Dense(8, name="free")(i)
     towers = [L.Dense(2, name=f"tower{number}")(x) for number in range(6)]
     model = keras.Model(i, own_layer(keras)(name="own")(L.Concatenate(name="joined")(towers)))
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     (folded,) = [line for line in str(plan).splitlines() if line.startswith("frozen: tower0")]
     assert " and 3 more, see plan.frozen (" in folded and "tower5" not in folded
     plan.summary(verbose=True)

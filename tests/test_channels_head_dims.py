@@ -65,7 +65,7 @@ def kept_in_heads(plan):
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_query_silenced_by_hand_computes_the_same(keras, shared):
     model = attention_net(keras, shared)
-    plan = plan_channels(model, ratio=0.5, scope="local", attention="dims")
+    plan = plan_channels(model, pruning_ratio=0.5, scope="local", attention="dims")
     smaller = plan.apply()
     kept = kept_in_heads(plan)
     assert kept["key"].shape == (HEADS, DEPTH // 2)
@@ -80,7 +80,7 @@ def test_each_head_keeps_the_channels_with_the_largest_weights(keras):
     norms = 0.0
     for weight in (layer._query_dense.kernel, layer._key_dense.kernel):
         norms = norms + np.square(np.array(weight)).sum(axis=0)
-    plan = plan_channels(model, ratio=0.5, scope="local", attention="dims")
+    plan = plan_channels(model, pruning_ratio=0.5, scope="local", attention="dims")
     expected = np.sort(np.argsort(-norms, axis=1)[:, : DEPTH // 2], axis=1)
     np.testing.assert_array_equal(kept_in_heads(plan)["key"], expected)
 
@@ -89,7 +89,7 @@ def test_what_attention_layers_lose_is_chosen(keras):
     model = attention_net(keras)
 
     def losing(**settings):
-        plan = plan_channels(model, macs=0.6, **settings)
+        plan = plan_channels(model, target_macs=0.6, **settings)
         return {row.name for row in plan.planned if row.after < row.before}, plan
 
     assert losing()[0] == losing(attention="heads")[0] == {"attention"}
@@ -97,11 +97,11 @@ def test_what_attention_layers_lose_is_chosen(keras):
     lost, plan = losing(attention="dims")
     assert lost == {"attention/key", "attention/value"}
     assert "attention='dims'" in plan.frozen["attention"]
-    both = plan_channels(model, ratio=0.5, scope="local", attention="both")
+    both = plan_channels(model, pruning_ratio=0.5, scope="local", attention="both")
     config = both.apply().get_layer("attention").get_config()
     assert (config["num_heads"], config["key_dim"], config["value_dim"]) == (2, DEPTH // 2, VALUES // 2)
     with pytest.raises(ValueError, match="attention must be one of"):
-        plan_channels(model, ratio=0.5, attention="head")
+        plan_channels(model, pruning_ratio=0.5, attention="head")
 
 
 def test_ratios_and_widths_count_the_channels_of_one_head(keras):
@@ -113,7 +113,7 @@ def test_ratios_and_widths_count_the_channels_of_one_head(keras):
 
 
 def test_a_plan_is_stored_and_read(keras):
-    plan = plan_channels(attention_net(keras), ratio=0.5, attention="both")
+    plan = plan_channels(attention_net(keras), pruning_ratio=0.5, attention="both")
     again = ChannelPlan.from_json(plan.model, plan.to_json())
     np.testing.assert_array_equal(again.kept_mask, plan.kept_mask)
     assert again.frozen == plan.frozen
@@ -135,7 +135,7 @@ def test_channels_inside_heads_go_while_training(keras):
     model = attention_net(keras)
     model.compile("sgd", "mse")
     x, y = samples(), np.zeros((4, 5, 7), np.float32)
-    pruning = ChannelPruning(ConstantSparsity(0.5, 0, frequency=1), ratio=0.5, scope="local", attention="both")
+    pruning = ChannelPruning(ConstantSparsity(0.5, 0, frequency=1), pruning_ratio=0.5, scope="local", attention="both")
     model.fit(x, y, epochs=2, verbose=0, callbacks=[pruning])
     smaller = strip_pruning(model)
     config = smaller.get_layer("attention").get_config()
@@ -148,7 +148,7 @@ def test_every_importance_ranks_channels_inside_heads(importance):
     model = attention_net(flavors.keras_module(flavors.KERAS_3))
     data = (samples(), np.zeros((4, 5, 7), np.float32))
     plan = plan_channels(
-        model, ratio=0.5, scope="local", attention="dims", importance=importance, data=data, loss="mse"
+        model, pruning_ratio=0.5, scope="local", attention="dims", importance=importance, data=data, loss="mse"
     )
     assert kept_in_heads(plan)["key"].shape == (HEADS, DEPTH // 2)
     assert plan.verify().passed

@@ -33,7 +33,7 @@ def test_what_a_layer_writes_when_it_is_built_does_not_stay(flavor):
 
     model = dense_net(K, Center(name="center"))
     model.get_layer("center").center.assign(np.arange(8, dtype=np.float32))
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     np.testing.assert_array_equal(np.asarray(smaller.get_layer("center").center), np.arange(8))
 
 
@@ -41,7 +41,7 @@ def test_the_proof_leaves_statistics_of_the_model_alone(flavor):
     K = keras_module(flavor)
     norm = K.layers.BatchNormalization(name="norm")
     model = dense_net(K, lambda x: norm(x, training=True))
-    ep.prune_channels(model, ratio=0.5)
+    ep.prune_channels(model, pruning_ratio=0.5)
     np.testing.assert_array_equal(np.asarray(norm.moving_mean), 0)
 
 
@@ -52,7 +52,7 @@ def test_states_that_are_carried_are_compared_from_zero_and_stay(flavor):
     model = K.Model(i, K.layers.Dense(3)(K.layers.Dense(6)(lstm(i))))
     model(np.random.default_rng(0).random((2, 5, 4), np.float32))
     before = [np.array(state) for state in lstm.states]
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     for state, old in zip(lstm.states, before, strict=True):
         np.testing.assert_array_equal(np.asarray(state), old)
     made = next(layer for layer in smaller.layers if layer.name == lstm.name)
@@ -68,8 +68,8 @@ def test_a_model_that_is_random_is_told_so(flavor):
 
     model = dense_net(K, Always(0.5))
     with pytest.raises(ValueError, match="gives other values at each call"):
-        ep.prune_channels(model, ratio=0.5)
-    assert ep.prune_channels(model, ratio=0.5, verify=False).count_params() < model.count_params()
+        ep.prune_channels(model, pruning_ratio=0.5)
+    assert ep.prune_channels(model, pruning_ratio=0.5, verify=False).count_params() < model.count_params()
 
 
 def test_a_layer_that_the_graph_calls_as_in_training_is_compared_as_its_keras_runs_it_at_inference(flavor):
@@ -78,17 +78,17 @@ def test_a_layer_that_the_graph_calls_as_in_training_is_compared_as_its_keras_ru
     model = dense_net(K, lambda x: K.layers.Dropout(0.5)(x, training=True))
     x = np.random.default_rng(0).random((4, 6), np.float32)
     if np.array_equal(model(x, training=False), model(x, training=False)):
-        assert ep.prune_channels(model, ratio=0.5).count_params() < model.count_params()
+        assert ep.prune_channels(model, pruning_ratio=0.5).count_params() < model.count_params()
     else:
         with pytest.raises(ValueError, match="gives other values at each call"):
-            ep.prune_channels(model, ratio=0.5)
+            ep.prune_channels(model, pruning_ratio=0.5)
 
 
 def test_nan_is_not_the_fault_of_the_rebuild(flavor):
     model = dense_net(keras_module(flavor))
     model.layers[1].bias.assign([np.nan] * 8)
     with pytest.raises(ValueError, match=r"of layer 'a' .* holds NaN"):
-        ep.prune_channels(model, ratio=0.5, importance="random")
+        ep.prune_channels(model, pruning_ratio=0.5, importance="random")
 
 
 def test_a_schedule_that_keras_does_not_know_is_made_anew(flavor):
@@ -108,7 +108,7 @@ def test_a_schedule_that_keras_does_not_know_is_made_anew(flavor):
     model.compile(K.optimizers.Adam(Warm(1e-3)), "mse")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        smaller = ep.prune_channels(model, ratio=0.5)
+        smaller = ep.prune_channels(model, pruning_ratio=0.5)
     smaller.fit(np.zeros((8, 6)), np.zeros((8, 3)), verbose=0)
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_compiled_anew_is_given_uncompiled(flavor):
     model = dense_net(K)
     model.compile(Odd(3), "mse")
     with pytest.warns(UserWarning, match="is not compiled"):
-        smaller = ep.prune_channels(model, ratio=0.5)
+        smaller = ep.prune_channels(model, pruning_ratio=0.5)
     assert smaller.count_params() < model.count_params()
 
 
@@ -132,14 +132,14 @@ def test_a_vocabulary_stays(flavor):
     words.adapt(["a b c", "d e"])
     i = K.Input((1,), dtype="string")
     x = K.layers.Flatten()(K.layers.Embedding(10, 8)(words(i)))
-    smaller = ep.prune_channels(K.Model(i, K.layers.Dense(2)(x)), ratio=0.5)
+    smaller = ep.prune_channels(K.Model(i, K.layers.Dense(2)(x)), pruning_ratio=0.5)
     made = next(layer for layer in smaller.layers if layer.name == words.name)
     assert made.get_vocabulary() == words.get_vocabulary()
 
 
 def test_channels_may_be_given_as_a_mask():
     model = dense_net(keras_module("keras"))
-    plan = ep.plan_channels(model, ratio=0)
+    plan = ep.plan_channels(model, pruning_ratio=0)
     by_mask = plan.drop("a", np.array([False] * 6 + [True, True]))
     np.testing.assert_array_equal(by_mask.kept_mask, plan.drop("a", [6, 7]).kept_mask)
     for wrong in ([1.9], "12", [True, False], [[0, 1]], 10**30):
@@ -150,7 +150,7 @@ def test_channels_may_be_given_as_a_mask():
 @pytest.mark.parametrize("kept", [[-1, 0], [0, 99], [0.5], [True, 0], 3, [[0, 1]], None, "01"])
 def test_edited_json_is_read_strictly(kept):
     model = dense_net(keras_module("keras"))
-    content = json.loads(ep.plan_channels(model, ratio=0).drop("a", 0).to_json())
+    content = json.loads(ep.plan_channels(model, pruning_ratio=0).drop("a", 0).to_json())
     content["groups"]["a"]["kept"] = kept
     with pytest.raises(ValueError, match="no channel plan|has the channels"):
         ChannelPlan.from_json(model, json.dumps(content))
@@ -161,7 +161,7 @@ def test_edited_json_is_read_strictly(kept):
 )
 def test_json_of_another_shape_is_no_plan(edit):
     model = dense_net(keras_module("keras"))
-    content = json.loads(ep.plan_channels(model, ratio=0.5).to_json()) | edit
+    content = json.loads(ep.plan_channels(model, pruning_ratio=0.5).to_json()) | edit
     with pytest.raises(ValueError, match="no channel plan"):
         ChannelPlan.from_json(model, json.dumps(content))
 
@@ -171,7 +171,7 @@ def test_weights_put_back_after_the_training_are_noticed(flavor):
     model = dense_net(K)
     model.compile("sgd", "mse")
     whole = model.get_weights()
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1), ratio=0.5)
+    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1), pruning_ratio=0.5)
     model.fit(np.ones((32, 6)), np.ones((32, 3)), batch_size=4, verbose=0, callbacks=[pruning])
     model.set_weights(whole)
     with pytest.warns(UserWarning, match="masked hold weights"):
@@ -182,7 +182,7 @@ def test_wrapped_models_are_stripped_first():
     K = keras_module("tf_keras")
     wrapped = ep.prune_low_magnitude(dense_net(K))
     with pytest.raises(ValueError, match="strip_pruning"):
-        ep.plan_channels(wrapped, ratio=0.5)
+        ep.plan_channels(wrapped, pruning_ratio=0.5)
 
 
 def test_classes_that_are_made_in_another_way_become_plain_ones(flavor):
@@ -199,13 +199,13 @@ def test_classes_that_are_made_in_another_way_become_plain_ones(flavor):
 
     plain = dense_net(K)
     for model in (Wide(8), Named(plain.inputs, plain.outputs, 0.5)):
-        assert ep.prune_channels(model, ratio=0.5).count_params() < model.count_params()
+        assert ep.prune_channels(model, pruning_ratio=0.5).count_params() < model.count_params()
 
 
 def test_a_part_of_size_zero(flavor):
     K = keras_module(flavor)
     model = dense_net(K, lambda x: K.layers.Concatenate()([x, x[:, :0]]))
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     assert plan.verify().passed
     assert plan.channels.after < plan.channels.before
 
@@ -213,7 +213,7 @@ def test_a_part_of_size_zero(flavor):
 def test_an_input_of_size_zero(flavor):
     K = keras_module(flavor)
     i = K.Input((0,))
-    smaller = ep.prune_channels(K.Model(i, K.layers.Dense(3)(K.layers.Dense(8, name="a")(i))), ratio=0.5)
+    smaller = ep.prune_channels(K.Model(i, K.layers.Dense(3)(K.layers.Dense(8, name="a")(i))), pruning_ratio=0.5)
     assert smaller.get_layer("a").units == 4
 
 
@@ -222,9 +222,9 @@ def test_a_layer_called_on_what_it_gave(flavor):
     K = keras_module(flavor)
     loop = K.layers.Dense(8, name="b_loop")
     model = dense_net(K, lambda x: loop(loop(loop(x))))
-    smaller = ep.prune_channels(model, ratio=0.5, scope="local")
+    smaller = ep.prune_channels(model, pruning_ratio=0.5, scope="local")
     assert smaller.get_layer("b_loop").kernel.shape == (4, 4)
     i = K.Input((8,))
     layer = K.layers.Dense(8, name="loop")
     with pytest.raises(ValueError, match="loop is also called on channels that stay"):
-        ep.plan_channels(K.Model(i, K.layers.Dense(3)(layer(layer(i)))), ratio=0.5)
+        ep.plan_channels(K.Model(i, K.layers.Dense(3)(layer(layer(i)))), pruning_ratio=0.5)

@@ -84,7 +84,7 @@ def test_weights_that_are_zero_leave_an_output_out(flavor):
     x, y, _ = samples()
     for importance, name, kept in (("fisher", "kind", range(4)), ("taylor", "size", range(4, 8))):
         weights = {"kind": np.zeros(SAMPLES), "size": np.zeros(SAMPLES)} | {name: np.ones(SAMPLES)}
-        plan = plan_channels(model, ratio=0.5, importance=importance, data=(x, y, weights), batch_size=5)
+        plan = plan_channels(model, pruning_ratio=0.5, importance=importance, data=(x, y, weights), batch_size=5)
         assert plan.kept[[id(w) for w in model.weights].index(id(hidden.kernel))][1].tolist() == list(kept)
 
 
@@ -102,7 +102,7 @@ def test_data_that_does_not_fit(flavor):
     ]
     for settings, words in cases:
         with pytest.raises(ValueError, match=words):
-            plan_channels(model, ratio=0.5, **settings)
+            plan_channels(model, pruning_ratio=0.5, **settings)
 
 
 def test_blocks_are_scored_on_labels_that_the_loss_can_take(flavor):
@@ -113,9 +113,9 @@ def test_blocks_are_scored_on_labels_that_the_loss_can_take(flavor):
     model = keras.Model(i, keras.layers.Dense(3, activation="softmax")(h))
     model.compile("sgd", "sparse_categorical_crossentropy")
     x, y, weights = samples()
-    assert plan_blocks(model, count=1, data=(x, y["kind"], weights["kind"])).removed[0].name == "sum"
+    assert plan_blocks(model, num_blocks=1, data=(x, y["kind"], weights["kind"])).removed[0].name == "sum"
     with pytest.raises(ValueError, match="from 0 to 2; got -1"):
-        plan_blocks(model, count=1, data=(x, y["kind"] - 1))
+        plan_blocks(model, num_blocks=1, data=(x, y["kind"] - 1))
 
 
 def test_dicts_of_inputs_are_read_by_the_names_that_the_model_has_for_them(flavor):
@@ -127,7 +127,9 @@ def test_dicts_of_inputs_are_read_by_the_names_that_the_model_has_for_them(flavo
     left, right = x, 2 * x
     by_key, by_name = {"left": left, "right": right}, {"b": right, "a": left}
     kept = [
-        plan_channels(model, ratio=0.5, importance=importance, data=(data, y["size"]), loss="mse").kept_mask.tolist()
+        plan_channels(
+            model, pruning_ratio=0.5, importance=importance, data=(data, y["size"]), loss="mse"
+        ).kept_mask.tolist()
         for data in (by_key, by_name)
         for importance in ("taylor", "activation")
     ]

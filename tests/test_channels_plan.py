@@ -49,7 +49,7 @@ def left(plan):
     return {row.name: row.after for row in plan.planned}
 
 
-@pytest.mark.parametrize("target", [{"ratio": 0.5}, {"macs": 0.5}, {"params": 0.4}])
+@pytest.mark.parametrize("target", [{"pruning_ratio": 0.5}, {"target_macs": 0.5}, {"target_params": 0.4}])
 @pytest.mark.parametrize("scope", ["local", "global", "isomorphic"])
 def test_the_model_built_has_what_the_plan_says(flavor, target, scope):
     model = residual_net(flavor)
@@ -61,9 +61,9 @@ def test_the_model_built_has_what_the_plan_says(flavor, target, scope):
     assert plan.params.before == count_parameters(model).total
     assert plan.params.after == count_parameters(smaller).total
     (kind, asked), *_ = target.items()
-    if kind != "ratio":
-        assert getattr(plan, kind).kept == pytest.approx(asked, rel=0.01)
-    assert plan.target.got == pytest.approx(asked, abs=0.02)
+    if kind != "pruning_ratio":
+        assert getattr(plan, kind.removeprefix("target_")).kept == pytest.approx(asked, rel=0.01)
+    assert plan.target.achieved == pytest.approx(asked, abs=0.02)
     for old, new, values, kept in zip(model.weights, smaller.weights, before, plan.kept, strict=True):
         np.testing.assert_array_equal(np.asarray(old), values)
         for axis, indices in kept.items():
@@ -72,7 +72,7 @@ def test_the_model_built_has_what_the_plan_says(flavor, target, scope):
 
 
 def test_groups_frozen_and_channels(flavor):
-    plan = plan_channels(residual_net(flavor), ratio=0.5, scope="local")
+    plan = plan_channels(residual_net(flavor), pruning_ratio=0.5, scope="local")
     assert [group.name for group in plan.groups] == ["stem", "a_expand", "b_expand", "hidden", "head"]
     assert plan.groups[0].layers == ("stem", "a_project", "b_project")
     assert list(plan.frozen) == ["head"] and "output" in plan.frozen["head"]
@@ -83,7 +83,7 @@ def test_groups_frozen_and_channels(flavor):
 def test_the_proof_passes_and_a_wrong_model_is_refused(monkeypatch):
     from edgeprune.channels.rebuild import slicing
 
-    plan = plan_channels(residual_net("keras"), ratio=0.5)
+    plan = plan_channels(residual_net("keras"), pruning_ratio=0.5)
     assert plan.verify().passed
 
     def wrong(graph, kept_mask, build=slicing.rebuild):
@@ -100,8 +100,8 @@ def test_the_proof_passes_and_a_wrong_model_is_refused(monkeypatch):
 
 def test_prune_channels_is_plan_and_apply(flavor):
     model = residual_net(flavor)
-    smaller = prune_channels(model, macs=0.4, round_to=4)
-    planned = plan_channels(model, macs=0.4, round_to=4).apply()
+    smaller = prune_channels(model, target_macs=0.4, round_to=4)
+    planned = plan_channels(model, target_macs=0.4, round_to=4).apply()
     for a, b in zip(smaller.weights, planned.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
@@ -120,7 +120,7 @@ def test_prune_channels_is_plan_and_apply(flavor):
 )
 def test_what_is_ignored_keeps_all_its_channels(ignore, frozen):
     model = residual_net("keras")
-    plan = plan_channels(model, ratio=0.5, ignore=ignore(model) if callable(ignore) else ignore)
+    plan = plan_channels(model, pruning_ratio=0.5, ignore=ignore(model) if callable(ignore) else ignore)
     ignored = {name for name, reason in plan.frozen.items() if reason == "ignored"}
     assert ignored & {group.name for group in plan.groups} == frozen
     assert ignored >= {layer for group in plan.groups if group.name in frozen for layer in group.layers}
@@ -129,9 +129,9 @@ def test_what_is_ignored_keeps_all_its_channels(ignore, frozen):
 
 def test_a_nested_model_stands_for_its_layers(flavor):
     model = nested_net(flavor)
-    plan = plan_channels(model, ratio=0.5, ignore=model.get_layer("inner"))
+    plan = plan_channels(model, pruning_ratio=0.5, ignore=model.get_layer("inner"))
     assert left(plan) == {"after": 3}
-    plan = plan_channels(model, ratio=0.5, ignore="inner/*")
+    plan = plan_channels(model, pruning_ratio=0.5, ignore="inner/*")
     assert left(plan) == {"after": 3}
 
 
@@ -142,13 +142,13 @@ def test_ratios_by_name_and_pattern():
     assert plan.target is None
     plan = plan_channels(model, ratios={"*": 0.5})
     assert left(plan) == {"stem": 8, "a_expand": 12, "b_expand": 12, "hidden": 10}
-    plan = plan_channels(model, macs=0.6, ratios={"hidden": 0.5})
+    plan = plan_channels(model, target_macs=0.6, ratios={"hidden": 0.5})
     assert left(plan)["hidden"] == 10
     assert plan.macs.kept == pytest.approx(0.6, rel=0.01)
 
 
 def test_a_plan_can_be_edited(flavor):
-    plan = plan_channels(residual_net(flavor), ratio=0.25, scope="local")
+    plan = plan_channels(residual_net(flavor), pruning_ratio=0.25, scope="local")
     whole = plan.keep("stem")
     assert left(whole)["stem"] == 16 and left(plan)["stem"] == 12
     edited = whole.drop("stem", [0, 5]).drop("hidden", range(10)).keep("hidden", 3)
@@ -163,7 +163,7 @@ def test_a_plan_can_be_edited(flavor):
 
 def test_json_and_back(flavor):
     model = residual_net(flavor)
-    plan = plan_channels(model, macs=0.5, ignore="hidden", round_to=4)
+    plan = plan_channels(model, target_macs=0.5, ignore="hidden", round_to=4)
     copy = residual_net(flavor)
     again = ChannelPlan.from_json(copy, plan.to_json())
     np.testing.assert_array_equal(again.kept_mask, plan.kept_mask)
@@ -173,7 +173,7 @@ def test_json_and_back(flavor):
 
 
 def test_json_for_another_model_or_no_plan_at_all():
-    text = plan_channels(residual_net("keras"), ratio=0.5).to_json()
+    text = plan_channels(residual_net("keras"), pruning_ratio=0.5).to_json()
     with pytest.raises(ValueError, match=r"weight stem/kernel of 'residual' has shape \(3, 3, 3, 12\)"):
         ChannelPlan.from_json(residual_net("keras", width=12), text)
     with pytest.raises(ValueError, match="for a model with 21 weights; 'outer' has 8"):
@@ -193,7 +193,7 @@ def test_json_for_another_model_or_no_plan_at_all():
 
 
 def test_it_prints_as_a_table(capsys):
-    plan = plan_channels(residual_net("keras"), ratio=0.5, scope="local", ignore="a_expand")
+    plan = plan_channels(residual_net("keras"), pruning_ratio=0.5, scope="local", ignore="a_expand")
     plan.summary()
     lines = capsys.readouterr().out.splitlines()
     stem = next(line for line in lines if line.startswith("stem"))
@@ -206,13 +206,15 @@ def test_it_prints_as_a_table(capsys):
 
 def test_the_seed_decides_a_random_plan():
     model = residual_net("keras")
-    first, again, other = (plan_channels(model, ratio=0.5, importance="random", seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        plan_channels(model, pruning_ratio=0.5, importance="random", seed=seed) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first.kept_mask, again.kept_mask)
     assert not np.array_equal(first.kept_mask, other.kept_mask)
 
 
 def test_groups_without_a_score_stay_whole():
-    plan = plan_channels(residual_net("keras"), ratio=0.5, importance="bn_scale")
+    plan = plan_channels(residual_net("keras"), pruning_ratio=0.5, importance="bn_scale")
     assert left(plan) == {"stem": 8}
     assert "bn_scale says nothing" in plan.frozen["hidden"]
 
@@ -222,8 +224,8 @@ def test_global_magnitudes_are_relative_to_their_group():
     kernel = model.get_layer("hidden").kernel
     kernel.assign(np.asarray(kernel) * 1e-3)
     model.get_layer("head").kernel.assign(np.asarray(model.get_layer("head").kernel) * 1e-3)
-    assert left(plan_channels(model, ratio=0.3))["hidden"] > 10
-    by_hand = plan_channels(model, ratio=0.3, importance=lambda group: np.full(group.size, float(group.size)))
+    assert left(plan_channels(model, pruning_ratio=0.3))["hidden"] > 10
+    by_hand = plan_channels(model, pruning_ratio=0.3, importance=lambda group: np.full(group.size, float(group.size)))
     assert left(by_hand)["hidden"] > left(by_hand)["stem"] == 2  # a function's scores are ranked as they are
 
 
@@ -232,13 +234,13 @@ def test_importance_on_data(flavor, importance):
     model = residual_net(flavor)
     rng = np.random.default_rng(0)
     data = rng.standard_normal((16, 8, 8, 3)).astype("float32"), rng.standard_normal((16, 4)).astype("float32")
-    plan = plan_channels(model, macs=0.5, importance=importance, data=data, loss="mse")
+    plan = plan_channels(model, target_macs=0.5, importance=importance, data=data, loss="mse")
     assert plan.verify().passed
     assert plan.macs.kept == pytest.approx(0.5, rel=0.01)
 
 
 def test_tiles_of_depthwise_channels_are_full(flavor):
-    plan = plan_channels(residual_net(flavor), macs=0.7, round_to="tile")
+    plan = plan_channels(residual_net(flavor), target_macs=0.7, round_to="tile")
     assert {left(plan)["a_expand"], left(plan)["b_expand"]} <= {16, 24}  # 24 is all of them
     assert left(plan)["stem"] in (8, 16) and left(plan)["hidden"] in (8, 16, 20)
     assert min(left(plan)["a_expand"], left(plan)["b_expand"]) == 16 or left(plan)["stem"] == 8
@@ -250,7 +252,7 @@ def test_units_and_heads_are_rounded_as_the_channels_they_give(flavor):
     x = keras.layers.MultiHeadAttention(4, 6, name="attention")(inputs, inputs)
     x = keras.layers.LSTM(24, return_sequences=True, name="lstm")(x)
     x = keras.layers.GRU(12, name="gru")(x)
-    plan = plan_channels(keras.Model(inputs, keras.layers.Dense(2)(x)), ratio=0.4, scope="local", round_to=4)
+    plan = plan_channels(keras.Model(inputs, keras.layers.Dense(2)(x)), pruning_ratio=0.4, scope="local", round_to=4)
     widths = left(plan)
     assert widths["attention"] == 2  # heads of 6 channels: 12 channels, as 1 or 3 heads are no multiple of 4
     assert widths["lstm"] in (12, 16) and widths["gru"] == 8
@@ -272,7 +274,7 @@ def test_a_subclassed_model(importance):
     model = Net()
     x = np.random.default_rng(0).standard_normal((12, 4)).astype("float32")
     model(x)
-    plan = plan_channels(model, ratio=0.5, importance=importance, data=(x, np.zeros((12, 2))), loss="mse")
+    plan = plan_channels(model, pruning_ratio=0.5, importance=importance, data=(x, np.zeros((12, 2))), loss="mse")
     assert left(plan) == {"first": 4}
     assert plan.verify().passed
 
@@ -281,22 +283,22 @@ def test_a_subclassed_model(importance):
     ("arguments", "words"),
     [
         ({}, "exactly one of .* got none"),
-        (dict(ratio=0.5, macs=0.5), "exactly one of .* ratio=0.5 and macs=0.5"),
-        (dict(ratio={"stem": 0.5}), "given as ratios="),
-        (dict(ratio=0.5, ignore="stam"), "belong to 'stam'. Did you mean 'stem'"),
-        (dict(ratio=0.5, ignore="stem_relu"), "No channels"),
-        (dict(ratio=0.5, ignore=[3]), "Expected a layer"),
+        (dict(pruning_ratio=0.5, target_macs=0.5), "exactly one of .* pruning_ratio=0.5 and target_macs=0.5"),
+        (dict(pruning_ratio={"stem": 0.5}), "given as ratios="),
+        (dict(pruning_ratio=0.5, ignore="stam"), "belong to 'stam'. Did you mean 'stem'"),
+        (dict(pruning_ratio=0.5, ignore="stem_relu"), "No channels"),
+        (dict(pruning_ratio=0.5, ignore=[3]), "Expected a layer"),
         (dict(ratios={"hiden": 0.5}), "Did you mean 'hidden'"),
         (dict(ratios={"hidden": 0.95}), "must lie between 0 and max_ratio=0.9"),
         (dict(ratios={"head": 0.5}), "Nothing can be removed from 'head': output"),
-        (dict(ratio=0.5, ignore="*"), "No channels of model 'residual' can be removed"),
-        (dict(ratio=0.5, importance="taylor"), "measured on data"),
-        (dict(ratio=0.5, importance=["l1"]), "importance must be a function of a group or one of"),
-        (dict(ratio=0.5, scope=["local"]), "scope must be one of"),
-        (dict(ratio=0.5, steps=0), "steps must be a whole number of 1 or more; got 0"),
-        (dict(ratio=0.5, batch_size=1.5), "batch_size must be a whole number of 1 or more; got 1.5"),
-        (dict(ratio=0.5, seed=-1), "seed must be a whole number of 0 or more; got -1"),
-        (dict(ratio=0.5, importance="taylor", data="images"), "data must be .* got str"),
+        (dict(pruning_ratio=0.5, ignore="*"), "No channels of model 'residual' can be removed"),
+        (dict(pruning_ratio=0.5, importance="taylor"), "measured on data"),
+        (dict(pruning_ratio=0.5, importance=["l1"]), "importance must be a function of a group or one of"),
+        (dict(pruning_ratio=0.5, scope=["local"]), "scope must be one of"),
+        (dict(pruning_ratio=0.5, steps=0), "steps must be a whole number of 1 or more; got 0"),
+        (dict(pruning_ratio=0.5, batch_size=1.5), "batch_size must be a whole number of 1 or more; got 1.5"),
+        (dict(pruning_ratio=0.5, seed=-1), "seed must be a whole number of 0 or more; got -1"),
+        (dict(pruning_ratio=0.5, importance="taylor", data="images"), "data must be .* got str"),
     ],
 )
 def test_errors(arguments, words):
@@ -307,18 +309,21 @@ def test_errors(arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(ratio="half"), "ratio must be a number; got 'half'"),
-        (dict(macs=True), "macs must be a number; got True"),
-        (dict(ratio=0.5, min_channels="2"), "min_channels must be a number"),
-        (dict(ratio=0.5, max_ratio=None), "max_ratio must be a number"),
-        (dict(ratio=0.5, round_to=None), "round_to must be a number; got None"),
-        (dict(ratio=0.5, round_to=lambda group: "8"), "round_to .* must be a number; got '8'"),
-        (dict(ratio=0.5, ignore=3), "ignore takes layers, or names"),
+        (dict(pruning_ratio="half"), "pruning_ratio must be a number; got 'half'"),
+        (dict(target_macs=True), "target_macs must be a number; got True"),
+        (dict(pruning_ratio=0.5, min_channels="2"), "min_channels must be a number"),
+        (dict(pruning_ratio=0.5, max_ratio=None), "max_ratio must be a number"),
+        (dict(pruning_ratio=0.5, round_to=None), "round_to must be a number; got None"),
+        (dict(pruning_ratio=0.5, round_to=lambda group: "8"), "round_to .* must be a number; got '8'"),
+        (dict(pruning_ratio=0.5, ignore=3), "ignore takes layers, or names"),
         (dict(ratios=[0.5]), "ratios takes a dict"),
         (dict(ratios={"hidden": "0.5"}), "The ratio of 'hidden' must be a number"),
-        (dict(ratio=0.5, ratios=0), "ratios takes a dict"),
-        (dict(ratio=0.5, seed="x"), "seed must be a number"),
-        (dict(ratio=0.5, importance="taylor", data=np.ones((2, 2)), loss=1j), "loss must be a Keras loss or its name"),
+        (dict(pruning_ratio=0.5, ratios=0), "ratios takes a dict"),
+        (dict(pruning_ratio=0.5, seed="x"), "seed must be a number"),
+        (
+            dict(pruning_ratio=0.5, importance="taylor", data=np.ones((2, 2)), loss=1j),
+            "loss must be a Keras loss or its name",
+        ),
     ],
 )
 def test_arguments_of_a_wrong_type(arguments, words):
@@ -328,7 +333,7 @@ def test_arguments_of_a_wrong_type(arguments, words):
 
 def test_no_model_is_told():
     with pytest.raises(TypeError, match="Expected a Keras model, got int"):
-        plan_channels(3, ratio=0.5)
+        plan_channels(3, pruning_ratio=0.5)
 
 
 @pytest.mark.parametrize(
@@ -343,11 +348,11 @@ def test_no_model_is_told():
 )
 def test_errors_of_editing(edit, words):
     with pytest.raises(ValueError, match=words):
-        edit(plan_channels(residual_net("keras"), ratio=0.5))
+        edit(plan_channels(residual_net("keras"), pruning_ratio=0.5))
 
 
 def test_errors_of_the_wrong_type():
-    plan = plan_channels(residual_net("keras"), ratio=0.5)
+    plan = plan_channels(residual_net("keras"), pruning_ratio=0.5)
     for call in (lambda: plan.drop(3, 0), lambda: plan.keep(None), lambda: plan.verify(seed="x")):
         with pytest.raises(TypeError):
             call()
@@ -362,12 +367,12 @@ def test_errors_of_the_wrong_type():
 def small_net():
     layers = flavors.keras_module("keras").layers
     model = flavors.keras_module("keras").Sequential([layers.Input((3,)), layers.Dense(4, name="a"), layers.Dense(2)])
-    return model, plan_channels(model, ratio=0.5).to_json()
+    return model, plan_channels(model, pruning_ratio=0.5).to_json()
 
 
 WAYS = [
     *(("format",), ("model",), ("weights",), ("weights", 0), ("frozen",), ("target",)),
-    *(("target", "kind"), ("target", "asked"), ("target", "got")),
+    *(("target", "kind"), ("target", "requested"), ("target", "achieved")),
     *(("groups",), ("groups", "a"), ("groups", "a", "channels"), ("groups", "a", "kept")),
 ]
 NUMBERS = st.none() | st.integers(-1, 5)
@@ -398,7 +403,7 @@ def test_weights_that_are_no_numbers_are_named(flavor):
     kernel = next(weight for weight in model.weights if "kernel" in weight.name)
     kernel.assign(np.full(kernel.shape, np.nan, np.float32))
     with pytest.raises(ValueError, match="kernel holds NaN or infinite values"):
-        plan_channels(model, ratio=0.5)
+        plan_channels(model, pruning_ratio=0.5)
 
 
 def test_what_the_groups_save_adds_up_to_the_whole(flavor):
@@ -406,7 +411,7 @@ def test_what_the_groups_save_adds_up_to_the_whole(flavor):
     keras = flavors.keras_module(flavor)
     layers = [keras.Input((8, 8, 3)), *(keras.layers.Conv2D(8, 3, name=f"conv{n}") for n in range(3))]
     model = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(2)])
-    plan = plan_channels(model, ratio=0.5)
+    plan = plan_channels(model, pruning_ratio=0.5)
     saved = {
         line.rpartition("  ")[0].split("  ")[0]: int(line.split()[-1].replace(",", ""))
         for line in str(plan).splitlines()

@@ -20,7 +20,7 @@ def long_net(keras, cropped):
 def test_longer_inputs_are_tried(flavor, cropped):
     keras = flavors.keras_module(flavor)
     model = long_net(keras, cropped)
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     assert smaller.count_params() < model.count_params()
     for name in "ab":
         kernel = np.array(model.get_layer(name).kernel)
@@ -33,7 +33,7 @@ def test_a_model_that_no_input_fits_is_told(flavor):
     keras = flavors.keras_module(flavor)
     model = long_net(keras, 3000)
     words = r"'long' cannot be called on random inputs of shape \(2, 16, 4\), so nothing can be proven: give verify"
-    for prove in (lambda: ep.prune_channels(model, ratio=0.5), lambda: ep.remove_dead_channels(model)):
+    for prove in (lambda: ep.prune_channels(model, pruning_ratio=0.5), lambda: ep.remove_dead_channels(model)):
         with pytest.raises(ValueError, match=words):
             prove()
-    assert ep.prune_channels(model, ratio=0.5, verify=False).count_params() < model.count_params()
+    assert ep.prune_channels(model, pruning_ratio=0.5, verify=False).count_params() < model.count_params()

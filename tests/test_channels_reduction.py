@@ -88,7 +88,7 @@ def test_lamp_reduces_squared_norms(model):
 
 def test_the_reduction_decides_what_goes_and_is_stored(model):
     """The first channel scores most in one layer, the second more in all together."""
-    settings = dict(ratio=0.5, importance="taylor", data=DATA, loss="mae")
+    settings = dict(pruning_ratio=0.5, importance="taylor", data=DATA, loss="mae")
     dropped = {}
     for reduction in ("sum", "max"):
         plan = plan_channels(model, reduction=reduction, **settings)
@@ -117,6 +117,6 @@ def test_the_reduction_decides_what_goes_and_is_stored(model):
 )
 def test_a_reduction_that_cannot_be(model, importance, reduction, message):
     with pytest.raises(ValueError, match=message):
-        plan_channels(model, ratio=0.5, importance=importance, reduction=reduction)
+        plan_channels(model, pruning_ratio=0.5, importance=importance, reduction=reduction)
     with pytest.raises(ValueError, match=message):
-        ChannelPruning(ConstantSparsity(0.5, 0), ratio=0.5, importance=importance, reduction=reduction)
+        ChannelPruning(ConstantSparsity(0.5, 0), pruning_ratio=0.5, importance=importance, reduction=reduction)

@@ -86,26 +86,26 @@ def test_amounts_are_those_of_the_sliced_weights(widths, seed, repeat):
 
 
 @pytest.mark.parametrize("scope", solver.RANKING_SCOPES)
-@pytest.mark.parametrize("kind", ["macs", "params"])
+@pytest.mark.parametrize("kind", ["target_macs", "target_params"])
 @pytest.mark.parametrize("asked", [0.9, 0.5, 0.25, 0.1])
 def test_targets_are_met_within_one_percent(scope, kind, asked):
     graph = chain([64, 96, 128, 96, 10])
     kept, target = solver.solve(graph, random_scores(graph), kind, asked, scope=scope)
     before, after = counted(graph, graph.everything()), counted(graph, kept)
-    got = after[kind == "params"] / before[kind == "params"]
+    got = after[kind == "target_params"] / before[kind == "target_params"]
     assert got == pytest.approx(asked, rel=0.01)
-    assert target.got == pytest.approx(got)
+    assert target.achieved == pytest.approx(got)
     assert target.met
 
 
 @pytest.mark.parametrize("scope", solver.RANKING_SCOPES)
 def test_ratio_is_the_fraction_of_channels_removed(scope):
     graph = chain([64, 96, 32, 10])
-    kept, target = solver.solve(graph, random_scores(graph), "ratio", 0.25, scope=scope)
+    kept, target = solver.solve(graph, random_scores(graph), "pruning_ratio", 0.25, scope=scope)
     left = kept_of(graph, kept)
     assert left["input"] == 3 and left["conv_3"] == 10
     assert sum(left.values()) - 13 == 144
-    assert target.got == 0.25
+    assert target.achieved == 0.25
     if scope == "local":
         assert left == {"input": 3, "conv_0": 48, "conv_1": 72, "conv_2": 24, "conv_3": 10}
 
@@ -114,7 +114,7 @@ def test_the_lowest_scores_go_and_of_equals_the_first():
     graph = chain([4, 2])
     scores = np.zeros(graph.class_count)
     scores[3:7] = [5, 1, 1, 1]
-    kept, _ = solver.solve(graph, scores, "ratio", 0.5)
+    kept, _ = solver.solve(graph, scores, "pruning_ratio", 0.5)
     np.testing.assert_array_equal(kept[3:7], [True, True, False, False])
 
 
@@ -122,7 +122,7 @@ def test_global_takes_more_from_the_weaker_group():
     graph = chain([8, 8, 2])
     scores = np.ones(graph.class_count)
     scores[11:19] = 0.1
-    kept, _ = solver.solve(graph, scores, "ratio", 0.25)
+    kept, _ = solver.solve(graph, scores, "pruning_ratio", 0.25)
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 8, "conv_1": 4, "conv_2": 2}
 
 
@@ -134,7 +134,7 @@ def test_isomorphic_ranks_only_groups_of_one_structure_together():
     scores = np.ones(graph.class_count)
     scores[3:11], scores[11:19], scores[19:27] = 0.1, 5, 0.01
     assert solver.structure(graph.groups[1]) == solver.structure(graph.groups[2]) != solver.structure(graph.groups[3])
-    kept, _ = solver.solve(graph, scores, "ratio", 0.25, scope="isomorphic")
+    kept, _ = solver.solve(graph, scores, "pruning_ratio", 0.25, scope="isomorphic")
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 4, "conv_1": 8, "conv_2": 6, "conv_3": 2}
 
 
@@ -142,19 +142,19 @@ def test_isomorphic_ranks_only_groups_of_one_structure_together():
 @pytest.mark.parametrize("round_to", [8, 16, lambda group: 16 if group.name == "conv_0" else 8])
 def test_what_remains_is_a_multiple_or_all(scope, round_to):
     graph = chain([64, 100, 128, 4, 10])
-    kept, target = solver.solve(graph, random_scores(graph), "macs", 0.5, scope=scope, round_to=round_to)
+    kept, target = solver.solve(graph, random_scores(graph), "target_macs", 0.5, scope=scope, round_to=round_to)
     left = kept_of(graph, kept)
     for name, size in [("conv_0", 64), ("conv_1", 100), ("conv_2", 128)]:
         multiple = 16 if round_to == 16 or (name == "conv_0" and callable(round_to)) else 8
         assert left[name] == size or left[name] % multiple == 0
         assert left[name] >= 8
     assert left["conv_3"] == 4
-    assert target.got == pytest.approx(0.5, abs=0.03)
+    assert target.achieved == pytest.approx(0.5, abs=0.03)
 
 
 def test_coupled_channels_are_rounded_as_channels():
     graph = chain([96, 96, 12], repeat=3)
-    kept, _ = solver.solve(graph, random_scores(graph), "ratio", 0.5, round_to=8, scope="local")
+    kept, _ = solver.solve(graph, random_scores(graph), "pruning_ratio", 0.5, round_to=8, scope="local")
     assert kept_of(graph, kept) == {"input": 3, "conv_0": 16, "conv_1": 16, "conv_2": 4}  # classes of 3 channels
 
 
@@ -168,7 +168,7 @@ def test_tiles_leave_no_width_that_runs_slower_than_a_wider_one():
     narrow = graph.groups[1]
     assert widths.float_tile(Group("x", narrow.classes, (*narrow.slots, depthwise), None, ())) == 16
     assert [widths.tile_int8(group) for group in graph.groups[1:5]] == [8, 8, 16, 16]
-    kept, _ = solver.solve(graph, random_scores(graph), "macs", 0.4, round_to="tile")
+    kept, _ = solver.solve(graph, random_scores(graph), "target_macs", 0.4, round_to="tile")
     assert all(kept_of(graph, kept)[name] % 32 == 0 or kept_of(graph, kept)[name] == 144 for name in ["conv_2"])
 
 
@@ -176,9 +176,9 @@ def test_every_group_keeps_its_least():
     graph = chain([64, 64, 64, 10])
     scores = np.ones(graph.class_count)
     scores[3:67] = 0
-    kept, _ = solver.solve(graph, scores, "ratio", 0.5, max_ratio=0.75)
+    kept, _ = solver.solve(graph, scores, "pruning_ratio", 0.5, max_ratio=0.75)
     assert kept_of(graph, kept)["conv_0"] == 16
-    kept, _ = solver.solve(graph, scores, "ratio", 0.5, min_channels=24)
+    kept, _ = solver.solve(graph, scores, "pruning_ratio", 0.5, min_channels=24)
     assert kept_of(graph, kept)["conv_0"] == 24
     assert sum(kept_of(graph, kept).values()) == 13 + 96
 
@@ -186,34 +186,34 @@ def test_every_group_keeps_its_least():
 def test_single_groups_take_their_own_ratio():
     graph = chain([64, 64, 64, 10])
     kept, target = solver.solve(
-        graph, random_scores(graph), "macs", 0.5, ratios={"conv_0": 0.0, "conv_1": 0.25}, scope="local"
+        graph, random_scores(graph), "target_macs", 0.5, ratios={"conv_0": 0.0, "conv_1": 0.25}, scope="local"
     )
     assert kept_of(graph, kept)["conv_0"] == 64
     assert kept_of(graph, kept)["conv_1"] == 48
-    assert target.got == pytest.approx(0.5, rel=0.01)
+    assert target.achieved == pytest.approx(0.5, rel=0.01)
 
 
 def test_ratios_by_hand_that_miss_the_target_are_told():
     graph = chain([64, 64, 10])
     with pytest.raises(ValueError, match="ratios given by hand alone leave 0.3474"):
-        solver.solve(graph, random_scores(graph), "macs", 0.5, ratios={"conv_0": 0.75})
+        solver.solve(graph, random_scores(graph), "target_macs", 0.5, ratios={"conv_0": 0.75})
 
 
 def test_coarse_rounding_comes_as_near_as_it_can_and_says_so():
     graph = chain([16, 16, 2])
-    _, target = solver.solve(graph, random_scores(graph), "macs", 0.6, round_to=8)
+    _, target = solver.solve(graph, random_scores(graph), "target_macs", 0.6, round_to=8)
     choices = []
     for first in (8, 16):
         for second in (8, 16):
             choices.append((27 * first + 9 * first * second + 18 * second) / (27 * 16 + 9 * 256 + 18 * 16))
-    assert target.got == pytest.approx(min(choices, key=lambda got: abs(got - 0.6)))
+    assert target.achieved == pytest.approx(min(choices, key=lambda got: abs(got - 0.6)))
     assert not target.met and "as near as" in str(target)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(1, 40), min_size=2, max_size=6),
-    st.sampled_from(["ratio", "macs", "params"]),
+    st.sampled_from(["pruning_ratio", "target_macs", "target_params"]),
     st.floats(0.1, 0.9),
     st.sampled_from(solver.RANKING_SCOPES),
     st.sampled_from([1, 4, "tile", "tile-int8"]),
@@ -237,19 +237,21 @@ def test_limits_hold_for_any_chain(widths, kind, asked, scope, round_to, seed):
             assert left[group.name] >= min(2, group.size)
             assert left[group.name] >= group.size * 0.1 - 1e-9
             assert left[group.name] == group.size or round_to != 4 or left[group.name] % 4 == 0
-    if kind != "ratio":
+    if kind != "pruning_ratio":
         assert (
-            target.got == counted(graph, kept)[kind == "params"] / counted(graph, graph.everything())[kind == "params"]
+            target.achieved
+            == counted(graph, kept)[kind == "target_params"]
+            / counted(graph, graph.everything())[kind == "target_params"]
         )
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(kind="ratio", asked=1.0), "ratio is the fraction"),
-        (dict(kind="ratio", asked=-0.1), "ratio is the fraction"),
-        (dict(kind="macs", asked=0.0), "macs is the fraction to keep"),
-        (dict(kind="params", asked=1.5), "params is the fraction to keep"),
+        (dict(kind="pruning_ratio", asked=1.0), "pruning_ratio is the fraction"),
+        (dict(kind="pruning_ratio", asked=-0.1), "pruning_ratio is the fraction"),
+        (dict(kind="target_macs", asked=0.0), "target_macs is the fraction to keep"),
+        (dict(kind="target_params", asked=1.5), "target_params is the fraction to keep"),
         (dict(kind="flops", asked=0.5), "must be one of"),
         (dict(scope="everywhere"), "scope must be"),
         (dict(max_ratio=1.0), "max_ratio must"),
@@ -264,16 +266,16 @@ def test_limits_hold_for_any_chain(widths, kind, asked, scope, round_to, seed):
         (dict(min_channels=10**400), "is more than the 16 channels of the widest group"),
         (dict(min_channels=1.5), "min_channels must be a whole number"),
         (dict(max_ratio=math.nan), "max_ratio must be a finite number"),
-        (dict(asked=math.nan), "ratio must be a finite number"),
+        (dict(asked=math.nan), "pruning_ratio must be a finite number"),
         (dict(round_to="tiles"), "round_to must be a number, a function or one of"),
         (dict(scores=np.zeros(3)), "finite numbers"),
         (dict(scores=np.full(29, np.nan)), "finite numbers"),
-        (dict(kind="macs", asked=0.01), "cannot be reached: 0.0"),
+        (dict(kind="target_macs", asked=0.01), "cannot be reached: 0.0"),
     ],
 )
 def test_errors(arguments, words):
     graph = chain([16, 8, 2])
-    arguments = {"scores": random_scores(graph), "kind": "ratio", "asked": 0.5, **arguments}
+    arguments = {"scores": random_scores(graph), "kind": "pruning_ratio", "asked": 0.5, **arguments}
     with pytest.raises(ValueError, match=words):
         solver.solve(graph, **arguments)
 
@@ -281,7 +283,7 @@ def test_errors(arguments, words):
 def test_nothing_to_remove_names_the_reasons():
     graph = chain([16, 2], frozen=("conv_0",))
     with pytest.raises(ValueError, match="input, conv_0, conv_1: it is an end"):
-        solver.solve(graph, random_scores(graph), "ratio", 0.5)
+        solver.solve(graph, random_scores(graph), "pruning_ratio", 0.5)
 
 
 def test_a_model_without_multiplications_has_no_amount():

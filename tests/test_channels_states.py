@@ -37,7 +37,7 @@ STATEFUL = {
 def test_carried_states_lose_the_units_too(keras, kind):
     """The model itself, batch after batch, with zeros where the dropped units are read."""
     model = net(keras, *STATEFUL[kind](keras.layers), batch=2)
-    plan = ep.plan_channels(model, ratio=0.5, scope="local")
+    plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
     assert list(plan.frozen) == ["head"]
     smaller = plan.apply()
     assert smaller.inputs[0].shape[0] == 2
@@ -59,7 +59,7 @@ def test_carried_states_lose_the_units_too(keras, kind):
 def test_a_wrong_state_fails_the_proof(keras):
     """A unit of the smaller model that only a carried state reads: one batch alone would not show it."""
     model = net(keras, keras.layers.SimpleRNN(6, stateful=True, name="rnn"), shape=(1, 4), batch=2)
-    plan = ep.plan_channels(model, ratio=0.5, scope="local")
+    plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
     from edgeprune.channels.rebuild.proof import verify
 
     smaller = plan.apply()
@@ -73,7 +73,7 @@ def test_a_stateful_convolution(keras):
     L = keras.layers
     layers = [L.ConvLSTM2D(6, 2, stateful=True, name="rnn"), L.Flatten()]
     model = net(keras, *layers, shape=(3, 5, 5, 2), batch=2)
-    smaller = ep.prune_channels(model, ratio=0.5, scope="local")
+    smaller = ep.prune_channels(model, pruning_ratio=0.5, scope="local")
     assert smaller.get_layer("rnn").filters == 3
 
 
@@ -81,7 +81,7 @@ def test_steps_that_carry_states_are_no_samples(keras):
     L = keras.layers
     inner = keras.Sequential([keras.Input(batch_shape=(2, 5, 8)), L.LSTM(6, stateful=True)], name="inner")
     plan = ep.plan_channels(
-        net(keras, L.TimeDistributed(inner, name="each"), L.Dense(6), shape=(3, 5, 4), batch=2), ratio=0.5
+        net(keras, L.TimeDistributed(inner, name="each"), L.Dense(6), shape=(3, 5, 4), batch=2), pruning_ratio=0.5
     )
     assert "carries states from step to step" in plan.frozen["before"]
     plan.apply()
@@ -95,7 +95,7 @@ def test_convolutional_states_are_handed_over(keras, rank):
     _, *states = layer(6, 2, padding="same", return_state=True, name="encoder")(i)
     x = layer(6, 2, padding="same", go_backwards=True, name="decoder")(i, initial_state=states)
     model = randomize(keras.Model(i, L.Dense(2, name="head")(L.Flatten()(x))))
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     assert [group.layers for group in plan.groups if not group.frozen] == [("encoder", "decoder")]
     smaller = plan.apply()
     assert smaller.get_layer("decoder").filters == 3
@@ -152,7 +152,7 @@ def test_a_cell_of_ones_own_keeps_its_units(keras, name, place, tmp_path):
     shape = (3, 5, 4) if place == "on each step" else (5, 4)
     with keras.utils.custom_object_scope(known):
         model = net(keras, make(), L.Dense(6, activation="relu", name="after"), shape=shape)
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     assert [group.name for group in plan.groups if not group.frozen] == ["after"]
     assert f"its cell {name} is not known" in plan.frozen["rnn"] and "its cell" in plan.frozen["before"]
     smaller = plan.apply()
@@ -172,5 +172,5 @@ def test_padded_steps_are_skipped_backwards_too(keras):
     for layer in layers:
         x = layer(x)
     model = randomize(keras.Model(i, L.Dense(2, name="head")(x)))
-    smaller = ep.prune_channels(model, ratio=0.5, scope="local")
+    smaller = ep.prune_channels(model, pruning_ratio=0.5, scope="local")
     assert smaller.get_layer("lstm").units == 3 and smaller.get_layer("both").forward_layer.units == 2

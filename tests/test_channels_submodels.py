@@ -29,7 +29,7 @@ def around(keras, *inner):
 def train(model, ratio=0.5, epochs=2, loss="sparse_categorical_crossentropy"):
     if loss:
         model.compile("adam", loss)
-    pruning = ep.ChannelPruning(ep.ConstantSparsity(ratio, 0, frequency=1), ratio=ratio, scope="local")
+    pruning = ep.ChannelPruning(ep.ConstantSparsity(ratio, 0, frequency=1), pruning_ratio=ratio, scope="local")
     model.fit(X, Y, epochs=epochs, verbose=0, callbacks=[pruning])
 
 
@@ -99,7 +99,7 @@ def test_nothing_to_take_out(flavor):
     student = student_of(keras)
     outer = around(keras, student)
     outer.compile("adam", "sparse_categorical_crossentropy")
-    late = ep.ChannelPruning(ep.ConstantSparsity(0.5, 100), ratio=0.5)
+    late = ep.ChannelPruning(ep.ConstantSparsity(0.5, 100), pruning_ratio=0.5)
     outer.fit(X, Y, verbose=0, callbacks=[late])
     assert ep.is_pruned(student) and not ep.is_pruned(student_of(keras))
     for model, words in ((outer, "'outer' is masked yet: train"), (student, "'student' is masked yet, or only those")):

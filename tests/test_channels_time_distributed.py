@@ -208,7 +208,7 @@ def test_masked_steps(keras):
     x[0, 1:] = 0
     padded = x.copy()
     padded[1, 3] = 0
-    silenced = ep.channels.plan_channels(model, ratio=0.5)
+    silenced = ep.channels.plan_channels(model, pruning_ratio=0.5)
     smaller = silenced.apply()
     expected = silenced_outputs(silenced.graph, silenced.kept_mask, padded)[0]
     np.testing.assert_allclose(np.asarray(smaller(padded)), expected, rtol=1e-4, atol=1e-5)
@@ -235,10 +235,10 @@ def test_importance_and_training_on_data(keras):
     model.compile("sgd", "sparse_categorical_crossentropy")
     x, y = RNG.normal(size=(8, 4, 8, 8, 3)).astype("float32"), np.arange(8) % 2
     for importance in ("taylor", "activation"):
-        plan = ep.plan_channels(model, ratio=0.5, importance=importance, data=(x, y), scope="local")
+        plan = ep.plan_channels(model, pruning_ratio=0.5, importance=importance, data=(x, y), scope="local")
         assert "each/frames/conv" not in plan.frozen
         assert plan.apply().get_layer("each").layer.get_layer("conv").filters == 4
-    pruning = ep.ChannelPruning(ep.ConstantSparsity(0.5, 0, frequency=1), ratio=0.5, scope="local")
+    pruning = ep.ChannelPruning(ep.ConstantSparsity(0.5, 0, frequency=1), pruning_ratio=0.5, scope="local")
     model.fit(x, y, epochs=2, verbose=0, callbacks=[pruning])
     values = np.asarray(model(x))
     smaller = ep.strip_pruning(model)

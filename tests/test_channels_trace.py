@@ -430,4 +430,4 @@ def test_a_layer_on_the_input_that_cannot_be_followed_is_told(flavor):
         assert list(graph.frozen) == ["first", "head"] and words in graph.frozen["first"]
         alone = keras.Model(i, first(i))
         with pytest.raises(ValueError, match=f"No channels .* can be removed. first: .*{words}"):
-            plan_channels(alone, ratio=0.5)
+            plan_channels(alone, pruning_ratio=0.5)

@@ -76,7 +76,7 @@ def test_half_the_macs_on_images(flavor, sample, arguments):
     x, y = x[:256], y[:256]
     keras = flavors.keras_module(flavor)
     model = net(flavor, (28, 28, 1), 10, keras.optimizers.Adam(3e-3), width=16)
-    pruning = ChannelPruning(ep.PolynomialDecay(0.0, 0.5), macs=0.5, **arguments)
+    pruning = ChannelPruning(ep.PolynomialDecay(0.0, 0.5), target_macs=0.5, **arguments)
     history = model.fit(x, y, batch_size=32, epochs=4, verbose=0, callbacks=[pruning])
     smaller = strip_channels(model)
     assert count_macs(smaller).total / count_macs(model).total == pytest.approx(0.5, rel=0.02)
@@ -97,7 +97,7 @@ def test_zeros_are_exact_after_every_step_and_only_grow(flavor, optimizer):
         assert not masked_values(model).any()
         seen.append(masks_of(model).kept_mask)
 
-    fit(model, ChannelPruning(schedule(0.6), ratio=0.6), callbacks=[watcher(flavor, watch)])
+    fit(model, ChannelPruning(schedule(0.6), pruning_ratio=0.6), callbacks=[watcher(flavor, watch)])
     assert len(seen) == 4 * STEPS
     assert len({mask.sum() for mask in seen}) > 3
     for earlier, later in zip(seen, seen[1:], strict=False):
@@ -107,14 +107,14 @@ def test_zeros_are_exact_after_every_step_and_only_grow(flavor, optimizer):
 def test_masks_hold_in_a_model_that_has_trained_before(flavor):
     model = net(flavor)
     model.fit(X, Y, batch_size=16, verbose=0)  # a step is compiled that knows no masks
-    fit(model, ChannelPruning(schedule(0.5), ratio=0.5), callbacks=[watcher(flavor, lambda: None)])
+    fit(model, ChannelPruning(schedule(0.5), pruning_ratio=0.5), callbacks=[watcher(flavor, lambda: None)])
     model.fit(X, Y, batch_size=16, verbose=0)  # and goes on without the callback
     assert len(masked_values(model)) and not masked_values(model).any()
 
 
 def test_with_recover_channels_come_back_until_the_last_update(flavor):
     model = net(flavor, optimizer="adam")
-    pruning = ChannelPruning(schedule(0.6), ratio=0.6, recover=True)
+    pruning = ChannelPruning(schedule(0.6), pruning_ratio=0.6, recover=True)
     chosen, alive = [], []
 
     def watch():
@@ -142,7 +142,7 @@ def test_recovered_channels_may_be_kept(flavor):
         order = np.arange(group.size, dtype=float)
         return order if len(calls) < 12 else -order
 
-    pruning = ChannelPruning(schedule(0.5), ratio=0.5, importance=importance, recover=True, scope="local")
+    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5, importance=importance, recover=True, scope="local")
     fit(model, pruning, epochs=4)
     (stem,) = [group for group in masks_of(model).graph.groups if group.name == "stem"]
     assert masks_of(model).kept_mask[stem.classes].tolist() == [True] * 6 + [False] * 6
@@ -162,7 +162,11 @@ def test_group_lasso_shrinks_the_channels_that_go(flavor):
             values[at] *= 0.5
             weight.assign(values)
         pruning = ChannelPruning(
-            schedule(0.5, begin_step=1, end_step=21), ratio=0.5, group_lasso=group_lasso, recover=True, scope="local"
+            schedule(0.5, begin_step=1, end_step=21),
+            pruning_ratio=0.5,
+            group_lasso=group_lasso,
+            recover=True,
+            scope="local",
         )
         pruning._mask = lambda step, is_last: None  # nothing is masked: what is seen is the lasso's
         fit(model, pruning, epochs=5)
@@ -176,26 +180,28 @@ def test_group_lasso_shrinks_the_channels_that_go(flavor):
 
 def test_a_lasso_that_leaves_nothing_still_leaves_a_channel(flavor):
     model = net(flavor, optimizer="sgd")
-    pruning = ChannelPruning(schedule(0.5), ratio=0.5, group_lasso=1.0, scope="local")
+    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5, group_lasso=1.0, scope="local")
     fit(model, pruning)
     assert strip_channels(model).get_layer("stem").filters == 6
 
 
-@pytest.mark.parametrize("target", [{"ratio": 0.4}, {"params": 0.6}, {"macs": 0.3, "round_to": 4}])
+@pytest.mark.parametrize(
+    "target", [{"pruning_ratio": 0.4}, {"target_params": 0.6}, {"target_macs": 0.3, "round_to": 4}]
+)
 def test_other_targets(flavor, target):
     model = net(flavor)
     pruning = ChannelPruning(schedule(0.9), **target)
     fit(model, pruning)
     (kind, asked), *_ = target.items()
-    assert pruning.plan.target.kind == kind and pruning.plan.target.asked == pytest.approx(asked)
+    assert pruning.plan.target.kind == kind and pruning.plan.target.requested == pytest.approx(asked)
     if "round_to" in target:
         assert {row.after % 4 for row in pruning.plan.planned} == {0}
-    assert pruning.plan.target.got == pytest.approx(asked, abs=0.06 if "round_to" in target else 0.03)
+    assert pruning.plan.target.achieved == pytest.approx(asked, abs=0.06 if "round_to" in target else 0.03)
 
 
 def test_a_schedule_that_is_constant_goes_all_the_way_at_once(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(ep.ConstantSparsity(0.5, 3, frequency=100), ratio=0.25)
+    pruning = ChannelPruning(ep.ConstantSparsity(0.5, 3, frequency=100), pruning_ratio=0.25)
     fit(model, pruning, epochs=1)
     channels = pruning.plan.channels
     assert channels.after == round(0.75 * channels.before)
@@ -212,15 +218,17 @@ def test_a_schedule_of_the_users_own_gives_the_way(flavor):
             return {}
 
     model = net(flavor)
-    pruning = ChannelPruning(Stairs(), macs=0.5)
+    pruning = ChannelPruning(Stairs(), target_macs=0.5)
     seen = []
-    fit(model, pruning, callbacks=[watcher(flavor, lambda: seen.append(pruning.plan and pruning.plan.target.asked))])
+    fit(
+        model, pruning, callbacks=[watcher(flavor, lambda: seen.append(pruning.plan and pruning.plan.target.requested))]
+    )
     assert seen[2] is None and seen[3] == pytest.approx(0.875) and seen[-1] == pytest.approx(0.5)
 
 
 def test_layers_that_are_ignored_stay(flavor):
     model = net(flavor)
-    fit(model, ChannelPruning(schedule(0.5), ratio=0.5, ignore=["expand*"]))
+    fit(model, ChannelPruning(schedule(0.5), pruning_ratio=0.5, ignore=["expand*"]))
     assert strip_channels(model).get_layer("expand").filters == 24
     assert strip_channels(model).get_layer("stem").filters == 6
 
@@ -231,7 +239,7 @@ def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
     path = str(tmp_path / "{epoch}.keras")
     fit(
         model,
-        ChannelPruning(schedule(0.5), ratio=0.5, scope="local"),
+        ChannelPruning(schedule(0.5), pruning_ratio=0.5, scope="local"),
         callbacks=[keras.callbacks.ModelCheckpoint(path)],
     )
     middle = keras.models.load_model(path.format(epoch=2))
@@ -244,29 +252,29 @@ def test_what_a_checkpoint_holds_has_the_zeros(flavor, tmp_path):
 def test_a_training_that_was_interrupted_goes_on(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
     model = net(flavor)
-    first = ChannelPruning(schedule(0.5, end_step=4 * STEPS), ratio=0.5)
+    first = ChannelPruning(schedule(0.5, end_step=4 * STEPS), pruning_ratio=0.5)
     with pytest.warns(UserWarning, match="ended at step 8"):
         fit(model, first, epochs=2)
     model.save(tmp_path / "half.keras")
     loaded = keras.models.load_model(tmp_path / "half.keras")
-    second = ChannelPruning(schedule(0.5, end_step=4 * STEPS), ratio=0.5)
+    second = ChannelPruning(schedule(0.5, end_step=4 * STEPS), pruning_ratio=0.5)
     fit(loaded, second, epochs=4, initial_epoch=2)
     dropped = ~masks_of(model).kept_mask
     assert dropped.any() and not (masks_of(loaded).kept_mask & dropped).any()
-    assert second.plan.target.asked == 0.5
+    assert second.plan.target.requested == 0.5
 
 
 def test_a_second_fit_goes_on(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5, end_step=4 * STEPS), ratio=0.5)
+    pruning = ChannelPruning(schedule(0.5, end_step=4 * STEPS), pruning_ratio=0.5)
     with pytest.warns(UserWarning, match="ended at step 8"):
         fit(model, pruning, epochs=2)
     fit(model, pruning, epochs=2)
-    assert pruning.plan.target.asked == 0.5 and pruning.plan.target.met
+    assert pruning.plan.target.requested == 0.5 and pruning.plan.target.met
 
 
 def test_a_callback_is_for_one_model(flavor):
-    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
+    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5)
     fit(net(flavor), pruning)
     with pytest.raises(ValueError, match="has made .* steps with another model"):
         fit(net(flavor), pruning)
@@ -274,7 +282,7 @@ def test_a_callback_is_for_one_model(flavor):
 
 def test_a_loop_of_ones_own(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5, end_step=8), ratio=0.5)
+    pruning = ChannelPruning(schedule(0.5, end_step=8), pruning_ratio=0.5)
     pruning.set_model(model)
     pruning.on_train_begin()
     for batch in range(8):
@@ -288,7 +296,7 @@ def test_a_loop_of_ones_own(flavor):
 def test_several_steps_in_one_execution(flavor):
     model = net(flavor)
     model.compile("adam", "sparse_categorical_crossentropy", steps_per_execution=3)
-    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
+    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5)
     fit(model, pruning)
     assert pruning.plan.target.met and not masked_values(model).any()
 
@@ -296,7 +304,7 @@ def test_several_steps_in_one_execution(flavor):
 def test_averaged_weights_have_the_zeros(flavor):
     keras = flavors.keras_module(flavor)
     model = net(flavor, optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.9))
-    fit(model, ChannelPruning(schedule(0.5), ratio=0.5))
+    fit(model, ChannelPruning(schedule(0.5), pruning_ratio=0.5))
     assert len(masked_values(model)) and not masked_values(model).any()
     np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
@@ -312,7 +320,12 @@ def test_the_layers_own_constraint_stays(flavor):
     )
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.fit(
-        X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[ChannelPruning(schedule(0.5), ratio=0.5)]
+        X[:, 0, :, 0],
+        Y,
+        batch_size=16,
+        epochs=4,
+        verbose=0,
+        callbacks=[ChannelPruning(schedule(0.5), pruning_ratio=0.5)],
     )
     assert not masked_values(model).any()
     assert (np.asarray(model.get_layer("hidden").kernel) >= 0).all()
@@ -329,22 +342,22 @@ def small(flavor):
     [
         ({"schedule": 0.5}, TypeError, "schedule must be a PruningSchedule"),
         (
-            {"macs": 0.5, "ratio": 0.5},
+            {"target_macs": 0.5, "pruning_ratio": 0.5},
             ValueError,
-            "Give exactly one of ratio=, macs= and params=; got ratio=0.5 and macs=0.5",
+            "exactly one of .*; got pruning_ratio=0.5 and target_macs=0.5",
         ),
-        ({}, ValueError, "exactly one of ratio=, macs= and params=; got none"),
-        ({"macs": 0.0}, ValueError, "macs is the fraction to keep"),
-        ({"macs": "half"}, TypeError, "macs must be a number"),
-        ({"ratio": 1.0}, ValueError, "ratio is the fraction of the channels to remove"),
-        ({"group_lasso": -1, "ratio": 0.5}, ValueError, "group_lasso"),
-        ({"group_lasso": float("inf"), "ratio": 0.5}, ValueError, "group_lasso must be a finite number"),
-        ({"recover": "yes", "ratio": 0.5}, TypeError, "recover must be True or False"),
+        ({}, ValueError, "exactly one of pruning_ratio=, target_macs= and target_params=; got none"),
+        ({"target_macs": 0.0}, ValueError, "target_macs is the fraction to keep"),
+        ({"target_macs": "half"}, TypeError, "target_macs must be a number"),
+        ({"pruning_ratio": 1.0}, ValueError, "pruning_ratio is the fraction of the channels to remove"),
+        ({"group_lasso": -1, "pruning_ratio": 0.5}, ValueError, "group_lasso"),
+        ({"group_lasso": float("inf"), "pruning_ratio": 0.5}, ValueError, "group_lasso must be a finite number"),
+        ({"recover": "yes", "pruning_ratio": 0.5}, TypeError, "recover must be True or False"),
         ({"sparsity": 0.5}, TypeError, "takes no argument sparsity"),
-        ({"ratio": float("nan")}, ValueError, "ratio must be a finite number"),
-        ({"ratio": 0.5, "round_to": float("inf")}, ValueError, "round_to must be a finite number"),
-        ({"ratio": 0.5, "steps": 0}, ValueError, "steps must be a whole number of 1 or more"),
-        ({"ratio": 0.5, "importance": "taylor"}, ValueError, "measured on data"),
+        ({"pruning_ratio": float("nan")}, ValueError, "pruning_ratio must be a finite number"),
+        ({"pruning_ratio": 0.5, "round_to": float("inf")}, ValueError, "round_to must be a finite number"),
+        ({"pruning_ratio": 0.5, "steps": 0}, ValueError, "steps must be a whole number of 1 or more"),
+        ({"pruning_ratio": 0.5, "importance": "taylor"}, ValueError, "measured on data"),
         ({"schedule": ep.ConstantSparsity(0.0, 0)}, ValueError, "sparsity of 0"),
     ],
 )
@@ -356,11 +369,11 @@ def test_arguments_that_make_no_sense(arguments, error, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ratio": 0.95}, "max_ratio"),
-        ({"macs": 0.01}, "cannot be reached"),
-        ({"ratio": 0.5, "scope": "universal"}, "scope must be one of"),
-        ({"ratio": 0.5, "ignore": ["nothing"]}, "belong to 'nothing'"),
-        ({"ratio": 0.5, "importance": "taylor"}, "measured on data"),
+        ({"pruning_ratio": 0.95}, "max_ratio"),
+        ({"target_macs": 0.01}, "cannot be reached"),
+        ({"pruning_ratio": 0.5, "scope": "universal"}, "scope must be one of"),
+        ({"pruning_ratio": 0.5, "ignore": ["nothing"]}, "belong to 'nothing'"),
+        ({"pruning_ratio": 0.5, "importance": "taylor"}, "measured on data"),
     ],
 )
 def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
@@ -370,7 +383,7 @@ def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
 
 def test_an_open_end_needs_a_known_length(flavor):
     model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
+    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5)
     pruning.set_model(model)
     pruning.on_train_begin()
     with pytest.raises(ValueError, match="end_step"):
@@ -382,7 +395,7 @@ def test_diverged_training_is_told(flavor):
     kernel = model.get_layer("stem").kernel
     kernel.assign(np.full(tuple(kernel.shape), np.nan, np.float32))
     with pytest.raises(ValueError, match="stem/kernel.* holds NaN or infinite values"):
-        fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1), ratio=0.5))
+        fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1), pruning_ratio=0.5))
 
 
 def test_strip_says_what_is_missing(flavor):
@@ -391,7 +404,7 @@ def test_strip_says_what_is_missing(flavor):
     with pytest.raises(ValueError, match="not trained with ChannelPruning"):
         strip_channels(model)
     with pytest.warns(UserWarning, match="ended at step 4"):
-        fit(model, ChannelPruning(schedule(0.5, end_step=100), ratio=0.5, recover=True), epochs=1)
+        fit(model, ChannelPruning(schedule(0.5, end_step=100), pruning_ratio=0.5, recover=True), epochs=1)
     assert is_channel_pruned(model)
     with pytest.raises(ValueError, match="No channel of 'net' is masked yet"):
         strip_channels(model)
@@ -400,7 +413,7 @@ def test_strip_says_what_is_missing(flavor):
 def test_under_a_strategy(flavor, two_replicas):
     with two_replicas.scope():
         model = net(flavor)
-    fit(model, ChannelPruning(schedule(0.5), ratio=0.5, group_lasso=0.01))
+    fit(model, ChannelPruning(schedule(0.5), pruning_ratio=0.5, group_lasso=0.01))
     assert len(masked_values(model)) and not masked_values(model).any()
     np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=1e-4, atol=1e-6)
 
@@ -412,7 +425,7 @@ def test_in_mixed_precision(flavor, policy):
     keras.mixed_precision.set_global_policy(policy)
     try:
         model = net(flavor)
-        fit(model, ChannelPruning(schedule(0.5), ratio=0.5))
+        fit(model, ChannelPruning(schedule(0.5), pruning_ratio=0.5))
         assert len(masked_values(model)) and not masked_values(model).any()
         np.testing.assert_allclose(outputs(strip_channels(model)), outputs(model), rtol=2e-2, atol=2e-3)
     finally:
@@ -422,7 +435,7 @@ def test_in_mixed_precision(flavor, policy):
 def test_with_zeros_inside_the_channels_too():
     """Unstructured pruning of Keras 3 and channel pruning in one training."""
     model = ep.prune_low_magnitude(net(flavors.KERAS_3), ep.ConstantSparsity(0.8, 1, frequency=1))
-    fit(model, ChannelPruning(schedule(0.5), macs=0.5), epochs=3, callbacks=[ep.UpdatePruningStep()])
+    fit(model, ChannelPruning(schedule(0.5), target_macs=0.5), epochs=3, callbacks=[ep.UpdatePruningStep()])
     assert len(masked_values(model)) and not masked_values(model).any()
     left = np.asarray(strip_channels(model).get_layer("expand").kernel)
     assert 0 < np.count_nonzero(left == 0) < left.size
@@ -441,7 +454,7 @@ def test_norms_over_channels_are_told(flavor):
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy")
-    pruning = ChannelPruning(schedule(0.5), ratio=0.5)
+    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5)
     model.fit(X[:, 0, :, 0], Y, batch_size=16, epochs=4, verbose=0, callbacks=[pruning])
     assert any(note.startswith("norm") for note in pruning.plan.graph.notes)
     assert strip_channels(model).get_layer("hidden").units == 8

@@ -68,7 +68,7 @@ def check(model, x):
     np.testing.assert_allclose(flavors.call_model(graph.walked, [x])[0], expected, rtol=1e-5, atol=1e-6)
     scores = [class_scores(graph, "activation", data=x) for _ in range(2)]
     np.testing.assert_array_equal(*scores)
-    smaller = ep.prune_channels(model, ratio=0.5, importance="activation", data=x)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5, importance="activation", data=x)
     assert smaller.count_params() < model.count_params()
     return smaller
 
@@ -152,7 +152,10 @@ def test_a_subclassed_model_that_trains_unless_it_is_told_not_to():
     model = Model(Front(name="front"))
     model(images(), training=False)
     smaller = check(model, images())
-    assert "front/conv" in str(ep.plan_channels(model, ratio=0.5)) and smaller.count_params() < model.count_params()
+    assert (
+        "front/conv" in str(ep.plan_channels(model, pruning_ratio=0.5))
+        and smaller.count_params() < model.count_params()
+    )
     kept = Model(Shifting(name="front"))  # in training it adds one, which its class alone can do
     kept(images(), training=False)
     assert "other calls in training" in trace(kept).frozen["front"]

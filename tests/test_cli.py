@@ -184,7 +184,7 @@ def test_prune_tells_what_it_did(folder, tmp_path):
 
 
 def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
-    arguments = ("--epochs", 1, "--frequency", 1, "-o", tmp_path / "p.keras", "--force")
+    arguments = ("--epochs", 1, "--frequency", 1, "-o", tmp_path / "p.keras", "--overwrite")
     model = folder / "keras_uncompiled.keras"
     run_ok("prune", model, "--data", folder / "data.npz", *arguments)
     assert "name a loss" in refused("prune", model, "--data", folder / "targets.npz", *arguments)
@@ -197,7 +197,7 @@ def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, na
     output, plan = (tmp_path / name).with_stem("small"), tmp_path / "plan.json"
     content = json.loads(
         run_ok(
-            *("channels", folder / name, "--ratio", 0.5, "--round-to", 4, "--data", folder / "split.npz"),
+            *("channels", folder / name, "--pruning-ratio", 0.5, "--round-to", 4, "--data", folder / "split.npz"),
             *("--epochs", 2, "-o", output, "--plan", plan, "--json"),
         ).stdout
     )
@@ -214,7 +214,9 @@ def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, na
 
 def test_channels_without_an_output_shows_the_plan(folder):
     choices = ("--reduction", "max", "--attention", "both")
-    text = run_ok("channels", folder / "keras.keras", "--macs", 0.5, "--data", folder / "split.npz", *choices).stdout
+    text = run_ok(
+        "channels", folder / "keras.keras", "--target-macs", 0.5, "--data", folder / "split.npz", *choices
+    ).stdout
     assert "hidden" in text and "nothing written" in text and "frozen: " in text
     assert "accuracy" in text and "fine-tuned" not in text
 
@@ -222,24 +224,27 @@ def test_channels_without_an_output_shows_the_plan(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--macs, --params or --ratio"),
+        ([], "--pruning-ratio, --target-macs or --target-params"),
         (
-            ["--macs", "0.5", "--ratio", "0.5"],
-            "one of --ratio, --macs and --params; got --ratio 0.5 and --macs 0.5",
+            ["--target-macs", "0.5", "--pruning-ratio", "0.5"],
+            "one of --pruning-ratio, --target-macs and --target-params; got --pruning-ratio 0.5 and --target-macs 0.5",
         ),
-        (["--macs", "0.5", "--epochs", "1", "--data", "unlabelled.npz"], "has no labels"),
-        (["--macs", "1.5"], "macs"),
-        (["--macs", "0.5", "--scope", "near"], "near"),
-        (["--macs", "0.5", "--reduction", "median"], "median"),
-        (["--macs", "0.5", "--attention", "tails"], "tails"),
-        (["--macs", "0.5", "--round-to", "x"], "x"),
-        (["--macs", "0.5", "--importance", "guess"], "guess"),
-        (["--macs", "0.5", "--ignore", "nothing*"], "nothing*"),
-        (["--macs", "0.5", "--epochs", "1"], "name them with --data"),
-        (["--macs", "0.5", "-o", "keras.h5"], "another name. --force replaces it"),
-        (["--macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
-        (["--macs", "0.5", "--plan", "keras.h5/plan.json"], "keras.h5 is a file, so that nothing can be written below"),
-        (["--macs", "0.5", "--learning-rate", "0"], "'--learning-rate': must be a positive number, got 0"),
+        (["--target-macs", "0.5", "--epochs", "1", "--data", "unlabelled.npz"], "has no labels"),
+        (["--target-macs", "1.5"], "macs"),
+        (["--target-macs", "0.5", "--scope", "near"], "near"),
+        (["--target-macs", "0.5", "--reduction", "median"], "median"),
+        (["--target-macs", "0.5", "--attention", "tails"], "tails"),
+        (["--target-macs", "0.5", "--round-to", "x"], "x"),
+        (["--target-macs", "0.5", "--importance", "guess"], "guess"),
+        (["--target-macs", "0.5", "--ignore", "nothing*"], "nothing*"),
+        (["--target-macs", "0.5", "--epochs", "1"], "name them with --data"),
+        (["--target-macs", "0.5", "-o", "keras.h5"], "another name. --overwrite replaces it"),
+        (["--target-macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
+        (
+            ["--target-macs", "0.5", "--plan", "keras.h5/plan.json"],
+            "keras.h5 is a file, so that nothing can be written below",
+        ),
+        (["--target-macs", "0.5", "--learning-rate", "0"], "'--learning-rate': must be a positive number, got 0"),
     ],
 )
 def test_channels_refuses(folder, monkeypatch, arguments, message):
@@ -266,7 +271,7 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--output", "data.npz/new.keras"], "data.npz is a file, so that nothing can be written below it"),
         (["--learning-rate", "-1"], "'--learning-rate': must be a positive number, got -1"),
         (["--learning-rate", "nan"], "'--learning-rate': must be a positive number, got nan"),
-        (["--output", "keras.h5"], "another name. --force replaces it"),
+        (["--output", "keras.h5"], "another name. --overwrite replaces it"),
     ],
 )
 def test_prune_refuses(folder, monkeypatch, arguments, message):
@@ -298,7 +303,7 @@ def test_nothing_is_left_when_saving_fails(tmp_path):
         tmp_path / "pruned.keras": functools.partial(save_model, model),
     }
     with pytest.raises(OSError, match="No space left on device: .*pruned.keras"):
-        write_files(writers, force=True)
+        write_files(writers, overwrite=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("plan.json", "old")]
 
 
@@ -310,7 +315,7 @@ def test_convert_writes_the_format(folder, tmp_path, quantize, weight_type):
     output = tmp_path / "model.tflite"
     content = json.loads(
         run_ok(
-            "convert", folder / "keras.keras", "--quantize", quantize, "--data", folder / "data.npz",
+            "convert", folder / "keras.keras", "--quantization", quantize, "--data", folder / "data.npz",
             "-o", output, "--json",
         ).stdout
     )  # fmt: skip
@@ -326,7 +331,7 @@ def test_convert_float_io_and_text(folder, tmp_path):
 
     output = tmp_path / "model.tflite"
     result = run_ok(
-        "convert", folder / "tf_keras.h5", "--quantize", "int8", "--float-io", "--data", folder / "data.npz",
+        "convert", folder / "tf_keras.h5", "--quantization", "int8", "--float-io", "--data", folder / "data.npz",
         "-o", output,
     )  # fmt: skip
     assert f"{output.stat().st_size:,} bytes" in result.stdout
@@ -336,13 +341,13 @@ def test_convert_float_io_and_text(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["keras.keras", "--quantize", "int3"], "'int3' is not one of 'none', 'dynamic'"),
-        (["keras.keras", "--quantize", "int8"], "name them with --data"),
-        (["keras.keras", "--quantize", "int8", "--data", "wide.npz"], "7"),
+        (["keras.keras", "--quantization", "int3"], "'int3' is not one of 'none', 'dynamic'"),
+        (["keras.keras", "--quantization", "int8"], "name them with --data"),
+        (["keras.keras", "--quantization", "int8", "--data", "wide.npz"], "7"),
         (["damaged.keras"], "could not be read as a Keras model"),
         (["absent.keras"], "does not exist"),
         (["keras.keras", "-o", "model.onnx"], "must end in .tflite"),
-        (["keras.keras", "-o", "taken.tflite"], "another name. --force replaces it"),
+        (["keras.keras", "-o", "taken.tflite"], "another name. --overwrite replaces it"),
         (["keras.keras", "--unknown"], "--unknown"),
     ],
 )
@@ -357,7 +362,7 @@ def test_convert_refuses(folder, monkeypatch, arguments, message):
 def test_force_replaces(folder, tmp_path):
     output = tmp_path / "model.tflite"
     output.write_bytes(b"old")
-    run_ok("convert", folder / "keras.keras", "-o", output, "--force")
+    run_ok("convert", folder / "keras.keras", "-o", output, "--overwrite")
     assert read_tflite(output).operators
 
 
@@ -367,7 +372,7 @@ def test_verify_measures_the_file(folder, tflite):
     test = np.load(folder / "split.npz")
     assert content["passed"] and content["samples"] == len(test["x_test"])
     assert content["scores"]["accuracy"]["file"] == accuracy(tflite, test["x_test"], test["y_test"])
-    assert "passed" in run_ok(*arguments, "--no-xnnpack", "--threads", 2).stdout
+    assert "passed" in run_ok(*arguments, "--no-xnnpack", "--num-threads", 2).stdout
     assert "passed" in run_ok("verify", tflite).stdout
 
 
@@ -380,10 +385,10 @@ def test_verify_exits_with_1_for_a_file_of_another_model(folder, tflite, tmp_pat
 
 
 def test_benchmark_times_files(folder, tflite):
-    content = json.loads(run_ok("benchmark", tflite, tflite, "--runs", 7, "--no-xnnpack", "--json").stdout)
+    content = json.loads(run_ok("benchmark", tflite, tflite, "--num-runs", 7, "--no-xnnpack", "--json").stdout)
     assert [row["file"] for row in content["files"]] == [str(tflite)] * 2
-    assert (content["runs"], content["xnnpack"]) == (7, False)
-    assert "7 runs interleaved, 2 threads" in run_ok("benchmark", tflite, "--runs", 7, "--threads", 2).stdout
+    assert (content["num_runs"], content["use_xnnpack"]) == (7, False)
+    assert "7 runs interleaved, 2 threads" in run_ok("benchmark", tflite, "--num-runs", 7, "--num-threads", 2).stdout
 
 
 @pytest.mark.parametrize(
@@ -395,8 +400,8 @@ def test_benchmark_times_files(folder, tflite):
         (["inspect", "damaged.keras"], "could not be read as a Keras model"),
         (["benchmark"], "Missing argument"),
         (["benchmark", "damaged.keras"], "damaged.keras"),
-        (["benchmark", "float.tflite", "--runs", "0"], "'--runs'"),
-        (["benchmark", "float.tflite", "--runs", "many"], "--runs"),
+        (["benchmark", "float.tflite", "--num-runs", "0"], "'--num-runs'"),
+        (["benchmark", "float.tflite", "--num-runs", "many"], "--num-runs"),
         (["nonsense"], "No such command 'nonsense'"),
         (["demo", "--flavor", "torch"], "'--flavor': 'torch' is not one of 'keras', 'tf_keras'"),
         (["demo", "--sparsity", "1"], "must be a fraction from 0 to below 1, got 1"),
@@ -416,10 +421,10 @@ def test_other_refusals(folder, tflite, monkeypatch, arguments, message):
 
 NUMBERS = {
     "prune": ("--sparsity", "--epochs", "--frequency", "--batch-size", "--learning-rate"),
-    "channels": ("--macs", "--params", "--ratio", "--epochs", "--batch-size", "--learning-rate"),
+    "channels": ("--target-macs", "--target-params", "--pruning-ratio", "--epochs", "--batch-size", "--learning-rate"),
     "demo": ("--sparsity", "--epochs", "--seed"),
-    "benchmark": ("--runs", "--warmup", "--threads"),
-    "verify": ("--threads",),
+    "benchmark": ("--num-runs", "--warmup-runs", "--num-threads"),
+    "verify": ("--num-threads",),
 }
 
 
@@ -434,7 +439,7 @@ def test_numbers_out_of_any_range_are_refused_before_anything_is_read(folder, co
 def test_weights_that_training_loses_are_not_saved(folder, tmp_path):
     arguments = ("--data", folder / "data.npz", "--epochs", 2, "--learning-rate", 1e38, "-o", tmp_path / "p.keras")
     assert "lower the learning rate" in refused("prune", folder / "keras.keras", *arguments)
-    assert "lower the learning rate" in refused("channels", folder / "tf_keras.h5", "--ratio", 0.5, *arguments)
+    assert "lower the learning rate" in refused("channels", folder / "tf_keras.h5", "--pruning-ratio", 0.5, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -452,8 +457,8 @@ def test_labels_that_the_loss_cannot_take(folder, tmp_path, tflite, labels, mess
     np.savez(data, x=x, y=labels(y))
     for command in (
         ("prune", model, "-o", f"{output}.keras"),
-        ("channels", model, "--ratio", 0.5, "--importance", "taylor", "-o", f"{output}.keras"),
-        ("channels", model, "--ratio", 0.5, "--epochs", 1, "-o", f"{output}.keras"),
+        ("channels", model, "--pruning-ratio", 0.5, "--importance", "taylor", "-o", f"{output}.keras"),
+        ("channels", model, "--pruning-ratio", 0.5, "--epochs", 1, "-o", f"{output}.keras"),
         ("verify", tflite, "--model", model),
         ("bundle", model, "-o", output),
     ):
@@ -487,7 +492,7 @@ def test_bundle_refuses_an_input_inside_its_folder(folder, tmp_path, monkeypatch
     (tmp_path / "release").mkdir()
     shutil.copy(folder / "keras.keras", tmp_path / "release" / "m.keras")
     (tmp_path / "link").symlink_to("release")
-    arguments = ("--target", "phone", "--data", folder / "data.npz", "--force")
+    arguments = ("--target", "phone", "--data", folder / "data.npz", "--overwrite")
     for model, output in (("release/m.keras", "release"), ("link/m.keras", "release"), ("release/m.keras", "link")):
         assert f"{model} lies inside {output}" in refused("bundle", model, "-o", output, *arguments)
     assert [path.name for path in (tmp_path / "release").iterdir()] == ["m.keras"]

@@ -21,7 +21,7 @@ from edgeprune.targets import TARGETS
 COMMANDS = {command.__name__: example for command, example in EXAMPLES.items()}
 # What is taken as it is written; a metric that no score can be made with is reported, and the command goes on.
 ANYTHING_GOES = {"--author", "--description", "--metric", "--model-version", "--custom"}
-TARGETS_OF_PLANS = ("--ratio", "--macs", "--params")
+TARGETS_OF_PLANS = ("--pruning-ratio", "--target-macs", "--target-params")
 # A wrong value of each option, and what has to stand beside it.
 WRONG = {
     "--attention": ["legs"],
@@ -38,26 +38,26 @@ WRONG = {
     "--layers": ["nothing*"],
     "--learning-rate": ["0"],
     "--loss": ["no_such_loss", "--epochs", "1"],
-    "--macs": ["2"],
+    "--target-macs": ["2"],
     "--mean": ["nan"],
     "--model": ["broken.npz"],
     "--name": [" "],
     "--output": ["broken.npz/below.keras"],
-    "--params": ["0"],
+    "--target-params": ["0"],
     "--plan": ["plan.txt"],
-    "--quantize": ["int3"],
-    "--ratio": ["1"],
+    "--quantization": ["int3"],
+    "--pruning-ratio": ["1"],
     "--reduction": ["median"],
     "--round-to": ["x"],
-    "--runs": ["0"],
+    "--num-runs": ["0"],
     "--schedule": ["sudden"],
     "--scope": ["near"],
     "--seed": ["-1"],
     "--sparsity": ["1"],
     "--std": ["nan", "--mean", "1"],
     "--target": ["toaster"],
-    "--threads": ["0"],
-    "--warmup": ["-1"],
+    "--num-threads": ["0"],
+    "--warmup-runs": ["-1"],
 }
 
 
@@ -97,7 +97,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, na
     needed = {
         "demo": [],
         "prune": ["--data", "data.npz", "-o", "new.keras"],
-        "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--ratio", "0.5"])],
+        "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--pruning-ratio", "0.5"])],
         "convert": ["-o", "new.tflite"],
         "bundle": ["-o", "new"],
     }.get(name, [])
@@ -111,7 +111,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, na
 @pytest.mark.parametrize("name", ["verify", "bundle", "channels"])
 def test_a_metric_needs_data(name, tmp_path):
     (tmp_path / "m").touch()
-    needed = {"channels": ["--ratio", "0.5"], "bundle": ["-o", str(tmp_path / "new")]}.get(name, [])
+    needed = {"channels": ["--pruning-ratio", "0.5"], "bundle": ["-o", str(tmp_path / "new")]}.get(name, [])
     done = CliRunner().invoke(app, [name, str(tmp_path / "m"), *needed, "--metric", "mae"])
     assert done.exit_code == 2 and "--metric is computed on data: name them with --data" in done.stderr
 
@@ -120,11 +120,14 @@ def test_arguments_of_the_library_become_options():
     from edgeprune.cli.option_names import in_options
 
     context = command_of("channels").make_context(
-        "channels", ["m.keras", "--ratio", "0.5", "--data", __file__], resilient_parsing=True
+        "channels", ["m.keras", "--pruning-ratio", "0.5", "--data", __file__], resilient_parsing=True
     )
     for message, expected in (
         ("scope='x' is unknown.", "--scope 'x' is unknown."),
-        ("Give exactly one of ratio=, macs= and params=.", "Give exactly one of --ratio, --macs and --params."),
+        (
+            "Pass exactly one of pruning_ratio=, target_macs= and target_params=.",
+            "Pass exactly one of --pruning-ratio, --target-macs and --target-params.",
+        ),
         ("round_to must be 1 or more.", "--round-to must be 1 or more."),
         ("input_shape=(1, 4, 3) does not fit 'image'.", "--input-shape (1, 4, 3) does not fit 'image'."),
         ("say a shape that it takes as input_shape=.", "say a shape that it takes as --input-shape."),
@@ -165,7 +168,7 @@ def test_choices_are_those_of_the_library():
     ("words", "expected"),
     [
         ("bundle --target ethos-u55", [name for name in TARGETS if name.startswith("ethos-u55")]),
-        ("convert --quantize int", ["int8", "int16x8"]),
+        ("convert --quantization int", ["int8", "int16x8"]),
         ("channels --importance l", ["l2", "l1", "lamp"]),
         ("channels --round-to t", ["tile", "tile-int8"]),
     ],

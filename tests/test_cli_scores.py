@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_figures(regression, tmp_path, flavor):
         return json.loads(
             run(
                 *("prune", regression / f"{flavor}{FILES[flavor]}", "--data", regression / "data.npz", "--epochs", 1),
-                *("-o", tmp_path / "p.keras", "--force", "--json", "--seed", seed),
+                *("-o", tmp_path / "p.keras", "--overwrite", "--json", "--seed", seed),
             )
         )["scores"]["mae"]
 
@@ -56,7 +56,16 @@ def test_the_same_seed_gives_the_same_figures(regression, tmp_path, flavor):
 
 
 def test_channels_repeats_its_figures_too(regression):
-    arguments = ("channels", regression / "keras.keras", "--ratio", 0.5, "--data", regression / "data.npz", "--seed", 3)
+    arguments = (
+        "channels",
+        regression / "keras.keras",
+        "--pruning-ratio",
+        0.5,
+        "--data",
+        regression / "data.npz",
+        "--seed",
+        3,
+    )
     first, again = (run(*arguments, "--epochs", 1) for _ in range(2))
     assert first == again
     (line,) = [line for line in first.splitlines() if line.startswith("mae ")]
@@ -85,13 +94,13 @@ def test_prune_and_channels_score_by_the_metric_that_is_named(regression, tmp_pa
     model, data = regression / f"{flavor}{FILES[flavor]}", regression / "data.npz"
     output, metric = tmp_path / f"smaller{FILES[flavor]}", f"{regression / 'figures.py'}:largest"
     arrays, keras = np.load(data), importlib.import_module(flavor)
-    for command in (("prune",), ("channels", "--ratio", 0.5)):
+    for command in (("prune",), ("channels", "--pruning-ratio", 0.5)):
         printed = run(
-            *(*command, model, "--data", data, "--metric", metric, "--epochs", 1, "-o", output, "--force", "--json")
+            *(*command, model, "--data", data, "--metric", metric, "--epochs", 1, "-o", output, "--overwrite", "--json")
         )
         figures = json.loads(printed)["scores"]["largest"]
         trained = keras.models.load_model(output)
         error = np.abs(trained.predict(arrays["x"], verbose=0)[:, 0] - arrays["y"]).max()
         assert figures["after" if command == ("prune",) else "fine-tuned"] == pytest.approx(error, rel=1e-4)
-    text = run("prune", model, "--data", data, "--metric", "no_such", "--epochs", 1, "-o", output, "--force")
+    text = run("prune", model, "--data", data, "--metric", "no_such", "--epochs", 1, "-o", output, "--overwrite")
     assert "no score: no_such raised " in text and "wrote " in text

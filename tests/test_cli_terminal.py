@@ -61,8 +61,8 @@ def in_terminal(folder, *arguments):
         ("targets",),
         ("inspect", "model.keras"),
         ("inspect", f"{LONG}.tflite"),
-        ("channels", "model.keras", "--ratio", "0.5"),
-        ("benchmark", f"{LONG}.tflite", "--runs", "2"),
+        ("channels", "model.keras", "--pruning-ratio", "0.5"),
+        ("benchmark", f"{LONG}.tflite", "--num-runs", "2"),
         pytest.param(
             ("verify", f"{LONG}.tflite", "--model", "model.keras", "--data", "data.npz"), marks=pytest.mark.slow
         ),

@@ -34,7 +34,7 @@ def test_a_file_that_ends_the_interpreter_is_one_error(files):
     x = np.zeros((2, 8, 8, 3), "f4")
     for call in (
         lambda: ep.verify_tflite(bad),
-        lambda: ep.benchmark([good, bad], runs=1),
+        lambda: ep.benchmark([good, bad], num_runs=1),
         lambda: ep.accuracy(bad, x, [0, 0]),
     ):
         with pytest.raises(ValueError, match=r"bad.tflite (is damaged|does not load)"):

@@ -139,7 +139,7 @@ def test_every_command_takes_custom(tmp_path, flavor, capsys):
     for arguments in (
         ("inspect", path),
         ("prune", path, "--data", data, "-o", pruned, "--epochs", 1),
-        ("channels", pruned, "--ratio", 0.5),
+        ("channels", pruned, "--pruning-ratio", 0.5),
         ("convert", pruned, "-o", file),
         ("verify", file, "--model", pruned),
         ("bundle", path, "--data", data, "-o", tmp_path / "bundle"),

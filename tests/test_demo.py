@@ -34,7 +34,9 @@ def few():
 def few_runs():
     """Files are timed over 5 runs, not 200."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "benchmark", lambda paths, runs, benchmark=latency.benchmark: benchmark(paths, runs=5))
+        patch.setattr(
+            latency, "benchmark", lambda paths, num_runs, benchmark=latency.benchmark: benchmark(paths, num_runs=5)
+        )
         yield
 
 
@@ -143,7 +145,7 @@ def test_the_command_with_tf_keras(few, tmp_path, monkeypatch):
     assert content["recipe"]["flavor"] == "tf_keras"
     assert {row["zeros_kept"] for row in content["rows"] if "pruned" in row["name"]} == {1.0}
     again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 2 and "--force replaces it" in again.stderr
+    assert again.exit_code == 2 and "--overwrite replaces it" in again.stderr
 
 
 def test_the_command_prints_the_table(result, monkeypatch):

@@ -49,7 +49,7 @@ def test_the_macs_of_a_plan_are_those_that_are_counted(keras, build):
     assert graph.macs == count_macs(model, np.zeros(shape, "int32" if build is words else "float32")).total
     assert graph.macs == ep.inspect(model).macs and ep.inspect(model).example == graph.example
     assert graph.example.chosen == (build is not nested)
-    plan = ep.plan_channels(model, macs=0.5)
+    plan = ep.plan_channels(model, target_macs=0.5)
     smaller = plan.apply()
     assert plan.macs.after == count_macs(smaller, np.zeros(shape, "int32" if build is words else "float32")).total
     assert [tensor.shape[1:] for tensor in smaller.inputs] == [tensor.shape[1:] for tensor in model.inputs]
@@ -60,11 +60,11 @@ def test_the_shape_that_is_asked_for(keras):
     for shape in ((32, 48, 3), (1, 32, 48, 3), {"image": (32, 48, 3)}, [4, 32, 48, 3]):
         found = ep.inspect(model, input_shape=shape)
         assert found.example.shapes == {"image": (1, 32, 48, 3)} and not found.example.chosen
-        assert found.macs == ep.plan_channels(model, ratio=0.5, input_shape=shape).macs.before
+        assert found.macs == ep.plan_channels(model, pruning_ratio=0.5, input_shape=shape).macs.before
         assert found.macs == count_macs(model, np.zeros((1, 32, 48, 3), "float32")).total
-    assert "for an input of 32x48x3" in str(ep.plan_channels(model, ratio=0.5, input_shape=(32, 48, 3)))
+    assert "for an input of 32x48x3" in str(ep.plan_channels(model, pruning_ratio=0.5, input_shape=(32, 48, 3)))
     # A small picture leaves more of the work to the dense layers, so the same target is met in another way.
-    large, small = (ep.plan_channels(model, macs=0.5, input_shape=(side, side, 3)) for side in (256, 16))
+    large, small = (ep.plan_channels(model, target_macs=0.5, input_shape=(side, side, 3)) for side in (256, 16))
     assert large.to_json() != small.to_json() and large.target.met
 
 
@@ -103,16 +103,21 @@ def test_longer_inputs_are_chosen_where_short_ones_are_refused(keras):
 )
 def test_shapes_that_do_not_fit(shape, error, words):
     model = images(flavors.keras_module("keras"))
-    for look in (ep.inspect, lambda model, input_shape: ep.plan_channels(model, ratio=0.5, input_shape=input_shape)):
+    for look in (
+        ep.inspect,
+        lambda model, input_shape: ep.plan_channels(model, pruning_ratio=0.5, input_shape=input_shape),
+    ):
         with pytest.raises(error, match=words):
             look(model, input_shape=shape)
 
 
 def test_a_model_of_one_size(keras):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
-    assert not ep.inspect(model).example.chosen and "for an input" not in str(ep.plan_channels(model, ratio=0.5))
+    assert not ep.inspect(model).example.chosen and "for an input" not in str(
+        ep.plan_channels(model, pruning_ratio=0.5)
+    )
     with pytest.raises(ValueError, match="does not fit"):
-        ep.plan_channels(model, ratio=0.5, input_shape=(5,))
+        ep.plan_channels(model, pruning_ratio=0.5, input_shape=(5,))
 
 
 def test_a_subclassed_model():
@@ -130,15 +135,15 @@ def test_a_subclassed_model():
     model.build((None, None, 3))
     found = ep.inspect(model)
     assert str(found.example) == "64x3" and found.example.chosen
-    assert found.macs == ep.plan_channels(model, ratio=0.5).macs.before == 62 * 72 + 60 * 48
+    assert found.macs == ep.plan_channels(model, pruning_ratio=0.5).macs.before == 62 * 72 + 60 * 48
 
 
 def test_the_proof_runs_at_several_sizes(keras):
     """Of which some are odd: strides and poolings then meet the border otherwise."""
-    plan = ep.plan_channels(images(keras), ratio=0.5)
+    plan = ep.plan_channels(images(keras), pruning_ratio=0.5)
     proof = plan.verify()
     assert proof.passed and proof.sizes == 3 and "at 3 sizes of the input" in str(proof)
-    assert ep.plan_channels(nested(keras), ratio=0.5).verify().sizes == 1
+    assert ep.plan_channels(nested(keras), pruning_ratio=0.5).verify().sizes == 1
 
     class OnlyEven(keras.layers.Layer):
         def call(self, x):
@@ -148,7 +153,7 @@ def test_the_proof_runs_at_several_sizes(keras):
 
     i = keras.Input((None, 4))
     x = keras.layers.Dense(8, name="b")(OnlyEven()(keras.layers.Dense(6, name="a")(i)))
-    plan = ep.plan_channels(keras.Model(i, keras.layers.Dense(2)(x)), ratio=0.5)
+    plan = ep.plan_channels(keras.Model(i, keras.layers.Dense(2)(x)), pruning_ratio=0.5)
     assert plan.verify().passed and plan.verify().sizes == 1
 
 
@@ -186,7 +191,7 @@ def test_at_the_terminal(keras, tmp_path):
     content = json.loads(run("inspect", path, "--input-shape", "1,32,48,3", "--json").stdout)
     assert content["example"] == {"shapes": {"image": [1, 32, 48, 3]}, "chosen": False}
     content_of_plan = json.loads(
-        run("channels", path, "--ratio", 0.5, "--input-shape", "image=32,48,3", "--json").stdout
+        run("channels", path, "--pruning-ratio", 0.5, "--input-shape", "image=32,48,3", "--json").stdout
     )
     assert content_of_plan["macs"]["before"] == content["macs"]
 

@@ -123,7 +123,7 @@ def test_models_with_lookup_layers_are_pruned_and_lose_channels(flavor, kind):
         encoded = layers.IntegerLookup(vocabulary=[5, 7], output_mode="multi_hot")(x)
         encoded, values = layers.Rescaling(1.0)(encoded), tf.constant([[5], [9]], tf.int64)
     model = keras.Model(x, layers.Dense(2)(layers.Dense(8, "relu", name="hidden")(encoded)))
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     assert smaller.get_layer("hidden").units < 8 and smaller(values).shape == (2, 2)
     pruned = ep.prune_low_magnitude(model, pruning_schedule=ep.ConstantSparsity(0.5, 0, frequency=1))
     pruned.compile("sgd", "mse")
@@ -150,6 +150,6 @@ def test_channels_behind_a_lookup_are_removed_and_its_words_stay(flavor):
     numbers = layers.StringLookup(vocabulary=["rome", "oslo"], name="cities")(city)
     hidden = layers.Dense(8, "relu", name="hidden")(layers.Flatten()(layers.Embedding(3, 8, name="table")(numbers)))
     model = keras.Model(city, layers.Dense(2)(hidden))
-    smaller = ep.prune_channels(model, ratio=0.5)
+    smaller = ep.prune_channels(model, pruning_ratio=0.5)
     assert smaller.get_layer("cities").get_vocabulary() == model.get_layer("cities").get_vocabulary()
     assert smaller.get_layer("hidden").units < 8 and smaller.get_layer("table").output_dim < 8

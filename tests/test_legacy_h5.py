@@ -170,7 +170,7 @@ def test_commands_take_a_file_of_keras_1(image_net, tmp_path, capsys):
     smaller, file = tmp_path / "smaller.keras", tmp_path / "smaller.tflite"
     for arguments in (
         ["inspect", path],
-        ["channels", path, "--ratio", "0.5", "-o", smaller],
+        ["channels", path, "--pruning-ratio", "0.5", "-o", smaller],
         ["convert", smaller, "-o", file],
         ["verify", file, "--model", smaller],
     ):
@@ -179,7 +179,7 @@ def test_commands_take_a_file_of_keras_1(image_net, tmp_path, capsys):
         assert ended.value.code == 0, capsys.readouterr().err
     assert ep.load_model(smaller).get_layer("stem").filters == 2
     # What was removed reads as zero in the model that it came from.
-    plan = ep.plan_channels(ep.load_model(path), ratio=0.5)
+    plan = ep.plan_channels(ep.load_model(path), pruning_ratio=0.5)
     np.testing.assert_allclose(ep.load_model(smaller)(x), plan.apply()(x), atol=1e-5)
 
 
@@ -443,7 +443,7 @@ def test_maxout_and_highway_of_keras_1_are_built_of_layers_of_today(tmp_path):
     np.testing.assert_allclose(predicted(path, x), expected, atol=1e-5)
     model = ep.load_model(path)
     assert float(sum(model.losses)) == pytest.approx(0.5 * np.sum(kernels**2), rel=1e-5)
-    plan = ep.plan_channels(model, ratio=0.5)
+    plan = ep.plan_channels(model, pruning_ratio=0.5)
     np.testing.assert_allclose(ep.load_model(path)(x), expected, atol=1e-5)
     assert plan.apply()(x).shape == (5, 2)
 
@@ -477,7 +477,7 @@ def test_commands_take_files_of_keras_2(tmp_path, capsys, version):
     smaller, file = tmp_path / "smaller.keras", tmp_path / "smaller.tflite"
     for arguments in (
         ["inspect", path],
-        ["channels", path, "--ratio", "0.5", "-o", smaller],
+        ["channels", path, "--pruning-ratio", "0.5", "-o", smaller],
         ["convert", smaller, "-o", file],
     ):
         with pytest.raises(SystemExit) as ended:

@@ -39,7 +39,7 @@ def clock(monkeypatch):
 
 
 def test_every_file_is_run_and_timed(files):
-    result = benchmark(files, runs=4, warmup=1)
+    result = benchmark(files, num_runs=4, warmup_runs=1)
     assert [row.file for row in result.rows] == [str(file) for file in files]
     assert result.samples.shape == (3, 4)
     assert (result.samples > 0).all()
@@ -50,14 +50,14 @@ def test_every_file_is_run_and_timed(files):
 
 
 def test_one_file_with_threads_and_without_xnnpack(files):
-    result = benchmark(files[0], runs=2, warmup=0, threads=2, xnnpack=False)
+    result = benchmark(files[0], num_runs=2, warmup_runs=0, num_threads=2, use_xnnpack=False)
     assert len(result.rows) == 1
     assert "2 threads, LiteRT" in str(result) and "XNNPACK off" in str(result)
     assert f"on {this_machine()}" in str(result)
 
 
 def test_files_take_turns_in_an_order_that_changes(files, clock):
-    benchmark(files, runs=20, warmup=2)
+    benchmark(files, num_runs=20, warmup_runs=2)
     rounds = [tuple(clock["calls"][start : start + 3]) for start in range(0, len(clock["calls"]), 3)]
     assert len(rounds) == 22
     assert all(len(set(turn)) == 3 for turn in rounds)
@@ -66,7 +66,7 @@ def test_files_take_turns_in_an_order_that_changes(files, clock):
 
 def test_ratio_is_taken_within_each_round(files, clock):
     """The drift doubles the times over the rounds and cancels in the ratios but where it strikes mid-round."""
-    result = benchmark(files[:2], runs=50, warmup=0)
+    result = benchmark(files[:2], num_runs=50, warmup_runs=0)
     by_round = result.samples[1] / result.samples[0]
     assert result.rows[1].ratio == pytest.approx(np.median(by_round))
     assert result.rows[1].ratio == pytest.approx(2, rel=0.1)
@@ -77,18 +77,18 @@ def test_seed_fixes_the_order(files, clock):
     orders = []
     for seed in (1, 1, 2):
         clock["calls"].clear()
-        benchmark(files, runs=10, warmup=0, seed=seed)
+        benchmark(files, num_runs=10, warmup_runs=0, seed=seed)
         orders.append(list(clock["calls"]))
     assert orders[0] == orders[1] != orders[2]
 
 
 def test_time_budget_stops_early(files, clock):
-    result = benchmark(files[:1], runs=1000, warmup=0, max_seconds=0.02)
-    assert 1 <= result.runs < 50
+    result = benchmark(files[:1], num_runs=1000, warmup_runs=0, max_seconds=0.02)
+    assert 1 <= result.num_runs < 50
 
 
 def test_table_html_and_json(files):
-    result = benchmark(files[:2], runs=2, warmup=0)
+    result = benchmark(files[:2], num_runs=2, warmup_runs=0)
     lines = str(result).splitlines()
     assert lines[3].startswith("2 runs interleaved")
     assert len(set(map(len, lines[:3]))) == 1  # aligned
@@ -101,18 +101,18 @@ def test_table_html_and_json(files):
 def test_html_is_escaped(files, tmp_path):
     path = tmp_path / "<b>.tflite"
     path.write_bytes(files[0].read_bytes())
-    assert "<b>" not in benchmark(path, runs=1, warmup=0)._repr_html_()
+    assert "<b>" not in benchmark(path, num_runs=1, warmup_runs=0)._repr_html_()
 
 
 def test_bad_arguments_are_refused(files):
     with pytest.raises(ValueError, match="one or more .tflite files"):
         benchmark([])
     for argument, value in (
-        ("runs", 0),
-        ("runs", 2.5),
-        ("warmup", -1),
-        ("threads", 0),
-        ("threads", 1.0),
+        ("num_runs", 0),
+        ("num_runs", 2.5),
+        ("warmup_runs", -1),
+        ("num_threads", 0),
+        ("num_threads", 1.0),
         ("max_seconds", -1),
         ("max_seconds", 0),
         ("max_seconds", float("nan")),
@@ -140,4 +140,4 @@ def test_file_that_loads_but_does_not_run_is_named(tmp_path):
     path = tmp_path / "gather.tflite"
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([gather.get_concrete_function()]).convert())
     with pytest.raises(ValueError, match="gather.tflite loads but does not run"):
-        benchmark(path, runs=1)
+        benchmark(path, num_runs=1)

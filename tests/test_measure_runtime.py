@@ -52,7 +52,7 @@ def test_without_xnnpack_and_with_threads_the_float_outputs_agree(cnn):
     _, files = cnn
     outputs = [
         next(iter(Runtime(files[None], **options).run_all({"image": images(2)}, "Running").values()))
-        for options in ({}, {"xnnpack": False}, {"threads": 2})
+        for options in ({}, {"use_xnnpack": False}, {"num_threads": 2})
     ]
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(outputs[2], outputs[0], rtol=1e-4, atol=1e-5)
@@ -124,7 +124,7 @@ def test_truncated_file_does_not_load(cnn, tmp_path):
 
 def test_threads_must_be_positive(cnn):
     with pytest.raises(ValueError, match="threads must be .*1 or more; got 0"):
-        Runtime(cnn[1][None], threads=0)
+        Runtime(cnn[1][None], num_threads=0)
 
 
 @pytest.mark.parametrize("value", [1.5, -0.25, 2.0**40])

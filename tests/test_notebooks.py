@@ -24,7 +24,7 @@ del os, datasets, models, train, test
 # What is repeated for more points of a plot or rows of a table.
 FEWER = {
     "01_prune_and_export": {"Path(OUTPUT))": "Path(OUTPUT), demo.FORMATS[::4])"},
-    "02_remove_channels": {"kept = (0.9, 0.8, 0.7, 0.6, 0.5)": "kept = (0.8, 0.5)", "runs=200": "runs=5"},
+    "02_remove_channels": {"kept = (0.9, 0.8, 0.7, 0.6, 0.5)": "kept = (0.8, 0.5)", "num_runs=200": "num_runs=5"},
     "03_android": {},
     "04_microcontroller": {
         '(("dense", model), ("smaller", smaller)):': '[("smaller", smaller)]:',

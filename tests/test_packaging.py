@@ -32,7 +32,7 @@ model = keras.Sequential([keras.Input((28, 28, 1)), layers.Conv2D(4, 3, 4), laye
 model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.5))
 model.fit(x, y[:64], verbose=0, callbacks=[ep.UpdatePruningStep()])
-smaller = ep.prune_channels(ep.strip_pruning(model), ratio=0.5)
+smaller = ep.prune_channels(ep.strip_pruning(model), pruning_ratio=0.5)
 bundle = ep.export_bundle(smaller, "bundle", "phone", representative_data=x)
 assert bundle.verification.passed and (pathlib.Path(ep.__file__).parent / "py.typed").exists()
 """

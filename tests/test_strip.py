@@ -10,7 +10,7 @@ from edgeprune import flavor as flavors
 
 def channel_pruned(flavor):
     model = compiled(dense_net(flavor))
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=2), macs=0.5)
+    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=2), target_macs=0.5)
     model.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=[pruning])
     return model
 
@@ -33,7 +33,7 @@ def test_export_takes_them_out_and_says_so(flavor, tmp_path):
 
 def test_export_before_anything_is_masked(tmp_path):
     model = compiled(dense_net())
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, begin_step=1000, end_step=2000), ratio=0.5)
+    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, begin_step=1000, end_step=2000), pruning_ratio=0.5)
     model.fit(X, Y, batch_size=16, verbose=0, callbacks=[pruning])
     ep.export_tflite(model, tmp_path / "model.tflite")
     assert ep.count_macs_of_file(tmp_path / "model.tflite").total == ep.count_macs(model).total
@@ -43,7 +43,7 @@ def test_export_before_anything_is_masked(tmp_path):
 
 def test_zeros_and_channels_at_once():
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8), layers="first"))
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=2), ratio=0.5)
+    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=2), pruning_ratio=0.5)
     fit(model, callbacks=[pruning])
     smaller = ep.strip_pruning(model)
     assert not ep.is_pruned(smaller)

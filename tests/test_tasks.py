@@ -187,18 +187,18 @@ def test_training_commands(task):
     _, folder = task
     layers = {row["name"] for row in run(task, "inspect", folder / "model.keras")["layers"]}
     assert "hidden" in layers
-    pruned = run(task, "prune", folder / "model.keras", "DATA", "-o", folder / "p.keras", "--epochs", 1, "--force")
+    pruned = run(task, "prune", folder / "model.keras", "DATA", "-o", folder / "p.keras", "--epochs", 1, "--overwrite")
     check_scores(pruned, task, "before", "after")
     cut = run(
         task,
         "channels",
         folder / "model.keras",
         "DATA",
-        "--ratio",
+        "--pruning-ratio",
         0.5,
         "--epochs",
         1,
-        "--force",
+        "--overwrite",
         "-o",
         folder / "c.keras",
     )
@@ -211,12 +211,12 @@ def test_training_commands(task):
 def test_int8_file(task):
     _, folder = task
     file = folder / "int8.tflite"
-    assert run(task, "convert", folder / "model.keras", "DATA", "--quantize", "int8", "-o", file, "--force")
+    assert run(task, "convert", folder / "model.keras", "DATA", "--quantization", "int8", "-o", file, "--overwrite")
     verified = run(task, "verify", file, "--model", folder / "model.keras", "DATA")
     assert verified["passed"]
     check_scores(verified, task, "file", "Keras")
     assert len(run(task, "inspect", file)["outputs"]) == {"two_outputs": 2, "detection": 3}.get(task[0], 1)
-    (timed,) = run(task, "benchmark", file, "--runs", 1)["files"]
+    (timed,) = run(task, "benchmark", file, "--num-runs", 1)["files"]
     assert timed["milliseconds"] > 0
 
 
@@ -224,14 +224,14 @@ def test_int8_file(task):
 def test_channels_ranked_on_data(task):
     _, folder = task
     for importance in ("taylor", "activation", "fisher"):
-        run(task, "channels", folder / "model.keras", "DATA", "--ratio", 0.5, "--importance", importance)
+        run(task, "channels", folder / "model.keras", "DATA", "--pruning-ratio", 0.5, "--importance", importance)
 
 
 @pytest.mark.slow
 def test_float_file(task):
     _, folder = task
     file = folder / "float.tflite"
-    run(task, "convert", folder / "model.keras", "-o", file, "--force")
+    run(task, "convert", folder / "model.keras", "-o", file, "--overwrite")
     verified = run(task, "verify", file, "--model", folder / "model.keras", "DATA")
     check_scores(verified, task, "file", "Keras")
     for figures in verified["scores"].values():

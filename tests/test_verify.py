@@ -378,7 +378,7 @@ def test_bad_samples_and_labels_are_refused(cnns):
         verify_tflite(files[None], model, x, [0, 1, 2])
     with pytest.raises(ValueError, match="has 10 classes"):
         verify_tflite(files[None], model, x, [0, 1, 2, 10])
-    with pytest.raises(ValueError, match="Labels came without samples"):
+    with pytest.raises(ValueError, match="y was passed without x"):
         verify_tflite(files[None], model, None, [0, 1, 2])
 
 

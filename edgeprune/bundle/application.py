@@ -369,7 +369,7 @@ def interface_doc(entry: Interface) -> str:
 
 def app_figures(content: BundleContent) -> dict[str, Any]:
     """What is measured of a file for apps: sizes, latency and the machine, zeros and channels."""
-    timed = benchmark([content.tflite], runs=_LATENCY_RUNS, max_seconds=_LATENCY_SECONDS)
+    timed = benchmark([content.tflite], num_runs=_LATENCY_RUNS, max_seconds=_LATENCY_SECONDS)
     weights = [row for row in content.verification.weights if row.file_zeros is not None]
     elements = sum(row.elements for row in weights)
     parameters = content.verification.parameters
@@ -378,8 +378,8 @@ def app_figures(content: BundleContent) -> dict[str, Any]:
         "latency": {
             "milliseconds": timed.rows[0].milliseconds,
             "interquartile_range": timed.rows[0].spread,
-            "runs": timed.runs,
-            "threads": timed.threads,
+            "runs": timed.num_runs,
+            "threads": timed.num_threads,
             "machine": machine(),
         },
         "pruning": {

@@ -109,7 +109,7 @@ def export_bundle(
     author: str = "",
     version: str = "1",
     description: str = "",
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Bundle:
     """Export a Keras model for a device: the .tflite file, proven on its runtime, and the code that calls it.
 
@@ -140,7 +140,7 @@ def export_bundle(
         author: who made the model.
         version: the model's version.
         description: what the model does.
-        force: replace the files of a bundle that is there already; other files in its folder stay.
+        overwrite: replace the files of a bundle that is there already; other files in its folder stay.
 
     Returns:
         The folder, what is in it, and what was measured.
@@ -149,7 +149,7 @@ def export_bundle(
         TypeError: `model` is no Keras model, or an argument is of the wrong type.
         ValueError: the model does not fit the target (the message names the layer), the data or the labels do not
             fit the model, or the file does not compute what the model does.
-        FileExistsError: the folder exists and `force` is not given, or it is no bundle, or files of that bundle were
+        FileExistsError: the folder exists and `overwrite` is false, or it is no bundle, or files of that bundle were
             changed since.
         ImportError: the target's runtime is not installed; the message says what to install.
 
@@ -170,7 +170,7 @@ def export_bundle(
     for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
         if not isinstance(text, str) and (argument, text) != ("name", None):
             raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
-    check_folder(directory, replaces=lambda old: force and written_files(old))
+    check_folder(directory, replaces=lambda old: overwrite and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
     settings = ConverterSettings(quantization, sparse, integer_io)
@@ -189,7 +189,7 @@ def export_bundle(
         description = "\n".join([*filter(None, [description]), *lines])
 
     with (
-        atomic_folder(directory, replaces=lambda old: force and written_files(old)) as folder,
+        atomic_folder(directory, replaces=lambda old: overwrite and written_files(old)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
         export = functools.partial(

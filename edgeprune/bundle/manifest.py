@@ -41,13 +41,13 @@ def written_files(folder: Path) -> set[str]:
     return {*hashes, MANIFEST}
 
 
-def check_bundle_folder(folder: str | Path, inputs: Iterable[str | Path] = (), *, force: bool = False) -> None:
+def check_bundle_folder(folder: str | Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False) -> None:
     """Refuse a folder that no bundle can be written to, before the slow part.
 
     Args:
         folder: where the bundle will be.
         inputs: files that the bundle is made of.
-        force: whether a bundle written before may be replaced.
+        overwrite: whether a bundle written before may be replaced.
 
     Raises:
         ValueError: an input lies inside the folder.
@@ -56,7 +56,7 @@ def check_bundle_folder(folder: str | Path, inputs: Iterable[str | Path] = (), *
     for path in inputs:
         if Path(folder).exists() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise ValueError(f"{path} lies inside {folder}, which the bundle replaces: choose another folder for it.")
-    check_folder(folder, replaces=lambda old: force and written_files(old))
+    check_folder(folder, replaces=lambda old: overwrite and written_files(old))
 
 
 def _read_manifest(folder: Path) -> Mapping[str, str]:

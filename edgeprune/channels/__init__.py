@@ -2,7 +2,7 @@
 
     from edgeprune.channels import plan_channels, rule
 
-    plan = plan_channels(model, macs=0.5, round_to=8)
+    plan = plan_channels(model, target_macs=0.5, round_to=8)
     smaller = plan.apply()
 
     @rule(MyLayer)                      # what a custom layer does with channels, in a few lines

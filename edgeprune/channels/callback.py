@@ -1,6 +1,6 @@
 """Channels removed little by little in training: masked by a callback, taken out by `strip_channels` at the end.
 
-    pruning = ChannelPruning(PolynomialDecay(0.0, 0.5), macs=0.5)
+    pruning = ChannelPruning(PolynomialDecay(0.0, 0.5), target_macs=0.5)
     model.fit(x, y, epochs=10, callbacks=[pruning])
     smaller = strip(model)
 
@@ -48,8 +48,8 @@ class ChannelPruning(CallbackOfBoth):
     """A callback for `fit` that masks the least important channels on a schedule; then call `strip_pruning`.
 
     The schedule says when channels go and how far along the way to the target a step is: its sparsity divided by the
-    sparsity it ends with. A schedule of the user's own gives the way itself, from 0 to 1. Exactly one of `macs`,
-    `ratio` and `params` is given.
+    sparsity it ends with. A schedule of the user's own gives the way itself, from 0 to 1. Pass exactly one of
+    `pruning_ratio`, `target_macs` and `target_params`.
 
     In a training loop of your own call `set_model(model)` and `on_train_begin()`, then for each step
     `on_train_batch_begin(batch)` and `on_train_batch_end(batch)`, and `on_train_end()`; give the schedule its end_step.
@@ -58,9 +58,9 @@ class ChannelPruning(CallbackOfBoth):
     Args:
         schedule: `PolynomialDecay`, `ConstantSparsity` or another of TF-MOT's; an `end_step` left out is taken from
             `fit`. Steps are batches, counted from 1.
-        macs: fraction of the MACs to keep, above 0 to 1.
-        ratio: fraction of the channels to remove, 0 to below 1.
-        params: fraction of the parameters to keep, above 0 to 1.
+        pruning_ratio: fraction of the channels to remove, 0 to below 1.
+        target_macs: fraction of the MACs to keep, above 0 to 1.
+        target_params: fraction of the parameters to keep, above 0 to 1.
         importance: how channels are ranked at each update, as in `plan_channels`; those that need data take `data=`.
         scope: `"global"`, `"local"` or `"isomorphic"`.
         round_to: what is left of a group's channels is a multiple of this.
@@ -85,7 +85,7 @@ class ChannelPruning(CallbackOfBoth):
 
     Example:
         >>> from edgeprune import PolynomialDecay
-        >>> pruning = ChannelPruning(PolynomialDecay(0.0, 0.5), macs=0.5)
+        >>> pruning = ChannelPruning(PolynomialDecay(0.0, 0.5), target_macs=0.5)
         >>> history = model.fit(x, y, epochs=2, callbacks=[pruning], verbose=0)
         >>> ep.count_macs(ep.strip_pruning(model)).total <= 0.5 * ep.count_macs(model).total
         True
@@ -95,9 +95,9 @@ class ChannelPruning(CallbackOfBoth):
         self,
         schedule: schedules.PruningSchedule,
         *,
-        macs: float | None = None,
-        ratio: float | None = None,
-        params: float | None = None,
+        pruning_ratio: float | None = None,
+        target_macs: float | None = None,
+        target_params: float | None = None,
         importance: ImportanceLike = "l2",
         scope: Scope = "global",
         round_to: int | str | Callable[[Group], int] = 1,
@@ -124,7 +124,7 @@ class ChannelPruning(CallbackOfBoth):
         self.recover = recover
         self.group_lasso = group_lasso
         self.plan: ChannelPlan | None = None
-        self._target = _Target(schedule, macs, ratio, params)
+        self._target = _Target(schedule, pruning_ratio, target_macs, target_params)
         self._settings = settings
         self._step = self._checked_step = self._open_group = 0
         self._last_step: int | None = None
@@ -227,11 +227,15 @@ class ChannelPruning(CallbackOfBoth):
 class _Target:
     """What a training is to reach, and how much of it a schedule asks for at a step."""
 
-    def __init__(self, schedule: Any, macs: float | None, ratio: float | None, params: float | None) -> None:
+    def __init__(
+        self, schedule: Any, pruning_ratio: float | None, target_macs: float | None, target_params: float | None
+    ) -> None:
         self._final = schedules.final_sparsity(schedule)
         if self._final == 0:
             raise ValueError("The schedule ends with a sparsity of 0, so nothing would be removed: raise it.")
-        self._kind, self._value = one_target(ratio=ratio, macs=macs, params=params)
+        self._kind, self._value = one_target(
+            pruning_ratio=pruning_ratio, target_macs=target_macs, target_params=target_params
+        )
         check_target(self._kind, self._value)
 
     def way(self, schedule: Any, step: int) -> float:
@@ -243,11 +247,11 @@ class _Target:
         """Whether a plan takes more than the whole training is to take."""
         if target is None:
             return False
-        return target.got > self._value if self._kind == "ratio" else target.got < self._value
+        return target.achieved > self._value if self._kind == "pruning_ratio" else target.achieved < self._value
 
     def at(self, way: float) -> tuple[str, float]:
         """What to ask of a plan there."""
-        if self._kind == "ratio":
+        if self._kind == "pruning_ratio":
             return self._kind, way * self._value
         return self._kind, 1 - way * (1 - self._value)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, Json, NoXnnpack, Threads
+from edgeprune.cli.options import LARGEST, Json, NoXnnpack, NumThreads
 from edgeprune.cli.printing import show, show_json
 
 
@@ -17,9 +17,9 @@ def benchmark(
         list[Path],
         typer.Argument(exists=True, dir_okay=False, help="The .tflite files; ratios are relative to the first."),
     ],
-    runs: Annotated[int, typer.Option(min=1, max=LARGEST, help="How often each file is timed.")] = 50,
-    warmup: Annotated[int, typer.Option(min=0, max=LARGEST, help="Runs before, untimed.")] = 5,
-    threads: Threads = 1,
+    num_runs: Annotated[int, typer.Option(min=1, max=LARGEST, help="How often each file is timed.")] = 50,
+    warmup_runs: Annotated[int, typer.Option(min=0, max=LARGEST, help="Runs before, untimed.")] = 5,
+    num_threads: NumThreads = 1,
     no_xnnpack: NoXnnpack = False,
     as_json: Json = False,
 ) -> None:
@@ -27,5 +27,7 @@ def benchmark(
     start_tensorflow()
     from edgeprune.measure import latency
 
-    result = latency.benchmark(files, runs=runs, warmup=warmup, threads=threads, xnnpack=not no_xnnpack)
+    result = latency.benchmark(
+        files, num_runs=num_runs, warmup_runs=warmup_runs, num_threads=num_threads, use_xnnpack=not no_xnnpack
+    )
     show_json(result.to_dict()) if as_json else show(result)

@@ -47,7 +47,7 @@ def bundle(
         Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with a class name on each line.")
     ] = None,
     metric: MetricName = None,
-    quantize: Annotated[
+    quantization: Annotated[
         Format | None, typer.Option(help="How the file stores and computes numbers; by default the target's first.")
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
@@ -69,8 +69,8 @@ def bundle(
     author: Annotated[str, typer.Option(help="Who made the model.")] = "",
     model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
     description: Annotated[str, typer.Option(help="What the model does.")] = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the files of a bundle in the folder; others stay.")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of a bundle in the folder; others stay.")
     ] = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
@@ -83,7 +83,7 @@ def bundle(
     known.target(target)
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
-    check_bundle_folder(output, [Path(path) for path in (model, data, labels) if path is not None], force=force)
+    check_bundle_folder(output, [Path(path) for path in (model, data, labels) if path is not None], overwrite=overwrite)
     classes = None if labels is None else read_lines(labels)
     source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
@@ -101,7 +101,7 @@ def bundle(
         validation_data=arrays and arrays.test,
         metric=scored_by,
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,
-        quantization="default" if quantize is None else None if quantize == "none" else quantize,
+        quantization="default" if quantization is None else None if quantization == "none" else quantization,
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=per_channel_dense,
@@ -110,6 +110,6 @@ def bundle(
         author=author,
         version=model_version,
         description=description,
-        force=force,
+        overwrite=overwrite,
     )
     show_json(result.to_dict()) if as_json else show(result)

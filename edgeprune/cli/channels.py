@@ -29,21 +29,21 @@ from edgeprune.cli.options import (
     AttentionPart,
     BatchSize,
     Custom,
-    Force,
     Importance,
     InputShape,
     Json,
-    KeptMacs,
-    KeptParams,
     LabelColumns,
     LearningRate,
     Loss,
     MetricName,
     OptionalData,
-    Ratio,
+    Overwrite,
+    PruningRatio,
     Reduction,
     Scope,
     Seed,
+    TargetMacs,
+    TargetParams,
     Unsafe,
     input_shapes,
 )
@@ -52,12 +52,12 @@ from edgeprune.cli.printing import show, show_json
 if TYPE_CHECKING:
     from edgeprune.measure.score import Scores
 
-TILES = ("tile", "tile-int8")
+_TILES = ("tile", "tile-int8")
 
 
 def _rounding(value: str) -> str:
-    if value not in TILES and not (value.isdecimal() and 0 < int(value) <= LARGEST):
-        raise typer.BadParameter(f"must be a positive number, {' or '.join(TILES)}, got {value!r}.")
+    if value not in _TILES and not (value.isdecimal() and 0 < int(value) <= LARGEST):
+        raise typer.BadParameter(f"must be a positive number, {' or '.join(_TILES)}, got {value!r}.")
     return value
 
 
@@ -67,14 +67,14 @@ def channels(
         Path | None,
         typer.Option("--output", "-o", help="The .keras or .h5 file to write; without it the plan is only shown."),
     ] = None,
-    macs: KeptMacs = None,
-    params: KeptParams = None,
-    ratio: Ratio = None,
+    pruning_ratio: PruningRatio = None,
+    target_macs: TargetMacs = None,
+    target_params: TargetParams = None,
     round_to: Annotated[
         str,
         typer.Option(
             callback=_rounding,
-            autocompletion=lambda: list(TILES),
+            autocompletion=lambda: list(_TILES),
             help="Leave multiples of this number; or tile, tile-int8.",
         ),
     ] = "1",
@@ -107,18 +107,18 @@ def channels(
     input_shape: InputShape = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for each layer that is frozen.")] = False,
-    force: Force = False,
+    overwrite: Overwrite = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
     shape = input_shapes(input_shape)
-    check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, force)
+    check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, overwrite)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
-    if macs is params is ratio is None:
-        raise ValueError("Say how much is to go: --macs, --params or --ratio.")
+    if pruning_ratio is target_macs is target_params is None:
+        raise ValueError("Say how much is to go: --pruning-ratio, --target-macs or --target-params.")
     source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.channels.plan.channel_plan import plan_channels
@@ -131,9 +131,9 @@ def channels(
         check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
     chosen = plan_channels(
         keras_model,
-        macs=macs,
-        params=params,
-        ratio=ratio,
+        pruning_ratio=pruning_ratio,
+        target_macs=target_macs,
+        target_params=target_params,
         importance=importance,
         reduction=reduction,
         attention=attention,
@@ -167,7 +167,7 @@ def channels(
         output: partial(save_model, smaller),
         plan: lambda path: path.write_text(text, encoding="utf-8"),
     }
-    write_files({path: write for path, write in writers.items() if path is not None}, force)
+    write_files({path: write for path, write in writers.items() if path is not None}, overwrite)
     if as_json:
         figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
         show_json(

@@ -12,10 +12,10 @@ EXAMPLES: dict[Callable[..., None], str] = {
     demo.demo: "edgeprune demo --epochs 2 -o demo_out",
     inspect.inspect: "edgeprune inspect model.keras",
     prune.prune: "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras",
-    channels.channels: "edgeprune channels model.keras --macs 0.5 --round-to 8 -o smaller.keras",
-    convert.convert: "edgeprune convert model.keras --quantize int8 --data data.npz -o model.tflite",
+    channels.channels: "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras",
+    convert.convert: "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite",
     verify.verify: "edgeprune verify model.tflite --model model.keras --data data.npz",
-    benchmark.benchmark: "edgeprune benchmark model.tflite other.tflite --runs 20",
+    benchmark.benchmark: "edgeprune benchmark model.tflite other.tflite --num-runs 20",
     bundle.bundle: "edgeprune bundle model.keras --target phone --data data.npz -o bundle",
     targets.targets: "edgeprune targets | grep ethos-u55",
 }

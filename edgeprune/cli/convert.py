@@ -8,14 +8,23 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_output_paths, load_model_file, open_data_option, start_tensorflow
-from edgeprune.cli.options import Custom, Force, Format, Json, LabelColumns, OptionalData, Unsafe, WithoutPreprocessing
+from edgeprune.cli.options import (
+    Custom,
+    Format,
+    Json,
+    LabelColumns,
+    OptionalData,
+    Overwrite,
+    Unsafe,
+    WithoutPreprocessing,
+)
 from edgeprune.cli.printing import show, show_json
 
 
 def convert(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
-    quantize: Annotated[Format, typer.Option(help="How the file stores and computes numbers.")] = "none",
+    quantization: Annotated[Format, typer.Option(help="How the file stores and computes numbers.")] = "none",
     data: OptionalData = None,
     label_columns: LabelColumns = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
@@ -25,17 +34,19 @@ def convert(
         bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
     ] = False,
     without_preprocessing: WithoutPreprocessing = False,
-    force: Force = False,
+    overwrite: Overwrite = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
-    check_output_paths({output: (TFLITE_SUFFIX,)}, force)
+    check_output_paths({output: (TFLITE_SUFFIX,)}, overwrite)
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
-    if quantize in ("int8", "int16x8") and data is None:
-        raise ValueError(f"--quantize {quantize} needs samples of what the model will see: name them with --data.")
+    if quantization in ("int8", "int16x8") and data is None:
+        raise ValueError(
+            f"--quantization {quantization} needs samples of what the model will see: name them with --data."
+        )
     source = open_data_option(data, label_columns)
     start_tensorflow()
     from edgeprune.export.convert import export_tflite
@@ -44,12 +55,12 @@ def convert(
     result = export_tflite(
         keras_model,
         output,
-        None if quantize == "none" else quantize,
+        None if quantization == "none" else quantization,
         source and source.read(keras_model).x_train,
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=not per_tensor_dense,
         without_preprocessing=without_preprocessing,
-        overwrite=force,
+        overwrite=overwrite,
     )
     show_json(result.to_dict()) if as_json else show(result)

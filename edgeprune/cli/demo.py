@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, Flavor, Force, Json, Sparsity
+from edgeprune.cli.options import LARGEST, Flavor, Json, Overwrite, Sparsity
 from edgeprune.cli.printing import show, show_json, show_tables
 
 
@@ -21,7 +21,7 @@ def demo(
         typer.Option(min=1, max=LARGEST, help="Passes over the data, dense and pruning alike; fewer are faster."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of weights and order.")] = 1,
-    force: Force = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
@@ -30,9 +30,9 @@ def demo(
 
     passes = {} if epochs is None else {"dense_epochs": epochs, "pruned_epochs": epochs}
     recipe = DemoSettings(flavor=flavor, sparsity=sparsity, seed=seed, **passes)
-    check_files(output, force)
+    check_files(output, overwrite)
     start_tensorflow()
-    result = run_demo(output, recipe, overwrite=force)
+    result = run_demo(output, recipe, overwrite=overwrite)
     if as_json:
         show_json(result.to_dict())
         return

@@ -20,12 +20,12 @@ MODEL_SUFFIXES = (".keras", ".h5")
 TFLITE_SUFFIX = ".tflite"
 
 
-def check_output_paths(outputs: Mapping[Path | None, tuple[str, ...]], force: bool) -> None:
+def check_output_paths(outputs: Mapping[Path | None, tuple[str, ...]], overwrite: bool) -> None:
     """Refuse files that could not be written, before the slow part.
 
     Args:
         outputs: the endings that each file may have; None is a file that was not asked for.
-        force: whether files that exist may be replaced.
+        overwrite: whether files that exist may be replaced.
     """
     from edgeprune.atomic import check_paths
 
@@ -33,19 +33,19 @@ def check_output_paths(outputs: Mapping[Path | None, tuple[str, ...]], force: bo
     for path, suffixes in asked.items():
         if path.suffix not in suffixes:
             raise ValueError(f"{path}: the output must end in {' or '.join(suffixes)}.")
-    check_paths(*asked, overwrite=force)
+    check_paths(*asked, overwrite=overwrite)
 
 
-def write_files(writers: Mapping[Path, Callable[[Path], Any]], force: bool) -> None:
+def write_files(writers: Mapping[Path, Callable[[Path], Any]], overwrite: bool) -> None:
     """Write files, all of them or none.
 
     Args:
         writers: for each file a function that writes it to the path it is called with.
-        force: whether files that exist may be replaced.
+        overwrite: whether files that exist may be replaced.
     """
     from edgeprune.atomic import atomic_paths, naming
 
-    with atomic_paths(*writers, overwrite=force) as unfinished:
+    with atomic_paths(*writers, overwrite=overwrite) as unfinished:
         for (path, write), temporary in zip(writers.items(), unfinished, strict=True):
             with naming(path):
                 write(temporary)

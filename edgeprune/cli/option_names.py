@@ -1,4 +1,4 @@
-"""The library's errors in the words of the command line: `--ratio 2` for `ratio=2`.
+"""The library's errors in the words of the command line: `--pruning-ratio 2` for `pruning_ratio=2`.
 
 The library names its own arguments. Here, in one place, they become the options that they came from.
 """
@@ -16,15 +16,13 @@ from typer.core import TyperOption
 # Arguments of the library, and its words for them, that an option of another name fills.
 _FILLED_BY = {
     "dense_epochs": "epochs",
-    "labels": "data",
-    "overwrite": "force",
     "pruned_epochs": "epochs",
-    "quantization": "quantize",
     "representative_data": "data",
-    "samples": "data",
     "targets": "data",
     "validation_data": "data",
     "version": "model_version",
+    "x": "data",
+    "y": "data",
 }
 _SHORTEST_VALUE = 3  # a shorter text may stand in a message by chance
 

@@ -75,8 +75,8 @@ LabelColumns = Annotated[
     typer.Option("--label-column", help="Column of a .csv file that is a target; repeatable; by default y or y.NAME."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
-Threads = Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Threads for the interpreter.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+NumThreads = Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="NumThreads for the interpreter.")]
 NoXnnpack = Annotated[bool, typer.Option("--no-xnnpack", help="Run without the XNNPACK delegate.")]
 Unsafe = Annotated[
     bool,
@@ -112,9 +112,9 @@ Seed = Annotated[
     typer.Option(min=0, max=2**32 - 1, help="Of dropout and the order of samples; the same gives the same figures."),
 ]
 Sparsity = Annotated[float, typer.Option(callback=_sparsity, help="Fraction of zeros to end with.")]
-Ratio = Annotated[float | None, typer.Option(callback=_sparsity, help="Fraction of the channels to remove.")]
-KeptMacs = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")]
-KeptParams = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the parameters to keep.")]
+PruningRatio = Annotated[float | None, typer.Option(callback=_sparsity, help="Fraction of the channels to remove.")]
+TargetMacs = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")]
+TargetParams = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the parameters to keep.")]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(

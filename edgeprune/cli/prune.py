@@ -26,12 +26,12 @@ from edgeprune.cli.options import (
     BatchSize,
     Custom,
     Data,
-    Force,
     Json,
     LabelColumns,
     LearningRate,
     Loss,
     MetricName,
+    Overwrite,
     Schedule,
     Seed,
     Sparsity,
@@ -57,13 +57,13 @@ def prune(
     layers: Annotated[
         list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
     ] = None,
-    force: Force = False,
+    overwrite: Overwrite = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
     as_json: Json = False,
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
-    check_output_paths({output: MODEL_SUFFIXES}, force)
+    check_output_paths({output: MODEL_SUFFIXES}, overwrite)
     source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.fit import check_and_compile, prune_and_fit
@@ -93,7 +93,7 @@ def prune(
     )
     scores["after"] = scored(pruned)
     report = sparsity_report(pruned)
-    write_files({output: partial(save_model, pruned)}, force)
+    write_files({output: partial(save_model, pruned)}, overwrite)
     if as_json:
         show_json({**report.to_dict(), **scores_to_dict(scores), "held_out": arrays.held_out, "output": str(output)})
         return

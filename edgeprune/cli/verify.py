@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import load_model_file, named_metric, open_data_option, start_tensorflow
-from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, NoXnnpack, OptionalData, Threads, Unsafe
+from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, NoXnnpack, NumThreads, OptionalData, Unsafe
 from edgeprune.cli.printing import show, show_json
 
 
@@ -18,7 +18,7 @@ def verify(
     data: OptionalData = None,
     label_columns: LabelColumns = None,
     metric: MetricName = None,
-    threads: Threads = 1,
+    num_threads: NumThreads = 1,
     no_xnnpack: NoXnnpack = False,
     unsafe: Unsafe = False,
     custom: Custom = None,
@@ -41,8 +41,8 @@ def verify(
         arrays and arrays.y_test,
         sample_weight=arrays and arrays.sample_weight_test,
         metric=scored_by,
-        threads=threads,
-        xnnpack=not no_xnnpack,
+        num_threads=num_threads,
+        use_xnnpack=not no_xnnpack,
     )
     show_json(result.to_dict()) if as_json else show(result)
     if not result.passed:

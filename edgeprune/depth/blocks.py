@@ -1,6 +1,6 @@
 """Whole residual blocks removed: the branch that returns to its own addition goes, the shortcut stays.
 
-    plan = plan_blocks(model, data=(x, y), count=2)
+    plan = plan_blocks(model, data=(x, y), num_blocks=2)
     print(plan)
     shallower = plan.apply()
 
@@ -136,8 +136,8 @@ class BlockPlan:
 class BlockSettings(TypedDict, total=False):
     """The arguments of `plan_blocks` after the model, for functions that hand them on."""
 
-    count: int | None
-    macs: float | None
+    num_blocks: int | None
+    target_macs: float | None
     data: DataLike | None
     ignore: str | Iterable[str]
     loss: Loss | None
@@ -165,7 +165,7 @@ def remove_blocks(model: Model, *, verify: bool = True, **settings: Unpack[Block
         >>> inputs = keras.Input((4,), name="inputs")
         >>> joined = layers.Add(name="join")([inputs, layers.Dense(4, name="branch")(inputs)])
         >>> residual = keras.Model(inputs, layers.Dense(2, name="head")(joined))
-        >>> [layer.name for layer in remove_blocks(residual, count=1, data=np.ones((8, 4))).layers]
+        >>> [layer.name for layer in remove_blocks(residual, num_blocks=1, data=np.ones((8, 4))).layers]
         ['inputs', 'head']
     """
     return plan_blocks(model, **settings).apply(verify)
@@ -174,8 +174,8 @@ def remove_blocks(model: Model, *, verify: bool = True, **settings: Unpack[Block
 def plan_blocks(
     model: Model,
     *,
-    count: int | None = None,
-    macs: float | None = None,
+    num_blocks: int | None = None,
+    target_macs: float | None = None,
     data: DataLike | None = None,
     ignore: str | Iterable[str] = (),
     loss: Loss | None = None,
@@ -186,8 +186,8 @@ def plan_blocks(
 
     Args:
         model: a built Functional or Sequential model of `keras` 3 or `tf_keras`. It is not changed.
-        count: how many blocks to remove.
-        macs: remove blocks until at most this fraction of the MACs is left, above 0 to 1.
+        num_blocks: how many blocks to remove.
+        target_macs: remove blocks until at most this fraction of the MACs is left, above 0 to 1.
         data: what the blocks are scored on: inputs, `(x, y)` or batches of them. A few hundred samples do.
         ignore: names or patterns of blocks, or of layers in them, that stay.
         loss: a Keras loss or its name, for labelled data; left out, the compiled one, and where there is none the
@@ -200,23 +200,25 @@ def plan_blocks(
 
     Raises:
         TypeError: it is no Keras model, or an argument is of the wrong type.
-        ValueError: it has no residual blocks, not exactly one of `count` and `macs` is given, a number is out of its
-            range, the data are missing, do not fit or give NaN, a name in `ignore` matches nothing, or the target
-            cannot be reached.
+        ValueError: it has no residual blocks, not exactly one of `num_blocks` and `target_macs` is passed, a number
+            is out of its range, the data are missing, do not fit or give NaN, a name in `ignore` matches nothing, or
+            the target cannot be reached.
 
     Example:
         >>> inputs = keras.Input((4,), name="inputs")
         >>> joined = layers.Add(name="join")([inputs, layers.Dense(4, name="branch")(inputs)])
-        >>> plan = plan_blocks(keras.Model(inputs, layers.Dense(2)(joined)), count=1, data=np.ones((8, 4)))
+        >>> plan = plan_blocks(keras.Model(inputs, layers.Dense(2)(joined)), num_blocks=1, data=np.ones((8, 4)))
         >>> [(block.name, block.layers, block.macs) for block in plan.blocks]  # 4 x 4 products in the branch
         [('join', ('branch', 'join'), 16)]
     """
-    if (count is None) == (macs is None):
-        raise ValueError(f"Give one of count= and macs=; got count={count} and macs={macs}.")
-    if count is not None:
-        check_whole("count", count, 1)
+    if (num_blocks is None) == (target_macs is None):
+        raise ValueError(
+            f"Pass one of num_blocks= and target_macs=; got num_blocks={num_blocks} and target_macs={target_macs}."
+        )
+    if num_blocks is not None:
+        check_whole("num_blocks", num_blocks, 1)
     else:
-        check_target("macs", macs)
+        check_target("target_macs", target_macs)
     if data is None:
         raise ValueError("Blocks are scored on data: pass data=x, data=(x, y) or a dataset of batches.")
     walked = walkable(model)
@@ -231,12 +233,18 @@ def plan_blocks(
     first: dict[str, float] = {}
     removed: list[Block] = []
     scores_when_removed: list[float] = []
-    while len(removed) < (count or 0) if macs is None else whole.without(removed) > macs * whole.total:
+    while (
+        len(removed) < (num_blocks or 0) if target_macs is None else whole.without(removed) > target_macs * whole.total
+    ):
         candidates = [block for block in left if _is_called(walked, block, removed)]
         if not candidates:
             raise ValueError(
                 f"Only {len(removed)} of the blocks of {model.name!r} can be removed"
-                + ("." if macs is None else f", and {whole.without(removed) / whole.total:.3f} of its MACs are left.")
+                + (
+                    "."
+                    if target_macs is None
+                    else f", and {whole.without(removed) / whole.total:.3f} of its MACs are left."
+                )
             )
         scores = {}
         for block in track(candidates, f"Scoring {len(candidates)} blocks"):

@@ -118,9 +118,9 @@ def export_tflite(
     sparse: bool = False,
     integer_io: bool | Literal["int8", "uint8"] = True,
     per_channel_dense: bool = True,
-    max_samples: int = 100,
+    num_samples: int = 100,
     without_preprocessing: bool = False,
-    overwrite: bool = True,
+    overwrite: bool = False,
     allow_flex: bool = False,
     allow_custom: bool = False,
     verify: bool = True,
@@ -152,7 +152,7 @@ def export_tflite(
         per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
-        max_samples: how many representative samples to use at most, 1 or more.
+        num_samples: how many representative samples to use at most, 1 or more.
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `split_preprocessing(model, only_strings=True)` does. Beside the file lies `vocabulary.txt`, an entry a line
             (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
@@ -191,10 +191,10 @@ def export_tflite(
     scheme = scheme_of(quantization)
     per_channel_dense = per_channel_dense and scheme.per_channel_dense
     settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
-    if not isinstance(max_samples, numbers.Integral) or isinstance(max_samples, bool):
-        raise TypeError(f"max_samples must be a whole number, got {max_samples!r}.")
-    if max_samples < 1:
-        raise ValueError(f"max_samples must be 1 or more, got {max_samples}.")
+    if not isinstance(num_samples, numbers.Integral) or isinstance(num_samples, bool):
+        raise TypeError(f"num_samples must be a whole number, got {num_samples!r}.")
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be 1 or more, got {num_samples}.")
     if sparse:
         sparse_encoding.check_quantization(scheme.name)
     if representative_data is None and settings.calibrated:
@@ -208,7 +208,7 @@ def export_tflite(
         model,
         representative_data,
         functools.partial(_refuse_strings, settings),
-        num_samples=max_samples,
+        num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
     return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, quiet=quiet)

@@ -134,15 +134,15 @@ class Verification:
 def verify_tflite(
     path: str | Path,
     model: Model | None = None,
-    samples: Arrays | None = None,
-    labels: Arrays | None = None,
+    x: Arrays | None = None,
+    y: Arrays | None = None,
     *,
     sample_weight: Arrays | None = None,
     metric: MetricLike | None = None,
     tolerance: float | None = None,
     output: str | None = None,
-    threads: int = 1,
-    xnnpack: bool = True,
+    num_threads: int = 1,
+    use_xnnpack: bool = True,
     isolated: bool = True,
 ) -> Verification:
     """Run a .tflite file, compare it with the Keras model it came from, and count what it holds.
@@ -150,10 +150,10 @@ def verify_tflite(
     Args:
         path: the .tflite file.
         model: the Keras model it was converted from (`keras` 3 or `tf_keras`), stripped of pruning wrappers.
-        samples: real values with a leading axis over the samples: an array, a list in the order of the model's
+        x: real values with a leading axis over the samples: an array, a list in the order of the model's
             inputs, or a dict of input name to array. Without them the file is run on random values; on those it
             is compared with the model too, except where it was calibrated on values like the real ones (int8, int16x8).
-        labels: labels or targets, for the scores of both, as `edgeprune.score` takes them. What the scores are the
+        y: labels or targets, for the scores of both, as `edgeprune.score` takes them. What the scores are the
             model tells by how it is compiled.
         sample_weight: weights of the samples, as `edgeprune.score` takes them.
         metric: what to score by instead, as `edgeprune.score` takes it.
@@ -162,8 +162,8 @@ def verify_tflite(
             channel's values differ by less than its error, so that they carry no information.
         output: name of the output that the labels belong to, needed where there are several and the labels are one
             array.
-        threads: threads for the interpreter.
-        xnnpack: whether the interpreter may use XNNPACK.
+        num_threads: threads for the interpreter.
+        use_xnnpack: whether the interpreter may use XNNPACK.
         isolated: run the file in a process of its own first, which a malformed one may end instead of this. A file that
             was just converted needs none.
 
@@ -182,15 +182,15 @@ def verify_tflite(
     """
     if model is not None and not flavor.is_model(model):
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
-    if labels is not None and samples is None:
-        raise ValueError("Labels came without samples.")
+    if y is not None and x is None:
+        raise ValueError("y was passed without x.")
     if tolerance is not None and not tolerance >= 0:  # NaN is not
         raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}.")
     file = read_tflite(path)
     if isolated:
         try_out(path)
-    runtime = Runtime(path, threads=threads, xnnpack=xnnpack)
-    arrays = _made_up(runtime, model) if samples is None else samples_for_file(runtime, model, samples)
+    runtime = Runtime(path, num_threads=num_threads, use_xnnpack=use_xnnpack)
+    arrays = _made_up(runtime, model) if x is None else samples_for_file(runtime, model, x)
     count = len(next(iter(arrays.values())))
     if tolerance is None:
         tolerance = _default_tolerance(file.quantization, model)
@@ -205,7 +205,7 @@ def verify_tflite(
         weights = zeros_of_weights(model, file)
         mismatch = _mismatch(runtime, model)
         problems += mismatch
-        if not mismatch and not (samples is None and file.quantization in CALIBRATED):
+        if not mismatch and not (x is None and file.quantization in CALIBRATED):
             # The only input needs no name: a model that was rebuilt or loaded may have another than the file.
             given = arrays if len(arrays) > 1 else next(iter(arrays.values()))
             predicted = predict(model, given)
@@ -225,9 +225,9 @@ def verify_tflite(
             return Scores((), count, "the file does not fit the Keras model, which tells the metrics.")
         return score_outputs(
             outputs,
-            labels,
+            y,
             sample_weight,
-            inputs=samples,
+            inputs=x,
             metric=metric,
             model=model,
             output=output and names.get(output, output),
@@ -243,12 +243,12 @@ def verify_tflite(
         custom_operators=file.custom_operators,
         macs=_macs(file, model),
         parameters=None if model is None else count_parameters(model),
-        samples=0 if samples is None else count,
+        samples=0 if x is None else count,
         outputs=tuple(comparisons),
         tensors=file.tensors,
         weights=weights,
-        scores=None if samples is None else scored(by_own_name or file_outputs),
-        keras_scores=scored(predicted) if keras_outputs and samples is not None else None,
+        scores=None if x is None else scored(by_own_name or file_outputs),
+        keras_scores=scored(predicted) if keras_outputs and x is not None else None,
         tolerance=tolerance,
         problems=tuple(problems),
     )

@@ -25,8 +25,8 @@ def accuracy(
     output: str | None = None,
     threshold: float | None = None,
     batch_size: int = 32,
-    threads: int = 1,
-    xnnpack: bool = True,
+    num_threads: int = 1,
+    use_xnnpack: bool = True,
 ) -> float:
     """Measure the share of samples whose most likely class is the right one.
 
@@ -45,8 +45,8 @@ def accuracy(
         threshold: for a single output value, what counts as class 1: above it. By default 0.5 if all outputs
             lie in [0, 1] (a sigmoid) and else 0 (a logit).
         batch_size: samples a Keras model takes at once.
-        threads: threads for the interpreter.
-        xnnpack: whether the interpreter may use XNNPACK.
+        num_threads: threads for the interpreter.
+        use_xnnpack: whether the interpreter may use XNNPACK.
 
     Returns:
         The accuracy, 0 to 1.
@@ -65,7 +65,7 @@ def accuracy(
     _check_options(threshold, batch_size)
     if isinstance(path_or_model, str | Path):
         try_out(path_or_model)
-        runtime = Runtime(path_or_model, threads=threads, xnnpack=xnnpack)
+        runtime = Runtime(path_or_model, num_threads=num_threads, use_xnnpack=use_xnnpack)
         samples, labels = _labelled(x, y)
         outputs = runtime.run_all(named_samples(runtime, samples), f"Accuracy of {runtime.path.name}")
         return top_1(choose_output(outputs, output), labels, threshold)

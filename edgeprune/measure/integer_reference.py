@@ -51,7 +51,7 @@ def integer_reference(path: str | Path) -> Iterator[Runtime]:
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / "model.tflite"
         rewritten.write_bytes(with_integer_dense(Path(path).read_bytes()))
-        yield Runtime(rewritten, reference=lacking_kernel(rewritten) is None, xnnpack=False)
+        yield Runtime(rewritten, reference=lacking_kernel(rewritten) is None, use_xnnpack=False)
 
 
 def lacking_kernel(path: str | Path) -> str | None:

@@ -49,19 +49,19 @@ class Benchmark:
 
     Attributes:
         rows: one for each file, in the order given.
-        runs: how many rounds were timed.
-        warmup: how many rounds ran before, untimed.
-        threads: threads for each interpreter.
-        xnnpack: whether XNNPACK could be used.
+        num_runs: how many rounds were timed.
+        warmup_runs: how many rounds ran before, untimed.
+        num_threads: threads for each interpreter.
+        use_xnnpack: whether XNNPACK could be used.
         samples: every time in milliseconds, `(files, runs)`.
         machine: what they were timed on.
     """
 
     rows: tuple[Latency, ...]
-    runs: int
-    warmup: int
-    threads: int
-    xnnpack: bool
+    num_runs: int
+    warmup_runs: int
+    num_threads: int
+    use_xnnpack: bool
     samples: np.ndarray
     machine: Machine
 
@@ -80,10 +80,10 @@ class Benchmark:
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for JSON; every single time is left out."""
         return {
-            "runs": self.runs,
-            "warmup": self.warmup,
-            "threads": self.threads,
-            "xnnpack": self.xnnpack,
+            "num_runs": self.num_runs,
+            "warmup_runs": self.warmup_runs,
+            "num_threads": self.num_threads,
+            "use_xnnpack": self.use_xnnpack,
             "machine": asdict(self.machine),
             "files": [asdict(row) for row in self.rows],
         }
@@ -96,30 +96,30 @@ class Benchmark:
         return rows
 
     def _conditions(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        xnnpack = f"XNNPACK {'on' if self.xnnpack else 'off'}"
-        return f"{self.runs} runs interleaved, {threads}, {self.machine.runtime}, {xnnpack}\non {self.machine}"
+        threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        xnnpack = f"XNNPACK {'on' if self.use_xnnpack else 'off'}"
+        return f"{self.num_runs} runs interleaved, {threads}, {self.machine.runtime}, {xnnpack}\non {self.machine}"
 
 
 def benchmark(
     files: Sequence[str | Path],
     *,
-    runs: int = 50,
-    warmup: int = 5,
+    num_runs: int = 50,
+    warmup_runs: int = 5,
     max_seconds: float | None = None,
-    threads: int = 1,
-    xnnpack: bool = True,
+    num_threads: int = 1,
+    use_xnnpack: bool = True,
     seed: int = 0,
 ) -> Benchmark:
     """Time .tflite files against each other, interleaved in one process.
 
     Args:
         files: one or more .tflite files; ratios are relative to the first.
-        runs: rounds to time; each round runs every file once, in a new order.
-        warmup: rounds before, untimed.
-        max_seconds: stop after this many seconds of timed rounds even if fewer than `runs` are done.
-        threads: threads for each interpreter.
-        xnnpack: whether the interpreters may use XNNPACK.
+        num_runs: rounds to time; each round runs every file once, in a new order.
+        warmup_runs: rounds before, untimed.
+        max_seconds: stop after this many seconds of timed rounds even if fewer than `num_runs` are done.
+        num_threads: threads for each interpreter.
+        use_xnnpack: whether the interpreters may use XNNPACK.
         seed: seed of the random inputs and of the order.
 
     Returns:
@@ -131,7 +131,7 @@ def benchmark(
         ValueError: a file does not load or run, or an argument is out of range.
 
     Example:
-        >>> timed = benchmark(["model.tflite"], runs=3, warmup=1)
+        >>> timed = benchmark(["model.tflite"], num_runs=3, warmup_runs=1)
         >>> [(row.file, row.ratio) for row in timed.rows], timed.samples.shape
         ([('model.tflite', 1.0)], (1, 3))
     """
@@ -139,7 +139,11 @@ def benchmark(
         files = [files]
     if not files:
         raise ValueError("Give one or more .tflite files to time.")
-    for name, count, fewest in (("runs", runs, 1), ("warmup", warmup, 0), ("threads", threads, 1)):
+    for name, count, fewest in (
+        ("num_runs", num_runs, 1),
+        ("warmup_runs", warmup_runs, 0),
+        ("num_threads", num_threads, 1),
+    ):
         if not isinstance(count, Integral) or count < fewest:
             raise ValueError(f"{name} must be a whole number, {fewest} or more; got {count!r}.")
     if max_seconds is not None and not max_seconds > 0:  # NaN is not
@@ -147,28 +151,28 @@ def benchmark(
     for file in files:
         try_out(file)
     generator = np.random.default_rng(seed)
-    runtimes = [Runtime(file, threads=threads, xnnpack=xnnpack) for file in files]
+    runtimes = [Runtime(file, num_threads=num_threads, use_xnnpack=use_xnnpack) for file in files]
     for runtime in runtimes:
         for port in runtime.inputs.values():
             runtime.set_input(port, _random_input(port, generator))
     order = random.Random(seed)
-    for _ in track(range(warmup), "Warming up"):
+    for _ in track(range(warmup_runs), "Warming up"):
         _time_round(runtimes, order)
-    rounds = list(track(_rounds(runtimes, order, runs, max_seconds), "Timing", runs))
+    rounds = list(track(_rounds(runtimes, order, num_runs, max_seconds), "Timing", num_runs))
     times = np.array(rounds).T * 1000
     ratios = times / times[0]
     rows = tuple(
         Latency(str(file), float(np.median(row)), _spread(row), float(np.median(ratio)), _spread(ratio))
         for file, row, ratio in zip(files, times, ratios, strict=True)
     )
-    return Benchmark(rows, times.shape[1], warmup, threads, xnnpack, times, this_machine())
+    return Benchmark(rows, times.shape[1], warmup_runs, num_threads, use_xnnpack, times, this_machine())
 
 
 def _rounds(
-    runtimes: list[Runtime], order: random.Random, runs: int, max_seconds: float | None
+    runtimes: list[Runtime], order: random.Random, num_runs: int, max_seconds: float | None
 ) -> Iterator[list[float]]:
     end = None if max_seconds is None else time.perf_counter() + max_seconds
-    for _ in range(runs):
+    for _ in range(num_runs):
         yield _time_round(runtimes, order)
         if end is not None and time.perf_counter() >= end:
             return

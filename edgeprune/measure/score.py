@@ -80,8 +80,8 @@ def score(
     model: Model | None = None,
     output: str | None = None,
     batch_size: int = 32,
-    threads: int = 1,
-    xnnpack: bool = True,
+    num_threads: int = 1,
+    use_xnnpack: bool = True,
 ) -> Scores:
     """Measure how good a Keras model or a .tflite file is at its task.
 
@@ -105,8 +105,8 @@ def score(
             that is scored.
         output: name of the output that `y` belongs to, needed where there are several and `y` is one array.
         batch_size: samples at once.
-        threads: threads for the interpreter.
-        xnnpack: whether the interpreter may use XNNPACK.
+        num_threads: threads for the interpreter.
+        use_xnnpack: whether the interpreter may use XNNPACK.
 
     Returns:
         The figures, each with the direction that is better.
@@ -125,7 +125,7 @@ def score(
     samples, labels, weights = gather(x, y, sample_weight)
     if isinstance(path_or_model, str | Path):
         try_out(path_or_model)
-        runtime = Runtime(path_or_model, threads=threads, xnnpack=xnnpack)
+        runtime = Runtime(path_or_model, num_threads=num_threads, use_xnnpack=use_xnnpack)
         arrays = samples_for_file(runtime, model, samples)
         outputs = runtime.run_all(arrays, f"Scoring {runtime.path.name}")
         if model is not None:

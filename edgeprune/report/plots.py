@@ -151,7 +151,7 @@ def plot_groups(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
         ValueError: the model has no groups.
 
     Example:
-        >>> axes = plot_groups(ep.plan_channels(model, ratio=0.5))
+        >>> axes = plot_groups(ep.plan_channels(model, pruning_ratio=0.5))
         >>> [label.get_text() for label in axes.get_yticklabels()]
         ['stem', 'conv', 'head']
     """
@@ -200,7 +200,7 @@ def plot_widths(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
         ValueError: nothing can be removed from the model.
 
     Example:
-        >>> axes = plot_widths(ep.plan_channels(model, ratio=0.5))
+        >>> axes = plot_widths(ep.plan_channels(model, pruning_ratio=0.5))
         >>> [label.get_text() for label in axes.get_yticklabels()]
         ['stem', 'conv']
     """

@@ -72,8 +72,8 @@ class Runtime:
 
     Args:
         path: the .tflite file.
-        threads: how many threads the interpreter may use.
-        xnnpack: whether the XNNPACK delegate may take operators, as it does on phones.
+        num_threads: how many threads the interpreter may use.
+        use_xnnpack: whether the XNNPACK delegate may take operators, as it does on phones.
         reference: whether to run the plain reference kernels, which microcontrollers' kernels must agree with.
 
     Attributes:
@@ -83,24 +83,26 @@ class Runtime:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        ValueError: the interpreter cannot load the file, or `threads` is no whole number from 1 on.
+        ValueError: the interpreter cannot load the file, or `num_threads` is no whole number from 1 on.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 1, xnnpack: bool = True, reference: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, num_threads: int = 1, use_xnnpack: bool = True, reference: bool = False
+    ) -> None:
         """Open the file and make room for its tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"No .tflite file at {self.path}")
-        if not isinstance(threads, Integral) or threads < 1:
-            raise ValueError(f"threads must be a whole number, 1 or more; got {threads!r}.")
-        resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        if not isinstance(num_threads, Integral) or num_threads < 1:
+            raise ValueError(f"num_threads must be a whole number, 1 or more; got {num_threads!r}.")
+        resolver = OpResolverType.AUTO if use_xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
             with captured_output():  # LiteRT tells which delegate it makes
                 self._interpreter: Any = Interpreter(
-                    os.fsencode(self.path), num_threads=threads, experimental_op_resolver_type=resolver
+                    os.fsencode(self.path), num_threads=num_threads, experimental_op_resolver_type=resolver
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

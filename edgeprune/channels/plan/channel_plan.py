@@ -1,6 +1,6 @@
 """The plan: which channels of a model go. It can be read, edited, stored and proven before anything is built.
 
-plan = plan_channels(model, macs=0.5, round_to=8)
+plan = plan_channels(model, target_macs=0.5, round_to=8)
 print(plan)
 smaller = plan.drop("conv_3", [0, 7]).apply()
 """
@@ -330,9 +330,9 @@ class ChannelPlan:
 def plan_channels(
     model: Model,
     *,
-    ratio: float | None = None,
-    macs: float | None = None,
-    params: float | None = None,
+    pruning_ratio: float | None = None,
+    target_macs: float | None = None,
+    target_params: float | None = None,
     importance: ImportanceLike = "l2",
     reduction: Reduction | None = None,
     scope: Scope = "global",
@@ -351,13 +351,13 @@ def plan_channels(
 ) -> ChannelPlan:
     """Choose the channels of a model to remove.
 
-    Exactly one of `ratio`, `macs` and `params` is given; none where `ratios` says all.
+    Pass exactly one of `pruning_ratio`, `target_macs` and `target_params`; none where `ratios` says all.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
-        ratio: fraction of the channels to remove, 0 to below 1. Channels that go together count once.
-        macs: fraction of the MACs to keep, above 0 to 1.
-        params: fraction of the parameters to keep, above 0 to 1.
+        pruning_ratio: fraction of the channels to remove, 0 to below 1. Channels that go together count once.
+        target_macs: fraction of the MACs to keep, above 0 to 1.
+        target_params: fraction of the parameters to keep, above 0 to 1.
         importance: how channels are ranked: a name, or a function that is passed a group and returns a number for
             each of its channels. Scores are over all weights that a channel owns; the numbers here are those of a
             unit with the weights `[3, -4]` in its own kernel and `[12]` in the next one:
@@ -411,12 +411,16 @@ def plan_channels(
             loss, a name matches nothing, nothing can be removed, or the target cannot be reached.
 
     Example:
-        >>> plan = plan_channels(model, macs=0.6, round_to=8, ignore=["stem*"])
+        >>> plan = plan_channels(model, target_macs=0.6, round_to=8, ignore=["stem*"])
         >>> [layer.filters for layer in plan.apply().layers[:2]]  # they were 8 and 16
         [8, 8]
     """
-    by_hand = ratio is None and macs is None and params is None
-    target = ("ratio", 0.0) if by_hand and ratios else one_target(ratio=ratio, macs=macs, params=params)
+    by_hand = pruning_ratio is None and target_macs is None and target_params is None
+    target = (
+        ("pruning_ratio", 0.0)
+        if by_hand and ratios
+        else one_target(pruning_ratio=pruning_ratio, target_macs=target_macs, target_params=target_params)
+    )
     with status("Following the channels"):
         graph = trace(model, input_shape)
     return plan_graph(
@@ -463,7 +467,7 @@ def plan_graph(
 
     Args:
         graph: the traced model, whose weights are scored as they are now.
-        target: `("ratio" | "macs" | "params", fraction)`.
+        target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`.
         gone: bool array `(graph.class_count,)`: classes that have been removed before and stay so.
         importance, reduction, scope, ratios, round_to, ignore, attention, min_channels, max_ratio, data, loss,
             batch_size, steps, seed: as `plan_channels` takes them.
@@ -534,25 +538,31 @@ def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[Plan
         RuntimeError: the proof failed.
 
     Example:
-        >>> smaller = prune_channels(model, ratio=0.5, scope="local")
+        >>> smaller = prune_channels(model, pruning_ratio=0.5, scope="local")
         >>> [layer.filters for layer in smaller.layers[:2]]  # they were 8 and 16
         [4, 8]
     """
     return plan_channels(model, **settings).apply(verify)
 
 
-def one_target(*, ratio: Any, macs: Any, params: Any) -> tuple[str, float]:
+def one_target(*, pruning_ratio: Any, target_macs: Any, target_params: Any) -> tuple[str, float]:
     """The one target that is given, with its name.
 
     Raises:
         ValueError: none is given, or more than one.
     """
     given = [
-        (kind, value) for kind, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None
+        (kind, value)
+        for kind, value in (
+            ("pruning_ratio", pruning_ratio),
+            ("target_macs", target_macs),
+            ("target_params", target_params),
+        )
+        if value is not None
     ]
     if len(given) != 1:
         found = " and ".join(f"{kind}={value}" for kind, value in given) or "none of them"
-        raise ValueError(f"Give exactly one of ratio=, macs= and params=; got {found}.")
+        raise ValueError(f"Pass exactly one of pruning_ratio=, target_macs= and target_params=; got {found}.")
     (kind, value), *_ = given
     if isinstance(value, Mapping):
         raise ValueError(f"{kind}= takes one number; ratios of single groups are given as ratios=.")

@@ -87,7 +87,7 @@ def _target(entry: dict[str, Any] | None) -> PlanTarget | None:
         return None
     kind = _entry(entry, "kind", str)
     _require(kind in TARGET_KINDS, f"the target's 'kind' must be one of {list(TARGET_KINDS)}")
-    fractions = [_entry(entry, key, int | float) for key in ("asked", "got")]
+    fractions = [_entry(entry, key, int | float) for key in ("requested", "achieved")]
     _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must lie between 0 and 1")
     return PlanTarget(kind, *fractions)
 

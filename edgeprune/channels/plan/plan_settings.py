@@ -18,9 +18,9 @@ from edgeprune.types import Attention, DataLike, Layer, Loss, Reduction, Scope
 class PlanSettings(TypedDict, total=False):
     """The arguments of `plan_channels` after the model, for functions that hand them on."""
 
-    ratio: float | None
-    macs: float | None
-    params: float | None
+    pruning_ratio: float | None
+    target_macs: float | None
+    target_params: float | None
     importance: ImportanceLike
     reduction: Reduction | None
     scope: Scope

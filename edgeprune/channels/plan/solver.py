@@ -19,7 +19,7 @@ from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason, sh
 from edgeprune.channels.plan.widths import TILES, Widths, check_widths
 from edgeprune.number_checks import check_number, check_target, check_whole
 
-TARGET_KINDS = ("ratio", "macs", "params")
+TARGET_KINDS = ("pruning_ratio", "target_macs", "target_params")
 RANKING_SCOPES = ("local", "global", "isomorphic")
 TARGET_TOLERANCE = 0.01
 # To come nearer to a target all allowed widths are tried where they are few, else the nearest of a few groups.
@@ -85,28 +85,33 @@ def params_of(graph: ChannelGraph) -> Amount:
 
 @dataclass(frozen=True)
 class PlanTarget:
-    """What a plan is asked for and what it got.
+    """What a plan is requested for and what it achieved.
 
     Attributes:
-        kind: `"ratio"` (fraction of the channels removed), `"macs"` or `"params"` (fraction kept).
-        asked: the fraction asked for.
-        got: the fraction that the kept classes give.
+        kind: `"pruning_ratio"` (the fraction of the channels to remove), `"target_macs"` or `"target_params"` (the
+            fraction to keep).
+        requested: that fraction.
+        achieved: what the plan comes to.
     """
 
     kind: str
-    asked: float
-    got: float
+    requested: float
+    achieved: float
 
     @property
     def met(self) -> bool:
-        """Whether what is kept is within 1 % of what was asked to be kept."""
-        asked, got = (1 - self.asked, 1 - self.got) if self.kind == "ratio" else (self.asked, self.got)
-        return abs(got - asked) <= TARGET_TOLERANCE * asked
+        """Whether what is kept is within 1 % of what was requested to be kept."""
+        requested, achieved = (
+            (1 - self.requested, 1 - self.achieved) if self.kind == "pruning_ratio" else (self.requested, self.achieved)
+        )
+        return abs(achieved - requested) <= TARGET_TOLERANCE * requested
 
     def __str__(self) -> str:
-        what = {"ratio": "channels removed", "macs": "MACs kept", "params": "parameters kept"}[self.kind]
+        what = {"pruning_ratio": "channels removed", "target_macs": "MACs kept", "target_params": "parameters kept"}[
+            self.kind
+        ]
         how = "" if self.met else ", as near as the ranking and the allowed widths come"
-        return f"{what}: {self.got:.4f} (asked for {self.asked:g}{how})"
+        return f"{what}: {self.achieved:.4f} (requested {self.requested:g}{how})"
 
 
 def solve(
@@ -127,8 +132,8 @@ def solve(
     Args:
         graph: the traced model; its frozen groups keep all their classes.
         scores: importance of each class, float, shape `(class_count,)`. Ties are broken by index.
-        kind: what `asked` is: `"ratio"`, the fraction of the channels to remove, or `"macs"` or `"params"`, the
-            fraction of the model's MACs or parameters to keep.
+        kind: what `asked` is: `"pruning_ratio"`, the fraction of the channels to remove, or `"target_macs"` or
+            `"target_params"`, the fraction of the model's MACs or parameters to keep.
         asked: the fraction, 0 to 1.
         scope: `"local"`: every group loses the same fraction. `"global"`: all classes are ranked together.
             `"isomorphic"`: groups of the same structure are ranked together, and every such set loses the same
@@ -155,12 +160,12 @@ def solve(
     scores = np.where(gone, scores.min(initial=0.0) - 1, scores)
     widths = Widths.of(groups, round_to, min_channels, max_ratio, gone)
     removal = _Removal.of(graph, groups, scores, scope, widths, ratios or {})
-    if kind == "ratio":
+    if kind == "pruning_ratio":
         whole = len(removal.order)
         left: Callable[[np.ndarray], float] = removal.ranked_left
         goal = (1 - asked) * whole
     else:
-        amount = macs_of(graph) if kind == "macs" else params_of(graph)
+        amount = macs_of(graph) if kind == "target_macs" else params_of(graph)
         whole = amount(graph.everything())
         goal = asked * whole
 
@@ -169,13 +174,13 @@ def solve(
 
         left = left_of_amount
 
-    if kind == "ratio" and scope != "global":  # the fraction that each set of groups loses, not a sum over all
+    if kind == "pruning_ratio" and scope != "global":  # the fraction that each set of groups loses, not a sum over all
         counts = removal.counts(int(np.searchsorted(removal.priorities, asked * (1 - 1e-12))))
     else:
         counts = _refine(_bisect(removal, left, goal), left, goal, removal)
     got = left(counts) / whole if whole else 1.0
-    target = PlanTarget(kind, asked, 1 - got if kind == "ratio" else got)
-    if kind != "ratio" and not target.met:
+    target = PlanTarget(kind, asked, 1 - got if kind == "pruning_ratio" else got)
+    if kind != "pruning_ratio" and not target.met:
         least, most = (left(removal.counts(removed)) / whole for removed in (len(removal.order), 0))
         _check_reachable(least, 1.0 if gone.any() else most, target)
     return removal.mask(counts), target
@@ -390,8 +395,10 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
     if kind not in TARGET_KINDS:
         raise ValueError(f"The target must be one of {list(TARGET_KINDS)}; got {kind!r}.")
     check_target(kind, asked)
-    if kind == "ratio" and asked > max_ratio:
-        raise ValueError(f"ratio={asked} is more than max_ratio={max_ratio} lets a group lose; raise max_ratio.")
+    if kind == "pruning_ratio" and asked > max_ratio:
+        raise ValueError(
+            f"pruning_ratio={asked} is more than max_ratio={max_ratio} lets a group lose; raise max_ratio."
+        )
     scores = np.asarray(scores)
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
@@ -402,12 +409,12 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
 
 
 def _check_reachable(least: float, most: float, target: PlanTarget) -> None:
-    if least > target.asked * (1 + TARGET_TOLERANCE):
+    if least > target.requested * (1 + TARGET_TOLERANCE):
         raise ValueError(
-            f"{target.kind}={target.asked:g} cannot be reached: {least:.4f} is left when every group is as narrow as "
-            "allowed. Raise max_ratio, lower min_channels or round_to, or ignore fewer layers."
+            f"{target.kind}={target.requested:g} cannot be reached: {least:.4f} is left when every group is as narrow "
+            "as allowed. Raise max_ratio, lower min_channels or round_to, or ignore fewer layers."
         )
-    if most < target.asked * (1 - TARGET_TOLERANCE):
+    if most < target.requested * (1 - TARGET_TOLERANCE):
         raise ValueError(
-            f"{target.kind}={target.asked:g} cannot be reached: the ratios given by hand alone leave {most:.4f}."
+            f"{target.kind}={target.requested:g} cannot be reached: the ratios given by hand alone leave {most:.4f}."
         )

@@ -67,7 +67,7 @@ def axes_rule(
         ...         return {**super().get_config(), "units": self.units}
         >>> ep.channels.axes_rule(Gated, weights={"kernel": ("in", "units"), "gate": ("in", "units")}, output="units")
         >>> model = keras.Sequential([keras.Input((4,)), Gated(8), keras.layers.Dense(2)])
-        >>> ep.prune_channels(model, ratio=0.5).layers[0].units
+        >>> ep.prune_channels(model, pruning_ratio=0.5).layers[0].units
         4
     """
     labels = {label for axes in weights.values() for label in axes if label is not None}
