@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests state what the CPU computes
@@ -54,15 +55,18 @@ def two_replicas():
 
 # Files that take long; they begin first, so that at the end no process waits long for the other's last file.
 LONGEST = (
-    *("notebooks", "channels_zoo", "bundle_microcontroller", "tasks", "demo", "export_recurrent", "channels_blocks"),
-    *("channels_training", "export_tflite", "channels_first", "xnnpack", "channels_hub", "channels_plan", "verify"),
+    *("test_notebooks", "channels/test_zoo", "bundle/test_microcontroller", "cli/test_tasks", "test_demo"),
+    *("export/test_recurrent", "depth/test_blocks", "channels/test_callback", "export/test_convert"),
+    *("channels/test_channels_first", "sparsity/test_xnnpack", "channels/test_hub", "channels/test_plan"),
+    "export/test_verify",
 )
 
 
 def pytest_collection_modifyitems(items):
     """Whole files, the longest first."""
-    order = {f"test_{name}": number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    here = Path(__file__).parent
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(str(item.path.relative_to(here).with_suffix("")), len(order)))
 
 
 def pytest_configure(config):

@@ -6,7 +6,7 @@ import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import ModelT
-from converted import convert
+from nets.converted import convert
 
 import edgeprune as ep
 from edgeprune import crash_guard

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pruned_nets import X, Y, compiled, dense_net, fit
+from nets.pruned_nets import X, Y, compiled, dense_net, fit
 
 import edgeprune as ep
 from edgeprune import flavor as flavors

@@ -1,0 +1,60 @@
+"""A zoo of small architectures: what can go is what should, and half of it goes with the same result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nets.channel_nets import random_mask, randomize
+from nets.zoo_nets import ZOO, written_in
+
+from edgeprune import flavor as flavors
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.rebuild.proof import verify
+from edgeprune.channels.rebuild.slicing import rebuild
+from edgeprune.measure.macs import count_macs
+
+CASES = [(name, flavor) for name, net in ZOO.items() for flavor in net.flavors]
+
+
+def half(graph):
+    """The mask that drops every second channel of each group that can be pruned."""
+    mask = graph.everything()
+    for group in graph.groups:
+        if not group.frozen and not in_heads(group):
+            mask[group.classes[1::2]] = False
+    return mask
+
+
+def in_heads(group):
+    """Whether it is the channels inside the heads of attention, of which there are tests of their own."""
+    return group.name.endswith(("/key", "/value"))
+
+
+def test_there_are_enough_of_them():
+    assert len(ZOO) >= 60
+
+
+@pytest.mark.parametrize(("name", "flavor"), CASES, ids=["-".join(case) for case in CASES])
+def test_half_of_it_goes(name, flavor):
+    """Proven; and the MACs of the graph are those counted on the models themselves."""
+    net, k = ZOO[name], written_in(flavor)
+    k.keras.utils.set_random_seed(0)
+    model = randomize(net.build(k))
+    before = [np.asarray(weight).copy() for weight in model.weights]
+    graph = trace(model)
+    assert {group.name for group in graph.groups if not group.frozen and not in_heads(group)} == set(net.prunable)
+    assert set(graph.frozen) == set(net.frozen)
+    assert not any("not known" in reason or "not fixed" in reason for reason in graph.frozen.values())
+    assert len(graph.notes) == net.notes, graph.notes
+    # The tracing and the proof do not depend on which channels go; each Keras is asked one of the two questions.
+    mask = half(graph) if flavor == flavors.KERAS_3 else random_mask(graph, 0.4, seed=1)
+    smaller = rebuild(graph, mask)
+    assert graph.remaining_macs(mask) < 0.75 * graph.macs
+    assert smaller.count_params() < 0.75 * model.count_params()
+    verdict = verify(graph, mask, smaller)
+    assert verdict.passed, str(verdict)
+    assert verdict.calls > 2
+    if flavor == flavors.KERAS_3:
+        assert (graph.macs, graph.remaining_macs(mask)) == (count_macs(model).total, count_macs(smaller).total)
+    for weight, values in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), values)
