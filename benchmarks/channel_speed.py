@@ -46,7 +46,7 @@ def edgeprune_times(name: str) -> dict[str, float]:
     """Seconds for each stage, and the peak of memory over that of the built model, in multiples of its weights."""
     import keras
 
-    from edgeprune.channels.plan.channel_plan import plan_channels
+    from edgeprune.channels.plan.planning import plan_channels
     from edgeprune.channels.rebuild.proof import verify
     from edgeprune.channels.rebuild.slicing import rebuild
 

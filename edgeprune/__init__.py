@@ -35,8 +35,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.callback import ChannelPruning as ChannelPruning
     from edgeprune.channels.dead import remove_dead_channels as remove_dead_channels
     from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
-    from edgeprune.channels.plan.channel_plan import plan_channels as plan_channels
-    from edgeprune.channels.plan.channel_plan import prune_channels as prune_channels
+    from edgeprune.channels.plan.planning import plan_channels as plan_channels
+    from edgeprune.channels.plan.planning import prune_channels as prune_channels
     from edgeprune.data import Data as Data
     from edgeprune.data import load_data as load_data
     from edgeprune.datasets import load_fashion_mnist as load_fashion_mnist
@@ -172,8 +172,8 @@ _HOME = {
     "load_fashion_mnist": "edgeprune.datasets",
     "load_model": "edgeprune.flavor",
     "plan_blocks": "edgeprune.depth.blocks",
-    "plan_channels": "edgeprune.channels.plan.channel_plan",
-    "prune_channels": "edgeprune.channels.plan.channel_plan",
+    "plan_channels": "edgeprune.channels.plan.planning",
+    "prune_channels": "edgeprune.channels.plan.planning",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "prune_scope": "edgeprune.sparsity.prune",
     "pruning_step": "edgeprune.sparsity.prune",

@@ -36,9 +36,9 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.plan.channel_plan import Change as Change
     from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
     from edgeprune.channels.plan.channel_plan import PlannedGroup as PlannedGroup
-    from edgeprune.channels.plan.channel_plan import plan_channels as plan_channels
-    from edgeprune.channels.plan.channel_plan import prune_channels as prune_channels
     from edgeprune.channels.plan.importance import Ranking as Ranking
+    from edgeprune.channels.plan.planning import plan_channels as plan_channels
+    from edgeprune.channels.plan.planning import prune_channels as prune_channels
     from edgeprune.channels.plan.solver import PlanTarget as PlanTarget
     from edgeprune.channels.rebuild.proof import Proof as Proof
 
@@ -58,8 +58,8 @@ _HOME = {
     "Ranking": "edgeprune.channels.plan.importance",
     "axes_rule": "edgeprune.channels.graph.rules",
     "find_dead_channels": "edgeprune.channels.dead",
-    "plan_channels": "edgeprune.channels.plan.channel_plan",
-    "prune_channels": "edgeprune.channels.plan.channel_plan",
+    "plan_channels": "edgeprune.channels.plan.planning",
+    "prune_channels": "edgeprune.channels.plan.planning",
     "remove_dead_channels": "edgeprune.channels.dead",
     "rule": "edgeprune.channels.graph.rules",
 }

@@ -29,9 +29,10 @@ from edgeprune.channels.masks import (
     masks_of,
     put_masks_on,
 )
-from edgeprune.channels.plan.channel_plan import ChannelPlan, one_target, plan_graph
+from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.importance import ImportanceLike
 from edgeprune.channels.plan.plan_settings import check_settings
+from edgeprune.channels.plan.planning import one_target, plan_graph
 from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates

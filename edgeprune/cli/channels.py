@@ -121,7 +121,7 @@ def channels(
         raise ValueError("Say how much is to go: --pruning-ratio, --target-macs or --target-params.")
     source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
-    from edgeprune.channels.plan.channel_plan import plan_channels
+    from edgeprune.channels.plan.planning import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
     from edgeprune.measure.score import score_lines, scores_to_dict
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgeprune import flavor as flavors
-from edgeprune.channels.plan.channel_plan import plan_channels
 from edgeprune.channels.plan.data_importance import Losses, as_tensors
+from edgeprune.channels.plan.planning import plan_channels
 from edgeprune.depth.blocks import plan_blocks
 
 SAMPLES = 12

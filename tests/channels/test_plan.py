@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
 from edgeprune.channels import rule
-from edgeprune.channels.plan.channel_plan import ChannelPlan, plan_channels, prune_channels
+from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.channels.plan.planning import plan_channels, prune_channels
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.parameters import count_parameters
 

@@ -11,8 +11,9 @@ import pytest
 from edgeprune import flavor as flavors
 from edgeprune.channels.callback import ChannelPruning
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.plan.channel_plan import ChannelPlan, plan_channels
+from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.importance import class_scores
+from edgeprune.channels.plan.planning import plan_channels
 from edgeprune.sparsity.schedules import ConstantSparsity
 
 

@@ -9,7 +9,7 @@ from nets.channel_nets import block_class, built, halved
 from edgeprune.channels import rule
 from edgeprune.channels.graph.rules import CannotFollow
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.plan.channel_plan import plan_channels
+from edgeprune.channels.plan.planning import plan_channels
 from edgeprune.flavor import keras_module
 
 

@@ -1,0 +1,296 @@
+"""From a model and a target to a plan: which channels go, and how many.
+
+plan = plan_channels(model, target_macs=0.5, round_to=8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Unpack
+
+import numpy as np
+
+from edgeprune.channels.graph.coupling import ChannelGraph, Group
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
+from edgeprune.channels.plan.plan_settings import PlanSettings, check_settings
+from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching
+from edgeprune.channels.plan.solver import solve
+from edgeprune.channels.plan.widths import kept_whole
+from edgeprune.flavor.example_shapes import InputShape
+from edgeprune.progress import status
+from edgeprune.types import Attention, DataLike, Layer, Loss, Model, Reduction, Scope
+
+
+def plan_channels(
+    model: Model,
+    *,
+    pruning_ratio: float | None = None,
+    target_macs: float | None = None,
+    target_params: float | None = None,
+    importance: ImportanceLike = "l2",
+    reduction: Reduction | None = None,
+    scope: Scope = "global",
+    ratios: Mapping[str, float] | None = None,
+    round_to: int | str | Callable[[Group], int] = 1,
+    ignore: str | Layer | Iterable[str | Layer] = (),
+    attention: Attention = "heads",
+    min_channels: int = 1,
+    max_ratio: float = 0.9,
+    data: DataLike | None = None,
+    loss: Loss | None = None,
+    batch_size: int = 32,
+    steps: int | None = None,
+    seed: int = 0,
+    input_shape: InputShape = None,
+) -> ChannelPlan:
+    """Choose the channels of a model to remove.
+
+    Pass exactly one of `pruning_ratio`, `target_macs` and `target_params`; none where `ratios` says all.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`. It is not changed.
+        pruning_ratio: fraction of the channels to remove, 0 to below 1. Channels that go together count once.
+        target_macs: fraction of the MACs to keep, above 0 to 1.
+        target_params: fraction of the parameters to keep, above 0 to 1.
+        importance: how channels are ranked: a name, or a function that is passed a group and returns a number for
+            each of its channels. Scores are over all weights that a channel owns; the numbers here are those of a
+            unit with the weights `[3, -4]` in its own kernel and `[12]` in the next one:
+
+            - `"l1"`: absolute weights, 3 + 4 + 12 = 19 (Li et al., Pruning Filters for Efficient ConvNets, 2017).
+            - `"l2"`: the norm of the weights, sqrt(9 + 16 + 144) = 13 (the same).
+            - `"lamp"`: squared weights, 169, over those of all channels of the group that are as large or larger
+              (Lee et al., Layer-Adaptive Sparsity for the Magnitude-based Pruning, 2021).
+            - `"fpgm"`: distances to the other filters of its layer, to `[1, 0]` sqrt(4 + 16) = 4.47 (He et al., Filter
+              Pruning via Geometric Median, 2019).
+            - `"bn_scale"`: the absolute scale of its batch normalization (Liu et al., Network Slimming, 2017).
+            - `"activation"`: its mean absolute activation on `data`, 3 for the input `[1, 0]` (Molchanov et al.,
+              Pruning Convolutional Neural Networks for Resource Efficient Inference, 2017).
+            - `"taylor"`: |weight x gradient|, |3 x 12| + |-4 x 0| + |12 x 3| = 72 for that input and a loss whose
+              gradient at the output is 1 (Molchanov et al., Importance Estimation for Neural Network Pruning, 2019).
+            - `"fisher"`: (weight x gradient)² / 2, (36² + 0 + 36²) / 2 = 1296 (LeCun et al., Optimal Brain Damage,
+              1990; Theis et al., Faster gaze prediction with dense networks and Fisher pruning, 2018). Smaller
+              batches estimate it better.
+            - `"random"`: chance, from `seed`.
+        reduction: how a channel's scores in the layers that it runs through are reduced to one: `"sum"`, `"mean"`,
+            `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others.
+            The channels of a group own as many slices each, and scores are relative to their group: here the mean
+            chooses as the sum does.
+        scope: `"global"` ranks all channels together, `"local"` takes the same fraction from each group, `"isomorphic"`
+            ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
+            of `"lamp"`, `"random"` and of a function as they are.
+        ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
+            the target asks of the others. The first pattern that matches a group counts.
+        round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
+            `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also stay whole.
+        ignore: layers, or names or patterns of layers, whose channels all stay. A nested model stands for its layers.
+        attention: what attention layers lose: `"heads"`, whole heads; `"dims"`, channels inside the heads, of the query
+            and the key (`key_dim`) and of the value (`value_dim`): all heads lose as many, each its own; or `"both"`.
+            The layer's scale stays what it was. Kernels for flash attention want multiples of 8: `round_to=8`.
+        min_channels: channels that each group keeps at least.
+        max_ratio: fraction of its channels that a group loses at most.
+        data: `(x, y)` or a dataset of batches, for an importance that is measured on data.
+        loss: for such an importance, where the model is not compiled.
+        batch_size: samples at once where `data` are arrays.
+        steps: batches of `data` at most.
+        seed: of `"random"`.
+        input_shape: of a model of open length or size, the shape that MACs are counted for, with or without the batch;
+            by input name where there are several. Left out, one that the model accepts.
+
+    Returns:
+        The plan. `plan.target` says how near it came to what was asked.
+
+    Raises:
+        TypeError: `model` is no Keras model, or an argument is of the wrong type.
+        ValueError: the model is not built, an argument is out of its range, data do not fit the model or labels its
+            loss, a name matches nothing, nothing can be removed, or the target cannot be reached.
+
+    Example:
+        >>> plan = plan_channels(model, target_macs=0.6, round_to=8, ignore=["stem*"])
+        >>> [layer.filters for layer in plan.apply().layers[:2]]  # they were 8 and 16
+        [8, 8]
+    """
+    by_hand = pruning_ratio is None and target_macs is None and target_params is None
+    target = (
+        ("pruning_ratio", 0.0)
+        if by_hand and ratios
+        else one_target(pruning_ratio=pruning_ratio, target_macs=target_macs, target_params=target_params)
+    )
+    with status("Following the channels"):
+        graph = trace(model, input_shape)
+    return plan_graph(
+        graph,
+        target,
+        importance=importance,
+        reduction=reduction,
+        scope=scope,
+        ratios=ratios,
+        round_to=round_to,
+        ignore=ignore,
+        attention=attention,
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+        data=data,
+        loss=loss,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def plan_graph(
+    graph: ChannelGraph,
+    target: tuple[str, float],
+    *,
+    importance: ImportanceLike = "l2",
+    reduction: Reduction | None = None,
+    scope: Scope = "global",
+    ratios: Mapping[str, float] | None = None,
+    round_to: int | str | Callable[[Group], int] = 1,
+    ignore: str | Layer | Iterable[str | Layer] = (),
+    attention: Attention = "heads",
+    min_channels: int = 1,
+    max_ratio: float = 0.9,
+    data: DataLike | None = None,
+    loss: Loss | None = None,
+    batch_size: int = 32,
+    steps: int | None = None,
+    seed: int = 0,
+    gone: np.ndarray | None = None,
+) -> ChannelPlan:
+    """Choose the channels to remove from a model that is traced already.
+
+    Args:
+        graph: the traced model, whose weights are scored as they are now.
+        target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`.
+        gone: bool array `(graph.class_count,)`: classes that have been removed before and stay so.
+        importance, reduction, scope, ratios, round_to, ignore, attention, min_channels, max_ratio, data, loss,
+            batch_size, steps, seed: as `plan_channels` takes them.
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError, ValueError: as `plan_channels`.
+    """
+    kind, asked = target
+    check_settings(
+        importance=importance,
+        reduction=reduction,
+        scope=scope,
+        ratios=ratios,
+        round_to=round_to,
+        ignore=ignore,
+        attention=attention,
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+        data=data,
+        loss=loss,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+    )
+    graph = freeze_in_attention(graph, attention)
+    graph = freeze(graph, {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)})
+    scores = class_scores(
+        graph, importance, data, seed, reduction=reduction, loss=loss, batch_size=batch_size, steps=steps
+    )
+    graph, scores = _without_unscored(graph, scores, importance)
+    if importance not in COMPARABLE and not callable(importance):
+        scores = relative(graph, scores)
+    kept_mask, reached = solve(
+        graph,
+        scores,
+        kind,
+        asked,
+        scope=scope,
+        ratios=_by_group(graph, ratios or {}),
+        round_to=round_to,
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+        gone=gone,
+    )
+    ranking = Ranking(importance if isinstance(importance, str) else "a function", reduction)
+    free = [group for group in graph.groups if group.frozen is None]
+    whole = kept_whole(free, round_to, min_channels, max_ratio, gone)
+    return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
+
+
+def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[PlanSettings]) -> Model:
+    """Remove channels from a model: `plan_channels(model, **settings).apply(verify)`.
+
+    Args:
+        model: a built model of `keras` 3 or `tf_keras`. It is not changed.
+        verify: prove that the smaller model computes what the plan says.
+        **settings: as `plan_channels` takes them.
+
+    Returns:
+        A plain model of the same kind and the same Keras, with the same names.
+
+    Raises:
+        TypeError: as `plan_channels`.
+        ValueError: as `plan_channels`, or the model cannot be run or compared on random inputs.
+        RuntimeError: the proof failed.
+
+    Example:
+        >>> smaller = prune_channels(model, pruning_ratio=0.5, scope="local")
+        >>> [layer.filters for layer in smaller.layers[:2]]  # they were 8 and 16
+        [4, 8]
+    """
+    return plan_channels(model, **settings).apply(verify)
+
+
+def one_target(*, pruning_ratio: Any, target_macs: Any, target_params: Any) -> tuple[str, float]:
+    """The one target that is given, with its name.
+
+    Raises:
+        ValueError: none is given, or more than one.
+    """
+    given = [
+        (kind, value)
+        for kind, value in (
+            ("pruning_ratio", pruning_ratio),
+            ("target_macs", target_macs),
+            ("target_params", target_params),
+        )
+        if value is not None
+    ]
+    if len(given) != 1:
+        found = " and ".join(f"{kind}={value}" for kind, value in given) or "none of them"
+        raise ValueError(f"Pass exactly one of pruning_ratio=, target_macs= and target_params=; got {found}.")
+    (kind, value), *_ = given
+    if isinstance(value, Mapping):
+        raise ValueError(f"{kind}= takes one number; ratios of single groups are given as ratios=.")
+    return kind, value
+
+
+def _by_group(graph: ChannelGraph, ratios: Mapping[str, float]) -> dict[str, float]:
+    """The ratios by group name; the first pattern that matches a group counts."""
+    of_group: dict[str, float] = {}
+    for pattern, ratio in ratios.items():
+        groups = matching(graph, pattern)
+        if ratio and all(group.frozen for group in groups):
+            raise ValueError(f"Nothing can be removed from {pattern!r}: {groups[0].frozen}.")
+        for group in groups:
+            of_group.setdefault(group.name, ratio)
+    return of_group
+
+
+def _without_unscored(
+    graph: ChannelGraph, scores: np.ndarray, importance: ImportanceLike
+) -> tuple[ChannelGraph, np.ndarray]:
+    """Groups of which the importance knows nothing keep all their channels.
+
+    Raises:
+        ValueError: it knows nothing because a weight is NaN.
+    """
+    unscored = np.isnan(scores)
+    for group in graph.groups if unscored.any() else ():
+        for slot in group.slots if unscored[group.classes].any() else ():
+            if not np.isfinite(np.sum(np.asarray(slot.weight))):
+                name = graph.names.get(id(slot.layer), slot.layer.name)
+                raise ValueError(f"{name}/{slot.name} holds NaN or infinite values: its channels cannot be ranked.")
+    reason = f"{importance if isinstance(importance, str) else 'the importance'} says nothing about these channels"
+    graph = freeze(graph, {group.name: reason for group in graph.groups if unscored[group.classes].any()})
+    return graph, np.where(unscored, 0.0, scores)
