@@ -8,20 +8,20 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, Json, NoXnnpack, NumThreads
+from edgeprune.cli.options import LARGEST, JsonOption, NoXnnpackOption, NumThreadsOption
 from edgeprune.cli.printing import show, show_json
 
 
-def benchmark(
+def benchmark_command(
     files: Annotated[
         list[Path],
         typer.Argument(exists=True, dir_okay=False, help="The .tflite files; ratios are relative to the first."),
     ],
-    num_runs: Annotated[int, typer.Option(min=1, max=LARGEST, help="How often each file is timed.")] = 50,
+    num_runs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Timed runs of each file.")] = 50,
     warmup_runs: Annotated[int, typer.Option(min=0, max=LARGEST, help="Runs before, untimed.")] = 5,
-    num_threads: NumThreads = 1,
-    no_xnnpack: NoXnnpack = False,
-    as_json: Json = False,
+    num_threads: NumThreadsOption = 1,
+    no_xnnpack: NoXnnpackOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Time .tflite files against each other, interleaved in one process."""
     start_tensorflow()

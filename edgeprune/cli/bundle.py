@@ -16,15 +16,15 @@ from edgeprune.cli.files import (
     start_tensorflow,
 )
 from edgeprune.cli.options import (
-    Custom,
-    Format,
-    Json,
-    LabelColumns,
-    MetricName,
-    Name,
-    OptionalData,
-    Unsafe,
-    WithoutPreprocessing,
+    CustomOption,
+    JsonOption,
+    LabelColumnsOption,
+    MetricOption,
+    NameOption,
+    OptionalDataOption,
+    QuantizationChoice,
+    UnsafeOption,
+    WithoutPreprocessingOption,
 )
 from edgeprune.cli.printing import show, show_json
 
@@ -35,20 +35,21 @@ def _target_names(incomplete: str) -> list[tuple[str, str]]:
     return [(name, entry.description) for name, entry in TARGETS.items() if name.startswith(incomplete)]
 
 
-def bundle(
+def bundle_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     target: Annotated[
         str, typer.Option(autocompletion=_target_names, help="The device; `edgeprune targets` lists them.")
     ] = "phone",
-    data: OptionalData = None,
-    label_columns: LabelColumns = None,
+    data: OptionalDataOption = None,
+    label_columns: LabelColumnsOption = None,
     labels: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with a class name on each line.")
     ] = None,
-    metric: MetricName = None,
+    metric: MetricOption = None,
     quantization: Annotated[
-        Format | None, typer.Option(help="How the file stores and computes numbers; by default the target's first.")
+        QuantizationChoice | None,
+        typer.Option(help="How the file stores and computes numbers; by default the target's first."),
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has floats; for phones.")] = False,
@@ -60,21 +61,21 @@ def bundle(
             help="A scale for each unit of a dense layer, or one a layer; by default what suits the target.",
         ),
     ] = None,
-    without_preprocessing: WithoutPreprocessing = False,
+    without_preprocessing: WithoutPreprocessingOption = False,
     mean: Annotated[
         list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
     ] = None,
     std: Annotated[list[float] | None, typer.Option(help="What they were divided by then.")] = None,
-    name: Name = None,
+    name: NameOption = None,
     author: Annotated[str, typer.Option(help="Who made the model.")] = "",
     model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
     description: Annotated[str, typer.Option(help="What the model does.")] = "",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files of a bundle in the folder; others stay.")
+        bool, typer.Option("--overwrite", help="Replace the files of a bundle in the folder; others are not changed.")
     ] = False,
-    unsafe: Unsafe = False,
-    custom: Custom = None,
-    as_json: Json = False,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
     from edgeprune import targets as known

@@ -26,28 +26,25 @@ from edgeprune.cli.files import (
 )
 from edgeprune.cli.options import (
     LARGEST,
-    AttentionPart,
-    BatchSize,
-    Custom,
-    Importance,
-    InputShape,
-    Json,
-    LabelColumns,
-    LearningRate,
-    Loss,
-    MetricName,
-    OptionalData,
-    Overwrite,
-    PruningRatio,
-    Reduction,
-    Scope,
-    Seed,
-    TargetMacs,
-    TargetParams,
-    Unsafe,
+    BatchSizeOption,
+    CustomOption,
+    InputShapeOption,
+    JsonOption,
+    LabelColumnsOption,
+    LearningRateOption,
+    LossOption,
+    MetricOption,
+    OptionalDataOption,
+    OverwriteOption,
+    PruningRatioOption,
+    SeedOption,
+    TargetMacsOption,
+    TargetParamsOption,
+    UnsafeOption,
     input_shapes,
 )
 from edgeprune.cli.printing import show, show_json
+from edgeprune.types import Attention, Importance, Reduction, Scope
 
 if TYPE_CHECKING:
     from edgeprune.measure.score import Scores
@@ -61,15 +58,15 @@ def _rounding(value: str) -> str:
     return value
 
 
-def channels(
+def channels_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The .keras or .h5 file to write; without it the plan is only shown."),
     ] = None,
-    pruning_ratio: PruningRatio = None,
-    target_macs: TargetMacs = None,
-    target_params: TargetParams = None,
+    pruning_ratio: PruningRatioOption = None,
+    target_macs: TargetMacsOption = None,
+    target_params: TargetParamsOption = None,
     round_to: Annotated[
         str,
         typer.Option(
@@ -86,7 +83,7 @@ def channels(
         typer.Option(help="How a channel's scores in several layers become one."),
     ] = None,
     attention: Annotated[
-        AttentionPart, typer.Option(help="What attention layers lose: heads, dims (channels inside the heads) or both.")
+        Attention, typer.Option(help="What attention layers lose: heads, dims (channels inside the heads) or both.")
     ] = "heads",
     scope: Annotated[
         Scope, typer.Option(help="Rank all channels together, those of a group, or of groups of one structure.")
@@ -94,23 +91,23 @@ def channels(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
     ] = None,
-    data: OptionalData = None,
-    label_columns: LabelColumns = None,
+    data: OptionalDataOption = None,
+    label_columns: LabelColumnsOption = None,
     epochs: Annotated[
         int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
     ] = 0,
-    batch_size: BatchSize = 32,
-    learning_rate: LearningRate = None,
-    loss: Loss = None,
-    metric: MetricName = None,
-    seed: Seed = None,
-    input_shape: InputShape = None,
+    batch_size: BatchSizeOption = 32,
+    learning_rate: LearningRateOption = None,
+    loss: LossOption = None,
+    metric: MetricOption = None,
+    seed: SeedOption = None,
+    input_shape: InputShapeOption = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for each layer that is frozen.")] = False,
-    overwrite: Overwrite = False,
-    unsafe: Unsafe = False,
-    custom: Custom = None,
-    as_json: Json = False,
+    overwrite: OverwriteOption = False,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
     shape = input_shapes(input_shape)
@@ -118,7 +115,7 @@ def channels(
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
     if pruning_ratio is target_macs is target_params is None:
-        raise ValueError("Say how much is to go: --pruning-ratio, --target-macs or --target-params.")
+        raise ValueError("Pass exactly one of --pruning-ratio, --target-macs and --target-params.")
     source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.channels.plan.planning import plan_channels

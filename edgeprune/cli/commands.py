@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeprune.cli import benchmark, bundle, channels, convert, demo, inspect, prune, targets, verify
+from edgeprune.cli.benchmark import benchmark_command
+from edgeprune.cli.bundle import bundle_command
+from edgeprune.cli.channels import channels_command
+from edgeprune.cli.convert import convert_command
+from edgeprune.cli.demo import demo_command
+from edgeprune.cli.inspect import inspect_command
+from edgeprune.cli.prune import prune_command
 from edgeprune.cli.root import Command, app
+from edgeprune.cli.targets import targets_command
+from edgeprune.cli.verify import verify_command
 
 # In the order of the help text.
-EXAMPLES: dict[Callable[..., None], str] = {
-    demo.demo: "edgeprune demo --epochs 2 -o demo_out",
-    inspect.inspect: "edgeprune inspect model.keras",
-    prune.prune: "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras",
-    channels.channels: "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras",
-    convert.convert: "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite",
-    verify.verify: "edgeprune verify model.tflite --model model.keras --data data.npz",
-    benchmark.benchmark: "edgeprune benchmark model.tflite other.tflite --num-runs 20",
-    bundle.bundle: "edgeprune bundle model.keras --target phone --data data.npz -o bundle",
-    targets.targets: "edgeprune targets | grep ethos-u55",
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "demo": (demo_command, "edgeprune demo --epochs 2 -o demo_out"),
+    "inspect": (inspect_command, "edgeprune inspect model.keras"),
+    "prune": (prune_command, "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras"),
+    "channels": (channels_command, "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras"),
+    "convert": (convert_command, "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite"),
+    "verify": (verify_command, "edgeprune verify model.tflite --model model.keras --data data.npz"),
+    "benchmark": (benchmark_command, "edgeprune benchmark model.tflite other.tflite --num-runs 20"),
+    "bundle": (bundle_command, "edgeprune bundle model.keras --target phone --data data.npz -o bundle"),
+    "targets": (targets_command, "edgeprune targets | grep ethos-u55"),
 }
 
-for _command, _example in EXAMPLES.items():
-    app.command(cls=Command, epilog=f"Example: {_example}")(_command)
+for _name, (_command, _example) in COMMANDS.items():
+    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_command)

@@ -9,35 +9,37 @@ import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, check_output_paths, load_model_file, open_data_option, start_tensorflow
 from edgeprune.cli.options import (
-    Custom,
-    Format,
-    Json,
-    LabelColumns,
-    OptionalData,
-    Overwrite,
-    Unsafe,
-    WithoutPreprocessing,
+    CustomOption,
+    JsonOption,
+    LabelColumnsOption,
+    OptionalDataOption,
+    OverwriteOption,
+    QuantizationChoice,
+    UnsafeOption,
+    WithoutPreprocessingOption,
 )
 from edgeprune.cli.printing import show, show_json
 
 
-def convert(
+def convert_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
-    quantization: Annotated[Format, typer.Option(help="How the file stores and computes numbers.")] = "none",
-    data: OptionalData = None,
-    label_columns: LabelColumns = None,
+    quantization: Annotated[
+        QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")
+    ] = "none",
+    data: OptionalDataOption = None,
+    label_columns: LabelColumnsOption = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
-    float_io: Annotated[bool, typer.Option("--float-io", help="An integer file takes and gives floats.")] = False,
+    float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has float inputs and outputs.")] = False,
     uint8_io: Annotated[bool, typer.Option("--uint8-io", help="An int8 file has uint8 inputs and outputs.")] = False,
     per_tensor_dense: Annotated[
         bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
     ] = False,
-    without_preprocessing: WithoutPreprocessing = False,
-    overwrite: Overwrite = False,
-    unsafe: Unsafe = False,
-    custom: Custom = None,
-    as_json: Json = False,
+    without_preprocessing: WithoutPreprocessingOption = False,
+    overwrite: OverwriteOption = False,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
     check_output_paths({output: (TFLITE_SUFFIX,)}, overwrite)

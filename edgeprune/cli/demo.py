@@ -8,21 +8,22 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, Flavor, Json, Overwrite, Sparsity
+from edgeprune.cli.options import LARGEST, JsonOption, OverwriteOption, SparsityOption
 from edgeprune.cli.printing import show, show_json, show_tables
+from edgeprune.types import Flavor
 
 
-def demo(
+def demo_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("tflite_out"),
     flavor: Annotated[Flavor, typer.Option(help="Which Keras trains.")] = "keras",
-    sparsity: Sparsity = 0.8,
+    sparsity: SparsityOption = 0.8,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, max=LARGEST, help="Passes over the data, dense and pruning alike; fewer are faster."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of weights and order.")] = 1,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
     from edgeprune.demo import DemoSettings, check_files, run_demo

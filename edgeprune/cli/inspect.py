@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model_file, start_tensorflow
-from edgeprune.cli.options import Custom, InputShape, Json, Unsafe, input_shapes
+from edgeprune.cli.options import CustomOption, InputShapeOption, JsonOption, UnsafeOption, input_shapes
 from edgeprune.cli.printing import show, show_json, show_tables
 
 
-def inspect(
+def inspect_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
-    input_shape: InputShape = None,
-    unsafe: Unsafe = False,
-    custom: Custom = None,
-    as_json: Json = False,
+    input_shape: InputShapeOption = None,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a model's layers, memory, groups of channels and what is frozen; of a .tflite file all that it holds."""
     shape = input_shapes(input_shape)

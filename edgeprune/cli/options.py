@@ -7,13 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-Format = Literal["none", "dynamic", "float16", "int8", "int16x8"]
-Flavor = Literal["keras", "tf_keras"]
-Schedule = Literal["polynomial", "constant"]
-Importance = Literal["l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "fisher", "activation", "random"]
-Reduction = Literal["sum", "mean", "max", "l2"]
-AttentionPart = Literal["heads", "dims", "both"]
-Scope = Literal["global", "local", "isomorphic"]
+from edgeprune.types import Quantization
+
+QuantizationChoice = Literal["none", Quantization]
+ScheduleChoice = Literal["polynomial", "constant"]
 LARGEST = 2**31 - 1  # of the counts that TensorFlow and the interpreters take
 _MOST_THREADS = 256
 _LARGEST_FLOAT = 3.4e38  # of float32, in which models train
@@ -43,23 +40,23 @@ def _not_empty(value: str | None) -> str | None:
     return value
 
 
-def input_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
-    """What `--input-shape` says: a shape, or shapes by the names of their inputs.
+def input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
+    """The values of `--input-shape`: a shape, or shapes by the names of their inputs.
 
     Raises:
         ValueError: it is no list of sizes, or names are missing or repeated.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for text in given or ():
+    for text in texts or ():
         name, _, sizes = text.rpartition("=")
         parts = sizes.split(",")
         if not all(part.strip().isdecimal() and 0 < int(part) < LARGEST for part in parts):
-            raise ValueError(f"--input-shape takes sizes such as 1,128,128,3, or NAME=1,128,128,3; got {text!r}.")
+            raise ValueError(f"--input-shape accepts sizes such as 1,128,128,3, or NAME=1,128,128,3; got {text!r}.")
         if name in shapes:
-            raise ValueError(f"--input-shape is given twice for {name or 'the same input'!r}: name each input once.")
+            raise ValueError(f"--input-shape is passed twice for {name or 'the same input'!r}: name each input once.")
         shapes[name] = tuple(map(int, parts))
     if "" in shapes and len(shapes) > 1:
-        raise ValueError("--input-shape is given with a name and without one: name each input, as in NAME=1,64,3.")
+        raise ValueError("--input-shape is passed with a name and without one: name each input, as in NAME=1,64,3.")
     return shapes.get("", shapes) or None
 
 
@@ -68,38 +65,40 @@ _DATA = typer.Option(
     metavar="DATA",
     help="Samples: a .npz, .npy or .csv file, a folder of images for each class, or module:function.",
 )
-Data = Annotated[str, _DATA]
-OptionalData = Annotated[str | None, _DATA]
-LabelColumns = Annotated[
+DataOption = Annotated[str, _DATA]
+OptionalDataOption = Annotated[str | None, _DATA]
+LabelColumnsOption = Annotated[
     list[str] | None,
     typer.Option("--label-column", help="Column of a .csv file that is a target; repeatable; by default y or y.NAME."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-NumThreads = Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="NumThreads for the interpreter.")]
-NoXnnpack = Annotated[bool, typer.Option("--no-xnnpack", help="Run without the XNNPACK delegate.")]
-Unsafe = Annotated[
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+NumThreadsOption = Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Threads of the interpreter.")]
+NoXnnpackOption = Annotated[bool, typer.Option("--no-xnnpack", help="Run without the XNNPACK delegate.")]
+UnsafeOption = Annotated[
     bool,
     typer.Option("--unsafe", help="Load a model that carries Python code, which is run; only from a source you trust."),
 ]
-Custom = Annotated[
+CustomOption = Annotated[
     list[str] | None,
     typer.Option(
         help="Your own layers, losses and metrics: package.module, path/to/file.py or module:Class; repeatable. "
         "Its code is run."
     ),
 ]
-WithoutPreprocessing = Annotated[
+WithoutPreprocessingOption = Annotated[
     bool,
     typer.Option(
         "--without-preprocessing",
         help="Leave the lookup of words to the application; vocabulary.txt is written beside the file.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
-LearningRate = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
-Loss = Annotated[str | None, typer.Option(callback=_not_empty, help="A Keras loss; by default that of the model.")]
-MetricName = Annotated[
+BatchSizeOption = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
+LearningRateOption = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
+LossOption = Annotated[
+    str | None, typer.Option(callback=_not_empty, help="A Keras loss; by default that of the model.")
+]
+MetricOption = Annotated[
     str | None,
     typer.Option(
         "--metric",
@@ -107,19 +106,23 @@ MetricName = Annotated[
         help="A Keras metric to score by, or module:function of (y_true, y_pred); by default the model's own.",
     ),
 ]
-Seed = Annotated[
+SeedOption = Annotated[
     int | None,
-    typer.Option(min=0, max=2**32 - 1, help="Of dropout and the order of samples; the same gives the same figures."),
+    typer.Option(min=0, max=2**32 - 1, help="Seed of dropout and of the order of the samples."),
 ]
-Sparsity = Annotated[float, typer.Option(callback=_sparsity, help="Fraction of zeros to end with.")]
-PruningRatio = Annotated[float | None, typer.Option(callback=_sparsity, help="Fraction of the channels to remove.")]
-TargetMacs = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")]
-TargetParams = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the parameters to keep.")]
-InputShape = Annotated[
+SparsityOption = Annotated[float, typer.Option(callback=_sparsity, help="Fraction of zeros to end with.")]
+PruningRatioOption = Annotated[
+    float | None, typer.Option(callback=_sparsity, help="Fraction of the channels to remove.")
+]
+TargetMacsOption = Annotated[
+    float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")
+]
+TargetParamsOption = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the parameters to keep.")]
+InputShapeOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]SIZES",
         help="Of a model of open size, the input its MACs are for: 1,128,128,3; repeatable, with the input's name.",
     ),
 ]
-Name = Annotated[str | None, typer.Option(callback=_not_empty, help="The model's name in the bundle.")]
+NameOption = Annotated[str | None, typer.Option(callback=_not_empty, help="The model's name in the bundle.")]

@@ -23,44 +23,46 @@ from edgeprune.cli.files import (
 )
 from edgeprune.cli.options import (
     LARGEST,
-    BatchSize,
-    Custom,
-    Data,
-    Json,
-    LabelColumns,
-    LearningRate,
-    Loss,
-    MetricName,
-    Overwrite,
-    Schedule,
-    Seed,
-    Sparsity,
-    Unsafe,
+    BatchSizeOption,
+    CustomOption,
+    DataOption,
+    JsonOption,
+    LabelColumnsOption,
+    LearningRateOption,
+    LossOption,
+    MetricOption,
+    OverwriteOption,
+    ScheduleChoice,
+    SeedOption,
+    SparsityOption,
+    UnsafeOption,
 )
 from edgeprune.cli.printing import show, show_json
 
 
-def prune(
+def prune_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A trained .keras or .h5 file, or a SavedModel folder.")],
-    data: Data,
+    data: DataOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .keras or .h5 file to write.")],
-    label_columns: LabelColumns = None,
-    sparsity: Sparsity = 0.8,
+    label_columns: LabelColumnsOption = None,
+    sparsity: SparsityOption = 0.8,
     epochs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Passes over the data.")] = 2,
-    schedule: Annotated[Schedule, typer.Option(help="How sparsity grows: step by step, or at once.")] = "polynomial",
+    schedule: Annotated[
+        ScheduleChoice, typer.Option(help="How sparsity grows: step by step, or at once.")
+    ] = "polynomial",
     frequency: Annotated[int, typer.Option(min=1, max=LARGEST, help="Steps between updates of the masks.")] = 100,
-    batch_size: BatchSize = 32,
-    learning_rate: LearningRate = None,
-    loss: Loss = None,
-    metric: MetricName = None,
-    seed: Seed = None,
+    batch_size: BatchSizeOption = 32,
+    learning_rate: LearningRateOption = None,
+    loss: LossOption = None,
+    metric: MetricOption = None,
+    seed: SeedOption = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
     ] = None,
-    overwrite: Overwrite = False,
-    unsafe: Unsafe = False,
-    custom: Custom = None,
-    as_json: Json = False,
+    overwrite: OverwriteOption = False,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Prune a trained model while it trains on, and save it without wrappers."""
     check_output_paths({output: MODEL_SUFFIXES}, overwrite)

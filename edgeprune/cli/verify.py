@@ -8,21 +8,30 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import load_model_file, named_metric, open_data_option, start_tensorflow
-from edgeprune.cli.options import Custom, Json, LabelColumns, MetricName, NoXnnpack, NumThreads, OptionalData, Unsafe
+from edgeprune.cli.options import (
+    CustomOption,
+    JsonOption,
+    LabelColumnsOption,
+    MetricOption,
+    NoXnnpackOption,
+    NumThreadsOption,
+    OptionalDataOption,
+    UnsafeOption,
+)
 from edgeprune.cli.printing import show, show_json
 
 
-def verify(
+def verify_command(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .tflite file.")],
     model: Annotated[Path | None, typer.Option(exists=True, help="The Keras model it was converted from.")] = None,
-    data: OptionalData = None,
-    label_columns: LabelColumns = None,
-    metric: MetricName = None,
-    num_threads: NumThreads = 1,
-    no_xnnpack: NoXnnpack = False,
-    unsafe: Unsafe = False,
-    custom: Custom = None,
-    as_json: Json = False,
+    data: OptionalDataOption = None,
+    label_columns: LabelColumnsOption = None,
+    metric: MetricOption = None,
+    num_threads: NumThreadsOption = 1,
+    no_xnnpack: NoXnnpackOption = False,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a .tflite file, compare it with its Keras model, and count its zeros.
 

@@ -131,7 +131,7 @@ def _joined(name: str, asked: Any, takes: tuple[int | None, ...]) -> tuple[int |
     if asked is None:
         return (1, *takes[1:])
     if isinstance(asked, str) or not isinstance(asked, Sequence) or not all(_is_size(size) for size in asked):
-        raise TypeError(f"input_shape= takes sizes such as (1, 128, 128, 3); got {asked!r} for input {name!r}.")
+        raise TypeError(f"input_shape= accepts sizes such as (1, 128, 128, 3); got {asked!r} for input {name!r}.")
     sizes = tuple(asked) if len(asked) == len(takes) - 1 else tuple(asked)[1:]
     fits = len(asked) in (len(takes), len(takes) - 1) and all(
         taken in (None, size) for size, taken in zip(sizes, takes[1:], strict=True)

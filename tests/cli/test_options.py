@@ -11,14 +11,14 @@ import typer
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
-from edgeprune import flavor
+from edgeprune import flavor, types
 from edgeprune.channels.plan import importance, reduction, selection, solver
 from edgeprune.cli import app, options
-from edgeprune.cli.commands import EXAMPLES
+from edgeprune.cli.commands import COMMANDS
 from edgeprune.fit import SCHEDULES
 from edgeprune.targets import TARGETS
 
-COMMANDS = {command.__name__: example for command, example in EXAMPLES.items()}
+EXAMPLES = {name: example for name, (_, example) in COMMANDS.items()}
 # What is taken as it is written; a metric that no score can be made with is reported, and the command goes on.
 ANYTHING_GOES = {"--author", "--description", "--metric", "--model-version", "--custom"}
 TARGETS_OF_PLANS = ("--pruning-ratio", "--target-macs", "--target-params")
@@ -141,8 +141,8 @@ def test_arguments_of_the_library_become_options():
 def test_help_has_an_example_with_options_that_exist_and_cuts_no_name(name):
     text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).stdout
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    assert COMMANDS[name] in " ".join(text.split())
-    words = shlex.split(COMMANDS[name].partition("|")[0])
+    assert EXAMPLES[name] in " ".join(text.split())
+    words = shlex.split(EXAMPLES[name].partition("|")[0])
     assert words[:2] == ["edgeprune", name]
     command_of(name).make_context(name, words[2:], resilient_parsing=True)
     assert all(option in text for option in valued_options(name))
@@ -156,12 +156,12 @@ def test_the_list_of_commands_is_whole():
 
 
 def test_choices_are_those_of_the_library():
-    assert set(get_args(options.Scope)) == set(solver.RANKING_SCOPES)
-    assert set(get_args(options.Schedule)) == set(SCHEDULES)
-    assert set(get_args(options.Reduction)) == set(reduction.REDUCTIONS)
-    assert set(get_args(options.AttentionPart)) == set(selection.ATTENTION)
-    assert set(get_args(options.Importance)) == {*importance._MAGNITUDES, *importance.ON_DATA, "random"}
-    assert set(get_args(options.Flavor)) == {flavor.KERAS_3, flavor.TF_KERAS}
+    assert set(get_args(types.Scope)) == set(solver.RANKING_SCOPES)
+    assert set(get_args(options.ScheduleChoice)) == set(SCHEDULES)
+    assert set(get_args(types.Reduction)) == set(reduction.REDUCTIONS)
+    assert set(get_args(types.Attention)) == set(selection.ATTENTION)
+    assert set(get_args(types.Importance)) == {*importance._MAGNITUDES, *importance.ON_DATA, "random"}
+    assert set(get_args(types.Flavor)) == {flavor.KERAS_3, flavor.TF_KERAS}
 
 
 @pytest.mark.parametrize(

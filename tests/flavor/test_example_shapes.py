@@ -95,9 +95,9 @@ def test_longer_inputs_are_chosen_where_short_ones_are_refused(keras):
         ((0, 32, 3), ValueError, "does not fit input 'image'"),
         ((2, 2, 3), ValueError, "cannot be called on inputs of 2x2x3: say a shape that it takes as input_shape="),
         ({"picture": (32, 48, 3)}, ValueError, r"has the inputs \['image'\]; input_shape= names 'picture'"),
-        ("32x48x3", TypeError, r"takes sizes such as \(1, 128, 128, 3\); got '32x48x3'"),
-        ((32, 4.5, 3), TypeError, "takes sizes such as"),
-        (32, TypeError, "takes sizes such as"),
+        ("32x48x3", TypeError, r"accepts sizes such as \(1, 128, 128, 3\); got '32x48x3'"),
+        ((32, 4.5, 3), TypeError, "accepts sizes such as"),
+        (32, TypeError, "accepts sizes such as"),
     ],
     ids=str,
 )
@@ -199,9 +199,9 @@ def test_at_the_terminal(keras, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["32,x"], "--input-shape takes sizes such as 1,128,128,3"),
-        (["32,-4,3"], "--input-shape takes sizes"),
-        ([""], "--input-shape takes sizes"),
+        (["32,x"], "--input-shape accepts sizes such as 1,128,128,3"),
+        (["32,-4,3"], "--input-shape accepts sizes"),
+        ([""], "--input-shape accepts sizes"),
         (["4,3", "5,3"], "given twice"),
         (["a=4,3", "5,3"], "with a name and without one"),
     ],
