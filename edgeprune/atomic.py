@@ -211,7 +211,7 @@ def _checked_file(path: Path, overwrite: bool) -> Path:
     check_parents(path)
     if _exists(path):
         if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+            raise IsADirectoryError(f"{path} is a folder; pass the path of a file.")
         if not path.is_file():
             raise FileExistsError(f"{path} is a device or a pipe, and is not replaced by a file.")
         if not overwrite:
@@ -229,7 +229,7 @@ def _staged_folder(path: Path, target: Path, replaces: Replaces) -> Iterator[Pat
     if not _exists(path) and path.is_symlink():
         raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which does not exist; make it or unlink it.")
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file; give the name of a folder.")
+        raise NotADirectoryError(f"{path} is a file; pass the path of a folder.")
     if target == target.parent:
         raise FileExistsError(f"{path} is the root of all folders, and is not replaced.")
     with naming(path), staging.staging(target.parent) as folder:

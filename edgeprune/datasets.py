@@ -101,7 +101,7 @@ def _load_keras() -> tuple[Split, Split]:
         raise FileNotFoundError(
             "The full Fashion-MNIST is not on this machine and could not be downloaded "
             f"({' '.join(str(error).split())[:120]}). Install the Debian package dataset-fashion-mnist, "
-            f"or put its four .gz files into a folder and give it as `directory` or in ${DATA_VARIABLE}."
+            f"or put its four .gz files into a folder and pass it as `directory` or in ${DATA_VARIABLE}."
         ) from error
     return _checked(dict(zip(ARRAY_NAMES, (*train, *test), strict=True)), "keras.datasets.fashion_mnist")
 
@@ -127,7 +127,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     except (gzip.BadGzipFile, EOFError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
+        raise ValueError(f"{path} is not a complete gzip file: {error}") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} is not an IDX file of bytes.")
     dimensions = content[3]

@@ -257,13 +257,13 @@ def _check_inputs(model: Model, x: Any) -> None:
         raise ValueError(f"Model {model.name!r} has the inputs {names}, and the data have {list(x)}.")
     several = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else [x]
     if len(several) != len(names):
-        raise ValueError(f"Model {model.name!r} takes several inputs {names}, and the data have {len(several)}.")
+        raise ValueError(f"Model {model.name!r} has several inputs {names}, and the data have {len(several)}.")
     for name, array in x.items() if isinstance(x, Mapping) else zip(names, several, strict=True):
         expected = (None, *shapes[name][1:])
         if not shape_fits(np.shape(array), expected):
             of_input = f" for {name!r}" if len(names) > 1 else ""
             raise ValueError(
-                f"Model {model.name!r} takes inputs of shape {expected}{of_input}, and the data have {np.shape(array)}."
+                f"Model {model.name!r} has inputs of shape {expected}{of_input}, and the data have {np.shape(array)}."
             )
 
 
@@ -383,5 +383,5 @@ def _loss_for(model: Model, y: Any) -> str:
         return "sparse_categorical_crossentropy"
     raise ValueError(
         f"The model {model.name!r} was saved without a loss, and labels of shape {labels.shape} and type "
-        f"{labels.dtype} with an output of shape {output_shape} do not tell which one it needs: name a loss."
+        f"{labels.dtype} with an output of shape {output_shape} do not determine it: pass a loss."
     )

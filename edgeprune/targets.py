@@ -140,7 +140,7 @@ def register_target(new: Target) -> Target:
         'my-board'
     """
     if not isinstance(new, Target):
-        raise TypeError(f"register_target takes a Target, got {type(new).__name__}.")
+        raise TypeError(f"register_target expects a Target, got {type(new).__name__}.")
     TARGETS[new.name] = new
     return new
 
@@ -170,7 +170,7 @@ def _npu(family: str, macs: int) -> Target:
         MICRO_OPERATORS,
         round_to=16,
         accelerator=name,
-        description=f"Arm Ethos-{family.upper()} with {macs:,} MACs a cycle, beside a Cortex-M",
+        description=f"Arm Ethos-{family.upper()} with {macs:,} MACs a cycle, with a Cortex-M",
     )
 
 

@@ -149,7 +149,7 @@ def refusals(path):
         ("x" * 256 + "/m.txt", "File name too long"),
         ("new/" + "x" * 256, "File name too long"),
         ("new/" + "x" * 256 + "/m.txt", "File name too long"),
-        ("folder", "is a folder; give the name of a file"),
+        ("folder", "is a folder; pass the path of a file"),
         ("pipe", "is a device or a pipe"),
     ],
 )

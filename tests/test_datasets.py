@@ -94,8 +94,8 @@ def test_keras_download_is_the_last_resort(monkeypatch, tmp_path, rng):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"plain text", "not a whole gzip file"),
-        (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab")[:-6], "not a whole gzip file"),
+        (b"plain text", "not a complete gzip file"),
+        (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab")[:-6], "not a complete gzip file"),
         (gzip.compress(b"\x00\x00\x0d\x01\x00\x00\x00\x01abcd"), "not an IDX file of bytes"),
         (gzip.compress(b"\x00\x00"), "not an IDX file of bytes"),
         (gzip.compress(b"\x00\x00\x08\x03\x00\x00"), "cut short inside its header"),

@@ -37,7 +37,7 @@ def test_a_user_adds_a_target(monkeypatch):
     monkeypatch.setattr(targets, "TARGETS", dict(TARGETS))
     mine = register_target(dataclasses.replace(target("cortex-m"), name="mine", ram_bytes=1000))
     assert target("mine") is mine
-    with pytest.raises(TypeError, match="takes a Target"):
+    with pytest.raises(TypeError, match="expects a Target"):
         register_target("mine")
 
 

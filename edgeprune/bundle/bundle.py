@@ -164,9 +164,9 @@ def export_bundle(
     quantization = _checked_quantization(quantization, device)
     _check_options(device, sparse=sparse, integer_io=integer_io)
     if not flavor.is_model(model):
-        raise TypeError(f"export_bundle takes a model of keras or tf_keras, got {type(model).__name__}.")
+        raise TypeError(f"export_bundle expects a model of keras or tf_keras, got {type(model).__name__}.")
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
     for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
         if not isinstance(text, str) and (argument, text) != ("name", None):
             raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
@@ -253,13 +253,13 @@ def _check_verification(verification: Verification, model: Model, quantization: 
     """Refuse a file in which nothing is left to run, or that does not compute what the model does."""
     if not verification.operators and device.runtime != "litert":
         raise ValueError(
-            f"Model {model.name!r} gives its inputs as they are: no operator is left to run on {device.name!r}."
+            f"Model {model.name!r} returns its inputs unchanged: no operator is left to run on {device.name!r}."
         )
     if not verification.passed:
         others = " or ".join(repr(one) for one in device.quantizations if one != quantization)
         raise ValueError(
             f"Model {model.name!r} as {quantization or 'float32'} does not compute what the Keras model does: "
-            f"{' '.join(verification.problems)} Give more representative data"
+            f"{' '.join(verification.problems)} Pass more representative data"
             f"{f', or use quantization={others}' if others else ''}."
         )
 
@@ -323,8 +323,8 @@ def _refuse_strings(model: Model, specs: Mapping[str, Any]) -> None:
     if strings:
         raise ValueError(
             f"Model {model.name!r} has inputs of strings, {', '.join(strings)}, and a bundle's golden vectors are "
-            "numbers. Pass without_preprocessing=True: the model begins behind its lookup layers, and the application "
-            "looks words up in the vocabulary that lies in the folder."
+            "numbers. Pass without_preprocessing=True: the model begins after its lookup layers, and the application "
+            "looks words up in the vocabulary in the folder."
         )
 
 

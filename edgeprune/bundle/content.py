@@ -91,8 +91,8 @@ def raw_samples_note(samples: Mapping[str, np.ndarray], preprocessing: Preproces
         reached = max((largest - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
         if values.dtype.kind == "f" and largest > max(16, 4 * reached) and np.array_equal(values, np.rint(values)):
             notes.append(
-                f"The samples of {name!r} reach {largest:g} and are whole numbers, as raw values are, but with the "
-                f"preprocessing given the model gets values up to {reached:g}: pass the samples as the model gets them."
+                f"The samples of {name!r} reach {largest:g} and are whole numbers, as raw values are, but with this "
+                f"preprocessing the model would see values up to {reached:g}: pass the samples as the model sees them."
             )
     return notes
 

@@ -59,7 +59,7 @@ def export_with_better_scales(
         f"the arena is {lighter:,} bytes rather than {arena:,}, the relative error {after:.3g} rather than {before:.3g}"
     )
     if _verified(one).passed and lighter <= _LIGHTER * arena and after <= _ERROR * before:
-        note = f"Dense layers have one scale each: so {figures}. per_channel_dense=True gives each unit its own."
+        note = f"Dense layers have one scale each: so {figures}. per_channel_dense=True uses one for each unit."
         return dataclasses.replace(one, notes=(*one.notes, note))
     each.path.write_bytes(content)
     note = f"The units of dense layers have a scale each. With per_channel_dense=False {figures}."

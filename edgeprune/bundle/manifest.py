@@ -55,7 +55,7 @@ def check_bundle_folder(folder: str | Path, inputs: Iterable[str | Path] = (), *
     """
     for path in inputs:
         if Path(folder).exists() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-            raise ValueError(f"{path} lies inside {folder}, which the bundle replaces: choose another folder for it.")
+            raise ValueError(f"{path} is inside {folder}, which the bundle replaces: choose another folder for it.")
     check_folder(folder, replaces=lambda old: overwrite and written_files(old))
 
 

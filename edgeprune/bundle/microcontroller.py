@@ -153,8 +153,7 @@ def _arena_notes(arena: Arena, operators: int) -> list[str]:
     if operators < _MANY_OPERATORS or arena.tail < arena.head:
         return []
     return [
-        f"{arena.tail:,} of the arena's {arena.bytes:,} bytes are what the interpreter keeps for its {operators} "
-        "operators."
+        f"{arena.tail:,} of the arena's {arena.bytes:,} bytes are the interpreter's own, for its {operators} operators."
     ]
 
 
@@ -167,7 +166,7 @@ def _parity_notes(parity: MicroParity, dtype: str) -> list[str]:
         )
     if parity.litert_largest > _TOLERANCE.get(dtype, 0):
         notes.append(
-            f"LiteRT on a computer or phone gives other values for {parity.litert_mismatches} of {parity.values} "
+            f"LiteRT on a computer or phone returns other values for {parity.litert_mismatches} of {parity.values} "
             f"outputs, by up to {parity.litert_largest:g}, as its kernels round otherwise. Compare your device with "
             "the golden vectors."
         )

@@ -71,7 +71,7 @@ def write(content: BundleContent) -> dict[str, Any]:
     if missing:
         named = "; ".join(f"{name} in {layer}" for name, layer in missing)
         raise ValueError(
-            f"Model {content.name!r} does not run on {content.target.name}: neither the NPU nor the CPU beside it has "
+            f"Model {content.name!r} does not run on {content.target.name}: neither the NPU nor its CPU has "
             f"a kernel for {named}."
         )
     lacking = lacking_kernel(content.tflite)
@@ -121,11 +121,11 @@ def _arena(report: NpuReport, operators: list[str]) -> dict[str, int]:
 
 def _notes(left: list[tuple[str, str]], report: NpuReport) -> list[str]:
     notes = [
-        "Cycles and milliseconds are Vela's estimates for the NPU alone; operators left on the CPU come on top.",
+        "Cycles and milliseconds are Vela's estimates for the NPU alone; operators on the CPU are not included.",
     ]
     if left:
         notes.append(
-            f"{len(left)} operators stay on the CPU, {report.cpu_share:.1%} of the MACs: "
+            f"{len(left)} operators run on the CPU, {report.cpu_share:.1%} of the MACs: "
             f"{'; '.join(f'{name} in {layer}' for name, layer in left)}."
         )
     return notes

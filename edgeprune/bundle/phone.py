@@ -135,7 +135,7 @@ def _kotlin(entry: Interface, golden: Golden) -> dict[str, Any]:
     else:
         get = get.replace("get", f"output{entry.index}.get", 1)
     preprocessing = entry.preprocessing
-    size = f"{entry.identifier} takes {shape_text(entry.shape)}, which makes {entry.elements}; got "
+    size = f"{entry.identifier} expects {shape_text(entry.shape)}, which is {entry.elements}; got "
     return {
         "index": entry.index,
         "identifier": entry.identifier,

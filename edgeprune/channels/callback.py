@@ -112,7 +112,7 @@ class ChannelPruning(CallbackOfBoth):
             raise TypeError(f"schedule must be a PruningSchedule such as PolynomialDecay(0.0, 0.5), got {schedule!r}.")
         known = inspect.signature(check_settings).parameters.keys()
         if unknown := settings.keys() - known:
-            raise TypeError(f"ChannelPruning takes no argument {', '.join(sorted(unknown))}.")
+            raise TypeError(f"ChannelPruning has no argument {', '.join(sorted(unknown))}.")
         settings = {"importance": importance, "scope": scope, "round_to": round_to, "ignore": ignore, **settings}
         defaults = {name: inspect.signature(plan_graph).parameters[name].default for name in known}
         check_settings(**{**defaults, **settings})
@@ -138,7 +138,7 @@ class ChannelPruning(CallbackOfBoth):
             if self._step:
                 raise ValueError(
                     f"This ChannelPruning has made {self._step} steps with another model, and its schedule is not for "
-                    f"{self.model.name!r}: make a new one, and give fit initial_epoch= where a training goes on."
+                    f"{self.model.name!r}: make a new one, or pass initial_epoch= to fit to continue a training."
                 )
             # With an importance that needs no data: whether the target can be reached does not depend on it.
             graph = trace(self.model)
@@ -195,7 +195,7 @@ class ChannelPruning(CallbackOfBoth):
         if self._last_step is not None and self._step < self._last_step:
             reached = self._target.way(self.schedule, self._step)
             warnings.warn(
-                f"Training of {self.model.name!r} ended at step {self._step}, {reached:.0%} of the way to the target: "
+                f"Training of {self.model.name!r} ended at step {self._step}, {reached:.0%} of the target reached: "
                 f"the schedule's last update is at step {self._last_step}."
             )
 
@@ -284,7 +284,7 @@ def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
         RuntimeError: the proof failed.
     """
     if not flavor.is_model(model):
-        raise TypeError(f"Channels of layer {model.name!r} go together with those of other layers: strip the model.")
+        raise TypeError(f"Channels of layer {model.name!r} are coupled with those of other layers: strip the model.")
     if not is_channel_pruned(model):
         raise ValueError(
             f"Model {model.name!r} was not trained with ChannelPruning. For one that was loaded from a file written "
@@ -299,8 +299,8 @@ def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
         )
     if (alive_classes(graph) & ~kept_mask).any():
         warnings.warn(
-            f"Channels of {model.name!r} that are masked hold weights: they were put in after the training, as "
-            "EarlyStopping(restore_best_weights=True) does. The smaller model goes without them, so it does not give "
-            "what this one gives now. Let the best epoch be one after the schedule's end (start_from_epoch=...)."
+            f"Channels of {model.name!r} that are masked hold weights: they were set after the training, as "
+            "EarlyStopping(restore_best_weights=True) does. The smaller model does not have them, so it does not "
+            "compute what this one computes. Choose the best epoch after the schedule's end (start_from_epoch=...)."
         )
     return cast(SameLayer, ChannelPlan(graph, kept_mask).apply(verify))

@@ -48,7 +48,7 @@ class DeadChannels:
         graph: the model's channels.
         kept_mask: bool array `(graph.class_count,)`, true where the class stays.
         folds: what constants contribute to the layers that read them.
-        left: group name to a sentence on constant channels that stay, because nothing can take their constant.
+        left: group name to a sentence on constant channels that are kept, because no bias can hold their constant.
     """
 
     graph: ChannelGraph
@@ -113,7 +113,7 @@ class DeadChannels:
             difference = np.max(np.abs(np.subtract(old, new, dtype=np.float64)), initial=0.0)
             if not difference <= tolerance_of(self.graph.walked) * max(np.max(np.abs(old), initial=0.0), 1e-6):
                 raise RuntimeError(
-                    f"Without the channels of {self.graph.model.name!r} that were taken for dead the output differs by "
+                    f"Without the channels of {self.graph.model.name!r} that were found dead the output differs by "
                     f"{difference:.2e}: the model that was built is not to be trusted."
                 )
 
@@ -341,5 +341,5 @@ class _Use:
                     own = len(numbers.intersection(group.classes.tolist())) if group.frozen is None else 0
                     if own:
                         name = self.graph.names.get(id(step.layer), step.layer.name)
-                        found[group.name] = f"{own} constant channels stay, as they cannot be added to a bias of {name}"
+                        found[group.name] = f"{own} constant channels are kept: no bias of {name} can hold them"
         return found

@@ -78,7 +78,7 @@ def _check_images(folder: Path, classes: list[str]) -> None:
         raise ValueError(f"{', '.join(empty)} holds no images, and would count as a class.")
     if len(classes) == 1:
         raise ValueError(
-            f"{folder} has one folder, {classes[0]}, and one class is nothing to tell apart: name "
+            f"{folder} has one folder, {classes[0]}, and one class cannot be classified: pass "
             f"{folder / classes[0]} for images without classes."
         )
 
@@ -93,11 +93,11 @@ def _image_shape(path: Path, ports: Ports | None) -> tuple[tuple[int, int], int]
         return _SIZE, 3
     shapes = list(ports.inputs.values())
     if len(shapes) != 1 or len(shapes[0]) != 3:
-        raise ValueError(f"{path} is a folder of images, and {ports.model} takes inputs of shape {shapes}: no images.")
+        raise ValueError(f"{path} is a folder of images, and {ports.model} has inputs of shape {shapes}: no images.")
     *size, channels = shapes[0] if not ports.channels_first else (*shapes[0][1:], shapes[0][0])
     channels = 3 if channels is None else channels
     if channels not in _COLORS:
-        raise ValueError(f"{path} is a folder of images, and {ports.model} takes images of {channels} channels.")
+        raise ValueError(f"{path} is a folder of images, and {ports.model} expects images of {channels} channels.")
     height, width = (fixed or default for fixed, default in zip(size, _SIZE, strict=True))
     return (height, width), channels
 

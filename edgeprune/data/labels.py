@@ -107,7 +107,7 @@ def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
     if isinstance(part, list | tuple):
         if len(part) != len(names):
             raise ValueError(
-                f"The model has {len(names)} outputs, got {len(part)} {what}: give one for each of {names}."
+                f"The model has {len(names)} outputs, got {len(part)} {what}: pass one for each of {names}."
             )
         return dict(zip(names, part, strict=True))
     return dict.fromkeys(names, part)

@@ -83,7 +83,7 @@ def _parts(name: str, samples: Any) -> dict[str, Any]:
 
 def _batches(name: str, stream: Any) -> Iterator[Any]:
     """The batches of a dataset, a PyDataset or a generator, to their end."""
-    endless = f"{name} returned batches without an end: limit them, as with take()."
+    endless = f"{name} returned infinitely many batches: limit them, as with take()."
     if hasattr(stream, "cardinality") and int(stream.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise ValueError(endless)
     if isinstance(stream, str | bytes) or not (isinstance(stream, Iterable) or hasattr(stream, "__getitem__")):

@@ -54,7 +54,7 @@ class Table:
             raise ValueError(
                 f"{self.path} has the columns {_listed(self.inputs)}, and {ports.model} the inputs "
                 f"{_listed(list(ports.inputs))}: name columns by the inputs, as {next(iter(ports.inputs))}, or "
-                f"{next(iter(ports.inputs))}.1 and so on where an input takes several."
+                f"{next(iter(ports.inputs))}.1 and so on where an input has several."
             )
         return {
             name: self._shaped(self._joined(columns).astype(np.float32), columns, ports, name)
@@ -70,7 +70,7 @@ class Table:
         except ValueError as error:
             raise ValueError(
                 f"{self.path} has {len(columns)} columns of inputs{of_input}, {_listed(columns)}, and {ports.model} "
-                f"takes inputs of shape {shape}. Targets are the column y, or columns that are named as label columns."
+                f"has inputs of shape {shape}. Targets are the column y, or columns that are named as label columns."
             ) from error
 
     def _y(self, ports: Ports | None) -> np.ndarray | dict[str, np.ndarray] | None:

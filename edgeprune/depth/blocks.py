@@ -213,7 +213,8 @@ def plan_blocks(
     """
     if (num_blocks is None) == (target_macs is None):
         raise ValueError(
-            f"Pass one of num_blocks= and target_macs=; got num_blocks={num_blocks} and target_macs={target_macs}."
+            f"Pass exactly one of num_blocks= and target_macs=; got num_blocks={num_blocks} and "
+            f"target_macs={target_macs}."
         )
     if num_blocks is not None:
         check_whole("num_blocks", num_blocks, 1)
@@ -389,8 +390,8 @@ class _Scorer:
         finite = all(np.isfinite(output).all() for batch in self._expected for output in batch)
         if not (finite and math.isfinite(self._loss)):
             raise ValueError(
-                f"Model {model.name!r} gives NaN or infinity on this data, so its blocks cannot be scored: look for "
-                "such values in the data and in the weights."
+                f"Model {model.name!r} returns NaN or infinity on this data, so its blocks cannot be scored: "
+                "check the data and the weights."
             )
 
     @property
@@ -478,7 +479,7 @@ def _compare(model: Model, removed: Sequence[Block], shallower: Any) -> None:
 def _ignored(blocks: Sequence[Block], ignore: Any, block: Block) -> bool:
     patterns = [ignore] if isinstance(ignore, str) else ignore
     if not (isinstance(patterns, Iterable) and all(isinstance(pattern, str) for pattern in patterns)):
-        raise TypeError(f"ignore takes names or patterns of blocks or of layers in them; got {ignore!r}.")
+        raise TypeError(f"ignore must be names or patterns of blocks or of layers in them; got {ignore!r}.")
     for pattern in patterns:
         if not any(fnmatch.filter((other.name, *other.layers), pattern) for other in blocks):
             raise ValueError(f"No residual block has the name, or a layer of the name, {pattern!r}.")

@@ -156,7 +156,7 @@ def _finding(channels: _Channels, step: float, lost_from: float, probabilities: 
     return (
         f"{channels.named(lost)}: no information is left. One step of the file's integers is {step:.3g}, and the Keras "
         f"model's values spread by {spread:.3g} over the samples. Make parts of different ranges outputs of their own, "
-        "scale them alike (take Rescaling out of the model and scale in the application), or choose a finer "
+        "scale them alike (remove Rescaling from the model and scale in the application), or choose a finer "
         "quantization: int16x8, or dynamic or float16, whose outputs are floats."
     )
 

@@ -184,7 +184,7 @@ def export_tflite(
         True
     """
     if not flavor.is_model(model):
-        raise TypeError(f"export_tflite takes a model of keras or tf_keras, got {type(model).__name__}.")
+        raise TypeError(f"export_tflite expects a model of keras or tf_keras, got {type(model).__name__}.")
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
     check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, quiet=quiet)
@@ -203,7 +203,7 @@ def export_tflite(
             f"as {representative.SAMPLE_FORMS}."
         )
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
     prepared = prepare(
         model,
         representative_data,
@@ -322,7 +322,7 @@ def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[st
     strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
     if strings and settings.calibrated:
         raise diagnosis.ConversionError(
-            f"quantization={settings.quantization!r} cannot be had for a model with inputs of strings, "
+            f"quantization={settings.quantization!r} is not possible for a model with inputs of strings, "
             f"{', '.join(strings)}: the converter cannot calibrate on them. Pass without_preprocessing=True, or use "
             "quantization='dynamic' or 'float16'."
         )
@@ -388,7 +388,7 @@ def _verified(
         )
     if settings.quantization == "dynamic" and verification.quantization is None:
         notes.append(
-            "No weight is stored as int8: the converter keeps those under 1,024 values and those of a fused LSTM."
+            "No weight is stored as int8: the converter skips those under 1,024 values and those of a fused LSTM."
         )
     notes += verification.problems
     return verification

@@ -50,7 +50,7 @@ class LoopError(ConversionError):
         *others, last = map(repr, self._formats or [None])
         ways = f"{', '.join(others)} or {last}" if others else last
         super().__init__(
-            f"quantization={quantization!r} cannot be had for a model with a loop: {', '.join(loops)}. Recurrent "
+            f"quantization={quantization!r} is not possible for a model with a loop: {', '.join(loops)}. Recurrent "
             f"layers of Keras are unrolled where the sequence has a fixed length of at most {LONGEST_UNROLLED} steps: "
             f"shorten it{f', or use quantization={ways}' if self._formats else ''}."
         )
@@ -95,7 +95,7 @@ class OperatorError(ConversionError):
             ways.append("pass allow_custom=True (the application must then bring its own kernel)")
         lookups = tuple(f"layer {name!r} (" for name in lookup_names(model))
         split = (
-            "; or pass without_preprocessing=True: the file begins behind the lookup layers, and their work stays with "
+            "; or pass without_preprocessing=True: the file begins after the lookup layers, and their work is left to "
             "the application (edgeprune.split_preprocessing)"
             if any(one.origin.startswith(lookups) for one in self._unsupported)
             else ""
@@ -238,10 +238,10 @@ def state_notes(content: bytes) -> list[str]:
     if not any(graph.Tensors(number).IsVariable() for graph in graphs for number in range(graph.TensorsLength())):
         return []
     return [
-        "The file keeps a state from one run to the next, that of its LSTM operators. Reset it before each new "
+        "The file carries a state from one run to the next, that of its LSTM operators. Reset it before each new "
         "sequence: reset_all_variables() in Python, resetVariableTensors() of Interpreter in Kotlin and Java, "
         "ResetVariableTensors() in C++, Reset() of MicroInterpreter on microcontrollers. Files in float32, 'dynamic' "
-        "and 'float16' keep none, nor does an LSTM built with unroll=True, which is larger and runs faster on phones."
+        "and 'float16' carry none, nor does an LSTM built with unroll=True, which is larger and runs faster on phones."
     ]
 
 

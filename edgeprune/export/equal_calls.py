@@ -54,7 +54,7 @@ def refuse_stateful(model: Model) -> None:
     if stateful:
         raise ValueError(
             f"Model {model.name!r} has layers with stateful=True, {', '.join(stateful)}, whose state a .tflite file "
-            "does not keep. Build them with stateful=False; to go on with a sequence, make the states inputs and "
+            "does not carry. Build them with stateful=False; to continue a sequence, make the states inputs and "
             "outputs of the model, with initial_state= and return_state=True."
         )
 
@@ -67,7 +67,7 @@ def unrolled_notes(model: Model, unrolled: list[tuple[Any, int]], quantization: 
         return []
     return [
         f"A loop cannot be {quantization}, so recurrent layers were unrolled: {', '.join(which)}. The file, the memory "
-        "it needs and the time to convert grow with the sequence; as float32 it keeps the loop."
+        "it needs and the time to convert grow with the sequence; as float32 the loop is kept."
     ]
 
 

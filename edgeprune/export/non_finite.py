@@ -75,5 +75,5 @@ def check_scales(content: bytes, model: Model) -> None:
             raise ConversionError(
                 f"The values of {origin(tensor.Name().decode(), model)} in model {model.name!r} are too large for "
                 "float32 on the representative data, so that there is no range to quantize. Scale the data as in "
-                "training, or look for weights that are far too large."
+                "training, or check for weights that are far too large."
             )

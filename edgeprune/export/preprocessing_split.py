@@ -92,7 +92,7 @@ def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitMod
         {'lookup': ['[UNK]', 'rome']}
     """
     if not flavor.is_model(model):
-        raise TypeError(f"split_preprocessing takes a model of keras or tf_keras, got {type(model).__name__}.")
+        raise TypeError(f"split_preprocessing expects a model of keras or tf_keras, got {type(model).__name__}.")
     whole, model = model, _entered(model)
     inputs, nodes, structure = flavor.graph_nodes(model)
     before = _calls_before(nodes, _handles_strings if only_strings else lambda node: is_lookup(node.layer))
@@ -105,7 +105,7 @@ def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitMod
     needed = {id(tensor): tensor for node in behind for tensor in node.inputs} | {id(out): out for out in outputs}
     cut = [tensor for key, tensor in needed.items() if key in made]
     if not behind or any(id(tensor) in made for tensor in outputs):
-        raise ValueError(f"Model {model.name!r} gives out what its lookup layers give: no numeric rest would be left.")
+        raise ValueError(f"Model {model.name!r} ends with its lookup layers: no numeric part would be left.")
 
     keras = flavor.keras_of(model)
     given = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in inputs}

@@ -48,7 +48,7 @@ def difference_notes(samples: Mapping[str, np.ndarray], others: Any) -> list[str
         wide, narrow = sorted((float(np.ptp(one)), float(np.ptp(other))), reverse=True)
         if narrow > 0 and wide > 50 * narrow:
             notes.append(
-                f"Input {name!r}: the representative data lies between {_range(one)}, the other samples between "
+                f"Input {name!r}: the representative data is between {_range(one)}, the other samples between "
                 f"{_range(other)}. Scale both as the model's training data."
             )
     return notes
@@ -71,7 +71,7 @@ def _scaling_note(name: str, values: np.ndarray, layer: Layer) -> Iterator[str]:
     if scaled.std() < _NARROW or np.median(np.abs(scaled)) > _WIDE:
         how = "scaled before" if scaled.std() < _NARROW else "not scaled"
         yield (
-            f"Input {name!r}: the samples lie between {_range(values)}, of which layer {layer.name!r} "
+            f"Input {name!r}: the samples are between {_range(values)}, of which layer {layer.name!r} "
             f"({type(layer).__name__}) makes {_range(scaled)}, as if they were {how}. Pass values like those that the "
             "model was trained on."
         )

@@ -17,7 +17,7 @@ from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.size import gzipped
 from edgeprune.types import Model
 
-_WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) take the zeros out."
+_WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) compress the zeros."
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def check_quantization(quantization: str | None) -> None:
     """
     if quantization == "dynamic":
         raise ValueError(
-            "sparse=True does not go with quantization='dynamic': LiteRT does not load such convolutions and computes "
+            "sparse=True does not support quantization='dynamic': LiteRT does not load such convolutions and computes "
             f"wrong values for such dense layers. Use 'int8' or no quantization. {_WAY_OUT}"
         )
     if quantization == "int16x8":
         raise ValueError(
-            "sparse=True does not go with quantization='int16x8': the converter then writes biases of a type that "
+            "sparse=True does not support quantization='int16x8': the converter then writes biases of a type that "
             f"LiteRT does not load. Use 'int8' or no quantization. {_WAY_OUT}"
         )
 
@@ -81,7 +81,7 @@ def _refuse_dense_layers(weights: list[_SparseWeight], quantization: str | None,
     unreadable = [weight for weight in dense if weight.dtype == "INT8" and not weight.blocks]
     if unreadable:
         raise ConversionError(
-            f"sparse=True with quantization='int8': {_origins(unreadable, model)} has zeros that do not lie in blocks, "
+            f"sparse=True with quantization='int8': {_origins(unreadable, model)} has zeros that are not in blocks, "
             "and LiteRT does not load such a file. Prune dense layers in blocks of 16 inputs "
             f"(block_size=(16, 1)), or not at all. {_WAY_OUT}"
         )
@@ -101,8 +101,8 @@ def _refuse_stride_2_depthwise(graph: _Graph, model: Model) -> None:
     raise ConversionError(
         f"sparse=True: on Arm, and on x86 without AVX, XNNPACK would compute wrong values from this file: its first "
         f"convolution turns XNNPACK's sparse kernels on, and they misplace padding='same' of the stride-2 "
-        f"{origin(depthwise, model)}. Put ZeroPadding2D(1) before that layer and give it padding='valid' "
-        f"(the model then needs training with it). {_WAY_OUT}"
+        f"{origin(depthwise, model)}. Put ZeroPadding2D(1) before that layer and set its padding='valid' "
+        f"(the model must then be retrained). {_WAY_OUT}"
     )
 
 

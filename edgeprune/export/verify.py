@@ -222,7 +222,7 @@ def verify_tflite(
 
     def scored(outputs: Mapping[str, np.ndarray]) -> Scores:
         if model is not None and not keras_outputs:
-            return Scores((), count, "the file does not fit the Keras model, which tells the metrics.")
+            return Scores((), count, "the file does not fit the Keras model, which defines the metrics.")
         return score_outputs(
             outputs,
             y,
@@ -298,7 +298,7 @@ def _mismatch(runtime: Runtime, model: Model) -> list[str]:
     if len(taken) == len(own) and not left:
         return []
     theirs, ours = (" and ".join(f"{kind} {shape}" for shape, kind in inputs) for inputs in (taken, own))
-    return [f"The file takes {theirs}, the Keras model {ours}: the file was converted from another model."]
+    return [f"The file has inputs {theirs}, the Keras model {ours}: the file was converted from another model."]
 
 
 def _kind(letter: str, quantized: bool = False) -> str:

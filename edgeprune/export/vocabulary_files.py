@@ -44,7 +44,7 @@ def preprocessing_lines(split: SplitModel) -> list[str]:
 def describe_preprocessing(path: Path, split: SplitModel) -> None:
     """Write into a .tflite file's metadata what the application has to do before it."""
     file = read_tflite(path)
-    given = {name: f"Given by {name!r}." for name in split.given}
+    given = {name: f"From {name!r}." for name in split.given}
     write_metadata(
         path,
         ModelMetadata(

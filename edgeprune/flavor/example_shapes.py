@@ -80,7 +80,7 @@ def at_example_shapes(
     reason = " ".join(re.split(r"\n\n +\w+Error: ", str(refused))[-1].split())[:200]  # without TensorFlow's traceback
     tried = ExampleShapes(shapes, chosen=False)
     raise ValueError(
-        f"Model {model.name!r} cannot be called on inputs of {tried}: say a shape that it takes as input_shape=. "
+        f"Model {model.name!r} cannot be called on inputs of {tried}: pass a shape that it accepts as input_shape=. "
         f"{reason}"
     ) from refused
 
@@ -122,7 +122,7 @@ def _by_name(model: Model, inputs: Mapping[str, Any], input_shape: InputShape) -
             raise ValueError(f"Model {model.name!r} has the inputs {list(inputs)}; input_shape= names {unknown[0]!r}.")
         return dict(input_shape)
     if len(inputs) > 1:
-        raise ValueError(f"Model {model.name!r} has the inputs {list(inputs)}: give input_shape= by name.")
+        raise ValueError(f"Model {model.name!r} has the inputs {list(inputs)}: pass input_shape= as a dict by name.")
     return {next(iter(inputs)): input_shape}
 
 
@@ -137,7 +137,7 @@ def _joined(name: str, asked: Any, takes: tuple[int | None, ...]) -> tuple[int |
         taken in (None, size) for size, taken in zip(sizes, takes[1:], strict=True)
     )
     if not fits or not all(size is None or size > 0 for size in asked):
-        raise ValueError(f"input_shape={tuple(asked)} does not fit input {name!r}, which takes {takes}.")
+        raise ValueError(f"input_shape={tuple(asked)} does not fit input {name!r}, whose shape is {takes}.")
     return (1, *(taken if size is None else size for size, taken in zip(sizes, takes[1:], strict=True)))
 
 

@@ -192,7 +192,7 @@ def _unknown_functions(part: Any, flavor: str) -> Iterator[str]:
         if isinstance(loss, dict) and isinstance(loss.get("class_name"), str):
             loss = loss.get("config") if loss["class_name"] == "function" else None
         if isinstance(loss, str) and not _is_known_function(loss, flavor):
-            yield f"it was compiled with {loss!r}, which is not known here"
+            yield f"it was compiled with {loss!r}, which is unknown here"
         elif isinstance(loss, dict | list):
             losses += loss.values() if isinstance(loss, dict) else loss
 

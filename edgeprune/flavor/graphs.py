@@ -146,11 +146,11 @@ def graph_of(model: Layer) -> Any:
     """The object that holds the nodes of a model; ValueError where there is none."""
     if not is_graph_model(model):
         raise ValueError(
-            f"Model {model.name!r} is subclassed, so its graph of layers is not known; "
+            f"Model {model.name!r} is subclassed, so its graph of layers is unknown; "
             "a Functional or Sequential model is needed here."
         )
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
+        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
     return model._functional if is_keras_3(model) and hasattr(model, "_functional") else model
 
 
@@ -251,9 +251,7 @@ def call_specs(model: Model) -> Any:
         return nest(keras_3).map_structure(spec, inputs)
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values()) if keras_3 else []
     if len(shapes) != 1:
-        raise ValueError(
-            f"Model {model.name!r} is subclassed and its inputs are not known: call it once on an example."
-        )
+        raise ValueError(f"Model {model.name!r} is subclassed and its inputs are unknown: call it once on an example.")
     shape = shapes[0]
     if isinstance(shape, dict):
         return {name: tf.TensorSpec((1, *part[1:])) for name, part in shape.items()}

@@ -183,9 +183,9 @@ class _Unfolding:
                 given = self._tree.flatten(self.calls_inside(layer, args, kwargs))
                 given = [made_symbolic(leaf, reference) if self._keras_3 else leaf for leaf in given]
                 if len(given) != len(node.outputs):
-                    raise NotUnfoldedError("it gives other tensors than before")
+                    raise NotUnfoldedError("it returns other tensors than before")
                 if not self._keras_3 and list(map(_has_mask, given)) != list(map(_has_mask, node.outputs)):
-                    raise NotUnfoldedError("the calls it makes inside give other masks")
+                    raise NotUnfoldedError("its inner calls return other masks")
             except Exception as error:  # a call may fail on symbolic inputs in any way
                 self.reasons[id(layer)] = _first_line(error)
                 given = None
@@ -296,7 +296,7 @@ class _Unfolding:
             self._name_parts(layer)
         flat = tree.flatten(outputs)
         if any(holds_mark(leaf) for leaf in flat if not is_symbolic(leaf)):
-            raise NotUnfoldedError("it gives a constant for each sample")
+            raise NotUnfoldedError("it returns a constant for each sample")
         given_masks = [tensor._keras_mask for tensor in flat if getattr(tensor, "_keras_mask", None) is not None]
         nodes = list(_calls_between(tensors, [*symbolic_leaves(outputs), *given_masks]))
         if not nodes and layer.weights:

@@ -138,7 +138,7 @@ def benchmark(
     if isinstance(files, str | Path):
         files = [files]
     if not files:
-        raise ValueError("Give one or more .tflite files to time.")
+        raise ValueError("Pass one or more .tflite files to time.")
     for name, count, fewest in (
         ("num_runs", num_runs, 1),
         ("warmup_runs", warmup_runs, 0),
@@ -197,7 +197,7 @@ def _random_input(port: Port, generator: np.random.Generator) -> np.ndarray:
         return generator.integers(limits.min, limits.max, port.shape, port.dtype, endpoint=True)
     if port.dtype.kind in "iub":
         return generator.integers(0, 2, port.shape).astype(port.dtype)
-    raise ValueError(f"Input {port.name!r} takes {port.dtype}, for which no random values are made.")
+    raise ValueError(f"Input {port.name!r} has dtype {port.dtype}, for which no random values are made.")
 
 
 def _spread(values: np.ndarray) -> float:

@@ -134,7 +134,7 @@ def activation_memory(model: Model, dtype: str = "int8", *, per_channel_dense: b
     if dtype not in ITEM_BYTES:
         raise ValueError(f"dtype must be one of {', '.join(ITEM_BYTES)}; got {dtype!r}.")
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it once on an example, or give it an Input.")
+        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
     graph = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
     trace = _reshaped(_fused(_traced(graph, ITEM_BYTES[dtype])))
     names = flavor.layer_names(graph)

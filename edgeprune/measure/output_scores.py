@@ -117,7 +117,7 @@ class ScoredOutput:
                 yield Score(own, values[name], known.get(name, known.get(name.removeprefix("weighted_"))))
         elif compiled.own_step is not None:
             raise NoScoreError(
-                f"the model has a {compiled.own_step} of its own and no metrics, so that its figures are not known: "
+                f"the model has a {compiled.own_step} of its own and no metrics, so that its scores are unknown: "
                 "compile it with metrics, or pass metric=."
             )
         elif loss is None:
@@ -137,7 +137,7 @@ class ScoredOutput:
             if self.y_true.size != self.y_pred.size:
                 raise
             raise NoScoreError(
-                f"no compiled model tells what the targets are compared by, and they name no classes ({error}): pass "
+                f"no compiled model defines what the targets are compared by, and they name no classes ({error}): pass "
                 "metric=, or a compiled model."
             ) from error
         yield Score("accuracy", weighted_mean(right, self.sample_weight), True)

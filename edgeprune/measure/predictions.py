@@ -35,7 +35,7 @@ def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np
     size = fixed or batch_size
     count = len(arrays[0])
     if count == 0:
-        raise ValueError(f"Model {model.name!r} was given no samples.")
+        raise ValueError(f"Model {model.name!r} was called on no samples.")
     parts, predict_on_batch = [], flavor.batch_predictor(model)
     for start in track(range(0, count, size), f"Running {model.name}"):
         batch = [array[start : start + size] for array in arrays]
@@ -66,7 +66,7 @@ def gather(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, 
             raise ValueError("There are no samples.")
         return x, y, sample_weight
     if hasattr(x, "cardinality") and int(x.cardinality()) == -1:
-        raise ValueError("The dataset repeats without end: take a number of its batches with .take(n).")
+        raise ValueError("The dataset is infinite: limit it with .take(n).")
     collected = []
     for batch in track(_batches(x), "Reading the data"):
         parts = batch if isinstance(batch, tuple | list) else (batch,)
@@ -143,7 +143,7 @@ def _subclassed_call_arrays(model: Model, samples: Any) -> tuple[list[np.ndarray
     elif count == 1 or not isinstance(samples, list | tuple):
         samples = [samples]
     if len(samples) != count:
-        raise ValueError(f"Model {model.name!r} takes {count} inputs, got {len(samples)}.")
+        raise ValueError(f"Model {model.name!r} has {count} inputs, got {len(samples)}.")
     return [*map(np.asarray, samples)], partial(tf.nest.pack_sequence_as, structure)
 
 
@@ -155,13 +155,13 @@ def _check_values(model: Model, arrays: list[np.ndarray]) -> None:
     specs = tf.nest.flatten(flavor.call_specs(model)) if known else [tf.TensorSpec(None, tf.string)] * len(arrays)
     for spec, array in zip(specs, arrays, strict=True):
         if array.dtype.kind not in ("biufOSU" if spec.dtype == tf.string else "biuf"):
-            raise ValueError(f"Model {model.name!r} takes numbers, got samples of type {array.dtype}.")
+            raise ValueError(f"Model {model.name!r} expects numbers, got samples of type {array.dtype}.")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"The samples for model {model.name!r} hold NaN or infinity; clean them first.")
         if array.ndim == 0 or not spec.shape[1:].is_compatible_with(array.shape[1:]):
             shape = tuple(spec.shape)[1:]
             raise ValueError(
-                f"Model {model.name!r} takes samples of shape {shape}, got an array of shape {array.shape}."
+                f"Model {model.name!r} expects samples of shape {shape}, got an array of shape {array.shape}."
             )
 
 

@@ -254,7 +254,7 @@ def score_lines(stages: Mapping[str, Scores]) -> Iterator[str]:
 def direction_words(higher_is_better: bool | None) -> str:
     """Which direction is better, in words."""
     if higher_is_better is None:
-        return "which direction is better is not known"
+        return "which direction is better is unknown"
     return "higher is better" if higher_is_better else "lower is better"
 
 

@@ -215,7 +215,7 @@ class _Process:
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             succeeded, value = (
                 False,
-                f"its interpreter was ended by {name}, as a kernel did not expect what it was given; a model that was "
+                f"its interpreter was ended by {name}, as a kernel did not expect its input; a model that was "
                 "never trained, whose values are all nearly 0, can do that",
             )
         said = os.pread(self._said.fileno(), 1 << 20, self._read).decode(errors="replace")

@@ -135,7 +135,7 @@ def compile_for_npu(path: str | Path, accelerator: str, output: str | Path) -> N
         if not any(operator.name == NPU_OPERATOR for operator in operators) or summary is None:
             names = ", ".join(dict.fromkeys(operator.name for operator in operators))
             raise VelaError(
-                f"Nothing of {path} would run on {accelerator}: all its operators stay on the CPU ({names})."
+                f"Nothing of {path} would run on {accelerator}: all its operators run on the CPU ({names})."
             )
         with summary.open(newline="") as file:
             row = next(csv.DictReader(file))

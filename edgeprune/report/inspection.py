@@ -128,7 +128,7 @@ class Inspection:
 
     def _memory_words(self) -> str:
         if self.memory is None:
-            return f"Memory: not known, {self.memory_unknown}"
+            return f"Memory: unknown, {self.memory_unknown}"
         return (
             f"Memory: at most {self.memory.peak:,} bytes of activations at once in int8, about four times that in "
             f"float32, while {self.memory.layer} runs."

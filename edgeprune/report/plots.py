@@ -177,7 +177,7 @@ def plot_groups(plan: ChannelPlan, ax: Axes | None = None) -> Axes:
     ax.xaxis.tick_top()
     ax.invert_yaxis()
     ax.grid(axis="y", alpha=0.25)
-    ax.set_title("Channels that go together: squares make them, rings read them", fontsize=10)
+    ax.set_title("Coupled channels: squares produce them, rings consume them", fontsize=10)
     return ax
 
 

@@ -89,7 +89,7 @@ class UpdatePruningStep(CallbackOfBoth):
         mechanism_of(self.model).apply_masks(self.model)
         if not self._counter.has_counted:
             raise RuntimeError(
-                "UpdatePruningStep has seen no training step. In a loop of your own call its "
+                "UpdatePruningStep has seen no training step. In a custom training loop call its "
                 "on_train_batch_begin(batch) before each step. (Without it count only eager steps on Keras 3 and, on "
                 "tf_keras, local magnitude pruning.)"
             )

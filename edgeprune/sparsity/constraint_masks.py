@@ -198,7 +198,7 @@ def _set_input_shape(layer: Layer, arguments: dict[str, Any]) -> None:
     """Give the layer the shape of its input, from which a Sequential is built, as Keras 3's own layers take it."""
     unknown = sorted(set(arguments) - {"input_shape", "input_dim", "batch_input_shape", *_OF_THE_WRAPPER})
     if unknown:
-        raise TypeError(f"prune_low_magnitude takes no argument {', '.join(unknown)} for a Keras 3 layer.")
+        raise TypeError(f"prune_low_magnitude has no argument {', '.join(unknown)} for a Keras 3 layer.")
     shape = arguments.get("input_shape")
     if "input_dim" in arguments:
         shape = (arguments["input_dim"],)
@@ -246,7 +246,7 @@ def _warn_of_lost_masks(weights: list[MaskedVariable]) -> None:
     if lost:
         warnings.warn(
             f"Pruning begins at step 0 on weights that have zeros already: {', '.join(lost)}. They grow back until the "
-            "first mask update. To go on with a run from a file, save the model as .keras and call load_weights of "
+            "first mask update. To continue a run from a file, save the model as .keras and call load_weights of "
             "that file after prune_low_magnitude; an .h5 file that Keras 3 writes holds neither masks nor step."
         )
 

@@ -56,7 +56,7 @@ class MaskedVariable:
                 None,
                 None,
                 f"{self.name} is being trained under pruning without the callback that updates its mask: "
-                "pass callbacks=[edgeprune.UpdatePruningStep()] to fit; in a loop of your own call its "
+                "pass callbacks=[edgeprune.UpdatePruningStep()] to fit; in a custom training loop call its "
                 "set_model(model) and on_train_begin() first.",
             )
         if self._own_constraint is not None:

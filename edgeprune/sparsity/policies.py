@@ -28,7 +28,7 @@ PrunableLayer = _tfmot.PrunableLayer
 PruningPolicy = _tfmot.PruningPolicy
 """The base class of pruning policies, which is TF-MOT's own.
 
-One of your own overrides `allow_pruning(layer)`, which returns whether a layer is pruned, and
+A custom one overrides `allow_pruning(layer)`, which returns whether a layer is pruned, and
 `ensure_model_supports_pruning(model)`, which raises `ValueError` for a model that it refuses.
 """
 
@@ -73,7 +73,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
         if not model.built:
             raise _error(
                 "Unbuilt models are not supported currently.",
-                f"Model {model.name!r} is not built: call it on an input or give it an Input first.",
+                f"Model {model.name!r} is not built: call it on an example, or add an Input.",
             )
         misses = misses_by_place(model)
         if not misses.all:

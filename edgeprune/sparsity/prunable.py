@@ -219,7 +219,7 @@ def _as_list(layers: LayerChoice) -> list[str | Layer | Callable[[Layer], bool]]
     try:
         return list(layers)
     except TypeError:
-        raise TypeError(f"layers= takes names, patterns, layers or a function, got {layers!r}") from None
+        raise TypeError(f"layers= must be names, patterns, layers or a function; got {layers!r}") from None
 
 
 def _matches(layer: Layer, name: str, choice: str | Layer | Callable[[Layer], bool]) -> bool:
@@ -228,7 +228,7 @@ def _matches(layer: Layer, name: str, choice: str | Layer | Callable[[Layer], bo
     if _is_function(choice):
         return bool(choice(layer))
     if not flavor.is_layer(choice):
-        raise TypeError(f"layers= takes names, patterns, layers or a function, got {choice!r}")
+        raise TypeError(f"layers= must be names, patterns, layers or a function; got {choice!r}")
     return layer is choice
 
 

@@ -102,7 +102,7 @@ def prune_low_magnitude(
         _warn_of_ignored(kwargs)
         return cast(Prunable, _prune_model(to_prune, runs, pruning_policy, layers))
     if layers is not None:
-        raise TypeError("layers= chooses among the layers of a model; single layers are given as they are.")
+        raise TypeError("layers= chooses among the layers of a model; pass a single layer without it.")
     if isinstance(to_prune, list):
         _warn_of_ignored(kwargs)
         return cast(Prunable, [_prune_layer(layer, runs, {}) for layer in to_prune])
@@ -206,7 +206,7 @@ class _Runs:
         if not by_pattern or not all(isinstance(pattern, str) for pattern in by_pattern):
             raise ValueError(f"pruning_schedule as a dict has names or patterns of layers as keys, got {schedule!r}.")
         if len(by_pattern) > 1 and settings.scope == "global":
-            raise ValueError('scope="global" ranks all weights together and takes one schedule, not a dict of them.')
+            raise ValueError('scope="global" ranks all weights together and accepts one schedule, not a dict of them.')
         self.is_choice = isinstance(schedule, Mapping)
         self.refused = settings.refused  # one for all the runs
         checked = {
@@ -287,7 +287,7 @@ def _prune_model(model: Model, runs: _Runs, policy: PruningPolicy | None, layers
     if kept:
         warnings.warn(
             f"Every layer of model {model.name!r} that can be pruned is under pruning already and keeps its schedule: "
-            "strip_pruning first to give it another."
+            "call strip_pruning first to change it."
         )
         return model
     _report_nothing_pruned(model, problems, runs.is_choice or layers is not None)

@@ -118,7 +118,7 @@ def sparsity_report(model: Model) -> SparsityReport:
         (0.0, ['stem', 'conv', 'head'])
     """
     if not flavor.is_model(model):
-        raise TypeError(f"sparsity_report takes a Keras model, got {type(model).__name__}.")
+        raise TypeError(f"sparsity_report expects a Keras model, got {type(model).__name__}.")
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built, so it has no weights to count: call it on data first.")
     mechanism, names = mechanism_of(model), prunable.names_of(model)

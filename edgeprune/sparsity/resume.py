@@ -47,7 +47,7 @@ def _take_up(layer: Layer, runs: dict[int, PruningRun], store: Any) -> None:
             runs[settings["call"]] = PruningRun.from_config(settings)
         except ValueError as error:
             warnings.warn(
-                f"Layer {layer.name!r} does not go on being pruned: {error} Call prune_low_magnitude with the "
+                f"Layer {layer.name!r} does not continue to be pruned: {error} Call prune_low_magnitude with the "
                 "schedule, then load_weights of the same file."
             )
             return

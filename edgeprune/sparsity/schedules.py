@@ -23,7 +23,7 @@ else:
 PruningSchedule = _tfmot.PruningSchedule
 """The base class of schedules, which is TF-MOT's own.
 
-One of your own overrides `__call__(step)`, which returns whether to update the masks at this step and the sparsity, and
+A custom one overrides `__call__(step)`, which returns whether to update the masks at this step and the sparsity, and
 `get_config()`.
 """
 
@@ -214,7 +214,7 @@ def read(config: dict[str, Any] | None) -> PruningSchedule:
     for keras in () if kind else map(flavor.keras_module, (flavor.KERAS_3, flavor.TF_KERAS)):
         kind = kind or keras.saving.get_registered_object(name)
     if kind is None:
-        raise ValueError(f"the class {name!r} of its schedule is not known: load it in a custom_object_scope.")
+        raise ValueError(f"the class {name!r} of its schedule is unknown: load it in a custom_object_scope.")
     return kind.from_config(config["config"])
 
 

@@ -62,7 +62,7 @@ class PruningRun:
         _one_of(self.scope, SCOPES, "scope")
         _one_of(self.importance, IMPORTANCES, "importance")
         if self.scope == "global" and (self.in_blocks or self.sparsity_m_by_n):
-            raise ValueError('scope="global" ranks single weights: it takes no block_size and no sparsity_m_by_n.')
+            raise ValueError('scope="global" ranks single weights: pass no block_size and no sparsity_m_by_n.')
         if self.importance == "taylor" and self.sparsity_m_by_n:
             raise ValueError(
                 'importance="taylor" needs training steps to gather gradients, and sparsity_m_by_n makes its masks '

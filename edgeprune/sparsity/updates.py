@@ -84,7 +84,7 @@ def _finite_importance(weight: MaskedWeight) -> np.ndarray:
     if not np.isfinite(importance.max()):
         raise ValueError(
             f"{weight.name} holds NaN or infinite values at step {weight.run.step}: training has diverged, "
-            "and there is nothing to rank. Lower the learning rate, or look at the data."
+            "and there is nothing to rank. Lower the learning rate, or check the data."
         )
     return importance
 
@@ -235,7 +235,7 @@ def set_open_end(schedule: schedules.PruningSchedule, total_steps: int | None) -
         return
     if total_steps is None:
         raise ValueError(
-            "The schedule's end_step was left out, and the number of training steps is not known: give "
+            "The schedule's end_step was left out, and the number of training steps is unknown: pass "
             "end_step to PolynomialDecay, or steps_per_epoch to fit."
         )
     schedule.set_end_step(total_steps)
@@ -252,7 +252,7 @@ def warn_if_missed(schedule: schedules.PruningSchedule, step: int, total_steps: 
             f"Training ends at step {total_steps} with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
             f"masks are updated every {schedule.frequency} steps from step {schedule.begin_step}"
             + (f" to {schedule.end_step}" if schedule.end_step >= 0 else "")
-            + ". Lower the schedule's frequency, or let end_step fall on begin_step + n * frequency."
+            + ". Lower the schedule's frequency, or set end_step to begin_step + n * frequency."
         )
 
 
@@ -268,7 +268,7 @@ def warn_of_missing_zeros(model: Layer, weights: Sequence[MaskedWeight]) -> None
     if not step:
         warnings.warn(
             f"{model.name!r} was never trained under pruning, so its schedule never ran and it has no zeros: pass "
-            "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning; in a loop of your own call its "
+            "callbacks=[edgeprune.UpdatePruningStep()] to fit before strip_pruning; in a custom training loop call its "
             "on_train_batch_begin(batch) before each step."
         )
         return
@@ -305,6 +305,6 @@ def _warn_if_unfinished(schedule: schedules.PruningSchedule, step: int) -> None:
         end = f" of {schedule.end_step}" if schedule.end_step >= 0 else ""
         warnings.warn(
             f"Pruning was stripped at step {step}{end}, with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
-            "train on to the end of the schedule first, or give it an earlier end_step or a lower frequency (it "
+            "train to the end of the schedule first, or give it an earlier end_step or a lower frequency (it "
             f"updates masks every {schedule.frequency} steps from step {schedule.begin_step})."
         )

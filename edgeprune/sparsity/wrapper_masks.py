@@ -307,7 +307,7 @@ def begin_training(model: Model, in_fit: bool) -> WrapperCounter:
     for wrapper in wrappers:
         if not wrapper.built:
             raise ValueError(
-                f"Layer {wrapper.layer.name!r} is under pruning and not built: give the model an input shape, or call "
+                f"Layer {wrapper.layer.name!r} is under pruning and not built: pass the model an input shape, or call "
                 "model.build(input_shape), before fit."
             )
         if _step_of(wrapper) < 0:

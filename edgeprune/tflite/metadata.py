@@ -369,7 +369,7 @@ def _check_channels(path: Path, entry: TensorMetadata, shape: tuple[int, ...]) -
     for field in ("mean", "minimum"):
         if len(getattr(entry, field)) not in (0, 1, channels):
             raise ValueError(
-                f"{entry.name!r} in {path} has {channels} channels {shape}: give one {field} or {channels}, "
+                f"{entry.name!r} in {path} has {channels} channels {shape}: pass one {field} or {channels}, "
                 f"not {len(getattr(entry, field))}."
             )
 
@@ -417,7 +417,7 @@ def _check_layout(path: Path, model: _Table) -> None:
         raise ValueError(f"{path} has a root of {model.fields()} fields; this package knows {_MODEL_FIELDS}.")
     # Buffers behind the flatbuffer are found by places in the file, which would shift.
     if len(model.content) > _MOST_BYTES or any(entry.number(1, "<Q") > 1 for entry in model.tables(4, None)):
-        raise ValueError(f"{path} keeps its weights behind the model (over 2 GB), so metadata cannot be added.")
+        raise ValueError(f"{path} has its weights after the model (over 2 GB), so metadata cannot be added.")
 
 
 # How the metadata's own tables are numbered. ModelMetadata: 0 name, 1 description, 2 version, 3 subgraphs, 4 author,

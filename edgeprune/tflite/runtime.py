@@ -254,7 +254,7 @@ def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
         raise ValueError(f"Input {name!r}: expected numbers, got values of type {array.dtype}.")
     if array.ndim == 0 or array.shape[1:] != port.shape[1:]:
         raise ValueError(
-            f"Input {name!r} takes samples of shape {port.shape[1:]}, so an array (samples, "
+            f"Input {name!r} expects samples of shape {port.shape[1:]}, so an array (samples, "
             f"{', '.join(map(str, port.shape[1:]))}); got an array of shape {array.shape}."
         )
     if len(array) == 0:
@@ -270,7 +270,7 @@ def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
         )
     if not whole:
         raise ValueError(
-            f"Input {name!r} takes whole numbers of type {port.dtype}, got values from {array.min():g} to "
+            f"Input {name!r} expects whole numbers of type {port.dtype}, got values from {array.min():g} to "
             f"{array.max():g} of type {array.dtype} that it cannot hold."
         )
 

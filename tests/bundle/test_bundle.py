@@ -141,7 +141,7 @@ def test_what_is_not_installed_is_told_before_the_slow_part(
 
 
 def test_what_is_no_model_is_told(tmp_path):
-    with pytest.raises(TypeError, match="takes a model of keras or tf_keras, got str"):
+    with pytest.raises(TypeError, match="expects a model of keras or tf_keras, got str"):
         export_bundle("model", tmp_path / "b")
     with pytest.raises(ValueError, match="is not built"):
         export_bundle(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "b")
@@ -235,7 +235,7 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, 
     with pytest.raises(ValueError, match=message):
         export_bundle(net, tmp_path / "b", "phone", samples)
     board = dataclasses.replace(target("phone"), name="only int8", quantizations=("int8",))
-    with pytest.raises(ValueError, match=r"Give more representative data\.$"):
+    with pytest.raises(ValueError, match=r"Pass more representative data\.$"):
         export_bundle(net, tmp_path / "b", board, samples)
     assert not list(tmp_path.iterdir())
 
@@ -268,7 +268,7 @@ def test_a_model_that_computes_nothing_is_refused(tmp_path, samples, writer, mon
     monkeypatch.setitem(frame._WRITERS, "microcontroller", "edgeprune.export.stand_in")
     x = keras.Input((6,), name="x")
     same = keras.Model(x, keras.layers.Dropout(0.1)(x), name="same")
-    with pytest.raises(ValueError, match="'same' gives its inputs as they are: no operator is left to run on 'cortex"):
+    with pytest.raises(ValueError, match="'same' returns its inputs unchanged: no operator is left to run on 'cortex"):
         export_bundle(same, tmp_path / "b", "cortex-m", samples)
     assert not list(tmp_path.iterdir())
 

@@ -230,7 +230,7 @@ def test_layers_that_are_converted_by_an_equal_computation_run_on_the_interprete
     made = export_bundle(net, tmp_path / "b", "cortex-m", samples)
     done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)
     assert done.returncode == 0 and "3 samples, 0 values differ" in done.stdout, done.stdout
-    kept = any("what the interpreter keeps for its" in note for note in made.notes)
+    kept = any("are the interpreter's own, for its" in note for note in made.notes)
     assert kept == (kind == "gru"), "its operators, not its activations, set the arena"
 
 
@@ -390,8 +390,8 @@ def test_what_differs_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(microcontroller, "compare_with_reference", lambda path, samples: near)
     made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
     assert any("9 of 40 output values differ" in note for note in made.notes)
-    assert any("gives other values for 11 of 40 outputs, by up to 3" in note for note in made.notes)
-    assert "gives other values for 11 of them" in (tmp_path / "b" / "README.md").read_text()
+    assert any("returns other values for 11 of 40 outputs, by up to 3" in note for note in made.notes)
+    assert "returns other values for 11 of them" in (tmp_path / "b" / "README.md").read_text()
 
 
 def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, monkeypatch):

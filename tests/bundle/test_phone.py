@@ -305,7 +305,7 @@ def test_kotlin_helpers(bundles, app, tmp_path):
         f"[({LABELS[1]}, 5.0), ({LABELS[4]}, 4.0)]",
         "1.0 2.0 3.0 432",
         f"{MANY}class {MANY - 1}",
-        "image takes 12 x 12 x 3 values, which makes 432; got 3",
+        "image expects 12 x 12 x 3 values, which is 432; got 3",
         "an image has 12 x 12 pixels, got 3",
     ]
 

@@ -353,7 +353,7 @@ def small(flavor):
         ({"group_lasso": -1, "pruning_ratio": 0.5}, ValueError, "group_lasso"),
         ({"group_lasso": float("inf"), "pruning_ratio": 0.5}, ValueError, "group_lasso must be a finite number"),
         ({"recover": "yes", "pruning_ratio": 0.5}, TypeError, "recover must be True or False"),
-        ({"sparsity": 0.5}, TypeError, "takes no argument sparsity"),
+        ({"sparsity": 0.5}, TypeError, "has no argument sparsity"),
         ({"pruning_ratio": float("nan")}, ValueError, "pruning_ratio must be a finite number"),
         ({"pruning_ratio": 0.5, "round_to": float("inf")}, ValueError, "round_to must be a finite number"),
         ({"pruning_ratio": 0.5, "steps": 0}, ValueError, "steps must be a whole number of 1 or more"),

@@ -354,7 +354,7 @@ def test_whole_numbers_of_ones_own():
     model = net(block)
     block.order.assign(np.arange(WIDTH)[::-1].copy())
     graph, smaller, proof = halved(model)
-    assert proof.passed and "by their numbers" in graph.frozen["block/inner"]
+    assert proof.passed and "indexes them" in graph.frozen["block/inner"]
     assert smaller.get_layer("block_wide").units == WIDTH
 
 

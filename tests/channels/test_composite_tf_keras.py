@@ -179,7 +179,7 @@ def test_masks_that_a_layer_passes_on_itself_keep_it_whole():
     block = Block("masked", name="block")
     model = randomize(keras.Model(steps, layers.Dense(2, name="head")(layers.LSTM(6, name="lstm")(block(x)))))
     graph, _, proof = halved(model)
-    assert proof.passed and "give other masks" in graph.frozen["block"] and "lstm" not in graph.frozen
+    assert proof.passed and "return other masks" in graph.frozen["block"] and "lstm" not in graph.frozen
 
 
 def test_a_subclassed_model():

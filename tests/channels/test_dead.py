@@ -256,7 +256,7 @@ def test_a_constant_under_a_padded_kernel_stays_and_is_told(flavor, padding):
     found = find_dead_channels(model)
     assert widths(found.apply())["a"] == (6 if padding == "same" else 4)
     assert found.left == (
-        {"a": "2 constant channels stay, as they cannot be added to a bias of b"} if padding == "same" else {}
+        {"a": "2 constant channels are kept: no bias of b can hold them"} if padding == "same" else {}
     )
     assert ("2 constant channels" in str(found)) == (padding == "same")
 

@@ -131,7 +131,7 @@ def check(flavor, name, tmp_path):
 def test_a_stock_layer(flavor, name, tmp_path):
     if name in layer_names(flavor):
         graph = check(flavor, name, tmp_path)
-        assert "head" in graph.frozen and (name != "Lambda" or "Lambda is not known" in graph.frozen["before"])
+        assert "head" in graph.frozen and (name != "Lambda" or "Lambda is unknown" in graph.frozen["before"])
 
 
 @pytest.mark.slow
@@ -149,4 +149,4 @@ def test_a_layer_called_on_a_rank_that_it_is_not_made_for():
     i = keras.Input((6, 6, 3))
     x = L.UpSampling3D(2, name="up")(L.Dense(8, name="before")(i))
     graph, _, proof = halved(keras.Model(i, L.Dense(2, name="head")(L.Flatten()(x))))
-    assert proof.passed and "it gives 16 channels where its rule sees 8" in graph.frozen["before"]
+    assert proof.passed and "it returns 16 channels where its rule has 8" in graph.frozen["before"]

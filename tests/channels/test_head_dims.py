@@ -34,7 +34,7 @@ def zeroed(model, kept):
     """The output of a model on fixed inputs where the query's and the output's weights read only some channels.
 
     Args:
-        kept: for `"key"` and `"value"` the numbers (heads, kept) of the channels that stay in each head.
+        kept: for `"key"` and `"value"` the numbers (heads, kept) of the kept channels in each head.
     """
     layer = model.get_layer("attention")
     weights = [weight for dense in (layer._query_dense, layer._output_dense) for weight in dense.weights]

@@ -258,7 +258,7 @@ def test_what_cannot_be_followed_stays(keras, flavor):
         pass
 
     model = sequence_net(keras, layers.RNN(Cell(6), name="rnn"))
-    assert "Cell is not known" in trace(model).frozen["before"]
+    assert "Cell is unknown" in trace(model).frozen["before"]
 
 
 def test_a_softmax_over_units_is_told(keras):

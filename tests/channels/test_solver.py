@@ -195,7 +195,7 @@ def test_single_groups_take_their_own_ratio():
 
 def test_ratios_by_hand_that_miss_the_target_are_told():
     graph = chain([64, 64, 10])
-    with pytest.raises(ValueError, match="ratios given by hand alone leave 0.3474"):
+    with pytest.raises(ValueError, match="ratios= alone leaves 0.3474"):
         solver.solve(graph, random_scores(graph), "target_macs", 0.5, ratios={"conv_0": 0.75})
 
 
@@ -207,7 +207,7 @@ def test_coarse_rounding_comes_as_near_as_it_can_and_says_so():
         for second in (8, 16):
             choices.append((27 * first + 9 * first * second + 18 * second) / (27 * 16 + 9 * 256 + 18 * 16))
     assert target.achieved == pytest.approx(min(choices, key=lambda got: abs(got - 0.6)))
-    assert not target.met and "as near as" in str(target)
+    assert not target.met and "the closest" in str(target)
 
 
 @settings(deadline=None, max_examples=40)

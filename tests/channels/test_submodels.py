@@ -105,7 +105,7 @@ def test_nothing_to_take_out(flavor):
     for model, words in ((outer, "'outer' is masked yet: train"), (student, "'student' is masked yet, or only those")):
         with pytest.raises(ValueError, match=words):
             ep.strip_pruning(model)
-    with pytest.raises(TypeError, match="Channels of layer 'hidden' go together with those of other layers"):
+    with pytest.raises(TypeError, match="Channels of layer 'hidden' are coupled with those of other layers"):
         ep.strip_pruning(student.get_layer("hidden"))
 
 

@@ -44,7 +44,7 @@ def test_half_of_it_goes(name, flavor):
     graph = trace(model)
     assert {group.name for group in graph.groups if not group.frozen and not in_heads(group)} == set(net.prunable)
     assert set(graph.frozen) == set(net.frozen)
-    assert not any("not known" in reason or "not fixed" in reason for reason in graph.frozen.values())
+    assert not any("unknown" in reason or "not fixed" in reason for reason in graph.frozen.values())
     assert len(graph.notes) == net.notes, graph.notes
     # The tracing and the proof do not depend on which channels go; each Keras is asked one of the two questions.
     mask = half(graph) if flavor == flavors.KERAS_3 else random_mask(graph, 0.4, seed=1)

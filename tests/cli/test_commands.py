@@ -261,7 +261,7 @@ def test_channels_refuses(folder, monkeypatch, arguments, message):
         (["--schedule", "sudden"], "'--schedule': 'sudden' is not one of 'polynomial', 'constant'"),
         (["--layers", "nothing*"], "nothing*"),
         (["--frequency", "0"], "frequency"),
-        (["--data", "wide.npz"], "takes inputs of shape (None, 6), and the data have (8, 7)"),
+        (["--data", "wide.npz"], "has inputs of shape (None, 6), and the data have (8, 7)"),
         (["--data", "unlabelled.npz"], "no labels"),
         (["--data", "keras.keras"], "keras.keras is no data file: name a .npz, .npy or .csv file, a folder"),
         (["--data", "damaged.npz"], "damaged.npz is not a .npz file"),
@@ -494,7 +494,7 @@ def test_bundle_refuses_an_input_inside_its_folder(folder, tmp_path, monkeypatch
     (tmp_path / "link").symlink_to("release")
     arguments = ("--target", "phone", "--data", folder / "data.npz", "--overwrite")
     for model, output in (("release/m.keras", "release"), ("link/m.keras", "release"), ("release/m.keras", "link")):
-        assert f"{model} lies inside {output}" in refused("bundle", model, "-o", output, *arguments)
+        assert f"{model} is inside {output}" in refused("bundle", model, "-o", output, *arguments)
     assert [path.name for path in (tmp_path / "release").iterdir()] == ["m.keras"]
 
 

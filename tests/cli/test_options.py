@@ -130,7 +130,7 @@ def test_arguments_of_the_library_become_options():
         ),
         ("round_to must be 1 or more.", "--round-to must be 1 or more."),
         ("input_shape=(1, 4, 3) does not fit 'image'.", "--input-shape (1, 4, 3) does not fit 'image'."),
-        ("say a shape that it takes as input_shape=.", "say a shape that it takes as --input-shape."),
+        ("pass a shape that it accepts as input_shape=.", "pass a shape that it accepts as --input-shape."),
         ("input_shape= names 'picture'.", "--input-shape names 'picture'."),
         ("max_ratio=0.9 is not an option.", "max_ratio=0.9 is not an option."),
     ):

@@ -210,7 +210,7 @@ def test_numbers_come_back_as_they_were_written(tmp_path_factory, rows, quoted):
         ("a,b,c,d,y\n1,2,3,4,0\n1,2,cat,4,0\n", "line 3, column 'c' holds 'cat', which is no number"),
         ("a,b,c,d,y\n\n1,2,3,4,\n", "line 3, column 'y' is empty"),
         ("a,b,c,d,y\n1,2,nan,4,0\n", "line 2, column 'c' holds 'nan'"),
-        ("a,b,c,y\n1,2,3,0\n", "has 3 columns of inputs, 'a', 'b', 'c', and model 'one' takes inputs of shape"),
+        ("a,b,c,y\n1,2,3,0\n", "has 3 columns of inputs, 'a', 'b', 'c', and model 'one' has inputs of shape"),
         ("a,b,c,d,e\n1,2,3,4,0\n", "has 5 columns of inputs"),
         ('a,b,c,d,y\n1,2,3,4,"0\n' + "x" * 200_000, "is no table: field larger than field limit"),
     ],
@@ -305,10 +305,10 @@ def test_train_and_test_folders_and_images_without_classes(folder):
     ("values", "ports", "message"),
     [
         ({}, takes(4, 5, 3), "holds no images"),
-        ({"a/1.png": 1}, takes(4, 5, 3), "one folder, a, and one class is nothing to tell apart"),
+        ({"a/1.png": 1}, takes(4, 5, 3), "one folder, a, and one class cannot be classified"),
         (dict.fromkeys(("train/a/1.png", "train/b/1.png", "test/a/1.png"), 1), takes(4, 5, 3), "test has the classes"),
-        ({"a/1.png": 1, "b/1.png": 1}, takes(4), r"takes inputs of shape \[\(4,\)\]: no images"),
-        ({"a/1.png": 1, "b/1.png": 1}, takes(4, 5, 7), "takes images of 7 channels"),
+        ({"a/1.png": 1, "b/1.png": 1}, takes(4), r"has inputs of shape \[\(4,\)\]: no images"),
+        ({"a/1.png": 1, "b/1.png": 1}, takes(4, 5, 7), "expects images of 7 channels"),
     ],
     ids=["none", "one class", "other classes", "no image", "channels"],
 )
@@ -413,7 +413,7 @@ def test_functions_and_several_inputs(folder, two):
         ("def load(): return X * np.inf, Y", "24 of 24 values of x are NaN or infinite"),
         (
             "def load():\n    import tensorflow as tf\n    return tf.data.Dataset.from_tensors((X, Y)).repeat()",
-            "batches without an end",
+            "infinitely many batches",
         ),
     ],
 )
@@ -428,7 +428,7 @@ def test_functions_that_return_no_data(folder, one, body, message):
 
 def test_batches_without_an_end(folder, one, monkeypatch):
     monkeypatch.setattr("edgeprune.data.modules.memory", lambda: 100 * X.nbytes)
-    with pytest.raises(ValueError, match="without an end.* fill half of this machine's memory"):
+    with pytest.raises(ValueError, match="infinitely many batches.* fill half of this machine's memory"):
         ep.load_data(function(folder, "def load():\n    while True: yield X, Y"), one)
 
 

@@ -339,9 +339,9 @@ def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": X}, "Pass one of num_blocks= and target_macs="),
-        ({"data": X, "num_blocks": 1, "target_macs": 0.5}, "Pass one of num_blocks= and target_macs="),
-        ({"data": X, "num_blocks": 0}, "count must be a whole number of 1 or more; got 0"),
+        ({"data": X}, "Pass exactly one of num_blocks= and target_macs="),
+        ({"data": X, "num_blocks": 1, "target_macs": 0.5}, "Pass exactly one of num_blocks= and target_macs="),
+        ({"data": X, "num_blocks": 0}, "num_blocks must be a whole number of 1 or more; got 0"),
         ({"data": X, "target_macs": 1.5}, "target_macs is the fraction"),
         ({"num_blocks": 1}, "scored on data"),
         ({"num_blocks": 4, "data": X}, "Only 3 of the blocks of 'v1' can be removed"),
@@ -359,17 +359,17 @@ def test_arguments_that_make_no_sense(flavor, arguments, message):
 def test_a_model_that_gives_nan_is_told(flavor):
     model = net(flavor)
     model.layers[-1].bias.assign(np.full(model.layers[-1].bias.shape, np.nan, np.float32))
-    with pytest.raises(ValueError, match="gives NaN or infinity on this data"):
+    with pytest.raises(ValueError, match="returns NaN or infinity on this data"):
         plan_blocks(model, num_blocks=1, data=X)
 
 
 def test_a_count_that_is_no_number(flavor):
     for count in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="count must be a finite number"):
+        with pytest.raises(ValueError, match="num_blocks must be a finite number"):
             plan_blocks(unchanged_net(flavor), num_blocks=count, data=X)
-    with pytest.raises(TypeError, match="ignore takes names or patterns of blocks"):
+    with pytest.raises(TypeError, match="ignore must be names or patterns of blocks"):
         plan_blocks(unchanged_net(flavor), num_blocks=1, data=X, ignore=3)
-    with pytest.raises(TypeError, match="count must be a number; got 'all'"):
+    with pytest.raises(TypeError, match="num_blocks must be a number; got 'all'"):
         plan_blocks(unchanged_net(flavor), num_blocks="all", data=X)
 
 

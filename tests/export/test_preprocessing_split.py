@@ -137,7 +137,7 @@ def test_what_cannot_be_split_is_refused(flavor):
     number = keras.Input((1,), dtype="int64")
     with pytest.raises(ValueError, match="no lookup layer"):
         ep.split_preprocessing(keras.Model(number, keras.layers.Embedding(2, 2)(number)))
-    with pytest.raises(ValueError, match="no numeric rest"):
+    with pytest.raises(ValueError, match="no numeric part"):
         ep.split_preprocessing(keras.Model(number, keras.layers.IntegerLookup(vocabulary=[5])(number)))
     with pytest.raises(TypeError, match="got str"):
         ep.split_preprocessing("model.keras")

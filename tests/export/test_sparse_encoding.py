@@ -106,7 +106,7 @@ def test_dense_layer_with_scattered_zeros_runs_in_floats(quantization, rng, tmp_
 
 @pytest.mark.parametrize("quantization", ["dynamic", "int16x8"])
 def test_quantizations_that_never_work_are_refused_at_once(flavor, quantization, rng, tmp_path):
-    with pytest.raises(ValueError, match=f"sparse=True does not go with quantization='{quantization}'.*gzip"):
+    with pytest.raises(ValueError, match=f"sparse=True does not support quantization='{quantization}'.*gzip"):
         export_tflite(dense_net(flavor), tmp_path / "m.tflite", quantization, rng.random((20, 32)), sparse=True)
 
 

@@ -369,7 +369,7 @@ def test_bad_samples_and_labels_are_refused(cnns):
         ([x, x], "samples of shape"),
         (broken, "holds NaN"),
         (x[:0], "no samples"),
-        (x[:, :5], r"takes samples of shape \(12, 12, 3\)"),
+        (x[:, :5], r"expects samples of shape \(12, 12, 3\)"),
         ({"picture": x}, "got 'picture'"),
     ):
         with pytest.raises(ValueError, match=message):

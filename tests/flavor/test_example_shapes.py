@@ -76,7 +76,7 @@ def test_some_sizes_asked_for_and_the_others_chosen(keras):
     found = ep.inspect(model, input_shape={"a": (7, 3), "b": (None, 4, 4, 2)})
     assert dict(found.example.shapes) == {"a": (1, 7, 3), "b": (1, 8, 4, 4, 2)} and found.example.chosen
     assert str(found.example) == "a 7x3 and b 8x4x4x2"
-    with pytest.raises(ValueError, match=r"has the inputs \['a', 'b'\]: give input_shape= by name"):
+    with pytest.raises(ValueError, match=r"has the inputs \['a', 'b'\]: pass input_shape= as a dict by name"):
         ep.inspect(model, input_shape=(7, 3))
 
 
@@ -90,10 +90,10 @@ def test_longer_inputs_are_chosen_where_short_ones_are_refused(keras):
 @pytest.mark.parametrize(
     ("shape", "error", "words"),
     [
-        ((32, 48, 4), ValueError, "does not fit input 'image', which takes"),
+        ((32, 48, 4), ValueError, "does not fit input 'image', whose shape is"),
         ((32, 48), ValueError, "does not fit input 'image'"),
         ((0, 32, 3), ValueError, "does not fit input 'image'"),
-        ((2, 2, 3), ValueError, "cannot be called on inputs of 2x2x3: say a shape that it takes as input_shape="),
+        ((2, 2, 3), ValueError, "cannot be called on inputs of 2x2x3: pass a shape that it accepts as input_shape="),
         ({"picture": (32, 48, 3)}, ValueError, r"has the inputs \['image'\]; input_shape= names 'picture'"),
         ("32x48x3", TypeError, r"accepts sizes such as \(1, 128, 128, 3\); got '32x48x3'"),
         ((32, 4.5, 3), TypeError, "accepts sizes such as"),

@@ -199,7 +199,7 @@ def test_endless_dataset_is_refused(cnn):
 
     _, x, labels, files = cnn
     endless = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4).repeat()
-    with pytest.raises(ValueError, match="without end"):
+    with pytest.raises(ValueError, match="is infinite"):
         accuracy(files[None], endless)
     assert accuracy(files[None], endless.take(3)) == 0.75
 
@@ -223,7 +223,7 @@ def test_what_is_neither_file_nor_model_is_refused(tmp_path):
     [
         (lambda x: [], "no samples"),
         (lambda x: {}, "no samples"),
-        (lambda x: x[:, :3], r"takes samples of shape \(12, 12, 3\)"),
+        (lambda x: x[:, :3], r"expects samples of shape \(12, 12, 3\)"),
         (lambda x: x * np.nan, "NaN or infinity"),
     ],
 )
@@ -248,7 +248,7 @@ def test_options_out_of_range_are_refused(cnn, option, message):
 def test_samples_that_are_no_numbers_are_refused(cnn):
     model, x, labels, files = cnn
     for samples in (x.astype(complex), np.full(x.shape, "a")):
-        with pytest.raises(ValueError, match="takes numbers, got samples of type"):
+        with pytest.raises(ValueError, match="expects numbers, got samples of type"):
             accuracy(model, samples, labels)
         with pytest.raises(ValueError, match="expected numbers"):
             accuracy(files[None], samples, labels)

@@ -45,8 +45,8 @@ def test_a_model_without_a_kernel_comes_back_with_a_warning(flavor):
     ("arguments", "error", "message"),
     [
         (dict(layers="third"), ValueError, "layers='third' matches no layer .* first, second, head"),
-        (dict(layers=[3]), TypeError, "layers= takes names"),
-        (dict(layers=3), TypeError, "layers= takes names"),
+        (dict(layers=[3]), TypeError, "layers= must be names"),
+        (dict(layers=3), TypeError, "layers= must be names"),
         (
             dict(pruning_schedule=0.5),
             ValueError,
@@ -79,7 +79,7 @@ def test_bad_schedules_by_layer(flavor):
     with pytest.raises(ValueError, match="'nowhere', which fits the name of no layer"):
         ep.prune_low_magnitude(dense_net(flavor), {"nowhere": ep.ConstantSparsity(0.5, 0)})
     two = {"first": ep.ConstantSparsity(0.5, 0), "head": ep.ConstantSparsity(0.6, 0)}
-    with pytest.raises(ValueError, match="takes one schedule"):
+    with pytest.raises(ValueError, match="accepts one schedule"):
         ep.prune_low_magnitude(dense_net(flavor), two, scope="global")
 
 
@@ -161,7 +161,7 @@ def test_taylor_without_gradients_is_told():
 def test_an_open_end_in_a_loop_of_ones_own(flavor):
     model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
     pruning = train_batches(model, 1)
-    with pytest.raises(ValueError, match="give end_step"):
+    with pytest.raises(ValueError, match="pass end_step"):
         pruning.on_epoch_end(0)
 
 
@@ -204,7 +204,7 @@ def test_subclassed_tf_keras_models_are_refused_with_the_way_out():
 def test_an_open_end_needs_a_length():
     model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16).filter(lambda x, y: True)
-    with pytest.raises(ValueError, match="give end_step"):
+    with pytest.raises(ValueError, match="pass end_step"):
         model.fit(data, verbose=0, callbacks=[ep.UpdatePruningStep()])
 
 

@@ -189,7 +189,7 @@ def test_a_tf_keras_model_without_an_input_shape():
         assert [layer.name for layer in ep.strip_pruning(unbuilt()).layers][0] == "wide"
     with pytest.raises(ValueError, match="not built"):
         ep.sparsity_report(unbuilt())
-    with pytest.raises(ValueError, match="'wide' is under pruning and not built: give the model an input shape"):
+    with pytest.raises(ValueError, match="'wide' is under pruning and not built: pass the model an input shape"):
         fit(compiled(unbuilt()))
     model = compiled(unbuilt())
     model.build((None, 12))

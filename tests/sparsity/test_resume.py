@@ -225,7 +225,7 @@ def test_a_schedule_of_the_users_own_goes_on_where_its_class_is_known(tmp_path):
     model.save(tmp_path / "own.keras")
     with (
         ep.prune_scope(),
-        pytest.warns(UserWarning, match="'first' does not go on being pruned: the class 'EveryStep'"),
+        pytest.warns(UserWarning, match="'first' does not continue to be pruned: the class 'EveryStep'"),
     ):
         assert not ep.is_pruned(keras.models.load_model(tmp_path / "own.keras"))
     with ep.prune_scope(), keras.saving.custom_object_scope({"EveryStep": EveryStep}):

@@ -230,7 +230,7 @@ def test_metadata_that_cannot_be_stored_are_refused(arguments, message):
 
 def test_channels_must_fit(file):
     bad = TensorMetadata("image", mean=(1.0, 2.0), std=(1.0, 1.0))
-    with pytest.raises(ValueError, match="has 3 channels .* give one mean or 3, not 2"):
+    with pytest.raises(ValueError, match="has 3 channels .* pass one mean or 3, not 2"):
         write_metadata(file, ModelMetadata("m", inputs=(bad,), outputs=(TensorMetadata("y"),)))
 
 

@@ -133,7 +133,7 @@ def test_fractions_are_not_cut_to_whole_numbers(tmp_path, value):
     ids = keras.Input(batch_shape=(1, 2), dtype="int32", name="ids")
     runtime = Runtime(convert(keras.Model(ids, keras.layers.Embedding(5, 3)(ids)), tmp_path / "m.tflite"))
     assert named_samples(runtime, np.array([[1.0, 3.0]]))["ids"].shape == (1, 2)
-    with pytest.raises(ValueError, match="'ids' takes whole numbers of type int32"):
+    with pytest.raises(ValueError, match="'ids' expects whole numbers of type int32"):
         named_samples(runtime, np.array([[1.0, value]]))
 
 
@@ -149,7 +149,7 @@ def broken_image(value):
         (broken_image(np.nan), "'image' holds NaN"),
         (broken_image(np.inf), "'image' holds NaN or infinity"),
         (images(0), "'image' has no samples"),
-        (images(1)[0], r"'image' takes samples of shape \(12, 12, 3\).*got an array of shape \(12, 12, 3\)"),
+        (images(1)[0], r"'image' expects samples of shape \(12, 12, 3\).*got an array of shape \(12, 12, 3\)"),
         (np.zeros((2, 12, 12, 1), "f4"), r"got an array of shape \(2, 12, 12, 1\)"),
         (np.float32(3), r"got an array of shape \(\)"),
         (np.full((2, 12, 12, 3), "a"), "expected numbers"),

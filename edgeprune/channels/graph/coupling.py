@@ -139,7 +139,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Resize:
-    """How an argument of a layer or of a function in the graph follows the number of channels that stay.
+    """How an argument of a layer or of a function in the graph follows the number of kept channels.
 
     Attributes:
         owner: the layer, or the node of the function's call.
@@ -281,9 +281,7 @@ class ChannelGraph:
         for step in self.steps:
             weights = [weight for weight in getattr(step.layer, "weights", ()) if len(weight.shape)]
             if weights and not any(id(weight) in self.weight_slots for weight in weights):
-                reasons.setdefault(
-                    self.name_of(step.layer), "it keeps the channels of what it is called on, which stay"
-                )
+                reasons.setdefault(self.name_of(step.layer), "its input's channels pass through it, and those are kept")
         order = {name: place for place, name in enumerate(self.names.values())}
         found = sorted(reasons, key=lambda name: order.get(name.partition(":")[0], len(order)))
         return {name: reasons[name] for name in found if name not in free or name in self._frozen_names}

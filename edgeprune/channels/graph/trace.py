@@ -45,7 +45,7 @@ def trace(model: Layer, input_shape: InputShape = None) -> ChannelGraph:
     if not flavor.is_model(model):
         raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an input or give it an Input first.")
+        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
     if any(type(layer).__name__ == "PruneLowMagnitude" for layer in flavor.layers_of(model)):
         raise ValueError(f"Model {model.name!r} carries TF-MOT's pruning wrappers: strip_pruning(model) first.")
     with garbage_left_alone():
@@ -213,7 +213,7 @@ class _Walk:
             for axis, size in enumerate(shape)
         )
         if not fits:
-            raise CannotFollow(f"its rule gives a tensor of shape {value.shape} where Keras gives {shape}")
+            raise CannotFollow(f"its rule returns a tensor of shape {value.shape} where Keras returns {shape}")
         return value.parts
 
     def _settled(self, inputs: list[int], outputs: list[int]) -> ChannelGraph:

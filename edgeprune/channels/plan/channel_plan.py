@@ -166,10 +166,10 @@ class ChannelPlan:
             (row.name, ", ".join(row.layers[1:]), f"{row.before:,}", f"{row.after:,}", f"{row.macs_saved:,}")
             for row in self.planned
         ]
-        # Groups that meet in a layer share what both save there, so that the rows alone do not add up.
+        # Groups that are adjacent in a layer share what both save there, so that the rows alone do not add up.
         saved = self.macs.before - self.macs.after
         if shared := saved - sum(row.macs_saved for row in self.planned):
-            rows.append(("shared by groups that meet", "", "", "", f"{shared:,}"))
+            rows.append(("shared by adjacent groups", "", "", "", f"{shared:,}"))
         rows.append(("total", "", f"{self.channels.before:,}", f"{self.channels.after:,}", f"{saved:,}"))
         lines = [text_table(("group", "with", "channels", "left", "MACs saved"), rows, left=(0, 1))]
         at = "" if self.graph.example is None else f" for an input of {self.graph.example}"
@@ -270,7 +270,7 @@ class ChannelPlan:
 
         Raises:
             TypeError: `seed` is no number.
-            ValueError: it is not whole, or negative; or the model gives other values at each call.
+            ValueError: it is not whole, or negative; or the model returns other values at each call.
         """
         from edgeprune.channels.rebuild.proof import verify
 
@@ -316,11 +316,11 @@ class ChannelPlan:
         group = self._group(name)
         chosen = np.arange(group.size) if indices is None else _positions(indices, group)
         if group.frozen is not None and not stays and len(chosen):
-            raise ValueError(f"Group {name!r} keeps all its channels: {group.frozen}.")
+            raise ValueError(f"Group {name!r} is frozen: {group.frozen}.")
         kept_mask = self.kept_mask.copy()
         kept_mask[group.classes[chosen]] = stays
         if not group.kept(kept_mask):
-            raise ValueError(f"Group {name!r} would have no channels left; one must stay.")
+            raise ValueError(f"Group {name!r} would have no channels left; keep at least one.")
         return ChannelPlan(self.graph, kept_mask)
 
 
@@ -345,7 +345,7 @@ def _positions(indices: Any, group: Group) -> np.ndarray:
     whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in listed)
     if not (whole and all(0 <= one < group.size for one in listed)):
         raise ValueError(
-            f"Group {group.name!r} has the channels 0 to {group.size - 1}: give such numbers, or a bool for each; got "
+            f"Group {group.name!r} has the channels 0 to {group.size - 1}: pass such indices, or a bool for each; got "
             f"{str(indices)[:80]}."
         )
     return np.array(listed, int)

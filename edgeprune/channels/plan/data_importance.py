@@ -220,8 +220,8 @@ def _means(classes: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _finite(scores: np.ndarray, graph: ChannelGraph, of_what: str) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ValueError(
-            f"The {of_what} of model {graph.model.name!r} are NaN or infinite on this data: look for such values in "
-            "the data and in the weights."
+            f"The {of_what} of model {graph.model.name!r} are NaN or infinite on this data: check the data "
+            "and the weights."
         )
     return scores
 
@@ -312,7 +312,7 @@ def count_of(data: Any, batch_size: int, steps: int | None) -> int | None:
         known = len(data) if hasattr(data, "__len__") else -2
     endless = known == -1 or known == math.inf
     if endless and steps is None:
-        raise ValueError("The dataset repeats without end: say how many batches to take as steps=.")
+        raise ValueError("The dataset is infinite: pass the number of batches as steps=.")
     return steps if known < 0 or endless else min(known, steps or known)
 
 

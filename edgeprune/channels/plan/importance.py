@@ -224,10 +224,10 @@ def _by_function(graph: ChannelGraph, importance: Callable[[Group], Any]) -> np.
             own = np.asarray(importance(group), float)
             if own.shape != (group.size,):
                 raise ValueError(
-                    f"The importance gave group {group.name!r} scores of shape {own.shape}, expected ({group.size},)."
+                    f"The importance returned scores of shape {own.shape} for {group.name!r}; expected ({group.size},)."
                 )
             if np.isinf(own).any():
-                raise ValueError(f"The importance gave group {group.name!r} scores that are infinite.")
+                raise ValueError(f"The importance returned infinite scores for group {group.name!r}.")
             scores[group.classes] = own
     return scores
 

@@ -76,7 +76,7 @@ def read_plan(text: Any) -> StoredPlan:
 
 
 def _group(name: str, entry: Any) -> tuple[int, list[int]]:
-    otherwise = f"group {name!r} must list the numbers of what stays, each once"
+    otherwise = f"group {name!r} must list the kept indices, each once"
     kept = _whole_numbers(_entry(entry, "kept", list), otherwise)
     _require(len(set(kept)) == len(kept), otherwise)
     return _entry(entry, "channels", int), kept
@@ -88,7 +88,7 @@ def _target(entry: dict[str, Any] | None) -> PlanTarget | None:
     kind = _entry(entry, "kind", str)
     _require(kind in TARGET_KINDS, f"the target's 'kind' must be one of {list(TARGET_KINDS)}")
     fractions = [_entry(entry, key, int | float) for key in ("requested", "achieved")]
-    _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must lie between 0 and 1")
+    _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must be between 0 and 1")
     return PlanTarget(kind, *fractions)
 
 

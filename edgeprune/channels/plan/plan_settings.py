@@ -70,8 +70,8 @@ def check_settings(
     check_seed(seed)
     check_loss(loss)
     if not isinstance(ratios, Mapping | None):
-        raise TypeError(f"ratios takes a dict of layer names or patterns to fractions; got {ratios!r}.")
+        raise TypeError(f"ratios must be a dict of layer names or patterns to fractions; got {ratios!r}.")
     for pattern, ratio in (ratios or {}).items():
         check_number(f"The ratio of {pattern!r}", ratio)
         if not 0 <= ratio <= max_ratio:
-            raise ValueError(f"The ratio of {pattern!r} must lie between 0 and max_ratio={max_ratio}; got {ratio}.")
+            raise ValueError(f"The ratio of {pattern!r} must be between 0 and max_ratio={max_ratio}; got {ratio}.")

@@ -261,7 +261,7 @@ def one_target(*, pruning_ratio: Any, target_macs: Any, target_params: Any) -> t
         raise ValueError(f"Pass exactly one of pruning_ratio=, target_macs= and target_params=; got {found}.")
     (kind, value), *_ = given
     if isinstance(value, Mapping):
-        raise ValueError(f"{kind}= takes one number; ratios of single groups are given as ratios=.")
+        raise ValueError(f"{kind}= must be one number; for ratios of single groups pass ratios=.")
     return kind, value
 
 
@@ -291,6 +291,6 @@ def _without_unscored(
             if not np.isfinite(np.sum(np.asarray(slot.weight))):
                 name = graph.names.get(id(slot.layer), slot.layer.name)
                 raise ValueError(f"{name}/{slot.name} holds NaN or infinite values: its channels cannot be ranked.")
-    reason = f"{importance if isinstance(importance, str) else 'the importance'} says nothing about these channels"
+    reason = f"{importance if isinstance(importance, str) else 'the importance'} has no scores for these channels"
     graph = freeze(graph, {group.name: reason for group in graph.groups if unscored[group.classes].any()})
     return graph, np.where(unscored, 0.0, scores)

@@ -51,9 +51,9 @@ def freeze_in_attention(graph: ChannelGraph, attention: str) -> ChannelGraph:
     reasons = {}
     for group in graph.groups:
         if attention == "heads" and group.heads is not None:
-            reasons[group.name] = "the channels inside heads stay with attention='heads'"
+            reasons[group.name] = "the channels inside heads are kept with attention='heads'"
         if attention == "dims" and any(id(slot) in heads for slot in group.slots):
-            reasons[group.name] = "whole heads stay with attention='dims'"
+            reasons[group.name] = "whole heads are kept with attention='dims'"
     return freeze(graph, reasons)
 
 
@@ -102,7 +102,7 @@ def entries(ignore: Any) -> Sequence[Any]:
     if isinstance(ignore, str) or flavor.is_layer(ignore):
         return [ignore]
     if not isinstance(ignore, Iterable):
-        raise TypeError(f"ignore takes layers, or names or patterns of layers; got {ignore!r}.")
+        raise TypeError(f"ignore must be layers, or names or patterns of layers; got {ignore!r}.")
     return list(ignore)
 
 

@@ -110,7 +110,7 @@ class PlanTarget:
         what = {"pruning_ratio": "channels removed", "target_macs": "MACs kept", "target_params": "parameters kept"}[
             self.kind
         ]
-        how = "" if self.met else ", as near as the ranking and the allowed widths come"
+        how = "" if self.met else ", the closest that the ranking and the allowed widths allow"
         return f"{what}: {self.achieved:.4f} (requested {self.requested:g}{how})"
 
 
@@ -388,7 +388,7 @@ def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -
     check_whole("min_channels", min_channels, 1)
     check_number("max_ratio", max_ratio)
     if not 0 < max_ratio < 1:
-        raise ValueError(f"max_ratio must lie between 0 and 1; got {max_ratio}.")
+        raise ValueError(f"max_ratio must be between 0 and 1; got {max_ratio}.")
 
 
 def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max_ratio: float) -> None:
@@ -397,7 +397,7 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
     check_target(kind, asked)
     if kind == "pruning_ratio" and asked > max_ratio:
         raise ValueError(
-            f"pruning_ratio={asked} is more than max_ratio={max_ratio} lets a group lose; raise max_ratio."
+            f"pruning_ratio={asked} is more than max_ratio={max_ratio} allows for a group; raise max_ratio."
         )
     scores = np.asarray(scores)
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
@@ -415,6 +415,4 @@ def _check_reachable(least: float, most: float, target: PlanTarget) -> None:
             "as allowed. Raise max_ratio, lower min_channels or round_to, or ignore fewer layers."
         )
     if most < target.requested * (1 - TARGET_TOLERANCE):
-        raise ValueError(
-            f"{target.kind}={target.requested:g} cannot be reached: the ratios given by hand alone leave {most:.4f}."
-        )
+        raise ValueError(f"{target.kind}={target.requested:g} cannot be reached: ratios= alone leaves {most:.4f}.")

@@ -99,12 +99,12 @@ def kept_whole(
         if len(widths.allowed(number)) == 1 and widths.most[number] == group.count:
             width = width_of(group)
             if min_channels >= width:
-                reasons[group.name] = f"min_channels={min_channels} keeps all of its {width} channels"
+                reasons[group.name] = f"min_channels={min_channels} leaves no smaller width for its {width} channels"
             elif multiple >= width:
                 reasons[group.name] = f"round_to={multiple} leaves no smaller width for its {width} channels"
             else:
                 reasons[group.name] = (
-                    f"round_to={multiple} and max_ratio={max_ratio:g} keep all of its {width} channels"
+                    f"round_to={multiple} and max_ratio={max_ratio:g} leave no smaller width for its {width} channels"
                 )
     return reasons
 

@@ -1,9 +1,9 @@
-"""The oracle: the old model with the dropped channels silenced must compute what the rebuilt one computes.
+"""The oracle: the old model with the dropped channels set to zero must compute what the rebuilt one computes.
 
 The old model is run call by call. Wherever a layer consumes channels, those that are dropped are set to zero just
 before, which is the same as setting to zero the slices of its weights that read them. What consumes channels inside a
 layer (a recurrent state, a head) is silenced in the weights of a copy of that layer. A layer that computes statistics
-over channels (LayerNormalization, softmax) is run on the channels that stay. The user's model stays as it is.
+over channels (LayerNormalization, softmax) is run on the kept channels. The user's model stays as it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPEN_LENGTHS = (64, 256, 1024, 16)
 
 @dataclass(frozen=True)
 class Proof:
-    """How far a rebuilt model is from the original with the dropped channels silenced.
+    """How far a rebuilt model is from the original with the dropped channels set to zero.
 
     Attributes:
         absolute: the largest difference of any output value; infinite where any value is no finite number.
@@ -60,7 +60,7 @@ class Proof:
         """One sentence."""
         verdict = "equal" if self.passed else "NOT equal"
         return (
-            f"{verdict} to the original with the dropped channels silenced: relative difference {self.relative:.1e} "
+            f"{verdict} to the original with the dropped channels set to zero: relative difference {self.relative:.1e} "
             f"over the outputs and {self.calls} calls of layers"
             f"{f' at {self.sizes} sizes of the input' if self.sizes > 1 else ''}"
         )
@@ -77,7 +77,7 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model, seed: int
 
     Returns:
         The largest difference. It is exact (a rounding error) for every layer; where layers compute statistics
-        over channels (`graph.notes`), the original is taken with the statistics of the channels that stay.
+        over channels (`graph.notes`), the original is taken with the statistics of the kept channels.
 
     Raises:
         ValueError: the mask does not fit the graph, or the model cannot be run or compared on random inputs.
@@ -176,7 +176,7 @@ class _Pair:
         """Tell a fault of the user's model from one of the rebuild.
 
         Raises:
-            ValueError: the model holds numbers that are not finite, or gives other values at each call.
+            ValueError: the model holds numbers that are not finite, or returns other values at each call.
         """
         model = self.graph.model
         for layer in flavor.layers_of(model):
@@ -193,8 +193,8 @@ class _Pair:
                 ((again, _),) = self._run_silenced([inputs])
         if any(_difference(old, new)[0] > 0 for old, new in zip(once, again, strict=True)):
             raise ValueError(
-                f"Model {model.name!r} gives other values at each call (a random layer called with training=True?), so "
-                "the smaller one cannot be compared with it: give verify=False."
+                f"Model {model.name!r} returns other values at each call (a random layer with training=True?), so "
+                "the smaller one cannot be compared with it: pass verify=False."
             )
 
 
@@ -288,7 +288,7 @@ def on_random_inputs(model: Model, compute: Callable[[list[Any]], Any], seed: in
     reason = " ".join(str(refused).split())[:200]
     raise ValueError(
         f"Model {model.name!r} cannot be called on random inputs of shape {' and '.join(map(str, shapes))}, so nothing "
-        f"can be proven: give verify=False. {reason}"
+        f"can be proven: pass verify=False. {reason}"
     ) from refused
 
 
@@ -378,7 +378,7 @@ class _Silenced:
         return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
 
     def _on_kept_channels(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-        """Run a call on the channels that stay alone, and put what it gives back into its place among zeros."""
+        """Run a call on the kept channels alone, and put what it gives back into its place among zeros."""
         import tensorflow as tf
 
         for position, place in enumerate(step.inputs):

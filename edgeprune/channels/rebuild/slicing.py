@@ -54,7 +54,7 @@ def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:
         group.kept(kept_mask)
     for run in graph.runs:
         if not kept_mask[run].any():
-            raise ValueError("The mask drops every channel of a part that is cut out of a tensor: keep one.")
+            raise ValueError("The mask drops every channel of a part that is cut out of a tensor: keep at least one.")
     return kept_mask
 
 
@@ -195,9 +195,9 @@ def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
     for weight, value in zip(flavor.variables_to_copy(new), values, strict=True):
         if tuple(weight.shape) != value.shape:
             raise ValueError(
-                f"{old.name}: what is left of {weight.name!r} has the shape {value.shape}, and the layer made anew "
-                f"wants {tuple(weight.shape)}. Which of its arguments follow the channels, the rule of "
-                f"{type(old).__name__} must say: call.resize(...)."
+                f"{old.name}: what is left of {weight.name!r} has the shape {value.shape}, and the rebuilt layer "
+                f"expects {tuple(weight.shape)}. The rule of {type(old).__name__} must declare which arguments "
+                "follow the channels: call.resize(...)."
             )
 
 

@@ -50,7 +50,7 @@ def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Model:
         (2, 0)
     """
     if not flavor.is_model(model):
-        raise TypeError(f"adapt_for_xnnpack takes a Keras model, got {type(model).__name__}.")
+        raise TypeError(f"adapt_for_xnnpack expects a Keras model, got {type(model).__name__}.")
     wrapped = [layer.name for layer in flavor.layers_of(model) if geometry.unwrapped(layer) is not layer]
     if wrapped:
         raise ValueError(

@@ -216,7 +216,7 @@ class _Graph:
     ) -> XnnpackMiss:
         """A miss of the layer of a call."""
         if adaptable:
-            remedy += " (adapt_for_xnnpack does it and keeps the function)"
+            remedy += " (adapt_for_xnnpack does it; the outputs do not change)"
         layer = self.layer(at)
         return XnnpackMiss(layer.name, type(layer).__name__, problem, remedy, adaptable, tolerated)
 
@@ -233,7 +233,7 @@ class _Graph:
         """That an output is reached without a global pooling."""
         return self.miss(
             at,
-            "no GlobalAveragePooling2D on the way to this output",
+            "no GlobalAveragePooling2D before this output",
             "end the convolutions with GlobalAveragePooling2D(keepdims=True)",
         )
 
@@ -275,10 +275,10 @@ class _Graph:
         if not sampling.pads:
             return self.miss(at, problem, f"{remedy}, which changes the size of its output")
         if None in sampling.sizes:
-            return self.miss(at, problem, f"{remedy}, and give the model's Input a fixed size")
+            return self.miss(at, problem, f"{remedy}, and use a fixed size in the model's Input")
         if sampling.one_smaller().kernel(kernels):
             height, width = sampling.one_smaller().sizes
-            remedy += f" (on {height}x{width} adapt_for_xnnpack does it and keeps the function)"
+            remedy += f" (on {height}x{width} adapt_for_xnnpack does it; the outputs do not change)"
         return self.miss(
             at,
             problem,
@@ -387,4 +387,4 @@ class _Graph:
         if len(consumers) == 1 and isinstance(self.layer(consumers[0]), self.layers.DepthwiseConv2D):
             return None
         problem = "its zeros are not read by one depthwise convolution alone"
-        return self.miss(at, problem, "give each its own ZeroPadding2D", tolerated=True)
+        return self.miss(at, problem, "add a ZeroPadding2D for each", tolerated=True)

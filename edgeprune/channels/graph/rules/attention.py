@@ -26,7 +26,7 @@ def multi_head_attention(call: Call) -> list[Value]:
     streams = _streams(call)
     output = layer._output_dense
     if len(output.kernel.shape) != 3:
-        raise CannotFollow("it gives several axes")
+        raise CannotFollow("it returns several axes of channels")
     heads = call.make(layer._query_dense.kernel, 1)
     keys = call.make_in_heads(layer._key_dense.kernel, 2, layer._key_dense)
     values = call.make_in_heads(layer._value_dense.kernel, 2, layer._value_dense)
@@ -99,7 +99,7 @@ def _streams(call: Call) -> tuple[Value, Value, Value]:
     streams = (query, value, value if key is None else key)
     for other in call.inputs:
         if not any(other is stream for stream in streams):
-            call.freeze(other, f"{call.name} takes it for a mask")
+            call.freeze(other, f"{call.name} uses it as a mask")
     for stream in streams:
         call.channels(stream, -1)
     return streams
@@ -145,7 +145,7 @@ def _given(call: Call, heads: np.ndarray, made: np.ndarray) -> list[Value]:
     given = [call.output({-1: made})]
     if len(call.output_shapes) > 1:
         if len(call.output_shapes[1]) != 4:
-            call.freeze(heads, f"{call.name} gives the scores of several axes")
+            call.freeze(heads, f"{call.name} returns scores along several axes")
         given.append(call.output({1: heads}, number=1))
     return given
 
@@ -158,7 +158,7 @@ def attention(call: Call) -> list[Value]:
     key = keys[0] if keys else value
     for other in call.inputs:
         if not any(other is stream for stream in streams):
-            call.freeze(other, f"{call.name} takes it for a mask")
+            call.freeze(other, f"{call.name} uses it as a mask")
     line = call.channels(query, -1)
     call.unite(line, call.channels(key, -1))
     for stream in (query, key):

@@ -38,7 +38,7 @@ def follow_activation(call: Call, activation: Any, channels: np.ndarray | None) 
     elif name == "glu":
         raise CannotFollow("glu halves the channels")
     elif package.partition(".")[0] not in _KNOWN_PACKAGES and not _works_on_each_element(call.layer, activation):
-        raise CannotFollow(f"its activation {name} is not known")
+        raise CannotFollow(f"its activation {name} is unknown")
 
 
 def _works_on_each_element(layer: Layer, activation: Any) -> bool:
@@ -51,7 +51,7 @@ def _works_on_each_element(layer: Layer, activation: Any) -> bool:
 def bias_add(call: Call) -> Value:
     """TensorFlow's addition along the last axis."""
     if len(call.inputs) != 2 or str(call.argument("data_format")).startswith("NC"):
-        raise CannotFollow("its bias is a constant, or its channels come first")
+        raise CannotFollow("its bias is a constant, or its data is channels first")
     return call.merge(call.inputs)
 
 

@@ -51,7 +51,7 @@ def as_list(sizes: Any) -> list[Any]:
 def tensor(call: Call) -> Value:
     """The one tensor whose channels a function moves."""
     if len(call.inputs) != 1:
-        raise CannotFollow("it takes its arguments from other tensors")
+        raise CannotFollow("its arguments are computed from other tensors")
     return call.x
 
 
@@ -68,7 +68,7 @@ class _Sizes(Value):
         """One of the sizes, or some."""
         (entry,) = entries
         for axis in np.atleast_1d(np.arange(self.of.rank)[entry]).tolist():
-            call.freeze(call.line(self.of, axis), f"{call.name} asks for its size")
+            call.freeze(call.line(self.of, axis), f"{call.name} reads its size")
         return Value(call.output_shapes[0])
 
 
@@ -91,7 +91,7 @@ def reduce(call: Call) -> Value:
     axes = axes_of(call.argument("axis"), x.rank)
     # What could also lie along an axis that is left lies there: then nothing is mixed.
     lines = call.space.other_lines(x, axes)
-    call.mixes(*(call.line(x, axis) for axis in axes), why="it is taken over the channels that stay")
+    call.mixes(*(call.line(x, axis) for axis in axes), why="it is computed over the kept channels")
     return _reduced(call, x, axes, lines)
 
 
@@ -127,7 +127,7 @@ def along_an_axis(call: Call) -> Value:
     """Each place along an axis depends on the others."""
     x = tensor(call)
     for axis in axes_of(call.argument("axis", default=-1), x.rank):
-        call.mixes(call.line(x, axis), why="it is computed over the channels that stay")
+        call.mixes(call.line(x, axis), why="it is computed over the kept channels")
     return x
 
 
@@ -207,7 +207,7 @@ def unstack(call: Call) -> list[Value]:
     x = tensor(call)
     axis = x.axis(call.argument("axis", default=0))
     x = call.space.tied_along(x, axis)
-    call.freeze(call.line(x, axis), f"{call.name} takes each of them apart")
+    call.freeze(call.line(x, axis), f"{call.name} unstacks them")
     parts = [np.squeeze(part, axis) for part in x.parts if part.shape[axis] == 1]
     return [call.space.with_parts(shape, parts) for shape in call.output_shapes]
 
@@ -266,7 +266,7 @@ def get_item(call: Call) -> Value:
             value = call.space.tied_along(value, axis)
         line = call.line(value, axis) if cut != slice(None) else None
         if line is not None and not is_slice:
-            call.freeze(line, f"{call.name} takes a single one of them")
+            call.freeze(line, f"{call.name} selects a single one of them")
         elif line is not None:
             start, stop, step = cut.indices(len(line))
             if step == 1:
@@ -314,7 +314,7 @@ def _spread(entries: list[Any], rank: int) -> list[Any]:
 def _tie_steps(call: Call, line: np.ndarray, start: int, stop: int, step: int) -> None:
     """A slice with steps takes the same share only if whole runs of that length go."""
     if not 0 <= start < step or stop != len(line) or len(line) % step:
-        raise CannotFollow("it takes channels in steps that do not divide them")
+        raise CannotFollow("its slice has a step that does not divide the channels")
     call.space.ids.tie(line.reshape(-1, step), 1)
 
 
@@ -413,9 +413,9 @@ def take(call: Call) -> Value:
     indices = call.argument("indices")
     axis = call.argument("axis", default=0)
     if isinstance(indices, Value) or axis is None or call.argument("batch_dims", default=0):
-        raise CannotFollow("it takes places that other tensors name")
+        raise CannotFollow("its indices are a tensor")
     x = tensor(call)
-    call.freeze(call.line(x, int(axis)), f"{call.name} takes them by their numbers")
+    call.freeze(call.line(x, int(axis)), f"{call.name} indexes them")
     rows, axis = np.asarray(indices).ndim, x.axis(int(axis))
     lines = call.space.other_lines(x, [axis])
     return call.output({a if a < axis else a + rows - 1: line for a, line in lines.items()})
@@ -427,11 +427,11 @@ def take_along_axis(call: Call) -> Value:
     x, indices = call.argument("x"), call.argument("indices")
     axis = call.argument("axis", default=-1)
     if not isinstance(x, Value) or axis is None:
-        raise CannotFollow("it takes places out of a constant, or over all axes")
+        raise CannotFollow("it indexes a constant, or all axes at once")
     sizes = indices.shape if isinstance(indices, Value) else np.shape(indices)
     named = {a for a in range(x.rank) if sizes[a] > 1} | {x.axis(axis)}
     for a in named:
-        call.freeze(call.line(x, a), f"{call.name} takes them by their numbers")
+        call.freeze(call.line(x, a), f"{call.name} indexes them")
     return call.output(call.space.other_lines(x, named))
 
 
@@ -493,7 +493,7 @@ def matmul(call: Call) -> Value:
     """Rows of one times columns of the other."""
     a, b = _pair(call)
     if flavor.function_name(call.layer) == "dot" and b.rank > 2 or a.rank < 2 or b.rank < 2:
-        raise CannotFollow("a product of these ranks is not known")
+        raise CannotFollow("a product of tensors of these ranks is not supported")
     letters = "abcdefghijklmnopqrstuvw"
     rank = max(a.rank, b.rank)
     left, right = list(letters[rank - a.rank : rank - 2] + "xy"), list(letters[rank - b.rank : rank - 2] + "yz")
@@ -512,7 +512,7 @@ def einsum(call: Call) -> Value:
     terms, arrow, result = equation.partition("->")
     terms = terms.split(",")
     if not arrow or len(terms) != len(values):
-        raise CannotFollow("its equation does not say what it gives")
+        raise CannotFollow("its equation does not name its output")
     spread = max(v.rank - len(t.replace("...", "")) for v, t in zip(values, terms, strict=True))
     hidden = "0123456789"[:spread] if "..." in equation else ""
     written = []

@@ -52,7 +52,7 @@ def dot(call: Call) -> Value:
     axes = (a.axis(axes[0]), b.axis(axes[1]))
     read = call.line(a, axes[0])
     call.unite(read, call.line(b, axes[1]))
-    call.mixes(read, why="its lengths are those of the channels that stay" if call.layer.normalize else None)
+    call.mixes(read, why="its lengths are those of the kept channels" if call.layer.normalize else None)
     rest = [(v, other) for v, axis in zip((a, b), axes, strict=True) for other in range(1, v.rank) if other != axis]
     lines = [call.line(value, axis) for value, axis in rest]
     call.count_macs(

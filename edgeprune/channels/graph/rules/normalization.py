@@ -42,14 +42,14 @@ def layer_normalization(call: Call) -> Value:
         if hasattr(weight, "shape"):
             for position, axis in enumerate(axes):
                 call.index(weight, position, call.line(call.x, axis))
-    mix_along(call, axes, "its statistics are those of the channels that stay")
+    mix_along(call, axes, "its statistics are those of the kept channels")
     return call.x
 
 
 @rule("UnitNormalization")
 def unit_normalization(call: Call) -> Value:
     """Divides by the length of the vector of channels."""
-    mix_along(call, normalized_axes(call.layer, call.x), "its length is that of the channels that stay")
+    mix_along(call, normalized_axes(call.layer, call.x), "its length is that of the kept channels")
     return call.x
 
 
@@ -67,7 +67,7 @@ def group_normalization(call: Call) -> Value:
             call.resize("groups", line)
         else:
             call.tie_repeats(line, groups)
-            mix_along(call, [axis], "its statistics are those of the channels that stay")
+            mix_along(call, [axis], "its statistics are those of the kept channels")
     return x
 
 

@@ -17,5 +17,5 @@ from edgeprune.channels.graph.rules.registry import Call, rule
 def preprocess(call: Call) -> list[Value]:
     """What it takes stays whole, and so does what it gives."""
     for value in call.inputs:
-        call.freeze(value, f"{call.name} takes it whole")
+        call.freeze(value, f"{call.name} uses all of its values")
     return [Value(shape) for shape in call.output_shapes]

@@ -24,14 +24,14 @@ def recurrent(call: Call) -> list[Value]:
     """One cell, or several on top of each other in each step."""
     layer = call.layer
     if getattr(layer, "time_major", False):
-        raise CannotFollow("its steps come before its samples")
+        raise CannotFollow("it is time-major")
     cells = getattr(layer.cell, "cells", [layer.cell])
     if getattr(layer.cell, "reverse_state_order", False):
         raise CannotFollow("it hands its states over in the reverse order")
     for cell in cells:
         if type(cell).__name__ not in _GATES:
             raise CannotFollow(
-                f"its cell {type(cell).__name__} is not known: teach the layer with edgeprune.channels.rule"
+                f"its cell {type(cell).__name__} is unknown: register a rule for the layer with edgeprune.channels.rule"
             )
     sequence, *states = _without_mask(call)
     steps = 1 if layer.return_sequences else sequence.shape[1]

@@ -103,7 +103,7 @@ def rule_for(layer: Layer) -> Rule:
     """
     if (name := flavor.function_name(layer)) is not None:
         if name not in _FUNCTION_RULES:
-            raise CannotFollow(f"the function {name!r} is not known")
+            raise CannotFollow(f"the function {name!r} is unknown")
         return _FUNCTION_RULES[name]
     if getattr(layer, "quantization_mode", None):
         raise CannotFollow("it is quantized: remove channels first, then quantize")
@@ -114,11 +114,11 @@ def rule_for(layer: Layer) -> Rule:
         found = _LAYER_RULES.get(ancestor) or _LAYER_RULES.get(name if built_in else f"{package}.{name}")
         if found is not None:
             if getattr(kind, "call", None) is not getattr(ancestor, "call", None):
-                raise CannotFollow(f"{kind.__name__} has a call of its own: teach it with edgeprune.channels.rule")
+                raise CannotFollow(f"{kind.__name__} overrides call(): register a rule with edgeprune.channels.rule")
             return found
     if _passes_inputs(layer):
         return lambda call: call.x
-    raise CannotFollow(f"the layer {kind.__name__} is not known: teach it with edgeprune.channels.rule")
+    raise CannotFollow(f"the layer {kind.__name__} is unknown: register a rule with edgeprune.channels.rule")
 
 
 def _passes_inputs(layer: Layer) -> bool:
@@ -221,7 +221,7 @@ class Call:
         lines = {axis % len(shape): line for axis, line in lines.items()}
         for axis, line in lines.items():
             if line is not None and 1 < shape[axis] != len(line):
-                raise CannotFollow(f"it gives {shape[axis]} channels where its rule sees {len(line)}")
+                raise CannotFollow(f"it returns {shape[axis]} channels where its rule has {len(line)}")
         if keeping is not None and len(keeping.shape) == len(shape):
             lines = {**self.space.other_lines(keeping, lines), **lines}
         return self.space.value(shape, lines)
@@ -231,7 +231,7 @@ class Call:
         return self.space.merge(values, f"{self.name} joins it with a tensor whose channels cannot be dropped")
 
     def unite(self, a: np.ndarray | None, b: np.ndarray | None) -> None:
-        """Channels that live and die together, pairwise; None on one side stands for channels that stay."""
+        """Channels that live and die together, pairwise; None on one side stands for frozen channels."""
         if a is not None and b is not None:
             self.space.ids.unite(a, b)
         else:
@@ -324,7 +324,7 @@ class Call:
             if known is not None:  # a shared layer that consumed channels in another call
                 self.freeze(known, f"{self.name} is also called on a tensor whose channels cannot be dropped")
             else:
-                self.record.forbid(weight, weight_axis, f"{self.name} is also called on channels that stay")
+                self.record.forbid(weight, weight_axis, f"{self.name} is also called on frozen channels")
             return None
         self.contract(value, axis)
         self.record.add_slot(weight, self.layer, None, weight_axis, via(line) if via else line, reads=True)

@@ -46,7 +46,7 @@ def axes_rule(
             argument follows them.
         axis: the axis of the channels in what it is called on and returns.
         mixes: whether it computes statistics over channels (a normalization, a softmax): the proof then runs it on the
-            channels that stay.
+            kept channels.
 
     Raises:
         TypeError: one of `kinds` is no class and no name.
@@ -98,7 +98,7 @@ def _follow_weight(
     holder, weight = _weight_at(call.layer, path)
     if len(axes) != len(weight.shape):
         raise ValueError(
-            f"The rule of {type(call.layer).__name__} gives {len(axes)} labels for {path!r}, whose shape is "
+            f"The rule of {type(call.layer).__name__} returns {len(axes)} labels for {path!r}, whose shape is "
             f"{tuple(weight.shape)}."
         )
     labelled = [(number, label) for number, label in enumerate(axes) if label is not None]
@@ -107,8 +107,8 @@ def _follow_weight(
         size, line = weight.shape[number], lines.get(label)
         if line is not None and len(line) != size:
             raise ValueError(
-                f"The rule of {type(call.layer).__name__} gives {path!r} the label {label!r} along axis {number}: that "
-                f"are {len(line)} channels, and its size is {size}."
+                f"The rule of {type(call.layer).__name__} labels axis {number} of {path!r} {label!r}, which "
+                f"has {len(line)} channels, and the axis has the size {size}."
             )
         if label in new:
             lines[label] = call.make(weight, number, layer=holder)
