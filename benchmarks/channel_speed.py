@@ -47,7 +47,7 @@ def edgeprune_times(name: str) -> dict[str, float]:
     import keras
 
     from edgeprune.channels.plan.planning import plan_channels
-    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.proof import prove
     from edgeprune.channels.rebuild.slicing import rebuild
 
     layers = keras.layers
@@ -64,7 +64,7 @@ def edgeprune_times(name: str) -> dict[str, float]:
     smaller = rebuild(plan.graph, plan.kept_mask)
     applied = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    proof = verify(plan.graph, plan.kept_mask, smaller)
+    proof = prove(plan.graph, plan.kept_mask, smaller)
     return {
         "plan": planned - start,
         "apply": applied - planned,

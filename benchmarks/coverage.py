@@ -52,21 +52,21 @@ def cover(flavor: str, name: str) -> dict[str, Any]:
     import numpy as np
 
     from edgeprune.channels.graph.trace import trace
-    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.proof import prove
     from edgeprune.channels.rebuild.slicing import rebuild
 
     model = builders(flavor)[name](weights=None)
     trace_seconds = seconds(lambda: trace(model), best_of=3)
     graph = trace(model)
     free = [group for group in graph.groups if group.frozen is None]
-    kept = graph.everything()
+    kept = graph.full_mask()
     for group in free:
         kept[group.classes[: group.size // 2]] = False
     start = time.perf_counter()
     smaller = rebuild(graph, kept)
     rebuild_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    proof = verify(graph, kept, smaller)
+    proof = prove(graph, kept, smaller)
     verify_seconds = time.perf_counter() - start
     other_reasons = {name: reason for name, reason in graph.frozen.items() if not reason.startswith(EXPECTED)}
     return {

@@ -104,7 +104,7 @@ def cut_in_half(name: str) -> Cut:
         if "float" in weight.dtype and values.size and values.min() == values.max():  # zeros or ones prove little
             weight.assign(values + random.uniform(0, 0.1, weight.shape))
     graph = trace(model)
-    kept = graph.everything()
+    kept = graph.full_mask()
     for group in graph.groups:
         if group.frozen is None:
             kept[group.classes[1::2]] = False
@@ -114,9 +114,9 @@ def cut_in_half(name: str) -> Cut:
 
 def prove(cut: Cut) -> dict[str, Any]:
     """The proof's difference."""
-    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.proof import prove
 
-    proof = verify(cut.plan.graph, cut.plan.kept_mask, cut.smaller)
+    proof = prove(cut.plan.graph, cut.plan.kept_mask, cut.smaller)
     return {"proven": proof.passed, "difference": proof.relative, "calls": proof.calls}
 
 

@@ -152,7 +152,7 @@ def prune_and_fit(
     else:
         raise ValueError(f"schedule={schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}.")
     compilation = _by_order(model, _compilation(model, y, loss, learning_rate))
-    watched = _by_order(model, _watched(model, metric))
+    watched = _by_order(model, _run_recorded(model, metric))
     x, y, sample_weight = _structured(model, x, y, sample_weight)
     # Chosen by a pattern, layers of which none can be pruned are an error.
     pruned = pruning.prune_low_magnitude(model, pruning_schedule, layers="*" if layers is None else layers)
@@ -212,7 +212,7 @@ def fine_tune(
     """
     check_and_compile(model, x, y, loss)
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "description": description}
-    with _compiled(model, _compilation(model, y, loss, learning_rate), _watched(model, metric)):
+    with _compiled(model, _compilation(model, y, loss, learning_rate), _run_recorded(model, metric)):
         x, y, sample_weight = _structured(model, x, y, sample_weight)
         return fit(model, x, y, sample_weight=sample_weight, **options)
 
@@ -345,7 +345,7 @@ def _compilation(model: Model, y: Any, loss: Any, learning_rate: Any) -> dict[st
     }
 
 
-def _watched(model: Model, metric: Any) -> dict[str, Any]:
+def _run_recorded(model: Model, metric: Any) -> dict[str, Any]:
     """What to compile with so that a metric is computed while the model trains in place of its own; empty without."""
     if metric is None:
         return {}

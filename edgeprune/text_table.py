@@ -47,7 +47,7 @@ def text_table(
     """
     rows, left = list(rows), set(left)
     whole, width = rich_table(header, rows, left=left), terminal_width()
-    if not (below and width and _widest(whole) > width):
+    if not (below and width and _natural_width(whole) > width):
         return text_of(whole)
     beside = [number for number in range(len(header)) if number not in below]
     cells = [[row[number] for number in beside] for row in (header, *rows)]
@@ -58,7 +58,7 @@ def text_table(
     return "\n".join([first, *(f"{line}\n{text}" for line, text in zip(lines, folded, strict=True))])
 
 
-def _widest(table: Table) -> int:
+def _natural_width(table: Table) -> int:
     return max(map(len, text_of(table, width=_UNLIMITED).splitlines()))
 
 

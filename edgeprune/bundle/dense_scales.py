@@ -44,7 +44,11 @@ def export_with_better_scales(
     if per_channel_dense is not None:
         return export(dataclasses.replace(settings, per_channel_dense=per_channel_dense))
     each = export(settings)
-    if device.kind != "microcontroller" or not settings.calibrated or not _may_be_lighter(model, settings.quantization):
+    if (
+        device.kind != "microcontroller"
+        or not settings.calibrated
+        or not _may_shrink_arena(model, settings.quantization)
+    ):
         return each
     content = each.path.read_bytes()
     try:
@@ -66,7 +70,7 @@ def export_with_better_scales(
     return dataclasses.replace(each, notes=(*each.notes, note))
 
 
-def _may_be_lighter(model: Model, quantization: str | None) -> bool:
+def _may_shrink_arena(model: Model, quantization: str | None) -> bool:
     """Whether one scale for each dense layer would make the arena smaller by enough, by the estimate."""
     dtype = "int16" if quantization == "int16x8" else "int8"
     try:

@@ -216,11 +216,11 @@ class ChannelPruning(CallbackOfBoth):
         kind, asked = self._target.at(self._target.way(self.schedule, step))
         gone = masks.silent() if not self.recover else None
         plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
-        if not is_last and self._target.is_passed(plan.target):
+        if not is_last and self._target.is_exceeded(plan.target):
             return  # rounding would take more than the whole training may, and it would not come back
         self.plan = plan
         if self.recover and not is_last:
-            masks.silence_makers(self.plan.kept_mask)
+            masks.zero_producers(self.plan.kept_mask)
         else:
             masks.keep(self.plan.kept_mask)
 
@@ -244,7 +244,7 @@ class _Target:
         sparsity = schedules.sparsity_at(schedule, step)
         return float(np.clip(sparsity / (self._final or 1.0), 0.0, 1.0))
 
-    def is_passed(self, target: PlanTarget | None) -> bool:
+    def is_exceeded(self, target: PlanTarget | None) -> bool:
         """Whether a plan takes more than the whole training is to take."""
         if target is None:
             return False

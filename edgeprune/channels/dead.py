@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph.constant_channels import Constants, built_in_kind, constants, sees_border
+from edgeprune.channels.graph.constant_channels import Constants, built_in_kind, constants, pads_with_zeros
 from edgeprune.channels.graph.coupling import ChannelGraph, Slot, Step
 from edgeprune.channels.graph.rules.kernels import channel_axis
 from edgeprune.channels.graph.trace import trace
@@ -299,7 +299,7 @@ class _Use:
         kind = built_in_kind(layer)
         if kind not in ("Dense", "Conv1D", "Conv2D", "Conv3D") or self._calls[id(layer)] > 1:
             return None
-        if kind != "Dense" and (layer.groups > 1 or sees_border(layer, layer.kernel, len(layer.kernel.shape) - 2)):
+        if kind != "Dense" and (layer.groups > 1 or pads_with_zeros(layer, layer.kernel, len(layer.kernel.shape) - 2)):
             return None
         if layer.bias is not None:
             return layer, "bias", 1

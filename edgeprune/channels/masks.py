@@ -109,7 +109,7 @@ class ChannelMasks:
         strategy = getattr(self._variables[0], "distribute_strategy", None) or tf.distribute.get_strategy()
         with tf.init_scope(), strategy.scope():
             self._kept = tf.Variable(
-                graph.everything(), trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+                graph.full_mask(), trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
             )
         self._unit: tf.Tensor | None = None
         self._scale_all = tf.function(self._scale, autograph=False)
@@ -137,7 +137,7 @@ class ChannelMasks:
         for average, number in zip(averages, trained if averages else (), strict=True):
             average.assign(masked(average, self._kept, self._slots[number]))
 
-    def silence_makers(self, kept_mask: np.ndarray) -> None:
+    def zero_producers(self, kept_mask: np.ndarray) -> None:
         """Set to zero what makes the other classes; what reads them stays, so that they can come back."""
         for variable, slots in zip(self._variables, self._slots, strict=True):
             makers = [slot for slot in slots if slot.makes]

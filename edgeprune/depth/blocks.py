@@ -299,7 +299,7 @@ def _blocks(model: Model, macs: _Macs) -> tuple[Block, ...]:
     for prefix, part in graphs(model):
         for node, shortcut in _returning(part):
             block = Block(prefix + node.layer.name, (), 0, node, shortcut)
-            gone = tuple(macs.layers_gone([block]))
+            gone = tuple(macs.removed_layers([block]))
             found.append(dataclasses.replace(block, layers=gone, macs=macs.total - macs.without([block])))
     return tuple(found)
 
@@ -351,14 +351,14 @@ class _Macs:
         self._model = walked
         self._layers = dict.fromkeys(name for name, _ in called(walked, {}))
 
-    def layers_gone(self, removed: Sequence[Block]) -> list[str]:
+    def removed_layers(self, removed: Sequence[Block]) -> list[str]:
         """The path names of the layers that are called no more."""
         left = {name for name, _ in called(self._model, _passing(removed))}
         return [name for name in self._layers if name not in left]
 
     def without(self, removed: Sequence[Block]) -> int:
         """The MACs that are left."""
-        gone = self.layers_gone(removed)
+        gone = self.removed_layers(removed)
         return self.total - sum(
             macs
             for layer, macs in self._per_layer.items()
@@ -461,7 +461,7 @@ def _compare(model: Model, removed: Sequence[Block], shallower: Any) -> None:
     from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
 
     def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any]]:
-        with flavor.state_kept(model), flavor.state_kept(shallower):
+        with flavor.state_restored(model), flavor.state_restored(shallower):
             return _Gated(model, removed)(inputs, np.zeros(len(removed), np.float32)), flavor.call_model(
                 shallower, inputs
             )

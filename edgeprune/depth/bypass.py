@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.rebuild.slicing import Builder, garbage_left_alone, is_nested
+from edgeprune.channels.rebuild.slicing import Builder, garbage_collection_off, is_nested
 from edgeprune.types import Model, Variable
 
 
@@ -92,7 +92,7 @@ class WithoutCalls(Builder):
 def rebuilt_without(graph_model: Any, model: Model, instead: Mapping[int, int]) -> Any:
     """A plain model without some calls, compiled as `model` is; `graph_model` is what `walkable(model)` gave."""
     builder = WithoutCalls(instead)
-    with garbage_left_alone():
+    with garbage_collection_off():
         built = builder.build(graph_model)
         builder.fill()
         flavor.copy_compile_state(model, built)

@@ -194,7 +194,7 @@ def _channels(file_output: np.ndarray, keras_output: np.ndarray, axis: int) -> _
         for values in (keras_output, file_output)
     )
     with np.errstate(invalid="ignore"):  # infinite values are reported by themselves
-        deviation, error = (_around_mean(values) for values in (reference, given - reference))
+        deviation, error = (_deviation_from_mean(values) for values in (reference, given - reference))
         squares = np.square(deviation)
         energy = squares.sum(axis=(0, 1), dtype=np.float64)
         fourth = np.einsum("spc,spc->c", squares, squares, dtype=np.float64)
@@ -208,7 +208,7 @@ def _channels(file_output: np.ndarray, keras_output: np.ndarray, axis: int) -> _
     return _Channels(axis, spread, error, judged)
 
 
-def _around_mean(values: np.ndarray) -> np.ndarray:
+def _deviation_from_mean(values: np.ndarray) -> np.ndarray:
     """The deviation from the mean over the samples; of a single sample, over its places."""
     axis = 0 if len(values) > 1 else 1
     return values - values.mean(axis=axis, keepdims=True, dtype=np.float64).astype(values.dtype)

@@ -44,7 +44,7 @@ def drawn(values: list[Any], shape: tuple[int, ...], rng: np.random.Generator) -
     return drawn.reshape(shape)
 
 
-def any_words() -> list[str]:
+def arbitrary_words() -> list[str]:
     """Strings for an input whose layers are not known."""
     return [*_UNKNOWN_WORDS, "a", "b"]
 

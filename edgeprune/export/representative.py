@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.export.known_values import any_words, drawn
+from edgeprune.export.known_values import arbitrary_words, drawn
 from edgeprune.progress import track
 from edgeprune.tflite.runtime import texts
 
@@ -73,7 +73,7 @@ def random_samples(
     for name, spec in specs.items():
         shape = (count, *spec.shape[1:])
         if spec.dtype.name == "string" or name in (known or {}):
-            values = drawn((known or {}).get(name) or any_words(), shape, rng)
+            values = drawn((known or {}).get(name) or arbitrary_words(), shape, rng)
             made[name] = values.astype(spec.dtype.as_numpy_dtype)
             continue
         values = rng.standard_normal(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)

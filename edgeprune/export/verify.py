@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.crash_guard import try_out
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
-from edgeprune.export.known_values import any_words, drawn, known_values
+from edgeprune.export.known_values import arbitrary_words, drawn, known_values
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
 from edgeprune.measure.metrics import MetricLike
@@ -190,7 +190,7 @@ def verify_tflite(
     if isolated:
         try_out(path)
     runtime = Runtime(path, num_threads=num_threads, use_xnnpack=use_xnnpack)
-    arrays = _made_up(runtime, model) if x is None else samples_for_file(runtime, model, x)
+    arrays = _random_samples_for(runtime, model) if x is None else samples_for_file(runtime, model, x)
     count = len(next(iter(arrays.values())))
     if tolerance is None:
         tolerance = _default_tolerance(file.quantization, model)
@@ -254,7 +254,7 @@ def verify_tflite(
     )
 
 
-def _made_up(runtime: Runtime, model: Model | None) -> dict[str, np.ndarray]:
+def _random_samples_for(runtime: Runtime, model: Model | None) -> dict[str, np.ndarray]:
     """A few random samples: floats from 0 to 1, integers that the model's embeddings hold, words known and others."""
     generator = np.random.default_rng(0)
     known = {} if model is None else known_values(model)
@@ -265,7 +265,7 @@ def _made_up(runtime: Runtime, model: Model | None) -> dict[str, np.ndarray]:
     def values(port: Port) -> np.ndarray:
         shape = (_MADE_UP, *port.shape[1:])
         if port.holds_text or (port.name in known and not port.quantized):
-            values = drawn(known.get(port.name) or any_words(), shape, generator)
+            values = drawn(known.get(port.name) or arbitrary_words(), shape, generator)
             return values if port.holds_text else values.astype(port.dtype)
         if port.quantized or port.dtype.kind == "f":
             return generator.random(shape, np.float32)

@@ -132,7 +132,7 @@ def metric_values(
         >>> metric_values(keras, np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]]), metrics=["mae"])
         {'mae': 1.0}
     """
-    model = _outputs_as_they_are(keras)()
+    model = _identity_model_class(keras)()
     model.compile(
         loss=loss,
         metrics=[fresh_metric(metric) for metric in metrics],
@@ -144,7 +144,7 @@ def metric_values(
 
 
 @functools.cache
-def _outputs_as_they_are(keras: ModuleType) -> type:
+def _identity_model_class(keras: ModuleType) -> type:
     """A class of models that return what they are called on."""
     import tensorflow as tf
 

@@ -92,7 +92,7 @@ def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None
         ) from error
 
 
-def is_made_again(layer: Any) -> bool:
+def is_made_from_config(layer: Any) -> bool:
     """Whether a layer's class makes one from its configuration, as loading a file does."""
     try:
         return layer.__class__.from_config(layer.get_config()) is not None
@@ -143,7 +143,7 @@ def _tracked_copy(collection: Any, memo: dict[int, Any]) -> Any:
     return new
 
 
-def wrapped_anew(wrapper: Layer, layer: Layer, **changes: Any) -> Any:
+def clone_wrapper(wrapper: Layer, layer: Layer, **changes: Any) -> Any:
     """A new wrapper with the same configuration around another layer."""
     inner = wrapper.__dict__["layer"]
     wrapper.__dict__["layer"] = keras_of(wrapper).layers.Activation("linear")  # the inner one's may not be had
@@ -158,7 +158,7 @@ def _changed_config(layer: Layer, changes: dict[str, Any], inside: Mapping[int, 
     config = {**_config(layer), **changes}
     for key, value in config.items():
         part = _part_of(layer, key)
-        if _is_function_of_ones_own(part):  # which might not be found by its name
+        if _is_custom_function(part):  # which might not be found by its name
             config[key] = part
         if is_keras_3(layer) and isinstance(value, keras_of(layer).Variable):  # it took the place of a number
             config[key] = np.asarray(value).tolist()
@@ -181,7 +181,7 @@ def _are_described(parts: Any, values: list[Any]) -> bool:
     return isinstance(parts, list | tuple) and 0 < len(parts) == len(values) and all(map(is_layer, parts))
 
 
-def _is_function_of_ones_own(part: Any) -> bool:
+def _is_custom_function(part: Any) -> bool:
     return inspect.isfunction(part) and part.__module__.partition(".")[0] not in (KERAS_3, TF_KERAS, "tensorflow")
 
 
@@ -268,7 +268,7 @@ def names_of_plain_weights(layer: Layer) -> list[str]:
 
 
 @contextlib.contextmanager
-def variables_born_with(values: dict[str, Any]) -> Iterator[None]:
+def initialize_with(values: dict[str, Any]) -> Iterator[None]:
     """While the body runs, variables of Keras 3 are made with these values instead of drawn at random first.
 
     TensorFlow's own names are left without the layer's: TensorFlow prepares a kernel for each name it meets, which

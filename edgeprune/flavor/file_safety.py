@@ -176,7 +176,7 @@ def _of_configuration(configuration: Any, flavor: str) -> Iterator[str]:
             if isinstance(part.get("class_name"), str):
                 config = part["config"] if isinstance(part.get("config"), dict) else {}
                 owner = f"layer {config['name']!r}" if isinstance(config.get("name"), str) else owner
-                deed = _deed(part, config, flavor)
+                deed = _side_effect(part, config, flavor)
                 if deed:
                     yield f"{owner} {deed}"
             parts += [(owner, value) for value in part.values()]
@@ -197,7 +197,7 @@ def _unknown_functions(part: Any, flavor: str) -> Iterator[str]:
             losses += loss.values() if isinstance(loss, dict) else loss
 
 
-def _deed(description: dict[str, Any], config: dict[str, Any], flavor: str) -> str | None:
+def _side_effect(description: dict[str, Any], config: dict[str, Any], flavor: str) -> str | None:
     """What building one object would do besides, `None` where it is a layer like any other."""
     kind = description["class_name"].rpartition(">")[2]
     if kind == "__lambda__" or any(key.endswith("_type") and value == "lambda" for key, value in config.items()):

@@ -118,7 +118,7 @@ def _loaded(path: Path, flavor: str, compiled: bool, safe_mode: bool) -> Any:
     with contextlib.ExitStack() as stack:
         file: Any = path
         if flavor == TF_KERAS:
-            stack.enter_context(_wrappers_known(path))
+            stack.enter_context(_scope_for_wrappers(path))
             file = stack.enter_context(legacy_h5.translated(path)) or path
         model = keras_module(flavor).models.load_model(file, compile=compiled, safe_mode=safe_mode)
     if flavor == KERAS_3 and model.steps_per_execution is None:  # as tf_keras writes it into .keras files
@@ -138,7 +138,7 @@ def _unread(path: Path, reasons: Mapping[str, str]) -> str:
     return f"{path} could not be read as a Keras model. {said}"
 
 
-def _wrappers_known(path: Path) -> contextlib.AbstractContextManager:
+def _scope_for_wrappers(path: Path) -> contextlib.AbstractContextManager:
     """What `tf_keras` needs to load a file: TF-MOT's scope where the model was saved under pruning."""
     if path.is_dir():
         written = path / "keras_metadata.pb"

@@ -43,9 +43,9 @@ def called_in_tf_keras(layer: Layer, reference: Any, args: tuple, kwargs: dict[s
         stack.callback(layer.__dict__.pop, "add_loss")
         for part in layer._flatten_layers(include_self=False):
             if part.variables and "call" not in part.__dict__:
-                part.__dict__["call"] = functools.partial(_never_eagerly, part.call)
+                part.__dict__["call"] = functools.partial(_in_graph_mode, part.call)
                 stack.callback(part.__dict__.pop, "call")
-        stack.enter_context(_no_eager_reads())
+        stack.enter_context(_eager_reads_refused())
         return layer.call(*args, **kwargs)
 
 
@@ -56,7 +56,7 @@ def _in_compute_dtype(dtype: str, tensor: Any) -> Any:
     return tf.cast(tensor, dtype) if is_other else tensor
 
 
-def _never_eagerly(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _in_graph_mode(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     if tf.executing_eagerly():  # called on symbolic tensors it would run in a graph
@@ -65,7 +65,7 @@ def _never_eagerly(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _no_eager_reads() -> Iterator[None]:
+def _eager_reads_refused() -> Iterator[None]:
     """While the body runs, a weight that is read outside of any layer's graph is an error.
 
     What comes from it would be a constant in a smaller model, and not trained.

@@ -55,7 +55,7 @@ def is_marked(size: Any) -> bool:
 
 
 @contextlib.contextmanager
-def sizes_kept() -> Iterator[None]:
+def einsum_sizes_kept() -> Iterator[None]:
     """While the body runs, Keras 3's EinsumDense gives symbolic tensors of the sizes that it is called on.
 
     Those that were open when it was built are else open in what it gives, though the input's are known.

@@ -117,7 +117,7 @@ def regularizers_in_tf_keras(layer: Any) -> dict[int, Any]:
     return found
 
 
-def give_own_weight(operation: Any, holder: Any, x: DataLike) -> Any:
+def broadcast_own_weight(operation: Any, holder: Any, x: DataLike) -> Any:
     """The symbolic tensor with the weight of an `OwnWeight`, from the layer that holds it with a leading axis of one.
 
     Args:

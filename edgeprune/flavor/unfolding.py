@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeGuard
 
-from edgeprune.flavor.copies import clone_input, functional_model, wrapped_anew
+from edgeprune.flavor.copies import clone_input, clone_wrapper, functional_model
 from edgeprune.flavor.functions import call_function
 from edgeprune.flavor.graphs import (
     GraphNode,
@@ -40,14 +40,14 @@ from edgeprune.flavor.marked_batch import (
     BATCH,
     NotUnfoldedError,
     call_for_any_batch,
+    einsum_sizes_kept,
     holds_mark,
     is_marked,
     is_symbolic,
-    sizes_kept,
     with_marked_batch,
 )
 from edgeprune.flavor.own_weights import is_own_weight
-from edgeprune.flavor.training import losses_kept
+from edgeprune.flavor.training import losses_restored
 from edgeprune.types import AnyTensor, Layer, Model
 
 
@@ -64,7 +64,7 @@ def functional_stand_in(model: Model) -> Any:
     inputs = tree.map_structure(
         lambda spec: keras.Input(tuple(spec.shape)[1:], dtype=spec.dtype.name), call_specs(model)
     )
-    with _forgetting_calls([model, *layers_of(model)]), sizes_kept():
+    with _forgetting_calls([model, *layers_of(model)]), einsum_sizes_kept():
         try:
             given = _Unfolding(lambda layer: False, is_keras_3(model)).calls_inside(model, (inputs,), {})
             return keras.Model(inputs, given, name=model.name)
@@ -89,7 +89,7 @@ def unfold_layers(
         unfolded layers that add a loss in training, which the new model does not.
     """
     unfolding = _Unfolding(unfolds, is_keras_3(model))
-    with _forgetting_calls([model, *layers_of(model)]), sizes_kept():
+    with _forgetting_calls([model, *layers_of(model)]), einsum_sizes_kept():
         return unfolding.model(model), unfolding.names, unfolding.reasons, unfolding.losses
 
 
@@ -233,7 +233,7 @@ class _Unfolding:
             try:
                 if getattr(x, "_keras_mask", None) is not None and not _is_nested(inner):
                     raise NotUnfoldedError("the steps it is called on have a mask")
-                self._wrappers[id(wrapper)] = wrapped_anew(wrapper, self._for_a_step(inner, x))
+                self._wrappers[id(wrapper)] = clone_wrapper(wrapper, self._for_a_step(inner, x))
             except Exception as error:  # a call may fail on symbolic inputs in any way
                 self.reasons[id(wrapper)] = _first_line(error)
                 self._wrappers[id(wrapper)] = wrapper
@@ -246,7 +246,7 @@ class _Unfolding:
         keras = keras_of(inner)
         step = keras.Input(x.shape[2:], dtype=x.dtype)
         if is_time_distributed(inner):
-            return wrapped_anew(inner, self._for_a_step(inner.layer, step))
+            return clone_wrapper(inner, self._for_a_step(inner.layer, step))
         outputs = self.calls_inside(inner, (step,), {})
         with self._renamed(outputs, set()):
             return keras.Model(step, outputs, name=inner.name)
@@ -438,7 +438,7 @@ def _forgetting_calls(layers: Iterable[Layer]) -> Iterator[None]:
     layers = list(layers)
     before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
     try:
-        with losses_kept(layers):
+        with losses_restored(layers):
             yield
     finally:
         for layer, inbound, outbound in before:

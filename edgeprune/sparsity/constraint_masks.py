@@ -54,7 +54,7 @@ def detach(layer: Layer) -> None:
         return
     for weight in pruning.weights:
         weight.release()
-    let_go(layer)
+    forget_pruning(layer)
 
 
 def _install(layer: Layer, pruning: LayerPruning, alone: bool) -> None:
@@ -71,7 +71,7 @@ def _install(layer: Layer, pruning: LayerPruning, alone: bool) -> None:
     else:
         pruning.run.refused[layer] = reason
     if not pruning.weights:
-        let_go(layer)
+        forget_pruning(layer)
 
 
 def _install_when_built(layer: Layer, pruning: LayerPruning, alone: bool) -> None:
@@ -109,7 +109,7 @@ def hold(layer: Layer, pruning: Any) -> None:
     object.__setattr__(layer, _ATTRIBUTE, pruning)
 
 
-def let_go(layer: Layer) -> None:
+def forget_pruning(layer: Layer) -> None:
     """Take from a layer what it holds as its pruning."""
     object.__delattr__(layer, _ATTRIBUTE)
 
@@ -136,7 +136,7 @@ def _prunings(model: Layer) -> list[LayerPruning]:
 
 def candidates(model: Layer) -> list[Layer]:
     """The layers that may be put under pruning: all, at any depth, and a model that may make some when it is built."""
-    itself = [model] if makes_parts(model) and not flavor.is_graph_model(model) else []
+    itself = [model] if may_add_sublayers(model) and not flavor.is_graph_model(model) else []
     return [*itself, *flavor.layers_of(model)]
 
 
@@ -160,10 +160,10 @@ def why_not_alone(layer: Layer, run: PruningRun) -> str | None:
     return prunable.why_not_single_layer(layer)
 
 
-def makes_parts(layer: Layer) -> bool:
+def may_add_sublayers(layer: Layer) -> bool:
     """Whether a layer may make parts that can be pruned when it is built."""
     overrides_build = type(layer).build is not flavor.keras_of(layer).layers.Layer.build
-    return overrides_build and not layer.built and prunable.why_left_alone(layer) is None
+    return overrides_build and not layer.built and prunable.why_excluded(layer) is None
 
 
 def prune_model(model: Model, runs: dict[int, PruningRun]) -> Model:
@@ -189,7 +189,7 @@ def prune_layer(layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
     """
     _set_input_shape(layer, arguments)
     for part in flavor.layers_of(layer):
-        if not holds(part) and (prunable.can_be_pruned(part) or makes_parts(part)):
+        if not holds(part) and (prunable.can_be_pruned(part) or may_add_sublayers(part)):
             attach(part, run, alone=part is layer)
     return layer
 

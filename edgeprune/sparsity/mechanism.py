@@ -32,7 +32,7 @@ class Mechanism(Protocol):
     def why_not_alone(self, layer: Layer, run: PruningRun) -> str | None:
         """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
 
-    def makes_parts(self, layer: Layer) -> bool:
+    def may_add_sublayers(self, layer: Layer) -> bool:
         """Whether a layer may make parts that can be pruned when it is built."""
 
     def holds(self, layer: Layer) -> bool:

@@ -79,7 +79,7 @@ def prunable_weights(layer: Layer) -> dict[str, Variable]:
     """
     if getattr(layer, "lora_enabled", False):
         return {}
-    if _is_taught(layer):
+    if _defines_prunable_weights(layer):
         variables = layer.get_prunable_weights()
         if not isinstance(variables, list | tuple) or not all(hasattr(one, "assign") for one in variables):
             raise ValueError(
@@ -102,7 +102,7 @@ def why_no_weights(layer: Layer) -> str | None:
         return "with LoRA the kernel is a sum that is never sparse: merge it first, then prune"
     if prunable_weights(layer):
         return None
-    if _is_taught(layer):
+    if _defines_prunable_weights(layer):
         return "its get_prunable_weights() returns none"
     return "its weights are not floating point (a quantized layer?)"
 
@@ -117,7 +117,7 @@ def why_not_settings(layer: Layer, run: PruningRun) -> str | None:
 
 def can_be_pruned(layer: Layer) -> bool:
     """Whether a layer is of a kind with prunable weights, built or not."""
-    return _is_taught(layer) or _keras_class(layer, _KERNELS) is not None
+    return _defines_prunable_weights(layer) or _keras_class(layer, _KERNELS) is not None
 
 
 def why_not_prunable(layer: Layer) -> str | None:
@@ -126,10 +126,10 @@ def why_not_prunable(layer: Layer) -> str | None:
         return why_no_weights(layer) if layer.built else None
     if not _has_own_weights(layer):
         return None
-    return why_left_alone(layer) or _no_rule(layer)
+    return why_excluded(layer) or _no_rule(layer)
 
 
-def why_left_alone(layer: Layer) -> str | None:
+def why_excluded(layer: Layer) -> str | None:
     """Why a layer of Keras is left alone on purpose, built or not; None for all others."""
     known = _keras_class(layer, LEFT_ALONE)
     return None if known is None else LEFT_ALONE[known]
@@ -141,7 +141,7 @@ def why_not_single_layer(layer: Layer) -> str | None:
     A layer without weights is no error, as with TF-MOT. What a layer of Keras makes is known when it is built; one of
     the user's own is refused before that, as by TF-MOT.
     """
-    if why_left_alone(layer) or any(map(can_be_pruned, flavor.layers_of(layer))):
+    if why_excluded(layer) or any(map(can_be_pruned, flavor.layers_of(layer))):
         return None
     if layer.built:
         return _no_rule(layer) if layer.weights else None
@@ -232,7 +232,7 @@ def _matches(layer: Layer, name: str, choice: str | Layer | Callable[[Layer], bo
     return layer is choice
 
 
-def _is_taught(layer: Layer) -> bool:
+def _defines_prunable_weights(layer: Layer) -> bool:
     own = vars(layer).get("get_prunable_weights")
     if own is None:
         return hasattr(type(layer), "get_prunable_weights")

@@ -107,7 +107,7 @@ def prune_low_magnitude(
         _warn_of_ignored(kwargs)
         return cast(Prunable, [_prune_layer(layer, runs, {}) for layer in to_prune])
     if flavor.is_layer(to_prune):
-        reason = prunable.why_left_alone(to_prune)
+        reason = prunable.why_excluded(to_prune)
         if reason:
             warnings.warn(f"Layer {to_prune.name!r} is not pruned: {reason}.")
         return cast(Prunable, _prune_layer(to_prune, runs, kwargs))
@@ -315,6 +315,6 @@ def _why_not(mechanism: Mechanism, layer: Layer, run: PruningRun) -> str | None:
     """Why a layer is not pruned; an empty string where there is nothing to prune, None where it is pruned."""
     parts = [part for part in mechanism.parts_of(layer) if prunable.can_be_pruned(part)]
     if not parts:
-        return None if mechanism.makes_parts(layer) else prunable.why_not_prunable(layer) or ""
+        return None if mechanism.may_add_sublayers(layer) else prunable.why_not_prunable(layer) or ""
     reasons = (mechanism.why_not(layer, run), *(prunable.why_not_settings(part, run) for part in parts))
     return next(filter(None, reasons), None)

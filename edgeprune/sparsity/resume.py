@@ -37,7 +37,7 @@ class PruningInFile(KerasSaveable):
         return "Layer"
 
 
-def _take_up(layer: Layer, runs: dict[int, PruningRun], store: Any) -> None:
+def _resume_layer(layer: Layer, runs: dict[int, PruningRun], store: Any) -> None:
     """Put a layer under the pruning in a file, if there is any; layers that were pruned in one call share `runs`."""
     if "settings" not in store:
         return
@@ -66,13 +66,13 @@ def resume(model: Model, path: str | Path) -> None:
     runs: dict[int, PruningRun] = {}
     layers = [layer for layer in flavor.layers_of(model) if layer.built]
     for layer in layers:
-        constraint_masks.hold(layer, PruningInFile(functools.partial(_take_up, layer, runs)))
+        constraint_masks.hold(layer, PruningInFile(functools.partial(_resume_layer, layer, runs)))
     try:
         model.load_weights(Path(path) / "model.weights.h5" if os.path.isdir(path) else path)
     finally:
         for layer in layers:
             if isinstance(constraint_masks.pruning_of(layer), PruningInFile):
-                constraint_masks.let_go(layer)
+                constraint_masks.forget_pruning(layer)
 
 
 @contextlib.contextmanager

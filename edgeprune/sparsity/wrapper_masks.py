@@ -235,7 +235,7 @@ def holds(layer: Layer) -> bool:
     return is_wrapper(layer)
 
 
-def makes_parts(layer: Layer) -> bool:
+def may_add_sublayers(layer: Layer) -> bool:
     """Whether a layer may make parts that can be pruned when it is built: TF-MOT wraps what there is."""
     return False
 
@@ -270,7 +270,7 @@ class WrapperCounter(updates.StepCounter):
     def __init__(self, wrappers: list[Layer], apply_masks: Callable[[], None], in_fit: bool):
         by_callback = [_pruning_of(wrapper) for wrapper in wrappers if _is_set_by_callback(wrapper)]
         super().__init__(by_callback, apply_masks, in_fit)
-        self._watched = [(wrapper, _step_of(wrapper)) for wrapper in wrappers]
+        self._run_recorded = [(wrapper, _step_of(wrapper)) for wrapper in wrappers]
         self._idle: list[tuple[Any, PruningRun]] = []
 
     def _group_has_run(self) -> None:
@@ -283,7 +283,7 @@ class WrapperCounter(updates.StepCounter):
 
     def _take_over(self, steps: int) -> None:
         """Count from now on for the wrappers that have not counted these steps themselves."""
-        watched, self._watched = self._watched, []
+        watched, self._run_recorded = self._run_recorded, []
         for wrapper, step_before in watched:
             if _step_of(wrapper) != step_before:
                 continue

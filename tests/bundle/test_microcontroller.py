@@ -322,7 +322,7 @@ def _joined():
     return keras.Model(inputs, layers.Concatenate(name="joined")(parts), name="net")
 
 
-def _turned():
+def _rolled():
     layers = keras.layers
     inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((2, 4, 2, 4, 3))(layers.Conv2D(3, 1, name="stem")(inputs))
@@ -341,7 +341,7 @@ def _crashing():
     ("make", "words", "layer"),
     [
         (_joined, "num_inputs <= kMaxInputNum", "CONCATENATION in layer 'joined'"),
-        (_turned, "only supports 1D-5D", "TRANSPOSE in layer 'turned'"),
+        (_rolled, "only supports 1D-5D", "TRANSPOSE in layer 'turned'"),
         (_crashing, "ended by SIGABRT", "SOFTMAX in layer 'soft'"),
     ],
 )

@@ -71,7 +71,7 @@ def test_texts_of_any_length():
     model = NETS["DistilBERT classifier"].build()
     graph = trace(model)
     assert all(reason.startswith(EXPECTED) for reason in graph.frozen.values())
-    kept = graph.everything()
+    kept = graph.full_mask()
     for group in graph.groups:
         kept[group.classes[1::2]] = group.frozen is not None
     plan = ChannelPlan(graph, kept)

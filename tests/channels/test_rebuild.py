@@ -7,7 +7,7 @@ from nets.channel_nets import NETS, built, halved, random_mask, randomize
 
 from edgeprune.channels.graph.rules import rule, rule_for
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.rebuild.proof import random_inputs, verify
+from edgeprune.channels.rebuild.proof import prove, random_inputs
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.flavor import call_model, keras_module
 from edgeprune.measure.macs import count_macs
@@ -26,7 +26,7 @@ def test_half_of_the_channels_go_and_what_remains_computes_the_same(name, flavor
     mask = random_mask(graph)
     assert (~mask).any()
     smaller = rebuild(graph, mask)
-    found = verify(graph, mask, smaller)
+    found = prove(graph, mask, smaller)
     assert found.passed, found
     assert all((old == np.asarray(now)).all() for old, now in zip(weights, model.weights, strict=True))
     assert smaller.count_params() < model.count_params()
@@ -47,7 +47,7 @@ def test_half_of_the_channels_go_and_what_remains_computes_the_same(name, flavor
 def test_the_mask_that_keeps_everything_gives_a_copy(flavor):
     model = randomize(built("nested", flavor))
     graph = trace(model)
-    copy = rebuild(graph, graph.everything())
+    copy = rebuild(graph, graph.full_mask())
     assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]
     x = np.random.default_rng(0).normal(size=(2, 10, 10, 3)).astype("float32")
     np.testing.assert_array_equal(model(x), copy(x))
@@ -61,7 +61,7 @@ def test_the_oracle_sees_a_wrong_weight(flavor):
     smaller = rebuild(graph, mask)
     kernel = next(w for w in smaller.weights if "kernel" in w.name and len(w.shape) == 4)
     kernel.assign(np.asarray(kernel)[..., ::-1])
-    assert not verify(graph, mask, smaller).passed
+    assert not prove(graph, mask, smaller).passed
 
 
 def test_the_oracle_sees_a_wrong_weight_behind_a_saturated_output(flavor):
@@ -77,10 +77,10 @@ def test_the_oracle_sees_a_wrong_weight_behind_a_saturated_output(flavor):
     smaller = rebuild(graph, mask)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
     assert np.ptp(np.asarray(smaller(images)), axis=-1).max() < 1e-6  # nothing to be seen at the output
-    assert verify(graph, mask, smaller).passed
+    assert prove(graph, mask, smaller).passed
     kernel = smaller.layers[3].kernel
     kernel.assign(np.asarray(kernel)[..., ::-1])
-    assert not verify(graph, mask, smaller).passed
+    assert not prove(graph, mask, smaller).passed
 
 
 def test_large_images_are_made_smaller_where_the_model_allows(flavor):
@@ -100,7 +100,7 @@ def test_large_images_are_made_smaller_where_the_model_allows(flavor):
         mask = random_mask(graph)
         smaller = rebuild(graph, mask)
         sizes.clear()
-        assert verify(graph, mask, smaller).passed
+        assert prove(graph, mask, smaller).passed
         assert sizes[-1] == seen
 
 
@@ -108,7 +108,7 @@ def test_the_oracle_compares_every_layer(flavor):
     model = randomize(built("residual", flavor))
     graph = trace(model)
     mask = random_mask(graph)
-    found = verify(graph, mask, rebuild(graph, mask))
+    found = prove(graph, mask, rebuild(graph, mask))
     assert found.calls == sum(type(layer).__name__ != "InputLayer" for layer in model.layers)
     assert f"{found.calls} calls of layers" in str(found)
 
@@ -116,7 +116,7 @@ def test_the_oracle_compares_every_layer(flavor):
 def test_the_oracle_sees_the_wrong_channels(flavor):
     graph = trace(randomize(built("dense_connections", flavor)))
     smaller = rebuild(graph, random_mask(graph, seed=1))
-    assert not verify(graph, random_mask(graph, seed=2), smaller).passed
+    assert not prove(graph, random_mask(graph, seed=2), smaller).passed
 
 
 def test_values_that_are_no_number_do_not_pass(flavor):
@@ -124,7 +124,7 @@ def test_values_that_are_no_number_do_not_pass(flavor):
     mask = random_mask(graph)
     smaller = rebuild(graph, mask)
     smaller.weights[0].assign(np.full(smaller.weights[0].shape, np.nan, "float32"))
-    assert not verify(graph, mask, smaller).passed
+    assert not prove(graph, mask, smaller).passed
 
 
 def test_structure_and_settings_stay(flavor):
@@ -194,11 +194,11 @@ def test_masks_that_do_not_fit_are_refused(flavor):
     graph = trace(built("plain_convolutions", flavor))
     with pytest.raises(ValueError, match="must have the shape"):
         rebuild(graph, np.ones(3, bool))
-    mask = graph.everything()
+    mask = graph.full_mask()
     mask[graph.groups[0].classes] = False
     with pytest.raises(ValueError, match="drops every channel"):
         rebuild(graph, mask)
-    mask = graph.everything()
+    mask = graph.full_mask()
     mask[graph.groups[-1].classes[0]] = False
     with pytest.raises(ValueError, match="cannot be dropped: output of the model"):
         rebuild(graph, mask)
@@ -211,7 +211,7 @@ def test_a_part_that_is_cut_out_keeps_a_channel(flavor):
     x = keras.layers.Concatenate()([x[:, :3] * 2.0, x[:, 3:]])
     graph = trace(keras.Model(i, keras.layers.Dense(2)(x)))
     assert [group.size for group in graph.groups if not group.frozen] == [3, 5]
-    mask = graph.everything()
+    mask = graph.full_mask()
     mask[graph.groups[0].classes] = False
     with pytest.raises(ValueError, match="cut out of a tensor"):
         rebuild(graph, mask)
@@ -233,4 +233,4 @@ def test_weights_are_made_with_their_values_at_once(monkeypatch):
     smaller = rebuild(graph, mask)
     monkeypatch.undo()
     assert not assigned
-    assert verify(graph, mask, smaller).passed
+    assert prove(graph, mask, smaller).passed

@@ -8,7 +8,7 @@ from nets.channel_nets import halved, random_mask, randomize
 
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.rebuild.proof import verify
+from edgeprune.channels.rebuild.proof import prove
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.measure.macs import count_macs
 
@@ -56,7 +56,7 @@ def test_a_layer_loses_half_its_units(keras, cell, return_sequences):
     assert tuple(layer.cell.recurrent_kernel.shape)[0] == 3
     assert tuple(layer.cell.kernel.shape)[0] == 4
     assert graph.macs == count_macs(model).total
-    mask = graph.everything()
+    mask = graph.full_mask()
     mask[[group.classes[0] for group in graph.groups if not group.frozen]] = False
     assert graph.remaining_macs(mask) < graph.macs
 
@@ -224,7 +224,7 @@ def test_convolutional_lstm_with_channels_first(keras):
     mask = random_mask(graph)
     smaller = rebuild(graph, mask)
     assert tuple(smaller.get_layer("high").output.shape) == (None, 2, 4, 4)
-    assert verify(graph, mask, smaller).passed
+    assert prove(graph, mask, smaller).passed
 
 
 def test_padded_words_are_skipped(keras):
@@ -275,7 +275,7 @@ def test_an_unused_unit_changes_nothing(keras):
         values[[1, 4]] = 0
         variable.assign(values)
     graph = trace(model)
-    mask = graph.everything()
+    mask = graph.full_mask()
     (group,) = (group for group in graph.groups if group.name == "rnn")
     mask[group.classes[[1, 4]]] = False
     x = np.random.default_rng(1).normal(size=(3, 5, 3)).astype(np.float32)

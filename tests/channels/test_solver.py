@@ -91,7 +91,7 @@ def test_amounts_are_those_of_the_sliced_weights(widths, seed, repeat):
 def test_targets_are_met_within_one_percent(scope, kind, asked):
     graph = chain([64, 96, 128, 96, 10])
     kept, target = solver.solve(graph, random_scores(graph), kind, asked, scope=scope)
-    before, after = counted(graph, graph.everything()), counted(graph, kept)
+    before, after = counted(graph, graph.full_mask()), counted(graph, kept)
     got = after[kind == "target_params"] / before[kind == "target_params"]
     assert got == pytest.approx(asked, rel=0.01)
     assert target.achieved == pytest.approx(got)
@@ -241,7 +241,7 @@ def test_limits_hold_for_any_chain(widths, kind, asked, scope, round_to, seed):
         assert (
             target.achieved
             == counted(graph, kept)[kind == "target_params"]
-            / counted(graph, graph.everything())[kind == "target_params"]
+            / counted(graph, graph.full_mask())[kind == "target_params"]
         )
 
 

@@ -60,13 +60,13 @@ def test_a_wrong_state_fails_the_proof(keras):
     """A unit of the smaller model that only a carried state reads: one batch alone would not show it."""
     model = net(keras, keras.layers.SimpleRNN(6, stateful=True, name="rnn"), shape=(1, 4), batch=2)
     plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
-    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.proof import prove
 
     smaller = plan.apply()
     kernel = smaller.get_layer("rnn").cell.recurrent_kernel
-    assert verify(plan.graph, plan.kept_mask, smaller).passed
+    assert prove(plan.graph, plan.kept_mask, smaller).passed
     kernel.assign(np.array(kernel) * 1.5)
-    assert not verify(plan.graph, plan.kept_mask, smaller).passed
+    assert not prove(plan.graph, plan.kept_mask, smaller).passed
 
 
 def test_a_stateful_convolution(keras):

@@ -59,7 +59,7 @@ def check(model, free, tmp_path=None, inputs=None):
     graph, smaller, proof = halved(model)
     assert proof.passed, str(proof)
     assert [group.name for group in graph.groups if not group.frozen] == free
-    kept = graph.everything()
+    kept = graph.full_mask()
     rng = np.random.default_rng(1)
     for group in graph.groups:
         if not group.frozen:

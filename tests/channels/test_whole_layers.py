@@ -7,7 +7,7 @@ import pytest
 from edgeprune import flavor
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
-from edgeprune.channels.rebuild.proof import verify
+from edgeprune.channels.rebuild.proof import prove
 
 
 class Forgetful(keras.layers.Layer):
@@ -30,7 +30,7 @@ class Forgetful(keras.layers.Layer):
 
 def halved(model):
     graph = trace(model)
-    kept = graph.everything()
+    kept = graph.full_mask()
     for group in graph.groups:
         if group.frozen is None:
             kept[group.classes[1::2]] = False
@@ -66,7 +66,7 @@ def test_attention_as_a_function(shared, scale):
     given = keras.ops.dot_product_attention(q, k, v, scale=scale)
     model = keras.Model(x, keras.layers.EinsumDense("btnh,nhc->btc", (5, 3))(given))
     graph, kept, smaller = halved(model)
-    proof = verify(graph, kept, smaller)
+    proof = prove(graph, kept, smaller)
     assert proof.passed
     query, key = smaller.get_layer("query").kernel.shape, smaller.get_layer("key").kernel.shape
     assert (query[1], key[1]) == ((2, 2) if shared == 4 else (4, 2))
@@ -78,4 +78,4 @@ def test_attention_as_a_function_is_flattened_as_wide_as_it_is():
     q, k, v = (keras.layers.EinsumDense("btc,cnh->btnh", (5, 4, 6))(x) for _ in range(3))
     given = keras.layers.Flatten()(keras.ops.dot_product_attention(q, k, v))
     graph, kept, smaller = halved(keras.Model(x, keras.layers.Dense(3)(given)))
-    assert verify(graph, kept, smaller).passed
+    assert prove(graph, kept, smaller).passed

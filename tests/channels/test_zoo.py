@@ -9,7 +9,7 @@ from nets.zoo_nets import ZOO, written_in
 
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.rebuild.proof import verify
+from edgeprune.channels.rebuild.proof import prove
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.measure.macs import count_macs
 
@@ -18,7 +18,7 @@ CASES = [(name, flavor) for name, net in ZOO.items() for flavor in net.flavors]
 
 def half(graph):
     """The mask that drops every second channel of each group that can be pruned."""
-    mask = graph.everything()
+    mask = graph.full_mask()
     for group in graph.groups:
         if not group.frozen and not in_heads(group):
             mask[group.classes[1::2]] = False
@@ -51,7 +51,7 @@ def test_half_of_it_goes(name, flavor):
     smaller = rebuild(graph, mask)
     assert graph.remaining_macs(mask) < 0.75 * graph.macs
     assert smaller.count_params() < 0.75 * model.count_params()
-    verdict = verify(graph, mask, smaller)
+    verdict = prove(graph, mask, smaller)
     assert verdict.passed, str(verdict)
     assert verdict.calls > 2
     if flavor == flavors.KERAS_3:

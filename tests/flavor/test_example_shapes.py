@@ -159,7 +159,7 @@ def test_the_proof_runs_at_several_sizes(keras):
 
 def test_a_fault_that_only_odd_lengths_show(keras):
     """A smaller model that pads otherwise is equal at even lengths alone."""
-    from edgeprune.channels.rebuild.proof import verify
+    from edgeprune.channels.rebuild.proof import prove
 
     L = keras.layers
 
@@ -172,11 +172,11 @@ def test_a_fault_that_only_odd_lengths_show(keras):
     model, other = net("valid"), net("same")
     other.set_weights(model.get_weights())
     graph = trace(model)
-    assert verify(graph, graph.everything(), net("valid")).passed is False  # other weights
+    assert prove(graph, graph.full_mask(), net("valid")).passed is False  # other weights
     copy = net("valid")
     copy.set_weights(model.get_weights())
-    assert verify(graph, graph.everything(), copy).passed
-    assert not verify(graph, graph.everything(), other).passed
+    assert prove(graph, graph.full_mask(), copy).passed
+    assert not prove(graph, graph.full_mask(), other).passed
 
 
 def test_at_the_terminal(keras, tmp_path):

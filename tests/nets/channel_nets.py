@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.rebuild.proof import Proof, verify
+from edgeprune.channels.rebuild.proof import Proof, prove
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.flavor import keras_module
 
@@ -41,7 +41,7 @@ def randomize(model, seed=0):
 def random_mask(graph: ChannelGraph, ratio=0.5, seed=0) -> np.ndarray:
     """Drop `ratio` of the channels of every group that is not frozen, chosen at random (in each head); one stays."""
     rng = np.random.default_rng(seed)
-    mask = graph.everything()
+    mask = graph.full_mask()
     for group in graph.groups:
         if not group.frozen:
             for own in group.classes.reshape(group.heads or 1, -1):
@@ -54,7 +54,7 @@ def halved(model, ratio=0.5, seed=0) -> tuple[ChannelGraph, object, Proof]:
     graph = trace(randomize(model, seed))
     mask = random_mask(graph, ratio, seed)
     rebuilt = rebuild(graph, mask)
-    return graph, rebuilt, verify(graph, mask, rebuilt, seed)
+    return graph, rebuilt, prove(graph, mask, rebuilt, seed)
 
 
 BOTH = ("keras", "tf_keras")

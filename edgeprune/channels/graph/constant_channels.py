@@ -94,7 +94,7 @@ def _computed(function: Callable[[Any], Any], vector: np.ndarray) -> np.ndarray:
 
 
 def product(
-    vector: np.ndarray, kernel: np.ndarray, bias: np.ndarray | float, sees_border: bool, groups: int = 1
+    vector: np.ndarray, kernel: np.ndarray, bias: np.ndarray | float, pads_with_zeros: bool, groups: int = 1
 ) -> np.ndarray:
     """What a kernel makes of constants.
 
@@ -102,7 +102,7 @@ def product(
         vector: the constant of each channel that goes in, NaN for one that varies.
         kernel: (*window, in / groups, out).
         bias: of each channel that comes out.
-        sees_border: whether zeros are put around the input, so that only zeros are constant there.
+        pads_with_zeros: whether zeros are put around the input, so that only zeros are constant there.
         groups: of a grouped convolution.
 
     Returns:
@@ -110,13 +110,13 @@ def product(
     """
     kernel = kernel.reshape(-1, kernel.shape[-2], groups, kernel.shape[-1] // groups)
     vector = vector.reshape(groups, -1).T
-    varies = np.isnan(vector) | ((vector != 0) & sees_border)
+    varies = np.isnan(vector) | ((vector != 0) & pads_with_zeros)
     sums = np.einsum("wigo,ig->go", kernel, np.where(varies, 0.0, vector), dtype=np.float64).reshape(-1)
     touched = ((kernel != 0).any(axis=0) & varies[:, :, None]).any(axis=0).reshape(-1)
     return np.where(touched, np.nan, sums + bias)
 
 
-def sees_border(layer: Layer, kernel: np.ndarray, spatial: int) -> bool:
+def pads_with_zeros(layer: Layer, kernel: np.ndarray, spatial: int) -> bool:
     """Whether a convolution puts zeros around its input."""
     return getattr(layer, "padding", "valid") != "valid" and any(size > 1 for size in kernel.shape[:spatial])
 
@@ -143,7 +143,7 @@ def _dense(view: _View) -> Constants:
 
 def _convolution(view: _View) -> Constants:
     layer, axis, kernel = view.layer, channel_axis(view.layer), np.asarray(view.layer.kernel)
-    border = sees_border(layer, kernel, kernel.ndim - 2)
+    border = pads_with_zeros(layer, kernel, kernel.ndim - 2)
     return view.made(product(view.read(axis), kernel, _bias(layer), border, layer.groups), axis, layer.activation)
 
 
@@ -154,22 +154,22 @@ def _transposed(view: _View) -> Constants:
     return view.made(made, axis, layer.activation)
 
 
-def _each_apart(layer: Layer, kernel: np.ndarray, vector: np.ndarray, bias: Any) -> np.ndarray:
+def _depthwise_sum(layer: Layer, kernel: np.ndarray, vector: np.ndarray, bias: Any) -> np.ndarray:
     """A depthwise kernel (*window, in, multiplier) is one with as many groups as channels."""
-    border = sees_border(layer, kernel, kernel.ndim - 2)
+    border = pads_with_zeros(layer, kernel, kernel.ndim - 2)
     whole = kernel.reshape(*kernel.shape[:-2], 1, -1)
     return product(vector, whole, bias, border, groups=len(vector))
 
 
 def _depthwise(view: _View) -> Constants:
     layer, axis = view.layer, channel_axis(view.layer)
-    made = _each_apart(layer, np.asarray(depthwise_kernel(layer)), view.read(axis), _bias(layer))
+    made = _depthwise_sum(layer, np.asarray(depthwise_kernel(layer)), view.read(axis), _bias(layer))
     return view.made(made, axis, layer.activation)
 
 
 def _separable(view: _View) -> Constants:
     layer, axis = view.layer, channel_axis(view.layer)
-    between = _each_apart(layer, np.asarray(layer.depthwise_kernel), view.read(axis), 0.0)
+    between = _depthwise_sum(layer, np.asarray(layer.depthwise_kernel), view.read(axis), 0.0)
     made = product(between, np.asarray(layer.pointwise_kernel), _bias(layer), False)
     return view.made(made, axis, layer.activation)
 

@@ -332,7 +332,7 @@ class ChannelGraph:
                 kept[axis] = np.nonzero(stays)[-1].reshape(*stays.shape[:-1], -1)
         return kept
 
-    def everything(self) -> np.ndarray:
+    def full_mask(self) -> np.ndarray:
         """The mask that keeps all classes."""
         return np.ones(self.class_count, bool)
 

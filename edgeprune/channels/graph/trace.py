@@ -48,12 +48,12 @@ def trace(model: Layer, input_shape: InputShape = None) -> ChannelGraph:
         raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
     if any(type(layer).__name__ == "PruneLowMagnitude" for layer in flavor.layers_of(model)):
         raise ValueError(f"Model {model.name!r} carries TF-MOT's pruning wrappers: strip_pruning(model) first.")
-    with garbage_left_alone():
+    with garbage_collection_off():
         return _Walk(model, input_shape).graph()
 
 
 @contextlib.contextmanager
-def garbage_left_alone() -> Iterator[None]:
+def garbage_collection_off() -> Iterator[None]:
     """While the body runs, memory is not searched for garbage: a quarter of the time when many objects are made."""
     was_enabled = gc.isenabled()
     gc.disable()

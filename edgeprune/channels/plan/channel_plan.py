@@ -80,14 +80,14 @@ class ChannelPlan:
         kept_mask: bool array `(graph.class_count,)`, true where the class stays.
         target: what was asked for and reached; None for a plan made or edited by hand.
         ranking: what ranked the channels; None for a plan made or edited by hand.
-        kept_whole: names of groups that `round_to`, `min_channels` and `max_ratio` let lose nothing, with the reason.
+        unprunable: names of groups that `round_to`, `min_channels` and `max_ratio` let lose nothing, with the reason.
     """
 
     graph: ChannelGraph
     kept_mask: np.ndarray
     target: PlanTarget | None = None
     ranking: Ranking | None = None
-    kept_whole: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unprunable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -102,7 +102,7 @@ class ChannelPlan:
     @property
     def frozen(self) -> dict[str, str]:
         """The names of the groups and layers that keep all their channels, each with the reason."""
-        return {**self.graph.frozen, **self.kept_whole}
+        return {**self.graph.frozen, **self.unprunable}
 
     @cached_property
     def kept(self) -> list[dict[int, np.ndarray]]:
@@ -134,7 +134,7 @@ class ChannelPlan:
         macs = macs_of(self.graph)
 
         def planned(group: Group) -> PlannedGroup:
-            only = self.graph.everything()
+            only = self.graph.full_mask()
             only[group.classes] = self.kept_mask[group.classes]
             after = group.kept(only)
             return PlannedGroup(group.name, group.layers, group.count, after, self.macs.before - macs(only))
@@ -251,7 +251,7 @@ class ChannelPlan:
         graph = trace(model)
         free = {group.name for group in graph.groups} - set(graph.frozen)
         graph = freeze(graph, {name: reason for name, reason in stored.frozen.items() if name in free})
-        plan = cls(graph, graph.everything())
+        plan = cls(graph, graph.full_mask())
         for name, (channels, kept) in stored.groups.items():
             group = plan._group(name)
             if group.size != channels:
@@ -272,10 +272,10 @@ class ChannelPlan:
             TypeError: `seed` is no number.
             ValueError: it is not whole, or negative; or the model returns other values at each call.
         """
-        from edgeprune.channels.rebuild.proof import verify
+        from edgeprune.channels.rebuild.proof import prove
 
         check_seed(seed)
-        return verify(self.graph, self.kept_mask, self.apply(verify=False), seed)
+        return prove(self.graph, self.kept_mask, self.apply(verify=False), seed)
 
     def apply(self, verify: bool = True) -> Model:
         """Build the model without the dropped channels.
@@ -291,7 +291,7 @@ class ChannelPlan:
                 values at each call.
             RuntimeError: the proof failed; the model that was built is not to be trusted.
         """
-        from edgeprune.channels.rebuild.proof import verify as prove
+        from edgeprune.channels.rebuild.proof import prove
         from edgeprune.channels.rebuild.slicing import rebuild
 
         with status(f"Removing channels of {self.model.name}"):
@@ -302,7 +302,7 @@ class ChannelPlan:
         return smaller
 
     def _change(self, amount: Callable[[np.ndarray], int]) -> Change:
-        return Change(amount(self.graph.everything()), amount(self.kept_mask))
+        return Change(amount(self.graph.full_mask()), amount(self.kept_mask))
 
     def _group(self, name: str) -> Group:
         if not isinstance(name, str):

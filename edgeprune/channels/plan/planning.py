@@ -17,7 +17,7 @@ from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranki
 from edgeprune.channels.plan.plan_settings import PlanSettings, check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching
 from edgeprune.channels.plan.solver import solve
-from edgeprune.channels.plan.widths import kept_whole
+from edgeprune.channels.plan.widths import unprunable
 from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.progress import status
 from edgeprune.types import Attention, DataLike, Layer, Loss, Model, Reduction, Scope
@@ -213,7 +213,7 @@ def plan_graph(
     )
     ranking = Ranking(importance if isinstance(importance, str) else "a function", reduction)
     free = [group for group in graph.groups if group.frozen is None]
-    whole = kept_whole(free, round_to, min_channels, max_ratio, gone)
+    whole = unprunable(free, round_to, min_channels, max_ratio, gone)
     return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
 
 

@@ -166,7 +166,7 @@ def solve(
         goal = (1 - asked) * whole
     else:
         amount = macs_of(graph) if kind == "target_macs" else params_of(graph)
-        whole = amount(graph.everything())
+        whole = amount(graph.full_mask())
         goal = asked * whole
 
         def left_of_amount(counts: np.ndarray) -> float:
@@ -338,7 +338,7 @@ def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float
         counts = nearest
     start = counts
 
-    def badness(trial: np.ndarray) -> tuple[float, float]:
+    def distance_to_goal(trial: np.ndarray) -> tuple[float, float]:
         # Of several that come near enough, the one nearest to what the ranking asks.
         return max(gap(trial) - TARGET_TOLERANCE * goal, 0.0), float(
             (np.abs(trial - start) / removal.widths.sizes).sum()
@@ -346,7 +346,7 @@ def _refine(counts: np.ndarray, left: Callable[[np.ndarray], float], goal: float
 
     finest, choices = _combinations(counts, groups, left, removal.widths)
     trials = (_moved(counts, finest, np.array(ways)) for ways in itertools.product(*choices))
-    return min(trials, key=badness)
+    return min(trials, key=distance_to_goal)
 
 
 def _combinations(

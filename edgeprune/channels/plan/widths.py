@@ -81,7 +81,7 @@ class Widths:
         return np.where(below < self.least, counts, below), np.minimum(above, self.most)
 
 
-def kept_whole(
+def unprunable(
     groups: Sequence[Group],
     round_to: RoundTo,
     min_channels: int,

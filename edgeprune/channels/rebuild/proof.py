@@ -2,8 +2,8 @@
 
 The old model is run call by call. Wherever a layer consumes channels, those that are dropped are set to zero just
 before, which is the same as setting to zero the slices of its weights that read them. What consumes channels inside a
-layer (a recurrent state, a head) is silenced in the weights of a copy of that layer. A layer that computes statistics
-over channels (LayerNormalization, softmax) is run on the kept channels. The user's model stays as it is.
+layer (a recurrent state, a head) is set to zero in the weights of a copy of that layer. A layer that computes
+statistics over channels (LayerNormalization, softmax) is run on the kept channels. The user's model is not changed.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Proof:
 
     Attributes:
         absolute: the largest difference of any output value; infinite where any value is no finite number.
-        relative: the largest difference relative to the largest value of its tensor, in the outputs and in what the
-            layers on the way give (up to `SAMPLES` values of each).
+        relative: the largest difference relative to the largest value of its tensor, in the outputs of the model and of
+            its layers (up to `SAMPLES` values of each).
         tolerance: the largest `relative` that passes.
-        calls: how many calls of layers were compared on the way, besides the outputs.
+        calls: how many calls of layers were compared, besides the model's outputs.
         sizes: how many sizes of the inputs were tried: several where the model leaves them open.
     """
 
@@ -66,18 +66,18 @@ class Proof:
         )
 
 
-def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model, seed: int = 0) -> Proof:
-    """Compare a rebuilt model with the original whose dropped channels are silenced, on random inputs.
+def prove(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model, seed: int = 0) -> Proof:
+    """Compare a rebuilt model with the original whose dropped channels are set to zero, on random inputs.
 
     Args:
         graph: the channels of the original model.
-        kept_mask: bool array (graph.class_count,), True for the classes that stay.
-        rebuilt: what `rebuild(graph, kept_mask)` gave.
+        kept_mask: bool array (graph.class_count,), True for the classes that are kept.
+        rebuilt: what `rebuild(graph, kept_mask)` returned.
         seed: of the random inputs.
 
     Returns:
         The largest difference. It is exact (a rounding error) for every layer; where layers compute statistics
-        over channels (`graph.notes`), the original is taken with the statistics of the kept channels.
+        over channels (`graph.notes`), the original computes them over the kept channels.
 
     Raises:
         ValueError: the mask does not fit the graph, or the model cannot be run or compared on random inputs.
@@ -87,30 +87,32 @@ def verify(graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model, seed: int
         >>> from edgeprune.channels.graph.trace import trace
         >>> from edgeprune.channels.rebuild.slicing import rebuild
         >>> graph = trace(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]))
-        >>> kept = graph.everything()
+        >>> kept = graph.full_mask()
         >>> kept[graph.groups[0].classes[:3]] = False
-        >>> verify(graph, kept, rebuild(graph, kept)).passed
+        >>> prove(graph, kept, rebuild(graph, kept)).passed
         True
     """
     kept_mask = checked_mask(graph, kept_mask)
-    pair = _Pair(graph, kept_mask, rebuilt)
+    comparison = _Comparison(graph, kept_mask, rebuilt)
     # Layers are called one by one, so most models run on smaller images than they were made for.
-    inputs = on_random_inputs(graph.walked, pair.compare, seed, small=True)
+    inputs = on_random_inputs(graph.walked, comparison.compare, seed, small=True)
     for shapes in _other_sizes(graph.walked, inputs):
-        pair.compare_if_accepted(_random_arrays(graph.walked, np.random.default_rng(seed), shapes))
-    found = Proof(pair.absolute, pair.relative, tolerance_of(graph.walked), pair.calls, pair.sizes)
+        comparison.compare_if_accepted(_random_arrays(graph.walked, np.random.default_rng(seed), shapes))
+    found = Proof(
+        comparison.absolute, comparison.relative, tolerance_of(graph.walked), comparison.calls, comparison.sizes
+    )
     if not found.passed:
-        pair.refuse_what_cannot_be_compared(inputs)
+        comparison.check_comparable(inputs)
     return found
 
 
-class _Pair:
-    """The old model with its dropped channels silenced and the rebuilt one, and the largest differences so far."""
+class _Comparison:
+    """The original with its dropped channels set to zero and the rebuilt model, and the largest differences so far."""
 
     def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model) -> None:
         self.graph = graph
         self.rebuilt = rebuilt
-        self.silenced = _Silenced(graph, kept_mask, rebuilt)
+        self.masked = _MaskedOriginal(graph, kept_mask, rebuilt)
         # A state that is carried from batch to batch is zero for the first one.
         self.batches = 3 if any(getattr(layer, "stateful", False) for layer in flavor.layers_of(graph.model)) else 1
         self.absolute = self.relative = 0.0
@@ -118,13 +120,13 @@ class _Pair:
 
     def compare(self, inputs: list[Any]) -> list[Any]:
         """Run both on the same batch (on several, one after the other, where states are carried); returns the batch."""
-        batches = [inputs, *([_turned(array, by) for array in inputs] for by in range(1, self.batches))]
-        with flavor.state_kept(self.graph.model), flavor.state_kept(self.rebuilt):
+        batches = [inputs, *([_rolled(array, by) for array in inputs] for by in range(1, self.batches))]
+        with flavor.state_restored(self.graph.model), flavor.state_restored(self.rebuilt):
             # First, as the smaller one sooner meets what is too small for it.
-            given = [_watched(self.rebuilt, batch) for batch in batches]
-            expected = self._run_silenced(batches)
+            outputs = [_run_recorded(self.rebuilt, batch) for batch in batches]
+            expected = self._run_masked(batches)
         self._compare_unfolded(inputs)
-        for (old, old_seen), (new, new_seen) in zip(expected, given, strict=True):
+        for (old, old_seen), (new, new_seen) in zip(expected, outputs, strict=True):
             self._add(old, new, old_seen, new_seen)
         self.sizes += 1
         return inputs
@@ -134,14 +136,14 @@ class _Pair:
         model, walked = self.graph.model, self.graph.walked
         if walked is model:
             return
-        with flavor.state_kept(model):
+        with flavor.state_restored(model):
             unfolded = flavor.call_model(walked, inputs)
-        with flavor.state_kept(model):
+        with flavor.state_restored(model):
             if flavor.is_graph_model(model):
-                given = flavor.call_model(model, inputs)
+                outputs = flavor.call_model(model, inputs)
             else:
-                given = flavor.flatten(model(flavor.packed_as_called(model, inputs), training=False), model)
-        for old, new in zip(given, unfolded, strict=True):
+                outputs = flavor.flatten(model(flavor.packed_as_called(model, inputs), training=False), model)
+        for old, new in zip(outputs, unfolded, strict=True):
             difference, scale = _difference(old, new)
             self.absolute = max(self.absolute, difference)
             self.relative = max(self.relative, difference / (scale or 1.0))
@@ -151,17 +153,17 @@ class _Pair:
         import tensorflow as tf
 
         try:
-            with flavor.state_kept(self.graph.model):
-                self._run_silenced([inputs])
+            with flavor.state_restored(self.graph.model):
+                self._run_masked([inputs])
         except (ValueError, tf.errors.OpError):
             return
         self.compare(inputs)
 
-    def _run_silenced(self, batches: list[list[Any]]) -> list[tuple[list[Any], _Seen]]:
-        self.silenced.forget()
-        return [self.silenced.run(batch) for batch in batches]
+    def _run_masked(self, batches: list[list[Any]]) -> list[tuple[list[Any], _RecordedOutputs]]:
+        self.masked.forget()
+        return [self.masked.run(batch) for batch in batches]
 
-    def _add(self, old: list[Any], new: list[Any], old_seen: _Seen, new_seen: _Seen) -> None:
+    def _add(self, old: list[Any], new: list[Any], old_seen: _RecordedOutputs, new_seen: _RecordedOutputs) -> None:
         compared = old_seen.keys() & new_seen.keys()
         for a, b in zip(old, new, strict=True):
             difference, scale = _difference(a, b)
@@ -172,8 +174,8 @@ class _Pair:
             self.relative = max(self.relative, difference / (scale or 1.0))
         self.calls = max(self.calls, len(compared))
 
-    def refuse_what_cannot_be_compared(self, inputs: list[Any]) -> None:
-        """Tell a fault of the user's model from one of the rebuild.
+    def check_comparable(self, inputs: list[Any]) -> None:
+        """Check that a difference is the rebuild's fault and not the user's model's.
 
         Raises:
             ValueError: the model holds numbers that are not finite, or returns other values at each call.
@@ -187,10 +189,10 @@ class _Pair:
                         f"Weight {weight.name!r} of layer {layer.name!r} in model {model.name!r} holds NaN or "
                         "infinity, so nothing can be proven: retrain it, or pass verify=False."
                     )
-        with flavor.state_kept(model):
-            ((once, _),) = self._run_silenced([inputs])
-            with flavor.state_kept(model):  # carried states are zero again, and random layers have moved on
-                ((again, _),) = self._run_silenced([inputs])
+        with flavor.state_restored(model):
+            ((once, _),) = self._run_masked([inputs])
+            with flavor.state_restored(model):  # carried states are zero again, and random layers have moved on
+                ((again, _),) = self._run_masked([inputs])
         if any(_difference(old, new)[0] > 0 for old, new in zip(once, again, strict=True)):
             raise ValueError(
                 f"Model {model.name!r} returns other values at each call (a random layer with training=True?), so "
@@ -198,7 +200,7 @@ class _Pair:
             )
 
 
-def _turned(array: Any, by: int) -> Any:
+def _rolled(array: Any, by: int) -> Any:
     """The same values at other places: another batch of the same kind."""
     import tensorflow as tf
 
@@ -225,8 +227,8 @@ def _difference(old: Any, new: Any) -> tuple[float, float]:
     return float(np.max(np.abs(old - new), initial=0.0)), float(np.max(np.abs(old), initial=0.0))
 
 
-class _Seen(dict):
-    """Samples of what the calls of layers gave: (path name, number of its call) to an array.
+class _RecordedOutputs(dict):
+    """Samples of the layers' outputs: (path name, number of its call) to an array.
 
     Outputs alone prove little where a softmax is saturated, or where a net without training has let its signal fade.
     """
@@ -237,7 +239,7 @@ class _Seen(dict):
         self._calls: Counter[str] = Counter()
 
     def add(self, layer: Layer, tensor: Any) -> None:
-        """Keep up to `SAMPLES` values of the first tensor that a call gave."""
+        """Record up to `SAMPLES` values of the first output of a call."""
         if flavor.function_name(layer) is not None or not tensor.dtype.is_floating:
             return
         name = self._names.get(id(layer), layer.name)
@@ -246,14 +248,14 @@ class _Seen(dict):
         self._calls[name] += 1
 
 
-def _watched(model: Model, inputs: list[Any]) -> tuple[list[Any], _Seen]:
-    """A model's outputs, and what its layers gave on the way."""
-    seen = _Seen(flavor.layer_names(model))
+def _run_recorded(model: Model, inputs: list[Any]) -> tuple[list[Any], _RecordedOutputs]:
+    """A model's outputs, and samples of its layers' outputs."""
+    seen = _RecordedOutputs(flavor.layer_names(model))
 
-    def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-        given = flavor.call_layer(node, taken)
-        seen.add(node.layer, given[0])
-        return given
+    def call(node: flavor.GraphNode, inputs: list[Any]) -> list[Any]:
+        outputs = flavor.call_layer(node, inputs)
+        seen.add(node.layer, outputs[0])
+        return outputs
 
     return flavor.run_model(model, inputs, call), seen
 
@@ -269,7 +271,7 @@ def on_random_inputs(model: Model, compute: Callable[[list[Any]], Any], seed: in
 
     Args:
         model: a Functional or Sequential model, some of whose inputs may have sizes that are not fixed.
-        compute: takes a tensor for each of the model's inputs, in their order.
+        compute: called with a tensor for each of the model's inputs, in their order.
         seed: of the random inputs.
         small: whether smaller images than the model is made for are tried first.
 
@@ -329,8 +331,8 @@ def _shapes(
     return tuple(shapes)
 
 
-class _Silenced:
-    """Runs the old model with its dropped channels silenced."""
+class _MaskedOriginal:
+    """Runs the original with its dropped channels set to zero."""
 
     def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, rebuilt: Model) -> None:
         self.graph = graph
@@ -339,14 +341,14 @@ class _Silenced:
         self.changes = changed_arguments(graph, kept_mask)
         self.copies: dict[int, Any] = {}
 
-    def run(self, inputs: list[Any]) -> tuple[list[Any], _Seen]:
-        """The outputs for these inputs, and what the layers gave on the way."""
-        seen = _Seen(self.graph.rebuilt_names)
+    def run(self, inputs: list[Any]) -> tuple[list[Any], _RecordedOutputs]:
+        """The outputs for these inputs, and samples of the layers' outputs."""
+        seen = _RecordedOutputs(self.graph.rebuilt_names)
 
-        def call(step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-            given = self._step(step, node, taken)
-            seen.add(step.layer, self._kept(step.outputs[0], given[0]))
-            return given
+        def call(step: Step, node: flavor.GraphNode, inputs: list[Any]) -> list[Any]:
+            outputs = self._step(step, node, inputs)
+            seen.add(step.layer, self._kept(step.outputs[0], outputs[0]))
+            return outputs
 
         return run(self.graph, inputs, call), seen
 
@@ -355,7 +357,7 @@ class _Silenced:
         self.copies.clear()
 
     def _kept(self, place: int, tensor: AnyTensor) -> Any:
-        """The channels of a tensor that stay."""
+        """The kept channels of a tensor."""
         import tensorflow as tf
 
         for axis, classes in self.graph.tensors[place].axes.items():
@@ -363,40 +365,40 @@ class _Silenced:
                 tensor = tf.gather(tensor, np.flatnonzero(self.kept_mask[classes]), axis=axis)
         return tensor
 
-    def _step(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+    def _step(self, step: Step, node: flavor.GraphNode, inputs: list[Any]) -> list[Any]:
         places = (*step.inputs, *step.outputs)
         if step.mixes and any(self._drops(self.graph.tensors[place]) for place in places):
-            return self._on_kept_channels(step, node, taken)
+            return self._on_kept_channels(step, node, inputs)
         for position, axis, classes in step.reads:
             if not self.kept_mask[classes].all():
-                shape = [-1 if a == axis else 1 for a in range(len(taken[position].shape))]
-                mask = self.kept_mask[classes].reshape(shape).astype(taken[position].dtype.as_numpy_dtype)
-                taken[position] = _masked_like(taken[position] * mask, taken[position])
-        return flavor.call_layer(node, taken, self._with_silenced_weights(step.layer) if step.inside else step.layer)
+                shape = [-1 if a == axis else 1 for a in range(len(inputs[position].shape))]
+                mask = self.kept_mask[classes].reshape(shape).astype(inputs[position].dtype.as_numpy_dtype)
+                inputs[position] = _masked_like(inputs[position] * mask, inputs[position])
+        return flavor.call_layer(node, inputs, self._with_masked_weights(step.layer) if step.inside else step.layer)
 
     def _drops(self, tensor: Tensor) -> bool:
         return any(not self.kept_mask[classes].all() for classes in tensor.axes.values())
 
-    def _on_kept_channels(self, step: Step, node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
-        """Run a call on the kept channels alone, and put what it gives back into its place among zeros."""
+    def _on_kept_channels(self, step: Step, node: flavor.GraphNode, inputs: list[Any]) -> list[Any]:
+        """Run a call on the kept channels alone, and put its outputs back in place, with zeros between."""
         import tensorflow as tf
 
         for position, place in enumerate(step.inputs):
             for axis, classes in self.graph.tensors[place].axes.items():
-                kept = tf.gather(taken[position], np.flatnonzero(self.kept_mask[classes]), axis=axis)
-                taken[position] = _masked_like(kept, taken[position])
+                kept = tf.gather(inputs[position], np.flatnonzero(self.kept_mask[classes]), axis=axis)
+                inputs[position] = _masked_like(kept, inputs[position])
         is_function = flavor.function_name(step.layer) is not None
         layer = step.layer if is_function else self._counterparts[id(step.layer)]
-        given = flavor.call_layer(node, taken, layer, self.changes.get(id(step.node)) if is_function else None)
+        outputs = flavor.call_layer(node, inputs, layer, self.changes.get(id(step.node)) if is_function else None)
         for position, place in enumerate(step.outputs):
             for axis, classes in self.graph.tensors[place].axes.items():
                 # Kept channels take their numbers; the others point to a plane of zeros behind the last.
                 sources = np.where(self.kept_mask[classes], np.cumsum(self.kept_mask[classes]) - 1, -1)
-                tensor = given[position]
+                tensor = outputs[position]
                 padding = [(0, int(a == axis)) for a in range(len(tensor.shape))]
                 spread = tf.gather(tf.pad(tensor, padding), sources % (tensor.shape[axis] + 1), axis=axis)
-                given[position] = _masked_like(spread, tensor)
-        return given
+                outputs[position] = _masked_like(spread, tensor)
+        return outputs
 
     @cached_property
     def _counterparts(self) -> dict[int, Any]:
@@ -405,7 +407,7 @@ class _Silenced:
         by_name = {names[id(layer)]: layer for layer in flavor.layers_of(self.rebuilt)}
         return {key: by_name.get(name) for key, name in self.graph.rebuilt_names.items()}
 
-    def _with_silenced_weights(self, layer: Layer) -> Any:
+    def _with_masked_weights(self, layer: Layer) -> Any:
         """A copy of a layer whose weights read nothing from dropped channels."""
         if id(layer) in self.copies:
             return self.copies[id(layer)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
-from edgeprune.channels.graph.trace import garbage_left_alone
+from edgeprune.channels.graph.trace import garbage_collection_off
 from edgeprune.types import AnyTensor, DataLike, Layer, Model, Variable
 
 
@@ -31,7 +31,7 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
     """
     kept_mask = checked_mask(graph, kept_mask)
     builder = Builder(graph, kept_mask)
-    with garbage_left_alone():
+    with garbage_collection_off():
         model = builder.build(graph.walked)
         builder.fill()
         flavor.copy_compile_state(graph.model, model)
@@ -118,7 +118,7 @@ class Builder:
             if is_nested(old):
                 new = self.build(old, **name)
             elif flavor.is_time_distributed(old):
-                new = flavor.wrapped_anew(old, self.layer(old.layer), **name)
+                new = flavor.clone_wrapper(old, self.layer(old.layer), **name)
             else:
                 new = flavor.clone_layer(old, self.changes, **name, **self.changes.get(id(old), {}))
             self.layers[id(old)] = (old, new)
@@ -130,7 +130,7 @@ class Builder:
         if new.built or not names:
             return new(*args, **kwargs)
         values = dict(zip(names, map(self.cut, old.weights), strict=True))
-        with flavor.variables_born_with(values):
+        with flavor.initialize_with(values):
             given = new(*args, **kwargs)
         if not values:
             self.filled.add(id(old))
@@ -140,7 +140,7 @@ class Builder:
         """What gives a weight that a composite layer uses itself."""
         variable = old.variable
         if id(variable) in self.holders:
-            return flavor.give_own_weight(old, self.holders[id(variable)], x)
+            return flavor.broadcast_own_weight(old, self.holders[id(variable)], x)
         values = self.cut(variable)
         name = first = f"{self.renamed.get(id(old.owner), old.owner.name)}_{own_name(variable)}"
         taken, number = set(self.graph.rebuilt_names.values()) | {one.name for one in self.holders.values()}, 0
@@ -148,7 +148,7 @@ class Builder:
             number += 1
             name = f"{first}_{number}"
         holder = self.holders[id(variable)] = flavor.own_weight_holder(old, values.shape, name)
-        given = flavor.give_own_weight(old, holder, x)
+        given = flavor.broadcast_own_weight(old, holder, x)
         holder.kernel.assign(values[None])
         return given
 

@@ -74,7 +74,7 @@ class Sampling:
             padding = f"'{self.padding}'" if self.padding == "same" else f"ZeroPadding2D({self.padding})"
         return f"padding {padding} with stride {self.stride} on {at}"
 
-    def one_smaller(self) -> Sampling:
+    def one_pixel_smaller(self) -> Sampling:
         """The same on an image of one row and one column less."""
         height, width = self._known_sizes
         return Sampling(self.size, self.stride, (height - 1, width - 1), self.padding)
@@ -161,7 +161,7 @@ def is_folded_reshape(layer: Layer, layers: Any) -> bool:
     return isinstance(layer, layers.Reshape) and tuple(layer.target_shape[:2]) == (1, 1)
 
 
-def is_gone_at_inference(layer: Layer) -> bool:
+def is_identity_at_inference(layer: Layer) -> bool:
     """Whether it leaves no operator in the converted file."""
     return type(layer).__name__ in _GONE_AT_INFERENCE
 

@@ -276,8 +276,8 @@ class _Graph:
             return self.miss(at, problem, f"{remedy}, which changes the size of its output")
         if None in sampling.sizes:
             return self.miss(at, problem, f"{remedy}, and use a fixed size in the model's Input")
-        if sampling.one_smaller().kernel(kernels):
-            height, width = sampling.one_smaller().sizes
+        if sampling.one_pixel_smaller().kernel(kernels):
+            height, width = sampling.one_pixel_smaller().sizes
             remedy += f" (on {height}x{width} adapt_for_xnnpack does it; the outputs do not change)"
         return self.miss(
             at,
@@ -303,7 +303,7 @@ class _Graph:
             if name in (*geometry.ACTIVATIONS, *_GONE) or name in ("add", "multiply") and len(call.input_shapes) == 2:
                 return None
             return self.miss(at, _NOT_SPARSE, _OUTSIDE, tolerated=name in ("add", "subtract", "multiply"))
-        if geometry.is_gone_at_inference(layer) or isinstance(layer, layers.Add | layers.Multiply):
+        if geometry.is_identity_at_inference(layer) or isinstance(layer, layers.Add | layers.Multiply):
             return None
         if isinstance(layer, layers.LeakyReLU | layers.ELU):
             return None

@@ -152,7 +152,7 @@ def is_composite(layer: Layer) -> bool:
         rule_for(layer)
     except CannotFollow:
         return True
-    return not (layer.weights or flavor.is_made_again(layer))  # no file could be loaded that holds it
+    return not (layer.weights or flavor.is_made_from_config(layer))  # no file could be loaded that holds it
 
 
 @dataclass(eq=False)
