@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.data.batches import first_array
 from edgeprune.data.labels import by_output, check_labels, check_output_labels, labels_of, shape_fits
 from edgeprune.measure.metrics import chosen_metrics
-from edgeprune.measure.predictions import first_array
 from edgeprune.progress import steps
 from edgeprune.types import Model
 

@@ -61,8 +61,9 @@ Array: TypeAlias = ArrayLike | AnyTensor
 Arrays: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
 """The array of the only input (or output), or those of several: in their order, or by name."""
 
-DataLike: TypeAlias = Arrays | Dataset | Iterable[Any]
-"""Samples in any form `model.fit` accepts: arrays, a `tf.data.Dataset`, a `PyDataset`, an iterable of batches."""
+DataLike: TypeAlias = Arrays | Dataset | Iterable[Any] | Callable[[], Any]
+"""Samples in any form `model.fit` accepts: arrays, a `tf.data.Dataset`, a `PyDataset`, an iterable of batches; or a
+function that returns one of these."""
 
 Loss: TypeAlias = str | KerasLoss | Callable[..., Any] | Sequence[Any] | Mapping[str, Any]
 """A loss as `model.compile` accepts it: of the only output, or of several in their order or by name."""

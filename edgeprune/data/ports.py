@@ -98,22 +98,36 @@ def ports_of(model: Model | str | Path) -> Ports:
         return _ports_of_file(Path(model))
     if not flavor.is_model(model):
         raise TypeError(f"Expected a Keras model or the path of a .tflite file, got {type(model).__name__}.")
-    specs, names = flavor.call_specs(model), flavor.input_names(model)
-    if names is None:  # subclassed: its own names are those of a dict, if it takes one
-        names = sorted(specs) if isinstance(specs, Mapping) else None
-    flat = flavor.flatten(specs, model)
-    names = names or ([f"input_{number}" for number in range(len(flat))] if len(flat) > 1 else ["input"])
+    specs = flavor.call_specs(model)
     outputs = None
     if flavor.is_graph_model(model):
         outputs = tuple(flavor.output_tensors(model))
     return Ports(
         model=f"model {model.name!r}",
-        inputs={name: tuple(spec.shape)[1:] for name, spec in zip(names, flat, strict=True)},
+        inputs=input_shapes(model),
         outputs=outputs,
         takes_list=not flavor.is_graph_model(model) and isinstance(specs, list | tuple),
         one_hot=_takes_one_hot(getattr(model, "loss", None)),
         channels_first=any(getattr(layer, "data_format", "") == "channels_first" for layer in flavor.layers_of(model)),
     )
+
+
+def input_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
+    """Input name to its shape without the samples, in the model's order; None for a size that is not fixed.
+
+    Args:
+        model: a built model of either Keras. The inputs of a subclassed one have the names of the dict that it is
+            called on, or made-up ones.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    specs, names = flavor.call_specs(model), flavor.input_names(model)
+    if names is None and isinstance(specs, Mapping):
+        names = sorted(specs)
+    flat = flavor.flatten(specs, model)
+    names = names or ([f"input_{number}" for number in range(len(flat))] if len(flat) > 1 else ["input"])
+    return {name: tuple(spec.shape)[1:] for name, spec in zip(names, flat, strict=True)}
 
 
 def _ports_of_file(path: Path) -> Ports:

@@ -20,8 +20,11 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.constant_channels import built_in_kind
-from edgeprune.channels.plan.data_importance import Losses, as_tensors, batches_of, input_tensors, unpack_batch
+from edgeprune.channels.plan.data_importance import Losses
+from edgeprune.data.batches import Batch, batches_of
 from edgeprune.data.labels import check_labels, check_sample_weights
+from edgeprune.data.ports import input_shapes
+from edgeprune.data.tensors import as_tensors, input_tensors
 from edgeprune.depth.bypass import called, graphs, rebuilt_without, same_kind, walkable
 from edgeprune.depth.identity import identities
 from edgeprune.measure.macs import count_macs
@@ -230,7 +233,7 @@ def plan_blocks(
             f"Model {model.name!r} has no residual blocks: no addition of a tensor and of what is computed from it."
         )
     left = [block for block in blocks if not _ignored(blocks, ignore, block)]
-    scorer = _Scorer(walked, blocks, list(batches_of(data, batch_size, steps)), loss)
+    scorer = _Scorer(walked, blocks, list(batches_of(data, batch_size, steps, inputs=input_shapes(walked))), loss)
     first: dict[str, float] = {}
     removed: list[Block] = []
     scores_when_removed: list[float] = []
@@ -369,7 +372,7 @@ class _Macs:
 class _Scorer:
     """Scores sets of blocks: the model is compiled once, with a factor for what each branch adds."""
 
-    def __init__(self, model: Model, blocks: Sequence[Block], batches: list[Any], loss: Any) -> None:
+    def __init__(self, model: Model, blocks: Sequence[Block], batches: list[Batch], loss: Any) -> None:
         import tensorflow as tf
 
         if not batches:
@@ -377,10 +380,10 @@ class _Scorer:
         self._model = model
         self._numbers = {block.name: number for number, block in enumerate(blocks)}
         self._batches = batches
-        labelled = all(unpack_batch(batch)[1] is not None for batch in batches)
+        labelled = all(batch.y is not None for batch in batches)
         has_loss = loss is not None or bool(getattr(model, "loss", None))
         self._losses = Losses(model, loss) if labelled and has_loss else None
-        for _, y, sample_weight in map(unpack_batch, batches if self._losses else ()):
+        for _, y, sample_weight in batches if self._losses else ():
             check_labels(model, y, loss)
             check_sample_weights(sample_weight)
         gated = _Gated(model, blocks)
@@ -408,15 +411,15 @@ class _Scorer:
         by_output = zip(*pairs, strict=True)
         return float(np.mean([_relative_change(output) for output in by_output]))
 
-    def _outputs(self, batch: Any, removed: Sequence[Block]) -> list[np.ndarray]:
+    def _outputs(self, batch: Batch, removed: Sequence[Block]) -> list[np.ndarray]:
         gates = np.ones(len(self._numbers), np.float32)
         gates[[self._numbers[block.name] for block in removed]] = 0
-        return [np.asarray(output) for output in self._run(input_tensors(self._model, unpack_batch(batch)[0]), gates)]
+        return [np.asarray(output) for output in self._run(input_tensors(self._model, batch.x), gates)]
 
     def _mean_loss(self, outputs: Sequence[Sequence[np.ndarray]]) -> float:
         losses, counts = [], []
         for batch, given in zip(self._batches, outputs, strict=True):
-            _, y, weight = unpack_batch(batch)
+            _, y, weight = batch
             packed = flavor.pack_outputs(self._model, given)
             assert self._losses is not None, "score asks only with labels"
             losses.append(float(self._losses(as_tensors(y), packed, as_tensors(weight))))

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_paths
+from edgeprune.data.batches import FORMS
 from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
 from edgeprune.export.converter_run import ConverterSettings, check_flags, in_order, run_converter
 from edgeprune.export.known_values import known_values
@@ -200,7 +201,7 @@ def export_tflite(
     if representative_data is None and settings.calibrated:
         raise ValueError(
             f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
-            f"as {representative.SAMPLE_FORMS}."
+            f"as {FORMS}."
         )
     if not model.built:
         raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")

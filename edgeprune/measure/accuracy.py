@@ -12,7 +12,8 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.crash_guard import try_out
-from edgeprune.measure.predictions import first_array, gather, predict
+from edgeprune.data.batches import first_array
+from edgeprune.measure.predictions import gather, predict
 from edgeprune.tflite.runtime import Runtime, named_samples
 from edgeprune.types import Arrays, DataLike, Model
 
@@ -66,12 +67,12 @@ def accuracy(
     if isinstance(path_or_model, str | Path):
         try_out(path_or_model)
         runtime = Runtime(path_or_model, num_threads=num_threads, use_xnnpack=use_xnnpack)
-        samples, labels = _labelled(x, y)
+        samples, labels = _labelled(runtime, x, y)
         outputs = runtime.run_all(named_samples(runtime, samples), f"Accuracy of {runtime.path.name}")
         return top_1(choose_output(outputs, output), labels, threshold)
     if not flavor.is_model(path_or_model):
         raise TypeError(f"Expected a .tflite file or a Keras model, got {type(path_or_model).__name__}.")
-    samples, labels = _labelled(x, y)
+    samples, labels = _labelled(path_or_model, x, y)
     outputs = predict(path_or_model, samples, batch_size=batch_size)
     return top_1(choose_output(outputs, output), labels, threshold)
 
@@ -133,9 +134,9 @@ def choose_output(outputs: Mapping[str, np.ndarray], name: str | None) -> np.nda
     return outputs[name] if name is not None else next(iter(outputs.values()))
 
 
-def _labelled(x: DataLike, y: Arrays | None) -> tuple[Any, np.ndarray]:
+def _labelled(judged: Model | Runtime, x: DataLike, y: Arrays | None) -> tuple[Any, np.ndarray]:
     """Samples and as many labels."""
-    samples, labels, _ = gather(x, y)
+    samples, labels, _ = gather(judged, x, y)
     if labels is None:
         raise ValueError("Labels are missing: pass y, or batches (x, y) as a dataset.")
     count = len(first_array(samples))

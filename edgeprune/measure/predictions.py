@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.data.batches import InputShapes, joined
+from edgeprune.data.ports import input_shapes
 from edgeprune.progress import track
 from edgeprune.tflite.runtime import Runtime, in_number_order, named_samples
 from edgeprune.types import Model
@@ -46,12 +48,13 @@ def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def gather(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
+def gather(judged: Model | Runtime, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
     """Samples, labels and weights as arrays, whether passed as arrays or as batches.
 
     Args:
-        x: an array, a list or a dict of arrays; or batches of them, of `(x, y)` or `(x, y, sample_weight)`, as a
-            `tf.data.Dataset`, a Keras `PyDataset` or any iterable.
+        judged: the model or the opened file that they are for.
+        x: arrays, a list or a dict of them; or batches of `(x, y)` or `(x, y, sample_weight)`, in any form that
+            `edgeprune.data.batches` reads.
         y: labels, an array, a list or a dict of arrays; `None` for batches, or without labels.
         sample_weight: weights in the same forms, or `None`.
 
@@ -59,25 +62,20 @@ def gather(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, 
         The three; `None` for those that are not there.
 
     Raises:
+        TypeError: the samples are in no form that can be read.
         ValueError: there are no samples, or batches without end, of another form or of different forms.
     """
-    if y is not None or not _are_batches(x):
-        if isinstance(x, Mapping | list | tuple) and not len(x):
-            raise ValueError("There are no samples.")
+    if isinstance(x, Mapping | tuple | list) and not x and (y is not None or not isinstance(x, list)):
+        raise ValueError("There are no samples.")
+    if y is not None:
         return x, y, sample_weight
-    if hasattr(x, "cardinality") and int(x.cardinality()) == -1:
-        raise ValueError("The dataset is infinite: limit it with .take(n).")
-    collected = []
-    for batch in track(_batches(x), "Reading the data"):
-        parts = batch if isinstance(batch, tuple | list) else (batch,)
-        if len(parts) not in (1, 2, 3):
-            raise ValueError(
-                f"Each batch of the data must be x, (x, y) or (x, y, sample_weight), got {len(parts)} parts."
-            )
-        collected.append((*parts, None, None)[:3])
-    if not collected:
-        raise ValueError("The data has no batches.")
-    return tuple(map(_joined, zip(*collected, strict=True)))
+    inputs: InputShapes
+    if isinstance(judged, Runtime):
+        inputs = {name: tuple(port.shape)[1:] for name, port in judged.inputs.items()}
+    else:
+        inputs = input_shapes(judged)
+    read = joined(x, inputs=inputs)
+    return read.x, read.y, read.sample_weight if sample_weight is None else sample_weight
 
 
 def samples_for_file(runtime: Runtime, model: Model | None, samples: Any) -> dict[str, np.ndarray]:
@@ -163,36 +161,3 @@ def _check_values(model: Model, arrays: list[np.ndarray]) -> None:
             raise ValueError(
                 f"Model {model.name!r} expects samples of shape {shape}, got an array of shape {array.shape}."
             )
-
-
-def first_array(samples: Any) -> Any:
-    """The samples of the first input."""
-    if isinstance(samples, Mapping):
-        return next(iter(samples.values()))
-    return samples[0] if isinstance(samples, list | tuple) else samples
-
-
-def _are_batches(x: Any) -> bool:
-    """Whether these are batches of pairs rather than samples; a list of arrays is samples of several inputs."""
-    if isinstance(x, list | tuple):
-        return bool(x) and all(isinstance(batch, list | tuple) for batch in x) or not x
-    return not isinstance(x, np.ndarray | Mapping | str) and (hasattr(x, "__iter__") or hasattr(x, "__getitem__"))
-
-
-def _batches(x: Any) -> Iterator[Any]:
-    """Batches of a dataset; a Keras PyDataset is indexed, and has no end of its own."""
-    if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
-        return (x[index] for index in range(len(x)))
-    return iter(x)
-
-
-def _joined(batches: Sequence[Any]) -> Any:
-    """The batches of samples, labels or weights as one."""
-    first = batches[0]
-    if first is None:
-        return None
-    if isinstance(first, Mapping):
-        return {name: np.concatenate([np.asarray(batch[name]) for batch in batches]) for name in first}
-    if isinstance(first, list | tuple):
-        return [np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*batches, strict=True)]
-    return np.concatenate([np.asarray(batch) for batch in batches])

@@ -122,16 +122,17 @@ def score(
         >>> score(model, x, classes)["accuracy"]
         1.0
     """
-    samples, labels, weights = gather(x, y, sample_weight)
     if isinstance(path_or_model, str | Path):
         try_out(path_or_model)
         runtime = Runtime(path_or_model, num_threads=num_threads, use_xnnpack=use_xnnpack)
+        samples, labels, weights = gather(runtime, x, y, sample_weight)
         arrays = samples_for_file(runtime, model, samples)
         outputs = runtime.run_all(arrays, f"Scoring {runtime.path.name}")
         if model is not None:
             outputs = _by_keras_name(outputs, model, samples)
     elif flavor.is_model(path_or_model):
         model = model or path_or_model
+        samples, labels, weights = gather(path_or_model, x, y, sample_weight)
         outputs = predict(path_or_model, samples, batch_size=batch_size)
     else:
         raise TypeError(f"Expected a .tflite file or a Keras model, got {type(path_or_model).__name__}.")

@@ -403,9 +403,9 @@ def test_functions_and_several_inputs(folder, two):
         ("load = 7", "load is no function: its type is int"),
         ("def load(): pass", "load returned NoneType; expected an array, a tuple"),
         ("def load(): return 'data.npz'", "load returned str; expected an array"),
-        ("def load(): return X, Y, None, None", "returned a tuple of 4"),
+        ("def load(): return X, Y, None, None", "got 4 parts"),
         ("def load(): return {'images': X}", r"returned a dict with \['images'\]; its keys are x, y"),
-        ("def load(): return iter(())", "returned no batches"),
+        ("def load(): return iter(())", "load has no batches"),
         ("def load():\n    yield X, Y\n    yield X", "some batches with labels or weights and some without"),
         ("def load():\n    yield X, Y\n    yield X[:, :2], Y", "batches that do not fit together"),
         ("def load(): return [[1, 2], [3]], Y", "x is no regular array"),
@@ -413,7 +413,7 @@ def test_functions_and_several_inputs(folder, two):
         ("def load(): return X * np.inf, Y", "24 of 24 values of x are NaN or infinite"),
         (
             "def load():\n    import tensorflow as tf\n    return tf.data.Dataset.from_tensors((X, Y)).repeat()",
-            "infinitely many batches",
+            "load is infinite",
         ),
     ],
 )
@@ -427,7 +427,7 @@ def test_functions_that_return_no_data(folder, one, body, message):
 
 
 def test_batches_without_an_end(folder, one, monkeypatch):
-    monkeypatch.setattr("edgeprune.data.modules.memory", lambda: 100 * X.nbytes)
+    monkeypatch.setattr("edgeprune.data.batches.memory", lambda: 100 * X.nbytes)
     with pytest.raises(ValueError, match="infinitely many batches.* fill half of this machine's memory"):
         ep.load_data(function(folder, "def load():\n    while True: yield X, Y"), one)
 

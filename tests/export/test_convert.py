@@ -520,7 +520,7 @@ def test_unknown_quantization(tmp_path):
         ({"path": None}, TypeError, "path must be a string or a path, got NoneType"),
         ({"representative_data": np.ones((3, 4), complex)}, ValueError, "Input 'x' .* got values of type complex128"),
         ({"representative_data": [["a"] * 4]}, ValueError, "Input 'x' .* got values of type <U1"),
-        ({"representative_data": 7}, TypeError, "representative_data must be an array, .* got int"),
+        ({"representative_data": 7}, TypeError, "representative_data must be arrays x, .* got int"),
     ],
 )
 def test_arguments_that_cannot_be_are_named(arguments, error, message, tmp_path):

@@ -5,8 +5,6 @@ The model is only called, with `training=False`: neither its weights nor its com
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,8 +14,10 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.graph.execution import run
 from edgeprune.channels.plan.reduction import of_slot, reduced
+from edgeprune.data.batches import Batch, batches_of, count_of
 from edgeprune.data.labels import by_output, check_labels, check_sample_weights
-from edgeprune.number_checks import check_whole
+from edgeprune.data.ports import input_shapes
+from edgeprune.data.tensors import as_tensors, input_tensors
 from edgeprune.progress import track
 from edgeprune.types import Model, Variable
 
@@ -39,8 +39,11 @@ def score_on_data(
     Raises:
         ValueError: the data has no batches or cannot be read, or gives no finite scores.
     """
+    inputs = input_shapes(graph.walked)
     batches = track(
-        batches_of(data, batch_size, steps), f"Importance ({importance})", count_of(data, batch_size, steps)
+        batches_of(data, batch_size, steps, inputs=inputs),
+        f"Importance ({importance})",
+        count_of(data, batch_size, steps, inputs=inputs),
     )
     total, count = np.zeros(graph.class_count), 0
     for scores in ON_DATA[importance](graph, batches, loss, reduction):
@@ -56,19 +59,19 @@ def is_float(weight: Variable) -> bool:
     return "float" in getattr(weight.dtype, "name", weight.dtype)  # a string in Keras 3
 
 
-def _taylor(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+def _taylor(graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str) -> Iterator[np.ndarray]:
     # Signed within a slot, as the slices of a class leave together there; the sizes are reduced over the slots.
     return _gradient_scores(graph, batches, loss, reduction, lambda weight, gradient: weight * gradient)
 
 
-def _fisher(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+def _fisher(graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str) -> Iterator[np.ndarray]:
     import tensorflow as tf
 
     return _gradient_scores(graph, batches, loss, reduction, lambda weight, gradient: tf.square(weight * gradient) / 2)
 
 
 def _gradient_scores(
-    graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str, of_weight: Callable
+    graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str, of_weight: Callable
 ) -> Iterator[np.ndarray]:
     """For each batch, reduced over the slots, the size of the sum of `of_weight(weight, gradient)` over a class."""
     import tensorflow as tf
@@ -89,7 +92,7 @@ def _gradient_scores(
         return [tf.reduce_sum(tf.cast(terms[id(slot.weight)], tf.float32), slot.other_axes) for slot in slots]
 
     for batch in batches:
-        x, y, sample_weight = unpack_batch(batch)
+        x, y, sample_weight = batch
         if y is None:
             raise ValueError("Labels are missing: the data must be (x, y), or batches of it.")
         check_labels(graph.walked, y, losses.given)
@@ -183,7 +186,7 @@ def _like(weights: Any, shape: Any) -> Any:
     return weights
 
 
-def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+def _activation(graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str) -> Iterator[np.ndarray]:
     """For each batch, reduced over all places that read a class, the mean absolute value of its channels there."""
     import tensorflow as tf
 
@@ -206,7 +209,7 @@ def _activation(graph: ChannelGraph, batches: Iterable[Any], loss: Any, reductio
 
     sizes_on = flavor.with_kernels(sizes_of, graph.walked)
     for batch in batches:
-        sizes = sizes_on(input_tensors(graph.walked, unpack_batch(batch)[0]))
+        sizes = sizes_on(input_tensors(graph.walked, batch.x))
         parts = (_means(classes, along.numpy()) for classes, along in zip(read, sizes, strict=True))
         yield _finite(reduced(graph.class_count, parts, reduction), graph, "activations") + unread
 
@@ -227,122 +230,3 @@ def _finite(scores: np.ndarray, graph: ChannelGraph, of_what: str) -> np.ndarray
 
 
 ON_DATA = {"taylor": _taylor, "activation": _activation, "fisher": _fisher}
-
-
-def input_tensors(model: Model, x: Any) -> list[Any]:
-    """A tensor for each of the model's inputs, in their order and dtype.
-
-    Raises:
-        ValueError: there are not as many arrays as inputs, or they hold what an input does not take.
-    """
-    names, symbolic = flavor.input_names(model) or [], flavor.graph_nodes(model)[0]
-    arrays = _in_order(model, names, x)
-    if len(arrays) != len(names):
-        raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(arrays)}.")
-    return [_as_input(*parts) for parts in zip(names, arrays, (tensor.dtype for tensor in symbolic), strict=True)]
-
-
-def _in_order(model: Model, names: list[str], x: Any) -> list[Any]:
-    """The arrays of inputs in the model's order: by the names of its inputs, or structured as in its call."""
-    if not isinstance(x, Mapping):
-        return flavor.flatten(x, model)
-    by_name = flavor.pack_inputs(model, names) if not x.keys() >= set(names) else {name: name for name in names}
-    if not isinstance(by_name, Mapping) or not x.keys() >= by_name.keys():
-        raise ValueError(f"Model {model.name!r} has the inputs {names}, got {list(x)}.")
-    arrays = {by_name[key]: x[key] for key in by_name}
-    return [arrays[name] for name in names]
-
-
-def _as_input(name: str, array: Any, dtype: Any) -> Any:
-    import tensorflow as tf
-
-    tensor, dtype = tf.convert_to_tensor(array), tf.as_dtype(dtype)
-    if tensor.dtype.is_complex > dtype.is_complex or (tensor.dtype == tf.string) != (dtype == tf.string):
-        raise ValueError(f"Input {name!r} is of type {dtype.name}; got data of type {tensor.dtype.name}.")
-    return tf.cast(tensor, dtype) if dtype != tf.string else tensor
-
-
-def as_tensors(structure: Any) -> Any:
-    """Arrays in any structure as tensors; None, alone or in it, stays None."""
-    import tensorflow as tf
-
-    return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), structure)
-
-
-def unpack_batch(batch: Any) -> tuple[Any, Any, Any]:
-    """Inputs, labels and sample weights of a batch; None for what it lacks.
-
-    Raises:
-        ValueError: it has no inputs, or too many parts.
-    """
-    parts = batch if isinstance(batch, tuple) else (batch,)
-    if not 1 <= len(parts) <= 3 or parts[0] is None:
-        raise ValueError(f"Data are x, (x, y) or (x, y, sample_weight), or batches of them; got {len(parts)} parts.")
-    return (*parts, None, None)[:3]
-
-
-def _is_arrays(data: Any) -> bool:
-    return isinstance(data, tuple | Mapping) or hasattr(data, "__array__")
-
-
-def _sample_count(data: Any) -> int:
-    """How many samples arrays have.
-
-    Raises:
-        ValueError: they are no arrays, or have different numbers of them.
-    """
-    import tensorflow as tf
-
-    arrays = [array for array in tf.nest.flatten(unpack_batch(data)) if array is not None]
-    if not arrays or not all(getattr(array, "shape", ()) for array in arrays):
-        raise ValueError("The inputs, labels and sample weights of data must be arrays with a row for each sample.")
-    counts = set(map(len, arrays))
-    if len(counts) != 1:
-        raise ValueError(f"The arrays of data have different numbers of samples: {sorted(counts)}.")
-    return counts.pop()
-
-
-def count_of(data: Any, batch_size: int, steps: int | None) -> int | None:
-    """The number of batches, where it is known."""
-    if _is_arrays(data):
-        known = -(-_sample_count(data) // batch_size)
-    elif hasattr(data, "cardinality"):
-        known = int(data.cardinality())
-    else:
-        known = len(data) if hasattr(data, "__len__") else -2
-    endless = known == -1 or known == math.inf
-    if endless and steps is None:
-        raise ValueError("The dataset is infinite: pass the number of batches as steps=.")
-    return steps if known < 0 or endless else min(known, steps or known)
-
-
-def check_batches(data: Any, batch_size: Any, steps: Any) -> None:
-    """See that data are of a kind that can be read, in such batches and in so many.
-
-    Raises:
-        TypeError: `batch_size` or `steps` is no number.
-        ValueError: one is not whole, or less than 1; or data are of no known kind.
-    """
-    if isinstance(data, str) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
-        raise ValueError(f"data must be (x, y) arrays or batches of them, as a dataset; got {type(data).__name__}.")
-    check_whole("batch_size", batch_size, 1)
-    if steps is not None:
-        check_whole("steps", steps, 1)
-
-
-def batches_of(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
-    """The batches of a dataset, a PyDataset or arrays, `steps` of them at most."""
-    check_batches(data, batch_size, steps)
-    if _is_arrays(data):
-        return itertools.islice(_slices(data, batch_size), steps)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):  # a PyDataset has no end when iterated over
-        return itertools.islice((data[number] for number in range(len(data))), steps)
-    return itertools.islice(data, steps)
-
-
-def _slices(data: Any, batch_size: int) -> Iterator[Any]:
-    import tensorflow as tf
-
-    for start in range(0, _sample_count(data), batch_size):
-        rows = slice(start, start + batch_size)
-        yield tf.nest.map_structure(lambda array: None if array is None else array[rows], unpack_batch(data))  # noqa: B023

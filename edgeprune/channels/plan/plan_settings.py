@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 from edgeprune.channels.graph.coupling import Group
-from edgeprune.channels.plan.data_importance import check_batches, check_loss
+from edgeprune.channels.plan.data_importance import check_loss
 from edgeprune.channels.plan.importance import ImportanceLike, check_importance
 from edgeprune.channels.plan.selection import ATTENTION, entries
 from edgeprune.channels.plan.solver import check_limits
+from edgeprune.data.batches import check_data
 from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.number_checks import check_number, check_seed
 from edgeprune.types import Attention, DataLike, Layer, Loss, Reduction, Scope
@@ -66,7 +67,7 @@ def check_settings(
     entries(ignore)
     if attention not in ATTENTION:
         raise ValueError(f"attention must be one of {list(ATTENTION)}; got {attention!r}.")
-    check_batches(() if data is None else data, batch_size, steps)
+    check_data(() if data is None else data, batch_size, steps)
     check_seed(seed)
     check_loss(loss)
     if not isinstance(ratios, Mapping | None):
