@@ -171,7 +171,7 @@ def export(cut: Cut) -> dict[str, Any]:
     """The largest error of the file for LiteRT, relative to the output; or why there is none."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = export_tflite(cut.smaller, Path(folder) / "model.tflite", quiet=True)
+        result = export_tflite(cut.smaller, Path(folder) / "model.tflite", verbose=False)
     verification = result.verification
     if verification is None:
         return {"exports": "written, not run: " + " ".join(result.notes)}

@@ -28,14 +28,14 @@ _drawing = threading.Lock()
 _lines = ContextVar("lines", default=False)
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None, *, quiet: bool = False) -> Iterator[T]:
+def track(iterable: Iterable[T], description: str, total: int | None = None, *, verbose: bool = True) -> Iterator[T]:
     """Iterate, drawing a progress bar once the work has taken over a second.
 
     Args:
         iterable: what to iterate over.
         description: a few words shown before the bar.
         total: the number of steps, where `len(iterable)` does not tell it.
-        quiet: draw nothing.
+        verbose: whether to draw it.
 
     Yields:
         The items of `iterable`.
@@ -46,20 +46,20 @@ def track(iterable: Iterable[T], description: str, total: int | None = None, *, 
     """
     if total is None:
         total = operator.length_hint(iterable) or None
-    with _display(description, total, quiet) as progress:
+    with _display(description, total, verbose) as progress:
         for item in iterable:
             yield item
             progress.advance(progress.task_ids[0])
 
 
 @contextlib.contextmanager
-def steps(description: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+def steps(description: str, total: int, *, verbose: bool = True) -> Iterator[Callable[[str], None]]:
     """Draw a progress bar for steps that the body counts itself, once it has run for over a second.
 
     Args:
         description: a few words shown before the bar.
         total: the number of steps.
-        quiet: draw nothing.
+        verbose: whether to draw it.
 
     Yields:
         A function to call after each step with a few words shown behind the bar.
@@ -69,17 +69,17 @@ def steps(description: str, total: int, *, quiet: bool = False) -> Iterator[Call
         ...     for loss in (0.7, 0.5):
         ...         done(f"loss {loss}")
     """
-    with _display(description, total, quiet) as progress:
+    with _display(description, total, verbose) as progress:
         yield lambda note: progress.update(progress.task_ids[0], advance=1, note=note)
 
 
 @contextlib.contextmanager
-def status(description: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+def status(description: str, *, verbose: bool = True) -> Iterator[Callable[[str], None]]:
     """Draw a spinner beside the description while the body runs, once it has run for over a second.
 
     Args:
         description: a few words on what is being done.
-        quiet: draw nothing.
+        verbose: whether to draw it.
 
     Yields:
         A function that replaces the description.
@@ -88,7 +88,7 @@ def status(description: str, *, quiet: bool = False) -> Iterator[Callable[[str],
         >>> with status("Converting") as say:
         ...     say("Still converting")
     """
-    with _display(description, None, quiet) as progress:
+    with _display(description, None, verbose) as progress:
         yield lambda text: progress.update(progress.task_ids[0], description=text)
 
 
@@ -103,7 +103,7 @@ def stage_lines() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _display(description: str, total: int | None, quiet: bool) -> Iterator[Progress]:
+def _display(description: str, total: int | None, verbose: bool) -> Iterator[Progress]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -136,9 +136,9 @@ def _display(description: str, total: int | None, quiet: bool) -> Iterator[Progr
         )
         progress.add_task(description, total=total, note="")
         with contextlib.ExitStack() as shown:
-            if not quiet and _can_draw(console):
+            if verbose and _can_draw(console):
                 shown.enter_context(_shown_after_delay(progress.start, progress.stop))
-            elif not quiet and _lines.get() and _has_descriptor(console.file):
+            elif verbose and _lines.get() and _has_descriptor(console.file):
                 line = _Line(progress)
                 shown.enter_context(_shown_after_delay(line.start, line.stop))
             yield progress

@@ -78,9 +78,9 @@ def test_short_work_draws_nothing(terminal, monkeypatch):
     assert terminal.drawn == ""
 
 
-def test_quiet_draws_nothing(terminal):
+def test_verbose_false_draws_nothing(terminal):
     with terminal.stderr():
-        for _ in progress.track([1], "Quiet", quiet=True):
+        for _ in progress.track([1], "Quiet", verbose=False):
             pause()
     assert terminal.drawn == ""
 
@@ -154,7 +154,7 @@ def test_each_stage_is_one_line_where_stderr_is_a_file(tmp_path, monkeypatch):
         with pytest.raises(KeyError), progress.status("Failing"):
             wait_until_drawing()
             raise KeyError("x")
-        with progress.status("Quiet", quiet=True):
+        with progress.status("Quiet", verbose=False):
             pause()
     seconds = r" \.\.\. \d+ s"
     assert re.fullmatch(

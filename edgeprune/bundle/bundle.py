@@ -194,7 +194,7 @@ def export_bundle(
         status(f"Bundling for {device.name}") as say,
     ):
         export = functools.partial(
-            write_tflite, prepared, folder / "model.tflite", overwrite=True, quiet=True, validation=validation
+            write_tflite, prepared, folder / "model.tflite", overwrite=True, verbose=False, validation=validation
         )
         try:
             exported = export_with_better_scales(export, plain, device, settings, per_channel_dense)

@@ -125,7 +125,7 @@ def export_tflite(
     allow_flex: bool = False,
     allow_custom: bool = False,
     verify: bool = True,
-    quiet: bool = False,
+    verbose: bool | Literal[0, 1] = True,
 ) -> ExportResult:
     """Convert a Keras model to a .tflite file and prove the file against the model.
 
@@ -162,7 +162,7 @@ def export_tflite(
         allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are let in.
         allow_custom: whether operators whose kernels the application must bring are let in.
         verify: whether to run the file with the LiteRT interpreter and compare it with the model.
-        quiet: draw no spinner.
+        verbose: whether to draw a spinner; 0 and 1 as in Keras are accepted.
 
     Returns:
         The file's size, what was measured on it, and notes.
@@ -188,7 +188,8 @@ def export_tflite(
         raise TypeError(f"export_tflite expects a model of keras or tf_keras, got {type(model).__name__}.")
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
-    check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, quiet=quiet)
+    verbose = bool(verbose) if verbose in (0, 1) else verbose
+    check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, verbose=verbose)
     scheme = scheme_of(quantization)
     per_channel_dense = per_channel_dense and scheme.per_channel_dense
     settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
@@ -212,7 +213,7 @@ def export_tflite(
         num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
-    return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, quiet=quiet)
+    return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, verbose=bool(verbose))
 
 
 def write_tflite(
@@ -222,7 +223,7 @@ def write_tflite(
     *,
     overwrite: bool = False,
     verify: bool = True,
-    quiet: bool = False,
+    verbose: bool = True,
     validation: ValidationData | None = None,
 ) -> ExportResult:
     """Convert a prepared model, write the file, and prove it against the model.
@@ -233,7 +234,7 @@ def write_tflite(
         settings: what the converter is asked for.
         overwrite: whether existing files may be replaced.
         verify: whether to run the file and compare it with the model.
-        quiet: draw no spinner.
+        verbose: whether to draw a spinner.
         validation: the data to verify on; left out, the samples, or random input where there are none.
 
     Raises:
@@ -244,7 +245,10 @@ def write_tflite(
     notes = list(prepared.notes)
     vocabularies = {} if split is None else vocabulary_files.vocabulary_texts(split)
     paths = (path, *(Path(path).parent / name for name in vocabularies))
-    with atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts), status("Converting", quiet=quiet) as say:
+    with (
+        atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts),
+        status("Converting", verbose=verbose) as say,
+    ):
         content, outputs = _converted(model, specs, settings, prepared.samples, say, notes)
         unfinished.write_bytes(content)
         if split is not None:

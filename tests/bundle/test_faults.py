@@ -120,7 +120,7 @@ def good(tmp_path_factory):
     from edgeprune.export.convert import export_tflite
 
     path = tmp_path_factory.mktemp("good") / "m.tflite"
-    export_tflite(_net(), path, "int8", _samples(), verify=False, quiet=True)
+    export_tflite(_net(), path, "int8", _samples(), verify=False, verbose=False)
     return path.read_bytes()
 
 

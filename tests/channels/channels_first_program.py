@@ -89,7 +89,7 @@ def check_blocks_and_export(keras, x, folder):
     model = keras.Model(i, keras.layers.GlobalAveragePooling2D(**first)(h))
     shallower = ep.remove_blocks(model, num_blocks=1, data=x)
     assert len(shallower.layers) == len(model.layers) - 2
-    written = ep.export_tflite(shallower, f"{folder}/{keras.__name__}.tflite", "int8", x, quiet=True)
+    written = ep.export_tflite(shallower, f"{folder}/{keras.__name__}.tflite", "int8", x, verbose=False)
     assert written.verification.passed, written.verification
 
 

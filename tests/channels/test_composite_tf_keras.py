@@ -152,7 +152,7 @@ def test_files_load_without_this_package(halves, tmp_path):
 
 def test_a_smaller_model_is_converted(halves, tmp_path):
     _, _, smaller = halves["positions"]
-    ep.export_tflite(smaller, tmp_path / "m.tflite", quantization=None, verify=True, quiet=True)
+    ep.export_tflite(smaller, tmp_path / "m.tflite", quantization=None, verify=True, verbose=False)
 
 
 @pytest.mark.parametrize(

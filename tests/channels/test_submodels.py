@@ -55,7 +55,7 @@ def test_a_model_inside_the_one_that_was_trained(flavor, tmp_path):
     train(outer)
     check(student, {"hidden": 6, "features": 8})  # the head reads its outputs, so they stay
     check(outer, {"hidden": 6, "features": 4, "head": 3})
-    result = ep.export_tflite(student, tmp_path / "student.tflite", quiet=True)
+    result = ep.export_tflite(student, tmp_path / "student.tflite", verbose=0)
     assert ep.count_macs_of_file(result.path).total == 10 * 6 + 6 * 8
 
 

@@ -56,7 +56,7 @@ def test_each_layer_gives_the_same_in_the_file(flavor, tmp_path):
     inputs = {name: keras.Input(x.shape[1:], dtype=tf.as_dtype(x.dtype).name, name=name) for name, x in DATA.items()}
     read_by = layers_under_test(keras.layers)
     model = keras.Model(inputs, {one.name: one(inputs[name]) for name, several in read_by.items() for one in several})
-    result = ep.export_tflite(model, tmp_path / "m.tflite", None, DATA, quiet=True)
+    result = ep.export_tflite(model, tmp_path / "m.tflite", None, DATA, verbose=False)
     assert result.verification.passed and len(result.outputs) == 15
     expected = model({name: tf.constant(x) for name, x in DATA.items()})
     for name, values in Runtime(tmp_path / "m.tflite").run_all(DATA, "samples").items():
@@ -72,6 +72,6 @@ def test_tensorflow_counts_as_before_afterwards_and_after_a_failure(flavor, tmp_
     number = keras.Input((1,), dtype="int64")
     hashed = keras.layers.Hashing(3, output_mode="multi_hot", name="hashed")(number)
     with pytest.raises(ValueError, match=r"in layer 'hashed' .*without_preprocessing=True"):
-        ep.export_tflite(keras.Model(number, keras.layers.Dense(1)(hashed)), tmp_path / "m.tflite", quiet=True)
+        ep.export_tflite(keras.Model(number, keras.layers.Dense(1)(hashed)), tmp_path / "m.tflite", verbose=False)
     assert (tf.math.bincount, tf.compat.v2.math.bincount) == own
     assert not list(tmp_path.iterdir())

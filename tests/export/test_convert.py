@@ -512,6 +512,7 @@ def test_unknown_quantization(tmp_path):
         ({"per_channel_dense": None, "quantization": "int8"}, TypeError, "per_channel_dense must be True or False"),
         ({"sparse": "no"}, TypeError, "sparse must be True or False, got 'no'"),
         ({"overwrite": 0}, TypeError, "overwrite must be True or False, got 0"),
+        ({"verbose": 2}, TypeError, "verbose must be True or False, got 2"),
         ({"verify": "all"}, TypeError, "verify must be"),
         ({"max_samples": 0}, ValueError, "max_samples must be 1 or more, got 0"),
         ({"max_samples": -3}, ValueError, "max_samples must be 1 or more, got -3"),

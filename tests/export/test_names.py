@@ -29,7 +29,7 @@ def test_an_input_keeps_its_name(flavor, name, tmp_path, rng):
     keras_module = flavors.keras_module(flavor)
     inputs = keras_module.Input((4,), name=name)
     net = keras_module.Model(inputs, keras_module.layers.Dense(2, name="out")(inputs))
-    made = export_tflite(net, tmp_path / "m.tflite", None, rng.normal(size=(4, 4)).astype(np.float32), quiet=True)
+    made = export_tflite(net, tmp_path / "m.tflite", None, rng.normal(size=(4, 4)).astype(np.float32), verbose=False)
     assert made.inputs == (name,) == tuple(Runtime(made.path).inputs)
     assert made.verification.passed
 
@@ -38,7 +38,7 @@ def test_an_input_keeps_its_name(flavor, name, tmp_path, rng):
 def test_several_inputs_are_not_mixed_up(flavor, quantization, tmp_path, rng):
     net = _two_inputs(flavor)
     samples = {"größe in m": rng.normal(size=(20, 3)), 'a "b"': 5 + rng.normal(size=(20, 4))}
-    made = export_tflite(net, tmp_path / "m.tflite", quantization, samples, quiet=True)
+    made = export_tflite(net, tmp_path / "m.tflite", quantization, samples, verbose=False)
     runtime = Runtime(made.path)
     assert {name: port.shape for name, port in runtime.inputs.items()} == {"größe in m": (1, 3), 'a "b"': (1, 4)}
     assert {name: port.shape for name, port in runtime.outputs.items()} == {"out put": (1, 2), "日本": (1, 5)}
@@ -65,7 +65,7 @@ def test_models_and_layers_of_keras_3_may_have_any_name(make, tmp_path, rng):
     net = make(name)
     paths = [variable.path for variable in net.variables]
     handles = [variable.name for variable in flavors.tf_variables(net)]
-    made = export_tflite(net, tmp_path / "m.tflite", "int8", rng.normal(size=(8, 4)).astype(np.float32), quiet=True)
+    made = export_tflite(net, tmp_path / "m.tflite", "int8", rng.normal(size=(8, 4)).astype(np.float32), verbose=False)
     assert made.verification.passed
     assert made.outputs == ((name,) if make is _functional else ("out",))
     assert [variable.path for variable in net.variables] == paths, "the model itself stays as it is"

@@ -40,10 +40,10 @@ def test_both_parts_are_the_whole_and_the_rest_converts_to_int8(flavor, rng, tmp
 def test_a_file_without_preprocessing_lies_beside_its_vocabulary(flavor, tmp_path):
     model = model_of_text(flavors.keras_module(flavor))
     with pytest.raises(ValueError, match=r"in layer 'words' .*pass without_preprocessing=True"):
-        ep.export_tflite(model, tmp_path / "m.tflite", quiet=True)
+        ep.export_tflite(model, tmp_path / "m.tflite", verbose=False)
     texts, numbers = np.array([["good film"], ["bad bad"]], object), np.array([[5], [9]])
     data = {"text": texts, "real": np.ones((2, 2), "float32"), "number": numbers}
-    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", data, without_preprocessing=True, quiet=True)
+    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", data, without_preprocessing=True, verbose=False)
     assert result.verification.passed and set(result.inputs) == {"words", "real", "number"}
     words = (tmp_path / "vocabulary.txt").read_text().splitlines()
     assert words == ["", "[UNK]", "film", "good", "bad"]
@@ -54,7 +54,7 @@ def test_a_file_without_preprocessing_lies_beside_its_vocabulary(flavor, tmp_pat
     expected = ep.split_preprocessing(model, only_strings=True).preprocess(data)["words"]
     np.testing.assert_array_equal([line + [0] * (4 - len(line)) for line in numbers_of], expected)
     with pytest.raises(FileExistsError, match=r"vocabulary\.txt exists"):
-        ep.export_tflite(model, tmp_path / "other.tflite", without_preprocessing=True, overwrite=False, quiet=True)
+        ep.export_tflite(model, tmp_path / "other.tflite", without_preprocessing=True, overwrite=False, verbose=False)
     assert not (tmp_path / "other.tflite").exists()
 
 
@@ -105,7 +105,7 @@ def test_entries_that_are_no_line_of_a_file_are_refused(tmp_path):
     number = keras.layers.StringLookup(vocabulary=["a\nb"], name="lines")(text)
     model = keras.Model(text, keras.layers.Embedding(2, 2)(number))
     with pytest.raises(ValueError, match=r"Layer 'lines' has 'a\\nb' in its vocabulary"):
-        ep.export_tflite(model, tmp_path / "m.tflite", without_preprocessing=True, quiet=True)
+        ep.export_tflite(model, tmp_path / "m.tflite", without_preprocessing=True, verbose=False)
 
 
 @pytest.mark.parametrize("kind", ["nested", "encoded"])

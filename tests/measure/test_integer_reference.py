@@ -92,7 +92,7 @@ def _dense(path, quantization="int8", **arguments):
     keras.utils.set_random_seed(0)
     net = keras.Sequential([keras.Input((64,)), keras.layers.Dense(24, bias_initializer="normal", **arguments)])
     samples = np.random.default_rng(1).normal(size=(50, 64)).astype(np.float32)
-    export_tflite(net, path, quantization, samples, verify=False, quiet=True)
+    export_tflite(net, path, quantization, samples, verify=False, verbose=False)
     return path
 
 
@@ -163,7 +163,7 @@ def test_halves_tell_which_kernel_rounds_how(tmp_path, layer, scale):
     }[layer]
     path = tmp_path / "m.tflite"
     samples = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
-    export_tflite(keras.Sequential([keras.Input(shape), made]), path, "int8", samples, verify=False, quiet=True)
+    export_tflite(keras.Sequential([keras.Input(shape), made]), path, "int8", samples, verify=False, verbose=False)
     model, graph, operator = _operator(path, name)
     x, w, b = (graph.tensors[number] for number in operator.inputs)
     for tensor, step in ((x, 1.0), (w, scale), (b, scale), (graph.tensors[operator.outputs[0]], 1.0)):
@@ -198,10 +198,10 @@ def test_only_quantized_dense_layers_are_rewritten(tmp_path):
     net = keras.Sequential([keras.Input((6, 8), name="x"), layers.Dense(5, activation="relu"), layers.Flatten()])
     net.add(layers.Dense(3, name="out"))
     samples = np.random.default_rng(0).normal(size=(8, 6, 8)).astype(np.float32)
-    export_tflite(net, tmp_path / "float.tflite", verify=False, quiet=True)
+    export_tflite(net, tmp_path / "float.tflite", verify=False, verbose=False)
     content = (tmp_path / "float.tflite").read_bytes()
     assert with_integer_dense(content) == content
-    export_tflite(net, tmp_path / "m.tflite", "int8", samples, verify=False, quiet=True)
+    export_tflite(net, tmp_path / "m.tflite", "int8", samples, verify=False, verbose=False)
     before, after = Runtime(tmp_path / "m.tflite"), Runtime(_in_integers(tmp_path / "m.tflite"))
     assert before.inputs.keys() == after.inputs.keys() == {"x"}
     assert before.outputs.keys() == after.outputs.keys() == {"out"}
@@ -227,7 +227,7 @@ def _parity(make, tmp_path, count):
             values = [generator.uniform(0.5, 1.5, size), *generator.normal(0, 0.2, (2, *size))]
             layer.set_weights([*values, generator.uniform(0.5, 2, size)])
     samples = generator.normal(size=(count, *model.input_shape[1:])).astype(np.float32)
-    export_tflite(model, tmp_path / "m.tflite", "int8", samples[:50], verify=False, quiet=True)
+    export_tflite(model, tmp_path / "m.tflite", "int8", samples[:50], verify=False, verbose=False)
     name = next(iter(Runtime(tmp_path / "m.tflite").inputs))
     return tflm.compare_with_reference(tmp_path / "m.tflite", {name: samples}), model.output_shape[-1]
 

@@ -168,7 +168,7 @@ def test_it_is_what_the_interpreter_allocates(make, quantization, per_channel_de
         samples,
         per_channel_dense=per_channel_dense,
         verify=False,
-        quiet=True,
+        verbose=False,
     )
     arena = measure_arena(tmp_path / "m.tflite")
     dtype = {"int8": "int8", "int16x8": "int16", None: "float32"}[quantization]
