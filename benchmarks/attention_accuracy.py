@@ -31,7 +31,7 @@ OUT = Path(__file__).parent / "out" / "attention_accuracy.json"
 WIDTH, BLOCKS, HEADS, DEPTH = 48, 2, 4, 16
 BATCH_SIZE = 128
 SCORED_ON = 1024  # images, for "taylor"
-# What is cut besides `macs=`: by a name for the table.
+# What is cut besides `target_macs=`: by a name for the table.
 CUTS: dict[str, dict[str, Any]] = {
     **{f"attention layers, {mode}": dict(target_macs=0.8, attention=mode, only_attention=True) for mode in ATTENTION},
     **{f"all layers, {mode}": dict(target_macs=0.5, attention=mode) for mode in ATTENTION},
