@@ -55,7 +55,7 @@ def two_replicas():
 
 # Files that take long; they begin first, so that at the end no process waits long for the other's last file.
 LONGEST = (
-    *("test_notebooks", "channels/test_zoo", "bundle/test_microcontroller", "cli/test_tasks", "test_demo"),
+    *("test_notebooks", "channels/test_architectures", "bundle/test_microcontroller", "cli/test_tasks", "test_demo"),
     *("export/test_recurrent", "depth/test_blocks", "channels/test_callback", "export/test_convert"),
     *("channels/test_channels_first", "sparsity/test_xnnpack", "channels/test_hub", "channels/test_plan"),
     "export/test_verify",

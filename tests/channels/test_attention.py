@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from nets.channel_nets import halved, random_mask
+from nets.cuts import halved, random_mask
 
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets.channel_nets import halved, randomize
+from nets.cuts import halved, randomize
+from nets.samples import numbers
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels import axes_rule
 
-RNG = np.random.default_rng(0)
 WEIGHTS = {
     "up.kernel": ("in", "hidden"),
     "up.bias": ("hidden",),
@@ -70,10 +70,6 @@ def net(keras, *parts):
     return randomize(keras.Model(i, keras.layers.Dense(2, name="head")(x)))
 
 
-def numbers(batch):
-    return RNG.normal(size=(batch, 3, 5)).astype("float32")
-
-
 def test_it_keeps_its_class_and_loses_channels(keras, block, tmp_path):
     model = net(keras, block(8, 4, name="one"), block(6, 4, name="two"))
     plan = ep.plan_channels(model, pruning_ratio=0.5, scope="local")
@@ -85,7 +81,7 @@ def test_it_keeps_its_class_and_loses_channels(keras, block, tmp_path):
     assert plan.macs.before == 3 * (5 * 6 + 6 * 8 + 8 * 4 + 4 * 6 + 6 * 4 + 4 * 2)
     assert plan.macs.after == 3 * (5 * 3 + 3 * 4 + 4 * 2 + 2 * 3 + 3 * 2 + 2 * 2)
     # By hand, on the whole model: zeros in what reads the channels that go.
-    x, before = numbers(4), model.get_weights()
+    x, before = numbers(4, 3, 5), model.get_weights()
     for slot in plan.graph.slots:
         if slot.reads:
             values = np.asarray(slot.weight).copy()

@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import pytest
+from nets.samples import labelled
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -17,9 +18,7 @@ from edgeprune.channels.plan.data_importance import STATISTICS
 from edgeprune.channels.plan.importance import class_scores
 from edgeprune.measure.macs import count_macs
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(64, 8, 8, 2)).astype(np.float32)
-Y = RNG.integers(0, 3, 64)
+X, Y = labelled(64, 8, 8, 2)
 STEPS = 4  # of 16 images, an epoch
 
 

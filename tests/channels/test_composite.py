@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
-from nets.channel_nets import halved, randomize
+from nets.cuts import halved, randomize
+from nets.samples import numbers
 
 import edgeprune as ep
 from edgeprune.channels.graph.trace import trace
 
-RNG = np.random.default_rng(0)
 STEPS, WIDTH = 3, 4
 
 
@@ -113,8 +113,8 @@ def net(*parts, nested=False):
     return randomize(keras.Model(i, layers.Dense(2, name="head")(x)))
 
 
-def numbers(batch):
-    return RNG.normal(size=(batch, STEPS, 5)).astype("float32")
+def inputs(batch):
+    return numbers(batch, STEPS, 5)
 
 
 def check_unfolded(model):
@@ -122,7 +122,7 @@ def check_unfolded(model):
     graph = trace(model)
     assert not graph.not_followed
     for batch in (1, 2, WIDTH, 2 * WIDTH):
-        x = numbers(batch)
+        x = inputs(batch)
         np.testing.assert_allclose(graph.walked(x), model(x), rtol=1e-5, atol=1e-6)
     return graph
 
@@ -166,7 +166,7 @@ assert "edgeprune" not in sys.modules
 
 
 def test_files_load_without_this_package(halves, tmp_path):
-    x = numbers(3)
+    x = inputs(3)
     np.save(tmp_path / "x.npy", x)
     for kind, (_, _, smaller) in halves.items():
         smaller.save(tmp_path / f"{kind}.keras")
@@ -187,7 +187,7 @@ def test_zeros_in_what_reads_the_channels_give_the_same(halves, kind):
     """The whole model called at once, with zeros in its own weights where they read what went."""
     model, plan, smaller = halves[kind]
     assert plan.verify().passed and plan.channels.after < plan.channels.before
-    x = numbers(3)
+    x = inputs(3)
     before = model.get_weights()
     for slot in plan.graph.slots:
         if slot.reads or slot.name == "own":  # one that is multiplied by a matrix of its own is read by that
@@ -207,7 +207,7 @@ def test_own_weights_are_cut_and_trained(halves, kind):
     assert own.trainable and own.count_params() <= model.get_layer("block").own.shape.num_elements()
     before = np.array(own.kernel)
     smaller.compile(keras.optimizers.SGD(0.1), "mse")
-    smaller.fit(numbers(4), np.ones((4, STEPS, 2)), epochs=1, verbose=0)
+    smaller.fit(inputs(4), np.ones((4, STEPS, 2)), epochs=1, verbose=0)
     assert (np.array(own.kernel) != before).any()
 
 
@@ -241,19 +241,19 @@ def test_path_names_choose_what_stays_and_what_goes():
 def test_a_plan_is_read_back_and_importance_is_measured_on_data():
     model = pair()
     model.compile("sgd", "mse")
-    plan = ep.plan_channels(model, pruning_ratio=0.5, importance="taylor", data=(numbers(4), np.ones((4, STEPS, 2))))
+    plan = ep.plan_channels(model, pruning_ratio=0.5, importance="taylor", data=(inputs(4), np.ones((4, STEPS, 2))))
     assert list(plan.frozen) == ["head"]
     again = ep.ChannelPlan.from_json(model, plan.to_json())
     assert (again.kept_mask == plan.kept_mask).all()
-    np.testing.assert_array_equal(again.apply()(numbers(2)).shape, (2, STEPS, 2))
+    np.testing.assert_array_equal(again.apply()(inputs(2)).shape, (2, STEPS, 2))
 
 
 def test_channels_are_masked_in_training_and_taken_out():
     model = pair()
     model.compile("sgd", "mse")
     masking = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, 0, 4, frequency=1), pruning_ratio=0.5)
-    model.fit(numbers(8), np.ones((8, STEPS, 2)), batch_size=2, epochs=2, callbacks=[masking], verbose=0)
-    x = numbers(3)
+    model.fit(inputs(8), np.ones((8, STEPS, 2)), batch_size=2, epochs=2, callbacks=[masking], verbose=0)
+    x = inputs(3)
     smaller = ep.strip_pruning(model)
     np.testing.assert_allclose(smaller(x), model(x), rtol=1e-4, atol=1e-5)
     assert smaller.count_params() < model.count_params()
@@ -266,7 +266,7 @@ def test_channels_that_an_own_weight_makes_zero_are_dead():
     block.own.assign(np.where(np.arange(2 * WIDTH) % 4 == 1, 0, np.array(block.own)))
     smaller = ep.channels.remove_dead_channels(model)
     assert smaller.get_layer("block_first").units == 2 * WIDTH - 2
-    x = numbers(3)
+    x = inputs(3)
     np.testing.assert_allclose(smaller(x), model(x), rtol=1e-5, atol=1e-6)
 
 
@@ -338,7 +338,7 @@ def test_the_first_input_may_be_no_number(dtype):
     own = smaller.get_layer("block_own")
     assert own.count_params() == WIDTH // 2
     given = ops.convert_to_tensor({"bool": [True, False], "string": ["a", "b"], "int32": [1, 2]}[dtype])
-    assert np.isfinite(smaller([given, ops.convert_to_tensor(numbers(2))])).all()
+    assert np.isfinite(smaller([given, ops.convert_to_tensor(inputs(2))])).all()
 
 
 def test_whole_numbers_of_ones_own():
@@ -366,7 +366,7 @@ def test_joined_names_that_are_the_same(tmp_path):
     smaller = plan.apply()
     assert smaller.get_layer("a_b_c_first").units == plan.planned[0].after, "the user's own layer keeps its name"
     smaller.save(tmp_path / "m.keras")
-    x = numbers(2)
+    x = inputs(2)
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "m.keras")(x), smaller(x), rtol=1e-5, atol=1e-6)
 
 
@@ -383,7 +383,7 @@ def test_a_layer_that_adds_a_loss_is_left_whole():
     model = net(Adding([layers.Dense(WIDTH, name="inner")], name="block"), layers.Dense(6, name="after"))
     graph, smaller, proof = halved(model)
     assert proof.passed and "adds a loss of its own" in graph.frozen["block"]
-    smaller(numbers(2))
+    smaller(inputs(2))
     assert len(smaller.losses) == 1
 
 
@@ -397,7 +397,7 @@ def test_a_model_is_left_as_it_is():
         held = [(part.name, len(part._inbound_nodes), len(part._outbound_nodes), sorted(vars(part))) for part in parts]
         return held, [np.array(one) for one in model.weights], [weight.path for weight in model.weights]
 
-    model(numbers(2))
+    model(inputs(2))
     losses, (held, values, paths) = list(map(float, model.losses)), state()
     for _ in range(2):
         ep.plan_channels(model, pruning_ratio=0.5).apply()
@@ -439,5 +439,5 @@ def test_on_each_step(inside, tmp_path):
     assert next(one for one in inner.layers if one.name.endswith("first")).units == WIDTH
     assert len(smaller.trainable_weights) == 4 and smaller.count_params() < model.count_params()
     smaller.save(tmp_path / "m.keras")
-    x = RNG.normal(size=(2, *film.shape[1:])).astype("float32")
+    x = numbers(2, *film.shape[1:])
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "m.keras")(x), smaller(x), rtol=1e-5, atol=1e-6)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from nets.channel_nets import halved, randomize
+from nets.cuts import halved, randomize
+from nets.samples import numbers
 from tf_keras import layers
 
 import edgeprune as ep
 from edgeprune.channels.graph.trace import trace
 
-RNG = np.random.default_rng(0)
 STEPS, WIDTH = 3, 4
 
 
@@ -82,8 +82,8 @@ def net(*parts):
     return randomize(keras.Model(i, layers.Dense(2, name="head")(x)))
 
 
-def numbers(batch):
-    return RNG.normal(size=(batch, STEPS, 5)).astype("float32")
+def inputs(batch):
+    return numbers(batch, STEPS, 5)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_it_is_followed_and_cut(halves, kind):
     model, plan, smaller = halves[kind]
     graph = plan.graph
     assert not graph.not_followed and not plan.frozen.keys() & {"stem", "block/first"} and plan.verify().passed
-    x = numbers(3)
+    x = inputs(3)
     np.testing.assert_allclose(graph.walked(x), model(x), rtol=1e-5, atol=1e-6)
     before = model.get_weights()
     for slot in graph.slots:
@@ -139,7 +139,7 @@ assert "edgeprune" not in sys.modules
 
 
 def test_files_load_without_this_package(halves, tmp_path):
-    x = numbers(3)
+    x = inputs(3)
     np.save(tmp_path / "x.npy", x)
     for kind, (_, _, smaller) in halves.items():
         smaller.save(tmp_path / f"{kind}.keras")
@@ -166,7 +166,7 @@ def test_a_smaller_model_is_converted(halves, tmp_path):
 )
 def test_what_cannot_be_followed_stays_whole_with_the_reason(kind, reason):
     model = net(Block(kind, name="block"), layers.Dense(6, name="after"))
-    model(numbers(2))
+    model(inputs(2))
     losses = len(model.losses)
     graph, _, proof = halved(model)
     assert proof.passed and reason in graph.frozen["block"] and "after" not in graph.frozen
@@ -193,7 +193,7 @@ def test_a_subclassed_model():
             return self.head(self.block(self.stem(x), training=training))
 
     model = Net()
-    model(numbers(1))
+    model(inputs(1))
     graph, smaller, proof = halved(randomize(model))
     assert proof.passed and [group.name for group in graph.groups] == ["stem", "block/first", "head"]
     assert smaller.get_layer("block_first").units == WIDTH
@@ -226,7 +226,7 @@ def test_mixed_precision_and_each_step():
 
 def test_a_model_is_left_as_it_is():
     model = net(Block("token", name="one"), Chain([Block("gain", name="inner")], name="two"), Block("loss"))
-    model(numbers(2))
+    model(inputs(2))
 
     def state():
         parts = list(model._flatten_layers())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets.channel_nets import randomize
-from nets.zoo_nets import ZOO
+from nets.catalogue import built
+from nets.cuts import randomize
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -117,9 +117,9 @@ def test_random_zero_slices_leave_the_output_as_it_is(flavor, name, data):
 @pytest.mark.parametrize(
     "name", ["shuffle_net", "feature_pyramid", "shifted_windows", "mobile_net_v3", "feature_reuse"]
 )
-def test_random_zero_slices_of_nets_of_the_zoo(name):
+def test_random_zero_slices_of_architectures(name):
     """`remove_dead_channels` compares the outputs itself."""
-    model = randomize(ZOO[name].build(flavors.keras_module(flavors.KERAS_3)))
+    model = randomize(built(name, flavors.KERAS_3))
     rng = np.random.default_rng(0)
     for weight in model.weights:
         values = np.asarray(weight).copy()

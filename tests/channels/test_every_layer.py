@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets.channel_nets import halved
+from nets.cuts import halved
 
 import edgeprune as ep
 from edgeprune import flavor as flavors

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
-from nets.channel_nets import halved, randomize
+from nets.cuts import halved, randomize
 
 from edgeprune.channels.graph.trace import trace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets.channel_nets import halved, random_mask, randomize
+from nets.cuts import halved, random_mask, randomize
 
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace

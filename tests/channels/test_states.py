@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets.channel_nets import randomize
+from nets.cuts import randomize
 
 import edgeprune as ep
 from edgeprune import flavor as flavors

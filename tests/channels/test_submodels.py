@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from nets.samples import labelled
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(32, 10)).astype("float32")
-Y = RNG.integers(0, 3, 32)
+X, Y = labelled(32, 10)
 
 
 def student_of(keras, name="student"):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets.channel_nets import halved
+from nets.cuts import halved
+from nets.samples import numbers
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
 from edgeprune.measure.macs import count_macs
-
-RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -66,8 +65,8 @@ def check(model, free, tmp_path=None, inputs=None):
             kept[rng.choice(group.classes, group.size // 2, replace=False)] = False
     smaller = ep.channels.ChannelPlan(graph, kept).apply()
     if inputs is None:
-        inputs = [RNG.normal(size=(3, *(side or 5 for side in tensor.shape[1:]))) for tensor in model.inputs]
-        inputs = flavors.pack_inputs(model, [array.astype("float32") for array in inputs])
+        inputs = [numbers(3, *(side or 5 for side in tensor.shape[1:])) for tensor in model.inputs]
+        inputs = flavors.pack_inputs(model, inputs)
     given = [np.asarray(array) for array in flavors.flatten(smaller(inputs, training=False), model)]
     for old, new in zip(silenced_outputs(graph, kept, inputs), given, strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-5)
@@ -131,7 +130,7 @@ def test_a_functional_model(keras, build, tmp_path):
     assert graph.macs == count_macs(model).total
     smaller.save(tmp_path / "smaller.keras")
     loaded = keras.models.load_model(tmp_path / "smaller.keras")
-    x = RNG.normal(size=(2, 3, *shape)).astype("float32")
+    x = numbers(2, 3, *shape)
     np.testing.assert_allclose(np.asarray(loaded(x)), np.asarray(smaller(x)), rtol=1e-5, atol=1e-6)
 
 
@@ -191,7 +190,7 @@ def test_steps_and_samples_of_any_number(keras):
     assert np.asarray(smaller(np.zeros((2, 9, 5), "float32"))).shape == (2, 9, 2)
     i = keras.Input(batch_shape=(2, 3, 5))
     model = keras.Model(i, L.Dense(2, name="head")(L.TimeDistributed(inner, name="fixed")(i)))
-    x = RNG.normal(size=(2, 3, 5)).astype("float32")
+    x = numbers(2, 3, 5)
     check(model, ["fixed/inner/a", where(model, inner.layers[-1])], inputs=x)
 
 
@@ -204,7 +203,7 @@ def test_masked_steps(keras):
     model = keras.Model(i, L.Dense(2, name="head")(L.LSTM(6, name="lstm")(x)))
     _, smaller, proof = halved(model)
     assert proof.passed, str(proof)
-    x = RNG.normal(size=(2, 4, 5)).astype("float32")
+    x = numbers(2, 4, 5)
     x[0, 1:] = 0
     padded = x.copy()
     padded[1, 3] = 0
@@ -233,7 +232,7 @@ def test_importance_and_training_on_data(keras):
     """Scores that are measured on data see the channels inside; masks of training follow them."""
     model = film_net(keras, keras.layers.TimeDistributed(frame_net(keras), name="each"))
     model.compile("sgd", "sparse_categorical_crossentropy")
-    x, y = RNG.normal(size=(8, 4, 8, 8, 3)).astype("float32"), np.arange(8) % 2
+    x, y = numbers(8, 4, 8, 8, 3), np.arange(8) % 2
     for importance in ("taylor", "activation"):
         plan = ep.plan_channels(model, pruning_ratio=0.5, importance=importance, data=(x, y), scope="local")
         assert "each/frames/conv" not in plan.frozen

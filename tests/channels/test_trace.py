@@ -4,7 +4,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets.channel_nets import block_class, built, halved
+from nets.catalogue import built
+from nets.cuts import halved
+from nets.pieces import block_class
 
 from edgeprune.channels import rule
 from edgeprune.channels.graph.rules import CannotFollow
@@ -39,7 +41,7 @@ def test_grouped_and_shuffled_channels_go_together(flavor):
 
 
 def test_a_reshaped_dense_layer_drops_channels_at_all_places(flavor):
-    graph = trace(built("generator", flavor))
+    graph = trace(built("generator_of_padded_images", flavor))
     assert graph.groups[0].size == 16
     (kernel,) = [slot for slot in graph.groups[0].slots if slot.makes]
     assert len(kernel.classes) == 256 and kernel.name == "kernel" and kernel.axis == 1
@@ -181,7 +183,7 @@ def test_a_subclass_with_a_call_of_its_own_does_not_inherit_the_rule(flavor):
 def test_a_composite_layer_is_entered_where_its_call_can_be_followed(flavor):
     K = keras_module(flavor)
     i = K.Input((6, 5))
-    block = block_class(K, K.layers)(8, name="block")
+    block = block_class(K.layers)(8, name="block")
     model = K.Model(i, K.layers.Dense(3, name="out")(block(K.layers.Dense(8, name="a")(i))))
     graph, smaller, found = halved(model)
     assert found.passed
@@ -244,7 +246,7 @@ def test_subclassed_models_that_cannot_be_called_symbolically_are_refused():
 
 
 def test_a_trace_leaves_no_trace(flavor):
-    model = built("subclassed", "keras") if flavor == "keras" else built("nested", flavor)
+    model = built("subclassed_with_a_gate", "keras") if flavor == "keras" else built("nested", flavor)
     layers = list(model._flatten_layers())
     before = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
     trace(model)

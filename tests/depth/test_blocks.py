@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 import pytest
-from nets.channel_nets import randomize
+from nets.cuts import randomize
+from nets.samples import labelled
 
 from edgeprune import flavor as flavors
 from edgeprune.depth.blocks import find_blocks, plan_blocks, remove_blocks
@@ -14,8 +15,7 @@ from edgeprune.depth.bypass import WithoutCalls
 from edgeprune.depth.identity import drop_identity_layers
 from edgeprune.measure.macs import count_macs
 
-X = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)
-Y = np.random.default_rng(1).integers(0, 4, 24)
+X, Y = labelled(24, 8, 8, 3, classes=4)
 
 
 def first_version(keras):

@@ -11,11 +11,16 @@ import edgeprune as ep
 from edgeprune.cli.commands import app
 from edgeprune.flavor import NotCompiledWarning
 
-RNG = np.random.default_rng(3)
+
+def arrays():
+    """What draws one array after the other."""
+    random = np.random.default_rng(3)
+    return lambda *shape: random.normal(0, 0.5, shape).astype("float32")
 
 
-def array(*shape):
-    return RNG.normal(0, 0.5, shape).astype("float32")
+@pytest.fixture
+def array():
+    return arrays()
 
 
 def write(path, config, weights, version, training=None, backend=None):
@@ -91,6 +96,7 @@ def predicted(path, x):
 @pytest.fixture(scope="module")
 def image_net(tmp_path_factory):
     """Convolution, normalisation, pooling and dense layers as Keras 1.2.2 wrote them, with what they should predict."""
+    array = arrays()
     kernel, bias = array(3, 3, 2, 4), array(4)
     gamma, beta, mean, variance = array(4), array(4), array(4), np.abs(array(4)) + 0.5
     dense, dense_bias = array(16, 3), array(3)
@@ -184,7 +190,7 @@ def test_commands_take_a_file_of_keras_1(image_net, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("version", [None, "1.2.2"])
-def test_kernels_of_the_channels_first_order(tmp_path, version):
+def test_kernels_of_the_channels_first_order(tmp_path, version, array):
     kernel = array(4, 2, 3, 3)  # filters, channels, rows, columns
     convolution = layer(
         "Convolution2D",
@@ -214,7 +220,7 @@ def lstm_in_numpy(x, kernels, recurrents, biases):
     return state
 
 
-def test_an_lstm_of_keras_1_holds_twelve_arrays(tmp_path):
+def test_an_lstm_of_keras_1_holds_twelve_arrays(tmp_path, array):
     kernels, recurrents, biases = ({gate: array(*shape) for gate in "icfo"} for shape in ((3, 5), (5, 5), (5,)))
     lstm = layer(
         "LSTM",
@@ -245,7 +251,7 @@ def test_an_lstm_of_keras_1_holds_twelve_arrays(tmp_path):
     np.testing.assert_allclose(predicted(path, x), lstm_in_numpy(x, kernels, recurrents, biases), atol=1e-5)
 
 
-def test_words_and_a_merge_of_keras_1(tmp_path):
+def test_words_and_a_merge_of_keras_1(tmp_path, array):
     table, left = array(7, 3), array(6, 2)
 
     def node(*names):
@@ -311,7 +317,7 @@ def name_of(description):
     return description["config"]["name"]
 
 
-def test_gates_of_keras_2_0_have_the_sigmoid_and_the_reset_of_their_time(tmp_path):
+def test_gates_of_keras_2_0_have_the_sigmoid_and_the_reset_of_their_time(tmp_path, array):
     kernel, recurrent, bias = array(3, 15), array(5, 15), array(15)
     gru = layer(
         "GRU",
@@ -341,7 +347,7 @@ def test_gates_of_keras_2_0_have_the_sigmoid_and_the_reset_of_their_time(tmp_pat
     np.testing.assert_allclose(predicted(path, x), state, atol=1e-5)
 
 
-def test_kernels_that_theano_trained_are_turned_around(tmp_path):
+def test_kernels_that_theano_trained_are_turned_around(tmp_path, array):
     kernel = array(3, 3, 2, 4)
     convolution = layer(
         "Conv2D",
@@ -364,7 +370,7 @@ def test_kernels_that_theano_trained_are_turned_around(tmp_path):
         np.testing.assert_allclose(predicted(path, x)[0], valid_correlation(x[0], used), atol=1e-5)
 
 
-def test_layers_as_tf_keras_2_12_wrote_them(tmp_path):
+def test_layers_as_tf_keras_2_12_wrote_them(tmp_path, array):
     kernel, recurrent, bias = array(4, 20), array(5, 20), array(20)
     depthwise, gamma, beta, mean, variance = array(1, 2, 4, 1), array(4), array(4), array(4), np.abs(array(4)) + 0.5
     config = sequential(
@@ -416,7 +422,7 @@ def test_layers_as_tf_keras_2_12_wrote_them(tmp_path):
     np.testing.assert_allclose(predicted(path, x), lstm_in_numpy(hidden, *gates), atol=1e-5)
 
 
-def test_maxout_and_highway_of_keras_1_are_built_of_layers_of_today(tmp_path):
+def test_maxout_and_highway_of_keras_1_are_built_of_layers_of_today(tmp_path, array):
     kernels, biases = array(4, 3, 2), array(4, 2)
     kernel, gate_kernel, bias, gate_bias = array(2, 2), array(2, 2), array(2), array(2)
     regularizer = {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.5}
@@ -449,7 +455,7 @@ def test_maxout_and_highway_of_keras_1_are_built_of_layers_of_today(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["2.0.8", pytest.param("2.12.0", marks=pytest.mark.slow)])
-def test_commands_take_files_of_keras_2(tmp_path, capsys, version):
+def test_commands_take_files_of_keras_2(tmp_path, capsys, version, array):
     """The layouts differ in how a Sequential model is written, and in the arguments that layers have."""
     later = {} if version == "2.0.8" else {"groups": 1}
     shape = {"batch_input_shape": [None, 6, 6, 2], "dtype": "float32"}
@@ -526,7 +532,7 @@ def test_a_loss_of_ones_own_in_an_old_file(image_net, tmp_path):
         assert isinstance(ep.load_model(path), tf_keras.Model)
 
 
-def test_weights_that_do_not_fit_are_one_error(tmp_path):
+def test_weights_that_do_not_fit_are_one_error(tmp_path, array):
     dense = layer("Dense", "out", output_dim=3, batch_input_shape=[None, 4], **DENSE_1)
     path = write(tmp_path / "short.h5", sequential(dense, version="1"), {"out": [array(4, 2), array(2)]}, "1.2.2")
     with pytest.raises(ValueError, match="could not be read as a Keras model"):

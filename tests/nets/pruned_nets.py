@@ -1,14 +1,12 @@
 """Tiny models of either Keras to prune, their data, and what their training and their zeros are judged by."""
 
-import numpy as np
+from nets.samples import labelled
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.sparsity import masks
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(96, 12)).astype(np.float32)
-Y = RNG.integers(0, 3, 96)
+X, Y = labelled(96, 12)
 STEPS = 6  # of 16 images, an epoch
 
 

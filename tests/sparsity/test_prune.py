@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from nets.pruned_nets import (
-    RNG,
     STEPS,
     X,
     Y,
@@ -204,11 +203,11 @@ def test_tfmots_script_with_only_the_import_changed(flavor, tmp_path):
 
 @pytest.mark.parametrize("setting", [{}, dict(block_size=(3, 2)), dict(sparsity_m_by_n=(2, 4))], ids=str)
 @pytest.mark.parametrize("pooling", ["AVG", "MAX"])
-def test_masks_after_training_equal_tfmots_bit_for_bit(setting, pooling):
+def test_masks_after_training_equal_tfmots_bit_for_bit(setting, pooling, rng):
     """Equal weights and steps (the learning rate is zero) on both Kerases."""
     schedule = dict(initial_sparsity=0.3, final_sparsity=0.7, begin_step=1, end_step=9, frequency=4)
     kernels = {}
-    weights = [RNG.normal(size=w.shape) for w in dense_net().get_weights()]
+    weights = [rng.normal(size=w.shape) for w in dense_net().get_weights()]
     for flavor in ("keras", "tf_keras"):
         keras = flavors.keras_module(flavor)
         model = dense_net(flavor)
@@ -221,11 +220,11 @@ def test_masks_after_training_equal_tfmots_bit_for_bit(setting, pooling):
         np.testing.assert_array_equal(ours, tfmots)
 
 
-def test_convolutions_under_m_by_n_equal_tfmots():
+def test_convolutions_under_m_by_n_equal_tfmots(rng):
     found = {}
     for flavor in ("keras", "tf_keras"):
         model = conv_net(flavor)
-        model.get_layer("conv").set_weights([RNG.normal(size=(3, 3, 3, 8)), np.zeros(8)])
+        model.get_layer("conv").set_weights([rng.normal(size=(3, 3, 3, 8)), np.zeros(8)])
         model = ep.prune_low_magnitude(model, sparsity_m_by_n=(1, 2), layers="conv")
         found[flavor] = model
     weights = found["keras"].get_layer("conv").get_weights()

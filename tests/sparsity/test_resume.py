@@ -8,15 +8,11 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from nets.pruned_nets import STEPS, X, Y
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.sparsity import constraint_masks, masks
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(96, 12)).astype(np.float32)
-Y = RNG.integers(0, 3, 96)
-STEPS = 6
 
 
 def net(seed=7):
