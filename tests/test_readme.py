@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.cli import app
 from edgeprune.measure.macs import count_macs
@@ -25,6 +26,18 @@ SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README + COMMAND_LINE, re.DOTAL
 COMMANDS = re.findall(r"^(?:\S*/)?edgeprune (\w+)(.*)$", SHELL, re.M)
 
 
+def test_the_first_block_on_a_part_of_its_images(sample, tmp_path, monkeypatch, capsys):
+    """Its words are not changed; with all the images it runs in the slow test below."""
+    (x, y), test = sample
+    part = (np.uint8(x[:320, ..., 0] * 255), y[:320]), test
+    monkeypatch.setattr(ep, "load_fashion_mnist", lambda: part)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(BLOCKS[0], "README block 0", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "80.0%" in printed and "passed" in printed and (tmp_path / "model.tflite").exists()
+
+
+@pytest.mark.slow
 def test_the_first_block_runs_as_it_is(tmp_path):
     """In a process that has nothing of this one, from an empty folder."""
     (tmp_path / "pasted.py").write_text(BLOCKS[0])

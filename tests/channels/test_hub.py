@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
@@ -20,32 +21,36 @@ from edgeprune.channels.plan.channel_plan import ChannelPlan
 KEPT = {
     "EfficientNetV2": (),
     "MobileNetV3": (),
-    "HGNetV2 (light, affine)": (),
-    "DeepLabV3+": (),
     "BERT classifier": (),
     "ALBERT masked LM": ("mlm_head",),  # a bias for each word
     # A Fourier transform over the width.
     "FNet classifier": ("embedding_projection", "mixing_layer_norm", "output_layer_norm", "output_dense"),
+    "HGNetV2 (light, affine)": (),
+    "DeepLabV3+": (),
     "CLIP": (),
 }
+# Their parts are in quick tests: scales and shifts of one channel, dilated branches, a product of two towers.
+LARGE = ("HGNetV2 (light, affine)", "DeepLabV3+", "CLIP")
+SMALL = tuple(name for name in KEPT if name not in LARGE)
 
 
 @pytest.fixture(scope="module")
-def cuts():
-    return {name: cut_in_half(name) for name in KEPT}
+def cut_of():
+    """A net cut in half, by its name."""
+    return functools.cache(cut_in_half)
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_half_of_every_group_goes(cuts, name):
-    cut = cuts[name]
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def test_half_of_every_group_goes(cut_of, name):
+    cut = cut_of(name)
     row = figures(cut)
     assert row["cut"] >= 4 and row["macs_kept"] < 0.65 and row["parameters_left"] < 0.7 * row["parameters"]
     assert {group.rpartition("/")[2] for group in row["frozen"]} == set(KEPT[name])
     assert prove(cut)["proven"]
 
 
-def test_the_proof_sees_a_wrong_weight(cuts):
-    cut = cuts["BERT classifier"]
+def test_the_proof_sees_a_wrong_weight(cut_of):
+    cut = cut_of("BERT classifier")
     kernel = next(w for w in cut.smaller.weights if "feedforward" in w.path and w.path.endswith("kernel"))
     before = kernel.numpy()
     kernel.assign(before * 1.01)
@@ -53,18 +58,20 @@ def test_the_proof_sees_a_wrong_weight(cuts):
     kernel.assign(before)
 
 
-def test_the_files_load_without_edgeprune(cuts, tmp_path):
-    for number, cut in enumerate(cuts.values()):
-        (tmp_path / str(number)).mkdir()
-        save(cut, tmp_path / str(number))
-    found = load_elsewhere([str(tmp_path / str(number)) for number in range(len(cuts))])
-    assert {name: loads(one) for name, one in zip(cuts, found, strict=True)} == dict.fromkeys(cuts, "yes")
+@pytest.mark.parametrize("names", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
+def test_the_files_load_without_edgeprune(cut_of, names, tmp_path):
+    folders = [tmp_path / str(number) for number in range(len(names))]
+    for name, folder in zip(names, folders, strict=True):
+        folder.mkdir()
+        save(cut_of(name), folder)
+    found = load_elsewhere([*map(str, folders)])
+    assert {name: loads(one) for name, one in zip(names, found, strict=True)} == dict.fromkeys(names, "yes")
 
 
-def test_they_train_and_export(cuts):
-    assert export(cuts["BERT classifier"]) == {"exports": "yes"}
+def test_they_train_and_export(cut_of):
+    assert export(cut_of("BERT classifier")) == {"exports": "yes"}
     for name in ("MobileNetV3", "BERT classifier"):
-        assert train(cuts[name]) == {"trains": "yes"}
+        assert train(cut_of(name)) == {"trains": "yes"}
 
 
 def test_texts_of_any_length():

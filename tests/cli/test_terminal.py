@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import pty
@@ -36,14 +37,28 @@ def folder(tmp_path_factory):
     return folder
 
 
-def in_terminal(folder, *arguments):
-    """What a command draws on a terminal of 80 columns, without colours."""
+# One process for several commands: each starts TensorFlow, which takes as long as what it draws.
+RUN = """
+import json, sys
+from edgeprune import cli
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, arguments
+    print("\\x1e", flush=True)
+"""
+
+
+def in_terminal(folder, commands):
+    """What each command draws on a terminal of 80 columns, without colours."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    command = [sys.executable, "-m", "edgeprune", *arguments]
+    arguments = [sys.executable, "-c", RUN, json.dumps(commands)]
     process = subprocess.Popen(
-        command, cwd=folder, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL, env=environment | {"TERM": "xterm"}
+        arguments, cwd=folder, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL, env=environment | {"TERM": "xterm"}
     )
     os.close(slave)
     drawn = bytearray()
@@ -52,42 +67,50 @@ def in_terminal(folder, *arguments):
             drawn += part
     os.close(master)
     assert process.wait() == 0, drawn
-    return re.sub(r"\x1b\[[0-9;]*m", "", drawn.decode().replace("\r\n", "\n"))
+    *parts, _ = re.sub(r"\x1b\[[0-9;]*m", "", drawn.decode().replace("\r\n", "\n")).split("\x1e\n")
+    return parts
+
+
+def in_a_pipe(folder, commands):
+    """The lines that each command prints where nobody looks on."""
+    environment = os.environ | {"FORCE_COLOR": "", "COLUMNS": "80"}
+    arguments = [sys.executable, "-c", RUN, json.dumps(commands)]
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    *parts, _ = done.stdout.split("\x1e\n")
+    return [part.splitlines() for part in parts]
+
+
+COMMANDS = (
+    ("targets",),
+    ("inspect", "model.keras"),
+    ("inspect", f"{LONG}.tflite"),
+    ("channels", "model.keras", "--pruning-ratio", "0.5"),
+    ("benchmark", f"{LONG}.tflite", "--num-runs", "2"),
+)
+SLOW_COMMANDS = (
+    ("verify", f"{LONG}.tflite", "--model", "model.keras", "--data", "data.npz"),
+    ("bundle", "model.keras", "--data", "data.npz", "-o", "bundle"),
+)
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("targets",),
-        ("inspect", "model.keras"),
-        ("inspect", f"{LONG}.tflite"),
-        ("channels", "model.keras", "--pruning-ratio", "0.5"),
-        ("benchmark", f"{LONG}.tflite", "--num-runs", "2"),
-        pytest.param(
-            ("verify", f"{LONG}.tflite", "--model", "model.keras", "--data", "data.npz"), marks=pytest.mark.slow
-        ),
-        pytest.param(("bundle", "model.keras", "--data", "data.npz", "-o", "bundle"), marks=pytest.mark.slow),
-    ],
-    ids=lambda arguments: "-".join(arguments[:2]),
+    "commands", [COMMANDS, pytest.param(SLOW_COMMANDS, marks=pytest.mark.slow)], ids=["quick", "slow"]
 )
-def test_nothing_is_cut_in_80_columns(folder, arguments):
-    drawn = in_terminal(folder, *arguments)
-    assert "…" not in drawn and "..." not in drawn
-    lines = drawn.splitlines()
-    if arguments[0] not in ("targets", "bundle"):
-        assert LONG in "".join(line.split()[0] for line in lines if line[:1].strip()), "folded, and whole"
-    assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines), "only a path may be wider"
+def test_nothing_is_cut_in_80_columns(folder, commands):
+    for (command, *_), drawn in zip(commands, in_terminal(folder, commands), strict=True):
+        assert "…" not in drawn and "..." not in drawn, command
+        lines = drawn.splitlines()
+        if command not in ("targets", "bundle"):
+            assert LONG in "".join(line.split()[0] for line in lines if line[:1].strip()), f"{command}: folded, whole"
+        assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines), f"{command}: too wide, and no path"
 
 
 def test_a_pipe_has_one_line_a_row(folder):
-    def piped(*arguments):
-        command = [sys.executable, "-m", "edgeprune", *arguments]
-        environment = os.environ | {"FORCE_COLOR": "", "COLUMNS": "80"}
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout.splitlines()
-
-    (row,) = [line for line in piped("targets") if line.startswith("ethos-u55-128 ")]
+    targets, layers = in_a_pipe(folder, [("targets",), ("inspect", "model.keras")])
+    (row,) = [line for line in targets if line.startswith("ethos-u55-128 ")]
     assert "int8" in row and "128 MACs a cycle" in row
-    (row, *_) = [line for line in piped("inspect", "model.keras") if line.startswith(LONG)]
+    (row, *_) = [line for line in layers if line.startswith(LONG)]
     assert row.split()[:3] == [LONG, "Conv2D", "6x6x8"]
 
 

@@ -123,8 +123,9 @@ def test_int8_is_within_its_steps_and_agrees_on_the_class(flavor, rng, tmp_path)
 @pytest.mark.parametrize("quantization, integer", [("int8", np.int8), ("int16x8", np.int16)])
 def test_integer_or_float_inputs_and_outputs(quantization, integer, rng, tmp_path):
     for integer_io, dtype in ((True, integer), (False, np.float32)):
-        export_tflite(dense("keras"), tmp_path / "m.tflite", quantization, rng.random((20, 4)), integer_io=integer_io)
-        interpreter = Interpreter(str(tmp_path / "m.tflite"))
+        path = tmp_path / f"{integer_io}.tflite"
+        export_tflite(dense("keras"), path, quantization, rng.random((20, 4)), integer_io=integer_io)
+        interpreter = Interpreter(str(path))
         assert interpreter.get_input_details()[0]["dtype"] == interpreter.get_output_details()[0]["dtype"] == dtype
 
 
@@ -339,7 +340,7 @@ def test_what_computes_in_floats_in_an_int8_file_is_said(flavor, rng, tmp_path):
     result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
     assert "CONV_3D in layer 'cube' (Conv3D)" in result.notes[0]
     with pytest.raises(ValueError, match="int16x8: the operator CONV_3D"):
-        export_tflite(model, tmp_path / "m.tflite", "int16x8", data)
+        export_tflite(model, tmp_path / "wide.tflite", "int16x8", data)
 
 
 def test_int8_operators_that_some_runtimes_compute_wrong_are_said(rng, tmp_path):
@@ -350,9 +351,9 @@ def test_int8_operators_that_some_runtimes_compute_wrong_are_said(rng, tmp_path)
     result = export_tflite(keras.Model(x, y), tmp_path / "m.tflite", "int8", data)
     (note,) = (note for note in result.notes if "XNNPACK" in note)
     assert note.startswith("BATCH_MATMUL (layer 'attention' (MultiHeadAttention)): in int8, LiteRT 2.0.2 to 2.1.2")
-    result = export_tflite(keras.Model(x, y / (1 + y * y)), tmp_path / "m.tflite", "int8", data)
+    result = export_tflite(keras.Model(x, y / (1 + y * y)), tmp_path / "div.tflite", "int8", data)
     assert any(note.startswith("DIV (") for note in result.notes)
-    assert not any("XNNPACK" in note for note in export_tflite(keras.Model(x, y), tmp_path / "m.tflite").notes)
+    assert not any("XNNPACK" in note for note in export_tflite(keras.Model(x, y), tmp_path / "float.tflite").notes)
 
 
 def test_dynamic_that_changes_nothing_is_said(tmp_path):
@@ -399,7 +400,7 @@ def test_the_result_prints_and_goes_to_json(rng, tmp_path):
 def test_without_data_it_is_verified_on_made_up_samples(tmp_path):
     result = export_tflite(dense("keras"), tmp_path / "m.tflite")
     assert result.verification.samples > 1 and "random input" in result.notes[0]
-    assert export_tflite(dense("keras"), tmp_path / "m.tflite", verify=False).verification is None
+    assert export_tflite(dense("keras"), tmp_path / "m.tflite", verify=False, overwrite=True).verification is None
 
 
 @pytest.fixture
@@ -417,7 +418,7 @@ def test_a_failure_half_way_keeps_the_old_file_and_leaves_nothing(step, existing
 
     monkeypatch.setattr(module, step, fail)
     with pytest.raises((RuntimeError, ValueError), match="half way"):
-        export_tflite(dense("keras"), existing)
+        export_tflite(dense("keras"), existing, overwrite=True)
     assert existing.read_bytes() == b"the old file"
     assert list(existing.parent.iterdir()) == [existing]
     os.write(1, b"still connected")
@@ -432,28 +433,28 @@ def test_a_failure_in_the_middle_of_calibration_keeps_the_old_file(flavor, exist
 
     monkeypatch.setattr(converter_run, "_calibration", two_then_fail)
     with pytest.raises(ValueError, match="Model 'small' could not be converted.*the disk is gone"):
-        export_tflite(dense(flavor), existing, "int8", rng.random((10, 4)))
+        export_tflite(dense(flavor), existing, "int8", rng.random((10, 4)), overwrite=True)
     assert existing.read_bytes() == b"the old file" and list(existing.parent.iterdir()) == [existing]
 
 
 def test_a_file_that_does_not_load_is_not_left(existing, monkeypatch):
     monkeypatch.setattr(module, "in_order", lambda content, *_: content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"m\.tflite"):
-        export_tflite(dense("keras"), existing)
+        export_tflite(dense("keras"), existing, overwrite=True)
     assert existing.read_bytes() == b"the old file"
 
 
 def test_data_that_do_not_fit_are_refused_before_the_conversion(flavor, existing, monkeypatch):
     monkeypatch.setattr(module, "write_saved_model", lambda *_: pytest.fail("the conversion has begun"))
     with pytest.raises(ValueError, match=r"Input 'x' expects samples of shape \(4,\)"):
-        export_tflite(dense(flavor), existing, "int8", np.zeros((10, 5)))
+        export_tflite(dense(flavor), existing, "int8", np.zeros((10, 5)), overwrite=True)
 
 
-def test_an_existing_file_is_kept_where_asked(existing):
+def test_an_existing_file_is_kept_unless_overwrite_is_set(existing):
     with pytest.raises(FileExistsError, match="m.tflite"):
-        export_tflite(dense("keras"), existing, overwrite=False)
+        export_tflite(dense("keras"), existing)
     assert existing.read_bytes() == b"the old file"
-    export_tflite(dense("keras"), existing)
+    export_tflite(dense("keras"), existing, overwrite=True)
     assert existing.read_bytes()[4:8] == b"TFL3"
 
 
@@ -514,10 +515,10 @@ def test_unknown_quantization(tmp_path):
         ({"overwrite": 0}, TypeError, "overwrite must be True or False, got 0"),
         ({"verbose": 2}, TypeError, "verbose must be True or False, got 2"),
         ({"verify": "all"}, TypeError, "verify must be"),
-        ({"max_samples": 0}, ValueError, "max_samples must be 1 or more, got 0"),
-        ({"max_samples": -3}, ValueError, "max_samples must be 1 or more, got -3"),
-        ({"max_samples": 2.5}, TypeError, "max_samples must be a whole number, got 2.5"),
-        ({"max_samples": True}, TypeError, "max_samples must be a whole number, got True"),
+        ({"num_samples": 0}, ValueError, "num_samples must be 1 or more, got 0"),
+        ({"num_samples": -3}, ValueError, "num_samples must be 1 or more, got -3"),
+        ({"num_samples": 2.5}, TypeError, "num_samples must be a whole number, got 2.5"),
+        ({"num_samples": True}, TypeError, "num_samples must be a whole number, got True"),
         ({"path": None}, TypeError, "path must be a string or a path, got NoneType"),
         ({"representative_data": np.ones((3, 4), complex)}, ValueError, "Input 'x' .* got values of type complex128"),
         ({"representative_data": [["a"] * 4]}, ValueError, "Input 'x' .* got values of type <U1"),
