@@ -1,6 +1,5 @@
 """Microcontroller bundles: proven on the interpreter, compiled by the host, run on their golden vectors."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -20,13 +19,15 @@ from bundle.firmware_host import (
     needs_compiler,
     run_program,
 )
+from nets.exported_nets import flat_net
+from nets.samples import numbers
 
 from edgeprune import flavor as flavors
 from edgeprune.bundle.bundle import export_bundle
 from edgeprune.bundle.content import Preprocessing, identifier
 from edgeprune.bundle.cpp_sources import _described, resolver_methods, with_margin
 from edgeprune.measure import tflm
-from edgeprune.targets import MICRO_OPERATORS, target
+from edgeprune.targets import MICRO_OPERATORS
 from edgeprune.tflite.runtime import Port, Runtime
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
@@ -35,26 +36,14 @@ ODD = 'Großes "Netz" */ ??/ 2\\'
 LABELS = ['a "b"', "größe", "c\\n", "日本", "??="]
 
 
-def _net(**inputs):
-    layers = keras.layers
-    x = given = keras.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(x)
-    x = layers.Flatten(name="flat")(x)
-    return keras.Model(given, layers.Dense(5, activation="softmax", name="head")(x), name="tiny")
-
-
-def _samples(count=12, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, 8, 8, 3)).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     keras.utils.set_random_seed(1)
     return export_bundle(
-        _net(),
+        flat_net(),
         tmp_path_factory.mktemp("mcu") / "a bundle",
         "cortex-m",
-        _samples(),
+        numbers(12, 8, 8, 3),
         labels=LABELS,
         preprocessing=Preprocessing((1.0, 2.0, 3.0), (2.0, 2.0, 2.0)),
         name=ODD,
@@ -109,7 +98,7 @@ def test_the_arena_is_the_smallest_that_runs(bundle):
 
 
 def test_parity_over_300_samples(bundle):
-    parity = tflm.compare_with_reference(bundle.directory / "model.tflite", {"image": _samples(300, seed=3)})
+    parity = tflm.compare_with_reference(bundle.directory / "model.tflite", {"image": numbers(300, 8, 8, 3, seed=3)})
     assert (parity.samples, parity.values, parity.mismatches, parity.largest) == (300, 1500, 0, 0)
 
 
@@ -174,7 +163,7 @@ def test_cmake_builds_for_a_library_without_the_definition(bundle, tmp_path):
 @needs_compiler
 @pytest.mark.parametrize("quantization", ["int16x8", None])
 def test_the_layout_is_checked_for_every_type(tmp_path, quantization):
-    made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples(), quantization=quantization)
+    made = export_bundle(flat_net(), tmp_path / "b", "cortex-m", numbers(12, 8, 8, 3), quantization=quantization)
     options = ["-DTFLM_WITHOUT_STATIC_MEMORY"]
     for static_library, code in ((True, 1), (False, 0)):
         program = compile_program(
@@ -302,98 +291,6 @@ def test_two_inputs_and_two_outputs(tmp_path, rng, quantization):
     check_program(made.directory, "example_main.cc")
 
 
-def test_all_unsupported_operators_are_named_at_once(tmp_path, rng):
-    layers = keras.layers
-    x = given = keras.Input((4, 6, 6, 2))
-    x = layers.Conv3D(2, 3, padding="same", name="volume")(x)
-    x = layers.Activation("gelu", name="bend")(x)
-    net = keras.Model(given, keras.ops.tile(x, (1, 1, 1, 1, 2)))
-    with pytest.raises(ValueError) as error:
-        export_bundle(net, tmp_path / "b", "cortex-m", rng.normal(size=(4, 4, 6, 6, 2)), quantization=None)
-    message = str(error.value)
-    assert "CONV_3D in layer 'volume'" in message and "GELU in layer 'bend'" in message and "TILE" in message
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
-
-
-def _joined():
-    layers = keras.layers
-    inputs = keras.Input((8, 8, 3))
-    parts = [layers.Conv2D(1, 1, name=f"part_{number}")(inputs) for number in range(11)]
-    return keras.Model(inputs, layers.Concatenate(name="joined")(parts), name="net")
-
-
-def _rolled():
-    layers = keras.layers
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Reshape((2, 4, 2, 4, 3))(layers.Conv2D(3, 1, name="stem")(inputs))
-    return keras.Model(inputs, layers.Permute((2, 1, 4, 3, 5), name="turned")(x), name="net")
-
-
-def _crashing():
-    """A softmax of values that are all 0 ends the interpreter's process."""
-    layers = keras.layers
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(4, 1, kernel_initializer="zeros", name="zeros")(layers.Conv2D(4, 3, name="stem")(inputs))
-    return keras.Model(inputs, layers.Softmax(name="soft")(x), name="net")
-
-
-@pytest.mark.parametrize(
-    ("make", "words", "layer"),
-    [
-        (_joined, "num_inputs <= kMaxInputNum", "CONCATENATION in layer 'joined'"),
-        (_rolled, "only supports 1D-5D", "TRANSPOSE in layer 'turned'"),
-        (_crashing, "ended by SIGABRT", "SOFTMAX in layer 'soft'"),
-    ],
-)
-def test_whatever_the_interpreter_fails_at_is_named_with_its_layer(tmp_path, make, words, layer):
-    with pytest.raises(ValueError, match=f"does not run on TensorFlow Lite for Microcontrollers: .*{words}.*{layer}"):
-        export_bundle(make(), tmp_path / "b", "cortex-m", _samples())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_model_too_big_for_its_board_names_the_layer(tmp_path):
-    small_ram = dataclasses.replace(target("cortex-m"), name="small", ram_bytes=2000)
-    with pytest.raises(ValueError, match=r"does not fit small: .* 2,000 bytes of RAM\. Layer 'stem' sets it"):
-        export_bundle(_net(), tmp_path / "b", small_ram, _samples())
-    small_flash = dataclasses.replace(target("cortex-m"), name="small", flash_bytes=2000)
-    with pytest.raises(ValueError, match=r"bytes of flash .*Layer 'head' has the most weights"):
-        export_bundle(_net(), tmp_path / "b", small_flash, _samples())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_kernel_that_computes_something_else_is_found_and_named(tmp_path):
-    """Microcontrollers' kernel for RELU6 alone in int8 does not change the scale, and is silently wrong."""
-    layers = keras.layers
-    inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(4, 3, activation="tanh", name="stem")(layers.ReLU(6, name="six")(inputs))
-    net = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)), name="tiny")
-    message = "computes something else on microcontrollers.* They part at RELU6 in layer 'six'"
-    with pytest.raises(ValueError, match=message):
-        export_bundle(net, tmp_path / "b", "cortex-m", 4 * _samples())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_reference_kernel_that_is_wrong_itself_is_no_reason_to_refuse(tmp_path):
-    """LiteRT's reference kernel for SUM in int8 is wrong; microcontrollers agree with the model and with XNNPACK."""
-    inputs = keras.Input((8, 8, 3), name="image")
-    x = keras.layers.Lambda(lambda values: keras.ops.sum(values, axis=(1, 2)), name="sum")(inputs)
-    made = export_bundle(keras.Model(inputs, x, name="tiny"), tmp_path / "b", "cortex-m", _samples(40))
-    parity = made.figures["parity"]
-    assert parity["largest"] > 16 >= parity["litert_largest"]
-    assert any("differ from the reference kernels'" in note for note in made.notes)
-
-
-def test_what_differs_is_told(tmp_path, monkeypatch):
-    from edgeprune.bundle import microcontroller
-
-    near = tflm.MicroParity(samples=8, values=40, mismatches=9, largest=1.0, litert_mismatches=11, litert_largest=3.0)
-    monkeypatch.setattr(microcontroller, "compare_with_reference", lambda path, samples: near)
-    made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples())
-    assert any("9 of 40 output values differ" in note for note in made.notes)
-    assert any("returns other values for 11 of 40 outputs, by up to 3" in note for note in made.notes)
-    assert "returns other values for 11 of them" in (tmp_path / "b" / "README.md").read_text()
-
-
 def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, monkeypatch):
     path = bundle.directory / "model.tflite"
     with pytest.raises(tflm.MicroError, match="does not fit into an arena of 16 bytes"):
@@ -407,17 +304,6 @@ def test_what_the_interpreter_does_not_survive_is_an_error(tmp_path, bundle, mon
     junk.write_bytes(b"hello")
     with pytest.raises(ValueError, match="not a .tflite file"):
         tflm.measure_arena(junk)
-
-
-def test_a_hybrid_model_is_refused_in_the_interpreters_words(tmp_path):
-    from edgeprune.export.convert import export_tflite
-
-    net = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(4)])
-    export_tflite(net, tmp_path / "m.tflite", "dynamic", verify=False)
-    with pytest.raises(
-        tflm.MicroError, match="does not run on .*: Input type: FLOAT32 with filter type: INT8 not supp"
-    ):
-        tflm.MicroRuntime(tmp_path / "m.tflite")
 
 
 def _broad(units=600):
@@ -460,7 +346,7 @@ def test_a_few_units_are_not_worth_a_second_export(bundle):
 
 
 def test_a_board_s_memories_and_what_the_model_takes_of_them(tmp_path):
-    made = export_bundle(_net(), tmp_path / "b", "arduino-nano-33-ble", _samples())
+    made = export_bundle(flat_net(), tmp_path / "b", "arduino-nano-33-ble", numbers(12, 8, 8, 3))
     figures, board = made.figures, made.figures["board"]
     assert board["ram_bytes"] == 256 * 1024 and board["flash_bytes"] == 1024 * 1024
     assert board["ram_share"] == figures["arena"]["with_margin"] / board["ram_bytes"]
@@ -479,7 +365,7 @@ def test_a_board_of_unknown_memories_has_no_shares(bundle):
 
 @needs_compiler
 def test_inputs_and_outputs_in_uint8(tmp_path):
-    made = export_bundle(_net(), tmp_path / "b", "cortex-m", _samples(4), integer_io="uint8", labels=LABELS)
+    made = export_bundle(flat_net(), tmp_path / "b", "cortex-m", numbers(4, 8, 8, 3), integer_io="uint8", labels=LABELS)
     assert "using InputType_image = uint8_t;" in (made.directory / "model_config.h").read_text()
     for program in ("test_main.cc", "example_main.cc"):
         done = run_program(compile_program(made.directory, program, tmp_path / "program"), tmp_path)
@@ -498,4 +384,4 @@ def test_inputs_and_outputs_in_uint8(tmp_path):
 
 def test_floats_are_converted_by_the_code_not_by_the_file(tmp_path):
     with pytest.raises(ValueError, match="integer_io=False is for phones"):
-        export_bundle(_net(), tmp_path / "b", "cortex-m", _samples(), integer_io=False)
+        export_bundle(flat_net(), tmp_path / "b", "cortex-m", numbers(12, 8, 8, 3), integer_io=False)

@@ -16,6 +16,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from bundle.golden_files import golden, succeed
+from nets.exported_nets import image_net
 
 from edgeprune.bundle import application, phone
 from edgeprune.bundle.bundle import export_bundle
@@ -26,15 +28,6 @@ STUBS = Path(__file__).parent / "android_stubs"
 NASTY = 'Größe "A" of $2 */ \\ 日本'
 LABELS = ['a "quoted"', "$dollar ${x}", "back\\slash", "日本 🐈", "*/ comment"]
 MANY = 1200
-SIZES = {"float32": 4, "int32": 4, "int64": 8, "bool": 1}
-
-
-def image_net(classes=5):
-    layers = keras.layers
-    image = keras.Input((12, 12, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(image)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, layers.Dense(classes, activation="softmax", name="scores")(x), name="net")
 
 
 def mixed_net():
@@ -101,24 +94,6 @@ def bundles(tmp_path_factory):
         model, samples, arguments = make()
         written[name] = export_bundle(model, folder / name, representative_data=samples, **arguments)
     return written
-
-
-def golden(bundle):
-    """The golden vectors, read as `golden.json` tells: name to `(samples, ...)` for inputs and for outputs."""
-    folder = bundle.directory / "golden"
-    layout = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-    content = (folder / "golden.bin").read_bytes()
-    parts = {"inputs": {}, "outputs": {}}
-    place = 0
-    for _ in range(layout["samples"]):
-        for kind in ("inputs", "outputs"):
-            for entry in layout[kind]:
-                count = int(np.prod(entry["shape"]))
-                values = np.frombuffer(content, np.dtype(entry["type"]).newbyteorder("<"), count, place)
-                place += count * SIZES[entry["type"]]
-                parts[kind].setdefault(entry["name"], []).append(values.reshape(entry["shape"]))
-    assert place == len(content)
-    return parts["inputs"], parts["outputs"], layout
 
 
 def run_litert(bundle):
@@ -193,12 +168,6 @@ def kotlin_jars():
         if (root / "lib/kotlin-compiler.jar").is_file():
             return root / "lib"
     pytest.skip("needs a Kotlin compiler: npm install --prefix build kotlin-compiler")
-
-
-def succeed(command, **options):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -436,35 +405,6 @@ def test_two_labels_of_one_sigmoid_are_no_axis(tmp_path):
     (source,) = (bundle.directory / "android/src/main").rglob("*.kt")
     assert '"yes",' in source.read_text(encoding="utf-8")
     assert "fun top" not in source.read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def computer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("computer") / "b"
-    return export_bundle(image_net(), folder, "raspberry-pi", normal(12, 12, 3), labels=LABELS, preprocessing=PIXELS)
-
-
-def test_a_computer_s_bundle_is_python_alone(computer):
-    assert set(computer.files) == {
-        *("model.tflite", "labels.txt", "README.md", "model_card.json", "MODEL_CARD.md", "SHA256SUMS"),
-        *("python/call_model.py", "golden/golden.bin", "golden/golden.json"),
-    }
-    texts = "".join(
-        (computer.directory / name).read_text(encoding="utf-8") for name in computer.files if name.endswith("md")
-    )
-    assert not re.search("kotlin|android|gradle|phone", texts, re.IGNORECASE)
-    succeed([sys.executable, "-P", computer.directory / "python/call_model.py"])
-
-
-def test_a_computer_s_readme_runs(computer, tmp_path):
-    folder = shutil.copytree(computer.directory, tmp_path / "pi")
-    readme = (folder / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
-    inputs, outputs, _ = golden(computer)
-    np.save(folder / "image.npy", inputs["image"][0])
-    program = f"import numpy as np\nimage = np.load('image.npy')\n{code}"
-    said = succeed([sys.executable, "-c", program], cwd=folder, env=os.environ | {"PYTHONIOENCODING": "utf-8"})
-    assert said.strip() == LABELS[int(outputs["scores"][0].argmax())]
 
 
 @pytest.mark.parametrize("name", BUNDLES)

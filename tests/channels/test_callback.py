@@ -3,11 +3,9 @@ the trained one."""
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
-from nets.samples import labelled
+from channels.masked_training import STEPS, X, Y, fit, net, schedule
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -17,35 +15,6 @@ from edgeprune.channels.masks import is_channel_pruned, masks_of
 from edgeprune.channels.plan.data_importance import STATISTICS
 from edgeprune.channels.plan.importance import class_scores
 from edgeprune.measure.macs import count_macs
-
-X, Y = labelled(64, 8, 8, 2)
-STEPS = 4  # of 16 images, an epoch
-
-
-def net(flavor, shape=(8, 8, 2), classes=3, optimizer="adam", width=12):
-    keras = flavors.keras_module(flavor)
-    keras.utils.set_random_seed(1)
-    layers = keras.layers
-    inputs = keras.Input(shape)
-    x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False, name="stem")(inputs)
-    x = layers.ReLU()(layers.BatchNormalization(name="stem_norm", momentum=0.8)(x))
-    y = layers.Conv2D(2 * width, 1, name="expand")(x)
-    y = layers.ReLU()(layers.BatchNormalization(name="expand_norm", momentum=0.8)(y))
-    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y)
-    y = layers.Activation("sigmoid")(y)  # gives one half where its input is masked
-    x = layers.Add()([x, layers.Conv2D(width, 1, name="project")(y)])
-    x = layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, layers.Dense(classes, activation="softmax", name="head")(x), name="net")
-    model.compile(optimizer, "sparse_categorical_crossentropy")
-    return model
-
-
-def fit(model, pruning, epochs=4, callbacks=(), **arguments):
-    return model.fit(X, Y, batch_size=16, epochs=epochs, verbose=0, callbacks=[pruning, *callbacks], **arguments)
-
-
-def schedule(final=0.5, **arguments):
-    return ep.PolynomialDecay(0.0, final, frequency=2, **arguments)
 
 
 def outputs(model, x=X):
@@ -329,84 +298,6 @@ def test_the_layers_own_constraint_stays(flavor):
     assert not masked_values(model).any()
     assert (np.asarray(model.get_layer("hidden").kernel) >= 0).all()
     assert isinstance(strip_channels(model).get_layer("hidden").kernel_constraint, keras.constraints.NonNeg)
-
-
-@functools.cache
-def small(flavor):
-    return net(flavor)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"schedule": 0.5}, TypeError, "schedule must be a PruningSchedule"),
-        (
-            {"target_macs": 0.5, "pruning_ratio": 0.5},
-            ValueError,
-            "exactly one of .*; got pruning_ratio=0.5 and target_macs=0.5",
-        ),
-        ({}, ValueError, "exactly one of pruning_ratio=, target_macs= and target_params=; got none"),
-        ({"target_macs": 0.0}, ValueError, "target_macs is the fraction to keep"),
-        ({"target_macs": "half"}, TypeError, "target_macs must be a number"),
-        ({"pruning_ratio": 1.0}, ValueError, "pruning_ratio is the fraction of the channels to remove"),
-        ({"group_lasso": -1, "pruning_ratio": 0.5}, ValueError, "group_lasso"),
-        ({"group_lasso": float("inf"), "pruning_ratio": 0.5}, ValueError, "group_lasso must be a finite number"),
-        ({"recover": "yes", "pruning_ratio": 0.5}, TypeError, "recover must be True or False"),
-        ({"sparsity": 0.5}, TypeError, "has no argument sparsity"),
-        ({"pruning_ratio": float("nan")}, ValueError, "pruning_ratio must be a finite number"),
-        ({"pruning_ratio": 0.5, "round_to": float("inf")}, ValueError, "round_to must be a finite number"),
-        ({"pruning_ratio": 0.5, "steps": 0}, ValueError, "steps must be a whole number of 1 or more"),
-        ({"pruning_ratio": 0.5, "importance": "taylor"}, ValueError, "measured on data"),
-        ({"schedule": ep.ConstantSparsity(0.0, 0)}, ValueError, "sparsity of 0"),
-    ],
-)
-def test_arguments_that_make_no_sense(arguments, error, message):
-    with pytest.raises(error, match=message):
-        ChannelPruning(**{"schedule": ep.ConstantSparsity(0.5, 0), **arguments})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"pruning_ratio": 0.95}, "max_ratio"),
-        ({"target_macs": 0.01}, "cannot be reached"),
-        ({"pruning_ratio": 0.5, "scope": "universal"}, "scope must be one of"),
-        ({"pruning_ratio": 0.5, "ignore": ["nothing"]}, "belong to 'nothing'"),
-        ({"pruning_ratio": 0.5, "importance": "taylor"}, "measured on data"),
-    ],
-)
-def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        fit(net(flavor), ChannelPruning(ep.ConstantSparsity(0.5, 1, frequency=1), **arguments), epochs=1)
-
-
-def test_an_open_end_needs_a_known_length(flavor):
-    model = net(flavor)
-    pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5)
-    pruning.set_model(model)
-    pruning.on_train_begin()
-    with pytest.raises(ValueError, match="end_step"):
-        pruning.on_train_batch_begin(0)
-
-
-def test_diverged_training_is_told(flavor):
-    model = net(flavor)
-    kernel = model.get_layer("stem").kernel
-    kernel.assign(np.full(tuple(kernel.shape), np.nan, np.float32))
-    with pytest.raises(ValueError, match="stem/kernel.* holds NaN or infinite values"):
-        fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1), pruning_ratio=0.5))
-
-
-def test_strip_says_what_is_missing(flavor):
-    model = net(flavor)
-    assert not is_channel_pruned(model)
-    with pytest.raises(ValueError, match="not trained with ChannelPruning"):
-        strip_channels(model)
-    with pytest.warns(UserWarning, match="ended at step 4"):
-        fit(model, ChannelPruning(schedule(0.5, end_step=100), pruning_ratio=0.5, recover=True), epochs=1)
-    assert is_channel_pruned(model)
-    with pytest.raises(ValueError, match="No channel of 'net' is masked yet"):
-        strip_channels(model)
 
 
 def test_under_a_strategy(flavor, two_replicas):

@@ -14,7 +14,6 @@ from nets.pruned_nets import (
     fit,
     keras3,
     subclassed,
-    train_batches,
     zeros_of,
 )
 
@@ -136,49 +135,6 @@ def test_mirrored_strategy(arguments, two_replicas):
     for layer in model.layers:
         copies = [replica.numpy() for replica in layer.kernel.value.values]
         np.testing.assert_array_equal(copies[0] == 0, copies[1] == 0)
-
-
-def test_train_on_batch_by_hand():
-    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=3)))
-    pruning = train_batches(model, 12)
-    pruning.on_epoch_end(0)
-    pruning.on_train_end()
-    assert_exact(model)
-
-
-def tfmot_guides_loop(model, keras, step_of=lambda step: step):
-    """The custom training loop of TF-MOT's comprehensive guide."""
-    loss = keras.losses.SparseCategoricalCrossentropy()
-    optimizer = keras.optimizers.Adam()
-    callback = ep.UpdatePruningStep()
-    callback.set_model(model)
-    model.optimizer = optimizer
-
-    @step_of
-    def train_step(x, y):
-        with tf.GradientTape() as tape:
-            value = loss(y, model(x, training=True))
-        gradients = tape.gradient(value, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-
-    callback.on_train_begin()
-    for _ in range(2):
-        for start in range(0, 96, 16):
-            train_step(X[start : start + 16], Y[start : start + 16])
-        callback.on_epoch_end(batch=-1)
-
-
-def test_tfmots_own_loop_runs_as_it_is(flavor):
-    keras = flavors.keras_module(flavor)
-    model = ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8, 0, 12, frequency=3))
-    tfmot_guides_loop(model, keras)
-    assert_exact(ep.strip_pruning(model))
-
-
-def test_a_compiled_loop_without_the_batch_hooks_is_told():
-    model = ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, 0, 12, frequency=3))
-    with pytest.raises(RuntimeError, match="on_train_batch_begin"):
-        tfmot_guides_loop(model, keras3(), step_of=tf.function)
 
 
 def test_tfmots_script_with_only_the_import_changed(flavor, tmp_path):
@@ -439,90 +395,6 @@ def test_a_users_constraint_still_holds():
     assert isinstance(model.layers[0].kernel.constraint, keras.constraints.NonNeg)
 
 
-def test_pruning_a_model_that_was_trained_already():
-    """Its training step is compiled, and must learn of the masks."""
-    model = compiled(dense_net())
-    model.fit(X, Y, batch_size=16, verbose=0)
-    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8))
-    fit(model)
-    assert_exact(model)
-    before = zeros_of(model)
-    ep.strip_pruning(model)
-    assert not ep.is_pruned(model)
-    model.fit(X, Y, batch_size=16, verbose=0)
-    assert sum(zeros_of(model).values()) < sum(before.values())  # nothing of the masks is left in the step
-
-
-def test_a_later_fit_without_the_callback_keeps_the_masks():
-    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
-    fit(model)
-    before = [layer.kernel.numpy() == 0 for layer in model.layers]
-    model.fit(X, Y, batch_size=16, verbose=0)
-    for layer, zeros in zip(model.layers, before, strict=True):
-        np.testing.assert_array_equal(layer.kernel.numpy() == 0, zeros)
-
-
-def test_a_step_compiled_for_a_model_around_learns_of_masks_inside():
-    keras = keras3()
-    inner = compiled(dense_net(name="inner"))
-    inputs = keras.Input((12,))
-    outer = compiled(keras.Model(inputs, inner(inputs)))
-    outer.fit(X, Y, batch_size=16, verbose=0)
-    fit(ep.prune_low_magnitude(inner, ep.PolynomialDecay(0.0, 0.8)))
-    before = zeros_of(inner)
-    fit(outer, epochs=1)
-    assert zeros_of(inner) == before
-    ep.strip_pruning(outer)
-    inner.fit(X, Y, batch_size=16, verbose=0)  # compiled with the masks, which are gone
-    assert sum(zeros_of(inner).values()) < sum(before.values())
-
-
-def test_taylor_after_a_fit_without_the_callback():
-    model = ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, 0, 24, frequency=6), importance="taylor")
-    fit(compiled(model), epochs=1)
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(X, Y, batch_size=16, verbose=0)  # compiles a step that gathers no scores
-    fit(model, epochs=3)
-    assert_exact(model)
-
-
-def test_two_callbacks_count_once():
-    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8)))
-    fit(model, callbacks=[ep.UpdatePruningStep()])
-    assert ep.pruning_step(model) == 2 * STEPS
-    assert_exact(model)
-
-
-def test_steps_per_execution_and_train_on_batch():
-    """`train_on_batch` runs one step, whatever the setting."""
-    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0, 0.8, 0, 4)), steps_per_execution=4)
-    train_batches(model, 1)
-    assert ep.pruning_step(model) == 1
-
-
-def test_an_interrupted_step_is_not_counted():
-    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12)))
-
-    class Interrupt(keras3().callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 3:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, callbacks=[Interrupt()])
-    fit(model, epochs=1)
-    assert ep.pruning_step(model) == 3 + STEPS
-
-
-def test_an_eager_loop_with_the_last_layer_frozen():
-    model = dense_net()
-    model.get_layer("head").trainable = False
-    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.8, 0, 12, frequency=3))
-    tfmot_guides_loop(model, keras3())
-    assert ep.pruning_step(model) == 2 * STEPS
-    assert_exact(ep.strip_pruning(model))
-
-
 def test_a_layer_that_names_a_kernel_of_a_layer_inside_it():
     keras = keras3()
 
@@ -558,22 +430,6 @@ def test_a_layer_is_known_by_its_exact_name_and_by_the_way_to_it():
     ep.prune_low_magnitude(model, layers=["head[1]", "a/first"])
     targeted = {row.layer for row in ep.sparsity_report(model).rows if row.target is not None}
     assert targeted == {"head[1]", "a/first"}
-
-
-def test_several_fits_go_on_with_the_count():
-    model = compiled(ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, end_step=12, frequency=2)))
-    fit(model, epochs=1)
-    assert ep.pruning_step(model) == STEPS
-    partly = ep.sparsity_report(model).sparsity
-    fit(model, epochs=1)
-    assert 0 < partly < 0.75
-    assert_exact(model)
-
-
-def test_an_open_end_takes_the_steps_of_fit(flavor):
-    model = compiled(ep.prune_low_magnitude(dense_net(flavor), ep.PolynomialDecay(0.0, 0.8)))
-    fit(model, epochs=5, initial_epoch=2)
-    assert_exact(ep.strip_pruning(model))
 
 
 def test_pruning_policy_decides(flavor):
