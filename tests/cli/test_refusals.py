@@ -16,7 +16,7 @@ from edgeprune import flavor as flavors
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--pruning-ratio, --target-macs or --target-params"),
+        ([], "exactly one of --pruning-ratio, --target-macs and --target-params"),
         (
             ["--target-macs", "0.5", "--pruning-ratio", "0.5"],
             "one of --pruning-ratio, --target-macs and --target-params; got --pruning-ratio 0.5 and --target-macs 0.5",
