@@ -19,7 +19,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class NotOverwrittenError(FileExistsError):
-    """A file or folder exists and would have been replaced if that had been asked for."""
+    """A file or folder exists and would have been replaced."""
 
 
 @contextlib.contextmanager

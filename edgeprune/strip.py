@@ -20,11 +20,11 @@ def strip_pruning(model: SameLayer) -> SameLayer:
     Returns:
         After `prune_low_magnitude`: for Keras 3 the same object, freed in place; for `tf_keras` a clone without
         wrappers that shares the layers, not compiled. After `ChannelPruning`: a smaller model that is proven to
-        compute the same, compiled as the given one is with a fresh optimizer; the given one keeps its masks. A
+        compute the same, compiled as the one passed is, with a fresh optimizer; the one passed keeps its masks. A
         subclassed model, as a distiller is, becomes a Functional one that computes what its call does.
 
     Raises:
-        TypeError: a single layer with masked channels, which go with those of others.
+        TypeError: a single layer with masked channels, which are coupled with those of others.
         ValueError: not a Keras model or layer, or `ChannelPruning` has masked no channel yet.
         RuntimeError: the smaller model failed its proof.
 
@@ -40,7 +40,7 @@ def strip_pruning(model: SameLayer) -> SameLayer:
 
 
 def without_pruning(model: SameModel) -> SameModel:
-    """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
+    """A plain model to convert or to look at, its masks applied; the given one continues to be pruned."""
     model = with_masks_applied(model)
     is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
     return callback.strip_channels(model) if is_masked else model

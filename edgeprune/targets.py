@@ -1,4 +1,4 @@
-"""What each device wants of a model: types, operators, rounding of channels, memories, a runtime to prove it on.
+"""What each device expects of a model: types, operators, rounding of channels, memories, a runtime to prove it on.
 
 ep.target("cortex-m").quantizations
 ep.register_target(dataclasses.replace(ep.target("cortex-m"), name="my-board", ram_bytes=128 * 1024))
@@ -44,8 +44,8 @@ class Target:
         quantizations: the recipes it can run, the default first; `None` is float32.
         operators: the builtin operators it has kernels for; `None` for all.
         round_to: what `plan_channels` should round the channels that are left to.
-        flash_bytes: room for the model and its code; `None` where it is not known.
-        ram_bytes: room for the activations; `None` where it is not known.
+        flash_bytes: space for the model and its code; `None` where it is unknown.
+        ram_bytes: space for the activations; `None` where it is unknown.
         accelerator: the name of the NPU's or the GPU's configuration, `None` without one.
         description: one line.
 
@@ -122,7 +122,7 @@ def target(name: str | Target) -> Target:
 
 
 def register_target(new: Target) -> Target:
-    """Add a target, so that it can be asked for by name.
+    """Add a target, so that it can be used by name.
 
     Args:
         new: the target; one of the same name is replaced.

@@ -119,13 +119,13 @@ def export_bundle(
     Args:
         model: a built model of `keras` 3 or `tf_keras`. Pruning is ended first where it carries any.
         directory: the folder to write.
-        target: a name in `edgeprune.targets.TARGETS`, or a target of your own.
-        representative_data: samples of what the model will see, as `export_tflite` takes them; needed where the file
+        target: a name in `edgeprune.targets.TARGETS`, or a custom target.
+        representative_data: samples of what the model will see, as `export_tflite` accepts them; needed where the file
             is calibrated, which is the default of every target but `"phone-gpu"`. A few of them become golden vectors.
         labels: the classes' names, in the order of the model's output.
         validation_data: `(x, y)` or `(x, y, sample_weight)`, for the scores in the model card, as `edgeprune.score`
             takes them; `(x, None)` for an autoencoder.
-        metric: what to score by instead of the compiled metrics, as `edgeprune.score` takes it.
+        metric: what to score by instead of the compiled metrics, as `edgeprune.score` accepts it.
         preprocessing: what was done to raw values before the model, to be written into the bundle.
         quantization: one of the target's, by name or as a `Scheme`; by default its first.
         sparse: store weights without their zeros, as `export_tflite` does; for phones and computers.
@@ -134,14 +134,14 @@ def export_bundle(
             computers.
         per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
             file. By default each has, but on a microcontroller where one scale a layer makes the arena smaller by a
-            tenth or more, at no more than twice the error; a note tells what was measured.
+            tenth or more, at no more than twice the error; a note reports what was measured.
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `export_tflite` does; their vocabularies lie in the folder. The data are those of the whole model.
         name: the model's name in the bundle, by default the Keras model's; any characters.
         author: who made the model.
         version: the model's version.
         description: what the model does.
-        overwrite: replace the files of a bundle that is there already; other files in its folder stay.
+        overwrite: replace the files of a bundle that is there already; other files in its folder are kept.
 
     Returns:
         The folder, what is in it, and what was measured.

@@ -65,11 +65,11 @@ class Preprocessing:
         return cls(tuple(-offsets / scales), tuple(1 / scales))
 
     def apply(self, raw: np.ndarray) -> np.ndarray:
-        """What the model takes: float32, of the shape of `raw` `(..., channels)`."""
+        """The model's input: float32, of the shape of `raw` `(..., channels)`."""
         return ((np.asarray(raw, np.float64) - self.mean) / self.std).astype(np.float32)
 
     def undo(self, values: np.ndarray) -> np.ndarray:
-        """The raw values behind what the model takes: float32."""
+        """The raw values of a model's input: float32."""
         return (np.asarray(values, np.float64) * self.std + self.mean).astype(np.float32)
 
 

@@ -75,7 +75,7 @@ def _may_shrink_arena(model: Model, quantization: str | None) -> bool:
     dtype = "int16" if quantization == "int16x8" else "int8"
     try:
         each, one = (activation_memory(model, dtype, per_channel_dense=wanted).arena for wanted in (True, False))
-    except ValueError:  # the graph cannot be had
+    except ValueError:  # the graph is not available
         return False
     return one <= _LIGHTER * each
 

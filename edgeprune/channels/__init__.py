@@ -1,4 +1,4 @@
-"""Channel removal: trace a model's channels, score them, plan which go, rebuild a smaller plain model.
+"""Channel removal: trace a model's channels, score them, plan which are removed, rebuild a smaller plain model.
 
     from edgeprune.channels import plan_channels, rule
 
@@ -10,10 +10,10 @@
         call.index(call.layer.gain, 0, call.line(call.x, -1))
         return call.x
 
-Where the axes of its weights say all, `axes_rule(MyLayer, weights={"kernel": ("in", "units")}, output="units")` is
+Where the axes of its weights are enough, `axes_rule(MyLayer, weights={"kernel": ("in", "units")}, output="units")` is
 enough: the layer keeps its class and is made again with fewer `units`.
 
-How rules are written is told in `edgeprune.channels.graph.rules.registry`.
+How rules are written is described in `edgeprune.channels.graph.rules.registry`.
 """
 
 from __future__ import annotations

@@ -48,28 +48,28 @@ else:
 class ChannelPruning(CallbackOfBoth):
     """A callback for `fit` that masks the least important channels on a schedule; then call `strip_pruning`.
 
-    The schedule says when channels go and how far along the way to the target a step is: its sparsity divided by the
-    sparsity it ends with. A schedule of the user's own gives the way itself, from 0 to 1. Pass exactly one of
+    The schedule says when channels are masked, and what fraction of the target a step has: its sparsity divided by the
+    sparsity it ends with. A custom schedule returns the fraction itself, from 0 to 1. Pass exactly one of
     `pruning_ratio`, `target_macs` and `target_params`.
 
-    In a training loop of your own call `set_model(model)` and `on_train_begin()`, then for each step
-    `on_train_batch_begin(batch)` and `on_train_batch_end(batch)`, and `on_train_end()`; give the schedule its end_step.
-    A second `fit` with the same callback goes on; so does a new callback in a `fit` with `initial_epoch`.
+    In a custom training loop call `set_model(model)` and `on_train_begin()`, then for each step
+    `on_train_batch_begin(batch)` and `on_train_batch_end(batch)`, and `on_train_end()`; pass the schedule its end_step.
+    A second `fit` with the same callback continues; so does a new callback in a `fit` with `initial_epoch`.
 
     Args:
-        schedule: `PolynomialDecay`, `ConstantSparsity` or another of TF-MOT's; an `end_step` left out is taken from
+        schedule: `PolynomialDecay`, `ConstantSparsity` or another of TF-MOT's; an `end_step` left out follows from
             `fit`. Steps are batches, counted from 1.
         pruning_ratio: fraction of the channels to remove, 0 to below 1.
         target_macs: fraction of the MACs to keep, above 0 to 1.
         target_params: fraction of the parameters to keep, above 0 to 1.
-        importance: how channels are ranked at each update, as in `plan_channels`; those that need data take `data=`.
+        importance: how channels are ranked at each update, as in `plan_channels`; those that need data use `data=`.
         scope: `"global"`, `"local"` or `"isomorphic"`.
         round_to: what is left of a group's channels is a multiple of this.
-        ignore: layers, or names or patterns of layers, whose channels all stay.
+        ignore: layers, or names or patterns of layers, whose channels are all kept.
         recover: soft filter pruning: what makes the channels is set to zero at each update, and may grow again. They
             are masked for good at the last update (He et al., Soft Filter Pruning, 2018).
-        group_lasso: each step takes this fraction, times the way, off the norm of each channel, measured by the mean
-            norm that its group had at the first step; channels that training does not hold up are near zero when they
+        group_lasso: each step shrinks the norm of each channel by this fraction, times the schedule's, of the mean
+            norm in its group at the first step; channels that training does not hold up are near zero when they
             are masked. 0.5 divided by the number of steps is a good start. It is the proximal step of a group lasso
             with growing strength, on the groups of DepGraph (Fang et al., Towards Any Structural Pruning, 2023).
         **settings: `reduction`, `ratios`, `attention`, `min_channels`, `max_ratio`, `data`, `loss`, `batch_size`,
@@ -80,7 +80,7 @@ class ChannelPruning(CallbackOfBoth):
 
     Raises:
         TypeError: `schedule` is no schedule, or an argument is unknown or of the wrong type.
-        ValueError: not exactly one target is given, a number is out of its range, or the importance needs data. When
+        ValueError: not exactly one target is passed, a number is out of its range, or the importance needs data. When
             training begins: no channel can be removed, the target cannot be reached, or the callback has pruned another
             model.
 
@@ -169,7 +169,7 @@ class ChannelPruning(CallbackOfBoth):
 
     def on_train_batch_begin(self, batch: int = 0, logs: dict[str, Any] | None = None) -> None:
         """Mask what is due at the step about to run."""
-        updates.set_open_end(self.schedule, None)  # a loop of the user's own has begun no epoch
+        updates.set_open_end(self.schedule, None)  # a custom training loop has begun no epoch
         if self._last_step is None:
             self._last_step = _last_update(self.schedule, None)
         self._update_up_to(self._step + 1)

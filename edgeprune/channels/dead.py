@@ -42,11 +42,11 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class DeadChannels:
-    """The channels of a model that can go without any change of its output.
+    """The channels of a model that can be removed without any change of its output.
 
     Attributes:
         graph: the model's channels.
-        kept_mask: bool array `(graph.class_count,)`, true where the class stays.
+        kept_mask: bool array `(graph.class_count,)`, true where the class is kept.
         folds: what constants contribute to the layers that read them.
         left: group name to a sentence on constant channels that are kept, because no bias can hold their constant.
     """
@@ -63,7 +63,7 @@ class DeadChannels:
 
     @property
     def count(self) -> int:
-        """How many channels go; those that go together count once."""
+        """How many channels are removed; coupled channels count once."""
         return int(np.count_nonzero(~self.kept_mask))
 
     def __str__(self) -> str:
@@ -119,7 +119,7 @@ class DeadChannels:
 
 
 def remove_dead_channels(model: Model, verify: bool = True) -> Model:
-    """Remove the channels that never contribute; the output stays what it is, to float rounding.
+    """Remove the channels that never contribute; the output does not change, to float rounding.
 
     Weights under pruning or pruned before make such channels: a filter of zeros, or a channel that only zeros read.
     So does a batch norm with a scale of zero. Removals that make further channels dead are followed to the end.
@@ -156,10 +156,10 @@ def find_dead_channels(model: Model) -> DeadChannels:
     """Find the channels that never contribute.
 
     Args:
-        model: as `remove_dead_channels` takes it.
+        model: as `remove_dead_channels` accepts it.
 
     Returns:
-        What would go, what its constants are added to, and which constant channels stay.
+        What would be removed, what its constants are added to, and which constant channels are kept.
 
     Raises:
         TypeError: it is no Keras model.

@@ -8,7 +8,7 @@ Data are
 - arrays: `x`, `(x, y)` or `(x, y, sample_weight)`, each an array, or a list or dict of arrays for several inputs or
   outputs. They are cut into batches of `batch_size`;
 - a stream: a `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, a generator or any other iterable of batches in
-  these forms. Its batches stay as they are; single samples are put together to batches of `batch_size`;
+  these forms. Its batches are not changed; single samples are put together to batches of `batch_size`;
 - a function without arguments that returns either: it is called each time the data are read, so a stream from it
   can be read twice.
 
@@ -66,7 +66,7 @@ def batches_of(
         data: in any of the forms above.
         batch_size: samples in a batch, of arrays and of streams of single samples.
         steps: batches at most; None for all.
-        inputs: what `input_shapes` returns for the model the data are for; None where that is not known.
+        inputs: what `input_shapes` returns for the model the data are for; None where that is unknown.
 
     Returns:
         The batches.
@@ -360,7 +360,7 @@ def _fits(value: Any, shape: Sequence[int | None]) -> bool:
 def _shape(value: Any) -> tuple[int, ...] | None:
     try:
         return tuple(np.shape(value) if isinstance(value, list | tuple) else getattr(value, "shape", ()))
-    except (TypeError, ValueError):  # lists of different lengths; a tensor whose shape is not known
+    except (TypeError, ValueError):  # lists of different lengths; a tensor whose shape is unknown
         return None
 
 
@@ -368,7 +368,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _length(data: Any) -> float | None:
-    """The number of a stream's batches: infinite for one without end, None where it is not known."""
+    """The number of a stream's batches: infinite for one without end, None where it is unknown."""
     if callable(getattr(data, "cardinality", None)):
         count = int(data.cardinality())
         return math.inf if count == -1 else None if count < 0 else count
@@ -420,7 +420,7 @@ def _is_sample(x: Any, inputs: InputShapes | None) -> bool:
 
 
 def _as_array(value: Any) -> Any:
-    """Lists of numbers as an array, where they are regular; what is an array stays as it is."""
+    """Lists of numbers as an array, where they are regular; what is an array is not changed."""
     return np.asarray(value) if isinstance(value, list) and _shape(value) is not None else value
 
 

@@ -50,7 +50,7 @@ def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int |
     Args:
         what: what the error calls them, such as `"The labels"`.
         labels: labels or targets `(n, ...)`.
-        output_shape: the output's shape, the samples included; `None` for a size that is not known.
+        output_shape: the output's shape, the samples included; `None` for a size that is unknown.
         loss: a Keras loss or its name; of one that is not Keras's own nothing is known.
 
     Raises:
@@ -114,7 +114,7 @@ def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
 
 
 def _classes(model: Model, y: Any) -> dict[str, int | None]:
-    """By output the number of its classes: the size of its last axis, None where that is not known."""
+    """By output the number of its classes: the size of its last axis, None where that is unknown."""
     if flavor.is_graph_model(model):
         outputs = flavor.output_tensors(model)
         return {name: tensor.shape[-1] if len(tensor.shape) else None for name, tensor in outputs.items()}

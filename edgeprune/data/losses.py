@@ -23,7 +23,7 @@ def plain_names(keras_object: Any) -> list[str]:
     """The names of a loss or a metric without capitals and underscores, those of its base classes last.
 
     Args:
-        keras_object: a name, a function, or an object of a Keras class or of one of the user's own.
+        keras_object: a name, a function, or an object of a Keras class or of a custom one.
 
     Example:
         >>> plain_names("mean_squared_error")
@@ -46,13 +46,13 @@ def kind_of_loss(loss: Any, target_shape: tuple[int, ...], output_shape: tuple[i
     """What kind of targets a loss compares outputs with.
 
     Args:
-        loss: a Keras loss, its name, or a loss of the user's own.
+        loss: a Keras loss, its name, or a custom loss.
         target_shape: the targets' shape, the samples included.
         output_shape: the outputs' shape, the samples included.
 
     Returns:
         `"regression"` (real numbers), `"sparse"` (class numbers), `"categorical"` (one-hot classes), `"binary"` (zeros
-        and ones), or `None` for a loss that is not known.
+        and ones), or `None` for a loss that is unknown.
 
     Example:
         >>> kind_of_loss("mse", (8, 1), (8, 1))

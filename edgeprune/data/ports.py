@@ -18,7 +18,7 @@ class Ports:
     Attributes:
         model: what the model is called in messages.
         inputs: input name to its shape without the samples, in the model's order; None for a size that is not fixed.
-        outputs: the outputs' names in the model's order; None where they are not known, as of a subclassed model.
+        outputs: the outputs' names in the model's order; None where they are unknown, as of a subclassed model.
         takes_list: whether several inputs are passed in a list, by their order, rather than by name.
         one_hot: whether the model is trained on a one among zeros for each class, rather than on class numbers.
         channels_first: whether images have their channels first.

@@ -20,7 +20,7 @@ NAMES = tuple(f"{part}{suffix}" for suffix in ("", "_train", "_test") for part i
 class Data:
     """Samples to train on and samples to measure on; the first dimension of every array is the sample.
 
-    For a model with several inputs or outputs each part is a dict by their names, as `fit` takes it.
+    For a model with several inputs or outputs each part is a dict by their names, as `fit` accepts it.
 
     Attributes:
         x_train: inputs to train on and to calibrate a quantization with.
@@ -60,7 +60,7 @@ class Data:
         return len(next(_arrays("x", self.x_test))[1])
 
     def fitted(self, ports: Ports) -> Data:
-        """The same samples as a model takes them: one array alone, several by the names of its inputs and outputs.
+        """The same samples as a model expects them: one array alone, several by the names of its inputs and outputs.
 
         Raises:
             ValueError: they are for other inputs or outputs than the model's.

@@ -46,7 +46,7 @@ class DataSource:
 def load_data(source: str | Path, model: Model | Path | None = None, *, label_columns: Sequence[str] = ()) -> Data:
     """Read samples to train, calibrate and measure with.
 
-    Nothing is scaled: values must be as the model takes them. Where nothing says which samples are for training and
+    Nothing is scaled: values must be as the model expects them. Where nothing says which samples are for training and
     which for testing, all are both.
 
     - `.npz`: arrays `x`, `y` and `sample_weight`, or these with `_train` and `_test` behind; only inputs must be there.

@@ -40,10 +40,10 @@ class Block:
 
     Attributes:
         name: the path name of the addition.
-        layers: the path names of the layers that go with the block.
+        layers: the path names of the layers that are removed with the block.
         macs: their multiply-accumulates for one sample.
         node: the addition in the model's graph.
-        shortcut: which of its inputs stays.
+        shortcut: which of its inputs is kept.
     """
 
     name: str
@@ -59,11 +59,11 @@ class ScoredBlock:
 
     Attributes:
         name: the path name of its addition.
-        layers: the path names of the layers that go with it.
+        layers: the path names of the layers that are removed with it.
         macs: their multiply-accumulates for one sample.
         score: what its removal alone does; NaN for a block that is ignored.
-        removed: its place in the order of removal, counted from 1; None where it stays.
-        score_when_removed: the score of the model without this block and those removed before it; None where it stays.
+        removed: its place in the order of removal, counted from 1; None where it is kept.
+        score_when_removed: the score of the model without this block and those removed before it; None if kept.
     """
 
     name: str
@@ -76,7 +76,7 @@ class ScoredBlock:
 
 @dataclass(frozen=True, eq=False)
 class BlockPlan:
-    """Which blocks of a model go. `plan_blocks` makes one; the model stays as it is.
+    """Which blocks of a model are removed. `plan_blocks` returns one; the model is not changed.
 
     Attributes:
         model: the model.
@@ -85,7 +85,7 @@ class BlockPlan:
         measure: what the scores are: `"change of the output"`, relative to its norm, or `"increase of the loss"`.
         macs_before: the model's multiply-accumulates for one sample.
         macs_after: those that are left.
-        removed: the blocks that go, in the order of their removal.
+        removed: the removed blocks, in the order of their removal.
     """
 
     model: Model
@@ -154,7 +154,7 @@ def remove_blocks(model: Model, *, verify: bool = True, **settings: Unpack[Block
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
         verify: prove the result on random inputs.
-        **settings: as `plan_blocks` takes them.
+        **settings: as `plan_blocks` accepts them.
 
     Returns:
         A plain Functional model with the same names and weights.
@@ -192,7 +192,7 @@ def plan_blocks(
         num_blocks: how many blocks to remove.
         target_macs: remove blocks until at most this fraction of the MACs is left, above 0 to 1.
         data: what the blocks are scored on: inputs, `(x, y)` or batches of them. A few hundred samples do.
-        ignore: names or patterns of blocks, or of layers in them, that stay.
+        ignore: names or patterns of blocks, or of layers in them, that are kept.
         loss: a Keras loss or its name, for labelled data; left out, the compiled one, and where there is none the
             change of the output counts.
         batch_size: samples at once where `data` are arrays.
@@ -204,7 +204,7 @@ def plan_blocks(
     Raises:
         TypeError: it is no Keras model, or an argument is of the wrong type.
         ValueError: it has no residual blocks, not exactly one of `num_blocks` and `target_macs` is passed, a number
-            is out of its range, the data are missing, do not fit or give NaN, a name in `ignore` matches nothing, or
+            is out of its range, the data are missing, do not fit or produce NaN, a name in `ignore` matches nothing, or
             the target cannot be reached.
 
     Example:

@@ -1,4 +1,4 @@
-"""A model built anew in which some calls give one of their inputs instead of computing anything.
+"""A rebuilt model in which some calls return one of their inputs instead of computing anything.
 
 By `id` of a call's node, `instead` holds the position of the input that the call gives.
 """

@@ -17,7 +17,7 @@ def drop_identity_layers(model: Model) -> Model:
 
     These are: dropout with a rate of 0, noise with a deviation of 0, linear activations, padding or cropping by 0,
     upsampling or pooling by 1, flattening or reshaping to the same shape, rescaling by 1, and batch normalization
-    that multiplies by exactly 1 and adds exactly 0 at inference. A layer that gives an output of the model stays, as
+    that multiplies by exactly 1 and adds exactly 0 at inference. A layer that computes a model's output is kept, as
     that output has its name.
 
     Args:

@@ -68,7 +68,7 @@ class ExportResult:
         inputs: the names of its inputs, in the model's order.
         outputs: the names of its outputs, in the model's order.
         notes: what the user should know, a sentence each.
-        verification: what was measured on the file; `None` if it was not asked for or cannot run here, as where
+        verification: what was measured on the file; `None` if it was not requested or cannot run here, as where
             operators are outside LiteRT.
     """
 
@@ -129,16 +129,16 @@ def export_tflite(
 ) -> ExportResult:
     """Convert a Keras model to a .tflite file and prove the file against the model.
 
-    The file takes one sample at a time (a batch of 1), and its signature has the names of the model's inputs and
+    The file runs on one sample at a time (a batch of 1), and its signature has the names of the model's inputs and
     outputs: those of the `Input` layers and of the output layers, or the keys of a dict. A model in mixed
     precision is converted as a float32 one. It is written whole or not at all.
 
     Recurrent layers are loops in floats. In int8 an LSTM with its default activations is one operator, whose state a
-    file keeps between runs until it is reset (a note says so); all others, and all in int16x8, are unrolled.
+    file carries between runs until it is reset (a note says so); all others, and all in int16x8, are unrolled.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`: Sequential, Functional or subclassed. Pruning is ended
-            first where it carries any; the model itself stays as it is.
+            first where it carries any; the model itself is not changed.
         path: the file to write, by convention `*.tflite`. Its folder is made if it does not exist.
         quantization: `None` keeps float32; `"float16"` stores weights in half the bytes; `"dynamic"` stores weights
             as int8 and computes in floats; `"int8"` computes in int8; `"int16x8"` has int16 activations and
@@ -149,7 +149,7 @@ def export_tflite(
         sparse: store weights without their zeros, where runtimes compute that right.
         integer_io: whether the inputs and outputs of an `"int8"` or `"int16x8"` file are integers, int8 or int16,
             rather than floats. `"uint8"` makes those of an `"int8"` file uint8 (`"int8"` is the same as `True`).
-            Inputs of whole numbers, such as tokens, stay as they are.
+            Inputs of whole numbers, such as tokens, are not changed.
         per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
@@ -159,8 +159,8 @@ def export_tflite(
             (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
             those of the whole model.
         overwrite: whether existing files may be replaced.
-        allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are let in.
-        allow_custom: whether operators whose kernels the application must bring are let in.
+        allow_flex: whether operators of TensorFlow that need the Flex delegate on the device are allowed.
+        allow_custom: whether operators whose kernels the application must provide are allowed.
         verify: whether to run the file with the LiteRT interpreter and compare it with the model.
         verbose: whether to draw a spinner; 0 and 1 as in Keras are accepted.
 
@@ -168,10 +168,10 @@ def export_tflite(
         The file's size, what was measured on it, and notes.
 
     Raises:
-        TypeError: `model` is no Keras model, `representative_data` is of no known kind, or another argument is of
+        TypeError: `model` is no Keras model, `representative_data` is of an unsupported type, or another argument is of
             another type than stated.
-        ValueError: an argument is out of range or does not go with another, the model is not built, the data do not
-            fit the model's inputs, a weight, or what the model gives for the data it is calibrated on, is NaN or
+        ValueError: an argument is out of range or conflicts with another, the model is not built, the data do not
+            fit the model's inputs, a weight, or an output of the model for the data it is calibrated on, is NaN or
             infinite, the model cannot be converted as asked (the message names the layer), or the written file does
             not run.
         FileExistsError: the file exists and `overwrite` is false.

@@ -29,15 +29,15 @@ _LOOP_FORMATS = ("dynamic", "float16")
 
 
 class ConversionError(ValueError):
-    """The model cannot be converted as asked; the message names the layer and the way out."""
+    """The model cannot be converted as asked; the message names the layer and how to fix it."""
 
 
 class LoopError(ConversionError):
-    """A loop stands in the way of calibration.
+    """A loop prevents calibration.
 
     Args:
         loops: the layers behind the loops, in words.
-        quantization: what was asked for.
+        quantization: what was requested.
         formats: what a model with loops can be exported as.
     """
 
@@ -81,7 +81,7 @@ class OperatorError(ConversionError):
     Args:
         unsupported: the operations.
         model: the Keras model.
-        options: whether the options of `export_tflite` that let other operators in are advised.
+        options: whether the options of `export_tflite` that allow other operators are advised.
     """
 
     def __init__(self, unsupported: Iterable[Unsupported], model: Model, *, options: bool = True):

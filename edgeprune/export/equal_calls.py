@@ -3,7 +3,7 @@
 Keras 3 writes some layers so that the converter makes of them operators which microcontrollers and NPUs lack: an
 `Embedding` counts negative indices from the end, `UpSampling2D` repeats rows and columns. And a recurrent layer is a
 loop, which cannot be calibrated. Here such a layer's `call` stands aside for an equal computation; the layer itself
-and its weights stay as they are, wherever in the model it is. The written file is compared with the model, as always.
+and its weights are not changed, wherever in the model it is. The written file is compared with the model, as always.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def drawn(values: list[Any], shape: tuple[int, ...], rng: np.random.Generator) -
 
 
 def arbitrary_words() -> list[str]:
-    """Strings for an input whose layers are not known."""
+    """Strings for an input whose layers are unknown."""
     return [*_UNKNOWN_WORDS, "a", "b"]
 
 

@@ -49,7 +49,7 @@ def prepare(
     Args:
         model: a built model of `keras` 3 or `tf_keras`.
         representative_data: samples as `export_tflite` accepts them; None without.
-        check_inputs: raises where the model that is converted has inputs that cannot be had, before data are read.
+        check_inputs: raises where the model that is converted has inputs that are not available, before data are read.
         num_samples: how many of them to use at most.
         without_preprocessing: whether layers that handle strings, or hash, are left to the application.
 

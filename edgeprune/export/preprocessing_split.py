@@ -22,13 +22,13 @@ class SplitModel:
     """A model in two parts, which one after the other compute what the whole does.
 
     Attributes:
-        preprocessing: from the model's inputs to what its lookup layers give; it stays with the application.
-        rest: from there to the outputs, compiled as the model is. Its inputs are named after the layers that give them;
+        preprocessing: from the model's inputs to the outputs of its lookup layers; it runs in the application.
+        rest: from there to the outputs, compiled as the model is. Its inputs are named after those layers;
             an input that no lookup layer reads is passed on.
-        vocabularies: name of a lookup layer to its words or numbers: the place in the list is the number it gives.
+        vocabularies: name of a lookup layer to its words or numbers: the place in the list is the number it returns.
         settings: name of a lookup layer to how it is called with its other settings, such as
             `"TextVectorization(split='whitespace', output_mode='int')"`.
-        given: the inputs of the rest that the preprocessing gives, in its order.
+        given: the inputs of the rest that the preprocessing computes, in its order.
     """
 
     preprocessing: Any
@@ -38,7 +38,7 @@ class SplitModel:
     given: tuple[str, ...]
 
     def preprocess(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the rest takes, for what the whole model takes.
+        """The rest's inputs for the whole model's.
 
         Args:
             inputs: name of each input of the whole model to its array `(samples, ...)`.
@@ -72,8 +72,8 @@ def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitMod
 
     Args:
         model: a built Functional or Sequential model of either Keras.
-        only_strings: split only at the layers that read or give strings, or hash; an `IntegerLookup`, which TFLite
-            runs, stays in the rest.
+        only_strings: split only at the layers that read or return strings, or hash; an `IntegerLookup`, which TFLite
+            runs, remains in the rest.
 
     Returns:
         Both parts, the vocabularies and the settings.

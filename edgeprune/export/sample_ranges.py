@@ -93,7 +93,7 @@ def _are_pixels(values: np.ndarray) -> bool:
 
 
 def _first_layers(model: Model) -> list[tuple[str, list[Any]]]:
-    """Each input's name with the layers that its values reach unchanged; empty where the graph is not known."""
+    """Each input's name with the layers that its values reach unchanged; empty where the graph is unknown."""
     if not flavor.is_graph_model(model):
         return []
     try:

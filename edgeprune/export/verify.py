@@ -51,14 +51,14 @@ class Verification:
         custom_operators: operators outside LiteRT's builtins.
         macs: multiply-accumulates of one inference.
         parameters: the Keras model's parameters, `None` without a model.
-        samples: how many samples were given.
+        samples: how many samples were passed.
         outputs: each output beside the Keras model's; empty without a model, and for an int8 or int16x8 file without
             samples.
         tensors: the file's constant tensors with their zeros.
         weights: each Keras weight's zeros beside the file's; empty without a model.
-        scores: how good the file is at its task on the samples, or why that is not known; `None` without samples.
+        scores: how good the file is at its task on the samples, or why that is unknown; `None` without samples.
         keras_scores: the same of the Keras model; `None` where it was not run.
-        tolerance: the largest relative error taken for rounding.
+        tolerance: the largest relative error that counts as rounding.
         problems: what is wrong, in words; empty if nothing.
     """
 
@@ -153,10 +153,10 @@ def verify_tflite(
         x: real values with a leading axis over the samples: an array, a list in the order of the model's
             inputs, or a dict of input name to array. Without them the file is run on random values; on those it
             is compared with the model too, except where it was calibrated on values like the real ones (int8, int16x8).
-        y: labels or targets, for the scores of both, as `edgeprune.score` takes them. What the scores are the
-            model tells by how it is compiled.
-        sample_weight: weights of the samples, as `edgeprune.score` takes them.
-        metric: what to score by instead, as `edgeprune.score` takes it.
+        y: labels or targets, for the scores of both, as `edgeprune.score` accepts them. What the scores are the
+            model's compiled metrics and loss define.
+        sample_weight: weights of the samples, as `edgeprune.score` accepts them.
+        metric: what to score by instead, as `edgeprune.score` accepts it.
         tolerance: the largest relative error (see `OutputComparison`) to accept; by default that of the file's
             quantization in `FORMAT_TOLERANCE`. Errors of up to two steps of an integer output are accepted, unless a
             channel's values differ by less than its error, so that they carry no information.

@@ -60,7 +60,7 @@ def fresh_compilation(model: Model) -> dict[str, Any]:
     """The arguments a model was compiled with, optimizers and metrics with a state of their own; empty without.
 
     Raises:
-        Exception: whatever an optimizer or a metric of the user's own raises when it is made from its configuration.
+        Exception: whatever an optimizer or a custom metric raises when it is made from its configuration.
     """
     settings = _settings(model) or {}
     with keras_of(model).utils.custom_object_scope(_classes_in(settings)):
@@ -73,7 +73,7 @@ def copy_compile_state(old: Any, new: Any) -> None:
         return
     try:
         new.compile(**fresh_compilation(old))
-    except Exception as error:  # whatever an optimizer or a metric of the user's own raises when it is made again
+    except Exception as error:  # whatever an optimizer or a custom metric raises when it is made again
         reason = " ".join(str(error).split())[:200]
         warnings.warn(
             f"Model {new.name!r} is not compiled, as the one it was made from could not be compiled again "
@@ -85,7 +85,7 @@ def fresh_metric(metric: Any) -> Any:
     """The same metric with a state of its own; names and functions, which have no state, as they are.
 
     Raises:
-        Exception: whatever a class of the user's own raises when it is made from its configuration.
+        Exception: whatever a custom class raises when it is made from its configuration.
     """
     if isinstance(metric, type) or not hasattr(metric, "update_state"):
         return metric

@@ -40,7 +40,7 @@ def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = N
 
     Args:
         path: the file or the folder.
-        custom_objects: name to class or function, for layers, losses and metrics of one's own. What was registered with
+        custom_objects: name to class or function, for custom layers, losses and metrics. What was registered with
             `keras.saving.register_keras_serializable` is known without it.
         safe_mode: refuse a file that would run Python code (a Lambda layer), import a module or read another file
             while it is loaded, in all formats of both Kerases. Turn it off only for a file whose source you trust.
@@ -51,7 +51,7 @@ def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = N
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: the file is refused by `safe_mode` (the message names the layer), it needs a class or function
-            that is not known (the message names it), or neither Keras can read it (the message holds both reasons).
+            that is unknown (the message names it), or neither Keras can read it (the message holds both reasons).
 
     Example:
         >>> model.save("mine.keras")
@@ -84,7 +84,7 @@ def _first_loaded(path: Path, safe_mode: bool) -> tuple[Any, str | None]:
         except ValueError as error:
             refused = refused or error
             continue
-        for compiled in (False,) if not_compiled else (True, False):  # a loss of the user's own may not be there
+        for compiled in (False,) if not_compiled else (True, False):  # a custom loss may not be there
             try:
                 model = _loaded(path, flavor, compiled, safe_mode)
             except legacy_h5.UntranslatableError as error:  # the other Keras knows even less of it

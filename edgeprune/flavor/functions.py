@@ -39,7 +39,7 @@ def function_arguments(function: Any, args: tuple, kwargs: dict[str, Any]) -> di
 
 
 def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: dict[str, Any]) -> Any:
-    """Call a function in the graph anew, with other values for some of its arguments.
+    """Call a function in the graph again, with other values for some of its arguments.
 
     Args:
         function: the Keras 3 operation, or the function layer of `tf_keras`.

@@ -90,7 +90,7 @@ _CONSTRAINTS = {"maxnorm": "MaxNorm", "nonneg": "NonNeg", "unitnorm": "UnitNorm"
 
 
 def written_by(path: Path) -> str | None:
-    """The major version of the Keras that wrote a `.keras` or `.h5` file, such as `"2"`; `None` if it is not known."""
+    """The major version of the Keras that wrote a `.keras` or `.h5` file, such as `"2"`; `None` if it is unknown."""
     import h5py
 
     try:
@@ -151,9 +151,7 @@ def _translate(part: Any, keras_1: bool) -> Any:
     if not isinstance(part, dict):
         return part
     if part.get("class_name") == "function" and isinstance(part.get("config"), str):
-        return part[
-            "config"
-        ]  # `tf_keras` writes a function of one's own into .h5 files like this, and reads names alone
+        return part["config"]  # `tf_keras` writes a custom function into .h5 files like this, and reads names alone
     part = {key: _translate(value, keras_1) for key, value in part.items()}
     if isinstance(part.get("class_name"), str) and isinstance(part.get("config"), dict):
         part = _translate_layer(part, keras_1)

@@ -98,7 +98,7 @@ def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], ref
     """Call a function in the graph whose arguments may hold the marked size; what it gives fits every batch.
 
     Raises:
-        NotUnfoldedError: it is not known how.
+        NotUnfoldedError: it cannot be unfolded.
     """
     function, name = node.layer, function_name(node.layer)
     if name in _BROADCAST:

@@ -64,7 +64,7 @@ def constrain(variable: Variable, constraint: Callable[[Any], Any] | None) -> No
 
 
 def forget_compiled_step(model: Model) -> None:
-    """Have the training step of a model that has trained before compiled anew, as its constraints have changed."""
+    """Have the training step of a model that has trained before recompiled, as its constraints have changed."""
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 

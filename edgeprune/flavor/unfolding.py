@@ -85,7 +85,7 @@ def unfold_layers(
     Returns:
         A Functional model of the same layers, or `model` itself where there is nothing to unfold; in models nested in
         it layers are replaced too. By `id` new names for the layers inside, which need not have different names:
-        those on the way to them, joined. By `id` the reasons why layers stay as they are. And by `id` the names of the
+        those on the way to them, joined. By `id` the reasons why layers are not changed. And by `id` the names of the
         unfolded layers that add a loss in training, which the new model does not.
     """
     unfolding = _Unfolding(unfolds, is_keras_3(model))

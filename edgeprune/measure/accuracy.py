@@ -40,12 +40,12 @@ def accuracy(
             the inputs, or a dict of input name to array. Or batches `(x, y)`: a `tf.data.Dataset`, a Keras
             `PyDataset`, or any iterable.
         y: the labels: class numbers `(samples,)` or `(samples, 1)`, or one-hot `(samples, classes)`. An
-            output for each position (a segmentation) takes labels of the positions' shape. Left out for
+            output for each position (a segmentation) needs labels of the positions' shape. Left out for
             batches.
         output: name of the output that holds the classes, needed where there are several.
         threshold: for a single output value, what counts as class 1: above it. By default 0.5 if all outputs
             lie in [0, 1] (a sigmoid) and else 0 (a logit).
-        batch_size: samples a Keras model takes at once.
+        batch_size: samples that a Keras model computes at once.
         num_threads: threads for the interpreter.
         use_xnnpack: whether the interpreter may use XNNPACK.
 

@@ -79,7 +79,7 @@ def with_integer_dense(content: bytes) -> bytes:
 
     Returns:
         The content of a file of the same inputs, outputs and weights, for comparisons; the same content where there
-        is nothing to rewrite. A dense layer whose weights are computed stays as it is.
+        is nothing to rewrite. A dense layer whose weights are computed is not changed.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema

@@ -45,10 +45,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The times of several files, taken in turns.
+    """The times of several files, measured in turns.
 
     Attributes:
-        rows: one for each file, in the order given.
+        rows: one for each file, in the order they were passed.
         num_runs: how many rounds were timed.
         warmup_runs: how many rounds ran before, untimed.
         num_threads: threads for each interpreter.

@@ -41,7 +41,7 @@ class Machine:
     Attributes:
         cpu: the processor's name, or the board's where the processor has none.
         cores: how many logical cores this process may use.
-        gigahertz: the highest frequency, or today's where that is not known; None where neither is.
+        gigahertz: the highest frequency, or today's where that is unknown; None where neither is known.
         simd: the sets of vector instructions it has, as far as the system names them.
         runtime: the interpreter and its version.
     """

@@ -59,7 +59,7 @@ def count_macs(model: Model, inputs: Arrays | None = None) -> MacCount:
     Args:
         model: a built model of `keras` 3 or `tf_keras`.
         inputs: an example of what the model is called on, with a leading batch axis, or its `tf.TensorSpec`; needed
-            only where the model does not tell (a subclassed model that was never called, a side of unknown length).
+            only where the model does not define it (a subclassed one that was never called, a side of unknown length).
 
     Returns:
         The total, and the MACs of each layer under its name; `"block/conv"` is the layer `conv` of a nested

@@ -53,7 +53,7 @@ class LayerMemory:
         kind: its class.
         bytes: all that is alive, the layer's own inputs and outputs included.
         output_bytes: what of it the layer returns.
-        kept: an estimate of what the interpreter for microcontrollers keeps for its operators, beside the activations.
+        kept: an estimate of what the interpreter for microcontrollers allocates for its operators as well.
     """
 
     layer: str
@@ -69,14 +69,14 @@ class ActivationMemory:
 
     Attributes:
         peak: the largest number of bytes alive at once, which no runtime can do with less than.
-        planned: what the interpreter for microcontrollers takes for them: it gives each tensor a place for good, the
+        planned: what the interpreter for microcontrollers needs for them: each tensor has a fixed place, the
             largest first, and the gaps that are left may be too small for the others.
         layer: the layer that runs at the peak.
         dtype: the type the activations were counted in.
         layers: each layer in the order they run; those fused into another are left out.
-        kept: an estimate of what that interpreter keeps beside the activations, on a machine with 64 bits: its
+        kept: an estimate of what that interpreter allocates besides the activations, on a machine with 64 bits: its
             structures, and 8 bytes for each channel or unit with a scale of its own. On a device with 32 bits the
-            structures take about half.
+            structures need about half.
         arena: an estimate of the whole arena, the memory that is reserved for that interpreter. Kernels made for the
             device (CMSIS-NN) may need scratch buffers besides; a bundle measures it on the file.
     """
@@ -120,7 +120,7 @@ def activation_memory(model: Model, dtype: str = "int8", *, per_channel_dense: b
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: the dtype is unknown, the model is not built, it is a subclassed one whose graph cannot be had, or
+        ValueError: the dtype is unknown, the model is not built, it is a subclassed one without a graph, or
             a side of a tensor is not fixed.
 
     Example:

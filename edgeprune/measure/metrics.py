@@ -1,6 +1,6 @@
 """Which figures a model's outputs are scored by: the user's own metrics, or what its loss suggests.
 
-A metric of one's own is a function of whole arrays, and may say which direction is better:
+A custom metric is a function of whole arrays, and may say which direction is better:
 
     def r_squared(y_true, y_pred):
         return 1 - ((y_true - y_pred) ** 2).sum() / ((y_true - y_true.mean()) ** 2).sum()
@@ -53,7 +53,7 @@ class Metric:
             `(samples, ...)` of NumPy and returns one number, or an array with one for each sample, which is averaged
             by the sample weights. One that has an argument `sample_weight` is passed them, `None` without.
         name: what it is called in reports; by default the metric's or the function's own name.
-        higher_is_better: `True`, `False`, or `None` where it is not known. By default it is looked up for Keras's own
+        higher_is_better: `True`, `False`, or `None` where it is unknown. By default it is looked up for Keras's own
             metrics and losses, and of others it is their attribute `higher_is_better`, if they have it.
 
     Raises:
@@ -116,7 +116,7 @@ class Metric:
 
 
 def direction(metric: MetricLike | None) -> bool | None:
-    """Whether more of a metric is better, `None` where that is not known."""
+    """Whether more of a metric is better, `None` where that is unknown."""
     if isinstance(own := getattr(metric, "higher_is_better", None), bool):
         return own
     for name in plain_names(metric):
@@ -176,7 +176,7 @@ def suggested_metrics(loss: Loss | None, y_true: np.ndarray, y_pred: np.ndarray,
 
     Returns:
         The mean absolute error for real numbers; accuracy for classes, after the mean IoU where each pixel has a class;
-        accuracy and AUC for zeros and ones; none for a loss that is not known.
+        accuracy and AUC for zeros and ones; none for a loss that is unknown.
     """
     kind, classes = kind_of_loss(loss, y_true.shape, y_pred.shape), y_pred.shape[-1] if y_pred.ndim > 1 else 1
     pixels = y_pred.ndim > 3

@@ -30,7 +30,7 @@ class NoScoreError(ValueError):
     """There is no figure for how good the model is.
 
     Attributes:
-        reason: why not; the message says it too.
+        reason: why not; also in the message.
     """
 
     def __init__(self, reason: str) -> None:
@@ -45,7 +45,7 @@ class Score:
     Attributes:
         name: the metric, after the output's name where the model has several outputs.
         value: the figure.
-        higher_is_better: `True`, `False`, or `None` where it is not known.
+        higher_is_better: `True`, `False`, or `None` where it is unknown.
     """
 
     name: str
@@ -98,7 +98,7 @@ class ScoredOutput:
             names: the names of all outputs of the model.
 
         Raises:
-            ValueError: the loss cannot take the labels.
+            ValueError: the loss does not accept the labels.
         """
         loss, keras_3 = by_output(names, compiled.loss, "losses")[self.name], self.keras.__name__ == flavor.KERAS_3
         if compiled.own_step is None and loss is not None:
@@ -126,7 +126,7 @@ class ScoredOutput:
             yield from self._by_loss(loss)
 
     def by_labels(self) -> Iterator[Score]:
-        """The accuracy where the labels are class numbers or one-hot; there is no loss that tells more.
+        """The accuracy where the labels are class numbers or one-hot; there is no loss that defines more.
 
         Raises:
             ValueError: the labels fit the output neither as classes nor as real numbers.

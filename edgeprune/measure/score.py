@@ -89,7 +89,7 @@ def score(
     its loss suggests: the mean absolute error for real numbers, accuracy for classes, accuracy and AUC for zeros and
     ones, mean IoU and accuracy where each pixel has a class, the reconstruction error where the targets are the inputs,
     and for other losses the loss itself. Of a file, or of a model that is not compiled, labels that are class numbers
-    or one-hot give the accuracy.
+    or one-hot are scored by accuracy.
 
     Args:
         path_or_model: a .tflite file, or a model of `keras` 3 or `tf_keras`. Nothing of the model changes.
@@ -101,7 +101,7 @@ def score(
         sample_weight: weights `(samples,)` or of the shape of the labels; a dict or a list for several outputs.
         metric: instead of the compiled ones, a Keras metric, its name, a function `f(y_true, y_pred)`, an
             `edgeprune.Metric`, a list of them, or a dict of these by output name.
-        model: the compiled model that tells the metrics, and for a file which output is which; by default the model
+        model: the compiled model that defines the metrics, and for a file which output is which; by default the model
             that is scored.
         output: name of the output that `y` belongs to, needed where there are several and `y` is one array.
         batch_size: samples at once.

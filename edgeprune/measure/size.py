@@ -44,7 +44,7 @@ def file_size(path: str | Path) -> FileSize:
         path: the file.
 
     Returns:
-        Both sizes in bytes. The same content always gives the same figures (gzip's time stamp is fixed).
+        Both sizes in bytes. The same content always has the same figures (gzip's time stamp is fixed).
 
     Raises:
         FileNotFoundError: there is no file at `path`.
@@ -90,7 +90,7 @@ def compressed_size(path: str | Path) -> CompressedSize:
         path: the file.
 
     Returns:
-        The sizes in bytes. The same content always gives the same figures.
+        The sizes in bytes. The same content always has the same figures.
 
     Raises:
         FileNotFoundError: there is no file at `path`.

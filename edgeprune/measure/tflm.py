@@ -39,7 +39,7 @@ class MicroError(ValueError):
 
     Attributes:
         reason: its own words.
-        operator: number of the operator it failed at, `None` where it does not tell.
+        operator: number of the operator it failed at, `None` where it is unknown.
         no_room: whether a larger arena may help.
     """
 
@@ -56,7 +56,7 @@ class Arena:
     Attributes:
         bytes: the smallest arena with which the file runs, a multiple of 16.
         head: what of it holds activations and scratch buffers, used again and again.
-        tail: what of it the interpreter keeps for good: its own structures, most of it pointers, which take half of
+        tail: what of it the interpreter itself needs: its own structures, most of it pointers, which need half of
             this on a device with 32 bits.
     """
 
@@ -140,7 +140,7 @@ class MicroRuntime:
                 arena_bytes *= 4
 
     def open_arena(self, arena_bytes: int) -> None:
-        """Begin anew with an arena of this size."""
+        """Begin again with an arena of this size."""
         if self._process is None or not self._process.alive:
             self._process = _Process()
             self._ask("load", self._content)
@@ -154,7 +154,7 @@ class MicroRuntime:
             inputs: the encoded values of each input, in the file's order, of exactly its shape and type.
 
         Returns:
-            The outputs in the file's order, as the file gives them.
+            The outputs in the file's order, as the file encodes them.
         """
         from ai_edge_litert.schema_py_generated import Model
 
@@ -345,7 +345,7 @@ class _Differences:
 
 
 def align(source: str | Path, destination: str | Path) -> None:
-    """Write a .tflite file anew with each buffer at a multiple of 16 bytes, as microcontrollers' kernels want it.
+    """Rewrite a .tflite file with each buffer at a multiple of 16 bytes, as microcontrollers' kernels want it.
 
     Raises:
         ImportError: tflite-micro is not installed.

@@ -50,7 +50,7 @@ class NpuReport:
         cycles: cycles of one inference.
         milliseconds: their time at the system's clock.
         sram_bytes: memory for activations and what is cached.
-        arena_bytes: what the interpreter's arena holds of tensors, by the places that Vela gave them in the file. With
+        arena_bytes: what the interpreter's arena holds of tensors, by the offsets that Vela wrote into the file. With
             a dedicated SRAM the same number of bytes may lie there, and the arena elsewhere.
         weight_bytes: the weights as the NPU has them, compressed.
         cpu_operators: operators left on the CPU, as `(number in the compiled file, name)`.
@@ -101,7 +101,7 @@ def compile_for_npu(path: str | Path, accelerator: str, output: str | Path) -> N
         output: the file to write.
 
     Returns:
-        The estimates, and the operators that stay on the CPU.
+        The estimates, and the operators that run on the CPU.
 
     Raises:
         ImportError: Vela is not installed.

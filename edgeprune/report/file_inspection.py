@@ -95,7 +95,7 @@ def inspect_tflite(path: str | Path) -> FileInspection:
         path: the file. It is treated as untrusted, and is read but not run: `verify_tflite` runs it.
 
     Returns:
-        What the file says of itself.
+        The file's description of itself.
 
     Raises:
         FileNotFoundError: there is no file at `path`.

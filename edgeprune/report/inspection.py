@@ -28,7 +28,7 @@ class LayerRow:
     Attributes:
         name: its name, with the names of the models around it: `"block/conv"`.
         type: its class.
-        output_shapes: the shapes it gives, None for the batch; empty where the graph is not known.
+        output_shapes: the shapes it gives, None for the batch; empty where the graph is unknown.
         macs: multiply-accumulates for one sample.
         parameters: number of its own parameters.
         prunable: how many of them are weights that can be pruned.
@@ -214,10 +214,10 @@ def inspect(model: Model, input_shape: InputShape = None) -> Inspection:
 
 
 def _memory(model: Model) -> tuple[ActivationMemory | None, str]:
-    """The activations alive at once, or why that is not known."""
+    """The activations alive at once, or why that is unknown."""
     try:
         return activation_memory(model), ""
-    except ValueError as error:  # open sizes, or a subclassed model whose graph cannot be had
+    except ValueError as error:  # open sizes, or a subclassed model whose graph is not available
         return None, str(error)
 
 

@@ -1,6 +1,6 @@
 """Callbacks for `fit`: one moves pruning forward, one writes it to TensorBoard. Both are callbacks of both Kerases.
 
-In a training loop of your own, or with `train_on_batch`, call the callback's methods yourself:
+In a custom training loop, or with `train_on_batch`, call the callback's methods yourself:
 
     pruning = edgeprune.UpdatePruningStep()
     pruning.set_model(model)
@@ -102,7 +102,7 @@ class UpdatePruningStep(CallbackOfBoth):
         mechanism_of(self.model).end_training(self.model)
 
     def _refuse_open_end(self) -> None:
-        """A loop of the user's own has begun no epoch, and an open `end_step` would never prune."""
+        """A custom training loop has begun no epoch, and an open `end_step` would never prune."""
         for schedule, _ in mechanism_of(self.model).scheduled(self.model):
             updates.set_open_end(schedule, None)
 
@@ -142,7 +142,7 @@ class PruningSummaries(TensorBoardOfBoth):
     class of both Kerases; which of the two does the work is known once there is a model.
 
     Args:
-        log_dir: folder of the event files; the pruning scalars go to its sub-folder `metrics`, as with TF-MOT.
+        log_dir: folder of the event files; the pruning scalars are in its sub-folder `metrics`, as with TF-MOT.
         update_freq: `"epoch"`, `"batch"` or a number of batches, for TensorBoard's own scalars.
         **kwargs: further arguments of Keras's `TensorBoard` callback: `histogram_freq`, `write_graph`,
             `profile_batch` and so on.

@@ -48,7 +48,7 @@ def attach(layer: Layer, run: PruningRun, alone: bool = False) -> None:
 
 
 def detach(layer: Layer) -> None:
-    """Free a layer from pruning; its weights stay as they are."""
+    """Free a layer from pruning; its weights are not changed."""
     pruning = pruning_of(layer)
     if pruning is None:
         return
@@ -156,7 +156,7 @@ def why_not(layer: Layer, run: PruningRun) -> str | None:
 
 
 def why_not_alone(layer: Layer, run: PruningRun) -> str | None:
-    """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
+    """What keeps a layer that was passed by itself from pruning; None where nothing does, as far as is known yet."""
     return prunable.why_not_single_layer(layer)
 
 
@@ -294,14 +294,14 @@ def end_training(model: Layer) -> None:
 
 
 def _forget_compiled_steps(model: Layer) -> None:
-    """Have the training steps of a model and the models in it compiled anew, without the masks they knew."""
+    """Have the training steps of a model and the models in it recompiled, without the masks they knew."""
     for part in (model, *flavor.layers_of(model)):
         if getattr(part, "train_function", None) is not None:
             part.make_train_function(force=True)
 
 
 def _compile_with_masks(model: Model, prunings: list[LayerPruning]) -> None:
-    """Have the training step compiled anew, unless it was compiled with these masks."""
+    """Have the training step recompiled, unless it was compiled with these masks."""
     step = getattr(model, "train_function", None)
     if step is None or all(step in pruning.steps for pruning in prunings):
         return

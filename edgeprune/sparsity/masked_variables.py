@@ -87,7 +87,7 @@ class MaskedVariable:
         return _first_replica(self._mask).numpy()
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, and start gathering scores from zero; the variable itself stays as it is."""
+        """Take a new mask, and start gathering scores from zero; the variable itself is not changed."""
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(_first_replica(self._scores)))

@@ -30,7 +30,7 @@ class Mechanism(Protocol):
         """What keeps this mechanism from a layer that has prunable weights; None where nothing does."""
 
     def why_not_alone(self, layer: Layer, run: PruningRun) -> str | None:
-        """What keeps a layer that was given by itself from pruning; None where nothing does, as far as is known yet."""
+        """What keeps a layer that was passed by itself from pruning; None where nothing does, as far as is known."""
 
     def may_add_sublayers(self, layer: Layer) -> bool:
         """Whether a layer may make parts that can be pruned when it is built."""
@@ -54,7 +54,7 @@ class Mechanism(Protocol):
         """Put zeros where the masks say so."""
 
     def begin_training(self, model: Model, in_fit: bool) -> StepCounter:
-        """Make the model's training step, in `fit` or a loop of the user's own, use the masks; returns its counter."""
+        """Make the model's training step, in `fit` or a custom training loop, use the masks; returns its counter."""
 
     def end_training(self, model: Model) -> None:
         """Undo what `begin_training` did to the model."""

@@ -37,7 +37,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
     """Prune only the 1x1 convolutions, in a model that XNNPACK's sparse inference can run.
 
     Sparse inference needs a float model (float32 or float16), more than two thirds of zeros over the 1x1
-    convolutions (prune to 0.7 or more) and a processor on which XNNPACK takes its sparse path: Arm, and x86
+    convolutions (prune to 0.7 or more) and a processor on which XNNPACK uses its sparse path: Arm, and x86
     without AVX. The structure is checked here, by `xnnpack_misses`.
 
     It accepts what TF-MOT's policy of the same name accepts, Keras 3 models and nested models as well, and refuses with
@@ -67,7 +67,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
             model: a built Functional or Sequential model of either Keras.
 
         Raises:
-            ValueError: it cannot. The notes of the error name every layer in the way with the change that would
+            ValueError: it cannot. The notes of the error name every layer that prevents it with the change that would
                 satisfy XNNPACK; or the model is subclassed or not built.
         """
         if not model.built:

@@ -58,7 +58,7 @@ _WHAT_CAN_BE_PRUNED = (
 def prunable_weights(layer: Layer) -> dict[str, Variable]:
     """The weights of one layer that can be pruned, without those of layers inside it.
 
-    A layer of the user's own is taught by a method `get_prunable_weights()` that returns a list of variables,
+    A custom layer defines a method `get_prunable_weights()` that returns a list of variables,
     as with TF-MOT; it may also be set on one layer, of any class.
 
     Args:
@@ -136,7 +136,7 @@ def why_excluded(layer: Layer) -> str | None:
 
 
 def why_not_single_layer(layer: Layer) -> str | None:
-    """Why a layer that was given by itself cannot be pruned, nor anything in it; None where that is not known yet.
+    """Why a layer that was passed by itself cannot be pruned, nor anything in it; None where that is unknown yet.
 
     A layer without weights is no error, as with TF-MOT. What a layer of Keras makes is known when it is built; one of
     the user's own is refused before that, as by TF-MOT.
@@ -254,7 +254,7 @@ def _has_own_weights(layer: Layer) -> bool:
 
 
 def wrong_type(thing: object, note: str) -> ValueError:
-    """The error for a thing that cannot be pruned at all: TF-MOT's own message, and the way out in a note."""
+    """The error for a thing that cannot be pruned at all: TF-MOT's own message, and the remedy in a note."""
     error = ValueError(f"{_WHAT_CAN_BE_PRUNED}{type(thing).__name__}.")
     error.add_note(note)
     return error

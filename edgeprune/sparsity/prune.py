@@ -40,11 +40,11 @@ def prune_low_magnitude(
     pruned are left as they are; `sparsity_report` lists them with the reason. A layer that is under pruning already
     keeps its schedule.
 
-    A Keras 3 model is put under pruning in place and returned; it stays compiled if it was. A `tf_keras` model
-    is cloned with TF-MOT's wrappers, shares its weights with the given one, and must be compiled again.
+    A Keras 3 model is put under pruning in place and returned; if it was compiled, it still is. A `tf_keras` model
+    is cloned with TF-MOT's wrappers, shares its weights with the one passed, and must be compiled again.
 
     Settings, masks and step are saved in the model's file (with Keras 3 in `.keras` and `.weights.h5`, not in `.h5`).
-    To go on with a run from a file call `load_model` inside `prune_scope()`. With Keras 3 a model that is loaded
+    To continue a run from a file call `load_model` inside `prune_scope()`. With Keras 3 a model that is loaded
     outside of it is a plain one; `prune_low_magnitude` with the same arguments and `load_weights` of the same file go
     on too.
     Copies (`copy.deepcopy`, `clone_model`, pickle) are plain models too.
@@ -53,15 +53,15 @@ def prune_low_magnitude(
         to_prune: a model, a layer or a list of layers of `keras` 3 or `tf_keras`. Subclassed models need Keras 3.
         pruning_schedule: when to prune and how much; by default TF-MOT's `ConstantSparsity(0.5, 0)`. Also a plain
             function: `function(step)` returns whether to prune and the sparsity, 0 to 1. A dict of names and patterns
-            gives layers schedules of their own: `{"block_*": schedule, "head": other}`; the first pattern that fits
+            assigns schedules to layers: `{"block_*": schedule, "head": other}`; the first pattern that fits
             counts, and a layer that none fits is not pruned.
         block_size: (rows, columns) of the blocks that are pruned together, for 2-dimensional weights; whole numbers
             from 1. In blocks of (1, 2) the kernel `[[1, 9, 2, 3], [4, 4, 8, 1]]` has the mean magnitudes
             `[[5, 2.5], [4, 4.5]]`; with half of them zero it becomes `[[1, 9, 0, 0], [0, 0, 8, 1]]`.
         block_pooling_type: `"AVG"` or `"MAX"`: a block's importance from its weights'.
-        pruning_policy: a `PruningPolicy` that allows layers and checks the model; not asked about single layers.
+        pruning_policy: a `PruningPolicy` that allows layers and checks the model; not used for single layers.
         sparsity_m_by_n: (m, n): m zeros in every n consecutive weights of a unit or filter, along its inputs; whole
-            numbers. With (2, 4) the weights `[1, -9, 2, 3]` of a unit become `[0, -9, 0, 3]`. It goes before
+            numbers. With (2, 4) the weights `[1, -9, 2, 3]` of a unit become `[0, -9, 0, 3]`. It overrides
             `block_size`, as with TF-MOT.
         layers: which layers of a model: a name (alone, or with those around it: `"encoder/dense"`), a pattern, a
             layer, a function of a layer, or a list of these.
@@ -75,10 +75,10 @@ def prune_low_magnitude(
         The model, layer or list under pruning. A model without a kernel comes back as it is, with a warning.
 
     Raises:
-        TypeError: `pruning_policy` is no policy, `layers=` is given with a single layer, or an argument of the layer
+        TypeError: `pruning_policy` is no policy, `layers=` is passed with a single layer, or an argument of the layer
             is unknown.
         ValueError: `to_prune` is nothing that can be pruned, an argument is out of range, no layer can be pruned, a
-            layer that is given by itself cannot (or, once it is built, does not fit the settings), the policy refuses
+            layer that is passed by itself cannot (or, once it is built, does not fit the settings), the policy refuses
             the model, or the model is a subclassed one of `tf_keras`.
 
     Example:
@@ -135,7 +135,7 @@ def remove_weight_masks(model: SameLayer) -> SameLayer:
 
 @contextlib.contextmanager
 def prune_scope() -> Iterator[None]:
-    """The scope in which `load_model` returns a model that goes on being pruned as it was when it was saved.
+    """The scope in which `load_model` returns a model that continues to be pruned as it was when it was saved.
 
     `tf_keras` needs it to load a model that was saved under pruning. For Keras 3 such a file is a plain model;
     inside the scope `load_model` of a `.keras` file brings back settings, masks and step too. An `.h5` file that
@@ -161,7 +161,7 @@ def prune_scope() -> Iterator[None]:
 
 
 def with_masks_applied(model: SameModel) -> SameModel:
-    """A plain model to convert or to look at, its masks applied; the given one goes on being pruned."""
+    """A plain model to convert or to look at, its masks applied; the given one continues to be pruned."""
     mechanism = mechanism_of(model)
     if not mechanism.has_masks(model):
         return model
@@ -178,7 +178,7 @@ def pruning_step(model: Layer) -> int:
         model: a model or layer of either Keras, put under pruning by `prune_low_magnitude` or loaded so.
 
     Returns:
-        The number of training steps under pruning, with the one that runs; a run that goes on from a file goes on
+        The number of training steps under pruning, with the one that runs; a run continued from a file continues
         counting. 0 once training has begun, and -1 before, like `pruning_step` of TF-MOT's wrapper.
 
     Raises:

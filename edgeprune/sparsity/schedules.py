@@ -37,7 +37,7 @@ class ConstantSparsity(_tfmot.ConstantSparsity):
     Args:
         target_sparsity: fraction of zeros, 0 to below 1.
         begin_step: training step (batches, counted from 1) of the first mask update, a whole number.
-        end_step: step of the last one; -1 goes on to the end of the training.
+        end_step: step of the last one; -1 for the end of the training.
         frequency: steps between mask updates, a whole number from 1.
 
     Raises:
@@ -110,7 +110,7 @@ class PolynomialDecay(_tfmot.PolynomialDecay):
         return {**config, "class_name": "edgeprune>PolynomialDecay"} if self.end_step is None else config
 
     def set_end_step(self, total_steps: int) -> None:
-        """Fix an open `end_step` for a training of `total_steps` steps; does nothing where it is given.
+        """Fix an open `end_step` for a training of `total_steps` steps; does nothing where it is set.
 
         Raises:
             ValueError: the training ends before `begin_step`.
@@ -201,10 +201,10 @@ def written(schedule: PruningSchedule) -> dict[str, Any] | None:
 
 
 def read(config: dict[str, Any] | None) -> PruningSchedule:
-    """The schedule that `written` wrote; a class of the user's own must be registered with Keras, or in its scope.
+    """The schedule that `written` wrote; a custom class must be registered with Keras, or in its scope.
 
     Raises:
-        ValueError: it was not written, or its class is not known.
+        ValueError: it was not written, or its class is unknown.
     """
     if config is None:
         raise ValueError("its schedule is a function, which is not in the file.")
@@ -284,7 +284,7 @@ def sparsity_at(schedule: PruningSchedule, step: int) -> float:
 
 
 def sparsity_reached(schedule: PruningSchedule, step: int) -> float:
-    """The sparsity of the last mask update up to a step; for a schedule of the user's own, that of the step itself."""
+    """The sparsity of the last mask update up to a step; for a custom schedule, that of the step itself."""
     if not _is_well_known(schedule):
         return sparsity_at(schedule, step)
     due = (one for one in range(step, max(1, schedule.begin_step) - 1, -1) if is_due(schedule, one))
@@ -293,7 +293,7 @@ def sparsity_reached(schedule: PruningSchedule, step: int) -> float:
 
 
 def final_sparsity(schedule: PruningSchedule) -> float | None:
-    """The sparsity the schedule ends with; None for a schedule of the user's own."""
+    """The sparsity the schedule ends with; None for a custom schedule."""
     if not _is_well_known(schedule):
         return None
     constant = isinstance(schedule, _tfmot.ConstantSparsity)

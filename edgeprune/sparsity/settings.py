@@ -76,7 +76,7 @@ class PruningRun:
 
     @property
     def final_sparsity(self) -> float | None:
-        """The sparsity each weight ends with; None under a schedule of the user's own."""
+        """The sparsity each weight ends with; None under a custom schedule."""
         if self.sparsity_m_by_n:
             return self.sparsity_m_by_n[0] / self.sparsity_m_by_n[1]
         return schedules.final_sparsity(self.schedule)
@@ -95,7 +95,7 @@ class PruningRun:
         """The settings that `get_config` wrote.
 
         Raises:
-            ValueError: the schedule was not written, or its class is not known.
+            ValueError: the schedule was not written, or its class is unknown.
         """
         settings = {name: value for name, value in config.items() if name not in ("schedule", "call")}
         return cls(schedules.read(config["schedule"]), **settings)

@@ -44,11 +44,11 @@ class MaskedWeight(Protocol):
         """The mask, booleans of the weight's shape."""
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask; the weight itself stays as it is."""
+        """Take a new mask; the weight itself is not changed."""
 
 
 def update_masks(run: PruningRun, weights: list[MaskedWeight], sparsity: float) -> None:
-    """Compute and set new masks; the weights themselves stay as they are.
+    """Compute and set new masks; the weights themselves are not changed.
 
     Args:
         run: the settings the weights share.
@@ -111,14 +111,14 @@ class StepCounter:
     """Counts the training steps of runs and updates their masks when they are due.
 
     A group is the steps that run without a callback in between (`steps_per_execution`); updates that fall
-    inside a group are made before the next one. `fit` ends every group that ran; a loop of the user's own may leave
+    inside a group are made before the next one. `fit` ends every group that ran; a custom training loop may leave
     the ends out, as TF-MOT's guide does. A run is counted by the counter that came last: an earlier one (a second
     callback in the same `fit`, a training that was interrupted) closes a group it left open.
 
     Args:
         prunings: what is under pruning in a model.
         apply_masks: puts zeros into all of its weights where their masks are false.
-        in_fit: whether `fit` calls, rather than a loop of the user's own.
+        in_fit: whether `fit` calls, rather than a custom training loop.
     """
 
     def __init__(self, prunings: Iterable[Pruning], apply_masks: Callable[[], None], in_fit: bool = True):
@@ -229,7 +229,7 @@ def set_open_end(schedule: schedules.PruningSchedule, total_steps: int | None) -
     """Fix a schedule's open `end_step`.
 
     Raises:
-        ValueError: it is open, and the number of steps is not known.
+        ValueError: it is open, and the number of steps is unknown.
     """
     if not (isinstance(schedule, schedules.PolynomialDecay) and schedule.end_step is None):
         return

@@ -115,7 +115,7 @@ class WrappedWeight:
         return self._mask.numpy().astype(bool)
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, and start gathering scores from zero; the variable itself stays as it is."""
+        """Take a new mask, and start gathering scores from zero; the variable itself is not changed."""
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(self._scores))
@@ -217,7 +217,7 @@ def strip(model: Layer) -> Any:
 
 
 def clone_without_wrappers(model: Layer) -> Any:
-    """Clone the model without wrappers; it shares the layers, and the weights stay as they are.
+    """Clone the model without wrappers; it shares the layers, and the weights are not changed.
 
     Raises:
         ValueError: the model is subclassed, so that only its own code can put other layers in their places.
@@ -241,7 +241,7 @@ def may_add_sublayers(layer: Layer) -> bool:
 
 
 def why_not_alone(layer: Layer, run: PruningRun) -> str | None:
-    """What keeps TF-MOT from wrapping a layer that was given by itself."""
+    """What keeps TF-MOT from wrapping a layer that was passed by itself."""
     return None if type(layer).__name__ == "InputLayer" else why_not(layer, run)
 
 

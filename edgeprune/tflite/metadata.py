@@ -7,7 +7,7 @@ The format is TFLite's model metadata: a flatbuffer (identifier `M001`) in a buf
 files in a zip archive behind the model, which MediaPipe and Android Studio read. Nothing that is in the file is moved
 against anything else: a new root is put in front that points into the old content, so the weights keep their
 alignment (to 16 bytes, where the file was aligned before) and the model computes the same, bit for bit. A tool that
-packs the file anew afterwards, such as an aligner, drops the archive: align first, then write metadata.
+rewrites the file afterwards, such as an aligner, drops the archive: align first, then write metadata.
 
 Source: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
 """
@@ -77,7 +77,7 @@ class TensorMetadata:
         image: `"rgb"` or `"grayscale"` for pixels, `None` for anything else.
         mean: what is subtracted from raw values before the model, one number or one for each channel.
         std: what the rest is divided by, as many numbers as `mean`.
-        minimum: the smallest value the model takes or gives, one number or one for each channel.
+        minimum: the smallest value of the input or output, one number or one for each channel.
         maximum: the largest.
         labels: what each place along the last axis of an output stands for; `None` without.
 
@@ -139,7 +139,7 @@ class ModelMetadata:
         description: what it does.
         version: its version.
         author: who made it.
-        license: the terms it is given under.
+        license: the terms it is distributed under.
         inputs: one entry for each input, in the file's order.
         outputs: one entry for each output, in the file's order.
 
@@ -170,8 +170,8 @@ def write_metadata(path: str | Path, metadata: ModelMetadata) -> None:
     """Write metadata into a .tflite file, in the place of any that it has.
 
     Args:
-        path: the file; it is replaced whole or left as it is. What an earlier writer left in the file's inside stays as
-            a few dead bytes; its archive goes.
+        path: the file; it is replaced whole or not at all. What an earlier writer left inside the file remains as
+            a few dead bytes; its archive is removed.
         metadata: one entry for each input and each output of the file, in the file's order.
 
     Raises:

@@ -51,7 +51,7 @@ class Port:
         return self.dtype.kind == "S"
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Real values as the file takes them: quantized and clipped to the type's range, or cast; strings in UTF-8."""
+        """Real values as the file encodes them: quantized and clipped to the type's range, or cast; UTF-8 strings."""
         if self.holds_text:
             return texts(self.name, values)
         if not self.quantized:
@@ -61,7 +61,7 @@ class Port:
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
     def decode(self, values: np.ndarray) -> np.ndarray:
-        """What the file gives as real values."""
+        """Encoded values of the file as real values."""
         if not self.quantized:
             return values
         return ((values.astype(np.float32) - self.zero_point) * self.scale).astype(np.float32)
@@ -73,7 +73,7 @@ class Runtime:
     Args:
         path: the .tflite file.
         num_threads: how many threads the interpreter may use.
-        use_xnnpack: whether the XNNPACK delegate may take operators, as it does on phones.
+        use_xnnpack: whether the XNNPACK delegate may run operators, as it does on phones.
         reference: whether to run the plain reference kernels, which microcontrollers' kernels must agree with.
 
     Attributes:
@@ -140,11 +140,11 @@ class Runtime:
             raise ValueError(f"{self.path} loads but does not run: {reason}") from error
 
     def output(self, port: Port) -> np.ndarray:
-        """One output of the last run, as the file gives it."""
+        """One output of the last run, as the file encodes it."""
         return self._interpreter.get_tensor(port.index)
 
     def run(self, encoded: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run once on the encoded values of each input, in the file's order; its outputs, as the file gives them."""
+        """Run once on the encoded values of each input, in the file's order; its outputs, as the file encodes them."""
         for port, values in zip(self.inputs.values(), encoded, strict=True):
             self.set_input(port, values)
         self.invoke()
@@ -154,8 +154,8 @@ class Runtime:
         """Run the file on each sample in turn.
 
         Args:
-            samples: input name to real values `(number of samples, ...)`, as `named_samples` gives them.
-            description: what the progress bar says.
+            samples: input name to real values `(number of samples, ...)`, as `named_samples` returns them.
+            description: the text of the progress bar.
 
         Returns:
             Output name to real values `(number of samples, ...)`.

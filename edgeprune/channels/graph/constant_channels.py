@@ -2,7 +2,7 @@
 
 The model's calls are followed once, producers first. A kernel whose slice is zero makes a constant, and so does one
 that reads constants only; what follows (a batch norm, an activation, an addition) is computed on the constants. A
-layer that is not known here makes channels that vary, so what is found is certain but may not be all.
+layer that is unknown here makes channels that vary, so what is found is certain but may not be all.
 """
 
 from __future__ import annotations

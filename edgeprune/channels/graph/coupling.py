@@ -83,7 +83,7 @@ class Cost:
     axes: tuple[np.ndarray, ...]
 
     def remaining(self, kept_mask: np.ndarray) -> float:
-        """The MACs that remain where only the classes of `kept_mask` stay."""
+        """The MACs that remain where only the classes of `kept_mask` are kept."""
         fraction = 1.0
         for classes in self.axes:
             fraction *= np.count_nonzero(kept_mask[classes]) / max(classes.size, 1)
@@ -123,7 +123,7 @@ class Group:
         return self.size // (self.heads or 1)
 
     def kept(self, kept_mask: np.ndarray) -> int:
-        """How many of `count` stay.
+        """How many of `count` are kept.
 
         Raises:
             ValueError: the heads do not lose as many.
@@ -317,13 +317,13 @@ class ChannelGraph:
         return sum(cost.macs for cost in self.costs)
 
     def remaining_macs(self, kept_mask: np.ndarray) -> int:
-        """The MACs that remain where only the classes of `kept_mask` stay."""
+        """The MACs that remain where only the classes of `kept_mask` are kept."""
         return round(sum(cost.remaining(kept_mask) for cost in self.costs))
 
     def kept_indices(self, weight: Variable, kept_mask: np.ndarray) -> dict[int, np.ndarray]:
-        """The sorted indices that stay along each axis of a variable; {} where it is untouched.
+        """The sorted kept indices along each axis of a variable; {} where it is untouched.
 
-        Inside attention heads they are an array (heads, indices), one row for each head before any goes.
+        Inside attention heads they are an array (heads, indices), one row for each head of the original.
         """
         kept = {}
         for axis, slot in sorted(self.weight_slots.get(id(weight), {}).items()):

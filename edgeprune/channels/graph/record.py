@@ -13,7 +13,7 @@ from edgeprune.types import Layer, Variable
 
 
 class CannotFollow(Exception):
-    """Raised by a rule for a call whose channels it cannot follow; the text says why."""
+    """Raised by a rule for a call whose channels it cannot follow; the text is the reason."""
 
 
 class Record:

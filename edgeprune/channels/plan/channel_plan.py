@@ -73,14 +73,14 @@ class PlannedGroup:
 
 @dataclass(frozen=True, eq=False)
 class ChannelPlan:
-    """Which channels of a model stay. `plan_channels` makes one; it never changes, and neither does the model.
+    """Which channels of a model are kept. `plan_channels` returns one; it never changes, and neither does the model.
 
     Attributes:
         graph: the model's channels.
-        kept_mask: bool array `(graph.class_count,)`, true where the class stays.
-        target: what was asked for and reached; None for a plan made or edited by hand.
+        kept_mask: bool array `(graph.class_count,)`, true where the class is kept.
+        target: what was requested and achieved; None for a plan made or edited by hand.
         ranking: what ranked the channels; None for a plan made or edited by hand.
-        unprunable: names of groups that `round_to`, `min_channels` and `max_ratio` let lose nothing, with the reason.
+        unprunable: names of groups that `round_to`, `min_channels` and `max_ratio` leave unchanged, with the reason.
     """
 
     graph: ChannelGraph
@@ -181,14 +181,14 @@ class ChannelPlan:
         return "\n".join([f"Channels of {self.model.name!r}", *lines])
 
     def keep(self, name: str, indices: int | Iterable[int] | None = None) -> ChannelPlan:
-        """A new plan in which these channels stay.
+        """A new plan in which these channels are kept.
 
         Args:
             name: the group's name.
             indices: which of its channels, counted as in the model; all where left out.
 
         Returns:
-            The new plan. The others of the group's channels stay or go as they did.
+            The new plan. The group's other channels do not change.
 
         Raises:
             TypeError: `name` is no text.
@@ -197,14 +197,14 @@ class ChannelPlan:
         return self._edited(name, indices, stays=True)
 
     def drop(self, name: str, indices: int | Iterable[int]) -> ChannelPlan:
-        """A new plan in which these channels go.
+        """A new plan in which these channels are removed.
 
         Args:
             name: the group's name.
             indices: which of its channels, counted as in the model.
 
         Returns:
-            The new plan. The others of the group's channels stay or go as they did.
+            The new plan. The group's other channels do not change.
 
         Raises:
             TypeError: `name` is no text.
@@ -213,7 +213,7 @@ class ChannelPlan:
         return self._edited(name, indices, stays=False)
 
     def to_json(self) -> str:
-        """The plan as JSON: for each group that loses channels the indices of those that stay."""
+        """The plan as JSON: for each group that loses channels the indices of the kept ones."""
         return write_plan(
             StoredPlan(
                 model=self.model.name,
@@ -260,7 +260,7 @@ class ChannelPlan:
         return dataclasses.replace(plan, target=stored.target, ranking=stored.ranking)
 
     def verify(self, seed: int = 0) -> Proof:
-        """Prove the plan: the original with what reads the dropped channels silenced computes the same.
+        """Prove the plan: the original whose dropped channels are read as zero computes the same.
 
         Args:
             seed: of the random inputs.
@@ -281,7 +281,7 @@ class ChannelPlan:
         """Build the model without the dropped channels.
 
         Args:
-            verify: prove that it computes what the plan says, and raise if it does not.
+            verify: prove that the smaller model is equal to the original without these channels.
 
         Returns:
             A plain model of the same kind and the same Keras, with the same names.

@@ -23,7 +23,7 @@ class StoredPlan:
         weights: the shapes of the model's weights.
         groups: by the name of a group that loses channels how many it has, and the numbers of those that stay.
         frozen: by the name of a group the reason why it keeps all its channels.
-        target: what was asked for and reached; None for a plan made by hand.
+        target: what was requested and achieved; None for a plan made by hand.
         ranking: what ranked the channels; None for a plan made by hand, or where the file does not say it.
     """
 

@@ -47,11 +47,11 @@ def plan_channels(
 ) -> ChannelPlan:
     """Choose the channels of a model to remove.
 
-    Pass exactly one of `pruning_ratio`, `target_macs` and `target_params`; none where `ratios` says all.
+    Pass exactly one of `pruning_ratio`, `target_macs` and `target_params`; none with `ratios` alone.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
-        pruning_ratio: fraction of the channels to remove, 0 to below 1. Channels that go together count once.
+        pruning_ratio: fraction of the channels to remove, 0 to below 1. Coupled channels count once.
         target_macs: fraction of the MACs to keep, above 0 to 1.
         target_params: fraction of the parameters to keep, above 0 to 1.
         importance: how channels are ranked: a name, or a function that is passed a group and returns a number for
@@ -77,17 +77,17 @@ def plan_channels(
             `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others.
             The channels of a group own as many slices each, and scores are relative to their group: here the mean
             chooses as the sum does.
-        scope: `"global"` ranks all channels together, `"local"` takes the same fraction from each group, `"isomorphic"`
+        scope: `"global"` ranks all channels together, `"local"` removes the same fraction of each group, `"isomorphic"`
             ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
             of `"lamp"`, `"random"` and of a function as they are.
         ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
-            the target asks of the others. The first pattern that matches a group counts.
+            the target removes of the others. The first pattern that matches a group counts.
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
-            `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also stay whole.
-        ignore: layers, or names or patterns of layers, whose channels all stay. A nested model stands for its layers.
+            `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also lose nothing.
+        ignore: layers, or names or patterns of layers, whose channels are kept. A nested model stands for its layers.
         attention: what attention layers lose: `"heads"`, whole heads; `"dims"`, channels inside the heads, of the query
             and the key (`key_dim`) and of the value (`value_dim`): all heads lose as many, each its own; or `"both"`.
-            The layer's scale stays what it was. Kernels for flash attention want multiples of 8: `round_to=8`.
+            The layer's scale does not change. Kernels for flash attention want multiples of 8: `round_to=8`.
         min_channels: channels that each group keeps at least.
         max_ratio: fraction of its channels that a group loses at most.
         data: `(x, y)` or a dataset of batches, for an importance that is measured on data.
@@ -99,7 +99,7 @@ def plan_channels(
             by input name where there are several. Left out, one that the model accepts.
 
     Returns:
-        The plan. `plan.target` says how near it came to what was asked.
+        The plan. `plan.target` has what was requested and achieved.
 
     Raises:
         TypeError: `model` is no Keras model, or an argument is of the wrong type.
@@ -222,8 +222,8 @@ def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[Plan
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
-        verify: prove that the smaller model computes what the plan says.
-        **settings: as `plan_channels` takes them.
+        verify: prove that the smaller model is equal to the original without these channels.
+        **settings: as `plan_channels` accepts them.
 
     Returns:
         A plain model of the same kind and the same Keras, with the same names.

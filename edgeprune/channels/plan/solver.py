@@ -138,7 +138,7 @@ def solve(
         scope: `"local"`: every group loses the same fraction. `"global"`: all classes are ranked together.
             `"isomorphic"`: groups of the same structure are ranked together, and every such set loses the same
             fraction (Fang et al., "Isomorphic Pruning for Vision Models", 2024).
-        ratios: group name to the fraction removed from this group, whatever the target asks of the others.
+        ratios: group name to the fraction removed from this group, whatever the target removes of the others.
         round_to: what is left of a group's channels is a multiple of this number (or all of them): a number, a
             function of the group, or `"tile"` / `"tile-int8"` for widths that fill the runtime's tiles.
         min_channels: channels that each group keeps at least.

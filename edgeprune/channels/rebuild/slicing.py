@@ -17,7 +17,7 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
 
     Args:
         graph: the channels of a model; the model is not changed.
-        kept_mask: bool array (graph.class_count,), True for the classes that stay.
+        kept_mask: bool array (graph.class_count,), True for the kept classes.
 
     Returns:
         A new model of the same Keras: the same names, nested and shared layers, trainable flags, dtype policies,
@@ -98,7 +98,7 @@ class Builder:
         return flavor.functional_model(model, [tensors[id(tensor)] for tensor in inputs], outputs, name)
 
     def needed(self, nodes: list[flavor.GraphNode], outputs: list[Any]) -> list[flavor.GraphNode]:
-        """The calls of a model to make anew: all."""
+        """The calls of a model to make again: all."""
         return nodes
 
     def instead(self, node: flavor.GraphNode) -> Any:

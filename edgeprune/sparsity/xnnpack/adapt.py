@@ -25,7 +25,7 @@ def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Model:
     - `GlobalAveragePooling2D()` becomes `GlobalAveragePooling2D(keepdims=True)` followed by a `Reshape`.
     - `AveragePooling2D` over the whole map becomes `GlobalAveragePooling2D(keepdims=True)`.
 
-    What cannot be changed so is left as it is and told in one warning, with the way out.
+    What cannot be changed so is not changed and reported in one warning, with the remedy.
 
     Args:
         model: a built Functional or Sequential model of either Keras, before pruning. It is not touched.
@@ -34,7 +34,7 @@ def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Model:
 
     Returns:
         A new Functional model of the same Keras, not compiled, with a copy of the weights. Layers keep their
-        names; a layer that was added is called after the one it serves. Nested models stay nested.
+        names; a layer that was added is called after the one it serves. Nested models remain nested.
 
     Raises:
         TypeError: `model` is not a Keras model.

@@ -32,7 +32,7 @@ class XnnpackMiss:
     Attributes:
         layer: the name of the layer (the model's own where it is about the whole model).
         kind: the class of the layer.
-        problem: what is in the way.
+        problem: what prevents it.
         remedy: the change that would satisfy XNNPACK.
         adaptable: whether `adapt_for_xnnpack(model)` makes the change and keeps the function.
         tolerated: whether `PruneForLatencyOnXNNPack` only warns of it, since TF-MOT's policy accepts it.
@@ -78,7 +78,7 @@ def xnnpack_misses(model: Model) -> tuple[XnnpackMiss, ...]:
 
     Returns:
         The misses, from the first convolutions to the outputs; empty when the structure is right. Whether enough
-        weights are zero, and whether the processor takes the sparse path, is not looked at.
+        weights are zero, and whether the processor has the sparse path, is not checked.
 
     Raises:
         ValueError: the model, or one nested in it, is subclassed or not built.

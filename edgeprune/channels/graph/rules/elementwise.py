@@ -42,7 +42,7 @@ def follow_activation(call: Call, activation: Any, channels: np.ndarray | None) 
 
 
 def _works_on_each_element(layer: Layer, activation: Any) -> bool:
-    """Whether a function of the user's own is made of functions that work on each element, and of numbers."""
+    """Whether a custom function is made of functions that work on each element, and of numbers."""
     functions = flavor.functions_inside(activation) if flavor.is_keras_3(layer) else None
     return functions is not None and bool(functions) and all(name in EACH_ELEMENT for name in functions)
 

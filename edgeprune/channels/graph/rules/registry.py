@@ -14,7 +14,7 @@ A rule tells for one kind of layer what a call of it does with channels. It is g
         call.count_macs(math.prod(x.shape[:-1]), x.shape[-1] if read is None else read, units)
         return call.output({-1: units}, keeping=x)
 
-For layers of one's own of which the axes of the weights say all there is `axes_rule`, in `weight_axes`.
+For custom layers of which the axes of the weights say all there is `axes_rule`, in `weight_axes`.
 
 A family of layers is one file in this folder, imported by `rules/__init__.py`. Functions in the graph
 (`x + y`, `keras.ops.reshape`, `tf.reshape`) have rules made with `function_rule("reshape")`; their arguments
@@ -54,8 +54,8 @@ def rule(*kinds: type | str) -> Callable[[Rule], Rule]:
             `"package.Name"` of a class of another package, which is not imported.
 
     Returns:
-        A decorator for a function that takes a `Call` and returns what the layer gives: a `Value`, or a list
-        of them where it gives several tensors.
+        A decorator for a function that accepts a `Call` and returns the layer's output: a `Value`, or a list
+        of them where it has several.
 
     Raises:
         TypeError: one of `kinds` is no class and no name.
@@ -128,7 +128,7 @@ def _passes_inputs(layer: Layer) -> bool:
     x = flavor.keras_module(flavor.KERAS_3).KerasTensor((2, 2, 2, 2))
     try:
         return layer.call(x, training=False) is x
-    except Exception:  # a layer of the user's own may raise anything
+    except Exception:  # a custom layer may raise anything
         return False
 
 
@@ -162,10 +162,10 @@ class Call:
     Attributes:
         layer: the layer, or the function in the graph.
         name: its path name.
-        inputs: the values of the tensors it takes, flat.
+        inputs: the values of its input tensors, flat.
         args: the positional arguments, values in place of tensors.
         kwargs: the keyword arguments.
-        output_shapes: the shapes of the tensors it gives, flat; 1 for the batch and for sizes that are not fixed.
+        output_shapes: the shapes of its output tensors, flat; 1 for the batch and for sizes that are not fixed.
         node: the call in the model's graph.
         record: what the rules of the model write down.
         masks: what of its inputs it contracts: (position in `inputs`, axis, ids).
@@ -195,7 +195,7 @@ class Call:
 
     @property
     def x(self) -> Value:
-        """The first tensor it takes."""
+        """Its first input."""
         return self.inputs[0]
 
     def argument(self, *names: str, default: Any = None) -> Any:
@@ -216,7 +216,7 @@ class Call:
         return self.space.line(value, axis)
 
     def output(self, lines: Mapping[int, np.ndarray | None], keeping: Value | None = None, number: int = 0) -> Value:
-        """What the call gives: ids along some axes, and along the others those of an input of the same rank."""
+        """An output of the call: ids along some axes, and along the others those of an input of the same rank."""
         shape = self.output_shapes[number]
         lines = {axis % len(shape): line for axis, line in lines.items()}
         for axis, line in lines.items():
@@ -227,11 +227,11 @@ class Call:
         return self.space.value(shape, lines)
 
     def merge(self, values: Sequence[Value]) -> Value:
-        """The result of an element-wise operation: channels that meet live and die together."""
+        """The result of an element-wise operation: channels at the same place become coupled."""
         return self.space.merge(values, f"{self.name} joins it with a tensor whose channels cannot be dropped")
 
     def unite(self, a: np.ndarray | None, b: np.ndarray | None) -> None:
-        """Channels that live and die together, pairwise; None on one side stands for frozen channels."""
+        """Coupled channels, pairwise; None on one side stands for frozen channels."""
         if a is not None and b is not None:
             self.space.ids.unite(a, b)
         else:
@@ -263,7 +263,7 @@ class Call:
         return line
 
     def never_empty(self, line: np.ndarray | None) -> None:
-        """At least one of these channels stays: they are cut out of a tensor."""
+        """At least one of these channels is kept: they are cut out of a tensor."""
         if line is not None and len(line):  # a part of size zero has none to keep
             self.record.runs.append(line)
 
@@ -351,7 +351,7 @@ class Call:
             self.masks += [(position, value.axis(axis), line) for position in positions]
 
     def mixes(self, *lines: np.ndarray | None, why: str | None = None) -> None:
-        """What it computes for one of these channels depends on the others; with `why` the plan says so."""
+        """What it computes for one of these channels depends on the others; `why` becomes a note of the plan."""
         lines = tuple(line for line in lines if line is not None)
         if lines:
             self.mixes_channels = True
@@ -361,7 +361,7 @@ class Call:
     # Layers inside this one
 
     def follow(self, layer: Layer, inputs: list[Value], output_shapes: list[tuple[int, ...]]) -> list[Value]:
-        """What a layer inside this one gives for these inputs, which stand where this call's own inputs stand.
+        """What a layer inside this one returns for these inputs, in place of this call's own inputs.
 
         An axis 1 that the layer inside does not see may be folded into the batch of its inputs.
         """
@@ -389,7 +389,7 @@ class Call:
         Args:
             key: its name.
             lines: lines of ids; nothing is done where all are None.
-            value: takes for each line how many of it stay.
+            value: a function of the number of kept ids of each line.
             of_function: whether it belongs to this call rather than to the layer.
         """
         if any(line is not None for line in lines):

@@ -1,6 +1,6 @@
 """Rules that only say what the axes of a layer's weights are: such a layer keeps its class and is made again smaller.
 
-For layers of one's own that are not to be followed through the calls inside, or that cannot be: their class is made
+For custom layers that are not to be followed through the calls inside, or that cannot be: their class is made
 again with smaller arguments, and takes what is left of the weights.
 """
 
@@ -29,15 +29,15 @@ def axes_rule(
     axis: int = -1,
     mixes: bool = False,
 ) -> None:
-    """Teach which channels the axes of a layer's weights belong to, and which constructor arguments say how many.
+    """Declare the channels of each weight axis of a layer, and the constructor arguments that count them.
 
-    A label that a weight meets first is made by that weight; those that it knows already are then read by it. In a
+    A label's first weight produces its channels; the later weights consume them. In a
     weight without new ones the last is made there and the others are read; one that stands alone has one value for
     each channel. The class needs a `get_config` with the arguments. Its MACs are counted as if each weight with
     several labels were used at every place of the output.
 
     Args:
-        kinds: classes of layers of either Keras, or `"package.Name"`, as `rule` takes them.
+        kinds: classes of layers of either Keras, or `"package.Name"`, as `rule` accepts them.
         weights: attribute of a weight (`"kernel"`, `"conv.kernel"`, `"parts.0.bias"`) to a label for each of its axes:
             `input` for the channels of what the layer is called on, the name of a constructor argument for as many
             channels as that argument says, None for any other axis. In the order in which the layer uses them.
