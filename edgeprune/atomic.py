@@ -31,7 +31,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     Args:
         path: the file to write. Its folder is made if it does not exist; a link is followed.
         overwrite: whether an existing file may be replaced. If not, a file that appears while this one is written
-            stays, too.
+            is kept, too.
 
     Yields:
         A path on the same file system, with the same name.
@@ -96,7 +96,7 @@ def check_paths(*paths: str | Path, overwrite: bool = True) -> None:
 def atomic_folder(path: str | Path, *, replaces: Replaces = lambda old: False) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success it becomes `path`, on any error it is removed.
 
-    A folder that exists is replaced in one step; the files in it that are somebody else's stay in it. What killed
+    A folder that exists is replaced in one step; the files in it that are somebody else's are kept. What killed
     processes left beside it is removed first.
 
     Args:
@@ -271,7 +271,7 @@ def _put_folder_in_place(folder: Path, target: Path, replaced: Collection[str] |
 
 
 def _kept(folder: Path, replaced: Collection[str]) -> list[Path]:
-    """The files of a folder that stay in it, and the folders that hold nothing, relative to it."""
+    """The files of a folder that are kept in it, and the folders that hold nothing, relative to it."""
     entries = (path for path in sorted(folder.rglob("*")) if not _is_folder(path) or not any(path.iterdir()))
     return [path.relative_to(folder) for path in entries if str(path.relative_to(folder)) not in replaced]
 

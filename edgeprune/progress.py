@@ -34,7 +34,7 @@ def track(iterable: Iterable[T], description: str, total: int | None = None, *, 
     Args:
         iterable: what to iterate over.
         description: a few words shown before the bar.
-        total: the number of steps, where `len(iterable)` does not tell it.
+        total: the number of steps, where `len(iterable)` is unknown.
         verbose: whether to draw it.
 
     Yields:
@@ -115,7 +115,7 @@ def _display(description: str, total: int | None, verbose: bool) -> Iterator[Pro
     )
     from rich.table import Column
 
-    # In a terminal too narrow for all, the description is shortened, and the figures stay whole.
+    # In a terminal too narrow for all, the description is shortened, and the figures are shown in full.
     description_column = Column(overflow="ellipsis")
     columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=description_column)]
     if total is None:

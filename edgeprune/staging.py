@@ -96,7 +96,7 @@ def prepare_undo(folder: Path, files: Mapping[Path, Path]) -> None:
 
 
 def undo(folder: Path) -> None:
-    """Take back what was put in place; what somebody else has put there since stays."""
+    """Take back what was put in place; what somebody else has put there since is kept."""
     made, old = folder / "undo" / "made", folder / "undo" / "old"
     for entry in _entries(made):
         target = folder.parent / entry.name

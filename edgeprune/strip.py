@@ -1,4 +1,4 @@
-"""Whether a model is under pruning, and the end of it, whichever kind: zeros stay, masked channels are taken out."""
+"""Whether a model is under pruning, and the end of it, whichever kind: zeros are kept, masked channels removed."""
 
 from __future__ import annotations
 

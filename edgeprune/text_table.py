@@ -137,7 +137,7 @@ def folded(text: str) -> str:
         text: one or more lines.
 
     Returns:
-        The lines; what is folded goes on two columns further in. A word, such as a path, stays whole.
+        The lines; what is folded continues two columns further in. A word, such as a path, is not split.
 
     Example:
         >>> folded("wrote model.tflite")

@@ -38,7 +38,7 @@ KERNEL_KIB = {
     "DEQUANTIZE": 1,
 }
 DEFAULT_KERNEL_KIB = 3
-# What a method of the resolver is called where the rule does not tell.
+# The names of the resolver's methods that do not follow the rule.
 _METHODS = {
     "BATCH_MATMUL": "AddBatchMatMul",
     "CUMSUM": "AddCumSum",
@@ -76,9 +76,9 @@ def write_sources(
     """Write the C++ files and the README of the target's kind into the bundle's folder.
 
     Args:
-        content: what the bundle is written from; its file tells the inputs and outputs.
+        content: what the bundle is written from; its file defines the inputs and outputs.
         figures: what was measured: `arena`, `model_bytes`, `flash_bytes_estimate`.
-        file: the file that goes into the array.
+        file: the file that becomes the array.
         methods: how the resolver registers its operators.
         kernels: gives the outputs of one inference for its encoded inputs, for the golden vectors.
         tolerance: by how much a device may differ from those, for each type of an output.

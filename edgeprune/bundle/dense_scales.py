@@ -36,7 +36,7 @@ def export_with_better_scales(
         model: the Keras model.
         device: what the file is for.
         settings: what the converter is asked for.
-        per_channel_dense: what the user wants; `None` leaves the choice to this function.
+        per_channel_dense: what the user chose; `None` leaves the choice to this function.
 
     Returns:
         What was exported last, with a note where there was a choice.

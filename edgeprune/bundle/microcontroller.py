@@ -120,7 +120,7 @@ def _first_operator(content: BundleContent, bad: Callable[[Path, Mapping[str, np
 
     Args:
         content: the file, which is bad as a whole.
-        bad: tells it of the beginning of the file, cut behind an operator, and the sample for its inputs.
+        bad: a function of the beginning of the file, cut after an operator, and the sample for its inputs.
     """
     file = content.tflite.read_bytes()
     origins = operator_origins(file, content.model)

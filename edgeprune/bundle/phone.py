@@ -28,7 +28,7 @@ from edgeprune.tflite.file import read_tflite
 
 PACKAGE = "edgeprune.models"
 # The Maven release of the runtime, com.google.ai.edge.litert:litert, of the same sources as the Python wheel that the
-# file was proven on; it has the Interpreter for the CPU, CompiledModel for the GPU, and wants Android 7 (API 24).
+# file was proven on; it has the Interpreter for the CPU, CompiledModel for the GPU, and needs Android 7 (API 24).
 LITERT = "2.3.0"
 MIN_SDK = 24
 

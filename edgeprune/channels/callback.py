@@ -240,7 +240,7 @@ class _Target:
         check_target(self._kind, self._value)
 
     def way(self, schedule: Any, step: int) -> float:
-        """How far a step is on the way to the target, 0 to 1."""
+        """The fraction of the target at a step, 0 to 1."""
         sparsity = schedules.sparsity_at(schedule, step)
         return float(np.clip(sparsity / (self._final or 1.0), 0.0, 1.0))
 
@@ -271,7 +271,7 @@ def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
 
     Args:
         model: the model that was in `fit`, one inside it such as the student of a distiller, or one built around it. It
-            is not changed. Of a model inside, the channels of its inputs and outputs stay.
+            is not changed. Of a model inside, the channels of its inputs and outputs are kept.
         verify: prove that the smaller model computes the same.
 
     Returns:

@@ -1,7 +1,7 @@
 """Channels that never contribute, and their removal without any change of the output.
 
 A channel is dead when nothing that is live reads it, or when it is zero wherever it is read. A constant other than
-zero goes too where what it contributes can be added to the bias of the layers that read it.
+zero is removed too where what it contributes can be added to the bias of the layers that read it.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class _Reader:
         slot: the axis that reads.
         nonzero: where the weight is not zero.
         others: the classes along its other axes, with the axis.
-        harmless: for each class whether what it brings is zero, or goes into a bias.
+        harmless: for each class whether its contribution is zero, or is added to a bias.
     """
 
     slot: Slot
@@ -331,7 +331,7 @@ class _Use:
                 yield Fold(layer, name, sign * np.einsum("wio,i->o", kernel.reshape(-1, *kernel.shape[-2:]), vector))
 
     def left(self, live: np.ndarray) -> dict[str, str]:
-        """By group a sentence on the constants that stay."""
+        """By group a sentence on the constants that are kept."""
         found: dict[str, str] = {}
         for step in self.graph.steps:
             for position, _, classes in () if self._home(step) else step.reads:

@@ -138,7 +138,7 @@ class ChannelMasks:
             average.assign(masked(average, self._kept, self._slots[number]))
 
     def zero_producers(self, kept_mask: np.ndarray) -> None:
-        """Set to zero what makes the other classes; what reads them stays, so that they can come back."""
+        """Set to zero what makes the other classes; what reads them is kept, so that they can come back."""
         for variable, slots in zip(self._variables, self._slots, strict=True):
             makers = [slot for slot in slots if slot.makes]
             if makers:
@@ -149,7 +149,7 @@ class ChannelMasks:
         alive = alive_classes(self.graph)
         masked_now = ~self.kept_mask
         for group in self.graph.groups:
-            if not alive[group.classes].any():  # one must stay, so zeros do not tell which ones go
+            if not alive[group.classes].any():  # one must be kept, so zeros do not identify the removed ones
                 alive[group.classes] = True
         return ~alive | masked_now
 

@@ -100,7 +100,7 @@ def load_model_file(path: Path, unsafe: bool, custom: Sequence[str] | None = Non
     Args:
         path: its file or folder.
         unsafe: whether code that it carries may run.
-        custom: the modules with the user's own classes, which are imported.
+        custom: the modules with custom classes, which are imported.
         seed: of all that is random in its training: dropout, new weights, the order of the samples.
     """
     from edgeprune import flavor

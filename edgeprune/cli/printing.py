@@ -1,4 +1,4 @@
-"""What goes to stdout."""
+"""What is printed on stdout."""
 
 from __future__ import annotations
 

@@ -443,7 +443,7 @@ def _sample_count(whole: Batch, source: str = "The data") -> int:
 
 
 def _mapped(function: Callable[[Any], Any], part: Any) -> Any:
-    """A function of each array in a part, in the same structure; None stays None."""
+    """A function of each array in a part, in the same structure; None remains None."""
     if part is None:
         return None
     if isinstance(part, Mapping):

@@ -30,7 +30,7 @@ def open_folder(path: Path) -> Callable[[Ports | None], Data]:
 
     Returns:
         A function that reads the images in the size that a model takes: `(samples, height, width, channels)` of
-        float32 from 0 to 255, and the classes' numbers as int32, or a one among zeros where the model's loss wants it.
+        float32 from 0 to 255, and the classes' numbers as int32, or one-hot where the model's loss needs it.
 
     Raises:
         ValueError: there are no images, images in one class alone, or images of the two parts in other classes.

@@ -24,7 +24,7 @@ def check_labels(model: Model, y: Any, loss: Any = None) -> None:
         loss: a Keras loss or its name, or a list or dict of them for several outputs; left out, the compiled one.
 
     Raises:
-        ValueError: labels are text, complex or, where the loss wants class numbers, no whole numbers in their range.
+        ValueError: labels are text, complex or, where the loss needs class numbers, no whole numbers in their range.
 
     Example:
         >>> import keras
@@ -55,7 +55,7 @@ def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int |
 
     Raises:
         ValueError: labels are no real numbers, of another shape than the output's, or no class numbers in its range
-            where the loss wants them.
+            where the loss needs them.
     """
     _check(what, labels, loss, output_shape[-1] if len(output_shape) > 1 else None)
     kind = kind_of_loss(loss, labels.shape, output_shape)

@@ -54,7 +54,7 @@ def _as_input(name: str, array: Any, symbolic: Any) -> Any:
 
 
 def as_tensors(structure: Any) -> Any:
-    """Arrays in any structure as tensors; None, alone or in it, stays None."""
+    """Arrays in any structure as tensors; None, alone or in it, remains None."""
     import tensorflow as tf
 
     return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), structure)

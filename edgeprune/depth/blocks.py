@@ -1,4 +1,4 @@
-"""Whole residual blocks removed: the branch that returns to its own addition goes, the shortcut stays.
+"""Whole residual blocks removed: the branch that returns to its own addition is removed, the shortcut kept.
 
     plan = plan_blocks(model, data=(x, y), num_blocks=2)
     print(plan)

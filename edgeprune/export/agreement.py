@@ -24,7 +24,7 @@ _ROUNDING = 4.0
 _OTHER_KIND = 8.0
 # A spread of less than this share of the channel's values is the float computation's own error.
 _FLOAT_ERROR = 1e-4
-# A spread that fewer values than this make up says little: one sample near a decision is enough for the error.
+# A spread of fewer values than this says little: one sample near a decision is enough for the error.
 _FEWEST = 3.0
 # Outputs between 0 and 1 with a step below this are probabilities, of which the small ones may become 0.
 _PROBABILITY_STEP = 0.01

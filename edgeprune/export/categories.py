@@ -56,15 +56,15 @@ def _counting_by_comparison() -> Iterator[None]:
     """
     import tensorflow as tf
 
-    rooms = (tf.math, tf.compat.v2.math)  # Keras 3 calls the one, tf_keras the other
-    own = [room.bincount for room in rooms]
+    modules = (tf.math, tf.compat.v2.math)  # Keras 3 calls the one, tf_keras the other
+    own = [module.bincount for module in modules]
     try:
-        for room, function in zip(rooms, own, strict=True):
-            room.bincount = _comparing(function)
+        for module, function in zip(modules, own, strict=True):
+            module.bincount = _comparing(function)
         yield
     finally:
-        for room, function in zip(rooms, own, strict=True):
-            room.bincount = function
+        for module, function in zip(modules, own, strict=True):
+            module.bincount = function
 
 
 def _comparing(bincount: Any) -> Any:

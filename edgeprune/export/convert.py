@@ -343,7 +343,7 @@ def _has_loop(function: Any) -> bool:
 def _refuse_loop(saved_model: str, recipe: ConverterSettings, model: Model) -> None:
     """Refuse to calibrate a model with a loop: the converter would end the whole process.
 
-    Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file tells.
+    Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file decides.
     """
     content = run_converter(saved_model, ConverterSettings(allow_flex=True, allow_custom=True))
     loops = diagnosis.loops(content, model)

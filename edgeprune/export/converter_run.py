@@ -98,7 +98,7 @@ def run_converter(
         saved_model: its folder.
         recipe: what to make of it.
         samples: input name to array `(samples, ...)`, where the recipe is calibrated.
-        say: called with how far the calibration is.
+        say: called with the progress of the calibration.
 
     Returns:
         The content of the .tflite file.

@@ -35,7 +35,7 @@ def known_values(model: Model) -> dict[str, list[Any]]:
 
 
 def drawn(values: list[Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """An array of these values: each of them, as far as there is room, then some at random."""
+    """An array of these values: each of them, as far as there is space, then some at random."""
     size = int(np.prod(shape))
     first = rng.permutation(len(values))[:size]
     chosen = np.concatenate([first, rng.integers(0, len(values), size - len(first))])

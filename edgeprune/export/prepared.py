@@ -44,7 +44,7 @@ def prepare(
     num_samples: int = 100,
     without_preprocessing: bool = False,
 ) -> PreparedModel:
-    """Make a built model ready to be converted; it stays as it is itself.
+    """Make a built model ready to be converted; the model itself is not changed.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`.

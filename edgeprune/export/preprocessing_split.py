@@ -1,4 +1,4 @@
-"""Take a model apart at its lookup layers: what TFLite holds goes into the file, the rest into the application."""
+"""Take a model apart at its lookup layers: what TFLite can hold is in the file, the rest in the application."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _has_vocabulary(layer: Layer) -> bool:
 
 
 def lookup_names(model: Model) -> list[str]:
-    """The names of the lookup layers, with the way to them, that a model could be split at."""
+    """The path names of the lookup layers that a model could be split at."""
     if not (flavor.is_graph_model(model) and model.built):
         return []
     names = flavor.layer_names(model)

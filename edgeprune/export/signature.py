@@ -55,7 +55,7 @@ def signature_specs(model: Model) -> dict[str, Any]:
 def names_to_trace(names: Iterable[str]) -> dict[str, str]:
     """The names under which inputs are traced: their own, or where TensorFlow takes those for none, a stand-in.
 
-    A SavedModel wants names like Python's. A file's signature may hold any, so a stand-in has as many bytes as the name
+    A SavedModel needs names like Python's. A file's signature may hold any, so a stand-in has as many bytes as the name
     in UTF-8, and `with_names` puts the name in its place.
 
     Example:
@@ -133,7 +133,7 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
         directory: an empty folder.
 
     Returns:
-        The traced function, whose graph tells which operations the model is made of.
+        The traced function, whose graph has the operations that the model is made of.
     """
     import tensorflow as tf
 

@@ -321,7 +321,7 @@ def _default_tolerance(quantization: str | None, model: Model | None) -> float:
 
 
 def _macs(file: TfliteFile, model: Model | None) -> MacCount:
-    """The file's own count; the model's where the file holds loops, whose length only the model tells."""
+    """The file's own count; the model's where the file holds loops, whose length only the model has."""
     macs = count_macs_of_file(file.path)
     if not macs.uncounted or model is None:
         return macs

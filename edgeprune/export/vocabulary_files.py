@@ -1,4 +1,4 @@
-"""What lies beside a file whose preprocessing stays with the application: its vocabularies, one entry a line."""
+"""The files beside one whose preprocessing is left to the application: its vocabularies, one entry a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one room that knows there are two Kerases: `keras` 3 and the legacy `tf_keras`.
+"""The one package that knows there are two Kerases: `keras` 3 and the legacy `tf_keras`.
 
 Everything else asks here: which Keras does this model belong to, what are its layers, who feeds whom.
 Importing this module imports neither of them.

@@ -14,7 +14,7 @@ import numpy as np
 from edgeprune.flavor.kinds import is_keras_3, keras_of
 from edgeprune.types import Model
 
-# What a model overrides that trains or evaluates in a way of its own, so that its loss alone does not tell its task.
+# What a model overrides that trains or evaluates in its own way, so that its loss alone does not define its task.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 

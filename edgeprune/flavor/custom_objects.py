@@ -1,4 +1,4 @@
-"""The user's own classes and functions that a model file names, from the modules that hold them."""
+"""Custom classes and functions that a model file names, from the modules that hold them."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def check_model_file(path: Path, flavor: str) -> str | None:
 
 def _keras_file(path: Path) -> tuple[list[Any], list[Any], list[str]]:
     """The configurations of a file, its compile settings, and what else is wrong with it."""
-    if not (str(path).endswith(".keras") and zipfile.is_zipfile(path)):  # as the loaders tell the formats
+    if not (str(path).endswith(".keras") and zipfile.is_zipfile(path)):  # as the loaders distinguish the formats
         with path.open("rb") as file:
             return _hdf5(file)
     with zipfile.ZipFile(path) as archive:
@@ -185,7 +185,7 @@ def _of_configuration(configuration: Any, flavor: str) -> Iterator[str]:
 
 
 def _unknown_functions(part: Any, flavor: str) -> Iterator[str]:
-    """The functions in compile settings that are the user's own and not known here."""
+    """The custom functions in compile settings that are unknown here."""
     losses = [part.get("loss")] if isinstance(part, dict) else []
     while losses:  # a name, or names for each output, which Keras looks up in the first step of training alone
         loss = losses.pop()
@@ -230,9 +230,9 @@ def _foreign(description: dict[str, Any], kind: str, flavor: str) -> str | None:
     if module == "builtins":
         foreign = hasattr(builtins, name)
     elif package in (KERAS_3, TF_KERAS):
-        rooms = [room for room in inner if room not in ("src", "api", "_v2", "legacy", "keras")]
+        subpackages = [part for part in inner if part not in ("src", "api", "_v2", "legacy", "keras")]
         allowed = _FUNCTIONS if is_function else _MODELLING
-        foreign = bool(rooms or is_function) and (not rooms or rooms[0] not in allowed)
+        foreign = bool(subpackages or is_function) and (not subpackages or subpackages[0] not in allowed)
         foreign = foreign or name in _BUILD_ANYTHING or (not is_function and not name[:1].isupper())
     elif package == "tensorflow":
         foreign = not (

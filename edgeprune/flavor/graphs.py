@@ -196,7 +196,7 @@ class GraphNode:
             if type(only) is list and all(id(tensor) in tensors for tensor in only):
                 return ([tensors[id(tensor)] for tensor in only],), {}
         new = {id(tensor): tensors[id(tensor)] for tensor in self.inputs}
-        # The arguments hold Python values of every kind, so only identity can tell the tensors.
+        # The arguments hold Python values of every kind, so only identity distinguishes the tensors.
         return nest(hasattr(self.node, "operation")).map_structure(
             lambda value: new.get(id(value), value), (tuple(self.args), dict(self.kwargs))
         )

@@ -118,7 +118,7 @@ def layers_of(model: Layer) -> Iterator[Layer]:
 
 
 def layer_names(model: Model, renamed: Mapping[int, str] | None = None) -> dict[int, str]:
-    """A name for every layer at any depth: the names on the way to it, as in `"block/conv"`.
+    """A name for every layer at any depth: the path to it, as in `"block/conv"`.
 
     Args:
         model: a model or a layer of either Keras.

@@ -243,7 +243,7 @@ def _constraint(old: Mapping[str, Any], name: str | None) -> dict[str, Any]:
 
 
 def _translate_training(file: Any, keras_1: bool) -> None:
-    """The loss, the metrics and the optimizer's arguments; its state in Keras 1 is of another layout and goes."""
+    """The loss, the metrics and the optimizer's arguments; its state in Keras 1 is of another layout and is dropped."""
     training = _translate(json.loads(_text(file, "training_config") or "null"), keras_1=False)
     config = (training or {}).get("optimizer_config", {}).get("config")
     if keras_1:

@@ -83,7 +83,7 @@ def moving_averages(optimizer: Any, variables: Sequence[Variable]) -> list[Any]:
 
 @contextlib.contextmanager
 def state_restored(model: Model) -> Iterator[None]:
-    """Put back afterwards what calls of a model change: moving statistics, counters, states, random seeds.
+    """Restore afterwards what calls of a model change: moving statistics, counters, states, random seeds.
 
     The states of recurrent layers that carry them from batch to batch are zero while the body runs.
     """
@@ -107,7 +107,7 @@ def state_restored(model: Model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def losses_restored(layers: Iterable[Layer]) -> Iterator[None]:
-    """Put back afterwards the losses that layers hold of their last call (activity regularizers, `add_loss`)."""
+    """Restore afterwards the losses that layers hold of their last call (activity regularizers, `add_loss`)."""
     names = ("_losses", "_eager_losses")  # the second of tf_keras, which keeps it for each thread
     held = [(getattr(layer, name), layer, name) for layer in layers for name in names if hasattr(layer, name)]
     before = [list(losses) for losses, _, _ in held]

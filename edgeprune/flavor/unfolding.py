@@ -337,7 +337,7 @@ class _Unfolding:
 
     @contextlib.contextmanager
     def _renamed(self, outputs: Any, taken: set[str]) -> Iterator[None]:
-        """While the body runs, the layers on the way to these tensors have their new names, each another."""
+        """While the body runs, the layers that lead to these tensors have their new names, each another."""
         before, key = {}, "name" if self._keras_3 else "_name"
         for node in _calls_between({}, self._tree.flatten(outputs)):
             layer = node.layer
@@ -366,7 +366,7 @@ def _is_nested(layer: Layer) -> TypeGuard[Model]:
 
 
 def _signatures(outputs: Any) -> list[Any]:
-    """What is called on the way to some symbolic tensors: layers, and functions by their names."""
+    """What is called to compute some symbolic tensors: layers, and functions by their names."""
     nodes = _calls_between({}, symbolic_leaves(outputs))
     return [function_name(node.layer) or id(node.layer) for node in nodes]
 

@@ -119,7 +119,7 @@ def _as_convolution(model: Model, graph: Any, operator: Any) -> list[Any]:
     made = int(operator.outputs[0])
     units, depth = (int(size) for size in graph.tensors[weights].shape)
     samples = int(np.prod(graph.tensors[given].shape)) // depth
-    if not bias:  # which a convolution wants
+    if not bias:  # which a convolution needs
         bias = [_zeros(model, graph, given, weights)]
     pixels, sums = _like(graph, given, [samples, 1, 1, depth]), _like(graph, made, [samples, 1, 1, units])
     window = _like(graph, weights, [units, 1, 1, depth])

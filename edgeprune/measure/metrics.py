@@ -1,4 +1,4 @@
-"""Which figures a model's outputs are scored by: the user's own metrics, or what its loss suggests.
+"""Which figures a model's outputs are scored by: custom metrics, or what its loss suggests.
 
 A custom metric is a function of whole arrays, and may say which direction is better:
 
@@ -91,7 +91,7 @@ class Metric:
         """What the function returns."""
         try:
             weighted = "sample_weight" in inspect.signature(self.of).parameters
-        except ValueError:  # functions in C tell no signature
+        except ValueError:  # functions in C have no signature
             weighted = False
         named = {"sample_weight": sample_weight} if weighted else {}
         return self.of(y_true, y_pred, **named)

@@ -96,7 +96,7 @@ def weights_by_layer(model: Model) -> list[tuple[Any, str]]:
     """Each weight of a model once, with the name of the innermost layer that holds it."""
     names = flavor.layer_names(model)
     owners: dict[int, str] = {}
-    for layer in flavor.layers_of(model):  # parents come before their parts, so the innermost layer stays
+    for layer in flavor.layers_of(model):  # parents come before their parts, so the innermost layer remains
         for weight in layer.weights:
             owners[id(weight)] = names[id(layer)]
     return [(weight, owners.get(id(weight), model.name)) for weight in model.weights]

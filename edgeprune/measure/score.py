@@ -163,7 +163,7 @@ def score_outputs(
         sample_weight: as `score` takes them.
         inputs: the samples, which are the targets of an autoencoder.
         metric: as `score` takes it.
-        model: the compiled model that tells the metrics; `None` where there is none.
+        model: the compiled model that defines the metrics; `None` where there is none.
         output: as `score` takes it.
         batch_size: samples at once.
 

@@ -1,6 +1,6 @@
 """The process that holds the interpreter for microcontrollers: it answers on its standard output.
 
-That interpreter ends the whole process at what its kernels do not expect, so it does not run in the user's own.
+That interpreter ends the whole process at what its kernels do not expect, so it does not run in the user's process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def serve() -> None:
 
 
 def reason(diagnostics: str) -> str:
-    """The lines in which the interpreter says what is wrong, without what tells nothing."""
+    """The lines in which the interpreter says what is wrong, without what says nothing."""
     nothing = ("AllocateTensors() failed", "Failed starting model allocation")
     lines = [line.strip() for line in diagnostics.splitlines()]
     ours = [line for line in lines if line and not re.match(r"[IWE]\d{4} |WARNING|INFO", line)]

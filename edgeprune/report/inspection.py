@@ -222,7 +222,7 @@ def _memory(model: Model) -> tuple[ActivationMemory | None, str]:
 
 
 def _groups(model: Model, input_shape: InputShape) -> tuple[tuple[GroupRow, ...], dict[str, str], str]:
-    """The groups of channels and what is frozen, or why there are none to tell."""
+    """The groups of channels and what is frozen, or why there are none."""
     try:
         graph = trace(model, input_shape)
     except ValueError as error:  # a subclassed model whose call cannot be followed

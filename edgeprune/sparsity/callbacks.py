@@ -216,7 +216,7 @@ def _forwarding(hook: str) -> Callable[..., None]:
     return forward
 
 
-# TensorBoard wants every other hook too.
+# TensorBoard needs every other hook too.
 for _hook in flavor.CALLBACK_HOOKS:
     if _hook not in vars(PruningSummaries):
         setattr(PruningSummaries, _hook, _forwarding(_hook))

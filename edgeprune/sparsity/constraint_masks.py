@@ -1,7 +1,7 @@
 """Masks for Keras 3: held by the `constraint` of each pruned variable, applied by the optimizer.
 
 The optimizer calls a variable's constraint after each of its updates, inside the compiled step. So the model
-stays a plain model, its zeros are exact after every step, and whatever saves it finds them.
+remains a plain model, its zeros are exact after every step, and whatever saves it finds them.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def current_step(model: Layer) -> int:
 
 
 def apply_masks(model: Layer) -> None:
-    """Put zeros where the masks say so, and tell where weights had come in from elsewhere."""
+    """Put zeros where the masks are zero, and return where weights had been set from elsewhere."""
     strays = sum(np.count_nonzero(weight.value()[~weight.mask()]) for weight in masked_weights(model))
     if strays:
         warnings.warn(

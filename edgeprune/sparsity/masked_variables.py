@@ -120,7 +120,7 @@ class Training:
 
     Args:
         optimizer: the optimizer that updates the weights; None before the first training.
-        on_eager_step: while the callback is at work, told of each step taken in eager mode.
+        on_eager_step: while the callback is active, called after each eager step.
     """
 
     optimizer: Optimizer | None = None

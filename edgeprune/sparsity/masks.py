@@ -17,7 +17,7 @@ _BELOW_EVERY_SCORE = float(np.finfo(np.float32).smallest_subnormal) / (2 * float
 
 
 def kept_count(size: int, sparsity: float) -> int:
-    """How many of `size` weights stay at a sparsity, at least one; rounded in float32 as TF-MOT does."""
+    """How many of `size` weights are kept at a sparsity, at least one; rounded in float32 as TF-MOT does."""
     kept = np.round(np.float32(size) * (np.float32(1) - np.float32(sparsity)))
     return max(int(kept), 1)
 

@@ -105,7 +105,7 @@ def _refused(misses: tuple[XnnpackMiss, ...]) -> list[XnnpackMiss]:
 
 
 def _error(message: str, note: str) -> ValueError:
-    """An error that says what TF-MOT's says, so that what matches on it goes on working, and more in a note."""
+    """An error that says what TF-MOT's says, so that what matches on it still works, and more in a note."""
     error = ValueError(message)
     error.add_note(note)
     return error

@@ -115,7 +115,7 @@ def prune_low_magnitude(
 
 
 def remove_weight_masks(model: SameLayer) -> SameLayer:
-    """End the pruning of weights, as `strip.strip_pruning` does; channels that are masked stay so.
+    """End the pruning of weights, as `strip.strip_pruning` does; masked channels remain masked.
 
     Returns:
         A model without pruning as it is. For Keras 3 the same object, freed in place. For `tf_keras` a clone without

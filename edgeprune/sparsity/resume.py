@@ -1,4 +1,4 @@
-"""Pruning that goes on from a Keras 3 file: inside `prune_scope`, `load_model` puts the model under pruning again."""
+"""Pruning that continues from a Keras 3 file: inside `prune_scope`, `load_model` puts the model under pruning again."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def own_schedule(schedule: PruningSchedule) -> PruningSchedule:
 
 
 class FunctionSchedule(PruningSchedule):
-    """A plain function of the user's own as a schedule.
+    """A plain function as a schedule.
 
     Args:
         function: `function(step)`, for an int64 scalar tensor, returns whether to prune at this step and the sparsity

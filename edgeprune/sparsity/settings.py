@@ -71,7 +71,7 @@ class PruningRun:
 
     @property
     def in_blocks(self) -> bool:
-        """Whether whole blocks are pruned rather than single weights; N:M goes before, and then only shapes count."""
+        """Whether whole blocks are pruned rather than single weights; N:M overrides it, and then only shapes count."""
         return self.block_size != (1, 1)
 
     @property

@@ -51,7 +51,7 @@ _MOST_ENTRIES = 1024
 _MOST_NUMBERS = 1 << 16
 _MOST_TEXT_BYTES = 1 << 16
 _MOST_LABEL_BYTES = 1 << 24
-# A flatbuffer ends before 2 GB; some room is for the metadata.
+# A flatbuffer ends before 2 GB; some space is for the metadata.
 _MOST_BYTES = (1 << 31) - (1 << 24)
 # What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
 _ZIP_ERRORS = (

@@ -47,7 +47,7 @@ class _File:
         """Give the states of int8 LSTM operators scales for which the kernels are right; whether there are any.
 
         A kernel writes a step's output into the state and copies it from there, so that both have the output's scale;
-        the converter gives the state another. And a cell that stays below 0.5 in calibration gets a step below 2^-15,
+        the converter gives the state another. And a cell that remains below 0.5 in calibration gets a step below 2^-15,
         for which the kernels have no tanh. Neither is an error: the values are wrong.
         Source: tensorflow/lite/kernels/lstm_eval.cc and internal/reference/portable_tensor_utils.cc
         """

@@ -89,7 +89,7 @@ class Runtime:
     def __init__(
         self, path: str | Path, *, num_threads: int = 1, use_xnnpack: bool = True, reference: bool = False
     ) -> None:
-        """Open the file and make room for its tensors."""
+        """Open the file and allocate its tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         self.path = Path(path)
@@ -100,7 +100,7 @@ class Runtime:
         resolver = OpResolverType.AUTO if use_xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
-            with captured_output():  # LiteRT tells which delegate it makes
+            with captured_output():  # LiteRT prints which delegate it creates
                 self._interpreter: Any = Interpreter(
                     os.fsencode(self.path), num_threads=num_threads, experimental_op_resolver_type=resolver
                 )

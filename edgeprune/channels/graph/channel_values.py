@@ -210,7 +210,7 @@ class Space:
     def _tied_where_whole(
         self, part: np.ndarray, sizes: list[tuple[int, ...]], parts: list[list[np.ndarray]]
     ) -> np.ndarray:
-        """A part that may still lie along several axes lies along those where all places of no operand must stay."""
+        """A part that may still lie along several axes lies along those where all places of no operand must be kept."""
         axes = varying(part)
         if len(axes) < 2:
             return part
@@ -239,7 +239,7 @@ class Space:
         """The same elements in another shape.
 
         Only the axes that a part's own axes are folded into are written out: the shapes are cut into blocks of
-        equal products, and the other blocks stay of size 1.
+        equal products, and the other blocks remain of size 1.
         """
         shape = tuple(shape)
         if shape == value.shape:
@@ -266,7 +266,7 @@ class Space:
         return self.with_parts(shape, parts)
 
     def into_batch(self, value: Value, reason: str) -> Value:
-        """The places along axis 1 as samples of their own; all of them stay, for `reason`."""
+        """The places along axis 1 as samples of their own; all of them are kept, for `reason`."""
         line = self.line(value, 1)
         if line is not None:
             self.ids.freeze(line, reason)
@@ -318,7 +318,7 @@ class Space:
             joined = placed(np.concatenate(lines), axis, len(shape))
         if all(len(v.parts) <= 1 and all(part.shape[axis] > 1 for part in v.parts) for v in values):
             return Value(tuple(shape), () if joined is None else (joined,))
-        # Along the other axes the operands' sizes must stay equal.
+        # Along the other axes the operands' sizes must remain equal.
         rest = [
             Value(
                 (*v.shape[:axis], 1, *v.shape[axis + 1 :]),
@@ -355,7 +355,7 @@ class Space:
         ]
 
     def _filled(self, moved: np.ndarray) -> np.ndarray:
-        """Ids after a movement; those it filled up with zero are fresh ones that stay."""
+        """Ids after a movement; those it filled up with zero are fresh ones that are kept."""
         empty = moved == 0
         ids = moved - 1
         if empty.any():

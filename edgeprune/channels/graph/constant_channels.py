@@ -99,7 +99,7 @@ def product(
     """What a kernel makes of constants.
 
     Args:
-        vector: the constant of each channel that goes in, NaN for one that varies.
+        vector: the constant of each input channel, NaN for one that varies.
         kernel: (*window, in / groups, out).
         bias: of each channel that comes out.
         pads_with_zeros: whether zeros are put around the input, so that only zeros are constant there.

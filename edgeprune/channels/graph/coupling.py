@@ -2,7 +2,7 @@
 
 Plain data. A *class* is a set of channels that must be kept or dropped together, written as a number in
 `range(graph.class_count)`. A vector of classes says, for each position along an axis, to which class it belongs.
-`kept_mask`, a bool array over the classes (True: it stays), is what a plan decides and a rebuild takes.
+`kept_mask`, a bool array over the classes (True: kept), is what a plan decides and a rebuild uses.
 
 The channels inside attention heads are a table of classes, one row for each head: every head loses as many of them,
 and each chooses its own.
@@ -54,7 +54,7 @@ class Slot:
 
     @property
     def other_axes(self) -> tuple[int, ...]:
-        """The axes of the variable that the slice of one class goes through."""
+        """The axes of the variable that the slice of one class spans."""
         return tuple(axis for axis in range(len(self.weight.shape)) if axis not in self.axes)
 
     @property
@@ -64,7 +64,7 @@ class Slot:
 
 
 def count_kept(classes: np.ndarray, kept_mask: np.ndarray) -> int:
-    """How many positions stay along an axis with these classes; inside attention heads, in each head."""
+    """How many positions are kept along an axis with these classes; inside attention heads, in each head."""
     return int(np.count_nonzero(kept_mask[classes])) // (len(classes) if classes.ndim == 2 else 1)
 
 
@@ -145,7 +145,7 @@ class Resize:
         owner: the layer, or the node of the function's call.
         key: the argument's name in the layer's configuration or in the function's call.
         vectors: class vectors.
-        value: takes for each vector the number of positions that stay; returns the argument's new value.
+        value: a function of the number of kept positions of each vector; returns the argument's new value.
     """
 
     owner: Any
@@ -154,7 +154,7 @@ class Resize:
     value: Callable[..., Any]
 
     def new_value(self, kept_mask: np.ndarray) -> Any:
-        """The argument where only the classes of `kept_mask` stay."""
+        """The argument where only the classes of `kept_mask` are kept."""
         return self.value(*(count_kept(classes, kept_mask) for classes in self.vectors))
 
 
@@ -223,7 +223,7 @@ class ChannelGraph:
         slots: every axis of every variable that channels index.
         costs: the MACs of every call that has any.
         resizes: the arguments that follow the channels.
-        rescales: the variables that make up for a layer's own scale, which follows the channels.
+        rescales: the variables that compensate for a layer's own scale, which follows the channels.
         notes: plain sentences on layers that mix statistics across channels.
         names: `id(layer)` to path name.
         steps: the calls, producers first.

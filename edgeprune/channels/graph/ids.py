@@ -64,11 +64,11 @@ class Ids:
             self.unite(ids, np.take(ids, [0], axis=axis))
 
     def freeze(self, ids: np.ndarray, reason: str) -> None:
-        """Keep the sets of these ids from being dropped; of several reasons for one set the first is told."""
+        """Keep the sets of these ids from being dropped; of several reasons for one set the first is reported."""
         self._frozen.append((np.unique(ids), reason))
 
     def frozen(self) -> dict[int, str]:
-        """Representative to reason, for every set that must stay."""
+        """Representative to reason, for every set that must be kept."""
         reasons: dict[int, str] = {}
         for ids, reason in self._frozen:
             for root in np.unique(self.find(ids)).tolist():

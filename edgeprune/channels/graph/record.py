@@ -23,12 +23,12 @@ class Record:
         space: the ids, and the operations on values.
         names: the path names of the layers, by `id`.
         inside: the layers, by `id`, that read channels which are not in a tensor of the graph.
-        runs: lines of ids of which at least one stays.
+        runs: lines of ids of which at least one is kept.
         slots: the axes of weights that ids lie along, by weight (`id`) and axis.
         costs: the MACs of the calls.
         resizes: the arguments that follow the number of channels, by owner (`id`) and name.
         shape_resizes: the shapes among the arguments that follow a value, once it is settled along which axes ids lie.
-        rescales: the weights that make up for a layer's scale, by `id`.
+        rescales: the weights that compensate for a layer's scale, by `id`.
         notes: what a plan says if any of these channels can be dropped.
     """
 

@@ -18,7 +18,7 @@ class Settlement:
         class_count: the number of classes.
         reasons: by class, why it is frozen.
         slots: the axes of weights that classes lie along.
-        runs: classes of which at least one stays.
+        runs: classes of which at least one is kept.
         groups: classes that own slices of the same axes.
     """
 
@@ -61,7 +61,7 @@ class Settlement:
         return tuple(Cost(one.layer, one.macs, tuple(map(self.numbered, one.axes))) for one in self._record.costs)
 
     def rescales(self) -> tuple[Rescale, ...]:
-        """The weights that make up for a layer's scale."""
+        """The weights that compensate for a layer's scale."""
         return tuple(Rescale(one.weight, self.numbered(one.classes)) for one in self._record.rescales.values())
 
     def notes(self) -> tuple[str, ...]:

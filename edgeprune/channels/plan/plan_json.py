@@ -21,7 +21,7 @@ class StoredPlan:
     Attributes:
         model: the model's name.
         weights: the shapes of the model's weights.
-        groups: by the name of a group that loses channels how many it has, and the numbers of those that stay.
+        groups: by the name of a group that loses channels how many it has, and the indices of the kept ones.
         frozen: by the name of a group the reason why it keeps all its channels.
         target: what was requested and achieved; None for a plan made by hand.
         ranking: what ranked the channels; None for a plan made by hand, or where the file does not say it.

@@ -56,7 +56,7 @@ def check_settings(
     steps: Any,
     seed: Any,
 ) -> None:
-    """See that the settings of `plan_channels` are such as it takes, as far as no model is needed to tell.
+    """Check the settings of `plan_channels`, as far as that needs no model.
 
     Raises:
         TypeError: one is of the wrong type.

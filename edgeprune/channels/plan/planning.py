@@ -164,7 +164,7 @@ def plan_graph(
     Args:
         graph: the traced model, whose weights are scored as they are now.
         target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`.
-        gone: bool array `(graph.class_count,)`: classes that have been removed before and stay so.
+        gone: bool array `(graph.class_count,)`: classes that have been removed before.
         importance, reduction, scope, ratios, round_to, ignore, attention, min_channels, max_ratio, data, loss,
             batch_size, steps, seed: as `plan_channels` takes them.
 

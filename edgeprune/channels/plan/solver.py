@@ -143,7 +143,7 @@ def solve(
             function of the group, or `"tile"` / `"tile-int8"` for widths that fill the runtime's tiles.
         min_channels: channels that each group keeps at least.
         max_ratio: fraction of its channels that a group loses at most.
-        gone: bool, shape `(class_count,)`: classes that have been removed before and stay so.
+        gone: bool, shape `(class_count,)`: classes that have been removed before.
 
     Returns:
         The kept mask (bool, shape `(class_count,)`), and the target with what was reached.
@@ -308,12 +308,12 @@ def _priorities(
         set_of, places = numbers[group_of], np.empty(len(scores), int)
         places[order] = _ranks(set_of[order], scores[order])
     counts = np.bincount(set_of)
-    # The middle of its step on the way from the least important class (0) to the most important one (1).
+    # The middle of its step between the least important class (0) and the most important one (1).
     return (counts[set_of] - places - 0.5) / counts[set_of]
 
 
 def _bisect(removal: _Removal, left: Callable[[np.ndarray], float], goal: float) -> np.ndarray:
-    """The counts on the way from removing nothing to removing all that leave what is nearest to the goal."""
+    """The counts, between removing nothing and removing all, that leave what is nearest to the goal."""
     low, high = 0, len(removal.order)
     while high - low > 1:
         middle = (low + high) // 2

@@ -23,7 +23,7 @@ def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
         A new model of the same Keras: the same names, nested and shared layers, trainable flags, dtype policies,
         initializers, regularizers and constraints, with weights cut from the old ones. It is compiled as the old
         one was, with a fresh optimizer. It needs nothing of this package. What was Sequential or Functional
-        stays so; a subclassed model becomes Functional.
+        remains so; a subclassed model becomes Functional.
 
     Raises:
         ValueError: the mask does not fit the graph, drops what is frozen, or leaves a weight without channels; or the

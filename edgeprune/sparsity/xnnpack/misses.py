@@ -1,4 +1,4 @@
-"""What keeps a model off XNNPACK's sparse inference: one walk over its graph, a line for each layer in the way."""
+"""What keeps a model off XNNPACK's sparse inference: one walk over its graph, a line for each such layer."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class _Graph:
         return any(hasattr(self.layer(at), name) for name in ("kernel", "depthwise_kernel"))
 
     def is_stem(self, at: int) -> bool:
-        """Whether the call is the first convolution that XNNPACK wants."""
+        """Whether the call is the first convolution that XNNPACK needs."""
         layer = self.layer(at)
         return (
             geometry.is_stem_like(layer, self.layers, self.calls[at].input_shapes[0])
@@ -238,7 +238,7 @@ class _Graph:
         )
 
     def stem_miss(self, at: int) -> XnnpackMiss:
-        """Why the first convolution of a branch is not the one XNNPACK wants."""
+        """Why the first convolution of a branch is not the one XNNPACK needs."""
         layer = self.layer(at)
         if not geometry.is_stem_like(layer, self.layers, self.calls[at].input_shapes[0]):
             return self.miss(

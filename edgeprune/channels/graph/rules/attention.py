@@ -62,7 +62,7 @@ def grouped_query_attention(call: Call) -> list[Value]:
     output = layer._output_dense
     made = call.make(output.kernel, 2, layer=output)
     call.index(output.bias, 0, made, layer=output)
-    # It gives as many channels as the query has, and wants as many of the value.
+    # It returns as many channels as the query has, and needs as many of the value.
     call.unite(call.line(streams[0], -1), made)
     call.unite(call.line(streams[1], -1), made)
     call.resize("num_query_heads", sizes.queries)
@@ -106,7 +106,7 @@ def _streams(call: Call) -> tuple[Value, Value, Value]:
 
 
 def _project(call: Call, streams: Sequence[Value], sizes: _Inside) -> None:
-    """The projections of the streams, and what reads the heads on the way out."""
+    """The projections of the streams, and the output projection that reads the heads."""
     layer = call.layer
     query, output = layer._query_dense, layer._output_dense
     projections = [
@@ -177,9 +177,9 @@ def attention(call: Call) -> list[Value]:
 
 @function_rule("dotproductattention")
 def dot_product_attention(call: Call) -> Value:
-    """Heads along axis 2 of query, key and value go together; where several of the query share one, all stay.
+    """Heads along axis 2 of query, key and value are coupled; where several of the query share one, all are kept.
 
-    Where no scale is given it follows the number of channels inside a head, so all of those stay.
+    Without `scale=` it follows the number of channels inside a head, so all of those are kept.
     """
     query, key, value = streams = [call.argument(name) for name in ("query", "key", "value")]
     if not all(isinstance(stream, Value) for stream in streams):

@@ -155,7 +155,7 @@ def with_ones(call: Call) -> Value:
 
 @function_rule("transpose", "transposev2")
 def transpose(call: Call) -> Value:
-    """The axes in another order; reversed where none is told."""
+    """The axes in another order; reversed by default."""
     x = tensor(call)
     axes = call.argument("axes", "perm")
     return call.space.transpose(x, range(x.rank)[::-1] if axes is None else as_list(axes))
@@ -188,7 +188,7 @@ def _moved(rank: int, call: Call) -> list[int]:
 
 @function_rule("concatenate", "concat", "concatv2")
 def concatenate(call: Call) -> Value:
-    """Tensors side by side; constants among them stay."""
+    """Tensors side by side; constants among them are kept."""
     return call.space.concatenate(operands(call), int(call.argument("axis", default=-1)))
 
 
@@ -203,7 +203,7 @@ def stack(call: Call) -> Value:
 
 @function_rule("unstack")
 def unstack(call: Call) -> list[Value]:
-    """The slices along an axis; all of them stay, and lose the same channels."""
+    """The slices along an axis; all of them are kept, and lose the same channels."""
     x = tensor(call)
     axis = x.axis(call.argument("axis", default=0))
     x = call.space.tied_along(x, axis)
@@ -320,7 +320,7 @@ def _tie_steps(call: Call, line: np.ndarray, start: int, stop: int, step: int) -
 
 @function_rule("pad", "padv2", "mirrorpad")
 def pad(call: Call) -> Value:
-    """Places before and after; along channels the new ones stay."""
+    """Places before and after; along channels the new ones are kept."""
     x = tensor(call)
     widths = np.asarray(call.argument("pad_width", "paddings"))
     widths = np.broadcast_to(widths, (x.rank, 2))
@@ -390,7 +390,7 @@ def flip(call: Call) -> Value:
 
 @function_rule("roll")
 def roll(call: Call) -> Value:
-    """Places moved along, around the end; channels stay where they are."""
+    """Places moved along, around the end; channels do not move."""
     x = tensor(call)
     for axis in axes_of(call.argument("axis"), x.rank):
         call.freeze(call.line(x, axis), f"{call.name} moves it by a fixed number of places")

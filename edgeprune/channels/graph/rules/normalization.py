@@ -55,7 +55,7 @@ def unit_normalization(call: Call) -> Value:
 
 @rule("GroupNormalization")
 def group_normalization(call: Call) -> Value:
-    """Statistics over groups of neighbouring channels, which must stay equally large."""
+    """Statistics over groups of neighbouring channels, which must remain equally large."""
     layer, x = call.layer, call.x
     axis = x.axis(layer.axis)
     line = call.channels(x, axis)

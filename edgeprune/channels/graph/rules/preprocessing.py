@@ -15,7 +15,7 @@ from edgeprune.channels.graph.rules.registry import Call, rule
     "AugMix MaxNumBoundingBoxes".split()
 )
 def preprocess(call: Call) -> list[Value]:
-    """What it takes stays whole, and so does what it gives."""
+    """Inputs and outputs keep all their channels."""
     for value in call.inputs:
         call.freeze(value, f"{call.name} uses all of its values")
     return [Value(shape) for shape in call.output_shapes]

@@ -20,7 +20,7 @@ A family of layers is one file in this folder, imported by `rules/__init__.py`. 
 (`x + y`, `keras.ops.reshape`, `tf.reshape`) have rules made with `function_rule("reshape")`; their arguments
 are in `call.arguments` under the names that their own signature gives them.
 
-What a rule cannot follow it answers with `raise CannotFollow("why")`: everything that the call touches stays.
+What a rule cannot follow it answers with `raise CannotFollow("why")`: everything that the call touches is frozen.
 """
 
 from __future__ import annotations
