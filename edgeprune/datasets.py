@@ -113,7 +113,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         path: the `.gz` file.
 
     Returns:
-        A `uint8` array with the shape the file's header gives.
+        A `uint8` array with the shape in the file's header.
 
     Raises:
         ValueError: the file is not gzip, not IDX, holds something other than bytes, or is cut short.

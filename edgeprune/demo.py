@@ -195,7 +195,7 @@ def check_files(folder: Path, overwrite: bool) -> None:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Images of bytes `(n, 28, 28)` as the nets take them: float32 `(n, 28, 28, 1)` from 0 to 1."""
+    """Images of bytes `(n, 28, 28)` as the nets expect them: float32 `(n, 28, 28, 1)` from 0 to 1."""
     return images[..., None].astype("float32") / 255
 
 

@@ -114,7 +114,7 @@ def prune_and_fit(
         learning_rate: a number or a Keras schedule; left out, that of the compiled model, or 1e-3.
         schedule: `"polynomial"` (from dense to `sparsity`) or `"constant"` (at once).
         frequency: steps between updates of the masks; fewer where under ten would fit.
-        layers: which layers to prune, as `edgeprune.prune_low_magnitude` takes it; all where left out.
+        layers: which layers to prune, as `edgeprune.prune_low_magnitude` accepts it; all where left out.
         loss: a Keras loss or its name; left out, that of the compiled model, or
             `"sparse_categorical_crossentropy"` for a softmax over integer labels.
         metric: what is computed while it trains in place of the compiled metrics, which the model keeps: as
@@ -268,7 +268,7 @@ def _check_inputs(model: Model, x: Any) -> None:
 
 
 def _structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Data by name in the structure of the model's inputs and outputs, which Keras takes whatever names it knows."""
+    """Data by name in the structure of the model's inputs and outputs, which Keras accepts whatever its names."""
     if not flavor.is_graph_model(model):
         return x, y, sample_weight
     names = flavor.input_names(model) or []
@@ -295,7 +295,7 @@ def _structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, 
 
 
 def _by_order(model: Model, compilation: dict[str, Any]) -> dict[str, Any]:
-    """Settings by output name as lists in the outputs' order: TF-MOT's wrappers give the outputs other names."""
+    """Settings by output name as lists in the outputs' order: TF-MOT's wrappers rename the outputs."""
     if not flavor.is_graph_model(model) or _returns_dict(model):
         return compilation
     outputs, nothing = list(flavor.output_tensors(model)), {"loss": None, "loss_weights": 1.0}

@@ -136,7 +136,7 @@ def autoencoder(features: int = 640, units: int = 128, bottleneck: int = 8, flav
         flavor: `"keras"` or `"tf_keras"`.
 
     Returns:
-        An uncompiled Functional model which gives its input back; 269,992 parameters by default.
+        An uncompiled Functional model which reconstructs its input; 269,992 parameters by default.
 
     Example:
         >>> autoencoder().count_params()

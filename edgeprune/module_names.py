@@ -56,7 +56,7 @@ def object_named(name: str) -> Any:
     """What a name such as `"package.module:function"` or `"path/to/file.py:function"` stands for.
 
     Args:
-        name: a module as `import_named` takes it, a colon, and the name of something in it, with dots for what lies
+        name: a module as `import_named` accepts it, a colon, and the name of something in it, with dots for what lies
             deeper.
 
     Returns:

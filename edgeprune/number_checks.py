@@ -8,7 +8,7 @@ from typing import Any
 
 
 def check_number(name: str, value: Any) -> None:
-    """See that an argument is one finite number.
+    """Check that an argument is one finite number.
 
     Raises:
         TypeError: it is something else.
@@ -21,7 +21,7 @@ def check_number(name: str, value: Any) -> None:
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
-    """See that an argument is a whole number, not less than another.
+    """Check that an argument is a whole number, not less than another.
 
     Raises:
         TypeError: it is no number.
@@ -33,7 +33,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 
 def check_target(kind: str, value: Any) -> None:
-    """See that a target is in its range: `"pruning_ratio"`, a fraction to remove, or `"target_..."`, one to keep.
+    """Check that a target is in its range: `"pruning_ratio"`, a fraction to remove, or `"target_..."`, one to keep.
 
     Raises:
         TypeError: it is no number.
@@ -47,7 +47,7 @@ def check_target(kind: str, value: Any) -> None:
 
 
 def check_seed(seed: Any) -> None:
-    """See that an argument is the seed of a generator: a whole number, 0 or more, or None for another one each time.
+    """Check that an argument is the seed of a generator: a whole number, 0 or more, or None for another one each time.
 
     Raises:
         TypeError: it is no number.

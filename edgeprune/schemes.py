@@ -1,7 +1,7 @@
 """How the numbers of a file are stored and computed: bits and granularity of weights and activations.
 
 A scheme has a name for the common cases (`"int8"`) and is an object where more is to be said
-(`Scheme(weight_bits=8, activation_bits=8, per_channel_dense=False)`); a function that takes one takes either.
+(`Scheme(weight_bits=8, activation_bits=8, per_channel_dense=False)`); a function that accepts one accepts either.
 """
 
 from __future__ import annotations

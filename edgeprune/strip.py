@@ -40,7 +40,7 @@ def strip_pruning(model: SameLayer) -> SameLayer:
 
 
 def without_pruning(model: SameModel) -> SameModel:
-    """A plain model to convert or to look at, its masks applied; the given one continues to be pruned."""
+    """A plain model to convert or to look at, its masks applied; the one passed continues to be pruned."""
     model = with_masks_applied(model)
     is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
     return callback.strip_channels(model) if is_masked else model

@@ -100,7 +100,7 @@ def target(name: str | Target) -> Target:
     """Look a target up by its name.
 
     Args:
-        name: the name, or a target, which is given back.
+        name: the name, or a target, which is returned.
 
     Returns:
         The target.

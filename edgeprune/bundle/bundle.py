@@ -332,7 +332,7 @@ def _refuse_strings(model: Model, specs: Mapping[str, Any]) -> None:
 def _checked_validation(
     validation_data: DataLike | None, prepared: PreparedModel, metric: MetricLike | None
 ) -> ValidationData:
-    """The labelled data, as the converted model takes them."""
+    """The labelled data, as the converted model expects them."""
     if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
         raise TypeError("validation_data must be (x, y) or (x, y, sample_weight).")
     x, y, sample_weight = (*validation_data, None)[:3]

@@ -77,7 +77,7 @@ def raw_samples_note(samples: Mapping[str, np.ndarray], preprocessing: Preproces
     """Say where samples look like raw values, though the model is to get them through the preprocessing.
 
     Args:
-        samples: input name to `(count, ...)`, as the Keras model takes them.
+        samples: input name to `(count, ...)`, as the Keras model expects them.
         preprocessing: what was done to raw values before the model, `None` where nothing is known.
 
     Returns:
@@ -108,7 +108,7 @@ class BundleContent:
         target: the device.
         name: the model's name, as the user wrote it: any characters.
         identifier: made from the name; valid in C, C++, Java and Kotlin: `"gesture_model"`.
-        samples: input name to a few golden inputs `(count, ...)`, as the Keras model takes them.
+        samples: input name to a few golden inputs `(count, ...)`, as the Keras model expects them.
         labels: the classes' names in order; `None` without.
         preprocessing: what was done to raw values before the model; `None` where nothing is known.
         verification: what was measured on the file.
@@ -142,7 +142,7 @@ class BundleContent:
 
 
 def identifier(name: str) -> str:
-    """Make a name that C, C++, CMake, Java and Kotlin take as one.
+    """Make a name that C, C++, CMake, Java and Kotlin accept.
 
     It always has `model` in it: no list of keywords, functions and macros that it could be is ever complete.
 

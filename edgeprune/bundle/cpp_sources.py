@@ -80,7 +80,7 @@ def write_sources(
         figures: what was measured: `arena`, `model_bytes`, `flash_bytes_estimate`.
         file: the file that becomes the array.
         methods: how the resolver registers its operators.
-        kernels: gives the outputs of one inference for its encoded inputs, for the golden vectors.
+        kernels: returns the outputs of one inference for its encoded inputs, for the golden vectors.
         tolerance: by how much a device may differ from those, for each type of an output.
 
     Raises:
@@ -145,7 +145,7 @@ def ram_layer(content: BundleContent) -> str:
 
 
 def board_figures(content: BundleContent, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:
-    """What the model takes of the board's memories, where those are known.
+    """The share of the board's memories that the model needs, where those are known.
 
     Args:
         content: names the target.
@@ -153,7 +153,7 @@ def board_figures(content: BundleContent, arena_bytes: int, flash_bytes: int) ->
         flash_bytes: the estimate of the model and its code.
 
     Returns:
-        The board's bytes of RAM and flash, and the share of each that the model takes, 0 to 1.
+        The board's bytes of RAM and flash, and the share of each that the model needs, 0 to 1.
     """
     device = content.target
     memories = (("ram", device.ram_bytes, arena_bytes), ("flash", device.flash_bytes, flash_bytes))

@@ -217,7 +217,7 @@ class ChannelPruning(CallbackOfBoth):
         gone = masks.silent() if not self.recover else None
         plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
         if not is_last and self._target.is_exceeded(plan.target):
-            return  # rounding would take more than the whole training may, and it would not come back
+            return  # rounding would remove more than the whole training may, and that could not be undone
         self.plan = plan
         if self.recover and not is_last:
             masks.zero_producers(self.plan.kept_mask)
@@ -245,7 +245,7 @@ class _Target:
         return float(np.clip(sparsity / (self._final or 1.0), 0.0, 1.0))
 
     def is_exceeded(self, target: PlanTarget | None) -> bool:
-        """Whether a plan takes more than the whole training is to take."""
+        """Whether a plan removes more than the whole training is to remove."""
         if target is None:
             return False
         return target.achieved > self._value if self._kind == "pruning_ratio" else target.achieved < self._value
@@ -275,7 +275,7 @@ def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
         verify: prove that the smaller model computes the same.
 
     Returns:
-        A plain smaller model, compiled as the given one is with a fresh optimizer. What was subclassed, as a distiller
+        A plain smaller model, compiled as the one passed is with a fresh optimizer. What was subclassed, as a distiller
         is, becomes a Functional model that computes what its call does at inference.
 
     Raises:

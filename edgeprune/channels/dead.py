@@ -31,7 +31,7 @@ class Fold:
 
     Attributes:
         layer: the layer that is changed.
-        name: the weight that takes it: `"bias"`, or `"moving_mean"` of the batch norm behind a layer without bias.
+        name: the weight it is added to: `"bias"`, or `"moving_mean"` of the batch norm behind a layer without bias.
         addition: float array with one entry for each entry of that weight.
     """
 
@@ -183,7 +183,7 @@ def _without_wrappers(model: Model) -> Any:
 
 
 def _live(graph: ChannelGraph, use: _Use) -> np.ndarray:
-    """Bool for each class: whether it reaches an output. All are taken for dead until something live reads them."""
+    """Bool for each class: whether it reaches an output. All are assumed dead until something live reads them."""
     live = np.ones(graph.class_count, bool)
     for group in graph.groups:
         live[group.classes] = group.frozen is not None

@@ -65,7 +65,7 @@ def _options(context: typer.Context) -> dict[str, str]:
 
 
 def _spoken_of(message: str, context: typer.Context, options: Mapping[str, str]) -> list[str]:
-    """The options that were given whose values are in the message; where none is, the first whose name is."""
+    """The options that were passed whose values are in the message; where none is, the first whose name is."""
     given = {
         name: value
         for name, value in context.params.items()

@@ -11,7 +11,7 @@ from edgeprune.types import Quantization
 
 QuantizationChoice = Literal["none", Quantization]
 ScheduleChoice = Literal["polynomial", "constant"]
-LARGEST = 2**31 - 1  # of the counts that TensorFlow and the interpreters take
+LARGEST = 2**31 - 1  # of the counts that TensorFlow and the interpreters accept
 _MOST_THREADS = 256
 _LARGEST_FLOAT = 3.4e38  # of float32, in which models train
 

@@ -31,7 +31,7 @@ def open_streams() -> Iterator[None]:
 
 
 def _open(descriptor: int) -> None:
-    """Connect a descriptor to nothing if it is closed, lest a file that is opened later is taken for it."""
+    """Connect a descriptor to nothing if it is closed, lest a file that is opened later is mistaken for it."""
     try:
         os.fstat(descriptor)
     except OSError:

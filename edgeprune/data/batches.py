@@ -221,7 +221,7 @@ def count_of(
 
 
 def check_data(data: Any, batch_size: Any = 1, steps: Any = None, name: str = "data") -> None:
-    """See that data are in a form that can be read, in such batches and in so many, without reading any.
+    """Check that data are in a form that can be read, in such batches and in so many, without reading any.
 
     Args:
         data: the data.

@@ -88,7 +88,7 @@ def _is_image(file: Path) -> bool:
 
 
 def _image_shape(path: Path, ports: Ports | None) -> tuple[tuple[int, int], int]:
-    """Height and width, and channels, of the images that a model takes."""
+    """Height and width, and channels, of the images a model accepts."""
     if ports is None:
         return _SIZE, 3
     shapes = list(ports.inputs.values())

@@ -1,4 +1,4 @@
-"""Labels, losses and sample weights: which belongs to which output of a model, and which labels a loss can take."""
+"""Labels, losses and sample weights: which belongs to which output of a model, and which labels a loss accepts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NOT_REAL = "cOSUmM"  # NumPy's kinds of complex numbers, objects, text and time
 
 
 def check_labels(model: Model, y: Any, loss: Any = None) -> None:
-    """Refuse labels that a model's loss cannot take, before TensorFlow does so in the middle of a step.
+    """Refuse labels that a model's loss does not accept, before TensorFlow does so in the middle of a step.
 
     Args:
         model: a built model of either Keras.
-        y: labels or targets `(n, ...)`; a dict or a list of them for several outputs, as `fit` takes them. None where
+        y: labels or targets `(n, ...)`; a dict or a list of them for several outputs, as `fit` accepts them. None where
             there are none.
         loss: a Keras loss or its name, or a list or dict of them for several outputs; left out, the compiled one.
 
@@ -45,7 +45,7 @@ def check_labels(model: Model, y: Any, loss: Any = None) -> None:
 
 
 def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int | None, ...], loss: Any) -> None:
-    """Refuse labels of one output that its loss cannot take, or that it would stretch to the output's shape.
+    """Refuse labels of one output that its loss does not accept, or that it would stretch to the output's shape.
 
     Args:
         what: what the error calls them, such as `"The labels"`.
@@ -77,7 +77,7 @@ def check_sample_weights(sample_weight: Any) -> None:
     """Refuse weights of samples that are no real numbers.
 
     Args:
-        sample_weight: weights `(n, ...)`; a dict or a list of them for several outputs, as `fit` takes them, or None.
+        sample_weight: weights `(n, ...)`; a dict or a list of them for several outputs, as `fit` accepts them, or None.
 
     Raises:
         ValueError: some are text, complex or no numbers at all.

@@ -68,7 +68,7 @@ def kind_of_loss(loss: Any, target_shape: tuple[int, ...], output_shape: tuple[i
 
 
 def takes_class_numbers(loss: Any) -> bool:
-    """Whether a loss takes class numbers, which TensorFlow uses as indices."""
+    """Whether a loss accepts class numbers, which TensorFlow uses as indices."""
     return any(_KIND_OF.get(name) == "sparse" for name in plain_names(loss))
 
 

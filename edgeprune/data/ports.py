@@ -32,7 +32,7 @@ class Ports:
     channels_first: bool = False
 
     def inputs_of(self, source: str, x: DataLike) -> Any:
-        """Inputs as the model takes them: the array of the only one, several by name.
+        """Inputs as the model expects them: the array of the only one, several by name.
 
         Raises:
             ValueError: they are for other inputs than the model's.
@@ -45,7 +45,7 @@ class Ports:
         return arrays if self.takes_list and len(names) > 1 else self._packed(dict(zip(names, arrays, strict=True)))
 
     def targets_of(self, source: str, part: str, y: Arrays | None) -> Any:
-        """Targets, or weights of samples, as the model takes them: those of the only output, several by name.
+        """Targets, or weights of samples, as the model expects them: those of the only output, several by name.
 
         Raises:
             ValueError: they are for other outputs than the model's.

@@ -24,7 +24,7 @@ class DataSource:
     """Data that were found, and read as far as they can be without a model.
 
     Attributes:
-        samples: returns the samples for what a model takes, or for no model.
+        samples: returns the samples for what a model accepts, or for no model.
     """
 
     samples: Callable[[Ports | None], Data]
@@ -33,7 +33,7 @@ class DataSource:
         """The samples, checked against a model.
 
         Args:
-            model: as `load_data` takes it.
+            model: as `load_data` accepts it.
 
         Raises:
             ValueError: the data are damaged, or do not fit the model.
@@ -88,8 +88,8 @@ def open_data(source: str | Path, label_columns: Sequence[str] = ()) -> DataSour
     """Find data and read what can be read without a model, so that what is wrong with it is reported early.
 
     Args:
-        source: as `load_data` takes it.
-        label_columns: as `load_data` takes it.
+        source: as `load_data` accepts it.
+        label_columns: as `load_data` accepts it.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: as `load_data`.

@@ -336,7 +336,7 @@ def _is_addition(node: flavor.GraphNode) -> bool:
 
 
 def _passing(removed: Sequence[Block]) -> dict[int, int]:
-    """By `id` of an addition's node the input that it gives when its block is removed."""
+    """By `id` of an addition's node the input that it returns when its block is removed."""
     return {id(block.node.node): block.shortcut for block in removed}
 
 

@@ -1,6 +1,6 @@
 """A rebuilt model in which some calls return one of their inputs instead of computing anything.
 
-By `id` of a call's node, `instead` holds the position of the input that the call gives.
+By `id` of a call's node, `instead` holds the position of the input that the call returns.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def same_kind(a: Any, b: Any) -> bool:
 def needed(
     nodes: Sequence[flavor.GraphNode], outputs: Sequence[Any], instead: Mapping[int, int]
 ) -> list[flavor.GraphNode]:
-    """The calls that outputs need, where some calls give one of their inputs instead."""
+    """The calls that outputs need, where some calls return one of their inputs instead."""
     wanted = set(map(id, outputs))
     found = []
     for node in reversed(nodes):
@@ -66,7 +66,7 @@ def called(model: Model, instead: Mapping[int, int], prefix: str = "") -> Iterat
 
 
 class WithoutCalls(Builder):
-    """Builds a model in which some calls give one of their inputs instead of computing anything."""
+    """Builds a model in which some calls return one of their inputs instead of computing anything."""
 
     def __init__(self, instead: Mapping[int, int]) -> None:
         self._instead = instead
@@ -80,7 +80,7 @@ class WithoutCalls(Builder):
         return needed(nodes, outputs, self._instead)
 
     def instead(self, node: flavor.GraphNode) -> Any:
-        """The input that a call gives instead."""
+        """The input that a call returns instead."""
         position = self._instead.get(id(node.node))
         return None if position is None else node.inputs[position]
 
@@ -90,7 +90,7 @@ class WithoutCalls(Builder):
 
 
 def rebuilt_without(graph_model: Any, model: Model, instead: Mapping[int, int]) -> Any:
-    """A plain model without some calls, compiled as `model` is; `graph_model` is what `walkable(model)` gave."""
+    """A plain model without some calls, compiled as `model` is; `graph_model` is what `walkable(model)` returned."""
     builder = WithoutCalls(instead)
     with garbage_collection_off():
         built = builder.build(graph_model)

@@ -43,7 +43,7 @@ class ValidationData:
     """Labelled data to verify a file on.
 
     Attributes:
-        x: the inputs, as the Keras model takes them.
+        x: the inputs, as the Keras model expects them.
         y: the targets; None without.
         sample_weight: a weight for each sample; None without.
         metric: what to score by, as `ep.score` accepts it; None for the model's own.

@@ -15,7 +15,7 @@ def vocabulary_texts(split: SplitModel) -> dict[str, str]:
 
     Returns:
         Name of each file to its content: `vocabulary.txt`, or one for each of several lookup layers,
-        `vocabulary_LAYER.txt`. The number of a line, counted from 0, is the number that the layer gives.
+        `vocabulary_LAYER.txt`. The number of a line, counted from 0, is the number that the layer returns.
 
     Raises:
         ValueError: an entry holds a line break, so that it would be two lines.

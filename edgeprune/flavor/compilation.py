@@ -1,4 +1,4 @@
-"""How a model is compiled, and its metrics computed on outputs that something else gave: a file, another model."""
+"""How a model is compiled, and its metrics computed on outputs of something else: a file, another model."""
 
 from __future__ import annotations
 

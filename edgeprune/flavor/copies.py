@@ -37,7 +37,7 @@ def rebuild_graph(model: Model, call: Callable[[Any, tuple, dict], Any]) -> Any:
         layer, inputs, outputs = node_parts(node)
         if keras_3:
             args, kwargs = node.arguments.fill_in(tensors)
-        else:  # `map_arguments` takes one tensor from the list for each use
+        else:  # `map_arguments` uses one tensor of the list for each use
             uses: dict[str, list] = {}
             for old in inputs:
                 uses.setdefault(str(id(old)), []).append(tensors[id(old)])
@@ -196,7 +196,7 @@ def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, di
 
 def _part_of(layer: Layer, key: str) -> Any:
     """The layer that an entry of a layer's configuration describes."""
-    if key == "layer" and hasattr(layer, "forward_layer"):  # Bidirectional works on copies of what it is given
+    if key == "layer" and hasattr(layer, "forward_layer"):  # Bidirectional works on copies of what it is passed
         return layer.forward_layer
     return getattr(layer, key, None)
 
@@ -215,7 +215,7 @@ def clone_built_layer(layer: Layer) -> Any:
 
 
 def clone_input(layer: Layer, batch_shape: tuple[int | None, ...] | None = None) -> Any:
-    """A new input layer like this one, for tensors of another shape where one is given."""
+    """A new input layer like this one, for tensors of another shape where one is passed."""
     config = layer.get_config()
     if batch_shape is not None:
         config["batch_shape" if is_keras_3(layer) else "batch_input_shape"] = tuple(batch_shape)

@@ -50,7 +50,7 @@ def at_example_shapes(
         model: a built model of either Keras.
         input_shape: the shape of the input, with or without the batch; by input name where there are several. Left out,
             sizes that are not fixed are chosen.
-        compute: takes a `tf.TensorSpec` for each input, in the model's order.
+        compute: called with a `tf.TensorSpec` for each input, in the model's order.
 
     Returns:
         The shapes, and what `compute` returned.
@@ -88,15 +88,15 @@ def at_example_shapes(
 def example_and_call_shapes(
     model: Model, input_shape: InputShape = None
 ) -> tuple[ExampleShapes | None, list[list[tuple[int | None, ...]]]]:
-    """The shapes of what the calls of a model of open length or size give; nothing where its sizes are fixed.
+    """The shapes of what the calls of a model of open length or size return; nothing where its sizes are fixed.
 
     Args:
         model: a built Functional or Sequential model of either Keras.
-        input_shape: as `at_example_shapes` takes it.
+        input_shape: as `at_example_shapes` accepts it.
 
     Returns:
         The shapes of the inputs, None where every size is fixed or the model accepts none of those that are tried; and
-        for each call, in the order of `flavor.run_model`, the shapes of the tensors it gives.
+        for each call, in the order of `flavor.run_model`, the shapes of the tensors it returns.
 
     Raises:
         TypeError: `input_shape` is neither a shape nor a dict of shapes.

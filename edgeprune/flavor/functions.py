@@ -49,7 +49,7 @@ def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: d
             what the call has there.
 
     Returns:
-        What the call gives.
+        What the call returns.
     """
     if not is_layer(function):
         settings = function.get_config()

@@ -58,7 +58,7 @@ def layer_calls(model: Model) -> tuple[list[LayerCall], tuple[int, ...]]:
 
     Returns:
         The calls, producers first, beginning with the model's input layers; and the positions of the calls
-        that give the model's outputs.
+        that compute the model's outputs.
 
     Raises:
         ValueError: the model, or one nested in it, is subclassed or not built.
@@ -161,7 +161,7 @@ def ordered_nodes(graph: Any) -> Iterator[Any]:
 
 
 def node_parts(node: Any) -> tuple[Any, list[Any], list[Any]]:
-    """The layer that a node calls, the tensors it takes and the tensors it gives, both flat."""
+    """The layer that a node calls, the tensors it is called on and the tensors it returns, both flat."""
     if hasattr(node, "operation"):
         return node.operation, list(node.input_tensors), list(node.output_tensors)
     return node.layer, list(node.keras_inputs), nest(keras_3=False).flatten(node.outputs)
@@ -177,7 +177,7 @@ class GraphNode:
         args: the positional arguments, symbolic tensors where tensors are.
         kwargs: the keyword arguments.
         inputs: the symbolic tensors among the arguments, flat.
-        outputs: the symbolic tensors it gives, flat.
+        outputs: the symbolic tensors it returns, flat.
     """
 
     layer: Layer
@@ -209,7 +209,7 @@ def graph_nodes(model: Layer) -> tuple[list[Any], list[GraphNode], Any]:
         model: a built Functional or Sequential model of either Keras.
 
     Returns:
-        The symbolic input tensors, flat; the calls; the symbolic outputs in the structure that the model gives.
+        The symbolic input tensors, flat; the calls; the symbolic outputs in the structure that the model returns.
 
     Raises:
         ValueError: the model is subclassed or not built.
@@ -231,7 +231,7 @@ def call_specs(model: Model) -> Any:
 
     Returns:
         A `tf.TensorSpec`, or a list, tuple or dict of them. Of a subclassed Keras 3 model the dtype is not
-        known and taken for float32.
+        known and assumed to be float32.
 
     Raises:
         ValueError: the model is not built.
@@ -295,7 +295,7 @@ def input_names(model: Model) -> list[str] | None:
 
 
 def pack_inputs(model: Model, arrays: Sequence[Any]) -> Any:
-    """Arrays in the order of `input_names`, put into the structure (list, dict, ...) that the model takes."""
+    """Arrays in the order of `input_names`, put into the structure (list, dict, ...) that the model accepts."""
     graph, keras_3 = graph_of(model), is_keras_3(model)
     structure = graph._inputs_struct if keras_3 else graph._nested_inputs
     return nest(keras_3).pack_sequence_as(structure, list(arrays))
@@ -324,7 +324,7 @@ def named_outputs(model: Model, outputs: Any) -> dict[str, Any]:
 
 
 def output_tensors(model: Model) -> dict[str, Any]:
-    """The symbolic outputs of a Functional or Sequential model, by the names that `named_outputs` gives them."""
+    """The symbolic outputs of a Functional or Sequential model, by the names that `named_outputs` assigns them."""
     return named_outputs(model, graph_nodes(model)[2])
 
 
@@ -348,7 +348,7 @@ def output_names(model: Model, count: int) -> list[str]:
 
 
 def output_shapes(layer: Layer) -> list[tuple[int | None, ...]]:
-    """The different shapes a layer gives in the graphs it stands in; empty where it stands in none."""
+    """The different shapes a layer returns in the graphs it stands in; empty where it stands in none."""
     tensors = [tensor for node in getattr(layer, "_inbound_nodes", ()) for tensor in node_parts(node)[2]]
     return list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
 
@@ -363,7 +363,7 @@ def output_layers(model: Model) -> dict[str, Any]:
 
 
 def pack_outputs(model: Model, tensors: Sequence[Any]) -> Any:
-    """Flat outputs put into the structure (list, dict, ...) that the model gives."""
+    """Flat outputs put into the structure (list, dict, ...) that the model returns."""
     graph, keras_3 = graph_of(model), is_keras_3(model)
     structure = graph._outputs_struct if keras_3 else graph._nested_outputs
     return nest(keras_3).pack_sequence_as(structure, list(tensors))

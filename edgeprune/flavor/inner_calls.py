@@ -24,7 +24,7 @@ def symbolic_leaves(structure: Any) -> list[Any]:
 def called_in_place(
     layers: list[Layer], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
 ) -> tuple[Any, bool]:
-    """What the first of some layers gives for symbolic tensors, which stem from the calls inside it and the others.
+    """What the first of some layers returns for symbolic tensors, which stem from the calls inside it and the others.
 
     And whether one of them adds losses.
     """
@@ -96,7 +96,7 @@ def _without_nodes(layers: set[int]) -> Iterator[None]:
 
 
 def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a layer with weights gives for constants, as a symbolic tensor: a table read at every position."""
+    """What a layer with weights returns for constants, as a symbolic tensor: a table read at every position."""
     if symbolic_leaves((args, kwargs)) or not args or not _is_constant(args[0]):
         return call(*args, **kwargs)
     del layer.__dict__["call"]

@@ -16,12 +16,12 @@ from edgeprune.types import Layer, Loss
 
 
 def takes_training(layer: Layer) -> bool:
-    """Whether the call of a layer takes the argument `training`."""
+    """Whether the call of a layer accepts the argument `training`."""
     return layer._call_has_training_arg if is_keras_3(layer) else layer._call_spec.expects_training_arg
 
 
 def called_in_tf_keras(layer: Layer, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool) -> Any:
-    """What a layer of tf_keras gives for symbolic tensors, which stem from the calls inside it.
+    """What a layer of tf_keras returns for symbolic tensors, which stem from the calls inside it.
 
     Raises:
         Exception: whatever it raises when it is called on symbolic tensors.

@@ -23,7 +23,7 @@ def with_kernels(
     """A function that calls a part of a model, compiled by XLA where TensorFlow lacks kernels for that part.
 
     Args:
-        function: takes and returns tensors in any structure.
+        function: accepts and returns tensors in any structure.
         part: the model, the layer or the function in a graph that it calls.
         arguments: the keyword arguments that it calls it with.
 

@@ -149,7 +149,7 @@ def nest(keras_3: bool) -> ModuleType:
 
 
 def flatten(structure: Any, keras_object: object) -> list[Any]:
-    """The leaves of a nested structure in the order in which the object's Keras takes them."""
+    """The leaves of a nested structure in the order in which the object's Keras expects them."""
     return nest(is_keras_3(keras_object)).flatten(structure)
 
 

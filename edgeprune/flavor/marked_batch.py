@@ -56,9 +56,9 @@ def is_marked(size: Any) -> bool:
 
 @contextlib.contextmanager
 def einsum_sizes_kept() -> Iterator[None]:
-    """While the body runs, Keras 3's EinsumDense gives symbolic tensors of the sizes that it is called on.
+    """While the body runs, Keras 3's EinsumDense returns symbolic tensors of the sizes that it is called on.
 
-    Those that were open when it was built are else open in what it gives, though the input's are known.
+    Those that were open when it was built are else open in what it returns, though the input's are known.
     """
     kind = keras_module(KERAS_3).layers.EinsumDense
     before = kind.compute_output_shape
@@ -95,7 +95,7 @@ def _holds_none(value: Any) -> bool:
 
 
 def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], reference: Any) -> Any:
-    """Call a function in the graph whose arguments may hold the marked size; what it gives fits every batch.
+    """Call a function in the graph whose arguments may hold the marked size; what it returns fits every batch.
 
     Raises:
         NotUnfoldedError: it cannot be unfolded.

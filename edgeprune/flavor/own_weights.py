@@ -22,7 +22,7 @@ from edgeprune.types import DataLike, Layer, Variable
 
 @functools.cache
 def own_weight_class(keras_3: bool = True) -> type:
-    """The operation, in tf_keras the layer, that gives a weight which a composite layer uses itself.
+    """The operation, in tf_keras the layer, that returns a weight which a composite layer uses itself.
 
     Its instances have the attributes `variable`, `owner` (the composite layer) and `dtype` (that it computes in).
     """
@@ -70,7 +70,7 @@ def _own_weight_layer() -> type:
 
 
 def is_own_weight(operation: Any) -> bool:
-    """Whether what stands in a graph gives a weight that a composite layer uses itself."""
+    """Whether what stands in a graph is a weight that a composite layer uses itself."""
     return function_name(operation) == "ownweight"
 
 

@@ -18,7 +18,7 @@ def run_model(model: Model, inputs: Sequence[Any], call: Callable[[GraphNode, li
     Args:
         model: a built model whose graph is known.
         inputs: a tensor for each of its inputs, in their order.
-        call: `call(node, taken)` is given the tensors that the call takes, and returns those it gives.
+        call: `call(node, taken)` is passed the input tensors of the call, and returns its output tensors.
 
     Returns:
         The model's outputs, flat.
@@ -69,7 +69,7 @@ def call_layer(
         changes: of a function in the graph, the arguments that change.
 
     Returns:
-        The tensors that it gives, flat.
+        The tensors that it returns, flat.
     """
     layer = node.layer if layer is None else layer
 
@@ -100,17 +100,17 @@ def call_model(model: Model, inputs: Sequence[Any]) -> list[Any]:
 
 
 def shapes_of_calls(model: Model, specs: Sequence[Any]) -> list[list[tuple[int | None, ...]]]:
-    """The shapes of what each call of a model gives, in the order of `run_model`, for inputs of some shapes.
+    """The shapes of what each call of a model returns, in the order of `run_model`, for inputs of some shapes.
 
     Args:
         model: a built model whose graph is known.
         specs: a `tf.TensorSpec` for each of its inputs, in their order.
 
     Returns:
-        For each call the shapes of the tensors it gives, flat; None where a size depends on the values.
+        For each call the shapes of the tensors it returns, flat; None where a size depends on the values.
 
     Raises:
-        Exception: whatever a layer raises that takes no input of such a shape.
+        Exception: whatever a layer raises that accepts no input of such a shape.
     """
     import tensorflow as tf
 
@@ -118,7 +118,7 @@ def shapes_of_calls(model: Model, specs: Sequence[Any]) -> list[list[tuple[int |
 
     def call(node: GraphNode, taken: list[Any]) -> list[Any]:
         given = call_layer(node, taken)
-        # A layer may say that it gives a tensor and give None.
+        # A layer may declare a tensor and return None.
         shapes.append(
             [tuple((old if new is None else new).shape) for old, new in zip(node.outputs, given, strict=True)]
         )

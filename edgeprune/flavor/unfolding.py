@@ -174,7 +174,7 @@ class _Unfolding:
             return functional_model(model, new_inputs, new_outputs)
 
     def _make(self, node: GraphNode, tensors: dict[int, Any]) -> None:
-        """Make a call of a graph again, on `tensors[id(old)]` in place of the old tensors, and add what it gives."""
+        """Make a call of a graph again, on `tensors[id(old)]` in place of the old tensors, and add what it returns."""
         args, kwargs = node.filled(tensors)
         layer, given = node.layer, None
         if id(layer) not in self.reasons and self._unfolds(layer):
@@ -199,7 +199,7 @@ class _Unfolding:
         return self._samples.get(id(tensor), (None, 1))[1]
 
     def _count_samples(self, node: GraphNode, taken: list[Any], given: list[Any]) -> None:
-        """Note what a call gives several samples of for each of the model's: places may be folded into the batch."""
+        """Note what a call returns several samples of for each of the model's: places may be folded into the batch."""
         times = max(map(self._samples_of, taken), default=1)
         for old, new in zip(node.outputs, given, strict=True):
             own = old.shape[0] // BATCH if old.shape and is_marked(old.shape[0]) else times
@@ -262,7 +262,7 @@ class _Unfolding:
         return self._tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
 
     def calls_inside(self, layer: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """What a layer gives for symbolic tensors, by the calls that it makes inside.
+        """What a layer returns for symbolic tensors, by the calls that it makes inside.
 
         Raises:
             Exception: whatever it raises when it is called on symbolic tensors.
@@ -313,9 +313,9 @@ class _Unfolding:
     def _called_in_place(
         self, layer: Layer, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
     ) -> tuple[Any, bool]:
-        """What a layer gives for symbolic tensors, and whether it adds losses; the composite layers inside are entered.
+        """What a layer returns for symbolic tensors, and whether it adds losses; composite layers inside are entered.
 
-        Those need not give tensors alone when they are called inside another, nor do they all say what they give. Where
+        Those need not return tensors alone when they are called inside another, nor do all declare their outputs. Where
         that fails they are called as layers, and entered one by one.
         """
         if not self._keras_3:
@@ -413,7 +413,7 @@ def _as_graph_node(node: Any) -> GraphNode:
 
 
 def _check_constants(node: GraphNode) -> None:
-    """See that no weight is a constant among a call's arguments.
+    """Check that no weight is a constant among a call's arguments.
 
     Raises:
         NotUnfoldedError: there is one. In a smaller model it would be shared with the user's model.

@@ -78,11 +78,11 @@ def accuracy(
 
 
 def top_1(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -> float:
-    """The share of outputs that give the label's class.
+    """The share of outputs that predict the label's class.
 
     Args:
         outputs: `(samples, ..., classes)`, or `(samples, 1)` for two classes; logits or probabilities.
-        labels: class numbers or one-hot, as `accuracy` takes them.
+        labels: class numbers or one-hot, as `accuracy` accepts them.
         threshold: as in `accuracy`.
 
     Returns:
@@ -99,11 +99,11 @@ def top_1(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -
 
 
 def right_ones(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -> np.ndarray:
-    """Which outputs give the label's class: booleans `(samples, ...)`, one for each sample and position.
+    """Which outputs predict the label's class: booleans `(samples, ...)`, one for each sample and position.
 
     Args:
-        outputs: as `top_1` takes them.
-        labels: as `top_1` takes them.
+        outputs: as `top_1` accepts them.
+        labels: as `top_1` accepts them.
         threshold: as in `accuracy`.
 
     Raises:

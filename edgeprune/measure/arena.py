@@ -95,7 +95,7 @@ def arena_bytes(layers: Sequence[LayerOperators], planned: int, inputs: int, out
 
     Args:
         layers: the operators of each layer.
-        planned: what the activations take, as the interpreter places them.
+        planned: what the activations need, as the interpreter places them.
         inputs: how many inputs the model has.
         outputs: how many outputs it has.
 

@@ -1,7 +1,7 @@
 """How long .tflite files take, timed against each other.
 
 A machine's speed drifts by more than pruning gains, so the files take turns in one process, in a new order each
-round, and the ratio to the first file is taken within each round before the median is.
+round, and the ratio to the first file is computed within each round before the median is.
 """
 
 from __future__ import annotations

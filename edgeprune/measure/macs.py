@@ -1,4 +1,4 @@
-"""How many multiplications with addition (MACs) one inference takes, of a Keras model and of a .tflite file.
+"""How many multiplications with addition (MACs) one inference needs, of a Keras model and of a .tflite file.
 
 Products of two tensors are counted: dense layers, convolutions, attention, recurrent cells. Additions,
 activations, normalisations and pooling are not, as is usual in the field. The model is traced once on a

@@ -1,9 +1,9 @@
-"""How much memory a Keras model takes on a device at once, before anything is converted: activations and arena.
+"""How much memory a Keras model needs on a device at once, before anything is converted: activations and arena.
 
     print(activation_memory(model))
 
 A tensor is alive from the call that makes it to the last one that reads it. What the converter fuses into one
-operator (batch normalisation and ReLU behind a convolution) takes no memory of its own.
+operator (batch normalisation and ReLU behind a convolution) needs no memory of its own.
 
 What the interpreter for microcontrollers needs beside the activations is estimated in `edgeprune.measure.arena`.
 """

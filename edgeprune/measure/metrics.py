@@ -97,7 +97,7 @@ class Metric:
         return self.of(y_true, y_pred, **named)
 
     def to_keras(self) -> Any:
-        """What `compile` takes in its place: a function's value for each batch, NaN where it raises."""
+        """What `compile` accepts in its place: a function's value for each batch, NaN where it raises."""
         if not self.is_function:
             return fresh_metric(self.of() if isinstance(self.of, type) else self.of)
         import tensorflow as tf
@@ -172,7 +172,7 @@ def suggested_metrics(loss: Loss | None, y_true: np.ndarray, y_pred: np.ndarray,
         loss: the loss of one output.
         y_true: its labels or targets `(samples, ...)`.
         y_pred: what was computed `(samples, ...)`.
-        keras: the Keras the metrics are taken from.
+        keras: the Keras that the metrics are of.
 
     Returns:
         The mean absolute error for real numbers; accuracy for classes, after the mean IoU where each pixel has a class;
@@ -223,7 +223,7 @@ def mean_iou(
 ) -> float:
     """The intersection over union of each class that occurs, averaged.
 
-    Keras's own metric cannot be used: it takes no weights of samples for pixels, and cuts fractions of weights off.
+    Keras's own metric cannot be used: it accepts no weights of samples for pixels, and cuts fractions of weights off.
     """
     given, classes = predicted_classes(y_pred, threshold), max(y_pred.shape[-1], 2)
     one_hot = y_true.shape == y_pred.shape and y_pred.shape[-1] > 1

@@ -21,8 +21,8 @@ def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np
 
     Args:
         model: a built model of either Keras.
-        samples: as `accuracy` takes them.
-        batch_size: samples at once; a model with a fixed batch takes its own.
+        samples: as `accuracy` accepts them.
+        batch_size: samples at once; a model with a fixed batch uses its own.
 
     Returns:
         Output name to values `(samples, ...)`, in the model's order; the names are those the converter gives.
@@ -79,12 +79,12 @@ def gather(judged: Model | Runtime, x: Any, y: Any = None, sample_weight: Any = 
 
 
 def samples_for_file(runtime: Runtime, model: Model | None, samples: Any) -> dict[str, np.ndarray]:
-    """Samples as a file takes them, by the names of its inputs; a list is in the order of the model's inputs.
+    """Samples as a file expects them, by the names of its inputs; a list is in the order of the model's inputs.
 
     Args:
         runtime: the opened file.
         model: the Keras model it was converted from, or `None`.
-        samples: as `named_samples` takes them.
+        samples: as `named_samples` accepts them.
     """
     order = None
     if model is not None and len(runtime.inputs) > 1:
@@ -97,7 +97,7 @@ def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str]
 
     Args:
         file_outputs: the names in the file.
-        keras_outputs: the names that `flavor.named_outputs` gives, in its order.
+        keras_outputs: the names that `flavor.named_outputs` assigns, in its order.
         model: the Keras model.
 
     Returns:
@@ -114,7 +114,7 @@ def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str]
 
 
 def _call_arrays(model: Model, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
-    """The samples as a flat list, and a function that puts a batch of them into the form the model takes."""
+    """The samples as a flat list, and a function that puts a batch of them into the form the model accepts."""
     names = flavor.input_names(model)
     if names is None:
         return _subclassed_call_arrays(model, samples)

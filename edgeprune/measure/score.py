@@ -158,13 +158,13 @@ def score_outputs(
     """The figures of outputs that were computed already.
 
     Args:
-        outputs: output name to values `(samples, ...)`, by the names that `model` gives them.
-        y: as `score` takes them.
-        sample_weight: as `score` takes them.
+        outputs: output name to values `(samples, ...)`, by the names that `model` assigns them.
+        y: as `score` accepts them.
+        sample_weight: as `score` accepts them.
         inputs: the samples, which are the targets of an autoencoder.
-        metric: as `score` takes it.
+        metric: as `score` accepts it.
         model: the compiled model that defines the metrics; `None` where there is none.
-        output: as `score` takes it.
+        output: as `score` accepts it.
         batch_size: samples at once.
 
     Returns:
@@ -235,7 +235,7 @@ def score_lines(stages: Mapping[str, Scores]) -> Iterator[str]:
     """The figures of several stages side by side, a line for each figure, and why some are missing.
 
     Args:
-        stages: as `scores_to_dict` takes them.
+        stages: as `scores_to_dict` accepts them.
     """
     if not stages:
         return
@@ -265,7 +265,7 @@ def _reason(stages: Mapping[str, Scores]) -> str | None:
 
 
 def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Arrays) -> dict[str, np.ndarray]:
-    """The outputs of a file by the names that the model gives them."""
+    """The outputs of a file by the names that the model assigns them."""
     own = predict(model, _first_sample(samples))
     if len(own) != len(outputs):
         raise ValueError(f"The file has {len(outputs)} outputs, the Keras model has {len(own)}.")

@@ -1,4 +1,4 @@
-"""How many bytes a file takes: as it lies on the device, and compressed as it travels.
+"""How many bytes a file has: as it lies on the device, and compressed as it travels.
 
 Zeros make a file smaller only when it is compressed (an app store's package, a firmware update), so both
 figures are given.

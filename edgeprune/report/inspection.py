@@ -28,7 +28,7 @@ class LayerRow:
     Attributes:
         name: its name, with the names of the models around it: `"block/conv"`.
         type: its class.
-        output_shapes: the shapes it gives, None for the batch; empty where the graph is unknown.
+        output_shapes: the shapes it returns, None for the batch; empty where the graph is unknown.
         macs: multiply-accumulates for one sample.
         parameters: number of its own parameters.
         prunable: how many of them are weights that can be pruned.

@@ -14,7 +14,7 @@ In a custom training loop, or with `train_on_batch`, call the callback's methods
     pruning.on_train_end()
 
 `on_train_batch_end` may be left out, as in TF-MOT's guide. Loops that call only `on_train_begin` and `on_epoch_end`
-work where the step runs eagerly, and with `tf_keras`. Outside of `fit` give the schedule its `end_step`.
+work where the step runs eagerly, and with `tf_keras`. Outside of `fit` pass the schedule its `end_step`.
 """
 
 from __future__ import annotations

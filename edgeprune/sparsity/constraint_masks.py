@@ -23,7 +23,7 @@ from edgeprune.types import Layer, Model, Optimizer
 
 # The attribute of a layer that holds its pruning.
 _ATTRIBUTE = "edgeprune_pruning"
-# Arguments that TF-MOT's wrapper takes and that change nothing in the layer inside it.
+# Arguments that TF-MOT's wrapper accepts and that change nothing in the layer inside it.
 _OF_THE_WRAPPER = ("name", "trainable", "dtype", "dynamic", "autocast", "batch_size")
 # A trained kernel may have some zeros by itself; no warning comes of this fraction and less.
 _FEW_ZEROS = 0.05
@@ -37,7 +37,7 @@ def attach(layer: Layer, run: PruningRun, alone: bool = False) -> None:
     Args:
         layer: the layer; one that makes its parts when it is built hands its pruning on to them.
         run: the settings.
-        alone: whether it was given by itself, so that not to prune it is an error.
+        alone: whether it was passed by itself, so that not to prune it is an error.
     """
     pruning = LayerPruning(run)
     hold(layer, pruning)
@@ -61,7 +61,7 @@ def _install(layer: Layer, pruning: LayerPruning, alone: bool) -> None:
     """Make the masks of a layer that is built.
 
     Raises:
-        ValueError: it was given by itself and cannot be pruned.
+        ValueError: it was passed by itself and cannot be pruned.
     """
     reason = prunable.why_not_settings(layer, pruning.run) if prunable.can_be_pruned(layer) else None
     if reason is None:
@@ -195,7 +195,7 @@ def prune_layer(layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
 
 
 def _set_input_shape(layer: Layer, arguments: dict[str, Any]) -> None:
-    """Give the layer the shape of its input, from which a Sequential is built, as Keras 3's own layers take it."""
+    """Give the layer the shape of its input, from which a Sequential is built, as Keras 3's own layers do."""
     unknown = sorted(set(arguments) - {"input_shape", "input_dim", "batch_input_shape", *_OF_THE_WRAPPER})
     if unknown:
         raise TypeError(f"prune_low_magnitude has no argument {', '.join(unknown)} for a Keras 3 layer.")

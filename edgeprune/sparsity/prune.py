@@ -92,7 +92,7 @@ def prune_low_magnitude(
         pruning_schedule = schedules.ConstantSparsity(0.5, 0)
     runs = _Runs(
         pruning_schedule,
-        # The schedule of each layer takes the place of this one.
+        # The schedule of each layer replaces this one.
         PruningRun(
             schedules.ConstantSparsity(0.5, 0), block_size, block_pooling_type, sparsity_m_by_n, scope, importance
         ),
@@ -161,7 +161,7 @@ def prune_scope() -> Iterator[None]:
 
 
 def with_masks_applied(model: SameModel) -> SameModel:
-    """A plain model to convert or to look at, its masks applied; the given one continues to be pruned."""
+    """A plain model to convert or to look at, its masks applied; the one passed continues to be pruned."""
     mechanism = mechanism_of(model)
     if not mechanism.has_masks(model):
         return model

@@ -26,7 +26,7 @@ class PruningInFile(KerasSaveable):
     """Stands where a layer's pruning would, while a file is read.
 
     Args:
-        take_up: is given what the file holds there. The layer is in this function alone: Keras reads the state of every
+        take_up: called with what the file holds. The layer is in this function alone: Keras reads the state of every
             layer that it finds among the attributes here.
     """
 

@@ -27,7 +27,7 @@ A custom one overrides `__call__(step)`, which returns whether to update the mas
 `get_config()`.
 """
 
-# With no end_step given, at least this many mask updates are fitted into the training.
+# Without an end_step, at least this many mask updates are fitted into the training.
 _FEWEST_UPDATES = 10
 
 
@@ -174,7 +174,7 @@ class FunctionSchedule(PruningSchedule):
 
 
 def checked(schedule: Any, name: str) -> PruningSchedule:
-    """What was given as a schedule, as one; its settings are checked, also where the class is TF-MOT's own.
+    """What was passed as a schedule, as one; its settings are checked, also where the class is TF-MOT's own.
 
     Raises:
         ValueError: it is none, or a setting is out of its range.

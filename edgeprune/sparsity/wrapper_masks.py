@@ -81,7 +81,7 @@ class PruneLowMagnitude(_PruneLowMagnitude):
         super().build(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """The configuration, as TF-MOT's own class takes it."""
+        """The configuration, as TF-MOT's own class accepts it."""
         return {**super().get_config(), "sparsity_m_by_n": self.sparsity_m_by_n}
 
 

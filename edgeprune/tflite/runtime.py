@@ -176,7 +176,7 @@ class Runtime:
         return {name: self.outputs[name].decode(values) for name, values in collected.items()}
 
     def _batch(self) -> int:
-        """The number of samples one run takes."""
+        """The number of samples of one run."""
         # The shape of an output of strings is known only once it has run.
         shaped = [port for port in self.outputs.values() if not port.holds_text]
         sizes = {port.shape[:1] for port in (*self.inputs.values(), *shaped)}
@@ -187,7 +187,7 @@ class Runtime:
 
 
 def named_samples(runtime: Runtime, samples: Arrays, order: list[str] | None = None) -> dict[str, np.ndarray]:
-    """Check samples against a file's inputs and give each input its array.
+    """Check samples against a file's inputs and assign each input its array.
 
     Args:
         runtime: the opened file.
@@ -201,7 +201,7 @@ def named_samples(runtime: Runtime, samples: Arrays, order: list[str] | None = N
 
     Raises:
         ValueError: an input is missing, unknown or empty, has the wrong shape, holds no numbers, NaN, infinity, or
-            fractions where the file takes whole numbers, or the inputs differ in length.
+            fractions where the file expects whole numbers, or the inputs differ in length.
     """
     names = order or list(runtime.inputs)
     if isinstance(samples, Mapping):

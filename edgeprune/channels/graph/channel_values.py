@@ -334,7 +334,7 @@ class Space:
 
         Args:
             value: what it moves.
-            operation: takes an int64 array of the value's shape, returns the moved array or several.
+            operation: called with an int64 array of the value's shape, returns the moved array or several.
 
         Returns:
             What comes out, one value for each array. Zero stands for places that the operation filled up.

@@ -1,4 +1,4 @@
-"""What a trace of a model gives: which channels live and die together, and where each of them is stored.
+"""What a trace of a model returns: which channels are coupled, and where each of them is stored.
 
 Plain data. A *class* is a set of channels that must be kept or dropped together, written as a number in
 `range(graph.class_count)`. A vector of classes says, for each position along an axis, to which class it belongs.
@@ -182,8 +182,8 @@ class Step:
     Attributes:
         layer: the layer, or in Keras 3 the operation.
         node: the call's node in the graph.
-        inputs: for each tensor it takes, the place of that tensor in the list of all tensors.
-        outputs: for each tensor it gives, its place in that list.
+        inputs: for each input tensor, its place in the list of all tensors.
+        outputs: for each output tensor, its place in that list.
         reads: the inputs (position in `inputs`) whose channels it contracts, with the axis and the classes along it.
         mixes: whether dropping channels changes what it computes for the others (LayerNormalization, softmax).
         inside: whether its own weights consume channels that are no tensor of the graph (a recurrent state).

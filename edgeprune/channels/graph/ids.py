@@ -8,7 +8,7 @@ import numpy as np
 class Ids:
     """Integers that stand for channels, and which of them live and die together.
 
-    All methods take whole arrays. The representative of a set is its smallest member, so it is the same
+    All methods accept whole arrays. The representative of a set is its smallest member, so it is the same
     whatever the order of the unions.
 
     Example:

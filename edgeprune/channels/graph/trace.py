@@ -161,7 +161,7 @@ class _Walk:
         return given
 
     def _output_shapes(self, node: flavor.GraphNode, taken: list[int]) -> list[tuple[int, ...]]:
-        """The shapes of what a call gives; a tensor without samples (a weight) has its own.
+        """The shapes of what a call returns; a tensor without samples (a weight) has its own.
 
         There are more samples than of the model's inputs where places were folded into the batch.
         """
@@ -178,7 +178,7 @@ class _Walk:
         ]
 
     def _follow(self, call: Call) -> list[Value]:
-        """What a call gives; where its rule gives up, all that it touches is frozen."""
+        """What a call returns; where its rule gives up, all that it touches is frozen."""
         try:
             made: Any = rule_for(call.layer)(call)
             given = list(made) if isinstance(made, list | tuple) else [made]
@@ -206,7 +206,7 @@ class _Walk:
             return [Value(shape) for shape in call.output_shapes]
 
     def _fitting(self, value: Value, shape: tuple[int, ...], call: Call) -> tuple[np.ndarray, ...]:
-        """The parts of a value whose shape a rule gave roughly (sizes that are not fixed, a broadcast batch)."""
+        """The parts of a value whose shape a rule returned roughly (sizes that are not fixed, a broadcast batch)."""
         fits = len(shape) == value.rank and all(
             size in (1, part.shape[axis]) or part.shape[axis] == 1
             for part in value.parts

@@ -287,7 +287,7 @@ class ChannelPlan:
             A plain model of the same kind and the same Keras, with the same names.
 
         Raises:
-            ValueError: the model cannot be run on random inputs, or cannot be compared, as it holds NaN or gives other
+            ValueError: the model cannot be run on random inputs, or cannot be compared: it holds NaN, or returns other
                 values at each call.
             RuntimeError: the proof failed; the model that was built is not to be trusted.
         """

@@ -37,7 +37,7 @@ def score_on_data(
     """The scores of `importance.class_scores` for one of `ON_DATA`, with a progress bar.
 
     Raises:
-        ValueError: the data has no batches or cannot be read, or gives no finite scores.
+        ValueError: the data has no batches or cannot be read, or produces no finite scores.
     """
     inputs = input_shapes(graph.walked)
     batches = track(
@@ -105,7 +105,7 @@ def _gradient_scores(
 
 
 def check_loss(loss: Any) -> None:
-    """See that a loss is a Keras loss or its name, or a list or dict of them by output; or None.
+    """Check that a loss is a Keras loss or its name, or a list or dict of them by output; or None.
 
     Raises:
         TypeError: it is something else.
@@ -115,7 +115,7 @@ def check_loss(loss: Any) -> None:
 
 
 class Losses:
-    """The loss of a model's outputs, from the loss it was compiled with or one that is given, without touching it.
+    """The loss of a model's outputs, from the loss it was compiled with or one that is passed, without touching it.
 
     Attributes:
         given: the loss: a Keras loss or its name, or a list or dict of them by output.

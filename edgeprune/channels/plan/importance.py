@@ -121,7 +121,7 @@ def class_scores(
 
 
 def check_importance(importance: Any, data: Any, reduction: Any = None) -> None:
-    """See that an importance and a reduction are known, and that there are the data that it is measured on.
+    """Check that an importance and a reduction are known, and that there are the data that it is measured on.
 
     Raises:
         ValueError: they are not, the data are missing, or there is nothing to reduce.

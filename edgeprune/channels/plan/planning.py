@@ -166,7 +166,7 @@ def plan_graph(
         target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`.
         gone: bool array `(graph.class_count,)`: classes that have been removed before.
         importance, reduction, scope, ratios, round_to, ignore, attention, min_channels, max_ratio, data, loss,
-            batch_size, steps, seed: as `plan_channels` takes them.
+            batch_size, steps, seed: as `plan_channels` accepts them.
 
     Returns:
         The plan.
@@ -242,10 +242,10 @@ def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[Plan
 
 
 def one_target(*, pruning_ratio: Any, target_macs: Any, target_params: Any) -> tuple[str, float]:
-    """The one target that is given, with its name.
+    """The one target that is passed, with its name.
 
     Raises:
-        ValueError: none is given, or more than one.
+        ValueError: none is passed, or more than one.
     """
     given = [
         (kind, value)

@@ -209,7 +209,7 @@ class _Removal:
         ranks: for each of them its place in its group, 0 for the most important; inside attention heads, in its head.
         order: the groups that lose a class, or one in each head, in the order in which they do.
         priorities: what the order is made by, ascending.
-        by_hand: whether a group's count is given rather than found.
+        by_hand: whether a group's count is set by the user rather than found.
         given: the counts of those, before rounding.
         widths: the counts that are allowed.
     """
@@ -373,7 +373,7 @@ def _moved(counts: np.ndarray, groups: Any, to: np.ndarray) -> np.ndarray:
 
 
 def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -> None:
-    """See that the limits of a plan are such as `solve` takes.
+    """Check that the limits of a plan are such as `solve` accepts.
 
     Raises:
         TypeError: one is of the wrong type.

@@ -114,7 +114,7 @@ def width_of(group: Group) -> int:
 
     They are more than its classes where several channels go together, as those of a grouped convolution or of an
     attention head do; of channels inside attention heads they are those of one head. The gates of a recurrent layer
-    are not counted: it gives one channel a unit.
+    are not counted: it has one channel a unit.
     """
     maker = next((slot for slot in group.slots if slot.makes), None)
     if maker is None or group.heads is not None:

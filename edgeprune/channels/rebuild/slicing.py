@@ -137,7 +137,7 @@ class Builder:
         return given
 
     def own_weight(self, old: Any, x: DataLike) -> Any:
-        """What gives a weight that a composite layer uses itself."""
+        """What holds a weight that a composite layer uses itself."""
         variable = old.variable
         if id(variable) in self.holders:
             return flavor.broadcast_own_weight(old, self.holders[id(variable)], x)
@@ -187,7 +187,7 @@ def own_name(weight: Any) -> str:
 
 
 def check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
-    """See that a layer asked for weights of the shapes that are left of the old ones.
+    """Check that a layer asked for weights of the shapes that are left of the old ones.
 
     Raises:
         ValueError: it did not, so its rule has left an argument out.

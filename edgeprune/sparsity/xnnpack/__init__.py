@@ -1,10 +1,10 @@
-"""What XNNPACK's sparse inference asks of a model, and the changes that give it.
+"""What XNNPACK's sparse inference requires of a model, and the changes that achieve it.
 
 XNNPACK (the CPU kernels of TFLite and LiteRT) skips zero weights only in float models of one shape: a 3x3
 stride-2 convolution over three channels after `ZeroPadding2D(1)`; then 1x1 convolutions, depthwise
 convolutions with the same padding on every side and a few element-wise layers; then
 `GlobalAveragePooling2D(keepdims=True)`. More than two thirds of the weights of the 1x1 convolutions must be
-zero, and no x86 processor with AVX takes that path at all.
+zero, and no x86 processor with AVX uses that path at all.
 
 Sizes matter. Where both sides of its input are odd, a stride-2 `ZeroPadding2D` + 'valid' equals 'same', and
 TFLite's converter writes it as 'same', which the sparse path does not take. So the best input size is one less

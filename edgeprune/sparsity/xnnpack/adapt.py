@@ -1,4 +1,4 @@
-"""The changes that give a model the form XNNPACK's sparse inference takes, and keep what it computes."""
+"""The changes that bring a model into the form XNNPACK's sparse inference requires, and keep what it computes."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class _Inside:
 
 
 def _streams(call: Call) -> tuple[Value, Value, Value]:
-    """The query, the value and the key (the value where none is given); masks are kept whole."""
+    """The query, the value and the key (the value where none is passed); masks are kept whole."""
     named = {**dict(zip(("query", "value", "key"), call.args, strict=False)), **call.kwargs}
     query, value = named["query"], named["value"]
     key = named.get("key")

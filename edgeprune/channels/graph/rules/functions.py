@@ -18,7 +18,7 @@ from edgeprune.channels.graph.rules.registry import Call, CannotFollow, function
 
 
 def operands(call: Call) -> list[Value]:
-    """The tensors a function takes, constants among them."""
+    """The input tensors of a function, constants among them."""
     values = []
     for leaf in flavor.flatten((list(call.args), call.kwargs), call.layer):
         if isinstance(leaf, Value):
@@ -312,7 +312,7 @@ def _spread(entries: list[Any], rank: int) -> list[Any]:
 
 
 def _tie_steps(call: Call, line: np.ndarray, start: int, stop: int, step: int) -> None:
-    """A slice with steps takes the same share only if whole runs of that length go."""
+    """A slice with steps keeps its share only if whole runs of that length are removed."""
     if not 0 <= start < step or stop != len(line) or len(line) % step:
         raise CannotFollow("its slice has a step that does not divide the channels")
     call.space.ids.tie(line.reshape(-1, step), 1)

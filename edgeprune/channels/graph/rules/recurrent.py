@@ -49,7 +49,7 @@ def recurrent(call: Call) -> list[Value]:
 
 
 def _without_mask(call: Call) -> list[Value]:
-    """The tensors a recurrent layer takes: the sequence and its initial states."""
+    """The input tensors of a recurrent layer: the sequence and its initial states."""
     return [value for value in call.inputs if value is not call.kwargs.get("mask")]
 
 
@@ -112,7 +112,7 @@ def bidirectional(call: Call) -> list[Value]:
     if mode is None:
         together = [forward, backward]
     elif mode == "concat":
-        # Keras takes it that both are equally wide.
+        # Keras assumes that both are equally wide.
         call.unite(call.line(forward, -1), call.line(backward, -1))
         together = [call.space.concatenate([forward, backward], -1)]
     else:

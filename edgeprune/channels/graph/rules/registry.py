@@ -1,7 +1,7 @@
 """How a rule is written, and which rule a layer has.
 
-A rule tells for one kind of layer what a call of it does with channels. It is given a `Call` and returns the
-`Value` (or the list of values) that the layer gives:
+A rule describes, for one kind of layer, what a call of it does with channels. It accepts a `Call` and returns the
+`Value` (or the list of values) that the layer returns:
 
     @rule("Dense")                                    # a class of Keras by name (both Kerases), or a class
     def dense(call: Call) -> Value:

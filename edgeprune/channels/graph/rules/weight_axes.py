@@ -1,7 +1,7 @@
 """Rules that only say what the axes of a layer's weights are: such a layer keeps its class and is made again smaller.
 
 For custom layers that are not to be followed through the calls inside, or that cannot be: their class is made
-again with smaller arguments, and takes what is left of the weights.
+again with smaller arguments, and the slices of its weights that are left.
 """
 
 from __future__ import annotations
