@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
     from edgeprune.channels.plan.planning import plan_channels as plan_channels
     from edgeprune.channels.plan.planning import prune_channels as prune_channels
+    from edgeprune.channels.reconstruct.recalibration import recalibrate_batch_norm as recalibrate_batch_norm
+    from edgeprune.channels.reconstruct.report import Reconstruction as Reconstruction
     from edgeprune.data import Data as Data
     from edgeprune.data import load_data as load_data
     from edgeprune.datasets import load_fashion_mnist as load_fashion_mnist
@@ -142,6 +144,7 @@ _HOME = {
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
+    "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
     "SparsityReport": "edgeprune.sparsity.report",
@@ -179,6 +182,7 @@ _HOME = {
     "pruning_step": "edgeprune.sparsity.prune",
     "read_metadata": "edgeprune.tflite.metadata",
     "read_tflite": "edgeprune.tflite.file",
+    "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",
     "register_target": "edgeprune.targets",
     "remove_blocks": "edgeprune.depth.blocks",
     "remove_dead_channels": "edgeprune.channels.dead",

@@ -41,6 +41,9 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.plan.planning import prune_channels as prune_channels
     from edgeprune.channels.plan.solver import PlanTarget as PlanTarget
     from edgeprune.channels.rebuild.proof import Proof as Proof
+    from edgeprune.channels.reconstruct.recalibration import recalibrate_batch_norm as recalibrate_batch_norm
+    from edgeprune.channels.reconstruct.report import Reconstruction as Reconstruction
+    from edgeprune.channels.reconstruct.report import SolvedLayer as SolvedLayer
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -55,11 +58,14 @@ _HOME = {
     "PlanTarget": "edgeprune.channels.plan.solver",
     "PlannedGroup": "edgeprune.channels.plan.channel_plan",
     "Proof": "edgeprune.channels.rebuild.proof",
+    "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Ranking": "edgeprune.channels.plan.importance",
+    "SolvedLayer": "edgeprune.channels.reconstruct.report",
     "axes_rule": "edgeprune.channels.graph.rules",
     "find_dead_channels": "edgeprune.channels.dead",
     "plan_channels": "edgeprune.channels.plan.planning",
     "prune_channels": "edgeprune.channels.plan.planning",
+    "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",
     "remove_dead_channels": "edgeprune.channels.dead",
     "rule": "edgeprune.channels.graph.rules",
 }

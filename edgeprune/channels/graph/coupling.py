@@ -199,6 +199,21 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
+class Fold:
+    """Steps of a sequence that become samples of a model inside `TimeDistributed`, or become steps again.
+
+    Attributes:
+        taken: the place of the tensor.
+        given: the place of what it becomes.
+        like: where samples become steps, the place of a tensor with as many; None where steps become samples.
+    """
+
+    taken: int
+    given: int
+    like: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Tensor:
     """A tensor of the graph: its shape with a batch of one, and the axes its channels lie along.
 
@@ -227,7 +242,8 @@ class ChannelGraph:
         notes: plain sentences on layers that mix statistics across channels.
         names: `id(layer)` to path name.
         steps: the calls, producers first.
-        tensors: the tensors that `steps` speak of.
+        folds: where steps of a sequence become samples, and steps again.
+        tensors: the tensors that `steps` and `folds` speak of.
         inputs: places of the model's inputs in `tensors`.
         outputs: places of the model's outputs.
         walked: the model whose graph was walked: a Functional stand-in of a subclassed one; left out, `model`.
@@ -247,6 +263,7 @@ class ChannelGraph:
     notes: tuple[str, ...]
     names: dict[int, str]
     steps: tuple[Step, ...] = ()
+    folds: tuple[Fold, ...] = ()
     tensors: tuple[Tensor, ...] = ()
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.channel_values import Value
-from edgeprune.channels.graph.coupling import ChannelGraph, Step
+from edgeprune.channels.graph.coupling import ChannelGraph, Fold, Step
 from edgeprune.channels.graph.record import Record
 from edgeprune.channels.graph.rules import Call, CannotFollow, is_composite, rule_for
 from edgeprune.channels.graph.settle import Settlement
@@ -78,6 +78,7 @@ class _Walk:
         self.space = self.record.space
         self._values: list[Value] = []
         self._steps: list[tuple[Call, tuple[int, ...], tuple[int, ...]]] = []
+        self._folds: list[Fold] = []
         self._nested_inputs: dict[int, Value] = {}
         self._not_followed: dict[str, str] = {}
 
@@ -119,7 +120,10 @@ class _Walk:
         steps = self._values[taken[0]].shape[1]
         folded = [self._place(self.space.into_batch(self._values[place], reason)) for place in taken]
         given = self._enter_each_step(layer, model, folded, axes - 1)
-        return [self._place(self.space.out_of_batch(self._values[place], steps)) for place in given]
+        unfolded = [self._place(self.space.out_of_batch(self._values[place], steps)) for place in given]
+        self._folds += map(Fold, taken, folded)
+        self._folds += [Fold(*pair, like=taken[0]) for pair in zip(given, unfolded, strict=True)]
+        return unfolded
 
     def _enter(self, model: Model, taken: Sequence[int]) -> list[int]:
         """A nested model: its inner inputs are what it is called on, the same for all its calls."""
@@ -245,6 +249,7 @@ class _Walk:
                 )
                 for call, taken, given in self._steps
             ),
+            folds=tuple(self._folds),
             tensors=tuple(map(settled.tensor, self._values)),
             inputs=tuple(inputs),
             outputs=tuple(outputs),

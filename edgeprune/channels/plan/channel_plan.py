@@ -22,13 +22,15 @@ from edgeprune.channels.plan.importance import Ranking
 from edgeprune.channels.plan.plan_json import StoredPlan, read_plan, write_plan
 from edgeprune.channels.plan.selection import freeze, similar
 from edgeprune.channels.plan.solver import PlanTarget, macs_of, params_of
+from edgeprune.data.batches import check_data
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
 from edgeprune.text_table import text_table
-from edgeprune.types import Model, Variable
+from edgeprune.types import DataLike, Model, Variable
 
 if TYPE_CHECKING:
     from edgeprune.channels.rebuild.proof import Proof
+    from edgeprune.channels.reconstruct.report import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -277,21 +279,25 @@ class ChannelPlan:
         check_seed(seed)
         return prove(self.graph, self.kept_mask, self.apply(verify=False), seed)
 
-    def apply(self, verify: bool = True) -> Model:
+    def apply(self, verify: bool = True, *, reconstruct: DataLike | None = None) -> Model:
         """Build the model without the dropped channels.
 
         Args:
-            verify: prove that the smaller model is equal to the original without these channels.
+            verify: prove that the smaller model is equal to the original without these channels, before reconstruction.
+            reconstruct: samples to make up for the cut on, without labels or training: `plan.reconstruct(data).model`.
 
         Returns:
             A plain model of the same kind and the same Keras, with the same names.
 
         Raises:
             ValueError: the model cannot be run on random inputs, or cannot be compared: it holds NaN, or returns other
-                values at each call.
+                values at each call; or the data do not fit it.
             RuntimeError: the proof failed; the model that was built is not to be trusted.
         """
         from edgeprune.channels.rebuild.proof import prove
+
+        if reconstruct is not None:
+            return self.reconstruct(reconstruct, verify=verify).model
         from edgeprune.channels.rebuild.slicing import rebuild
 
         with status(f"Removing channels of {self.model.name}"):
@@ -300,6 +306,45 @@ class ChannelPlan:
         if proof is not None and not proof.passed:
             raise RuntimeError(f"The model rebuilt from {self.model.name!r} is {proof}.")
         return smaller
+
+    def reconstruct(
+        self, data: DataLike, *, verify: bool = True, batch_size: int = 32, steps: int | None = None, seed: int = 0
+    ) -> Reconstruction:
+        """Build the model without the dropped channels, and make up for them on unlabelled data.
+
+        In the order of the graph, each weight that reads what the cut has changed is solved by least squares: what its
+        layer computes from the inputs that the smaller model by now gives it comes as near to the original's as it can.
+        The data choose how far the weights may move; a batch normalization takes on the statistics of the data where
+        that lowers the error. Nothing is trained. (He et al., Channel Pruning for Accelerating Very Deep Neural
+        Networks, 2017.)
+
+        Args:
+            data: some hundred samples as the model meets them, in any form that `model.fit` accepts. Labels are not
+                looked at.
+            verify: prove the cut before, as `apply` does.
+            batch_size: samples at once where `data` are arrays.
+            steps: batches of `data` at most.
+            seed: of the choice of the places that layers are solved on.
+
+        Returns:
+            The smaller model, with the errors of its layers and outputs before and after, and the layers that could not
+            be solved.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as `apply`; or the data have no batches or do not fit the model, or
+                what a layer gives for them is not finite.
+
+        Example:
+            >>> found = plan_channels(model, pruning_ratio=0.5).reconstruct(x)
+            >>> found.after < found.before
+            True
+        """
+        from edgeprune.channels.reconstruct.reconstruct import reconstruct
+
+        check_data(data, batch_size, steps)
+        check_seed(seed)
+        smaller = self.apply(verify)
+        return reconstruct(self.graph, self.kept_mask, smaller, data, batch_size=batch_size, steps=steps, seed=seed)
 
     def _change(self, amount: Callable[[np.ndarray], int]) -> Change:
         return Change(amount(self.graph.full_mask()), amount(self.kept_mask))

@@ -217,12 +217,15 @@ def plan_graph(
     return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
 
 
-def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[PlanSettings]) -> Model:
-    """Remove channels from a model: `plan_channels(model, **settings).apply(verify)`.
+def prune_channels(
+    model: Model, *, verify: bool = True, reconstruct: DataLike | None = None, **settings: Unpack[PlanSettings]
+) -> Model:
+    """Remove channels from a model: `plan_channels(model, **settings).apply(verify, reconstruct=reconstruct)`.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
-        verify: prove that the smaller model is equal to the original without these channels.
+        verify: prove that the smaller model is equal to the original without these channels, before reconstruction.
+        reconstruct: unlabelled samples to make up for the cut on, as `ChannelPlan.reconstruct` accepts them.
         **settings: as `plan_channels` accepts them.
 
     Returns:
@@ -238,7 +241,7 @@ def prune_channels(model: Model, *, verify: bool = True, **settings: Unpack[Plan
         >>> [layer.filters for layer in smaller.layers[:2]]  # they were 8 and 16
         [4, 8]
     """
-    return plan_channels(model, **settings).apply(verify)
+    return plan_channels(model, **settings).apply(verify, reconstruct=reconstruct)
 
 
 def one_target(*, pruning_ratio: Any, target_macs: Any, target_params: Any) -> tuple[str, float]:

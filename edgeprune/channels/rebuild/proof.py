@@ -20,7 +20,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step, Tensor
 from edgeprune.channels.graph.execution import run
-from edgeprune.channels.rebuild.slicing import changed_arguments, checked_mask
+from edgeprune.channels.rebuild.slicing import changed_arguments, checked_mask, counterparts
 from edgeprune.types import AnyTensor, Layer, Model
 
 TOLERANCE = 1e-4
@@ -402,10 +402,7 @@ class _MaskedOriginal:
 
     @cached_property
     def _counterparts(self) -> dict[int, Any]:
-        """`id` of a layer of the old model to the rebuilt model's layer of the same path name."""
-        names = flavor.layer_names(self.rebuilt)
-        by_name = {names[id(layer)]: layer for layer in flavor.layers_of(self.rebuilt)}
-        return {key: by_name.get(name) for key, name in self.graph.rebuilt_names.items()}
+        return counterparts(self.graph, self.rebuilt)
 
     def _with_masked_weights(self, layer: Layer) -> Any:
         """A copy of a layer whose weights read nothing from dropped channels."""

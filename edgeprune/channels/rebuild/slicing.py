@@ -181,6 +181,13 @@ class Builder:
         return values
 
 
+def counterparts(graph: ChannelGraph, rebuilt: Model) -> dict[int, Any]:
+    """`id` of a layer of the old model to the rebuilt model's layer of the same path name."""
+    names = flavor.layer_names(rebuilt)
+    by_name = {names[id(layer)]: layer for layer in flavor.layers_of(rebuilt)}
+    return {key: by_name.get(name) for key, name in graph.rebuilt_names.items()}
+
+
 def own_name(weight: Any) -> str:
     """What a layer calls its weight; names of tf_keras hold those of layers and a number too."""
     return weight.name.rpartition("/")[2].partition(":")[0]

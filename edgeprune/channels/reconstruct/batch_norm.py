@@ -1,0 +1,119 @@
+"""The sums that the statistics of a batch normalization are measured by, and those that fit an output best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+
+
+@dataclass
+class Moments:
+    """Sums over all places of the inputs of a batch normalization, for each channel, and of the wanted outputs.
+
+    Attributes:
+        count: the number of places.
+        x, xx: of the inputs and their squares.
+        t, tt, xt: of the wanted outputs, their squares, and their products with the inputs.
+        old: of the inputs in the original model.
+    """
+
+    count: int = 0
+    x: Any = 0.0
+    xx: Any = 0.0
+    t: Any = 0.0
+    tt: Any = 0.0
+    xt: Any = 0.0
+    old: Any = 0.0
+
+    def add(self, x: np.ndarray) -> None:
+        """Add the inputs of a batch: (places, channels)."""
+        self.count += len(x)
+        self.x += x.sum(axis=0)
+        self.xx += np.square(x).sum(axis=0)
+
+    def add_wanted(self, x: np.ndarray, wanted: np.ndarray, old: np.ndarray) -> None:
+        """Add wanted outputs and the original's inputs at the same places."""
+        self.t += wanted.sum(axis=0)
+        self.tt += np.square(wanted).sum(axis=0)
+        self.xt += (x * wanted).sum(axis=0)
+        self.old += old.sum(axis=0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of the inputs, for each channel."""
+        return self.x / self.count
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Of the inputs about their mean, for each channel."""
+        return np.maximum(self.xx / self.count - np.square(self.mean), 0.0)
+
+    def check(self, name: str) -> None:
+        """See that they are finite.
+
+        Raises:
+            ValueError: they are not, or there are none.
+        """
+        if not self.count or not np.isfinite(self.x).all():
+            raise ValueError(f"What {name!r} is called on is NaN or infinite on this data: look for such values in it.")
+
+    def error(self, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """For each channel the squares of `scale * x + offset - wanted`, added up."""
+        products = scale * self.xt + offset * self.t
+        own = scale * scale * self.xx + 2 * scale * offset * self.x + offset * offset * self.count
+        return own - 2 * products + self.tt
+
+
+def by_channel(x: Any, axis: int) -> np.ndarray:
+    """A tensor as float64 array (places, channels)."""
+    array = np.asarray(x).astype(np.float64)
+    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+
+
+def channel_axis(layer: Any) -> int | None:
+    """The axis that a batch normalization has statistics for; None for several."""
+    axes = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
+    return axes[0] if len(axes) == 1 else None
+
+
+def is_batch_norm(layer: Any) -> bool:
+    """Whether a layer is a batch normalization of either Keras."""
+    return flavor.is_layer(layer) and isinstance(layer, flavor.keras_of(layer).layers.BatchNormalization)
+
+
+def assign(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Set a layer's moving statistics."""
+    for variable, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        variable.assign(value.astype(np.float32))
+
+
+def best_statistics(layer: Any, moments: Moments) -> tuple[np.ndarray, np.ndarray] | None:
+    """Each channel's mean and variance with the smallest error of the output.
+
+    They are the layer's own, the same with a mean that is moved as that of the input is, or those of the data.
+
+    Returns:
+        Mean and variance; None where all stay as they are.
+    """
+    mean, variance = (flavor.array_of(one).astype(np.float64) for one in (layer.moving_mean, layer.moving_variance))
+    moved = mean + moments.mean - moments.old / moments.count
+    choices = [(mean, variance), (moved, variance), (moments.mean, moments.variance)]
+    errors = [moments.error(*_line(layer, *choice)) for choice in choices]
+    errors[0] -= 1e-9 * moments.tt  # what a rounding error would decide stays as it is
+    best = np.argmin(errors, axis=0)
+    if not best.any():
+        return None
+    means, variances = zip(*choices, strict=True)
+    return np.choose(best, means), np.choose(best, variances)
+
+
+def _line(layer: Any, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and the offset by which it multiplies and moves its input."""
+    gamma = 1.0 if layer.gamma is None else flavor.array_of(layer.gamma).astype(np.float64)
+    beta = 0.0 if layer.beta is None else flavor.array_of(layer.beta).astype(np.float64)
+    scale = gamma / np.sqrt(variance + layer.epsilon)
+    return scale, beta - scale * mean

@@ -1,0 +1,88 @@
+"""Reconstruction: the smaller model's weights solved on unlabelled data so that it computes what the original did.
+
+Layer by layer, in the order of the graph, each weight that reads what the cut has changed is solved by least squares:
+its output, on the inputs that the smaller model by now gives it, comes as near to the original's as it can.
+
+Source: He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 2017, for the least squares on sampled
+places. Frantar and Alistarh, Optimal Brain Compression, 2022, for the same on single weights.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph.coupling import ChannelGraph
+from edgeprune.channels.reconstruct.report import Reconstruction
+from edgeprune.channels.reconstruct.stream import Store, Stream, input_streams
+from edgeprune.channels.reconstruct.walk import Walk
+from edgeprune.progress import steps as progress_steps
+from edgeprune.types import DataLike, Model
+
+
+def reconstruct(
+    graph: ChannelGraph,
+    kept_mask: np.ndarray,
+    smaller: Model,
+    data: DataLike,
+    *,
+    batch_size: int = 32,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Reconstruction:
+    """Solve the weights of a rebuilt model on data, in place.
+
+    Args:
+        graph: the channels of the original model.
+        kept_mask: bool array (graph.class_count,), True for the classes that stay.
+        smaller: what `rebuild(graph, kept_mask)` returned; it gets the new weights.
+        data: samples in any form that `model.fit` accepts; labels are not looked at.
+        batch_size: samples at once where `data` are arrays.
+        steps: batches of `data` at most.
+        seed: of the choice of places.
+
+    Returns:
+        The errors before and after.
+
+    Raises:
+        TypeError: `batch_size` or `steps` is no number.
+        ValueError: the data have no batches or do not fit the model, or what a layer gives for them is not finite.
+    """
+    with Store() as store, flavor.state_restored(graph.model), flavor.state_restored(smaller):
+        inputs = input_streams(graph.walked, data, batch_size, steps, store)
+        cut = _outputs(smaller, inputs, store)
+        num_samples = sum(int(x.shape[0]) for x in inputs[0])
+        walk = Walk(graph, kept_mask, smaller, store, seed)
+        with progress_steps("Reconstruction", len(graph.steps)) as done:
+            outputs = walk.run(inputs, done)
+        before = _error([(pair.old, x) for pair, x in zip(outputs, cut, strict=True)])
+        after = _error([(pair.old, pair.new) for pair in outputs])
+        fitted = [(variable, flavor.array_of(variable).copy()) for variable in walk.fitted]
+    for variable, value in fitted:  # those that are not trained were put back with what calls change
+        variable.assign(value)
+    few = [layer.name for layer in walk.solved if layer.rows < layer.inputs]
+    if few:
+        warnings.warn(
+            f"There are fewer samples than weights to solve for in {', '.join(few[:4])}: pass more data.", stacklevel=3
+        )
+    return Reconstruction(
+        smaller, tuple(walk.solved), tuple(walk.recalibrated), walk.unsolved, before, after, num_samples
+    )
+
+
+def _outputs(model: Model, inputs: list[Stream], store: Store) -> list[Stream]:
+    return store.streams(flavor.call_model(model, list(batch)) for batch in zip(*inputs, strict=True))
+
+
+def _error(pairs: list[tuple[Stream, Stream]]) -> float:
+    """The norm of the differences over that of the first."""
+    difference = size = 0.0
+    for old, new in pairs:
+        for a, b in zip(old, new, strict=True):
+            a, b = (np.asarray(x).astype(np.float64) for x in (a, b))
+            difference += float(np.square(a - b).sum())
+            size += float(np.square(a).sum())
+    return math.sqrt(difference / size) if size else math.sqrt(difference)

@@ -1,0 +1,165 @@
+"""The weights of one layer of the smaller model, solved on all its uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph.coupling import ChannelGraph
+from edgeprune.channels.rebuild.slicing import cut
+from edgeprune.channels.reconstruct.linear import Linear, Part
+from edgeprune.channels.reconstruct.report import SolvedLayer
+from edgeprune.channels.reconstruct.ridge import Equations, solve
+from edgeprune.channels.reconstruct.windows import Chosen
+from edgeprune.types import Layer, Variable
+
+LEAST_ROWS = 20_000  # places that a layer is solved on, where there are so many
+ROWS_PER_INPUT = 10  # where its outputs have so many weights that this is more
+MOST_INPUTS = 8192  # weights of an output: the equations take the square of it
+BLOCK = 1 << 22  # numbers that are turned into float64 at once
+HELD_OUT = 5  # every so many samples one, which the ridge is judged by
+
+
+class CannotSolve(Exception):
+    """Raised for a layer that keeps the cut weights; the text says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """What a layer is called on in the original and in the smaller model, for a batch.
+
+    Attributes:
+        old: array (samples, ...).
+        new: array (samples, ...).
+        first: the number of the first sample among all samples.
+        samples: how many samples the batch is of: fewer than there are rows where steps were folded into samples.
+    """
+
+    old: np.ndarray
+    new: np.ndarray
+    first: int
+    samples: int
+
+
+def wanted_kernel(graph: ChannelGraph, kept_mask: np.ndarray, linear: Linear) -> np.ndarray:
+    """A kernel of the original cut along all axes but those that it sums over."""
+    weight = linear.kernel
+    kept = graph.kept_indices(weight, kept_mask)
+    values = cut(weight, {axis: indices for axis, indices in kept.items() if axis not in linear.contracted})
+    for rescale in graph.rescales:
+        if rescale.weight is weight:
+            values = values * rescale.factor(kept_mask)
+    return values
+
+
+def solve_part(
+    name: str,
+    old: Part,
+    new: Part,
+    wanted: np.ndarray,
+    uses: Iterable[Use],
+    batches: int,
+    intercept: bool,
+    random: np.random.Generator,
+) -> SolvedLayer | None:
+    """Solve for the kernel and the bias of a layer of the smaller model, and assign them.
+
+    Args:
+        name: its path name.
+        old: the layer of the original.
+        new: that of the smaller model.
+        wanted: the original's kernel, cut along all axes but those that it reads.
+        uses: all batches of all its uses.
+        batches: how many there are.
+        intercept: whether what comes next makes up for a shift of the outputs, where it has no bias.
+        random: chooses the places.
+
+    Returns:
+        The errors before and after; None where there was no error.
+
+    Raises:
+        CannotSolve: its outputs have too many weights, or its rows do not fit those of the original.
+        ValueError: what it reads is not finite.
+    """
+    kernel = new.linear.kernel
+    values = flavor.array_of(kernel)
+    matrix, target = new.linear.matrix(values), new.linear.matrix(wanted)  # of as many groups
+    groups, inputs, outputs = matrix.shape
+    if inputs > MOST_INPUTS:
+        raise CannotSolve(f"each output has {inputs:,} weights, more than {MOST_INPUTS:,}")
+    if target.shape[0] != groups or target.shape[2] != outputs:
+        raise CannotSolve("its groups of channels are not those of the original")
+    fit, held = (Equations.zeros(groups, inputs, outputs) for _ in range(2))
+    rows = max(LEAST_ROWS, ROWS_PER_INPUT * inputs)
+    for x_old, x_new, held_out in _rows(old, new, uses, -(-rows // batches), max(BLOCK // target.shape[1], 1), random):
+        y = x_old @ target
+        for equations, own in ((fit, ~held_out), (held, held_out)):
+            equations.add(x_new[:, own], y[:, own] - x_new[:, own] @ matrix, y[:, own])
+    total = fit + held
+    if not (np.isfinite(total.xx).all() and np.isfinite(total.rr).all()):
+        raise ValueError(f"What {name!r} reads is NaN or infinite on this data: look for such values in the data.")
+    bias = new.linear.bias
+    has_shift = bias is not None or intercept
+    before = total.error(np.zeros_like(matrix), _mean(total) if bias is None and intercept else np.zeros_like(total.r))
+    if before <= 1e-12 * total.yy:
+        return None
+    solution = solve(fit, held, has_shift)
+    change, shift = _rounded(kernel, matrix, solution.change), solution.shift
+    after = total.error(change, shift)
+    if after < before:
+        kernel.assign(new.linear.kernel_of(matrix + change, values.shape).astype(values.dtype))
+        if bias is not None:
+            old_bias = flavor.array_of(bias)
+            bias.assign((old_bias + new.linear.shift_of(shift, old_bias.shape)).astype(old_bias.dtype))
+    before, after = (float(np.sqrt(error / total.yy)) for error in (before, min(after, before)))
+    return SolvedLayer(name, before, after, total.count, inputs, solution.ridge)
+
+
+def _mean(equations: Equations) -> np.ndarray:
+    return equations.r / max(equations.count, 1)
+
+
+def _rounded(kernel: Variable, matrix: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The change that is left after the sum is stored in the kernel's type."""
+    dtype = flavor.array_of(kernel).dtype
+    return (matrix + change).astype(dtype).astype(np.float64) - matrix
+
+
+def _rows(
+    old: Part, new: Part, uses: Iterable[Use], count: int, block: int, random: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows of both models at the same places, up to `count` a batch, and which of them are held out."""
+    for use in uses:
+        before, after = (_folded(x, old.folded) for x in (use.old, use.new))
+        places = old.linear.places(before.shape)
+        if places != new.linear.places(after.shape) or len(before) != len(after):
+            raise CannotSolve("it works on fewer places than in the original")
+        of_all = len(before) * places
+        flat = np.arange(of_all) if count >= of_all else np.sort(random.choice(of_all, count, replace=False))
+        for start in range(0, len(flat), block):
+            samples, inside = np.divmod(flat[start : start + block], max(places, 1))
+            chosen = Chosen(samples, inside)
+            numbers = use.first + samples * use.samples // len(before)
+            yield old.linear.rows(before, chosen), new.linear.rows(after, chosen), numbers % HELD_OUT == HELD_OUT - 1
+
+
+def _folded(x: np.ndarray, axes: int) -> np.ndarray:
+    return x.reshape(-1, *x.shape[1 + axes :]) if axes else x
+
+
+def capture(layer: Layer, call: Callable[[], Any]) -> list[Any]:
+    """What a layer inside another is called on while a function runs."""
+    seen: list[Any] = []
+    own = layer.call
+
+    def watched(x: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(x)
+        return own(x, *args, **kwargs)
+
+    with flavor.overridden(layer, call=watched):
+        call()
+    return seen

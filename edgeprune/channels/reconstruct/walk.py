@@ -1,0 +1,231 @@
+"""Both models run side by side, layer by layer, on all samples; what reads removed channels is solved on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.channels.graph.coupling import ChannelGraph, Step
+from edgeprune.channels.rebuild.slicing import changed_arguments, counterparts
+from edgeprune.channels.reconstruct import batch_norm
+from edgeprune.channels.reconstruct.linear import Part, parts_of
+from edgeprune.channels.reconstruct.order import nodes_of_steps, run_layer_by_layer
+from edgeprune.channels.reconstruct.report import SolvedLayer
+from edgeprune.channels.reconstruct.solving import CannotSolve, Use, capture, solve_part, wanted_kernel
+from edgeprune.channels.reconstruct.stream import Store, Stream, folded
+from edgeprune.types import AnyTensor, Layer, Model, Variable
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A tensor of the graph for all samples: in the original and in the smaller model; one and the same where equal."""
+
+    old: Stream
+    new: Stream
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing on the way to it was changed."""
+        return self.old is self.new
+
+    def drop(self) -> None:
+        """Free both."""
+        self.old.drop()
+        self.new.drop()
+
+
+class Walk:
+    """One run of both models on all samples.
+
+    Attributes:
+        solved: the layers that were solved.
+        recalibrated: path names of the batch normalizations whose statistics changed.
+        fitted: the variables of the smaller model that have new values.
+        unsolved: path names of layers that keep the cut weights, with the reason.
+    """
+
+    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, smaller: Model, store: Store, seed: int) -> None:
+        self.graph, self.kept_mask, self._store, self._seed = graph, kept_mask, store, seed
+        self._counterparts = counterparts(graph, smaller)
+        self._changes = changed_arguments(graph, kept_mask)
+        self._nodes = nodes_of_steps(graph)
+        self._numbers = {id(step): number for number, step in enumerate(graph.steps)}
+        self._sizes: list[int] = []
+        self._seen_layers: set[int] = set()
+        self.solved: list[SolvedLayer] = []
+        self.recalibrated: list[str] = []
+        self.fitted: list[Variable] = []
+        self.unsolved: dict[str, str] = {}
+
+    def run(self, inputs: Sequence[Stream], done: Callable[[str], None]) -> list[Pair]:
+        """The outputs for the model's inputs; `done` is called with the name of each layer after it."""
+        self._sizes = [int(x.shape[0]) for x in inputs[0]]
+
+        def call(steps: list[Step], taken: list[list[Pair]]) -> list[list[Pair]]:
+            given = self._calls(steps, taken)
+            done(self.graph.name_of(steps[0].layer))
+            return given
+
+        return run_layer_by_layer(self.graph, [Pair(x, x) for x in inputs], call, self._fold)
+
+    def _fold(self, pair: Pair, like: Pair | None) -> Pair:
+        sizes = None if like is None else like.old
+        old = folded(pair.old, sizes)
+        return Pair(old, old if pair.same else folded(pair.new, sizes))
+
+    def _calls(self, steps: list[Step], taken: list[list[Pair]]) -> list[list[Pair]]:
+        """Make some calls of one layer in both models."""
+        old = [self._made(step, [pair.old for pair in own], step.layer) for step, own in zip(steps, taken, strict=True)]
+        if not any(map(self._is_changed, steps, taken)):
+            return [[Pair(x, x) for x in given] for given in old]
+        self._refit(steps, taken, old)
+        new = [self._smaller(step, own, given) for step, own, given in zip(steps, taken, old, strict=True)]
+        return [list(map(Pair, *pair)) for pair in zip(old, new, strict=True)]
+
+    def _is_changed(self, step: Step, taken: list[Pair]) -> bool:
+        """Whether a call of the smaller model gives something else."""
+        cuts = (self.graph.kept_indices(weight, self.kept_mask) for weight in getattr(step.layer, "weights", ()))
+        return (
+            not all(pair.same for pair in taken)
+            or bool(self._changes.get(id(step.node)))
+            or any(cuts)
+            or any(map(self._is_cut, step.outputs))
+        )
+
+    def _is_cut(self, place: int) -> bool:
+        return any(not self.kept_mask[classes].all() for classes in self.graph.tensors[place].axes.values())
+
+    def _made(
+        self, step: Step, taken: list[Stream], layer: Layer, changes: Mapping[str, Any] | None = None
+    ) -> list[Stream]:
+        """What a call gives, for all batches."""
+        node = self._nodes[id(step)]
+        batches = zip(*taken, strict=True) if taken else ([] for _ in self._sizes)
+        return self._store.streams(flavor.call_layer(node, list(batch), layer, changes) for batch in batches)
+
+    def _smaller(self, step: Step, taken: list[Pair], old: list[Stream]) -> list[Stream]:
+        """What a call gives in the smaller model."""
+        if flavor.is_own_weight(step.layer):
+            return self._store.streams([self._kept(step.outputs[0], tensor)] for tensor in old[0])
+        new = [pair.new for pair in taken]
+        if flavor.function_name(step.layer) is not None:
+            return self._made(step, new, step.layer, self._changes.get(id(step.node)))
+        return self._made(step, new, self._counterparts[id(step.layer)])
+
+    def _kept(self, place: int, tensor: AnyTensor, contracted: Sequence[int] = ()) -> Any:
+        """A tensor of the original without the removed channels, but along axes that are contracted."""
+        import tensorflow as tf
+
+        for axis, classes in self.graph.tensors[place].axes.items():
+            if axis not in contracted and not self.kept_mask[classes].all():
+                tensor = tf.gather(tensor, np.flatnonzero(self.kept_mask[classes]), axis=axis)
+        return tensor
+
+    def _refit(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
+        """Fit what the smaller model's layer holds to what the original gives."""
+        layer = steps[0].layer
+        if flavor.function_name(layer) is not None or id(layer) in self._seen_layers:
+            return
+        self._seen_layers.add(id(layer))
+        if batch_norm.is_batch_norm(layer):
+            self._fit_statistics(steps, taken, old)
+        elif not all(pair.same for own in taken for pair in own):
+            self._list_unsolved(layer, self._solve_parts(steps, taken))
+
+    def _fit_statistics(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
+        layer = self._counterparts[id(steps[0].layer)]
+        axis = batch_norm.channel_axis(layer)
+        if axis is None:
+            return
+        moments = batch_norm.Moments()
+        for step, (pair, *_), (given,) in zip(steps, taken, old, strict=True):
+            for x, x_old, wanted in zip(pair.new, pair.old, given, strict=True):
+                own = batch_norm.by_channel(x, axis)
+                originals = (
+                    batch_norm.by_channel(self._kept(place, tensor), axis)
+                    for place, tensor in ((step.outputs[0], wanted), (step.inputs[0], x_old))
+                )
+                moments.add(own)
+                moments.add_wanted(own, *originals)
+        best = batch_norm.best_statistics(layer, moments)
+        if best is not None:
+            batch_norm.assign(layer, *best)
+            self.recalibrated.append(self.graph.name_of(steps[0].layer))
+            self.fitted += [layer.moving_mean, layer.moving_variance]
+
+    def _solve_parts(self, steps: list[Step], taken: list[list[Pair]]) -> set[int]:
+        """Solve the linear parts of a layer, one after the other; returns the `id`s of the original's weights."""
+        layer, solved = steps[0].layer, set()
+        pairs = zip(parts_of(layer), parts_of(self._counterparts[id(layer)]), strict=True)
+        for number, (old, new) in enumerate(pairs):
+            name = self.graph.name_of(old.layer)
+            try:
+                one = solve_part(
+                    name,
+                    old,
+                    new,
+                    wanted_kernel(self.graph, self.kept_mask, old.linear),
+                    self._uses(steps, taken, old, new),
+                    len(steps) * len(self._sizes),
+                    not old.inside and self._is_normalized(steps),
+                    np.random.default_rng([self._seed, self._numbers[id(steps[0])], number]),
+                )
+            except CannotSolve as error:
+                self.unsolved[name] = str(error)
+                continue
+            solved |= {id(old.linear.kernel), id(old.linear.bias)}
+            self.fitted += [one for one in (new.linear.kernel, new.linear.bias) if one is not None]
+            self.solved += [] if one is None else [one]
+        return solved
+
+    def _uses(self, steps: list[Step], taken: list[list[Pair]], old: Part, new: Part) -> Iterator[Use]:
+        """What a linear part is called on in both models, for all batches of some calls."""
+        firsts = np.cumsum([0, *self._sizes]).tolist()
+        for step, pairs in zip(steps, taken, strict=True):
+            before, after = (
+                zip(*streams, strict=True) for streams in zip(*((p.old, p.new) for p in pairs), strict=True)
+            )
+            for first, samples, *batch in zip(firsts, self._sizes, before, after, strict=False):
+                for x_old, x_new in self._seen(step, old, new, *batch):
+                    yield Use(np.asarray(x_old), np.asarray(x_new), first, samples)
+
+    def _seen(
+        self, step: Step, old: Part, new: Part, before: Sequence[Any], after: Sequence[Any]
+    ) -> Iterator[tuple[Any, Any]]:
+        """What a linear part is called on in both models when a layer is called on a batch."""
+        if not old.inside:
+            contracted = [axis for position, axis, _ in step.reads if not position]
+            yield self._kept(step.inputs[0], before[0], contracted), after[0]
+            return
+        layers = (step.layer, before), (self._counterparts[id(step.layer)], after)
+        node = self._nodes[id(step)]
+
+        def seen(part: Part, layer: Layer, taken: Sequence[Any]) -> list[Any]:
+            return capture(part.layer, lambda: flavor.call_layer(node, taken, layer))
+
+        yield from zip(*(seen(part, *one) for part, one in zip((old, new), layers, strict=True)), strict=True)
+
+    def _is_normalized(self, steps: list[Step]) -> bool:
+        """Whether nothing but a batch normalization, which makes up for a shift, reads what some calls give."""
+        given = {place for step in steps for place in step.outputs}
+        readers = [step for step in self.graph.steps if given & set(step.inputs)]
+        read_elsewhere = given & (set(self.graph.outputs) | {fold.taken for fold in self.graph.folds})
+        return not read_elsewhere and all(batch_norm.is_batch_norm(step.layer) for step in readers)
+
+    def _list_unsolved(self, layer: Layer, solved: set[int]) -> None:
+        """Name the weights of a layer that read removed channels and keep what the cut left of them."""
+        held = {id(weight) for weight in layer.weights}
+        for slot in self.graph.slots:
+            is_cut = slot.reads and not self.kept_mask[slot.classes].all()
+            if is_cut and id(slot.weight) in held - solved:
+                self.unsolved.setdefault(f"{self.graph.name_of(slot.layer)}/{slot.name}", _reason(slot.name))
+
+
+def _reason(weight: str) -> str:
+    if "recurrent" in weight:
+        return "it reads the layer's own state"
+    return "the layer is not known to be linear in what it is called on"
