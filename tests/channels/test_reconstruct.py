@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from nets.cuts import random_mask, randomize
 
 import edgeprune as ep
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.channels.reconstruct.reconstruct import reconstruct
-from tests.nets.channel_nets import random_mask, randomize
 
 BOTH = pytest.mark.parametrize("K", [keras, tf_keras], ids=["keras", "tf_keras"])
 

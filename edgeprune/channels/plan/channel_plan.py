@@ -335,7 +335,7 @@ class ChannelPlan:
                 what a layer gives for them is not finite.
 
         Example:
-            >>> found = plan_channels(model, pruning_ratio=0.5).reconstruct(x)
+            >>> found = ep.plan_channels(model, pruning_ratio=0.5).reconstruct(x)
             >>> found.after < found.before
             True
         """
