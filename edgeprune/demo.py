@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgeprune import datasets, flavor
 from edgeprune.atomic import NotOverwrittenError, atomic_path, atomic_paths, check_paths
+from edgeprune.report.tables import FormatRow
 from edgeprune.types import Model, Quantization
 
 if TYPE_CHECKING:
@@ -73,41 +74,6 @@ class DemoSettings:
         for name in ("dense_epochs", "pruned_epochs", "batch_size", "frequency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-
-
-@dataclass(frozen=True)
-class FormatRow:
-    """What was measured on one file.
-
-    Attributes:
-        name: the model and the number format, for example `"pruned int8"`.
-        file: the file's name.
-        accuracy: top-1 accuracy on the test images, 0 to 1.
-        bytes: size of the file.
-        gzip_bytes: its size after gzip.
-        smaller: how many times smaller it is, gzip'd, than the dense float32 file, gzip'd.
-        milliseconds: median time of one inference.
-        time_ratio: its time relative to the dense float32 file.
-        zeros: fraction of the kernels' values that are zero in the file.
-        zeros_kept: fraction of the Keras model's zeros that are zero in the file; None if it has none.
-        largest_error: largest difference of an output from the Keras model's.
-        agreement: fraction of the test images for which file and Keras model name the same class.
-        problems: what verification found wrong; empty if nothing.
-    """
-
-    name: str
-    file: str
-    accuracy: float
-    bytes: int
-    gzip_bytes: int
-    smaller: float
-    milliseconds: float
-    time_ratio: float
-    zeros: float
-    zeros_kept: float | None
-    largest_error: float
-    agreement: float
-    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)

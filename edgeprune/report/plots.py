@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from edgeprune.channels.graph.coupling import Slot
     from edgeprune.channels.plan.channel_plan import ChannelPlan
-    from edgeprune.demo import FormatRow
     from edgeprune.measure.memory import ActivationMemory
+    from edgeprune.report.tables import FormatRow
     from edgeprune.sparsity.report import SparsityReport
 
 BLUE, GREY, ORANGE = "#3465a4", "#b8bec6", "#d9822b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.text_table import rich_table
@@ -10,13 +11,46 @@ from edgeprune.text_table import rich_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgeprune.demo import FormatRow
-
 HEADER = ("File", "Accuracy", "Bytes", "Gzip'd", "Smaller", "ms", "Time", "Zeros", "Kept")
 LEGEND = (
     "Smaller, Time: gzip'd size and latency (ms) relative to the dense float32 file. "
     "Zeros: in the kernels, counted in the file. Kept: share of the Keras model's zeros that are zero in the file."
 )
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """What was measured on one file.
+
+    Attributes:
+        name: the model and the number format, for example `"pruned int8"`.
+        file: the file's name.
+        accuracy: top-1 accuracy on the test images, 0 to 1.
+        bytes: size of the file.
+        gzip_bytes: its size after gzip.
+        smaller: how many times smaller it is, gzip'd, than the dense float32 file, gzip'd.
+        milliseconds: median time of one inference.
+        time_ratio: its time relative to the dense float32 file.
+        zeros: fraction of the kernels' values that are zero in the file.
+        zeros_kept: fraction of the Keras model's zeros that are zero in the file; None if it has none.
+        largest_error: largest difference of an output from the Keras model's.
+        agreement: fraction of the test images for which file and Keras model name the same class.
+        problems: what verification found wrong; empty if nothing.
+    """
+
+    name: str
+    file: str
+    accuracy: float
+    bytes: int
+    gzip_bytes: int
+    smaller: float
+    milliseconds: float
+    time_ratio: float
+    zeros: float
+    zeros_kept: float | None
+    largest_error: float
+    agreement: float
+    problems: tuple[str, ...]
 
 
 def cells(row: FormatRow) -> tuple[str, ...]:
