@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from edgeprune.bundle.content import BundleContent, distinct, snake_case
-from edgeprune.bundle.dense_scales import has_unit_scales
 from edgeprune.bundle.rendering import render
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import ALIGNMENT
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.graph import has_unit_scales
 from edgeprune.tflite.runtime import Port, Runtime
 
 # Kernels made for the device ask for scratch buffers that those of this machine do without; one model needed 14 % more.

@@ -87,18 +87,3 @@ def _error(exported: ExportResult) -> float:
 def _verified(exported: ExportResult) -> Verification:
     assert exported.verification is not None, "a bundle's file is verified when it is exported"
     return exported.verification
-
-
-def has_unit_scales(content: bytes) -> bool:
-    """Whether a dense layer of a .tflite file has more than one scale, which older interpreters cannot compute."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(content)
-    dense = schema.BuiltinOperator.FULLY_CONNECTED
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            if model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() == dense:
-                quantization = graph.Tensors(operator.Inputs(1)).Quantization()
-                if quantization is not None and quantization.ScaleLength() > 1:
-                    return True
-    return False

@@ -37,9 +37,9 @@ from edgeprune.measure.tflm import (
     measure_arena,
     require_tflite_micro,
 )
+from edgeprune.tflite.edit import prefix
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.runtime import Runtime
-from edgeprune.tflite.truncate import prefix
 
 # How far a device's kernels may lie from the reference ones, in steps of the output.
 _TOLERANCE = {"int8": 0, "uint8": 0, "int16": 2, "float32": 1e-4}

@@ -19,13 +19,12 @@ from edgeprune import flavor
 from edgeprune.atomic import atomic_paths
 from edgeprune.data.batches import FORMS
 from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
-from edgeprune.export.converter_run import ConverterSettings, check_flags, in_order, run_converter
+from edgeprune.export.converter_run import ConverterSettings, check_flags, run_converter
 from edgeprune.export.known_values import known_values
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.signature import (
     names_to_trace,
     traceable_names,
-    with_names,
     write_saved_model,
 )
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
@@ -33,6 +32,7 @@ from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
+from edgeprune.tflite.edit import in_order, with_names
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import DataLike, Model, Quantization

@@ -133,26 +133,6 @@ def run_converter(
     return converter.convert()
 
 
-def in_order(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:
-    """Put a file's inputs and outputs, which the converter sorts by name, into the model's own order.
-
-    Callers that use numbers rather than names, as microcontrollers do, then find them where the model has them.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    edited = bytearray(content)
-    model = schema.Model.GetRootAs(edited)
-    signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
-    for names, count, entry, tensors in (
-        (inputs, signature.InputsLength(), signature.Inputs, graph.InputsAsNumpy()),
-        (outputs, signature.OutputsLength(), signature.Outputs, graph.OutputsAsNumpy()),
-    ):
-        tensor_of = {entry(number).Name().decode(): entry(number).TensorIndex() for number in range(count)}
-        # The array is a view of the content. An input that the model does not use may be missing in the file.
-        tensors[:] = [tensor_of[name] for name in names if name in tensor_of]
-    return bytes(edited)
-
-
 def _calibration(samples: Mapping[str, np.ndarray], say: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
     count = len(next(iter(samples.values())))
     for number in range(count):

@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.export.equal_calls import LONGEST_UNROLLED
 from edgeprune.export.preprocessing_split import lookup_names
+from edgeprune.tflite.graph import operators, tensors, type_name, unpacked
 from edgeprune.types import Model
 
 _NO_KERNEL_16X8 = re.compile(r"not yet supported for op: '(\w+)'")
@@ -178,7 +179,7 @@ def float_operators(content: bytes, model: Model) -> list[str]:
     found = {
         f"{name} in {origin(location, model)}": None
         for name, location, dtype in _operators(content)
-        if dtype == "FLOAT32" and name != "DEQUANTIZE"
+        if dtype == "float32" and name != "DEQUANTIZE"
     }
     return list(found)
 
@@ -231,11 +232,7 @@ def loops(content: bytes, model: Model) -> list[str]:
 
 def state_notes(content: bytes) -> list[str]:
     """What the user of a .tflite file must do that keeps a state from one run to the next: nothing, or one sentence."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    file = schema.Model.GetRootAs(content)
-    graphs = [file.Subgraphs(number) for number in range(file.SubgraphsLength())]
-    if not any(graph.Tensors(number).IsVariable() for graph in graphs for number in range(graph.TensorsLength())):
+    if not any(tensor.isVariable for tensor in tensors(unpacked(content))):
         return []
     return [
         "The file carries a state from one run to the next, that of its LSTM operators. Reset it before each new "
@@ -252,27 +249,17 @@ def runtime_notes(content: bytes, model: Model) -> list[str]:
     """
     found: dict[str, list[str]] = {}
     for name, location, dtype in _operators(content):
-        if name in _RUNTIME_FAULTS and dtype == "INT8":
+        if name in _RUNTIME_FAULTS and dtype == "int8":
             found.setdefault(name, []).append(origin(location, model))
     return [f"{name} ({', '.join(dict.fromkeys(origins))}): {_RUNTIME_FAULTS[name]}" for name, origins in found.items()]
 
 
 def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
     """Each operator of a .tflite file: its name, and the name and dtype of its first output."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
-    types = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
-    file = schema.Model.GetRootAs(content)
-    for graph in map(file.Subgraphs, range(file.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            code = file.OperatorCodes(operator.OpcodeIndex())
-            # An operator that only assigns has no output; its first input stands for it.
-            tensor = graph.Tensors(operator.Outputs(0) if operator.OutputsLength() else operator.Inputs(0))
-            name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-            if name == "CUSTOM":
-                name = f"{_CUSTOM}{code.CustomCode().decode()}"
-            yield name, tensor.Name().decode(), types[tensor.Type()]
+    for call in operators(unpacked(content)):
+        # An operator that only assigns has no output; its first input stands for it.
+        tensor = call.output(0) or call.input(0)
+        yield f"{_CUSTOM}{call.name}" if call.custom else call.name, call.location, type_name(tensor)
 
 
 def _output_layer(location: str, model: Model) -> Any | None:

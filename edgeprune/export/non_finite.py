@@ -10,6 +10,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.parameters import weights_by_layer
+from edgeprune.tflite.graph import scales, tensors, unpacked
 from edgeprune.types import Model
 
 
@@ -64,16 +65,11 @@ def check_scales(content: bytes, model: Model) -> None:
     Raises:
         ConversionError: names the layer.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    file = schema.Model.GetRootAs(content)
-    for graph in map(file.Subgraphs, range(file.SubgraphsLength())):
-        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
-            parameters = tensor.Quantization()
-            if parameters is None or parameters.ScaleLength() == 0 or np.isfinite(parameters.ScaleAsNumpy()).all():
-                continue
-            raise ConversionError(
-                f"The values of {origin(tensor.Name().decode(), model)} in model {model.name!r} are too large for "
-                "float32 on the representative data, so that there is no range to quantize. Scale the data as in "
-                "training, or check for weights that are far too large."
-            )
+    for tensor in tensors(unpacked(content)):
+        if scales(tensor) is None or np.isfinite(scales(tensor)).all():
+            continue
+        raise ConversionError(
+            f"The values of {origin(tensor.name.decode(), model)} in model {model.name!r} are too large for "
+            "float32 on the representative data, so that there is no range to quantize. Scale the data as in "
+            "training, or check for weights that are far too large."
+        )

@@ -56,7 +56,7 @@ def names_to_trace(names: Iterable[str]) -> dict[str, str]:
     """The names under which inputs are traced: their own, or where TensorFlow takes those for none, a stand-in.
 
     A SavedModel needs names like Python's. A file's signature may hold any, so a stand-in has as many bytes as the name
-    in UTF-8, and `with_names` puts the name in its place.
+    in UTF-8, and `tflite.edit.with_names` puts the name in its place.
 
     Example:
         >>> names_to_trace(["image", "Größe in m"])
@@ -81,27 +81,6 @@ def _sanitized(name: str) -> str:
     """What TensorFlow makes of a name, by which inputs must differ."""
     word = re.sub(r"[^A-Za-z0-9]", "_", name)
     return word if word[0].isalpha() else f"arg_{word}"
-
-
-def with_names(content: bytes, traced: Mapping[str, str]) -> bytes:
-    """Put the inputs' own names into a file's signature.
-
-    Args:
-        content: the content of a .tflite file with one signature.
-        traced: what `names_to_trace` gave.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    edited = bytearray(content)
-    signature = schema.Model.GetRootAs(edited).SignatureDefs(0)
-    own = {made.encode(): name.encode() for name, made in traced.items()}
-    for number in range(signature.InputsLength()):
-        entry = signature.Inputs(number)
-        # The first field of the table is where its string lies: a length in four bytes, then the bytes themselves.
-        field = entry._tab.Pos + entry._tab.Offset(4)
-        start = entry._tab.Indirect(field) + 4
-        edited[start : start + len(entry.Name())] = own[entry.Name()]
-    return bytes(edited)
 
 
 @contextlib.contextmanager

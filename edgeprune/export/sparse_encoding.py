@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.size import gzipped
+from edgeprune.tflite.graph import OperatorCall, operators, schema_names, type_name, unpacked
 from edgeprune.types import Model
 
 _WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) compress the zeros."
@@ -78,7 +79,7 @@ def check(sparse: bytes, dense: bytes, quantization: str | None, model: Model) -
 
 def _refuse_dense_layers(weights: list[_SparseWeight], quantization: str | None, model: Model) -> None:
     dense = [weight for weight in weights if weight.operator == "FULLY_CONNECTED"]
-    unreadable = [weight for weight in dense if weight.dtype == "INT8" and not weight.blocks]
+    unreadable = [weight for weight in dense if weight.dtype == "int8" and not weight.blocks]
     if unreadable:
         raise ConversionError(
             f"sparse=True with quantization='int8': {_origins(unreadable, model)} has zeros that are not in blocks, "
@@ -126,26 +127,20 @@ class _Graph:
     """The operators of a .tflite file's first subgraph."""
 
     def __init__(self, content: bytes):
-        from ai_edge_litert import schema_py_generated as schema
-
-        self._schema = schema
-        self._names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
-        self._types = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
-        self._file = schema.ModelT.InitFromPackedBuf(content)
-        self._graph = self._file.subgraphs[0]
-        self._producer = {output: operator for operator in self._graph.operators for output in operator.outputs}
+        self._file = unpacked(content)
+        self._calls = [call for call in operators(self._file) if call.subgraph == 0]
+        self._tensors = self._file.subgraphs[0].tensors
+        self._producer = {output: call for call in self._calls for output in call.operator.outputs}
 
     def sparse_weights(self) -> Iterator[_SparseWeight]:
         """Every weight stored without its zeros."""
-        for operator in self._graph.operators:
-            for index in operator.inputs:
+        for call in self._calls:
+            for index in call.operator.inputs:
                 tensor = self._source(index)
                 # An empty block map may be read as an array or as nothing.
                 if tensor is not None and tensor.sparsity is not None:
                     blocks = tensor.sparsity.blockMap is not None and len(tensor.sparsity.blockMap) > 0
-                    yield _SparseWeight(
-                        str(self._name(operator)), self._location(operator), self._types[tensor.type], blocks
-                    )
+                    yield _SparseWeight(call.name, call.location, type_name(tensor), blocks)
 
     def has_sparse_path_stem(self) -> bool:
         """Whether some convolution is one with which XNNPACK's sparse path begins.
@@ -153,47 +148,39 @@ class _Graph:
         It is 3x3 with stride 2 on 3 channels, with an explicit padding of 1 on each side.
         Source: XNNPACK, src/subgraph.c, the conditions for rewriting a subgraph from NHWC to NCHW.
         """
-        return any(self._begins_sparse_path(operator) for operator in self._operators("CONV_2D"))
+        return any(self._begins_sparse_path(call) for call in self._calls if call.name == "CONV_2D")
 
     def same_padded_stride_2_depthwise(self) -> Iterator[str]:
         """The location of each depthwise convolution with stride 2 and padding 'same'."""
-        for operator in self._operators("DEPTHWISE_CONV_2D"):
-            if operator.builtinOptions.strideH == 2 and operator.builtinOptions.padding == self._schema.Padding.SAME:
-                yield self._location(operator)
+        for call in self._calls:
+            options = call.operator.builtinOptions
+            if call.name == "DEPTHWISE_CONV_2D" and options.strideH == 2 and _padding(options) == "SAME":
+                yield call.location
 
-    def _begins_sparse_path(self, operator: Any) -> bool:
-        weight = self._graph.tensors[operator.inputs[1]]
-        options = operator.builtinOptions
+    def _begins_sparse_path(self, call: OperatorCall) -> bool:
+        options = call.operator.builtinOptions
         return (
-            tuple(weight.shape[1:]) == (3, 3, 3)
+            tuple(self._tensors[call.operator.inputs[1]].shape[1:]) == (3, 3, 3)
             and (options.strideH, options.strideW) == (2, 2)
-            and options.padding == self._schema.Padding.VALID
-            and self._padding_before(operator) == [[0, 0], [1, 1], [1, 1], [0, 0]]
+            and _padding(options) == "VALID"
+            and self._padding_before(call) == [[0, 0], [1, 1], [1, 1], [0, 0]]
         )
 
-    def _padding_before(self, operator: Any) -> list | None:
-        pad = self._producer.get(operator.inputs[0])
-        if pad is None or self._name(pad) not in ("PAD", "PADV2"):
+    def _padding_before(self, call: OperatorCall) -> list | None:
+        pad = self._producer.get(call.operator.inputs[0])
+        if pad is None or pad.name not in ("PAD", "PADV2"):
             return None
-        data = self._file.buffers[self._graph.tensors[pad.inputs[1]].buffer].data
+        data = self._file.buffers[self._tensors[pad.operator.inputs[1]].buffer].data
         return np.asarray(data, np.uint8).view(np.int32).reshape(-1, 2).tolist()
 
     def _source(self, index: int) -> Any | None:
         """A tensor, or the constant behind it where it is unpacked at run time, as float16 weights are."""
         if index == -1:
             return None
-        while self._name(self._producer.get(index)) in ("DEQUANTIZE", "DENSIFY"):
-            index = self._producer[index].inputs[0]
-        return self._graph.tensors[index]
+        while (call := self._producer.get(index)) is not None and call.name in ("DEQUANTIZE", "DENSIFY"):
+            index = call.operator.inputs[0]
+        return self._tensors[index]
 
-    def _operators(self, name: str) -> Iterator[Any]:
-        return (operator for operator in self._graph.operators if self._name(operator) == name)
 
-    def _name(self, operator: Any) -> str | None:
-        if operator is None:
-            return None
-        code = self._file.operatorCodes[operator.opcodeIndex]
-        return self._names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-    def _location(self, operator: Any) -> str:
-        return self._graph.tensors[operator.outputs[0]].name.decode()
+def _padding(options: Any) -> str:
+    return schema_names("Padding")[options.padding]

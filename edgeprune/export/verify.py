@@ -27,8 +27,9 @@ from edgeprune.measure.score import Scores, score_lines, score_outputs, scores_t
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.schemes import CALIBRATED
 from edgeprune.text_table import text_table
-from edgeprune.tflite.file import ConstantTensor, TfliteFile, read_tflite
+from edgeprune.tflite.file import TfliteFile, read_tflite
 from edgeprune.tflite.runtime import Port, Runtime
+from edgeprune.tflite.tensors import ConstantTensor
 from edgeprune.types import Arrays, Model
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeprune.measure.parameters import weights_by_layer
-from edgeprune.tflite.file import ConstantTensor, TfliteFile
+from edgeprune.tflite.file import TfliteFile
+from edgeprune.tflite.tensors import ConstantTensor
 from edgeprune.types import Model
 
 

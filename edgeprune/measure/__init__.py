@@ -38,13 +38,13 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.vela import NpuReport as NpuReport
     from edgeprune.measure.vela import VelaError as VelaError
     from edgeprune.measure.vela import compile_for_npu as compile_for_npu
-    from edgeprune.tflite.file import ConstantTensor as ConstantTensor
     from edgeprune.tflite.file import Operator as Operator
     from edgeprune.tflite.file import PortTensor as PortTensor
     from edgeprune.tflite.file import TfliteFile as TfliteFile
     from edgeprune.tflite.file import read_tflite as read_tflite
     from edgeprune.tflite.runtime import Port as Port
     from edgeprune.tflite.runtime import Runtime as Runtime
+    from edgeprune.tflite.tensors import ConstantTensor as ConstantTensor
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -52,7 +52,7 @@ _HOME = {
     "Arena": "edgeprune.measure.tflm",
     "Benchmark": "edgeprune.measure.latency",
     "CompressedSize": "edgeprune.measure.size",
-    "ConstantTensor": "edgeprune.tflite.file",
+    "ConstantTensor": "edgeprune.tflite.tensors",
     "FileSize": "edgeprune.measure.size",
     "Latency": "edgeprune.measure.latency",
     "LayerMemory": "edgeprune.measure.memory",

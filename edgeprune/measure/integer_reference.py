@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.tflite.edit import edited, new_operator
+from edgeprune.tflite.graph import operators
 from edgeprune.tflite.runtime import Runtime
-from edgeprune.types import Model
 
 _NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 
@@ -81,29 +82,18 @@ def with_integer_dense(content: bytes) -> bytes:
         The content of a file of the same inputs, outputs and weights, for comparisons; the same content where there
         is nothing to rewrite. A dense layer whose weights are computed is not changed.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-    rewritten = False
-    for graph in model.subgraphs:
-        operators = []
-        for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex].builtinCode
-            if code == schema.BuiltinOperator.FULLY_CONNECTED and _is_integer(model, graph, operator):
-                operators += _as_convolution(model, graph, operator)
-                rewritten = True
-            else:
-                operators.append(operator)
-        graph.operators = operators
-    if not rewritten:
-        return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return edited(content, _use_convolutions)
 
 
-def _is_integer(model: Model, graph: Any, operator: Any) -> bool:
+def _use_convolutions(model: Any) -> bool:
+    dense = [call for call in operators(model, "FULLY_CONNECTED") if _is_integer(model, call.graph, call.operator)]
+    for call in dense:
+        place = call.graph.operators.index(call.operator)
+        call.graph.operators[place : place + 1] = _as_convolution(model, call.graph, call.operator)
+    return bool(dense)
+
+
+def _is_integer(model: Any, graph: Any, operator: Any) -> bool:
     from ai_edge_litert.schema_py_generated import TensorType
 
     given, weights = (graph.tensors[number] for number in operator.inputs[:2])
@@ -111,7 +101,7 @@ def _is_integer(model: Model, graph: Any, operator: Any) -> bool:
     return stored and given.type in (TensorType.INT8, TensorType.INT16) and weights.type == TensorType.INT8
 
 
-def _as_convolution(model: Model, graph: Any, operator: Any) -> list[Any]:
+def _as_convolution(model: Any, graph: Any, operator: Any) -> list[Any]:
     """The three operators that stand for a dense layer: each sample as one pixel, a convolution, the shape restored."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -128,7 +118,7 @@ def _as_convolution(model: Model, graph: Any, operator: Any) -> list[Any]:
     options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
     options.padding = schema.Padding.VALID
     options.fusedActivationFunction = operator.builtinOptions.fusedActivationFunction
-    convolution = _operator(model, "CONV_2D", [pixels, window, *bias], sums)
+    convolution = new_operator(model, "CONV_2D", [pixels, window, *bias], [sums])
     convolution.builtinOptionsType, convolution.builtinOptions = schema.BuiltinOptions.Conv2DOptions, options
     return [_reshape(model, graph, given, pixels), convolution, _reshape(model, graph, sums, made)]
 
@@ -141,7 +131,7 @@ def _like(graph: Any, number: int, shape: list[int]) -> int:
     return len(graph.tensors) - 1
 
 
-def _zeros(model: Model, graph: Any, given: int, weights: int) -> int:
+def _zeros(model: Any, graph: Any, given: int, weights: int) -> int:
     """A bias of nothing for a dense layer without one; the number of its tensor."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -159,24 +149,11 @@ def _zeros(model: Model, graph: Any, given: int, weights: int) -> int:
     return len(graph.tensors) - 1
 
 
-def _reshape(model: Model, graph: Any, given: int, made: int) -> Any:
+def _reshape(model: Any, graph: Any, given: int, made: int) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     options = schema.ReshapeOptionsT()
     options.newShape = list(graph.tensors[made].shape)
-    operator = _operator(model, "RESHAPE", [given], made)
+    operator = new_operator(model, "RESHAPE", [given], [made])
     operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.ReshapeOptions, options
-    return operator
-
-
-def _operator(model: Model, name: str, inputs: list[int], made: int) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    code = getattr(schema.BuiltinOperator, name)
-    kind = schema.OperatorCodeT()
-    kind.builtinCode = kind.deprecatedBuiltinCode = code
-    kind.version = 1
-    model.operatorCodes.append(kind)
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = len(model.operatorCodes) - 1, inputs, [made]
     return operator

@@ -124,7 +124,7 @@ class MicroRuntime:
         """Open the file and allocate its tensors."""
         require_tflite_micro()
         self.path = Path(path)
-        read_tflite(self.path)  # says what is wrong with a file that is none
+        self._output_count = len(read_tflite(self.path).outputs)  # says what is wrong with a file that is none
         self._content = self.path.read_bytes()
         self._process: _Process | None = None
         if arena_bytes is not None:
@@ -156,10 +156,7 @@ class MicroRuntime:
         Returns:
             The outputs in the file's order, as the file encodes them.
         """
-        from ai_edge_litert.schema_py_generated import Model
-
-        outputs = Model.GetRootAs(self._content).Subgraphs(0).OutputsLength()
-        return self._ask("run", list(inputs), outputs)[0]
+        return self._ask("run", list(inputs), self._output_count)[0]
 
     def allocations(self) -> str:
         """The interpreter's own report on its arena, after a run."""

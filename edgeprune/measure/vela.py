@@ -19,6 +19,7 @@ import numpy as np
 
 from edgeprune.measure.macs import count_macs_of_file
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.graph import type_name, unpacked
 
 NPU_OPERATOR = "ethos-u"
 TIMEOUT_SECONDS = 600
@@ -171,22 +172,16 @@ def _planned(content: bytes) -> int:
     The plan is a row of int32: version, subgraph, count, and an offset for each tensor, -1 for those that are
     constant, or that the interpreter places itself.
     """
-    from ai_edge_litert.schema_py_generated import Model, TensorType
-
-    model = Model.GetRootAs(content)
-    graph = model.Subgraphs(0)
-    types = {value: name.lower() for name, value in vars(TensorType).items() if isinstance(value, int)}
-    entries = [model.Metadata(number) for number in range(model.MetadataLength())]
-    plan = next(entry for entry in entries if entry.Name() == b"OfflineMemoryAllocation")
-    offsets = model.Buffers(plan.Buffer()).DataAsNumpy().view("<i4")[3:].tolist()
+    model = unpacked(content)
+    plan = next(entry for entry in model.metadata if entry.name == b"OfflineMemoryAllocation")
+    offsets = model.buffers[plan.buffer].data.view("<i4")[3:].tolist()
     end = by_interpreter = 0
-    for number, offset in enumerate(offsets):
-        tensor = graph.Tensors(number)
-        shape = [tensor.Shape(axis) for axis in range(tensor.ShapeLength())]  # a scalar has none
-        size = math.prod(shape) * np.dtype(types[tensor.Type()]).itemsize
+    for tensor, offset in zip(model.subgraphs[0].tensors, offsets, strict=False):
+        shape = () if tensor.shape is None or np.isscalar(tensor.shape) else tensor.shape  # a scalar has none
+        size = math.prod(map(int, shape)) * np.dtype(type_name(tensor)).itemsize
         if offset >= 0:
             end = max(end, offset + size)
-        elif model.Buffers(tensor.Buffer()).DataIsNone():
+        elif model.buffers[tensor.buffer].data is None:
             by_interpreter += size
     return end + by_interpreter
 

@@ -15,8 +15,9 @@ from typing import Any
 from edgeprune.measure.macs import MacCount, count_macs_of_file
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.text_table import text_table
-from edgeprune.tflite.file import ConstantTensor, PortTensor, read_tflite
+from edgeprune.tflite.file import PortTensor, read_tflite
 from edgeprune.tflite.metadata import ModelMetadata, TensorMetadata, read_metadata
+from edgeprune.tflite.tensors import ConstantTensor
 
 
 @dataclass(frozen=True)

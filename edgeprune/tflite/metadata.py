@@ -15,19 +15,26 @@ Source: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
 from __future__ import annotations
 
 import functools
-import io
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.atomic import atomic_path
 from edgeprune.tflite.file import read_tflite, tflite_bytes
+from edgeprune.tflite.flatbuffer_tables import (
+    MOST_TEXT_BYTES,
+    Broken,
+    Table,
+    root_of,
+    target_of,
+    write_floats,
+    write_table,
+    write_vector,
+)
+from edgeprune.tflite.label_archive import archive_start, label_archive, label_file_names, read_labels_of
 
 if TYPE_CHECKING:
     import flatbuffers
@@ -46,24 +53,8 @@ _NORMALIZATION = 1
 _AXIS_LABELS = 2
 # The format has no field for units, so they are the last line of a description.
 _UNITS = "Units: "
-# No honest file has more of anything, and a label file is text: what is larger is an attack on the reader.
-_MOST_ENTRIES = 1024
-_MOST_NUMBERS = 1 << 16
-_MOST_TEXT_BYTES = 1 << 16
-_MOST_LABEL_BYTES = 1 << 24
 # A flatbuffer ends before 2 GB; some space is for the metadata.
 _MOST_BYTES = (1 << 31) - (1 << 24)
-# What zipfile raises on archives that are damaged, encrypted or of a kind it does not know.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -193,17 +184,18 @@ def write_metadata(path: str | Path, metadata: ModelMetadata) -> None:
     read_tflite(path)  # refuses junk and broken files
     content = path.read_bytes()
     try:
-        model = _root(content)
+        model = root_of(content)
         _check_fit(path, model, metadata)
         if _metadata_buffer(model) is not None:
-            content = content[: _archive_start(content)]
-        label_files = _label_files(metadata.outputs)
+            content = content[: archive_start(content)]
+        labels = [entry.labels for entry in metadata.outputs]
+        label_files = label_file_names(labels)
         _check_layout(path, model)
-        packed = _with_buffer(content, _root(content), _packed(metadata, label_files))
-    except _Broken as error:
+        packed = _with_buffer(content, root_of(content), _packed(metadata, label_files))
+    except Broken as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     with atomic_path(path) as unfinished:
-        unfinished.write_bytes(packed + _archive(label_files, metadata.outputs, len(packed)))
+        unfinished.write_bytes(packed + label_archive(label_files, labels, len(packed)))
         try:
             read_tflite(unfinished)
         except ValueError as error:
@@ -230,117 +222,31 @@ def read_metadata(path: str | Path) -> ModelMetadata | None:
     """
     content = tflite_bytes(path)
     try:
-        number = _metadata_buffer(_root(content))
-        return None if number is None else _unpacked(_buffer(_root(content), number), content)
-    except (_Broken, ValueError) as error:
+        number = _metadata_buffer(root_of(content))
+        return None if number is None else _unpacked(_buffer(root_of(content), number), content)
+    except (Broken, ValueError) as error:
         raise ValueError(f"{path} has damaged metadata: {error}") from error
-
-
-class _Broken(Exception):
-    """The file contradicts itself."""
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table of a flatbuffer, read with every offset checked."""
-
-    content: bytes
-    position: int
-
-    def number(self, field: int, layout: str, default: int = 0) -> int:
-        place = self._place(field)
-        return default if place is None else _number(self.content, place, layout)
-
-    def text(self, field: int) -> str:
-        content, place, length = self.vector(field, 1, _MOST_TEXT_BYTES)
-        try:
-            return content[place : place + length].decode()
-        except UnicodeDecodeError as error:
-            raise _Broken("a text is not UTF-8") from error
-
-    def floats(self, field: int) -> tuple[float, ...]:
-        content, place, length = self.vector(field, 4, _MOST_NUMBERS)
-        return struct.unpack_from(f"<{length}f", content, place)
-
-    def integers(self, field: int) -> tuple[int, ...]:
-        content, place, length = self.vector(field, 4, _MOST_NUMBERS)
-        return struct.unpack_from(f"<{length}i", content, place)
-
-    def table(self, field: int) -> _Table | None:
-        target = self.target(field)
-        return None if target is None else _Table(self.content, target)
-
-    def tables(self, field: int, most: int | None = _MOST_ENTRIES) -> list[_Table]:
-        content, place, length = self.vector(field, 4, most)
-        return [_Table(content, _target(content, place + 4 * entry)) for entry in range(length)]
-
-    def vector(self, field: int, size: int, most: int | None = None) -> tuple[bytes, int, int]:
-        """The content, where a vector's first entry lies, and the number of its entries."""
-        target = self.target(field)
-        if target is None:
-            return self.content, 0, 0
-        length = _number(self.content, target, "<I")
-        if target + 4 + length * size > len(self.content):
-            raise _Broken("a list reaches past the end")
-        if most is not None and length > most:
-            raise _Broken(f"a list has {length:,} entries")
-        return self.content, target + 4, length
-
-    def target(self, field: int) -> int | None:
-        """Where what the field points to lies; `None` if the field is left out."""
-        place = self._place(field)
-        return None if place is None else _target(self.content, place)
-
-    def fields(self) -> int:
-        """The number of fields the table's writer knew."""
-        return (_number(self.content, self._layout(), "<H") - 4) // 2
-
-    def _layout(self) -> int:
-        return self.position - _number(self.content, self.position, "<i")
-
-    def _place(self, field: int) -> int | None:
-        if field >= self.fields():
-            return None
-        offset = _number(self.content, self._layout() + 4 + 2 * field, "<H")
-        return self.position + offset if offset else None
-
-
-def _number(content: bytes, place: int, layout: str) -> int:
-    if not 0 <= place <= len(content) - struct.calcsize(layout):
-        raise _Broken("an offset points outside the file")
-    return struct.unpack_from(layout, content, place)[0]
-
-
-def _target(content: bytes, place: int) -> int:
-    target = place + _number(content, place, "<I")
-    if target >= len(content):
-        raise _Broken("an offset points outside the file")
-    return target
-
-
-def _root(content: bytes) -> _Table:
-    return _Table(content, _target(content, 0))
 
 
 # Fields of schema.fbs. Model: 0 version, 2 subgraphs, 4 buffers, 6 metadata. Metadata: 0 name, 1 buffer. Buffer:
 # 0 data, 1 offset, 2 size. SubGraph: 0 tensors, 1 inputs, 2 outputs. Tensor: 0 shape.
 
 
-def _metadata_buffer(model: _Table) -> int | None:
+def _metadata_buffer(model: Table) -> int | None:
     """The number of the buffer that holds the metadata."""
     numbers = [entry.number(1, "<I") for entry in model.tables(6) if entry.text(0) == _BUFFER_NAME]
     return numbers[0] if numbers else None
 
 
-def _buffer(model: _Table, number: int) -> bytes:
+def _buffer(model: Table, number: int) -> bytes:
     content, place, length = model.vector(4, 4)
     if number >= length:
-        raise _Broken("there is no buffer of the metadata's number")
-    content, place, length = _Table(content, _target(content, place + 4 * number)).vector(0, 1)
+        raise Broken("there is no buffer of the metadata's number")
+    content, place, length = Table(content, target_of(content, place + 4 * number)).vector(0, 1)
     return content[place : place + length]
 
 
-def _check_fit(path: Path, model: _Table, metadata: ModelMetadata) -> None:
+def _check_fit(path: Path, model: Table, metadata: ModelMetadata) -> None:
     graphs = model.tables(2)
     if not graphs:
         raise ValueError(f"{path} has no graph to describe.")
@@ -352,11 +258,11 @@ def _check_fit(path: Path, model: _Table, metadata: ModelMetadata) -> None:
             _check_channels(path, entry, _shape(graphs[0], tensor))
 
 
-def _shape(graph: _Table, tensor: int) -> tuple[int, ...]:
+def _shape(graph: Table, tensor: int) -> tuple[int, ...]:
     content, place, length = graph.vector(0, 4)
     if not 0 <= tensor < length:
-        raise _Broken("an input or output is no tensor of the graph")
-    return _Table(content, _target(content, place + 4 * tensor)).integers(0)
+        raise Broken("an input or output is no tensor of the graph")
+    return Table(content, target_of(content, place + 4 * tensor)).integers(0)
 
 
 def _check_channels(path: Path, entry: TensorMetadata, shape: tuple[int, ...]) -> None:
@@ -374,7 +280,7 @@ def _check_channels(path: Path, entry: TensorMetadata, shape: tuple[int, ...]) -
             )
 
 
-def _with_buffer(content: bytes, model: _Table, data: bytes) -> bytes:
+def _with_buffer(content: bytes, model: Table, data: bytes) -> bytes:
     """The file with a new root in front: a copy of the old one that has the data as a buffer more.
 
     A builder of flatbuffers fills its memory from the end to the front, so the old content can be laid where its
@@ -396,22 +302,22 @@ def _with_buffer(content: bytes, model: _Table, data: bytes) -> bytes:
     builder.StartVector(1, len(data), _ALIGNMENT)
     builder.head -= len(data)
     builder.Bytes[builder.head : builder.head + len(data)] = data
-    buffer = _table(builder, {0: builder.EndVector()})
+    buffer = write_table(builder, {0: builder.EndVector()})
     number = _metadata_buffer(model)
     if number is None:
         number = len(buffers)
     kept = [position for entry, position in entries if entry.text(0) != _BUFFER_NAME]
-    entry = _table(builder, {0: text}, {1: (number, builder.PrependUint32Slot)})
+    entry = write_table(builder, {0: text}, {1: (number, builder.PrependUint32Slot)})
     buffers[number : number + 1] = [buffer]
     fields = {field: old(target) for field in range(1, _MODEL_FIELDS) if (target := model.target(field)) is not None}
-    fields[4] = _vector(builder, buffers)
-    fields[6] = _vector(builder, [*kept, entry])
-    root = _table(builder, fields, {0: (model.number(0, "<I"), builder.PrependUint32Slot)})
+    fields[4] = write_vector(builder, buffers)
+    fields[6] = write_vector(builder, [*kept, entry])
+    root = write_table(builder, fields, {0: (model.number(0, "<I"), builder.PrependUint32Slot)})
     builder.Finish(root, b"TFL3")
     return bytes(builder.Output())
 
 
-def _check_layout(path: Path, model: _Table) -> None:
+def _check_layout(path: Path, model: Table) -> None:
     """Refuse what cannot be copied into a new root."""
     if model.fields() > _MODEL_FIELDS:
         raise ValueError(f"{path} has a root of {model.fields()} fields; this package knows {_MODEL_FIELDS}.")
@@ -432,17 +338,17 @@ def _packed(metadata: ModelMetadata, label_files: Mapping[int, str]) -> bytes:
     builder = flatbuffers.Builder()
     inputs = [_packed_tensor(builder, entry, None) for entry in metadata.inputs]
     outputs = [_packed_tensor(builder, entry, label_files.get(i)) for i, entry in enumerate(metadata.outputs)]
-    graph = _table(builder, {2: _vector(builder, inputs), 3: _vector(builder, outputs)})
+    graph = write_table(builder, {2: write_vector(builder, inputs), 3: write_vector(builder, outputs)})
     fields = {
         0: builder.CreateString(metadata.name),
         1: builder.CreateString(metadata.description),
         2: builder.CreateString(metadata.version),
-        3: _vector(builder, [graph]),
+        3: write_vector(builder, [graph]),
         4: builder.CreateString(metadata.author),
         5: builder.CreateString(metadata.license),
         7: builder.CreateString(_PARSER_VERSION),
     }
-    builder.Finish(_table(builder, fields), _IDENTIFIER)
+    builder.Finish(write_table(builder, fields), _IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -450,46 +356,29 @@ def _packed_tensor(builder: flatbuffers.Builder, entry: TensorMetadata, label_fi
     description = entry.description + (f"\n{_UNITS}{entry.units}" if entry.units else "")
     kind = _IMAGE if entry.image else _FEATURE
     color = {0: (_COLORS[entry.image], builder.PrependInt8Slot)} if entry.image else {}
-    content = _table(builder, {1: _table(builder, {}, color)}, {0: (kind, builder.PrependUint8Slot)})
+    content = write_table(builder, {1: write_table(builder, {}, color)}, {0: (kind, builder.PrependUint8Slot)})
     fields = {0: builder.CreateString(entry.name), 1: builder.CreateString(description), 3: content}
     if entry.mean:
-        options = _table(builder, {0: _floats(builder, entry.mean), 1: _floats(builder, entry.std)})
-        unit = _table(builder, {1: options}, {0: (_NORMALIZATION, builder.PrependUint8Slot)})
-        fields[4] = _vector(builder, [unit])
+        options = write_table(builder, {0: write_floats(builder, entry.mean), 1: write_floats(builder, entry.std)})
+        unit = write_table(builder, {1: options}, {0: (_NORMALIZATION, builder.PrependUint8Slot)})
+        fields[4] = write_vector(builder, [unit])
     if entry.minimum:
-        fields[5] = _table(builder, {0: _floats(builder, entry.maximum), 1: _floats(builder, entry.minimum)})
+        fields[5] = write_table(
+            builder, {0: write_floats(builder, entry.maximum), 1: write_floats(builder, entry.minimum)}
+        )
     if label_file is not None:
         name = builder.CreateString(label_file)
-        fields[6] = _vector(builder, [_table(builder, {0: name}, {2: (_AXIS_LABELS, builder.PrependInt8Slot)})])
-    return _table(builder, fields)
-
-
-def _table(builder: flatbuffers.Builder, offsets: Mapping[int, int], numbers: Mapping[int, Any] | None = None) -> int:
-    """Write a table; `numbers` has the value and the builder's method for its type."""
-    builder.StartObject(max([*offsets, *(numbers or {})], default=-1) + 1)
-    for field, offset in offsets.items():
-        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
-    for field, (value, prepend) in (numbers or {}).items():
-        prepend(field, value, 0)
-    return builder.EndObject()
-
-
-def _vector(builder: flatbuffers.Builder, offsets: Sequence[int]) -> int:
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    return builder.EndVector()
-
-
-def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
-    return builder.CreateNumpyVector(np.asarray(values, np.float32))
+        fields[6] = write_vector(
+            builder, [write_table(builder, {0: name}, {2: (_AXIS_LABELS, builder.PrependInt8Slot)})]
+        )
+    return write_table(builder, fields)
 
 
 def _unpacked(data: bytes, content: bytes) -> ModelMetadata:
-    read_labels = functools.cache(functools.partial(_read_labels, content))
+    read_labels = functools.cache(functools.partial(read_labels_of, content))
     if data[4:8] != _IDENTIFIER:
-        raise _Broken(f"the buffer {_BUFFER_NAME} lacks the mark {_IDENTIFIER.decode()}")
-    model = _root(data)
+        raise Broken(f"the buffer {_BUFFER_NAME} lacks the mark {_IDENTIFIER.decode()}")
+    model = root_of(data)
     graphs = model.tables(3)
     inputs, outputs = (graphs[0].tables(2), graphs[0].tables(3)) if graphs else ([], [])
     return ModelMetadata(
@@ -503,7 +392,7 @@ def _unpacked(data: bytes, content: bytes) -> ModelMetadata:
     )
 
 
-def _unpacked_tensor(entry: _Table, read_labels: Callable[[str], tuple[str, ...]]) -> TensorMetadata:
+def _unpacked_tensor(entry: Table, read_labels: Callable[[str], tuple[str, ...]]) -> TensorMetadata:
     head, marked, units = entry.text(1).rpartition(f"\n{_UNITS}")
     description, units = (head, units) if marked else (units, "")
     kind = entry.table(3)
@@ -520,66 +409,6 @@ def _unpacked_tensor(entry: _Table, read_labels: Callable[[str], tuple[str, ...]
     return TensorMetadata(entry.text(0), description, units, image, mean, std, minimum, maximum, labels)
 
 
-def _label_files(outputs: Sequence[TensorMetadata]) -> dict[int, str]:
-    """The name of the label file of each output that has labels."""
-    labelled = [number for number, entry in enumerate(outputs) if entry.labels is not None]
-    return {number: f"labels_{number}.txt" if len(labelled) > 1 else "labels.txt" for number in labelled}
-
-
-def _archive(label_files: Mapping[int, str], outputs: Sequence[TensorMetadata], start: int) -> bytes:
-    """A zip archive that is to lie at `start` of a file; not compressed, since readers map it into memory."""
-    if not label_files:
-        return b""
-    file = io.BytesIO()
-    with zipfile.ZipFile(cast(Any, _Shifted(file, start)), "w", zipfile.ZIP_STORED) as archive:
-        for number, name in label_files.items():
-            # A fixed time: the same labels give the same bytes.
-            archive.writestr(zipfile.ZipInfo(name), "\n".join(outputs[number].labels or ()))
-    return file.getvalue()
-
-
-class _Shifted:
-    """A file that counts its places from `start`, so that an archive written to it fits behind a model."""
-
-    def __init__(self, file: io.BytesIO, start: int):
-        self._file, self._start = file, start
-
-    def tell(self) -> int:
-        return self._file.tell() + self._start
-
-    def seek(self, place: int, whence: int = 0) -> int:
-        return self._file.seek(place - (self._start if whence == 0 else 0), whence) + self._start
-
-    def write(self, data: bytes) -> int:
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _archive_start(content: bytes) -> int:
-    """Where the archive behind a model begins; the content's end if there is none."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return max(0, min((info.header_offset for info in archive.infolist()), default=len(content)))
-    except _ZIP_ERRORS:
-        return len(content)
-
-
-def _read_labels(content: bytes, name: str) -> tuple[str, ...]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if archive.getinfo(name).file_size > _MOST_LABEL_BYTES:
-                raise _Broken(f"its label file {name!r} is too large")
-            return tuple(archive.read(name).decode().splitlines())
-    except KeyError as error:
-        raise _Broken(f"its label file {name!r} is not in the archive") from error
-    except UnicodeDecodeError as error:
-        raise _Broken(f"its label file {name!r} is not UTF-8") from error
-    except _ZIP_ERRORS as error:
-        raise _Broken(f"the archive with its label files: {error}") from error
-
-
 def _check_text(what: str, text: str) -> None:
     if not isinstance(text, str):
         raise ValueError(f"{what} must be a text, got {text!r}.")
@@ -587,5 +416,5 @@ def _check_text(what: str, text: str) -> None:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} cannot be stored as UTF-8: {error.reason}.") from error
-    if size > _MOST_TEXT_BYTES:
-        raise ValueError(f"{what} has {size:,} bytes; {_MOST_TEXT_BYTES:,} are the most.")
+    if size > MOST_TEXT_BYTES:
+        raise ValueError(f"{what} has {size:,} bytes; {MOST_TEXT_BYTES:,} are the most.")
