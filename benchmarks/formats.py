@@ -30,7 +30,7 @@ def main() -> None:
 
     recipe = demo.DemoSettings() if arguments.quick else FULL
     data = load_fashion_mnist(full=not arguments.quick, directory=arguments.directory)
-    result = demo.run_demo(OUTPUT / ("formats_quick" if arguments.quick else "formats"), recipe, data)
+    result = demo.run_demo(OUTPUT / ("formats_quick" if arguments.quick else "formats"), recipe, data, overwrite=True)
 
     dense, smallest = result.row("dense float32"), result.row("pruned int8")
     lost = 100 * (dense.accuracy - smallest.accuracy)

@@ -51,7 +51,7 @@ def measure() -> list[dict[str, Any]]:
                 row: dict[str, Any] = {"zeros": fraction, "format": quantization or "float32"}
                 for name, sparse in (("dense", False), ("sparse", True)):
                     path = Path(folder) / "model.tflite"
-                    ep.export_tflite(model, path, quantization, samples, sparse=sparse, verbose=False)
+                    ep.export_tflite(model, path, quantization, samples, sparse=sparse, overwrite=True, verbose=False)
                     row[name] = compressed_size(path).to_dict()
                 rows.append(row)
     return rows

@@ -140,7 +140,13 @@ class Bench:
                 plan, round_to = planned(dense, file.kept, file.round_to)
                 model = settled(plan.apply(), samples)
             ep.export_tflite(
-                model, self.path(file), file.quantization, samples[:CALIBRATED_ON], verify=False, verbose=False
+                model,
+                self.path(file),
+                file.quantization,
+                samples[:CALIBRATED_ON],
+                overwrite=True,
+                verify=False,
+                verbose=False,
             )
             with captured_output():  # TensorFlow's warnings
                 checked = ep.verify_tflite(self.path(file), model, samples)

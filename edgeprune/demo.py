@@ -109,7 +109,7 @@ def run_demo(
     output: str | Path = "tflite_out",
     recipe: DemoSettings | None = None,
     data: tuple[datasets.Split, datasets.Split] | None = None,
-    overwrite: bool = True,
+    overwrite: bool = False,
 ) -> DemoResult:
     """Train ResNet-8 on Fashion-MNIST, prune it, and write, verify and time it in six formats.
 

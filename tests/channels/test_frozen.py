@@ -28,7 +28,8 @@ def own_layer(keras):
             self.built = True
 
         def call(self, x):
-            return tf.matmul(x, tf.convert_to_tensor(self.kernel))  # of TensorFlow, so `keras` 3 cannot follow it
+            self.add_loss(tf.reduce_sum(self.kernel))  # `tf_keras` is not followed
+            return tf.matmul(x, tf.convert_to_tensor(self.kernel))  # of TensorFlow, so `keras` 3 is not
 
         def compute_output_shape(self, shape):
             return shape
