@@ -164,10 +164,7 @@ def export_bundle(
         per_channel_dense = False
     quantization = _checked_quantization(quantization, device)
     _check_options(device, sparse=sparse, integer_io=integer_io)
-    if not flavor.is_model(model):
-        raise TypeError(f"export_bundle expects a model of keras or tf_keras, got {type(model).__name__}.")
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
+    flavor.check_built_model(model)
     for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
         if not isinstance(text, str) and (argument, text) != ("name", None):
             raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")

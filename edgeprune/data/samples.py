@@ -54,11 +54,6 @@ class Data:
         """Inputs, targets and weights of the samples to measure on."""
         return self.x_test, self.y_test, self.sample_weight_test
 
-    @property
-    def test_count(self) -> int:
-        """How many samples there are to measure on."""
-        return len(next(_arrays("x", self.x_test))[1])
-
     def fitted(self, ports: Ports) -> Data:
         """The same samples as a model expects them: one array alone, several by the names of its inputs and outputs.
 

@@ -184,8 +184,7 @@ def export_tflite(
         >>> result.verification.passed
         True
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"export_tflite expects a model of keras or tf_keras, got {type(model).__name__}.")
+    flavor.check_model(model)
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
     verbose = bool(verbose) if verbose in (0, 1) else verbose
@@ -204,8 +203,7 @@ def export_tflite(
             f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
             f"as {FORMS}."
         )
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
+    flavor.check_built(model)
     prepared = prepare(
         model,
         representative_data,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.flavor.running import Caller, Enterer
 from edgeprune.types import AnyTensor, Layer, Model
 
 # What of a lookup layer's configuration says how it makes numbers of words, besides its vocabulary.
@@ -91,8 +92,7 @@ def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitMod
         >>> split.vocabularies
         {'lookup': ['[UNK]', 'rome']}
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"split_preprocessing expects a model of keras or tf_keras, got {type(model).__name__}.")
+    flavor.check_model(model)
     whole, model = model, _entered(model)
     inputs, nodes, structure = flavor.graph_nodes(model)
     before = _calls_before(nodes, _handles_strings if only_strings else lambda node: is_lookup(node.layer))
@@ -109,23 +109,19 @@ def split_preprocessing(model: Model, *, only_strings: bool = False) -> SplitMod
 
     keras = flavor.keras_of(model)
     given = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in inputs}
-    first = _called(before, given)
+    first = _copied(before, given, cut)
     names = _names(cut, made, taken={node.layer.name for node in behind} | set(flavor.input_names(model) or ()))
     passed = [tensor for tensor in inputs if id(tensor) in needed]
     entries = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in passed}
     for tensor, name in zip(cut, names, strict=True):
         entries[id(tensor)] = keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype, name=name)
-    last = _called(behind, entries)
+    last = flavor.pack_outputs(model, _copied(behind, entries, outputs))
     preprocessing = keras.Model(
         _alone([given[id(tensor)] for tensor in inputs if id(tensor) in _read(before)]),
-        _alone([first[id(tensor)] for tensor in cut]),
+        _alone(first),
         name=f"{model.name}_preprocessing",
     )
-    rest = keras.Model(
-        _alone(list(entries.values())),
-        flavor.map_structure(lambda tensor: last[id(tensor)], structure, model),
-        name=model.name,
-    )
+    rest = keras.Model(_alone(list(entries.values())), last, name=model.name)
     flavor.copy_compile_state(whole, rest)
     found = {node.layer.name: node.layer for node in before if is_lookup(node.layer)}
     return SplitModel(
@@ -182,66 +178,48 @@ def _entered(model: Model) -> Any:
     if not any(map(_holds_lookups, nodes)):
         return model
     given = {id(tensor): flavor.clone_input(flavor.input_layer(tensor)).output for tensor in inputs}
-    made = _called(nodes, given)
-    outputs = flavor.map_structure(lambda tensor: made[id(tensor)], structure, model)
+    outputs = flavor.pack_outputs(model, _copied(nodes, given, flavor.flatten(structure, model)))
     return flavor.keras_of(model).Model(_alone(list(given.values())), outputs, name=model.name)
 
 
 def _holds_lookups(node: flavor.GraphNode) -> bool:
-    layer = node.layer
-    return flavor.is_model(layer) and flavor.is_graph_model(layer) and any(map(is_lookup, flavor.layers_of(layer)))
+    return flavor.is_nested(node.layer) and any(map(is_lookup, flavor.layers_of(node.layer)))
 
 
 def _calls_before(nodes: list[flavor.GraphNode], is_cut: Callable[[Any], bool]) -> list[flavor.GraphNode]:
     """The calls that a model is cut behind, and those whose outputs they need."""
-    wanted: set[int] = set()
-    found = []
-    for node in reversed(nodes):
-        if is_cut(node) or wanted.intersection(map(id, node.outputs)):
-            found.append(node)
-            wanted.update(map(id, node.inputs))
-    return found[::-1]
+    return flavor.needed_calls(nodes, [tensor for node in nodes if is_cut(node) for tensor in node.outputs])
 
 
 def _read(nodes: list[flavor.GraphNode]) -> set[int]:
     return {id(tensor) for node in nodes for tensor in node.inputs}
 
 
-def _called(
-    nodes: list[flavor.GraphNode], tensors: dict[int, Any], copies: dict[int, Any] | None = None, within: str = ""
-) -> dict[int, Any]:
-    """Copies of the layers, called on these tensors; a layer that is called twice is copied once.
-
-    Nested models that hold lookup layers are entered; the names of layers inside begin with `within`.
-    """
-    tensors, copies = dict(tensors), {} if copies is None else copies
-    for node in nodes:
-        if _holds_lookups(node):
-            inputs, inner, structure = flavor.graph_nodes(node.layer)
-            taken = [tensors[id(tensor)] for tensor in node.inputs]
-            given = dict(zip(map(id, inputs), taken, strict=True))
-            inside = _called(inner, given, copies, f"{within}{node.layer.name}_")
-            made = [inside[id(tensor)] for tensor in flavor.flatten(structure, node.layer)]
-        else:
-            made = _called_once(node, tensors, copies, within)
-        tensors.update(zip(map(id, node.outputs), made, strict=True))
-    return tensors
-
-
-def _called_once(node: flavor.GraphNode, tensors: dict[int, Any], copies: dict[int, Any], within: str) -> list[Any]:
-    args, kwargs = node.filled(tensors)
-    if not flavor.is_layer(node.layer):  # a function in the graph of a Keras 3 model
-        return flavor.flatten(node.layer(*args, **kwargs), node.layer)
-    known = id(node.layer) in copies
-    if not known:
-        named: dict[str, Any] = {"name": within + node.layer.name} if within else {}
-        copies[id(node.layer)] = flavor.clone_layer(node.layer, **named)
-    layer = copies[id(node.layer)]
-    made = flavor.flatten(layer(*args, **kwargs), layer)
-    if not known:
-        weights = [flavor.array_of(weight) for weight in flavor.variables_to_copy(node.layer)]
-        flavor.copy_layer_state(node.layer, layer, weights)
+def _copied(nodes: list[flavor.GraphNode], values: dict[int, Any], outputs: list[Any]) -> list[Any]:
+    """What copies of the layers make of these tensors; a layer that is called twice is copied once."""
+    renamed: dict[int, str] = {}
+    rebuilder = flavor.Rebuilder(renamed=renamed)
+    made = flavor.run_calls(nodes, values, outputs, *_copying(rebuilder, renamed, ""))
+    rebuilder.fill()
     return made
+
+
+def _copying(rebuilder: flavor.Rebuilder, renamed: dict[int, str], within: str) -> tuple[Caller, Enterer]:
+    """What makes the calls; nested models that hold lookup layers are entered, and names inside begin with `within`."""
+
+    def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
+        if within and flavor.function_name(node.layer) is None:
+            renamed.setdefault(id(node.layer), within + node.layer.name)
+        args, kwargs = node.filled(dict(zip(map(id, node.inputs), taken, strict=True)))
+        return flavor.flatten(rebuilder.call(node, args, kwargs), node.layer)
+
+    def enter(node: flavor.GraphNode, inner: Model, axes: int, taken: list[Any]) -> Sequence[Any]:
+        if not _holds_lookups(node):
+            return call(node, taken)
+        copying = _copying(rebuilder, renamed, f"{within}{node.layer.name}_")
+        return flavor.run_model(inner, flavor.first_argument(node, taken), *copying)
+
+    return call, enter
 
 
 def _names(cut: list[Any], made: dict[int, flavor.GraphNode], taken: set[str]) -> list[str]:

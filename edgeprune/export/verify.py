@@ -181,8 +181,8 @@ def verify_tflite(
         >>> verify_tflite("model.tflite", model, x, y).passed
         True
     """
-    if model is not None and not flavor.is_model(model):
-        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    if model is not None:
+        flavor.check_model(model)
     if y is not None and x is None:
         raise ValueError("y was passed without x.")
     if tolerance is not None and not tolerance >= 0:  # NaN is not

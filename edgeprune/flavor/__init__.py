@@ -4,7 +4,7 @@ Everything else asks here: which Keras does this model belong to, what are its l
 Importing this module imports neither of them.
 
 From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `compilation`, `files`, `kernels`, `recurrent` and
-`training` beside them; `running`, then `marked_batch`, `own_weights` and `unfolding` on top.
+`training` beside them; `running`, then `marked_batch`, `own_weights`, `rebuilding` and `unfolding` on top.
 """
 
 from edgeprune.flavor.compilation import (
@@ -26,7 +26,6 @@ from edgeprune.flavor.copies import (
     initialize_with,
     is_made_from_config,
     names_of_plain_weights,
-    rebuild_graph,
     sequential_class,
     variables_to_copy,
 )
@@ -44,7 +43,6 @@ from edgeprune.flavor.functions import (
 )
 from edgeprune.flavor.graphs import (
     GraphNode,
-    LayerCall,
     call_specs,
     called_on,
     function_name,
@@ -53,11 +51,11 @@ from edgeprune.flavor.graphs import (
     input_layer,
     input_names,
     input_specs,
+    is_nested,
     is_time_distributed,
-    layer_calls,
-    layer_graph,
     model_inside,
     named_outputs,
+    needed_calls,
     output_layers,
     output_names,
     output_shapes,
@@ -76,6 +74,9 @@ from edgeprune.flavor.kinds import (
     KERAS_3,
     TF_KERAS,
     array_of,
+    check_built,
+    check_built_model,
+    check_model,
     flatten,
     flavor_of,
     is_graph_model,
@@ -99,6 +100,10 @@ from edgeprune.flavor.own_weights import (
     own_weight_holder,
     own_weights,
 )
+from edgeprune.flavor.rebuilding import (
+    Rebuilder,
+    rebuild_graph,
+)
 from edgeprune.flavor.recurrent import (
     is_plain_lstm,
     is_recurrent,
@@ -106,8 +111,12 @@ from edgeprune.flavor.recurrent import (
     step_by_step,
 )
 from edgeprune.flavor.running import (
+    LayerCall,
     call_layer,
     call_model,
+    first_argument,
+    layer_calls,
+    run_calls,
     run_model,
     shapes_of_calls,
 )
@@ -133,6 +142,7 @@ __all__ = [
     "KERAS_3",
     "LayerCall",
     "NotCompiledWarning",
+    "Rebuilder",
     "TF_KERAS",
     "array_of",
     "batch_predictor",
@@ -143,6 +153,9 @@ __all__ = [
     "call_specs",
     "called_on",
     "callback_class",
+    "check_built",
+    "check_built_model",
+    "check_model",
     "clone_built_layer",
     "clone_input",
     "clone_layer",
@@ -152,6 +165,7 @@ __all__ = [
     "copy_compile_state",
     "copy_layer_state",
     "copy_trainable",
+    "first_argument",
     "flatten",
     "flavor_of",
     "forget_compiled_step",
@@ -175,6 +189,7 @@ __all__ = [
     "is_keras_3_variable",
     "is_layer",
     "is_model",
+    "is_nested",
     "is_own_weight",
     "is_plain_lstm",
     "is_recurrent",
@@ -184,7 +199,6 @@ __all__ = [
     "keras_of",
     "lacks_kernels",
     "layer_calls",
-    "layer_graph",
     "layer_names",
     "layers_of",
     "load_model",
@@ -193,6 +207,7 @@ __all__ = [
     "model_inside",
     "moving_averages",
     "named_outputs",
+    "needed_calls",
     "names_of_plain_weights",
     "output_layers",
     "output_names",
@@ -206,6 +221,7 @@ __all__ = [
     "packed_as_called",
     "producer_of",
     "rebuild_graph",
+    "run_calls",
     "run_function",
     "run_model",
     "sequential_class",

@@ -11,49 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.flavor.graphs import graph_of, node_parts, ordered_nodes
+from edgeprune.flavor.graphs import graph_of
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
 from edgeprune.types import ArrayLike, Layer, Model
-
-
-def rebuild_graph(model: Model, call: Callable[[Any, tuple, dict], Any]) -> Any:
-    """Walk a Functional or Sequential model and build a new one: each layer's call is made by `call`.
-
-    Args:
-        model: a built Functional or Sequential model of either Keras; it is not touched.
-        call: `call(layer, args, kwargs)` is given the old layer (in Keras 3 also the operation behind
-            `x + y`) with the arguments of its call, the new graph's tensors in place of the old ones, and
-            returns the new graph's outputs. Nested models are one layer.
-
-    Returns:
-        A Functional model with the same name and the same structure of inputs and outputs.
-
-    Raises:
-        ValueError: the model is subclassed or not built.
-    """
-    graph, keras_3 = graph_of(model), is_keras_3(model)
-    tensors = {id(old): clone_layer(old._keras_history[0]).output for old in graph.inputs}
-    for node in ordered_nodes(graph):
-        layer, inputs, outputs = node_parts(node)
-        if keras_3:
-            args, kwargs = node.arguments.fill_in(tensors)
-        else:  # `map_arguments` uses one tensor of the list for each use
-            uses: dict[str, list] = {}
-            for old in inputs:
-                uses.setdefault(str(id(old)), []).append(tensors[id(old)])
-            args, kwargs = node.map_arguments(uses)
-        made = nest(keras_3).flatten(call(layer, args, kwargs))
-        tensors.update(zip(map(id, outputs), made, strict=True))
-    inputs, outputs = (
-        (graph._inputs_struct, graph._outputs_struct) if keras_3 else (graph._nested_inputs, graph._nested_outputs)
-    )
-    keras = keras_of(model)
-    map_structure = nest(keras_3).map_structure
-    return keras.Model(
-        map_structure(lambda old: tensors[id(old)], inputs),
-        map_structure(lambda old: tensors[id(old)], outputs),
-        name=model.name,
-    )
 
 
 def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None, **changes: Any) -> Any:

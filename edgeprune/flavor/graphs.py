@@ -3,83 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeGuard
 
-from edgeprune.flavor.kinds import is_graph_model, is_keras_3, is_layer, is_model, keras_of, layers_of, nest
+from edgeprune.flavor.kinds import (
+    check_built,
+    is_graph_model,
+    is_keras_3,
+    is_layer,
+    is_model,
+    keras_of,
+    layers_of,
+    nest,
+)
 from edgeprune.types import AnyTensor, Layer, Model
-
-
-def layer_graph(model: Model) -> list[tuple[Any, tuple[Any, ...]]]:
-    """The graph of a Functional or Sequential model: each call of a layer with the layers that feed it.
-
-    Args:
-        model: a built Functional or Sequential model of either Keras. Nested models are one layer here.
-
-    Returns:
-        Pairs `(layer, producers)` in an order in which producers come first. A shared layer appears once
-        per call. In Keras 3 a function in the graph (`x + y`) is an operation and appears as a layer does.
-
-    Raises:
-        ValueError: the model is subclassed or not built.
-    """
-    graph, keras_3 = graph_of(model), is_keras_3(model)
-
-    def layer_of(node: Any) -> Any:
-        return node.operation if keras_3 else node.layer
-
-    pairs = []
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            pairs.append((layer_of(node), tuple(layer_of(parent) for parent in node.parent_nodes)))
-    return pairs
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerCall:
-    """One call of a layer in a model's graph, with nested models unfolded.
-
-    Attributes:
-        layer: the layer (in Keras 3 also the operation behind `x + y`).
-        producers: positions, in the list of calls, of the calls that feed this one.
-        input_shapes: the shape of each tensor it is called on, `None` for a size that is not fixed.
-    """
-
-    layer: Layer
-    producers: tuple[int, ...]
-    input_shapes: tuple[tuple[int | None, ...], ...]
-
-
-def layer_calls(model: Model) -> tuple[list[LayerCall], tuple[int, ...]]:
-    """The graph of a Functional or Sequential model as a flat list of calls: nested models are unfolded.
-
-    Args:
-        model: a built Functional or Sequential model of either Keras.
-
-    Returns:
-        The calls, producers first, beginning with the model's input layers; and the positions of the calls
-        that compute the model's outputs.
-
-    Raises:
-        ValueError: the model, or one nested in it, is subclassed or not built.
-    """
-    graph = graph_of(model)
-    calls = [LayerCall(tensor._keras_history[0], (), (tuple(tensor.shape),)) for tensor in graph.inputs]
-
-    def unfold(graph: Any, feeds: Sequence[int]) -> list[int]:
-        producer = dict(zip(map(id, graph.inputs), feeds, strict=True))
-        for node in ordered_nodes(graph):
-            layer, inputs, outputs = node_parts(node)
-            feeds = [producer[id(tensor)] for tensor in inputs]
-            if is_model(layer):
-                gives = unfold(graph_of(layer), feeds)
-            else:
-                calls.append(LayerCall(layer, tuple(feeds), tuple(tuple(t.shape) for t in inputs)))
-                gives = [len(calls) - 1] * len(outputs)
-            producer.update(zip(map(id, outputs), gives, strict=True))
-        return [producer[id(tensor)] for tensor in graph.outputs]
-
-    return calls, tuple(unfold(graph, range(len(calls))))
 
 
 def has_open_sizes(model: Model) -> bool:
@@ -89,6 +27,11 @@ def has_open_sizes(model: Model) -> bool:
         return True
     inner = (model_inside(node.layer)[0] for node in nodes)
     return any(has_open_sizes(part) for part in inner if part is not None)
+
+
+def is_nested(layer: Layer) -> TypeGuard[Model]:
+    """Whether it is a model whose layers are walked one by one."""
+    return is_model(layer) and is_graph_model(layer)
 
 
 def model_inside(layer: Layer) -> tuple[Any, int]:
@@ -106,7 +49,7 @@ def model_inside(layer: Layer) -> tuple[Any, int]:
     axes = 0
     while is_time_distributed(layer):
         layer, axes = layer.layer, axes + 1
-    is_graph = is_model(layer) and is_graph_model(layer)
+    is_graph = is_nested(layer)
     carries = axes and is_graph and any(getattr(part, "stateful", False) for part in layers_of(layer))
     return (layer, axes) if is_graph and not carries else (None, 0)
 
@@ -149,8 +92,7 @@ def graph_of(model: Layer) -> Any:
             f"Model {model.name!r} is subclassed, so its graph of layers is unknown; "
             "a Functional or Sequential model is needed here."
         )
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
+    check_built(model)
     return model._functional if is_keras_3(model) and hasattr(model, "_functional") else model
 
 
@@ -214,13 +156,42 @@ def graph_nodes(model: Layer) -> tuple[list[Any], list[GraphNode], Any]:
     Raises:
         ValueError: the model is subclassed or not built.
     """
-    graph, keras_3 = graph_of(model), is_keras_3(model)
-    nodes = []
-    for node in ordered_nodes(graph):
-        layer, inputs, outputs = node_parts(node)
-        args, kwargs = (node.arguments.args, node.arguments.kwargs) if keras_3 else (node.call_args, node.call_kwargs)
-        nodes.append(GraphNode(layer, node, tuple(args), kwargs, inputs, outputs))
-    return list(graph.inputs), nodes, graph._outputs_struct if keras_3 else graph._nested_outputs
+    graph = graph_of(model)
+    nodes = [graph_node(node) for node in ordered_nodes(graph)]
+    return list(graph.inputs), nodes, graph._outputs_struct if is_keras_3(model) else graph._nested_outputs
+
+
+def graph_node(node: Any) -> GraphNode:
+    """The call that a node of either Keras stands for."""
+    layer, inputs, outputs = node_parts(node)
+    if hasattr(node, "operation"):
+        args, kwargs = node.arguments.args, node.arguments.kwargs
+    else:
+        args, kwargs = node.call_args, node.call_kwargs
+    return GraphNode(layer, node, tuple(args), kwargs, inputs, outputs)
+
+
+def needed_calls(
+    nodes: Sequence[GraphNode], tensors: Iterable[Any], instead: Mapping[int, int] = MappingProxyType({})
+) -> list[GraphNode]:
+    """The calls that some tensors of a graph need.
+
+    Args:
+        nodes: the calls of a model, producers first.
+        tensors: symbolic tensors that these calls give.
+        instead: `id` of a call's node to the position of the input that the call gives instead of computing anything.
+
+    Returns:
+        The calls, in their order; those of `instead` among them.
+    """
+    wanted = set(map(id, tensors))
+    found = []
+    for node in reversed(nodes):
+        if wanted.intersection(map(id, node.outputs)):
+            found.append(node)
+            passed = instead.get(id(node.node))
+            wanted.update(map(id, node.inputs if passed is None else [node.inputs[passed]]))
+    return found[::-1]
 
 
 def call_specs(model: Model) -> Any:

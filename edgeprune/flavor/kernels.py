@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from edgeprune.flavor.graphs import graph_nodes
-from edgeprune.flavor.kinds import is_graph_model, is_layer, is_model, layers_of
+from edgeprune.flavor.graphs import graph_nodes, is_nested
+from edgeprune.flavor.kinds import is_layer, layers_of
 from edgeprune.types import Model
 
 _CHANNELS_FIRST = ("channels_first", "NCW", "NCHW", "NCDHW")
@@ -64,7 +64,7 @@ def _has_channels_first_kernels() -> bool:
 
 
 def _works_channels_first(part: Any, arguments: Mapping[str, Any]) -> bool:
-    if is_model(part) and is_graph_model(part):
+    if is_nested(part):
         return any(_works_channels_first(node.layer, node.kwargs) for node in graph_nodes(part)[1])
     layers = layers_of(part) if is_layer(part) else [part]
     formats = [arguments.get("data_format"), *(getattr(layer, "data_format", None) for layer in layers)]

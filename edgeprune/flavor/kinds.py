@@ -6,7 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
@@ -80,6 +80,38 @@ def is_model(keras_object: object) -> TypeGuard[Model]:
         return isinstance(keras_object, keras_of(keras_object).Model)
     except TypeError:
         return False
+
+
+def check_model(keras_object: object) -> None:
+    """See that an argument is a Keras model.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not is_model(keras_object):
+        raise TypeError(f"Expected a Keras model, got {type(keras_object).__name__}: {str(keras_object)[:80]}")
+
+
+def check_built(layer: Layer) -> None:
+    """See that a model or layer is built.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not layer.built:
+        kind = "Model" if is_model(layer) else "Layer"
+        raise ValueError(f"{kind} {layer.name!r} is not built: call it on an example, or add an Input.")
+
+
+def check_built_model(keras_object: object) -> None:
+    """See that an argument is a Keras model, and built.
+
+    Raises:
+        TypeError: it is no model.
+        ValueError: it is not built.
+    """
+    check_model(keras_object)
+    check_built(cast(Model, keras_object))
 
 
 def is_layer(keras_object: object) -> TypeGuard[Layer]:

@@ -2,46 +2,139 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeprune.flavor.functions import call_for_inference, call_function, run_function
-from edgeprune.flavor.graphs import GraphNode, called_on, function_name, graph_nodes, model_inside
+from edgeprune.flavor.graphs import (
+    GraphNode,
+    called_on,
+    function_name,
+    graph_nodes,
+    graph_of,
+    input_layer,
+    model_inside,
+)
 from edgeprune.flavor.kernels import with_kernels
-from edgeprune.flavor.kinds import flatten
+from edgeprune.flavor.kinds import flatten, is_model
 from edgeprune.types import Layer, Model
 
+# What makes a call: it is passed the call and a value for each of `node.inputs`, and returns one for each output.
+Caller = Callable[[GraphNode, list[Any]], Sequence[Any]]
+# What makes a call of a model inside: it is passed the model and the number of axes of steps too, as of `model_inside`.
+Enterer = Callable[[GraphNode, Model, int, list[Any]], Sequence[Any]]
 
-def run_model(model: Model, inputs: Sequence[Any], call: Callable[[GraphNode, list[Any]], list[Any]]) -> list[Any]:
+
+def run_model(model: Model, inputs: Sequence[Any], call: Caller, enter: Enterer | None = None) -> list[Any]:
     """Run the calls of a Functional or Sequential model in their order, those in nested models too.
+
+    This is the one walk over a graph in its order: the values that flow may be tensors, or whatever `call` makes.
 
     Args:
         model: a built model whose graph is known.
-        inputs: a tensor for each of its inputs, in their order.
-        call: `call(node, taken)` is passed the input tensors of the call, and returns its output tensors.
+        inputs: a value for each of its inputs, in their order.
+        call: `call(node, taken)` is passed the values that the call takes, and returns those that it makes.
+        enter: `enter(node, inner, axes, taken)` does the same for a call of a model inside, with `model_inside` of the
+            layer; `first_argument(node, taken)` is what `inner` is called on. Left out, the values are tensors, and the
+            calls of `inner` are made, with the steps as samples where it is called on each step.
 
     Returns:
-        The model's outputs, flat.
+        The values of the model's outputs, flat.
     """
     symbolic, nodes, outputs = graph_nodes(model)
-    outputs = [id(tensor) for tensor in flatten(outputs, model)]
-    tensors = dict(zip(map(id, symbolic), inputs, strict=True))
+    values = dict(zip(map(id, symbolic), inputs, strict=True))
+    return run_calls(nodes, values, flatten(outputs, model), call, enter)
+
+
+def run_calls(
+    nodes: Sequence[GraphNode],
+    values: Mapping[int, Any],
+    outputs: Sequence[Any],
+    call: Caller,
+    enter: Enterer | None = None,
+) -> list[Any]:
+    """Run some calls of a graph, as `run_model` runs all.
+
+    Args:
+        nodes: the calls, producers first.
+        values: `id` of a symbolic tensor to its value, for all that the calls need and do not make.
+        outputs: symbolic tensors.
+        call: as of `run_model`.
+        enter: as of `run_model`.
+
+    Returns:
+        The values of `outputs`.
+    """
+    if enter is None:
+
+        def enter(node: GraphNode, inner: Model, axes: int, taken: list[Any]) -> Sequence[Any]:
+            return _run_on_each_step(inner, first_argument(node, taken), call, axes)
+
+    values, kept = dict(values), {id(tensor) for tensor in outputs}
     last_use = {id(tensor): number for number, node in enumerate(nodes) for tensor in node.inputs}
     for number, node in enumerate(nodes):
-        inner, time_axes = model_inside(node.layer)
-        if inner is None:
-            given = call(node, [tensors[id(tensor)] for tensor in node.inputs])
-        else:
-            taken = [tensors[id(tensor)] for tensor in called_on(node)]
-            given = _run_on_each_step(inner, taken, call, time_axes)
-        tensors.update(zip(map(id, node.outputs), given, strict=True))
-        for key in {id(tensor) for tensor in node.inputs} - set(outputs):
+        inner, axes = model_inside(node.layer)
+        taken = [values[id(tensor)] for tensor in node.inputs]
+        made = call(node, taken) if inner is None else enter(node, inner, axes, taken)
+        values.update(zip(map(id, node.outputs), made, strict=True))
+        del taken, made
+        for key in {id(tensor) for tensor in node.inputs} - kept:
             if last_use[key] == number:  # nobody needs it any more: its memory is freed
-                del tensors[key]
-    return [tensors[key] for key in outputs]
+                del values[key]
+    return [values[id(tensor)] for tensor in outputs]
 
 
-def _run_on_each_step(model: Model, inputs: Sequence[Any], call: Callable[..., list[Any]], axes: int) -> list[Any]:
+def first_argument(node: GraphNode, taken: Sequence[Any]) -> list[Any]:
+    """Of the values that a call takes, those that it is called on, without masks and states."""
+    of_tensor = dict(zip(map(id, node.inputs), taken, strict=True))
+    return [of_tensor[id(tensor)] for tensor in called_on(node)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer in a model's graph, with nested models unfolded.
+
+    Attributes:
+        layer: the layer (in Keras 3 also the operation behind `x + y`).
+        producers: positions, in the list of calls, of the calls that feed this one.
+        input_shapes: the shape of each tensor it is called on, `None` for a size that is not fixed.
+    """
+
+    layer: Layer
+    producers: tuple[int, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+
+
+def layer_calls(model: Model) -> tuple[list[LayerCall], tuple[int, ...]]:
+    """The graph of a Functional or Sequential model as a flat list of calls: nested models are unfolded.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras.
+
+    Returns:
+        The calls, producers first, beginning with the model's input layers; and the positions of the calls
+        that make the model's outputs.
+
+    Raises:
+        ValueError: the model, or one nested in it, is subclassed or not built.
+    """
+    inputs = graph_nodes(model)[0]
+    calls = [LayerCall(input_layer(tensor), (), (tuple(tensor.shape),)) for tensor in inputs]
+
+    def call(node: GraphNode, producers: list[int]) -> list[int]:
+        if is_model(node.layer):
+            graph_of(node.layer)  # a subclassed one has none
+        calls.append(LayerCall(node.layer, tuple(producers), tuple(tuple(tensor.shape) for tensor in node.inputs)))
+        return [len(calls) - 1] * len(node.outputs)
+
+    def enter(node: GraphNode, inner: Model, axes: int, producers: list[int]) -> list[int]:
+        return call(node, producers) if axes else run_model(inner, first_argument(node, producers), call, enter)
+
+    return calls, tuple(run_model(model, range(len(calls)), call, enter))
+
+
+def _run_on_each_step(model: Model, inputs: Sequence[Any], call: Caller, axes: int) -> list[Any]:
     """Run a model inside another, whose samples are the steps along so many axes of its inputs."""
     import tensorflow as tf
 

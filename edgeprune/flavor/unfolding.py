@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeGuard
+from typing import Any
 
 from edgeprune.flavor.copies import clone_input, clone_wrapper, functional_model
 from edgeprune.flavor.functions import call_function
@@ -19,8 +19,10 @@ from edgeprune.flavor.graphs import (
     GraphNode,
     call_specs,
     function_name,
+    graph_node,
     graph_nodes,
     input_layer,
+    is_nested,
     is_time_distributed,
     node_parts,
 )
@@ -28,7 +30,6 @@ from edgeprune.flavor.inner_calls import called_in_place, made_symbolic, symboli
 from edgeprune.flavor.inner_calls_tf_keras import called_in_tf_keras, takes_training
 from edgeprune.flavor.kinds import (
     KERAS_3,
-    is_graph_model,
     is_keras_3,
     is_model,
     keras_module,
@@ -149,16 +150,16 @@ class _Unfolding:
     def _is_entered(self, layer: Layer) -> bool:
         while is_time_distributed(layer):
             layer = layer.layer
-        return self._has_composites(layer) if _is_nested(layer) else self._unfolds(layer)
+        return self._has_composites(layer) if is_nested(layer) else self._unfolds(layer)
 
     def _unfolded(self, model: Model, shapes: list[tuple[int | None, ...] | None] | None) -> Any:
         tree = self._tree
         inputs, nodes, outputs = graph_nodes(model)
         self._calls.update(id(node.layer) for node in nodes)
         layers = [node.layer for node in nodes if function_name(node.layer) is None]
-        outside = {id(part) for one in layers if not _is_nested(one) for part in one._flatten_layers()}
+        outside = {id(part) for one in layers if not is_nested(one) for part in one._flatten_layers()}
         self._shared |= {
-            id(one) for one in layers if _is_nested(one) and any(id(part) in outside for part in layers_of(one))
+            id(one) for one in layers if is_nested(one) and any(id(part) in outside for part in layers_of(one))
         }
         shapes = [None] * len(inputs) if shapes is None else shapes
         new_inputs = [
@@ -210,7 +211,7 @@ class _Unfolding:
         layer = node.layer
         if is_time_distributed(layer) and self._is_entered(layer):
             return self._on_each_step(layer, args, kwargs)(*args, **kwargs)
-        if _is_nested(layer):
+        if is_nested(layer):
             taken = symbolic_leaves((args, kwargs))
             if id(layer) in self._shared:
                 return self._entered(layer, taken)
@@ -231,7 +232,7 @@ class _Unfolding:
             (x,) = symbolic_leaves((args, kwargs))[:1]
             inner = wrapper.layer
             try:
-                if getattr(x, "_keras_mask", None) is not None and not _is_nested(inner):
+                if getattr(x, "_keras_mask", None) is not None and not is_nested(inner):
                     raise NotUnfoldedError("the steps it is called on have a mask")
                 self._wrappers[id(wrapper)] = clone_wrapper(wrapper, self._for_a_step(inner, x))
             except Exception as error:  # a call may fail on symbolic inputs in any way
@@ -241,7 +242,7 @@ class _Unfolding:
 
     def _for_a_step(self, inner: Any, x: Any) -> Any:
         """What is called on a step of a symbolic tensor, as a model where calls are made inside."""
-        if _is_nested(inner):
+        if is_nested(inner):
             return self.model(inner)
         keras = keras_of(inner)
         step = keras.Input(x.shape[2:], dtype=x.dtype)
@@ -361,10 +362,6 @@ class _Unfolding:
 _REFERENCE = -1  # no `id` of an object: the key of a tensor that has the batch of the call that is looked into
 
 
-def _is_nested(layer: Layer) -> TypeGuard[Model]:
-    return function_name(layer) is None and is_model(layer) and is_graph_model(layer)
-
-
 def _signatures(outputs: Any) -> list[Any]:
     """What is called to compute some symbolic tensors: layers, and functions by their names."""
     nodes = _calls_between({}, symbolic_leaves(outputs))
@@ -394,22 +391,13 @@ def _calls_between(given: dict[int, Any], outputs: Iterable[Any]) -> list[GraphN
         node = operation._inbound_nodes[number]
         if is_ready:
             if id(node) not in found:
-                found[id(node)] = _as_graph_node(node)
+                found[id(node)] = graph_node(node)
         elif id(node) not in done:
             done.add(id(node))
             if not node.is_input:
                 waiting.append((tensor, True))
                 waiting += [(taken, False) for taken in reversed(node_parts(node)[1])]
     return list(found.values())
-
-
-def _as_graph_node(node: Any) -> GraphNode:
-    layer, inputs, outputs = node_parts(node)
-    if hasattr(node, "operation"):
-        args, kwargs = node.arguments.args, node.arguments.kwargs
-    else:
-        args, kwargs = node.call_args, node.call_kwargs
-    return GraphNode(layer, node, tuple(args), kwargs, inputs, outputs)
 
 
 def _check_constants(node: GraphNode) -> None:

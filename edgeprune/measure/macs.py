@@ -75,8 +75,7 @@ def count_macs(model: Model, inputs: Arrays | None = None) -> MacCount:
         >>> count_macs(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])).per_layer
         {'head': 12}
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    flavor.check_model(model)
     layers = list(flavor.layers_of(model))
     calls = _Calls(layers, flavor.layer_names(model), model)
     with calls.marked():

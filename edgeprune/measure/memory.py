@@ -129,12 +129,10 @@ def activation_memory(model: Model, dtype: str = "int8", *, per_channel_dense: b
         >>> activation_memory(net).peak  # 8 * 8 * 3 + 6 * 6 * 16
         768
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    flavor.check_model(model)
     if dtype not in ITEM_BYTES:
         raise ValueError(f"dtype must be one of {', '.join(ITEM_BYTES)}; got {dtype!r}.")
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
+    flavor.check_built(model)
     graph = model if flavor.is_graph_model(model) else flavor.functional_stand_in(model)
     trace = _reshaped(_fused(_traced(graph, ITEM_BYTES[dtype])))
     names = flavor.layer_names(graph)
@@ -232,23 +230,19 @@ class _Walk:
 
     def unfold(self, graph: Any, feeds: Sequence[int]) -> tuple[int, ...]:
         """The calls of a model; returns the values of its outputs."""
-        inputs, nodes, outputs = flavor.graph_nodes(graph)
-        values = dict(zip(map(id, inputs), feeds, strict=True))
-        for node in nodes:
-            inner, axes = flavor.model_inside(node.layer)
-            if inner is not None:
-                taken = flavor.called_on(node)
-                steps = tuple(taken[0].shape)[1 : 1 + axes]
-                made = self._at_each_step(node.layer, tuple(values[id(tensor)] for tensor in taken), steps)
-            else:
-                made = tuple(map(self.value, node.outputs))
-                output_bytes = sum(_aligned(self.sizes[number]) for number in made)
-                channels = (tuple(node.outputs[0].shape) or (0,))[-1]
-                inside = _inside(node, output_bytes, self.item_bytes * self._samples)
-                given = tuple(values[id(tensor)] for tensor in node.inputs)
-                self.calls.append(_Call(node.layer, given, made, inside, channels, self._times))
-            values.update(zip(map(id, node.outputs), made, strict=True))
-        return tuple(values[id(tensor)] for tensor in flavor.flatten(outputs, graph))
+        return tuple(flavor.run_model(graph, feeds, self._call, self._enter))
+
+    def _call(self, node: flavor.GraphNode, given: list[int]) -> tuple[int, ...]:
+        made = tuple(map(self.value, node.outputs))
+        output_bytes = sum(_aligned(self.sizes[number]) for number in made)
+        channels = (tuple(node.outputs[0].shape) or (0,))[-1]
+        inside = _inside(node, output_bytes, self.item_bytes * self._samples)
+        self.calls.append(_Call(node.layer, tuple(given), made, inside, channels, self._times))
+        return made
+
+    def _enter(self, node: flavor.GraphNode, inner: Model, axes: int, given: list[int]) -> tuple[int, ...]:
+        steps = tuple(flavor.called_on(node)[0].shape)[1 : 1 + axes]
+        return self._at_each_step(node.layer, tuple(flavor.first_argument(node, given)), steps)
 
     def _at_each_step(self, layer: Layer, given: tuple[int, ...], steps: Sequence[int | None]) -> tuple[int, ...]:
         """A nested model; `TimeDistributed` runs it on one step after the other, in tf_keras on all as one batch."""

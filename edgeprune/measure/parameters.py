@@ -76,8 +76,7 @@ def count_parameters(model: Model) -> ParameterCount:
     """
     if not flavor.is_layer(model):
         raise TypeError(f"Expected a Keras model or layer, got {type(model).__name__}: {str(model)[:80]}")
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
+    flavor.check_built(model)
     totals: dict[str, Counter[str]] = {}
     trainable = {id(weight) for weight in model.trainable_weights}
     for weight, name in weights_by_layer(model):

@@ -173,8 +173,7 @@ def inspect(model: Model, input_shape: InputShape = None) -> Inspection:
         >>> inspect(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])).layers[-1].macs
         12
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+    flavor.check_model(model)
     example, macs = at_example_shapes(
         model, input_shape, lambda specs: count_macs(model, flavor.packed_as_called(model, specs))
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeGuard
 
 from edgeprune import flavor
+from edgeprune.layer_patterns import layers_fitting, similar
 from edgeprune.types import Layer, LayerChoice, Model, Variable
 
 if TYPE_CHECKING:
@@ -168,9 +168,8 @@ def chosen_layers(model: Model, layers: LayerChoice | None) -> list[Layer]:
 
     Args:
         model: a model of either Keras.
-        layers: None for all; a layer name, alone or with those around it (`"encoder/dense"`), a pattern
-            (`"block_*"`), a layer, a function of a layer that returns true or false, or a list of names,
-            patterns and layers.
+        layers: None for all; a name or pattern as `edgeprune.layer_patterns` reads it, a layer, a function of a layer
+            that returns true or false, or a list of them.
 
     Returns:
         Layers at any depth, in the model's order.
@@ -185,27 +184,16 @@ def chosen_layers(model: Model, layers: LayerChoice | None) -> list[Layer]:
     names = names_of(model)
     chosen: set[int] = set()
     for choice in _as_list(layers):
-        matches = [layer for layer in inside if _matches(layer, names[id(layer)], choice)]
+        matches = _matches(model, inside, names, choice)
         if not matches and not _is_function(choice):
+            near = similar(choice, names.values()) if isinstance(choice, str) else ""
             raise ValueError(
-                f"layers={choice!r} matches no layer of model {model.name!r}. "
+                f"layers={choice!r} matches no layer of model {model.name!r}.{near} "
                 f"Its layers are: {', '.join(layer.name for layer in inside[:40])}"
                 + (", ..." if len(inside) > 40 else "")
             )
-        for layer in matches:
-            chosen.update(id(part) for part in (layer, *flavor.layers_of(layer)))
+        chosen |= matches
     return [layer for layer in inside if id(layer) in chosen]
-
-
-def fits_pattern(name: str, pattern: str) -> bool:
-    """Whether a layer's name, alone or with those of the models and layers around it, is or fits a pattern.
-
-    Example:
-        >>> fits_pattern("encoder/block_1", "block_*"), fits_pattern("encoder/block_1", "encoder/*")
-        (True, True)
-    """
-    ends = (name, name.rpartition("/")[2])
-    return pattern in ends or any(fnmatch.fnmatchcase(end, pattern) for end in ends)
 
 
 def _is_function(choice: object) -> TypeGuard[Callable[[Layer], bool]]:
@@ -222,14 +210,16 @@ def _as_list(layers: LayerChoice) -> list[str | Layer | Callable[[Layer], bool]]
         raise TypeError(f"layers= must be names, patterns, layers or a function; got {layers!r}") from None
 
 
-def _matches(layer: Layer, name: str, choice: str | Layer | Callable[[Layer], bool]) -> bool:
+def _matches(
+    model: Model, inside: list[Layer], names: dict[int, str], choice: str | Layer | Callable[[Layer], bool]
+) -> set[int]:
+    """The `id`s of the layers that one choice names, with everything inside them."""
     if isinstance(choice, str):
-        return fits_pattern(name, choice)
-    if _is_function(choice):
-        return bool(choice(layer))
-    if not flavor.is_layer(choice):
+        return layers_fitting(model, choice, names)
+    if not (_is_function(choice) or flavor.is_layer(choice)):
         raise TypeError(f"layers= must be names, patterns, layers or a function; got {choice!r}")
-    return layer is choice
+    chosen = [layer for layer in inside if (choice(layer) if _is_function(choice) else layer is choice)]
+    return {id(part) for layer in chosen for part in (layer, *flavor.layers_of(layer))}
 
 
 def _defines_prunable_weights(layer: Layer) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgeprune import flavor
+from edgeprune.layer_patterns import fits_pattern, layers_fitting, similar
 from edgeprune.sparsity import prunable, schedules, updates
 from edgeprune.sparsity.mechanism import Mechanism, mechanism_of
 from edgeprune.sparsity.settings import PruningRun
@@ -63,8 +64,8 @@ def prune_low_magnitude(
         sparsity_m_by_n: (m, n): m zeros in every n consecutive weights of a unit or filter, along its inputs; whole
             numbers. With (2, 4) the weights `[1, -9, 2, 3]` of a unit become `[0, -9, 0, 3]`. It overrides
             `block_size`, as with TF-MOT.
-        layers: which layers of a model: a name (alone, or with those around it: `"encoder/dense"`), a pattern, a
-            layer, a function of a layer, or a list of these.
+        layers: which layers of a model: a name (`"dense"`, `"encoder/dense"`; that of a nested model stands for its
+            layers), a pattern (`"block_*"`), a layer, a function of a layer, or a list of these.
         scope: `"local"`: each weight tensor reaches the sparsity; `"global"`: all of them together do.
         importance: `"magnitude"` or `"taylor"`, which is |weight x gradient| summed over the steps between two
             mask updates (Molchanov et al., 2017, https://arxiv.org/abs/1611.06440).
@@ -219,15 +220,29 @@ class _Runs:
         }
 
     def of(self, name: str) -> PruningRun | None:
-        """The run of the layer of this name, or None where no pattern fits it."""
-        fitting = (run for pattern, run in self._by_pattern.items() if prunable.fits_pattern(name, pattern))
-        return next(fitting, None)
+        """The run of a layer given by itself, or None where no pattern fits its name."""
+        return next((run for pattern, run in self._by_pattern.items() if fits_pattern(name, pattern)), None)
 
-    def check_patterns(self, names: Iterable[str]) -> None:
-        """Raise where a pattern fits no layer."""
-        for pattern in self._by_pattern:
-            if not any(prunable.fits_pattern(name, pattern) for name in names):
-                raise ValueError(f"pruning_schedule has the pattern {pattern!r}, which fits the name of no layer.")
+    def of_layers(self, model: Model, candidates: Sequence[Layer]) -> dict[int, PruningRun]:
+        """By `id` the run of each layer of a model that a pattern fits: the first that does.
+
+        Raises:
+            ValueError: a pattern fits none of the candidates.
+        """
+        if not self.is_choice:
+            return dict.fromkeys(map(id, candidates), self._by_pattern["*"])
+        names, found = prunable.names_of(model), dict[int, PruningRun]()
+        for pattern, run in self._by_pattern.items():
+            fitting = layers_fitting(model, pattern, names)
+            if fits_pattern(model.name, pattern):  # one that makes layers when it is built is a candidate itself
+                fitting.add(id(model))
+            if fitting.isdisjoint(map(id, candidates)):
+                raise ValueError(
+                    f"pruning_schedule has the pattern {pattern!r}, which fits the name of no layer."
+                    + similar(pattern, names.values())
+                )
+            found = {**dict.fromkeys(fitting, run), **found}
+        return found
 
 
 def _check_policy(policy: object) -> None:
@@ -263,12 +278,12 @@ def _prune_model(model: Model, runs: _Runs, policy: PruningPolicy | None, layers
         policy.ensure_model_supports_pruning(model)
     mechanism, names = mechanism_of(model), {id(model): model.name, **prunable.names_of(model)}
     candidates = mechanism.candidates(model)
-    runs.check_patterns([names[id(layer)] for layer in candidates])
+    run_of = runs.of_layers(model, candidates)
     chosen = {id(layer) for layer in (candidates if layers is None else prunable.chosen_layers(model, layers))}
     accepted: dict[int, PruningRun] = {}
     problems, kept = {}, []
     for layer in candidates:
-        run = runs.of(names[id(layer)])
+        run = run_of.get(id(layer))
         if mechanism.holds(layer):
             kept.append(layer)
         elif id(layer) not in chosen:

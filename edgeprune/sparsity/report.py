@@ -117,10 +117,7 @@ def sparsity_report(model: Model) -> SparsityReport:
         >>> report.sparsity, [row.layer for row in report.rows if row.weight]
         (0.0, ['stem', 'conv', 'head'])
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"sparsity_report expects a Keras model, got {type(model).__name__}.")
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built, so it has no weights to count: call it on data first.")
+    flavor.check_built_model(model)
     mechanism, names = mechanism_of(model), prunable.names_of(model)
     targets = {id(weight.variable): weight.run.final_sparsity for weight in mechanism.masked_weights(model)}
     refused = {layer: reason for run in mechanism.runs(model) for layer, reason in run.refused.items()}

@@ -141,7 +141,7 @@ def test_what_is_not_installed_is_told_before_the_slow_part(
 
 
 def test_what_is_no_model_is_told(tmp_path):
-    with pytest.raises(TypeError, match="expects a model of keras or tf_keras, got str"):
+    with pytest.raises(TypeError, match="Expected a Keras model, got str"):
         export_bundle("model", tmp_path / "b")
     with pytest.raises(ValueError, match="is not built"):
         export_bundle(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "b")

@@ -8,7 +8,7 @@ from nets.cuts import halved, random_mask, randomize
 
 from edgeprune.channels.graph.rules import rule, rule_for
 from edgeprune.channels.graph.trace import trace
-from edgeprune.channels.rebuild.proof import prove, random_inputs
+from edgeprune.channels.rebuild.proof import on_random_inputs, prove
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.flavor import call_model, keras_module
 from edgeprune.measure.macs import count_macs
@@ -40,7 +40,7 @@ def test_half_of_the_channels_go_and_what_remains_computes_the_same(name, flavor
     with zipfile.ZipFile(tmp_path / "smaller.keras") as parts:
         assert "edgeprune" not in parts.read("config.json").decode()
     loaded = keras_module(flavor).models.load_model(tmp_path / "smaller.keras")
-    inputs = random_inputs(graph, np.random.default_rng(1))
+    inputs = on_random_inputs(graph.walked, lambda inputs: inputs, seed=1)
     for a, b in zip(call_model(smaller, inputs), call_model(loaded, inputs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 

@@ -10,9 +10,9 @@ from nets.cuts import randomize
 from nets.samples import labelled
 
 from edgeprune import flavor as flavors
-from edgeprune.depth.blocks import find_blocks, plan_blocks, remove_blocks
-from edgeprune.depth.bypass import WithoutCalls
+from edgeprune.depth.blocks import plan_blocks, remove_blocks
 from edgeprune.depth.identity import drop_identity_layers
+from edgeprune.depth.residual_blocks import find_blocks
 from edgeprune.measure.macs import count_macs
 
 X, Y = labelled(24, 8, 8, 3, classes=4)
@@ -331,7 +331,9 @@ def test_identity_layers_in_a_nested_model(flavor):
 
 def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
     plan = plan_blocks(net(flavor), num_blocks=1, data=X)
-    monkeypatch.setattr(WithoutCalls, "cut", lambda self, weight: np.asarray(weight) * 1.5)
+    monkeypatch.setattr(
+        flavors, "Rebuilder", functools.partial(flavors.Rebuilder, cut=lambda weight: np.asarray(weight) * 1.5)
+    )
     with pytest.raises(RuntimeError, match="not to be trusted"):
         plan.apply()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -42,14 +42,11 @@ def trace(model: Layer, input_shape: InputShape = None) -> ChannelGraph:
         >>> [(group.name, group.size) for group in graph.groups if not group.frozen]
         [('a', 8)]
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
-    if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on an example, or add an Input.")
+    flavor.check_built_model(model)
     if any(type(layer).__name__ == "PruneLowMagnitude" for layer in flavor.layers_of(model)):
         raise ValueError(f"Model {model.name!r} carries TF-MOT's pruning wrappers: strip_pruning(model) first.")
     with garbage_collection_off():
-        return _Walk(model, input_shape).graph()
+        return _Walk(cast(Model, model), input_shape).graph()
 
 
 @contextlib.contextmanager
@@ -84,10 +81,10 @@ class _Walk:
 
     def graph(self) -> ChannelGraph:
         """Walk the model and settle what its rules wrote down."""
-        inputs, nodes, outputs = flavor.graph_nodes(self.walked)
+        inputs, _, outputs = flavor.graph_nodes(self.walked)
         outputs = flavor.flatten(outputs, self.walked)
         taken = [self._place(Value(self._input_shape(tensor, number))) for number, tensor in enumerate(inputs)]
-        given = self._walk(nodes, dict(zip(map(id, inputs), taken, strict=True)), outputs)
+        given = flavor.run_model(self.walked, taken, self._call, self._enter_call)
         for place, tensor in zip(given, outputs, strict=True):
             name = flavor.input_layer(tensor).name
             self.space.freeze(self._values[place], f"output of the model ({name})")
@@ -100,17 +97,8 @@ class _Walk:
         self._values.append(value)
         return len(self._values) - 1
 
-    def _walk(self, nodes: list[flavor.GraphNode], places: dict[int, int], outputs: list[Any]) -> list[int]:
-        """Hand every call to its rule; nested models are unfolded. Returns the places of the outputs."""
-        for node in nodes:
-            model, time_axes = flavor.model_inside(node.layer)
-            if model is None:
-                given = self._call(node, [places[id(tensor)] for tensor in node.inputs])
-            else:
-                taken = [places[id(tensor)] for tensor in flavor.called_on(node)]
-                given = self._enter_each_step(node.layer, model, taken, time_axes)
-            places.update(zip(map(id, node.outputs), given, strict=True))
-        return [places[id(tensor)] for tensor in outputs]
+    def _enter_call(self, node: flavor.GraphNode, model: Model, axes: int, taken: list[int]) -> list[int]:
+        return self._enter_each_step(node.layer, model, flavor.first_argument(node, taken), axes)
 
     def _enter_each_step(self, layer: Layer, model: Model, taken: Sequence[int], axes: int) -> list[int]:
         """A model inside, whose samples are the steps along so many axes of what it is called on."""
@@ -127,8 +115,7 @@ class _Walk:
 
     def _enter(self, model: Model, taken: Sequence[int]) -> list[int]:
         """A nested model: its inner inputs are what it is called on, the same for all its calls."""
-        inputs, nodes, outputs = flavor.graph_nodes(model)
-        for tensor, place in zip(inputs, taken, strict=True):
+        for tensor, place in zip(flavor.graph_nodes(model)[0], taken, strict=True):
             value = self._values[place]
             known = self._nested_inputs.get(id(tensor))
             if known is not None:
@@ -137,7 +124,7 @@ class _Walk:
                 self._nested_inputs[id(tensor)] = value
                 layer = flavor.input_layer(tensor)
                 self.record.add_shape_resize(layer, "batch_shape", tuple(tensor.shape), value, 0)
-        return self._walk(nodes, dict(zip(map(id, inputs), taken, strict=True)), flavor.flatten(outputs, model))
+        return flavor.run_model(model, taken, self._call, self._enter_call)
 
     def _same(self, a: Value, b: Value, reason: str) -> None:
         """Two values that must lose the same places."""

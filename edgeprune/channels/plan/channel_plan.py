@@ -246,8 +246,7 @@ class ChannelPlan:
             TypeError: `model` is no Keras model.
             ValueError: the text is no plan, or it is for another model; the message names the first difference.
         """
-        if not flavor.is_model(model):
-            raise TypeError(f"Expected a Keras model, got {type(model).__name__}: {str(model)[:80]}")
+        flavor.check_model(model)
         stored = read_plan(text)
         _check_shapes(model, stored.weights)
         graph = trace(model)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group
+from edgeprune.layer_patterns import fits_pattern, layers_fitting, similar
 
 ATTENTION = ("heads", "dims", "both")
 
@@ -62,7 +61,7 @@ def matching(graph: ChannelGraph, entry: Any) -> list[Group]:
 
     Args:
         graph: a traced model.
-        entry: a layer or nested model, or a name or pattern of layers (`"block_?/conv*"`), or a group's name.
+        entry: a layer or nested model, or a name or pattern of layers as `edgeprune.layer_patterns` reads it.
 
     Returns:
         The groups, at least one.
@@ -70,19 +69,21 @@ def matching(graph: ChannelGraph, entry: Any) -> list[Group]:
     Raises:
         ValueError: there is none.
     """
+    known: list[str] = []
     if isinstance(entry, str):
-        names = {
-            group.name: {group.name, *group.layers, *(graph.names.get(id(layer), "") for layer in _owners(group))}
-            for group in graph.groups
-        }
-        found = [group for group in graph.groups if fnmatch.filter(names[group.name], entry)]
-        known = [name for of_group in names.values() for name in of_group]
-    else:
-        if not flavor.is_layer(entry):
-            raise ValueError(f"Expected a layer, or the name or pattern of layers; got {entry!r}.")
+        inside = layers_fitting(graph.model, entry, graph.names)
+        known = [name for group in graph.groups for name in (group.name, *group.layers)]
+    elif flavor.is_layer(entry):
         inside = {id(entry), *map(id, flavor.layers_of(entry))}
-        found = [group for group in graph.groups if any(id(layer) in inside for layer in _owners(group))]
-        known = []
+    else:
+        raise ValueError(f"Expected a layer, or the name or pattern of layers; got {entry!r}.")
+
+    def belongs(group: Group) -> bool:
+        # A group may bear the names of functions, which are no layers of the model.
+        by_name = isinstance(entry, str) and any(fits_pattern(name, entry) for name in (group.name, *group.layers))
+        return by_name or any(id(layer) in inside for layer in _owners(group))
+
+    found = [group for group in graph.groups if belongs(group)]
     if not found:
         name = entry if isinstance(entry, str) else entry.name
         raise ValueError(f"No channels of model {graph.model.name!r} belong to {name!r}.{similar(name, known)}")
@@ -104,9 +105,3 @@ def entries(ignore: Any) -> Sequence[Any]:
     if not isinstance(ignore, Iterable):
         raise TypeError(f"ignore must be layers, or names or patterns of layers; got {ignore!r}.")
     return list(ignore)
-
-
-def similar(name: str, known: Iterable[str]) -> str:
-    """A question that names what was probably meant; empty where nothing is near."""
-    near = difflib.get_close_matches(name, sorted(set(known)), n=3)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -294,11 +294,6 @@ def on_random_inputs(model: Model, compute: Callable[[list[Any]], Any], seed: in
     ) from refused
 
 
-def random_inputs(graph: ChannelGraph, random: np.random.Generator, batch: int = 2) -> list[Any]:
-    """Random tensors that a traced model can be called on, in the order of its inputs."""
-    return _random_arrays(graph.walked, random, _shapes(graph.walked, batch=batch))
-
-
 def _random_arrays(model: Model, random: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
     """Random tensors of these shapes for a Functional or Sequential model, in the order of its inputs."""
     import tensorflow as tf
@@ -318,13 +313,11 @@ def _random_arrays(model: Model, random: np.random.Generator, shapes: Sequence[t
     return arrays
 
 
-def _shapes(
-    model: Model, largest_side: int | None = None, length: int = OPEN_LENGTHS[0], batch: int = 2
-) -> tuple[tuple[int, ...], ...]:
+def _shapes(model: Model, largest_side: int | None, length: int) -> tuple[tuple[int, ...], ...]:
     """The shapes of tensors that a model can be called on; images no larger than asked, open sizes as long as asked."""
     shapes = []
     for tensor in flavor.graph_nodes(model)[0]:
-        shape = (tensor.shape[0] or batch, *(length if size is None else size for size in tensor.shape[1:]))
+        shape = (tensor.shape[0] or 2, *(length if size is None else size for size in tensor.shape[1:]))
         if largest_side is not None and len(shape) == 4:
             shape = (shape[0], *(min(size, largest_side) for size in shape[1:3]), *shape[3:])
         shapes.append(shape)

@@ -49,8 +49,7 @@ def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Model:
         >>> len(xnnpack_misses(model)), len(xnnpack_misses(adapt_for_xnnpack(model)))
         (2, 0)
     """
-    if not flavor.is_model(model):
-        raise TypeError(f"adapt_for_xnnpack expects a Keras model, got {type(model).__name__}.")
+    flavor.check_model(model)
     wrapped = [layer.name for layer in flavor.layers_of(model) if geometry.unwrapped(layer) is not layer]
     if wrapped:
         raise ValueError(
@@ -81,7 +80,7 @@ class _Adaptation:
 
     def run(self) -> Any:
         """The adapted model, with a copy of the weights."""
-        adapted = flavor.rebuild_graph(self.model, self.call)
+        adapted = flavor.rebuild_graph(self.model, lambda node, args, kwargs: self.call(node.layer, args, kwargs))
         for old, new, offsets in self.clones.values():
             if flavor.is_layer(old) and not flavor.is_model(old):
                 new.set_weights(_weights(old, new, offsets))

@@ -8,9 +8,11 @@ from edgeprune.channels.graph.rules import (  # noqa: F401
     keras_hub,
     kernels,
     movement,
+    movement_functions,
     normalization,
     own_weights,
     preprocessing,
+    product_functions,
     recurrent,
 )
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, function_rule, is_composite, rule, rule_for
