@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import edgeprune as ep
@@ -15,6 +15,11 @@ from edgeprune.channels.plan.selection import matching
 from edgeprune.sparsity.prunable import chosen_layers, names_of
 
 SCHEDULE = ep.ConstantSparsity(0.5, 0)
+
+
+@pytest.fixture
+def keras(flavor):
+    return flavors.keras_module(flavor)
 
 
 def make(keras):
@@ -76,7 +81,7 @@ def patterns(draw):
 @example(pattern="block_1/conv")
 @example(pattern="*/*/*")
 @example(pattern="nowhere")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_layers_and_channels_are_chosen_alike(flavor, pattern):
     model, graph = net(flavor), graph_of(flavor)
     names = names_of(model)
