@@ -116,7 +116,7 @@ def test_a_file_that_keeps_a_state_says_so_and_the_model_stays_as_it_is(flavor, 
     result = export_tflite(model, tmp_path / "m.tflite", "int8", data)
     assert set(vars(layer)) == attributes and not layer.unroll
     np.testing.assert_array_equal(model.predict(data, verbose=0), before)
-    (note,) = (note for note in result.notes if "keeps a state" in note)
+    (note,) = (note for note in result.notes if "carries a state" in note)
     assert all(name in note for name in ("reset_all_variables()", "resetVariableTensors()", "Reset()"))
     with_reset, without = (on_litert(result.path, data, reset=reset) for reset in (True, False))
     assert np.abs(with_reset - without).max() > 0.01  # as the note says

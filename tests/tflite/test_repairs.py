@@ -64,5 +64,5 @@ def test_an_unrolled_sequence_takes_no_more_room_for_names_than_its_length(rng, 
     for steps in (25, 75):
         model = keras.Sequential([keras.Input((steps, 2)), keras.layers.SimpleRNN(2)])
         data = rng.normal(size=(2, steps, 2))
-        sizes.append(export_tflite(model, tmp_path / "m.tflite", "int8", data).bytes)
+        sizes.append(export_tflite(model, tmp_path / f"{steps}.tflite", "int8", data).bytes)
     assert sizes[1] < 3.5 * sizes[0]
