@@ -13,6 +13,7 @@ from edgeprune import flavor
 from edgeprune.data.batches import first_array
 from edgeprune.data.labels import by_output, check_labels, check_output_labels, labels_of, shape_fits
 from edgeprune.measure.metrics import chosen_metrics
+from edgeprune.number_checks import check_whole
 from edgeprune.progress import steps
 from edgeprune.types import Model
 
@@ -54,7 +55,7 @@ def fit(
         >>> fit(model, x, y, epochs=2, batch_size=32).epoch
         [0, 1]
     """
-    _check_count("epochs", epochs)
+    check_whole("epochs", epochs, 1)
     with steps(description, epochs * _steps(x, batch_size)) as done:
 
         def after_step(step: int, logs: Mapping[str, float] | None = None) -> None:
@@ -316,13 +317,8 @@ def _figures(logs: Mapping[str, float]) -> str:
     return " ".join(f"{name} {logs[name]:.3g}" for name in ("loss", metric) if name is not None and name in logs)
 
 
-def _check_count(name: str, count: int) -> None:
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}.")
-
-
 def _steps(x: Any, batch_size: int) -> int:
-    _check_count("batch_size", batch_size)
+    check_whole("batch_size", batch_size, 1)
     return -(-len(first_array(x)) // batch_size)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from edgeprune import flavor
 from edgeprune.crash_guard import try_out
 from edgeprune.data.batches import first_array
 from edgeprune.measure.predictions import gather, predict
+from edgeprune.number_checks import check_whole
 from edgeprune.tflite.runtime import Runtime, named_samples
 from edgeprune.types import Arrays, DataLike, Model
 
@@ -171,5 +171,4 @@ def _label_classes(labels: np.ndarray, shape: tuple[int, ...], outputs: tuple[in
 def _check_options(threshold: float | None, batch_size: int) -> None:
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold must be a finite number, got {threshold!r}.")
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number, 1 or more; got {batch_size!r}.")
+    check_whole("batch_size", batch_size, 1)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from edgeprune.crash_guard import try_out
 from edgeprune.measure.machine import Machine, this_machine
+from edgeprune.number_checks import check_whole
 from edgeprune.progress import track
 from edgeprune.text_table import text_table
 from edgeprune.tflite.runtime import Port, Runtime
@@ -144,8 +144,7 @@ def benchmark(
         ("warmup_runs", warmup_runs, 0),
         ("num_threads", num_threads, 1),
     ):
-        if not isinstance(count, Integral) or count < fewest:
-            raise ValueError(f"{name} must be a whole number, {fewest} or more; got {count!r}.")
+        check_whole(name, count, fewest)
     if max_seconds is not None and not max_seconds > 0:  # NaN is not
         raise ValueError(f"max_seconds must be more than 0, got {max_seconds!r}.")
     for file in files:

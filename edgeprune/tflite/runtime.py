@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeprune.number_checks import check_whole
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
 from edgeprune.types import Arrays
@@ -95,8 +95,7 @@ class Runtime:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"No .tflite file at {self.path}")
-        if not isinstance(num_threads, Integral) or num_threads < 1:
-            raise ValueError(f"num_threads must be a whole number, 1 or more; got {num_threads!r}.")
+        check_whole("num_threads", num_threads, 1)
         resolver = OpResolverType.AUTO if use_xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
