@@ -137,6 +137,6 @@ def test_the_user_is_told_by_the_export(tmp_path):
         (hpa, rng.normal(size=(64, 12)).astype("f4"), "int8", False),
         (hpa, rng.normal(size=(64, 12)).astype("f4"), "int16x8", True),
     ):
-        result = export_tflite(model, tmp_path / "m.tflite", quantization, data)
+        result = export_tflite(model, tmp_path / "m.tflite", quantization, data, overwrite=True)
         assert result.verification.passed is passes, result.verification.problems
         assert any("no information is left" in note for note in result.notes) is not passes
