@@ -41,7 +41,7 @@ from edgeprune.cli.options import (
     TargetMacsOption,
     TargetParamsOption,
     UnsafeOption,
-    input_shapes,
+    parse_input_shapes,
 )
 from edgeprune.cli.printing import show, show_json
 from edgeprune.types import Attention, Importance, Reduction, Scope
@@ -110,7 +110,7 @@ def channels_command(
     as_json: JsonOption = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
-    shape = input_shapes(input_shape)
+    shape = parse_input_shapes(input_shape)
     check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, overwrite)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")

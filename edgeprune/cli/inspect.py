@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model_file, start_tensorflow
-from edgeprune.cli.options import CustomOption, InputShapeOption, JsonOption, UnsafeOption, input_shapes
+from edgeprune.cli.options import CustomOption, InputShapeOption, JsonOption, UnsafeOption, parse_input_shapes
 from edgeprune.cli.printing import show, show_json, show_tables
 
 
@@ -20,7 +20,7 @@ def inspect_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's layers, memory, groups of channels and what is frozen; of a .tflite file all that it holds."""
-    shape = input_shapes(input_shape)
+    shape = parse_input_shapes(input_shape)
     if model.suffix == TFLITE_SUFFIX:
         from edgeprune.report.file_inspection import inspect_tflite
 

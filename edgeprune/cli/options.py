@@ -40,7 +40,7 @@ def _not_empty(value: str | None) -> str | None:
     return value
 
 
-def input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
+def parse_input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
     """The values of `--input-shape`: a shape, or shapes by the names of their inputs.
 
     Raises:

@@ -208,7 +208,7 @@ def test_at_the_terminal(keras, tmp_path):
     ids=str,
 )
 def test_what_the_option_does_not_take(given, words):
-    from edgeprune.cli.options import input_shapes
+    from edgeprune.cli.options import parse_input_shapes
 
     with pytest.raises(ValueError, match=words):
-        input_shapes(given)
+        parse_input_shapes(given)
