@@ -202,7 +202,7 @@ def test_at_the_terminal(keras, tmp_path):
         (["32,x"], "--input-shape accepts sizes such as 1,128,128,3"),
         (["32,-4,3"], "--input-shape accepts sizes"),
         ([""], "--input-shape accepts sizes"),
-        (["4,3", "5,3"], "given twice"),
+        (["4,3", "5,3"], "passed twice"),
         (["a=4,3", "5,3"], "with a name and without one"),
     ],
     ids=str,
