@@ -21,15 +21,16 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgeprune.data.npz import memory
+from edgeprune.data.structures import as_array, concatenate, flat, is_array, mapped, shape_of
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import track
-from edgeprune.types import Array, DataLike
+from edgeprune.types import DataLike
 
 FORMS = (
     "arrays x, (x, y) or (x, y, sample_weight), a tf.data.Dataset, a PyDataset or Sequence, an iterable of batches, or "
@@ -114,7 +115,7 @@ def joined(data: DataLike, *, inputs: InputShapes | None = None, source: str = "
     batches = []
     room = memory() // 2  # the joined arrays are as large again
     for batch in track(_grouped(elements_of(data, source), 1, inputs, source), f"Reading {_inside(source)}"):
-        room -= sum(array.nbytes for array in map(np.asarray, _flat(batch)))
+        room -= sum(array.nbytes for array in map(np.asarray, flat(batch)))
         if room < 0:
             raise ValueError(f"{source}: infinitely many batches? Those so far fill half of this machine's memory.")
         batches.append(batch)
@@ -161,7 +162,7 @@ def samples_of(
     for batch in track(batches, f"Reading {_inside(source)}"):
         count = _sample_count(Batch(batch.x), source)
         rows = np.linspace(0, count - 1, min(left, count)).round().astype(int)
-        chosen.append(_mapped(lambda array: np.asarray(array)[rows], batch.x))  # noqa: B023
+        chosen.append(mapped(lambda array: np.asarray(array)[rows], batch.x))  # noqa: B023
         left -= count
         if left <= 0:
             break
@@ -270,7 +271,7 @@ def first_array(x: Any) -> Any:
     """The array of the first input (or output), or the only one."""
     if isinstance(x, Mapping):
         return next(iter(x.values()))
-    return x[0] if isinstance(x, tuple) or (isinstance(x, list) and not _is_array(x)) else x
+    return x[0] if isinstance(x, tuple) or (isinstance(x, list) and not is_array(x)) else x
 
 
 # Which form it is
@@ -310,11 +311,11 @@ def _arrays_of(data: Any, inputs: InputShapes | None) -> Batch | None:
 def _are_arrays(data: Any, inputs: InputShapes | None) -> bool:
     single_input = inputs is not None and len(inputs) == 1
     if isinstance(data, list):
-        if not data or _is_array(data):
+        if not data or is_array(data):
             return bool(data)
         if inputs is None:
-            return all(map(_is_array, data))
-        return _is_inputs(data, inputs) or (single_input and len(data) == 1 and _is_array(data[0]))
+            return all(map(is_array, data))
+        return _is_inputs(data, inputs) or (single_input and len(data) == 1 and is_array(data[0]))
     if isinstance(data, tuple):
         return not (single_input and len(data) > 1 and all(isinstance(one, tuple) for one in data))  # batches
     return isinstance(data, Mapping) or hasattr(data, "__array__")
@@ -324,13 +325,13 @@ def _is_inputs(value: Any, inputs: InputShapes | None) -> bool:
     """Whether a batch is inputs alone, rather than a tuple, or a list as some generators have it, of parts."""
     if not isinstance(value, tuple | list):
         return True
-    if isinstance(value, list) and (inputs is None or _is_array(value)):
+    if isinstance(value, list) and (inputs is None or is_array(value)):
         return True
     if inputs is None or not value:
         return False
     if len(inputs) > 1:
         has_parts = isinstance(value[0], Mapping | tuple | list)
-        return not has_parts or (isinstance(value, list) and _is_array(value[0]))
+        return not has_parts or (isinstance(value, list) and is_array(value[0]))
     return isinstance(value, list) and _are_samples(value, inputs)
 
 
@@ -338,30 +339,10 @@ def _are_samples(value: list[Any], inputs: InputShapes) -> bool:
     return bool(value) and all(_is_sample(one, inputs) for one in value)
 
 
-def _is_structure(value: Any) -> bool:
-    return isinstance(value, tuple | list) and not _is_array(value)
-
-
-def _is_array(value: Any) -> bool:
-    """Whether this is one array: an array, a tensor, or numbers in lists."""
-    while isinstance(value, list) and value:
-        value = value[0]
-        if not isinstance(value, list):
-            return not isinstance(value, tuple | Mapping) and not len(getattr(value, "shape", ()))
-    return hasattr(value, "__array__")
-
-
 def _fits(value: Any, shape: Sequence[int | None]) -> bool:
     """Whether a value has a shape in which None stands for any size."""
-    own = _shape(value)
+    own = shape_of(value)
     return own is not None and len(own) == len(shape) and all(b in (None, a) for a, b in zip(own, shape, strict=True))
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    try:
-        return tuple(np.shape(value) if isinstance(value, list | tuple) else getattr(value, "shape", ()))
-    except (TypeError, ValueError):  # lists of different lengths; a tensor whose shape is unknown
-        return None
 
 
 # Streams
@@ -392,7 +373,7 @@ def _grouped(
     """The batches of a stream; single samples are put together."""
     samples: list[Batch] = []
     for element in elements:
-        batch = Batch(*(_mapped(_as_array, part) for part in unpack_batch(element, inputs, source)))
+        batch = Batch(*(mapped(as_array, part) for part in unpack_batch(element, inputs, source)))
         if not _is_sample(batch.x, inputs):
             if samples:
                 yield _stacked(samples, source)
@@ -419,21 +400,16 @@ def _is_sample(x: Any, inputs: InputShapes | None) -> bool:
 # Arrays
 
 
-def _as_array(value: Any) -> Any:
-    """Lists of numbers as an array, where they are regular; what is an array is not changed."""
-    return np.asarray(value) if isinstance(value, list) and _shape(value) is not None else value
-
-
 def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:
     count = _sample_count(whole)
-    parts = [_mapped(_as_array, part) for part in whole]
+    parts = [mapped(as_array, part) for part in whole]
     for start in range(0, count, batch_size):
         rows = slice(start, start + batch_size)
-        yield Batch(*(_mapped(lambda array: array[rows], part) for part in parts))  # noqa: B023
+        yield Batch(*(mapped(lambda array: array[rows], part) for part in parts))  # noqa: B023
 
 
 def _sample_count(whole: Batch, source: str = "The data") -> int:
-    shapes = [_shape(array) for array in _flat(whole)]
+    shapes = [shape_of(array) for array in flat(whole)]
     if not shapes or not all(shapes):
         raise ValueError(f"{source} must be regular arrays with a row for each sample.")
     counts = {shape[0] for shape in shapes if shape}
@@ -442,50 +418,18 @@ def _sample_count(whole: Batch, source: str = "The data") -> int:
     return counts.pop()
 
 
-def _mapped(function: Callable[[Any], Any], part: Any) -> Any:
-    """A function of each array in a part, in the same structure; None remains None."""
-    if part is None:
-        return None
-    if isinstance(part, Mapping):
-        return {name: _mapped(function, value) for name, value in part.items()}
-    if _is_structure(part):
-        return [_mapped(function, value) for value in part]
-    return function(part)
-
-
-def _flat(part: Any) -> Iterator[Array]:
-    if isinstance(part, Mapping):
-        part = tuple(part.values())
-    if _is_structure(part):
-        for value in part:
-            yield from _flat(value)
-    elif part is not None:
-        yield part
-
-
 def _stacked(samples: Sequence[Batch], source: str = "The data") -> Batch:
     """Single samples as one batch."""
-    with_axis = (Batch(*(_mapped(lambda value: np.asarray(value)[None], part) for part in one)) for one in samples)
+    with_axis = (Batch(*(mapped(lambda value: np.asarray(value)[None], part) for part in one)) for one in samples)
     return Batch(*(_concatenated(parts, source) for parts in zip(*with_axis, strict=True)))
 
 
 def _concatenated(parts: Sequence[Any], source: str) -> Any:
     """Parts of the same structure as one."""
     try:
-        return _concatenate(parts)
+        return concatenate(parts)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source} has batches that do not fit together: {error}") from error
-
-
-def _concatenate(parts: Sequence[Any]) -> Any:
-    first = parts[0]
-    if first is None:
-        return None
-    if isinstance(first, Mapping):
-        return {name: _concatenate([part[name] for part in parts]) for name in first}
-    if _is_structure(first):
-        return [_concatenate(several) for several in zip(*parts, strict=True)]
-    return first if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])
 
 
 def _inside(source: str) -> str:

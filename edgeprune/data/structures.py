@@ -1,0 +1,71 @@
+"""Arrays alone, in lists or in dicts, as data have them for one input or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeprune.types import Array
+
+
+def is_structure(value: Any) -> bool:
+    """Whether this is several arrays in a list or tuple."""
+    return isinstance(value, tuple | list) and not is_array(value)
+
+
+def is_array(value: Any) -> bool:
+    """Whether this is one array: an array, a tensor, or numbers in lists."""
+    while isinstance(value, list) and value:
+        value = value[0]
+        if not isinstance(value, list):
+            return not isinstance(value, tuple | Mapping) and not len(getattr(value, "shape", ()))
+    return hasattr(value, "__array__")
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array; None of lists that are not regular."""
+    try:
+        return tuple(np.shape(value) if isinstance(value, list | tuple) else getattr(value, "shape", ()))
+    except (TypeError, ValueError):  # lists of different lengths; a tensor whose shape is unknown
+        return None
+
+
+def as_array(value: Any) -> Any:
+    """Lists of numbers as an array, where they are regular; what is an array is not changed."""
+    return np.asarray(value) if isinstance(value, list) and shape_of(value) is not None else value
+
+
+def mapped(function: Callable[[Any], Any], part: Any) -> Any:
+    """A function of each array in a part, in the same structure; None remains None."""
+    if part is None:
+        return None
+    if isinstance(part, Mapping):
+        return {name: mapped(function, value) for name, value in part.items()}
+    if is_structure(part):
+        return [mapped(function, value) for value in part]
+    return function(part)
+
+
+def flat(part: Any) -> Iterator[Array]:
+    """The arrays of a part, one after the other."""
+    if isinstance(part, Mapping):
+        part = tuple(part.values())
+    if is_structure(part):
+        for value in part:
+            yield from flat(value)
+    elif part is not None:
+        yield part
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Parts of the same structure, one behind the other."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, Mapping):
+        return {name: concatenate([part[name] for part in parts]) for name in first}
+    if is_structure(first):
+        return [concatenate(several) for several in zip(*parts, strict=True)]
+    return first if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])
