@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from edgeprune.channels.reconstruct.report import Reconstruction
 from edgeprune.channels.reconstruct.stream import Store, Stream, input_streams
 from edgeprune.channels.reconstruct.walk import Walk
 from edgeprune.progress import steps as progress_steps
-from edgeprune.types import DataLike, Model
+from edgeprune.types import DataLike, Model, Variable
 
 
 def reconstruct(
@@ -53,16 +54,21 @@ def reconstruct(
     """
     with Store() as store, flavor.state_restored(graph.model), flavor.state_restored(smaller):
         inputs = input_streams(graph.walked, data, batch_size, steps, store)
-        cut = _outputs(smaller, inputs, store)
+        cut, cut_values = _outputs(smaller, inputs, store), values_of(smaller.weights)
         num_samples = sum(int(x.shape[0]) for x in inputs[0])
         walk = Walk(graph, kept_mask, smaller, store, seed)
         with progress_steps("Reconstruction", len(graph.steps)) as done:
             outputs = walk.run(inputs, done)
         before = _error([(pair.old, x) for pair, x in zip(outputs, cut, strict=True)])
         after = _error([(pair.old, pair.new) for pair in outputs])
-        fitted = [(variable, flavor.array_of(variable).copy()) for variable in walk.fitted]
-    for variable, value in fitted:  # those that are not trained were put back with what calls change
+        solved = values_of(walk.fitted)
+    # What is not trained was put back with what calls change. Solved layers can together do worse than the cut.
+    for variable, value in solved if after <= before else cut_values:
         variable.assign(value)
+    if after > before:
+        reason = f"the error of the output would grow from {before:.1%} to {after:.1%}"
+        unsolved = {**walk.unsolved, **{layer.name: reason for layer in walk.solved}}
+        return Reconstruction(smaller, (), (), unsolved, before, before, num_samples)
     few = [layer.name for layer in walk.solved if layer.rows < layer.inputs]
     if few:
         warnings.warn(
@@ -71,6 +77,11 @@ def reconstruct(
     return Reconstruction(
         smaller, tuple(walk.solved), tuple(walk.recalibrated), walk.unsolved, before, after, num_samples
     )
+
+
+def values_of(variables: Iterable[Variable]) -> list[tuple[Variable, np.ndarray]]:
+    """Each variable with a copy of its values."""
+    return [(variable, flavor.array_of(variable).copy()) for variable in variables]
 
 
 def _outputs(model: Model, inputs: list[Stream], store: Store) -> list[Stream]:
