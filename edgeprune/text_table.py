@@ -54,8 +54,8 @@ def text_table(
     table = rich_table(cells[0], cells[1:], left=[place for place, number in enumerate(beside) if number in left])
     first, *lines = text_of(table, width=_UNLIMITED).splitlines()
     details = (", ".join(filter(None, (row[number] for number in below))) for row in rows)
-    folded = (textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ") for text in details)
-    return "\n".join([first, *(f"{line}\n{text}" for line, text in zip(lines, folded, strict=True))])
+    fold_text = (textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ") for text in details)
+    return "\n".join([first, *(f"{line}\n{text}" for line, text in zip(lines, fold_text, strict=True))])
 
 
 def _natural_width(table: Table) -> int:
@@ -130,7 +130,7 @@ def text_of(table: Table, *, colour: bool = False, width: int | None = None) -> 
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def folded(text: str) -> str:
+def fold_text(text: str) -> str:
     """Text whose lines are folded between words where they are wider than the terminal; elsewhere as it is.
 
     Args:

@@ -73,9 +73,9 @@ def test_colours_only_in_a_terminal_and_not_where_they_are_unwanted(terminal, mo
 def test_sentences_are_folded_between_words_in_a_terminal_alone(terminal):
     text = f"short\n  note: {'some words ' * 12}/a/path/of/more/than/{'forty' * 8}"
     terminal(40)
-    lines = tables.folded(text).splitlines()
+    lines = tables.fold_text(text).splitlines()
     assert lines[0] == "short" and lines[1].startswith("  note: some") and lines[2].startswith("    ")
     assert all(len(line) <= 40 or line.split() == [text.split()[-1]] for line in lines)
-    assert tables.folded(text).split() == text.split()
+    assert tables.fold_text(text).split() == text.split()
     terminal(None)
-    assert tables.folded(text) == text
+    assert tables.fold_text(text) == text

@@ -25,7 +25,7 @@ from edgeprune.bundle.content import BundleContent, Preprocessing, identifier, r
 from edgeprune.bundle.dense_scales import export_with_better_scales
 from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
-from edgeprune.data.batches import FORMS
+from edgeprune.data.batches import DATA_FORMS
 from edgeprune.export import representative, vocabulary_files
 from edgeprune.export.convert import ValidationData, write_tflite
 from edgeprune.export.converter_run import ConverterSettings
@@ -176,7 +176,7 @@ def export_bundle(
     if representative_data is None and quantization in CALIBRATED:
         raise ValueError(
             f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
-            f"what the model will see, as {FORMS}."
+            f"what the model will see, as {DATA_FORMS}."
         )
     plain, specs, samples = prepared.model, prepared.specs, prepared.samples
     labels = _checked_labels(labels, plain)

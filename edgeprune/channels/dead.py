@@ -26,7 +26,7 @@ from edgeprune.types import Layer, Model
 
 
 @dataclass(frozen=True, eq=False)
-class Fold:
+class ConstantContribution:
     """What constant channels contribute to a layer, added to it once and for all.
 
     Attributes:
@@ -53,7 +53,7 @@ class DeadChannels:
 
     graph: ChannelGraph
     kept_mask: np.ndarray
-    folds: tuple[Fold, ...]
+    folds: tuple[ConstantContribution, ...]
     left: dict[str, str]
 
     @cached_property
@@ -317,7 +317,7 @@ class _Use:
         )
         return (norm, "moving_mean", -1) if fits else None
 
-    def folds(self, dropped: np.ndarray) -> Iterator[Fold]:
+    def folds(self, dropped: np.ndarray) -> Iterator[ConstantContribution]:
         """What the constants that are dropped contribute."""
         for step in self.graph.steps:
             if not step.reads or (home := self._home(step)) is None:
@@ -328,7 +328,9 @@ class _Use:
             if vector.any():
                 layer, name, sign = home
                 kernel = np.asarray(step.layer.kernel, np.float64)
-                yield Fold(layer, name, sign * np.einsum("wio,i->o", kernel.reshape(-1, *kernel.shape[-2:]), vector))
+                yield ConstantContribution(
+                    layer, name, sign * np.einsum("wio,i->o", kernel.reshape(-1, *kernel.shape[-2:]), vector)
+                )
 
     def left(self, live: np.ndarray) -> dict[str, str]:
         """By group a sentence on the constants that are kept."""

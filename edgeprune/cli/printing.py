@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def show(content: Any) -> None:
     """Print text; sentences are folded where they are wider than the terminal."""
-    from edgeprune.text_table import folded
+    from edgeprune.text_table import fold_text
 
-    _print(folded(str(content)))
+    _print(fold_text(str(content)))
 
 
 def _print(text: str) -> None:

@@ -27,12 +27,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeprune.data.npz import memory
-from edgeprune.data.structures import as_array, concatenate, flat, is_array, mapped, shape_of
+from edgeprune.data.structures import array_shape, as_array, flat, is_array, join_arrays, mapped
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import track
 from edgeprune.types import DataLike
 
-FORMS = (
+DATA_FORMS = (
     "arrays x, (x, y) or (x, y, sample_weight), a tf.data.Dataset, a PyDataset or Sequence, an iterable of batches, or "
     "a function that returns one of these"
 )
@@ -235,7 +235,7 @@ def check_data(data: Any, batch_size: Any = 1, steps: Any = None, name: str = "d
         ValueError: a number is not whole, or less than 1.
     """
     if not is_data(data):
-        raise TypeError(f"{name} must be {FORMS}; got {type(data).__name__}.")
+        raise TypeError(f"{name} must be {DATA_FORMS}; got {type(data).__name__}.")
     check_whole("batch_size", batch_size, 1)
     if steps is not None:
         check_whole("steps", steps, 1)
@@ -296,7 +296,7 @@ def _opened(data: Any) -> Any:
         pass  # a function of C has no signature
     returned = data()
     if not is_data(returned) or _is_function(returned):
-        raise TypeError(f"{name} must return {FORMS}; it returned {type(returned).__name__}.")
+        raise TypeError(f"{name} must return {DATA_FORMS}; it returned {type(returned).__name__}.")
     return returned
 
 
@@ -341,7 +341,7 @@ def _are_samples(value: list[Any], inputs: InputShapes) -> bool:
 
 def _fits(value: Any, shape: Sequence[int | None]) -> bool:
     """Whether a value has a shape in which None stands for any size."""
-    own = shape_of(value)
+    own = array_shape(value)
     return own is not None and len(own) == len(shape) and all(b in (None, a) for a, b in zip(own, shape, strict=True))
 
 
@@ -409,7 +409,7 @@ def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:
 
 
 def _sample_count(whole: Batch, source: str = "The data") -> int:
-    shapes = [shape_of(array) for array in flat(whole)]
+    shapes = [array_shape(array) for array in flat(whole)]
     if not shapes or not all(shapes):
         raise ValueError(f"{source} must be regular arrays with a row for each sample.")
     counts = {shape[0] for shape in shapes if shape}
@@ -427,7 +427,7 @@ def _stacked(samples: Sequence[Batch], source: str = "The data") -> Batch:
 def _concatenated(parts: Sequence[Any], source: str) -> Any:
     """Parts of the same structure as one."""
     try:
-        return concatenate(parts)
+        return join_arrays(parts)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source} has batches that do not fit together: {error}") from error
 

@@ -11,7 +11,7 @@ from edgeprune.data.ports import Ports, ports_of
 from edgeprune.data.samples import Data
 from edgeprune.types import Model
 
-FORMS = (
+FILE_FORMS = (
     "a .npz, .npy or .csv file, a folder with a folder of images for each class, or a function that returns data, "
     "as module:function or path/to/file.py:function"
 )
@@ -126,5 +126,5 @@ def _kind(source: str | Path) -> str:
     if ":" in str(source):
         return "function"
     if not path.exists():
-        raise FileNotFoundError(f"There are no data at {path}: name {FORMS}.")
-    raise ValueError(f"{path} is no data file: name {FORMS}.")
+        raise FileNotFoundError(f"There are no data at {path}: name {FILE_FORMS}.")
+    raise ValueError(f"{path} is no data file: name {FILE_FORMS}.")

@@ -24,7 +24,7 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "__array__")
 
 
-def shape_of(value: Any) -> tuple[int, ...] | None:
+def array_shape(value: Any) -> tuple[int, ...] | None:
     """The shape of an array; None of lists that are not regular."""
     try:
         return tuple(np.shape(value) if isinstance(value, list | tuple) else getattr(value, "shape", ()))
@@ -34,7 +34,7 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 def as_array(value: Any) -> Any:
     """Lists of numbers as an array, where they are regular; what is an array is not changed."""
-    return np.asarray(value) if isinstance(value, list) and shape_of(value) is not None else value
+    return np.asarray(value) if isinstance(value, list) and array_shape(value) is not None else value
 
 
 def mapped(function: Callable[[Any], Any], part: Any) -> Any:
@@ -59,13 +59,13 @@ def flat(part: Any) -> Iterator[Array]:
         yield part
 
 
-def concatenate(parts: Sequence[Any]) -> Any:
+def join_arrays(parts: Sequence[Any]) -> Any:
     """Parts of the same structure, one behind the other."""
     first = parts[0]
     if first is None:
         return None
     if isinstance(first, Mapping):
-        return {name: concatenate([part[name] for part in parts]) for name in first}
+        return {name: join_arrays([part[name] for part in parts]) for name in first}
     if is_structure(first):
-        return [concatenate(several) for several in zip(*parts, strict=True)]
+        return [join_arrays(several) for several in zip(*parts, strict=True)]
     return first if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_paths
-from edgeprune.data.batches import FORMS
+from edgeprune.data.batches import DATA_FORMS
 from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
 from edgeprune.export.converter_run import ConverterSettings, check_flags, run_converter
 from edgeprune.export.known_values import known_values
@@ -201,7 +201,7 @@ def export_tflite(
     if representative_data is None and settings.calibrated:
         raise ValueError(
             f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
-            f"as {FORMS}."
+            f"as {DATA_FORMS}."
         )
     flavor.check_built(model)
     prepared = prepare(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.tflite.graph import OperatorCall, operators, tensors, type_name, unpacked
-from edgeprune.tflite.tensors import ConstantTensor, buffer_bytes, constant_tensor, quantization_of, shape_of
+from edgeprune.tflite.tensors import ConstantTensor, buffer_bytes, constant_tensor, quantization_of, tensor_shape
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _parse(path: Path, content: bytes) -> TfliteFile:
     for tensor in tensors(model):
         data = buffer_bytes(model.buffers[tensor.buffer], content)
         stateful = stateful or bool(tensor.isVariable)
-        shape = shape_of(tensor)
+        shape = tensor_shape(tensor)
         type_name(tensor)  # an unknown type is an error in any tensor
         if len(data) and not tensor.isVariable:
             constants.append(constant_tensor(tensor, shape, data))
@@ -197,8 +197,8 @@ def _operator(call: OperatorCall) -> Operator:
     return Operator(
         call.name,
         call.custom,
-        tuple(None if tensor is None else shape_of(tensor) for tensor in inputs),
-        tuple(None if tensor is None else shape_of(tensor) for tensor in outputs),
+        tuple(None if tensor is None else tensor_shape(tensor) for tensor in inputs),
+        tuple(None if tensor is None else tensor_shape(tensor) for tensor in outputs),
         tuple(None if tensor is None else type_name(tensor) for tensor in outputs),
         call.operator.builtinOptions,
         call.subgraph,
@@ -217,7 +217,7 @@ def _ports(model: Any, kind: str) -> tuple[PortTensor, ...]:
     for number in () if numbers is None else numbers:
         tensor = graph.tensors[number]
         open_shape = tensor.shapeSignature
-        shape = shape_of(tensor) if open_shape is None else tuple(int(size) for size in open_shape)
+        shape = tensor_shape(tensor) if open_shape is None else tuple(int(size) for size in open_shape)
         scale, zero_point = quantization_of(tensor, shape)
         one_scale = None if scale is None else float(np.max(scale))
         name = (names.get(number) or tensor.name or b"").decode(errors="replace")
@@ -235,7 +235,7 @@ def _output_steps(graph: Any, calls: list[OperatorCall]) -> dict[int, float]:
     steps = {}
     for output in graph.outputs if graph.outputs is not None else ():
         tensor = graph.tensors[made_from.get(int(output), output)]
-        scale, _ = quantization_of(tensor, shape_of(tensor))
+        scale, _ = quantization_of(tensor, tensor_shape(tensor))
         if scale is not None:
             steps[int(output)] = float(np.max(scale))
     return steps

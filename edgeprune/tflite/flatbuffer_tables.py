@@ -23,7 +23,7 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True)
-class Table:
+class FlatTable:
     """A table of a flatbuffer, read with every offset checked."""
 
     content: bytes
@@ -52,15 +52,15 @@ class Table:
         content, place, length = self.vector(field, 4, _MOST_NUMBERS)
         return struct.unpack_from(f"<{length}i", content, place)
 
-    def table(self, field: int) -> Table | None:
+    def table(self, field: int) -> FlatTable | None:
         """A table; None if it is left out."""
         target = self.target(field)
-        return None if target is None else Table(self.content, target)
+        return None if target is None else FlatTable(self.content, target)
 
-    def tables(self, field: int, most: int | None = _MOST_ENTRIES) -> list[Table]:
+    def tables(self, field: int, most: int | None = _MOST_ENTRIES) -> list[FlatTable]:
         """A list of tables, of which there may be no more than `most`."""
         content, place, length = self.vector(field, 4, most)
-        return [Table(content, target_of(content, place + 4 * entry)) for entry in range(length)]
+        return [FlatTable(content, target_of(content, place + 4 * entry)) for entry in range(length)]
 
     def vector(self, field: int, size: int, most: int | None = None) -> tuple[bytes, int, int]:
         """The content, where a vector's first entry lies, and the number of its entries."""
@@ -108,9 +108,9 @@ def target_of(content: bytes, place: int) -> int:
     return target
 
 
-def root_of(content: bytes) -> Table:
+def root_of(content: bytes) -> FlatTable:
     """The table that a flatbuffer begins with."""
-    return Table(content, target_of(content, 0))
+    return FlatTable(content, target_of(content, 0))
 
 
 def write_table(

@@ -27,7 +27,7 @@ from edgeprune.tflite.file import read_tflite, tflite_bytes
 from edgeprune.tflite.flatbuffer_tables import (
     MOST_TEXT_BYTES,
     Broken,
-    Table,
+    FlatTable,
     root_of,
     target_of,
     write_floats,
@@ -232,21 +232,21 @@ def read_metadata(path: str | Path) -> ModelMetadata | None:
 # 0 data, 1 offset, 2 size. SubGraph: 0 tensors, 1 inputs, 2 outputs. Tensor: 0 shape.
 
 
-def _metadata_buffer(model: Table) -> int | None:
+def _metadata_buffer(model: FlatTable) -> int | None:
     """The number of the buffer that holds the metadata."""
     numbers = [entry.number(1, "<I") for entry in model.tables(6) if entry.text(0) == _BUFFER_NAME]
     return numbers[0] if numbers else None
 
 
-def _buffer(model: Table, number: int) -> bytes:
+def _buffer(model: FlatTable, number: int) -> bytes:
     content, place, length = model.vector(4, 4)
     if number >= length:
         raise Broken("there is no buffer of the metadata's number")
-    content, place, length = Table(content, target_of(content, place + 4 * number)).vector(0, 1)
+    content, place, length = FlatTable(content, target_of(content, place + 4 * number)).vector(0, 1)
     return content[place : place + length]
 
 
-def _check_fit(path: Path, model: Table, metadata: ModelMetadata) -> None:
+def _check_fit(path: Path, model: FlatTable, metadata: ModelMetadata) -> None:
     graphs = model.tables(2)
     if not graphs:
         raise ValueError(f"{path} has no graph to describe.")
@@ -258,11 +258,11 @@ def _check_fit(path: Path, model: Table, metadata: ModelMetadata) -> None:
             _check_channels(path, entry, _shape(graphs[0], tensor))
 
 
-def _shape(graph: Table, tensor: int) -> tuple[int, ...]:
+def _shape(graph: FlatTable, tensor: int) -> tuple[int, ...]:
     content, place, length = graph.vector(0, 4)
     if not 0 <= tensor < length:
         raise Broken("an input or output is no tensor of the graph")
-    return Table(content, target_of(content, place + 4 * tensor)).integers(0)
+    return FlatTable(content, target_of(content, place + 4 * tensor)).integers(0)
 
 
 def _check_channels(path: Path, entry: TensorMetadata, shape: tuple[int, ...]) -> None:
@@ -280,7 +280,7 @@ def _check_channels(path: Path, entry: TensorMetadata, shape: tuple[int, ...]) -
             )
 
 
-def _with_buffer(content: bytes, model: Table, data: bytes) -> bytes:
+def _with_buffer(content: bytes, model: FlatTable, data: bytes) -> bytes:
     """The file with a new root in front: a copy of the old one that has the data as a buffer more.
 
     A builder of flatbuffers fills its memory from the end to the front, so the old content can be laid where its
@@ -317,7 +317,7 @@ def _with_buffer(content: bytes, model: Table, data: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _check_layout(path: Path, model: Table) -> None:
+def _check_layout(path: Path, model: FlatTable) -> None:
     """Refuse what cannot be copied into a new root."""
     if model.fields() > _MODEL_FIELDS:
         raise ValueError(f"{path} has a root of {model.fields()} fields; this package knows {_MODEL_FIELDS}.")
@@ -392,7 +392,7 @@ def _unpacked(data: bytes, content: bytes) -> ModelMetadata:
     )
 
 
-def _unpacked_tensor(entry: Table, read_labels: Callable[[str], tuple[str, ...]]) -> TensorMetadata:
+def _unpacked_tensor(entry: FlatTable, read_labels: Callable[[str], tuple[str, ...]]) -> TensorMetadata:
     head, marked, units = entry.text(1).rpartition(f"\n{_UNITS}")
     description, units = (head, units) if marked else (units, "")
     kind = entry.table(3)

@@ -89,7 +89,7 @@ class ConstantTensor:
         }
 
 
-def shape_of(tensor: Any) -> tuple[int, ...]:
+def tensor_shape(tensor: Any) -> tuple[int, ...]:
     """The shape that the file gives a tensor."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
