@@ -7,8 +7,8 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.channels.reconstruct.linear import parts_of
-from edgeprune.channels.reconstruct.ridge import Equations, solve
+from edgeprune.channels.reconstruct.linear import linear_parts
+from edgeprune.channels.reconstruct.ridge import Equations, solve_ridge
 from edgeprune.channels.reconstruct.windows import Chosen
 
 # Name: the layer, and the shape of its input without the samples.
@@ -55,7 +55,7 @@ def all_rows(part, x):
 @pytest.mark.parametrize("name", KINDS)
 def test_rows_times_the_matrix_are_what_the_layer_computes(K, name):
     layer, x, y = called(K, name)
-    (part,) = parts_of(layer)
+    (part,) = linear_parts(layer)
     rows, kernel = all_rows(part, x), np.asarray(part.linear.kernel)
     made = (rows @ part.linear.matrix(kernel)).transpose(1, 0, 2).reshape(rows.shape[1], -1)
     bias = np.zeros(made.shape[1])
@@ -70,12 +70,14 @@ def test_rows_times_the_matrix_are_what_the_layer_computes(K, name):
 @pytest.mark.parametrize("name", KINDS)
 def test_the_solution_is_that_of_lstsq_on_all_rows(name):
     layer, x, _ = called(keras, name)
-    (part,) = parts_of(layer)
+    (part,) = linear_parts(layer)
     x = np.concatenate([x, *(np.random.default_rng(seed).normal(size=x.shape) for seed in range(1, 8))])
     rows = all_rows(part, x.astype(np.float32))
     wanted = rows @ np.random.default_rng(7).normal(size=(len(rows), rows.shape[2], 3)) + 2
     half = rows.shape[1] // 2
-    found = solve(*(equations_of(rows[:, part], wanted[:, part]) for part in (slice(half), slice(half, None))), True)
+    found = solve_ridge(
+        *(equations_of(rows[:, part], wanted[:, part]) for part in (slice(half), slice(half, None))), True
+    )
     for group in range(len(rows)):
         with_ones = np.concatenate([rows[group], np.ones((rows.shape[1], 1))], axis=1)
         free = np.linalg.lstsq(with_ones, wanted[group], rcond=None)[0]
@@ -98,7 +100,7 @@ def test_no_solution_leaves_a_larger_error_than_no_change(seed, inputs, count, i
     rows, residuals = random.normal(size=(2, count, inputs)), random.normal(size=(2, count, 3))
     held = equations_of(rows[:, ::3], residuals[:, ::3])
     fit = equations_of(rows[:, 1::3], residuals[:, 1::3])
-    found, total = solve(fit, held, intercept), fit + held
+    found, total = solve_ridge(fit, held, intercept), fit + held
     left = np.concatenate([residuals[:, ::3], residuals[:, 1::3]], axis=1)
     left = left - np.concatenate([rows[:, ::3], rows[:, 1::3]], axis=1) @ found.change - found.shift[:, None]
     assert total.error(found.change, found.shift) == pytest.approx(np.square(left).sum(), rel=1e-9, abs=1e-9)
@@ -112,7 +114,7 @@ def test_the_ridge_grows_with_the_noise():
 
     def ridge(noise):
         wanted = rows @ weights + noise * random.normal(size=(1, 40, 1))
-        return solve(
+        return solve_ridge(
             equations_of(rows[:, :32], wanted[:, :32]), equations_of(rows[:, 32:], wanted[:, 32:]), False
         ).ridge
 

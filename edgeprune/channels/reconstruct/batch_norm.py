@@ -74,7 +74,7 @@ def by_channel(x: Any, axis: int) -> np.ndarray:
     return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
 
 
-def channel_axis(layer: Any) -> int | None:
+def statistics_axis(layer: Any) -> int | None:
     """The axis that a batch normalization has statistics for; None for several."""
     axes = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
     return axes[0] if len(axes) == 1 else None

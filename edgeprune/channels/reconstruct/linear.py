@@ -323,7 +323,7 @@ class Part:
     inside: bool = False
 
 
-def parts_of(layer: Any) -> list[Part]:
+def linear_parts(layer: Any) -> list[Part]:
     """The linear parts of a layer, in the order of its layers."""
     if flavor.function_name(layer) is not None:
         return []
@@ -332,7 +332,7 @@ def parts_of(layer: Any) -> list[Part]:
         folded += flavor.is_time_distributed(layer)
         layer = layer.layer
     if _kind(layer) == "Bidirectional":
-        return [Part(one.layer, one.linear, folded) for half in _halves(layer) for one in parts_of(half)]
+        return [Part(one.layer, one.linear, folded) for half in _halves(layer) for one in linear_parts(half)]
     if (linear := _linear(layer)) is not None:
         return [Part(layer, linear, folded)]
     inner = [] if folded else list(layer._flatten_layers(include_self=False))

@@ -9,9 +9,9 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.slicing import counterparts, rebuild
-from edgeprune.channels.reconstruct.batch_norm import Moments, assign, by_channel, channel_axis, is_batch_norm
+from edgeprune.channels.reconstruct.batch_norm import Moments, assign, by_channel, is_batch_norm, statistics_axis
 from edgeprune.channels.reconstruct.order import nodes_of_steps, run_layer_by_layer
-from edgeprune.channels.reconstruct.stream import Store, Stream, folded, input_streams
+from edgeprune.channels.reconstruct.stream import Store, Stream, input_streams, steps_folded
 from edgeprune.data.batches import check_data
 from edgeprune.types import DataLike, Layer, Model
 
@@ -64,7 +64,7 @@ def _measured(graph: ChannelGraph, new: Model, inputs: list[Stream], store: Stor
     def call(steps: list[Step], taken: list[list[Stream]]) -> list[list[Stream]]:
         own = steps[0].layer
         layer = layers.get(id(own), own)
-        if is_batch_norm(own) and channel_axis(own) is not None and not any(layer is one for one, _ in found):
+        if is_batch_norm(own) and statistics_axis(own) is not None and not any(layer is one for one, _ in found):
             found.append((layer, _moments(layer, graph.name_of(own), [streams[0] for streams in taken])))
             assign(layer, found[-1][1].mean, found[-1][1].variance)
         return [
@@ -72,7 +72,7 @@ def _measured(graph: ChannelGraph, new: Model, inputs: list[Stream], store: Stor
             for step, streams in zip(steps, taken, strict=True)
         ]
 
-    run_layer_by_layer(graph, inputs, call, folded)
+    run_layer_by_layer(graph, inputs, call, steps_folded)
     return found
 
 
@@ -82,7 +82,7 @@ def _batches(taken: list[Stream], inputs: list[Stream]) -> Iterable[Sequence[Any
 
 
 def _moments(layer: Layer, name: str, streams: list[Stream]) -> Moments:
-    axis = channel_axis(layer)
+    axis = statistics_axis(layer)
     assert axis is not None
     moments = Moments()
     for stream in streams:

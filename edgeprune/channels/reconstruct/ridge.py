@@ -93,7 +93,7 @@ class Solution:
     ridge: float
 
 
-def solve(fit: Equations, held_out: Equations, intercept: bool) -> Solution:
+def solve_ridge(fit: Equations, held_out: Equations, intercept: bool) -> Solution:
     """The change that leaves the smallest residuals: the ridge is the one that does best on rows held out.
 
     Args:

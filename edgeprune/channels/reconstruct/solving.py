@@ -13,7 +13,7 @@ from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.channels.rebuild.slicing import cut
 from edgeprune.channels.reconstruct.linear import Linear, Part
 from edgeprune.channels.reconstruct.report import SolvedLayer
-from edgeprune.channels.reconstruct.ridge import Equations, solve
+from edgeprune.channels.reconstruct.ridge import Equations, solve_ridge
 from edgeprune.channels.reconstruct.windows import Chosen
 from edgeprune.types import Layer, Variable
 
@@ -107,7 +107,7 @@ def solve_part(
     before = total.error(np.zeros_like(matrix), _mean(total) if bias is None and intercept else np.zeros_like(total.r))
     if before <= 1e-12 * total.yy:
         return None
-    solution = solve(fit, held, has_shift)
+    solution = solve_ridge(fit, held, has_shift)
     change, shift = _rounded(kernel, matrix, solution.change), solution.shift
     after = total.error(change, shift)
     if after < before:

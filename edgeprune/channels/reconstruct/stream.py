@@ -109,7 +109,7 @@ def input_streams(model: Model, data: DataLike, batch_size: int, steps: int | No
     return streams
 
 
-def folded(stream: Stream, like: Stream | None) -> Stream:
+def steps_folded(stream: Stream, like: Stream | None) -> Stream:
     """A stream whose steps become samples, or become steps again, as many as another has."""
     import tensorflow as tf
 

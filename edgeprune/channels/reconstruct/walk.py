@@ -12,11 +12,11 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.rebuild.slicing import changed_arguments, counterparts
 from edgeprune.channels.reconstruct import batch_norm
-from edgeprune.channels.reconstruct.linear import Part, parts_of
+from edgeprune.channels.reconstruct.linear import Part, linear_parts
 from edgeprune.channels.reconstruct.order import nodes_of_steps, run_layer_by_layer
 from edgeprune.channels.reconstruct.report import SolvedLayer
 from edgeprune.channels.reconstruct.solving import CannotSolve, Use, capture, solve_part, wanted_kernel
-from edgeprune.channels.reconstruct.stream import Store, Stream, folded
+from edgeprune.channels.reconstruct.stream import Store, Stream, steps_folded
 from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
@@ -74,8 +74,8 @@ class Walk:
 
     def _fold(self, pair: Pair, like: Pair | None) -> Pair:
         sizes = None if like is None else like.old
-        old = folded(pair.old, sizes)
-        return Pair(old, old if pair.same else folded(pair.new, sizes))
+        old = steps_folded(pair.old, sizes)
+        return Pair(old, old if pair.same else steps_folded(pair.new, sizes))
 
     def _calls(self, steps: list[Step], taken: list[list[Pair]]) -> list[list[Pair]]:
         """Make some calls of one layer in both models."""
@@ -138,7 +138,7 @@ class Walk:
 
     def _fit_statistics(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
         layer = self._counterparts[id(steps[0].layer)]
-        axis = batch_norm.channel_axis(layer)
+        axis = batch_norm.statistics_axis(layer)
         if axis is None:
             return
         moments = batch_norm.Moments()
@@ -160,7 +160,7 @@ class Walk:
     def _solve_parts(self, steps: list[Step], taken: list[list[Pair]]) -> set[int]:
         """Solve the linear parts of a layer, one after the other; returns the `id`s of the original's weights."""
         layer, solved = steps[0].layer, set()
-        pairs = zip(parts_of(layer), parts_of(self._counterparts[id(layer)]), strict=True)
+        pairs = zip(linear_parts(layer), linear_parts(self._counterparts[id(layer)]), strict=True)
         for number, (old, new) in enumerate(pairs):
             name = self.graph.name_of(old.layer)
             try:
