@@ -18,15 +18,15 @@ class Droppable(Protocol):
         """Free it."""
 
 
-Value = TypeVar("Value", bound=Droppable)
+Read = TypeVar("Value", bound=Droppable)
 
 
 def run_layer_by_layer(
     graph: ChannelGraph,
-    inputs: Sequence[Value],
-    call: Callable[[list[Step], list[list[Value]]], list[list[Value]]],
-    fold: Callable[[Value, Value | None], Value],
-) -> list[Value]:
+    inputs: Sequence[Read],
+    call: Callable[[list[Step], list[list[Read]]], list[list[Read]]],
+    fold: Callable[[Read, Read | None], Read],
+) -> list[Read]:
     """Run a traced model, one layer after the other.
 
     Args:
