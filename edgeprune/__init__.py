@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune import bundle as bundle
     from edgeprune import channels as channels
     from edgeprune import data as data
+    from edgeprune import dead_channels as dead_channels
     from edgeprune import depth as depth
     from edgeprune import export as export
     from edgeprune import measure as measure
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.bundle.bundle import export_bundle as export_bundle
     from edgeprune.bundle.content import Preprocessing as Preprocessing
     from edgeprune.channels.callback import ChannelPruning as ChannelPruning
-    from edgeprune.channels.dead import remove_dead_channels as remove_dead_channels
     from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
     from edgeprune.channels.plan.planning import plan_channels as plan_channels
     from edgeprune.channels.plan.planning import prune_channels as prune_channels
@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.data import Data as Data
     from edgeprune.data import load_data as load_data
     from edgeprune.datasets import load_fashion_mnist as load_fashion_mnist
+    from edgeprune.dead_channels.removal import remove_dead_channels as remove_dead_channels
     from edgeprune.depth.blocks import BlockPlan as BlockPlan
     from edgeprune.depth.blocks import plan_blocks as plan_blocks
     from edgeprune.depth.blocks import remove_blocks as remove_blocks
@@ -185,7 +186,7 @@ _HOME = {
     "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",
     "register_target": "edgeprune.targets",
     "remove_blocks": "edgeprune.depth.blocks",
-    "remove_dead_channels": "edgeprune.channels.dead",
+    "remove_dead_channels": "edgeprune.dead_channels.removal",
     "score": "edgeprune.measure.score",
     "sparsity_report": "edgeprune.sparsity.report",
     "split_preprocessing": "edgeprune.export.preprocessing_split",
@@ -200,6 +201,7 @@ _MODULES = (
     "bundle",
     "channels",
     "data",
+    "dead_channels",
     "depth",
     "export",
     "measure",

@@ -24,9 +24,6 @@ from edgeprune.lazy import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.channels.callback import ChannelPruning as ChannelPruning
-    from edgeprune.channels.dead import DeadChannels as DeadChannels
-    from edgeprune.channels.dead import find_dead_channels as find_dead_channels
-    from edgeprune.channels.dead import remove_dead_channels as remove_dead_channels
     from edgeprune.channels.graph.coupling import ChannelGraph as ChannelGraph
     from edgeprune.channels.graph.coupling import Group as Group
     from edgeprune.channels.graph.rules import Call as Call
@@ -53,7 +50,6 @@ _HOME = {
     "ChannelGraph": "edgeprune.channels.graph.coupling",
     "ChannelPlan": "edgeprune.channels.plan.channel_plan",
     "ChannelPruning": "edgeprune.channels.callback",
-    "DeadChannels": "edgeprune.channels.dead",
     "Group": "edgeprune.channels.graph.coupling",
     "PlanTarget": "edgeprune.channels.plan.solver",
     "PlannedGroup": "edgeprune.channels.plan.channel_plan",
@@ -62,11 +58,9 @@ _HOME = {
     "Ranking": "edgeprune.channels.plan.importance",
     "SolvedLayer": "edgeprune.channels.reconstruct.report",
     "axes_rule": "edgeprune.channels.graph.rules",
-    "find_dead_channels": "edgeprune.channels.dead",
     "plan_channels": "edgeprune.channels.plan.planning",
     "prune_channels": "edgeprune.channels.plan.planning",
     "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",
-    "remove_dead_channels": "edgeprune.channels.dead",
     "rule": "edgeprune.channels.graph.rules",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph.constant_channels import built_in_kind, scale_and_offset
+from edgeprune.dead_channels.constant_channels import built_in_kind, scale_and_offset
 from edgeprune.depth.bypass import graphs, rebuilt_without, same_kind, walkable
 from edgeprune.types import Model
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.channels.graph.constant_channels import built_in_kind
+from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.depth.bypass import called, graphs, same_kind, walkable
 from edgeprune.measure.macs import count_macs
 from edgeprune.types import Model

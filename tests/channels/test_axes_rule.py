@@ -159,7 +159,7 @@ def test_channels_first_and_filters_before_inputs(keras):
         ({"kernl": ("in", "units")}, "units", "'kernl', which it has not"),
         ({"kernel": ("in", "units", None)}, "units", "3 labels for 'kernel', whose shape is"),
         ({"kernel": ("in", "width")}, "width", "'width', which is no entry of its get_config"),
-        ({"kernel": ("in", "units"), "bias": ("in",)}, "units", "6 channels, and its size is 4"),
+        ({"kernel": ("in", "units"), "bias": ("in",)}, "units", "6 channels, and the axis has the size 4"),
     ],
 )
 def test_rules_that_do_not_fit(keras, weights, output, message):

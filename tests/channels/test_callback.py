@@ -10,10 +10,10 @@ from channels.masked_training import STEPS, X, Y, fit, net, schedule
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.callback import ChannelPruning, strip_channels
-from edgeprune.channels.dead import remove_dead_channels
 from edgeprune.channels.masks import is_channel_pruned, masks_of
 from edgeprune.channels.plan.data_importance import STATISTICS
 from edgeprune.channels.plan.importance import class_scores
+from edgeprune.dead_channels.removal import remove_dead_channels
 from edgeprune.measure.macs import count_macs
 
 

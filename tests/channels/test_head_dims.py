@@ -9,9 +9,9 @@ from nets.cuts import randomize
 from edgeprune import flavor as flavors
 from edgeprune import strip_pruning
 from edgeprune.channels.callback import ChannelPruning
-from edgeprune.channels.dead import find_dead_channels
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.planning import plan_channels
+from edgeprune.dead_channels.removal import find_dead_channels
 from edgeprune.sparsity.schedules import ConstantSparsity
 
 HEADS, DEPTH, VALUES = 3, 6, 4

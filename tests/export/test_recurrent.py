@@ -192,7 +192,7 @@ def test_a_loop_that_stays_is_refused_with_formats_that_work(flavor, rng, tmp_pa
     """An int8 conversion of a loop would end the process."""
     model = long_sequence(flavor)
     data = rng.normal(size=(2, *model.input_shape[1:]))
-    advice = r"'int8' cannot .* loop: layer 'memory' \(GRU\).*at most 500 steps.*=None, 'dynamic' or 'float16'\."
+    advice = r"'int8' is not possible .*'memory' \(GRU\).*at most 500 steps.*=None, 'dynamic' or 'float16'\."
     with pytest.raises(diagnosis.LoopError, match=advice) as caught:
         export_tflite(model, tmp_path / "m.tflite", "int8", data)
     assert str(caught.value.among(("int8", None, "int16x8"))).endswith("or use quantization=None.")

@@ -18,15 +18,15 @@ class Droppable(Protocol):
         """Free it."""
 
 
-Read = TypeVar("Value", bound=Droppable)
+Streamed = TypeVar("Streamed", bound=Droppable)
 
 
 def run_layer_by_layer(
     graph: ChannelGraph,
-    inputs: Sequence[Read],
-    call: Callable[[list[Step], list[list[Read]]], list[list[Read]]],
-    fold: Callable[[Read, Read | None], Read],
-) -> list[Read]:
+    inputs: Sequence[Streamed],
+    call: Callable[[list[Step], list[list[Streamed]]], list[list[Streamed]]],
+    fold: Callable[[Streamed, Streamed | None], Streamed],
+) -> list[Streamed]:
     """Run a traced model, one layer after the other.
 
     Args:

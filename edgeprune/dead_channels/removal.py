@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph.constant_channels import Constants, built_in_kind, constants, pads_with_zeros
 from edgeprune.channels.graph.coupling import ChannelGraph, Slot, Step
 from edgeprune.channels.graph.rules.kernels import channel_axis
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.selection import freeze_in_attention
+from edgeprune.dead_channels.constant_channels import Constants, built_in_kind, constants, pads_with_zeros
 from edgeprune.progress import status
 from edgeprune.types import Layer, Model
 

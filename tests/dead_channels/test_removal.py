@@ -13,10 +13,10 @@ from nets.cuts import randomize
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.channels import dead as dead_module
-from edgeprune.channels.dead import find_dead_channels, remove_dead_channels
-from edgeprune.channels.graph.constant_channels import constants
 from edgeprune.channels.graph.trace import trace
+from edgeprune.dead_channels import removal as dead_module
+from edgeprune.dead_channels.constant_channels import constants
+from edgeprune.dead_channels.removal import find_dead_channels, remove_dead_channels
 
 
 def residual(keras):
