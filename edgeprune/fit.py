@@ -379,5 +379,6 @@ def _loss_for(model: Model, y: Any) -> str:
         return "sparse_categorical_crossentropy"
     raise ValueError(
         f"The model {model.name!r} was saved without a loss, and labels of shape {labels.shape} and type "
-        f"{labels.dtype} with an output of shape {output_shape} do not determine it: pass a loss."
+        f"{labels.dtype} with an output of shape {output_shape} do not determine it: pass loss=, a Keras loss or its "
+        "name."
     )

@@ -257,9 +257,10 @@ def runtime_notes(content: bytes, model: Model) -> list[str]:
 def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
     """Each operator of a .tflite file: its name, and the name and dtype of its first output."""
     for call in operators(unpacked(content)):
-        # An operator that only assigns has no output; its first input stands for it.
+        # An operator that only assigns has no output; its first input stands for it. Some have neither.
         tensor = call.output(0) or call.input(0)
-        yield f"{_CUSTOM}{call.name}" if call.custom else call.name, call.location, type_name(tensor)
+        dtype = "" if tensor is None else type_name(tensor)
+        yield f"{_CUSTOM}{call.name}" if call.custom else call.name, call.location, dtype
 
 
 def _output_layer(location: str, model: Model) -> Any | None:

@@ -115,7 +115,7 @@ def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
     arguments = ("--epochs", 1, "--frequency", 1, "-o", tmp_path / "p.keras", "--overwrite")
     model = folder / "keras_uncompiled.keras"
     run_ok("prune", model, "--data", folder / "data.npz", *arguments)
-    assert "name a loss" in refused("prune", model, "--data", folder / "targets.npz", *arguments)
+    assert "pass --loss, a Keras loss" in refused("prune", model, "--data", folder / "targets.npz", *arguments)
     result = run_ok("prune", model, "--data", folder / "targets.npz", "--loss", "mse", *arguments)
     assert "accuracy" not in result.stdout
 

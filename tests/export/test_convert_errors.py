@@ -93,12 +93,12 @@ def test_models_that_cannot_be_converted(flavor, model, message, tmp_path):
 
 @pytest.mark.parametrize("model", [3, "model.keras", None])
 def test_no_model(model, tmp_path):
-    with pytest.raises(TypeError, match=f"expects a model of keras or tf_keras, got {type(model).__name__}"):
+    with pytest.raises(TypeError, match=f"Expected a Keras model, got {type(model).__name__}"):
         export_tflite(model, tmp_path / "m.tflite")
 
 
 def test_a_layer_is_no_model(flavor, tmp_path):
-    with pytest.raises(TypeError, match="expects a model .* got Dense"):
+    with pytest.raises(TypeError, match="Expected a Keras model, got Dense"):
         export_tflite(flavors.keras_module(flavor).layers.Dense(3), tmp_path / "m.tflite")
 
 
