@@ -140,7 +140,7 @@ def fold_text(text: str) -> str:
         The lines; what is folded continues two columns further in. A word, such as a path, is not split.
 
     Example:
-        >>> folded("wrote model.tflite")
+        >>> fold_text("wrote model.tflite")
         'wrote model.tflite'
     """
     width = terminal_width()
