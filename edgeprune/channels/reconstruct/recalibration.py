@@ -1,4 +1,4 @@
-"""The statistics of batch normalization, measured anew on data, one layer after the other."""
+"""The statistics of batch normalization, measured again on data, one layer after the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeprune.types import DataLike, Layer, Model
 
 
 def recalibrate_batch_norm(model: Model, data: DataLike, *, batch_size: int = 32, steps: int | None = None) -> Model:
-    """Measure the statistics of every batch normalization of a model anew, on unlabelled data.
+    """Measure the statistics of every batch normalization of a model again, on unlabelled data.
 
     In the order of the graph, each layer's mean and variance become those of its inputs over all samples, as the layers
     before it give them with their new statistics. Good after a cut, or for data of another kind than the training
