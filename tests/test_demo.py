@@ -148,7 +148,8 @@ def test_the_command_with_tf_keras(few, tmp_path, monkeypatch):
     assert again.exit_code == 2 and "--overwrite replaces it" in again.stderr
 
 
-def test_the_command_prints_the_table(result, monkeypatch):
+def test_the_command_prints_the_table(result, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "run_demo", lambda *_, **__: result)
     done = CliRunner().invoke(app, ["demo"])
     assert done.exit_code == 0, done.output

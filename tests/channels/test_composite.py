@@ -264,7 +264,7 @@ def test_channels_that_an_own_weight_makes_zero_are_dead():
     block = Step("gain", name="block")
     model = net(block)
     block.own.assign(np.where(np.arange(2 * WIDTH) % 4 == 1, 0, np.array(block.own)))
-    smaller = ep.channels.remove_dead_channels(model)
+    smaller = ep.remove_dead_channels(model)
     assert smaller.get_layer("block_first").units == 2 * WIDTH - 2
     x = inputs(3)
     np.testing.assert_allclose(smaller(x), model(x), rtol=1e-5, atol=1e-6)
