@@ -146,9 +146,11 @@ def test_mypy_reports_misspelt_names_and_wrong_values(tmp_path):
         f"ep.plan_channels('model.keras', {argument}=0.5)": 'incompatible type "str"',
         f"ep.plan_channels(model, {argument}=0.5).aply()": 'has no attribute "aply"',
         f"ep.prune_channels(model, {argument}x=0.5)": f'Unexpected keyword argument "{argument}x"',
+        f"ep.ChannelPruning(schedule, {argument}=0.5, max_ration=0.9)": 'Unexpected keyword argument "max_ration"',
     }
     right = (
-        f"import keras\nimport edgeprune as ep\nmodel = keras.Sequential([])\nep.plan_channels(model, {argument}=0.5)\n"
+        "import keras\nimport edgeprune as ep\nmodel, schedule = keras.Sequential([]), ep.ConstantSparsity(0.5, 0)\n"
+        f"ep.plan_channels(model, {argument}=0.5)\n"
     )
     lines = mypy(right + "\n".join(wrong), tmp_path).splitlines()
     reported = {int(line.split(":")[1]): line for line in lines if ": error:" in line}

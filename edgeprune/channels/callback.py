@@ -11,10 +11,9 @@ model meanwhile finds the zeros; `remove_dead_channels` takes them out of a mode
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
@@ -31,8 +30,8 @@ from edgeprune.channels.masks import (
 )
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.importance import ImportanceLike
-from edgeprune.channels.plan.plan_settings import check_settings
-from edgeprune.channels.plan.planning import one_target, plan_graph
+from edgeprune.channels.plan.plan_settings import AdvancedSettings, GraphSettings, check_settings
+from edgeprune.channels.plan.planning import one_target, plan_graph, with_defaults
 from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates
@@ -105,17 +104,16 @@ class ChannelPruning(CallbackOfBoth):
         ignore: str | Layer | Iterable[str | Layer] = (),
         recover: bool = False,
         group_lasso: float = 0.0,
-        **settings: Any,
+        **settings: Unpack[AdvancedSettings],
     ):
         super().__init__()
         if not isinstance(schedule, schedules.PruningSchedule):
             raise TypeError(f"schedule must be a PruningSchedule such as PolynomialDecay(0.0, 0.5), got {schedule!r}.")
-        known = inspect.signature(check_settings).parameters.keys()
-        if unknown := settings.keys() - known:
+        if unknown := settings.keys() - AdvancedSettings.__optional_keys__:
             raise TypeError(f"ChannelPruning has no argument {', '.join(sorted(unknown))}.")
-        settings = {"importance": importance, "scope": scope, "round_to": round_to, "ignore": ignore, **settings}
-        defaults = {name: inspect.signature(plan_graph).parameters[name].default for name in known}
-        check_settings(**{**defaults, **settings})
+        own = GraphSettings(importance=importance, scope=scope, round_to=round_to, ignore=ignore)
+        self._settings = with_defaults({**own, **settings})
+        check_settings(self._settings)
         if not isinstance(recover, bool):
             raise TypeError(f"recover must be True or False; got {recover!r}.")
         check_number("group_lasso", group_lasso)
@@ -126,7 +124,6 @@ class ChannelPruning(CallbackOfBoth):
         self.group_lasso = group_lasso
         self.plan: ChannelPlan | None = None
         self._target = _Target(schedule, pruning_ratio, target_macs, target_params)
-        self._settings = settings
         self._step = self._checked_step = self._open_group = 0
         self._last_step: int | None = None
         self._at_first_epoch = False
@@ -142,7 +139,8 @@ class ChannelPruning(CallbackOfBoth):
                 )
             # With an importance that needs no data: whether the target can be reached does not depend on it.
             graph = trace(self.model)
-            plan_graph(graph, self._target.at(1.0), **{**self._settings, "importance": "l1"})
+            without_data: GraphSettings = {**self._settings, "importance": "l1"}
+            plan_graph(graph, self._target.at(1.0), **without_data)
             put_masks_on(graph)
         flavor.forget_compiled_step(self.model)
         self._at_first_epoch = True
@@ -179,8 +177,8 @@ class ChannelPruning(CallbackOfBoth):
         """Count the steps that have run, and shrink the channels."""
         self._step += self._open_group
         if self.group_lasso and not self._is_final:
-            way = self._target.way(self.schedule, self._step)
-            self._masks.shrink(self.group_lasso * way * self._open_group)
+            fraction = self._target.fraction_at(self.schedule, self._step)
+            self._masks.shrink(self.group_lasso * fraction * self._open_group)
 
     def on_epoch_end(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """Leave exact zeros, also where the optimizer has put averaged weights in (`use_ema`)."""
@@ -193,7 +191,7 @@ class ChannelPruning(CallbackOfBoth):
             self._mask(self._step, is_last=True)
         self._masks.apply(self.model)
         if self._last_step is not None and self._step < self._last_step:
-            reached = self._target.way(self.schedule, self._step)
+            reached = self._target.fraction_at(self.schedule, self._step)
             warnings.warn(
                 f"Training of {self.model.name!r} ended at step {self._step}, {reached:.0%} of the target reached: "
                 f"the schedule's last update is at step {self._last_step}."
@@ -213,7 +211,7 @@ class ChannelPruning(CallbackOfBoth):
     def _mask(self, step: int, is_last: bool) -> None:
         """Choose the channels that go, and set them to zero."""
         masks = self._masks
-        kind, asked = self._target.at(self._target.way(self.schedule, step))
+        kind, asked = self._target.at(self._target.fraction_at(self.schedule, step))
         gone = masks.silent() if not self.recover else None
         plan = plan_graph(masks.graph, (kind, asked), gone=gone, **self._settings)
         if not is_last and self._target.is_exceeded(plan.target):
@@ -229,7 +227,11 @@ class _Target:
     """What a training is to reach, and how much of it a schedule asks for at a step."""
 
     def __init__(
-        self, schedule: Any, pruning_ratio: float | None, target_macs: float | None, target_params: float | None
+        self,
+        schedule: schedules.PruningSchedule,
+        pruning_ratio: float | None,
+        target_macs: float | None,
+        target_params: float | None,
     ) -> None:
         self._final = schedules.final_sparsity(schedule)
         if self._final == 0:
@@ -239,7 +241,7 @@ class _Target:
         )
         check_target(self._kind, self._value)
 
-    def way(self, schedule: Any, step: int) -> float:
+    def fraction_at(self, schedule: schedules.PruningSchedule, step: int) -> float:
         """The fraction of the target at a step, 0 to 1."""
         sparsity = schedules.sparsity_at(schedule, step)
         return float(np.clip(sparsity / (self._final or 1.0), 0.0, 1.0))
@@ -250,11 +252,11 @@ class _Target:
             return False
         return target.achieved > self._value if self._kind == "pruning_ratio" else target.achieved < self._value
 
-    def at(self, way: float) -> tuple[str, float]:
-        """What to ask of a plan there."""
+    def at(self, fraction: float) -> tuple[str, float]:
+        """The kind and value of the target of a plan after this fraction."""
         if self._kind == "pruning_ratio":
-            return self._kind, way * self._value
-        return self._kind, 1 - way * (1 - self._value)
+            return self._kind, fraction * self._value
+        return self._kind, 1 - fraction * (1 - self._value)
 
 
 def _last_update(schedule: Any, total_steps: int | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from edgeprune.channels.graph.coupling import Group
 from edgeprune.channels.plan.data_importance import check_loss
@@ -16,18 +16,11 @@ from edgeprune.number_checks import check_number, check_seed
 from edgeprune.types import Attention, DataLike, Layer, Loss, Reduction, Scope
 
 
-class PlanSettings(TypedDict, total=False):
-    """The arguments of `plan_channels` after the model, for functions that hand them on."""
+class AdvancedSettings(TypedDict, total=False):
+    """The arguments of `plan_channels` that every function with a plan accepts, and none has in its own signature."""
 
-    pruning_ratio: float | None
-    target_macs: float | None
-    target_params: float | None
-    importance: ImportanceLike
     reduction: Reduction | None
-    scope: Scope
     ratios: Mapping[str, float] | None
-    round_to: int | str | Callable[[Group], int]
-    ignore: str | Layer | Iterable[str | Layer]
     attention: Attention
     min_channels: int
     max_ratio: float
@@ -36,40 +29,45 @@ class PlanSettings(TypedDict, total=False):
     batch_size: int
     steps: int | None
     seed: int
+
+
+class GraphSettings(AdvancedSettings, total=False):
+    """The arguments of `plan_channels` that say what is removed from a model once it is traced, but for the target."""
+
+    importance: ImportanceLike
+    scope: Scope
+    round_to: int | str | Callable[[Group], int]
+    ignore: str | Layer | Iterable[str | Layer]
+
+
+class PlanSettings(GraphSettings, total=False):
+    """The arguments of `plan_channels` after the model, for functions that hand them on."""
+
+    pruning_ratio: float | None
+    target_macs: float | None
+    target_params: float | None
     input_shape: InputShape
 
 
-def check_settings(
-    *,
-    importance: Any,
-    reduction: Any,
-    scope: Any,
-    ratios: Any,
-    round_to: Any,
-    ignore: Any,
-    attention: Any,
-    min_channels: Any,
-    max_ratio: Any,
-    data: Any,
-    loss: Any,
-    batch_size: Any,
-    steps: Any,
-    seed: Any,
-) -> None:
+def check_settings(settings: GraphSettings) -> None:
     """Check the settings of `plan_channels`, as far as that needs no model.
+
+    Args:
+        settings: all of them, those that were left out with their defaults.
 
     Raises:
         TypeError: one is of the wrong type.
         ValueError: one is out of its range, or data are missing.
     """
-    check_importance(importance, data, reduction)
-    check_limits(scope, round_to, min_channels, max_ratio)
-    entries(ignore)
-    if attention not in ATTENTION:
-        raise ValueError(f"attention must be one of {list(ATTENTION)}; got {attention!r}.")
-    check_data(() if data is None else data, batch_size, steps)
-    check_seed(seed)
-    check_loss(loss)
+    ratios, max_ratio = settings["ratios"], settings["max_ratio"]
+    check_importance(settings["importance"], settings["data"], settings["reduction"])
+    check_limits(settings["scope"], settings["round_to"], settings["min_channels"], max_ratio)
+    entries(settings["ignore"])
+    if settings["attention"] not in ATTENTION:
+        raise ValueError(f"attention must be one of {list(ATTENTION)}; got {settings['attention']!r}.")
+    check_data(() if settings["data"] is None else settings["data"], settings["batch_size"], settings["steps"])
+    check_seed(settings["seed"])
+    check_loss(settings["loss"])
     if not isinstance(ratios, Mapping | None):
         raise TypeError(f"ratios must be a dict of layer names or patterns to fractions; got {ratios!r}.")
     for pattern, ratio in (ratios or {}).items():

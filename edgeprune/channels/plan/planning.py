@@ -5,8 +5,9 @@ plan = plan_channels(model, target_macs=0.5, round_to=8)
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Unpack
+from typing import Unpack, cast
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from edgeprune.channels.graph.coupling import ChannelGraph, Group
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
-from edgeprune.channels.plan.plan_settings import PlanSettings, check_settings
+from edgeprune.channels.plan.plan_settings import GraphSettings, PlanSettings, check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching
 from edgeprune.channels.plan.solver import solve
 from edgeprune.channels.plan.widths import unprunable
@@ -139,25 +140,19 @@ def plan_channels(
     )
 
 
+def with_defaults(settings: GraphSettings) -> GraphSettings:
+    """The settings, and the defaults of `plan_channels` for those that were left out."""
+    parameters = inspect.signature(plan_channels).parameters
+    defaults = {name: parameters[name].default for name in GraphSettings.__optional_keys__}
+    return cast(GraphSettings, {**defaults, **settings})
+
+
 def plan_graph(
     graph: ChannelGraph,
     target: tuple[str, float],
     *,
-    importance: ImportanceLike = "l2",
-    reduction: Reduction | None = None,
-    scope: Scope = "global",
-    ratios: Mapping[str, float] | None = None,
-    round_to: int | str | Callable[[Group], int] = 1,
-    ignore: str | Layer | Iterable[str | Layer] = (),
-    attention: Attention = "heads",
-    min_channels: int = 1,
-    max_ratio: float = 0.9,
-    data: DataLike | None = None,
-    loss: Loss | None = None,
-    batch_size: int = 32,
-    steps: int | None = None,
-    seed: int = 0,
     gone: np.ndarray | None = None,
+    **settings: Unpack[GraphSettings],
 ) -> ChannelPlan:
     """Choose the channels to remove from a model that is traced already.
 
@@ -165,8 +160,7 @@ def plan_graph(
         graph: the traced model, whose weights are scored as they are now.
         target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`.
         gone: bool array `(graph.class_count,)`: classes that have been removed before.
-        importance, reduction, scope, ratios, round_to, ignore, attention, min_channels, max_ratio, data, loss,
-            batch_size, steps, seed: as `plan_channels` accepts them.
+        **settings: as `plan_channels` accepts them.
 
     Returns:
         The plan.
@@ -175,37 +169,33 @@ def plan_graph(
         TypeError, ValueError: as `plan_channels`.
     """
     kind, asked = target
-    check_settings(
-        importance=importance,
-        reduction=reduction,
-        scope=scope,
-        ratios=ratios,
-        round_to=round_to,
-        ignore=ignore,
-        attention=attention,
-        min_channels=min_channels,
-        max_ratio=max_ratio,
-        data=data,
-        loss=loss,
-        batch_size=batch_size,
-        steps=steps,
-        seed=seed,
-    )
-    graph = freeze_in_attention(graph, attention)
-    graph = freeze(graph, {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)})
+    settings = with_defaults(settings)
+    check_settings(settings)
+    importance, reduction = settings["importance"], settings["reduction"]
+    graph = freeze_in_attention(graph, settings["attention"])
+    ignored = (group for entry in entries(settings["ignore"]) for group in matching(graph, entry))
+    graph = freeze(graph, {group.name: "ignored" for group in ignored})
     scores = class_scores(
-        graph, importance, data, seed, reduction=reduction, loss=loss, batch_size=batch_size, steps=steps
+        graph,
+        importance,
+        settings["data"],
+        settings["seed"],
+        reduction=reduction,
+        loss=settings["loss"],
+        batch_size=settings["batch_size"],
+        steps=settings["steps"],
     )
     graph, scores = _without_unscored(graph, scores, importance)
     if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
+    round_to, min_channels, max_ratio = settings["round_to"], settings["min_channels"], settings["max_ratio"]
     kept_mask, reached = solve(
         graph,
         scores,
         kind,
         asked,
-        scope=scope,
-        ratios=_by_group(graph, ratios or {}),
+        scope=settings["scope"],
+        ratios=_by_group(graph, settings["ratios"] or {}),
         round_to=round_to,
         min_channels=min_channels,
         max_ratio=max_ratio,
@@ -244,7 +234,9 @@ def prune_channels(
     return plan_channels(model, **settings).apply(verify, reconstruct=reconstruct)
 
 
-def one_target(*, pruning_ratio: Any, target_macs: Any, target_params: Any) -> tuple[str, float]:
+def one_target(
+    *, pruning_ratio: float | None, target_macs: float | None, target_params: float | None
+) -> tuple[str, float]:
     """The one target that is passed, with its name.
 
     Raises:
