@@ -12,6 +12,7 @@ import edgeprune as ep
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.channels.reconstruct.reconstruct import reconstruct
+from edgeprune.channels.reconstruct.removal import ChannelRemoval
 
 BOTH = pytest.mark.parametrize("K", [keras, tf_keras], ids=["keras", "tf_keras"])
 
@@ -25,7 +26,7 @@ def cut_and_reconstructed(model, x, ratio=0.5, seed=0, **settings):
     mask = random_mask(graph, ratio, seed)
     smaller = rebuild(graph, mask)
     cut = [np.asarray(weight).copy() for weight in smaller.weights]
-    return cut, reconstruct(graph, mask, smaller, x, **settings)
+    return cut, reconstruct(ChannelRemoval(graph, mask, smaller), x, **settings)
 
 
 def redundant(model, layer, makes=-1):

@@ -339,11 +339,12 @@ class ChannelPlan:
             True
         """
         from edgeprune.channels.reconstruct.reconstruct import reconstruct
+        from edgeprune.channels.reconstruct.removal import ChannelRemoval
 
         check_data(data, batch_size, steps)
         check_seed(seed)
-        smaller = self.apply(verify)
-        return reconstruct(self.graph, self.kept_mask, smaller, data, batch_size=batch_size, steps=steps, seed=seed)
+        removal = ChannelRemoval(self.graph, self.kept_mask, self.apply(verify))
+        return reconstruct(removal, data, batch_size=batch_size, steps=steps, seed=seed)
 
     def _change(self, amount: Callable[[np.ndarray], int]) -> Change:
         return Change(amount(self.graph.full_mask()), amount(self.kept_mask))

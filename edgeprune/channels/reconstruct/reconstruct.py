@@ -1,7 +1,7 @@
 """Reconstruction: the smaller model's weights solved on unlabelled data so that it computes what the original did.
 
-Layer by layer, in the order of the graph, each weight that reads what the cut has changed is solved by least squares:
-its output, on the inputs that the smaller model by now gives it, comes as near to the original's as it can.
+Layer by layer, in the order of the graph, each weight that reads what the removal has changed is solved by least
+squares: its output, on the inputs that the smaller model by now gives it, comes as near to the original's as it can.
 
 Source: He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 2017, for the least squares on sampled
 places. Frantar and Alistarh, Optimal Brain Compression, 2022, for the same on single weights.
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph.coupling import ChannelGraph
+from edgeprune.channels.reconstruct.removal import Removal
 from edgeprune.channels.reconstruct.report import Reconstruction
 from edgeprune.channels.reconstruct.stream import Store, Stream, input_streams
 from edgeprune.channels.reconstruct.walk import Walk
@@ -25,21 +25,12 @@ from edgeprune.types import DataLike, Model, Variable
 
 
 def reconstruct(
-    graph: ChannelGraph,
-    kept_mask: np.ndarray,
-    smaller: Model,
-    data: DataLike,
-    *,
-    batch_size: int = 32,
-    steps: int | None = None,
-    seed: int = 0,
+    removal: Removal, data: DataLike, *, batch_size: int = 32, steps: int | None = None, seed: int = 0
 ) -> Reconstruction:
-    """Solve the weights of a rebuilt model on data, in place.
+    """Solve the weights of what is left of a model on data, in place.
 
     Args:
-        graph: the channels of the original model.
-        kept_mask: bool array (graph.class_count,), True for the classes that stay.
-        smaller: what `rebuild(graph, kept_mask)` returned; it gets the new weights.
+        removal: what was removed; its smaller model gets the new weights.
         data: samples in any form that `model.fit` accepts; labels are not looked at.
         batch_size: samples at once where `data` are arrays.
         steps: batches of `data` at most.
@@ -52,11 +43,12 @@ def reconstruct(
         TypeError: `batch_size` or `steps` is no number.
         ValueError: the data have no batches or do not fit the model, or what a layer gives for them is not finite.
     """
+    graph, smaller = removal.graph, removal.smaller
     with Store() as store, flavor.state_restored(graph.model), flavor.state_restored(smaller):
         inputs = input_streams(graph.walked, data, batch_size, steps, store)
         cut, cut_values = _outputs(smaller, inputs, store), values_of(smaller.weights)
         num_samples = sum(int(x.shape[0]) for x in inputs[0])
-        walk = Walk(graph, kept_mask, smaller, store, seed)
+        walk = Walk(removal, store, seed)
         with progress_steps("Reconstruction", len(graph.steps)) as done:
             outputs = walk.run(inputs, done)
         before = _error([(pair.old, x) for pair, x in zip(outputs, cut, strict=True)])

@@ -7,6 +7,7 @@ ridge can leave a larger error on the rows than they do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -91,6 +92,23 @@ class Solution:
     change: np.ndarray
     shift: np.ndarray
     ridge: float
+
+
+class Solver(Protocol):
+    """Finds how a layer's weights change."""
+
+    def __call__(
+        self, matrix: np.ndarray, wanted: np.ndarray, fit: Equations, held_out: Equations, intercept: bool
+    ) -> Solution:
+        """The change of the weights.
+
+        Args:
+            matrix: (groups, inputs, outputs), what the removal left of the weights.
+            wanted: (groups, inputs of the original, outputs), the original's weights.
+            fit: rows to solve on.
+            held_out: rows to judge by.
+            intercept: whether the outputs can be shifted.
+        """
 
 
 def solve_ridge(fit: Equations, held_out: Equations, intercept: bool) -> Solution:

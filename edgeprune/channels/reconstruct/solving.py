@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph.coupling import ChannelGraph
-from edgeprune.channels.rebuild.slicing import cut
-from edgeprune.channels.reconstruct.linear import Linear, Part
+from edgeprune.channels.reconstruct.linear import Part
 from edgeprune.channels.reconstruct.report import SolvedLayer
-from edgeprune.channels.reconstruct.ridge import Equations, solve_ridge
+from edgeprune.channels.reconstruct.ridge import Equations, Solver
 from edgeprune.channels.reconstruct.windows import Chosen
 from edgeprune.types import Layer, Variable
 
@@ -25,7 +23,7 @@ HELD_OUT = 5  # every so many samples one, which the ridge is judged by
 
 
 class CannotSolve(Exception):
-    """Raised for a layer that keeps the cut weights; the text says why."""
+    """Raised for a layer that keeps what the removal left of its weights; the text says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,22 +43,12 @@ class Use:
     samples: int
 
 
-def wanted_kernel(graph: ChannelGraph, kept_mask: np.ndarray, linear: Linear) -> np.ndarray:
-    """A kernel of the original cut along all axes but those that it sums over."""
-    weight = linear.kernel
-    kept = graph.kept_indices(weight, kept_mask)
-    values = cut(weight, {axis: indices for axis, indices in kept.items() if axis not in linear.contracted})
-    for rescale in graph.rescales:
-        if rescale.weight is weight:
-            values = values * rescale.factor(kept_mask)
-    return values
-
-
 def solve_part(
     name: str,
     old: Part,
     new: Part,
     wanted: np.ndarray,
+    solve: Solver,
     uses: Iterable[Use],
     batches: int,
     intercept: bool,
@@ -73,6 +61,7 @@ def solve_part(
         old: the layer of the original.
         new: that of the smaller model.
         wanted: the original's kernel, cut along all axes but those that it reads.
+        solve: finds the change of its weights.
         uses: all batches of all its uses.
         batches: how many there are.
         intercept: whether what comes next makes up for a shift of the outputs, where it has no bias.
@@ -107,7 +96,7 @@ def solve_part(
     before = total.error(np.zeros_like(matrix), _mean(total) if bias is None and intercept else np.zeros_like(total.r))
     if before <= 1e-12 * total.yy:
         return None
-    solution = solve_ridge(fit, held, has_shift)
+    solution = solve(matrix, target, fit, held, has_shift)
     change, shift = _rounded(kernel, matrix, solution.change), solution.shift
     after = total.error(change, shift)
     if after < before:

@@ -1,4 +1,4 @@
-"""Both models run side by side, layer by layer, on all samples; what reads removed channels is solved on the way."""
+"""Both models run side by side, layer by layer, on all samples; what reads what was removed is solved on the way."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.graph.coupling import ChannelGraph, Step
-from edgeprune.channels.rebuild.slicing import changed_arguments, counterparts
+from edgeprune.channels.graph.coupling import Step
 from edgeprune.channels.reconstruct import batch_norm
 from edgeprune.channels.reconstruct.linear import Part, linear_parts
 from edgeprune.channels.reconstruct.order import nodes_of_steps, run_layer_by_layer
+from edgeprune.channels.reconstruct.removal import Removal
 from edgeprune.channels.reconstruct.report import SolvedLayer
-from edgeprune.channels.reconstruct.solving import CannotSolve, Use, capture, solve_part, wanted_kernel
+from edgeprune.channels.reconstruct.solving import CannotSolve, Use, capture, solve_part
 from edgeprune.channels.reconstruct.stream import Store, Stream, steps_folded
-from edgeprune.types import AnyTensor, Layer, Model, Variable
+from edgeprune.types import Layer, Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,14 @@ class Walk:
         solved: the layers that were solved.
         recalibrated: path names of the batch normalizations whose statistics changed.
         fitted: the variables of the smaller model that have new values.
-        unsolved: path names of layers that keep the cut weights, with the reason.
+        unsolved: path names of layers that keep what the removal left of their weights, with the reason.
     """
 
-    def __init__(self, graph: ChannelGraph, kept_mask: np.ndarray, smaller: Model, store: Store, seed: int) -> None:
-        self.graph, self.kept_mask, self._store, self._seed = graph, kept_mask, store, seed
-        self._counterparts = counterparts(graph, smaller)
-        self._changes = changed_arguments(graph, kept_mask)
-        self._nodes = nodes_of_steps(graph)
-        self._numbers = {id(step): number for number, step in enumerate(graph.steps)}
+    def __init__(self, removal: Removal, store: Store, seed: int) -> None:
+        self.graph = removal.graph
+        self._removal, self._store, self._seed = removal, store, seed
+        self._nodes = nodes_of_steps(self.graph)
+        self._numbers = {id(step): number for number, step in enumerate(self.graph.steps)}
         self._sizes: list[int] = []
         self._seen_layers: set[int] = set()
         self.solved: list[SolvedLayer] = []
@@ -88,16 +87,7 @@ class Walk:
 
     def _is_changed(self, step: Step, taken: list[Pair]) -> bool:
         """Whether a call of the smaller model gives something else."""
-        cuts = (self.graph.kept_indices(weight, self.kept_mask) for weight in getattr(step.layer, "weights", ()))
-        return (
-            not all(pair.same for pair in taken)
-            or bool(self._changes.get(id(step.node)))
-            or any(cuts)
-            or any(map(self._is_cut, step.outputs))
-        )
-
-    def _is_cut(self, place: int) -> bool:
-        return any(not self.kept_mask[classes].all() for classes in self.graph.tensors[place].axes.values())
+        return not all(pair.same for pair in taken) or self._removal.is_changed(step)
 
     def _made(
         self, step: Step, taken: list[Stream], layer: Layer, changes: Mapping[str, Any] | None = None
@@ -110,20 +100,11 @@ class Walk:
     def _smaller(self, step: Step, taken: list[Pair], old: list[Stream]) -> list[Stream]:
         """What a call gives in the smaller model."""
         if flavor.is_own_weight(step.layer):
-            return self._store.streams([self._kept(step.outputs[0], tensor)] for tensor in old[0])
+            return self._store.streams([self._removal.left_of_tensor(step.outputs[0], x)] for x in old[0])
         new = [pair.new for pair in taken]
         if flavor.function_name(step.layer) is not None:
-            return self._made(step, new, step.layer, self._changes.get(id(step.node)))
-        return self._made(step, new, self._counterparts[id(step.layer)])
-
-    def _kept(self, place: int, tensor: AnyTensor, contracted: Sequence[int] = ()) -> Any:
-        """A tensor of the original without the removed channels, but along axes that are contracted."""
-        import tensorflow as tf
-
-        for axis, classes in self.graph.tensors[place].axes.items():
-            if axis not in contracted and not self.kept_mask[classes].all():
-                tensor = tf.gather(tensor, np.flatnonzero(self.kept_mask[classes]), axis=axis)
-        return tensor
+            return self._made(step, new, step.layer, self._removal.changes.get(id(step.node)))
+        return self._made(step, new, self._removal.counterparts[id(step.layer)])
 
     def _refit(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
         """Fit what the smaller model's layer holds to what the original gives."""
@@ -133,11 +114,11 @@ class Walk:
         self._seen_layers.add(id(layer))
         if batch_norm.is_batch_norm(layer):
             self._fit_statistics(steps, taken, old)
-        elif not all(pair.same for own in taken for pair in own):
+        elif self._removal.reduces(layer) or not all(pair.same for own in taken for pair in own):
             self._list_unsolved(layer, self._solve_parts(steps, taken))
 
     def _fit_statistics(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
-        layer = self._counterparts[id(steps[0].layer)]
+        layer = self._removal.counterparts[id(steps[0].layer)]
         axis = batch_norm.statistics_axis(layer)
         if axis is None:
             return
@@ -146,7 +127,7 @@ class Walk:
             for x, x_old, wanted in zip(pair.new, pair.old, given, strict=True):
                 own = batch_norm.by_channel(x, axis)
                 originals = (
-                    batch_norm.by_channel(self._kept(place, tensor), axis)
+                    batch_norm.by_channel(self._removal.left_of_tensor(place, tensor), axis)
                     for place, tensor in ((step.outputs[0], wanted), (step.inputs[0], x_old))
                 )
                 moments.add(own)
@@ -160,7 +141,7 @@ class Walk:
     def _solve_parts(self, steps: list[Step], taken: list[list[Pair]]) -> set[int]:
         """Solve the linear parts of a layer, one after the other; returns the `id`s of the original's weights."""
         layer, solved = steps[0].layer, set()
-        pairs = zip(linear_parts(layer), linear_parts(self._counterparts[id(layer)]), strict=True)
+        pairs = zip(linear_parts(layer), linear_parts(self._removal.counterparts[id(layer)]), strict=True)
         for number, (old, new) in enumerate(pairs):
             name = self.graph.name_of(old.layer)
             try:
@@ -168,7 +149,8 @@ class Walk:
                     name,
                     old,
                     new,
-                    wanted_kernel(self.graph, self.kept_mask, old.linear),
+                    self._removal.wanted_kernel(old.linear),
+                    self._removal.solver(new.linear),
                     self._uses(steps, taken, old, new),
                     len(steps) * len(self._sizes),
                     not old.inside and self._is_normalized(steps),
@@ -199,9 +181,9 @@ class Walk:
         """What a linear part is called on in both models when a layer is called on a batch."""
         if not old.inside:
             contracted = [axis for position, axis, _ in step.reads if not position]
-            yield self._kept(step.inputs[0], before[0], contracted), after[0]
+            yield self._removal.left_of_tensor(step.inputs[0], before[0], contracted), after[0]
             return
-        layers = (step.layer, before), (self._counterparts[id(step.layer)], after)
+        layers = (step.layer, before), (self._removal.counterparts[id(step.layer)], after)
         node = self._nodes[id(step)]
 
         def seen(part: Part, layer: Layer, taken: Sequence[Any]) -> list[Any]:
@@ -217,15 +199,13 @@ class Walk:
         return not read_elsewhere and all(batch_norm.is_batch_norm(step.layer) for step in readers)
 
     def _list_unsolved(self, layer: Layer, solved: set[int]) -> None:
-        """Name the weights of a layer that read removed channels and keep what the cut left of them."""
-        held = {id(weight) for weight in layer.weights}
-        for slot in self.graph.slots:
-            is_cut = slot.reads and not self.kept_mask[slot.classes].all()
-            if is_cut and id(slot.weight) in held - solved:
-                self.unsolved.setdefault(f"{self.graph.name_of(slot.layer)}/{slot.name}", _reason(slot.name))
+        """Name the weights of a layer that keep what the removal left of them."""
+        for weight, name in self._removal.to_solve(layer):
+            if id(weight) not in solved:
+                self.unsolved.setdefault(name, _reason(name))
 
 
 def _reason(weight: str) -> str:
-    if "recurrent" in weight:
+    if "recurrent" in weight.rpartition("/")[2]:
         return "it reads the layer's own state"
     return "the layer is not known to be linear in what it is called on"
