@@ -314,9 +314,7 @@ def _converted(
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     if recipe.calibrated:
         non_finite.check_scales(content, model)
-        floats = diagnosis.float_operators(content, model)
-        if floats:
-            notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(floats)}.")
+        notes += diagnosis.float_notes(content, model)
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
 
 

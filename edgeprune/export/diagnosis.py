@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.export.equal_calls import LONGEST_UNROLLED
 from edgeprune.export.preprocessing_split import lookup_names
+from edgeprune.tflite.float_islands import float_islands
 from edgeprune.tflite.graph import operators, tensors, type_name, unpacked
 from edgeprune.types import Model
 
@@ -166,22 +167,38 @@ def origin(location: str, model: Model) -> str:
     return f"layer {path!r} ({type(paths[path]).__name__})"
 
 
-def float_operators(content: bytes, model: Model) -> list[str]:
-    """The operators of a calibrated file that compute in floats all the same, each with its layer.
+def float_notes(content: bytes, model: Model) -> list[str]:
+    """What of a calibrated file computes in floats all the same, each operator with its layer.
 
     Args:
         content: the .tflite file.
         model: the Keras model it was converted from.
 
     Returns:
-        Such as `"CONV_3D in layer 'c' (Conv3D)"`, in the order they run.
+        A sentence for the operators between integer ones, such as `"CONV_3D in layer 'c' (Conv3D)"`, in the order they
+        run, and one for the others; nothing where there are none.
     """
+    islands = float_islands(content)
+    between = {
+        f"{name} in {origin(location, model)}": None
+        for island in islands
+        for name, location in zip(island.operators, island.locations, strict=True)
+    }
     found = {
         f"{name} in {origin(location, model)}": None
         for name, location, dtype in _operators(content)
         if dtype == "float32" and name != "DEQUANTIZE"
     }
-    return list(found)
+    notes = []
+    if between:
+        count = "A float island" if len(islands) == 1 else f"{len(islands)} float islands"
+        notes.append(
+            f"{count} between integer operators: {'; '.join(between)}. Values are turned into floats and back there, "
+            "which takes time and memory, and a device without floats does not run it."
+        )
+    if others := [text for text in found if text not in between]:
+        notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(others)}.")
+    return notes
 
 
 def operator_origins(content: bytes, model: Model) -> list[tuple[str, str]]:

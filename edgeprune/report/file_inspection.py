@@ -15,7 +15,8 @@ from typing import Any
 from edgeprune.measure.macs import MacCount, count_macs_of_file
 from edgeprune.measure.size import FileSize, file_size
 from edgeprune.text_table import text_table
-from edgeprune.tflite.file import PortTensor, read_tflite
+from edgeprune.tflite.file import PortTensor, read_tflite, tflite_bytes
+from edgeprune.tflite.float_islands import FloatIsland, float_islands
 from edgeprune.tflite.metadata import ModelMetadata, TensorMetadata, read_metadata
 from edgeprune.tflite.tensors import ConstantTensor
 
@@ -32,6 +33,7 @@ class FileInspection:
         outputs: its outputs.
         operators: how often each operator occurs, the most frequent first.
         custom_operators: those that are no builtins.
+        float_islands: the float operators between integer ones.
         macs: multiply-accumulates of one run.
         stateful: whether it keeps values from one run to the next.
         weights: the tensors that hold parameters.
@@ -47,6 +49,7 @@ class FileInspection:
     outputs: tuple[PortTensor, ...]
     operators: dict[str, int]
     custom_operators: tuple[str, ...]
+    float_islands: tuple[FloatIsland, ...]
     macs: MacCount
     stateful: bool
     weights: tuple[ConstantTensor, ...]
@@ -78,6 +81,7 @@ class FileInspection:
             "outputs": [asdict(port) for port in self.outputs],
             "operators": self.operators,
             "custom_operators": list(self.custom_operators),
+            "float_islands": [asdict(island) for island in self.float_islands],
             "macs": self.macs.to_dict(),
             "stateful": self.stateful,
             "parameters": self.parameters,
@@ -121,6 +125,7 @@ def inspect_tflite(path: str | Path) -> FileInspection:
         outputs=file.outputs,
         operators=file.operator_counts,
         custom_operators=file.custom_operators,
+        float_islands=float_islands(tflite_bytes(path)),
         macs=count_macs_of_file(path),
         stateful=file.stateful,
         weights=file.weights,
@@ -148,6 +153,7 @@ def _report(file: FileInspection) -> Iterator[str]:
     yield f"  parameters    {file.parameters:,}{share}"
     if file.stateful:
         yield "  state         kept from one run to the next"
+    yield from (f"  float island  {island}" for island in file.float_islands)
     yield from _metadata_lines(file)
     yield ""
     rows = [("input", *_port_cells(port)) for port in file.inputs]

@@ -73,3 +73,14 @@ def test_a_file_cut_short_is_one_error(file, tmp_path):
     path.write_bytes(file.read_bytes()[:500])
     with pytest.raises(ValueError, match="damaged or cut short"):
         inspect_tflite(path)
+
+
+def test_a_float_island_is_listed(rng, tmp_path):
+    keras = flavor.keras_module(flavor.KERAS_3)
+    layers = [keras.layers.Conv3D(3, 2, name="cube"), keras.layers.Flatten(), keras.layers.Dense(2, name="head")]
+    model = keras.Sequential([keras.Input((4, 4, 4, 2)), *layers])
+    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", rng.normal(size=(8, 4, 4, 4, 2)), verify=False)
+    found = inspect_tflite(result.path)
+    assert [island.operators for island in found.float_islands] == [("CONV_3D",)]
+    assert "float island  CONV_3D (" in str(found) and "cube" in str(found.float_islands[0])
+    assert json.loads(json.dumps(found.to_dict()))["float_islands"][0]["operators"] == ["CONV_3D"]
