@@ -25,10 +25,11 @@ from edgeprune.bundle.content import BundleContent, Preprocessing, identifier, r
 from edgeprune.bundle.dense_scales import export_with_better_scales
 from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
+from edgeprune.conversion.converter_run import ConverterSettings
+from edgeprune.conversion.known_values import random_samples
 from edgeprune.data.batches import DATA_FORMS
 from edgeprune.export import representative, vocabulary_files
 from edgeprune.export.convert import ValidationData, write_tflite
-from edgeprune.export.converter_run import ConverterSettings
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.sample_ranges import difference_notes
@@ -350,7 +351,7 @@ def _count(values: Any) -> int:
 
 def _golden(samples: Mapping[str, np.ndarray] | None, specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if samples is None:
-        return representative.random_samples(specs, GOLDEN_SAMPLES)
+        return random_samples(specs, GOLDEN_SAMPLES)
     count = len(next(iter(samples.values())))
     chosen = np.linspace(0, count - 1, min(GOLDEN_SAMPLES, count)).round().astype(int)
     return {name: array[chosen] for name, array in samples.items()}

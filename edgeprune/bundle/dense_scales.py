@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from edgeprune.conversion.converter_run import ConverterSettings
 from edgeprune.export.convert import ExportResult
-from edgeprune.export.converter_run import ConverterSettings
 from edgeprune.export.verify import Verification
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import MicroError, measure_arena

@@ -17,16 +17,17 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_paths
-from edgeprune.data.batches import DATA_FORMS
-from edgeprune.export import diagnosis, equal_calls, non_finite, representative, sparse_encoding, vocabulary_files
-from edgeprune.export.converter_run import ConverterSettings, check_flags, run_converter
-from edgeprune.export.known_values import known_values
-from edgeprune.export.prepared import PreparedModel, prepare
-from edgeprune.export.signature import (
+from edgeprune.conversion import equal_calls
+from edgeprune.conversion.converter_run import ConverterSettings, check_flags, run_converter
+from edgeprune.conversion.known_values import known_values, random_samples
+from edgeprune.conversion.signature import (
     names_to_trace,
     traceable_names,
     write_saved_model,
 )
+from edgeprune.data.batches import DATA_FORMS
+from edgeprune.export import diagnosis, non_finite, sparse_encoding, vocabulary_files
+from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
@@ -371,7 +372,7 @@ def _verified(
     if validation is None:
         validation = ValidationData(prepared.samples)
     if validation.x is None:
-        random = representative.random_samples(prepared.specs, known=known_values(prepared.model))
+        random = random_samples(prepared.specs, known=known_values(prepared.model))
         validation = dataclasses.replace(validation, x=random)
         notes.append("Verified on random input; pass representative_data to verify on real samples.")
     # A file that is quantized in part does not show how it was asked for.

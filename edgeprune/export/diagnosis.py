@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.export.equal_calls import LONGEST_UNROLLED
+from edgeprune.conversion.equal_calls import LONGEST_UNROLLED
 from edgeprune.export.preprocessing_split import lookup_names
 from edgeprune.tflite.float_islands import float_islands
 from edgeprune.tflite.graph import operators, tensors, type_name, unpacked

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.export import equal_calls, non_finite, representative, vocabulary_files
+from edgeprune.conversion import equal_calls
+from edgeprune.conversion.signature import signature_specs
+from edgeprune.export import non_finite, representative, vocabulary_files
 from edgeprune.export.preprocessing_split import SplitModel, split_preprocessing
 from edgeprune.export.sample_ranges import range_notes
-from edgeprune.export.signature import signature_specs
 from edgeprune.types import Model
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.conversion.known_values import arbitrary_words, drawn, known_values
 from edgeprune.crash_guard import try_out
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
-from edgeprune.export.known_values import arbitrary_words, drawn, known_values
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
 from edgeprune.measure.metrics import MetricLike

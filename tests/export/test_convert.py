@@ -11,7 +11,8 @@ from nets.exported_nets import dense, subclassed, two_in_three_out, two_inputs
 from edgeprune import flavor as flavors
 from edgeprune import sparsity, strip
 from edgeprune.bundle.bundle import export_bundle
-from edgeprune.export import ExportResult, converter_run, export_tflite
+from edgeprune.conversion import converter_run
+from edgeprune.export import ExportResult, export_tflite
 from edgeprune.export.verify import verify_tflite
 from edgeprune.tflite.file import read_tflite
 

@@ -7,8 +7,9 @@ import pytest
 from nets.exported_nets import dense, subclassed
 
 from edgeprune import flavor as flavors
+from edgeprune.conversion import converter_run
 from edgeprune.export import convert as module
-from edgeprune.export import converter_run, export_tflite
+from edgeprune.export import export_tflite
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from edgeprune import flavor as flavors
-from edgeprune.export import diagnosis, equal_calls, export_tflite
+from edgeprune.conversion import equal_calls
+from edgeprune.export import diagnosis, export_tflite
 from edgeprune.tflite.file import read_tflite
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"

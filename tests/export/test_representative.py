@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
-from edgeprune.export.representative import random_samples, samples
+from edgeprune.conversion.known_values import random_samples
+from edgeprune.export.representative import samples
 
 ONE = {"image": tf.TensorSpec((1, 4, 3), tf.float32)}
 TWO = {"image": tf.TensorSpec((1, 4, 3), tf.float32), "count": tf.TensorSpec((1, 2), tf.int32)}

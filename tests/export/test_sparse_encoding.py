@@ -134,8 +134,8 @@ def test_the_note_says_where_dense_is_smaller(rng, images, tmp_path):
 )
 def test_the_refused_files_indeed_do_not_work(quantization, block, outcome, rng, tmp_path):
     """The reasons given are the runtime's, today: if one of these runs, the refusal can go."""
-    from edgeprune.export.converter_run import ConverterSettings, run_converter
-    from edgeprune.export.signature import names_to_trace, signature_specs, write_saved_model
+    from edgeprune.conversion.converter_run import ConverterSettings, run_converter
+    from edgeprune.conversion.signature import names_to_trace, signature_specs, write_saved_model
     from edgeprune.tflite.runtime import Runtime
 
     model = with_zeros(

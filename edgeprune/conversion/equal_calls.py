@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.export import categories
+from edgeprune.conversion import categories
 from edgeprune.types import DataLike, Layer, Model
 
 # A longer sequence is not unrolled: tracing and converting take a minute at this length, and grow with its square.

@@ -49,6 +49,32 @@ def arbitrary_words() -> list[str]:
     return [*_UNKNOWN_WORDS, "a", "b"]
 
 
+def random_samples(
+    specs: Mapping[str, Any], count: int = 16, known: Mapping[str, list[Any]] | None = None
+) -> dict[str, np.ndarray]:
+    """Made-up samples, the same at every call: normally distributed floats, integers and booleans of 0 and 1, words.
+
+    Args:
+        specs: input name to `tf.TensorSpec` with a batch of one.
+        count: how many.
+        known: what `known_values` gives for the model: values to draw from instead.
+
+    Returns:
+        Input name to array `(count, ...)`, in the input's dtype.
+    """
+    rng = np.random.default_rng(0)
+    made = {}
+    for name, spec in specs.items():
+        shape = (count, *spec.shape[1:])
+        if spec.dtype.name == "string" or name in (known or {}):
+            values = drawn((known or {}).get(name) or arbitrary_words(), shape, rng)
+            made[name] = values.astype(spec.dtype.as_numpy_dtype)
+            continue
+        values = rng.standard_normal(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
+        made[name] = values.astype(spec.dtype.as_numpy_dtype)
+    return made
+
+
 def _readers(model: Model) -> Mapping[str, list[Any]]:
     """The layers that each input flows into, at any distance."""
     names = flavor.input_names(model)

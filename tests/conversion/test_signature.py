@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
 from edgeprune.bundle.bundle import export_bundle
+from edgeprune.conversion.signature import names_to_trace, traceable_names
 from edgeprune.export.convert import export_tflite
-from edgeprune.export.signature import names_to_trace, traceable_names
 from edgeprune.tflite.runtime import Runtime
 
 ODD = ["sensor 1", 'a "b"', "größe", "日本", "class", "self", "a:b", "'", "a" * 70]
