@@ -31,13 +31,14 @@ from results import Results
 import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.bundle.microcontroller import kernel_bytes, scratch_bytes, with_margin
+from edgeprune.data.named_inputs import named_samples
 from edgeprune.measure.tflm import align, compare_with_reference, measure_arena
 from edgeprune.measure.vela import compile_for_npu
 from edgeprune.models import autoencoder, ds_cnn, mobilenet_v1, resnet8
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
 from edgeprune.targets import TARGETS, Target
-from edgeprune.tflite.runtime import Runtime, named_samples
+from edgeprune.tflite.runtime import Runtime
 
 OUT = Path(__file__).parent / "out"
 NETS: dict[str, Callable[[], Any]] = {

@@ -12,6 +12,8 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.data.batches import first_array
 from edgeprune.data.labels import by_output, check_labels, check_output_labels, labels_of, shape_fits
+from edgeprune.data.named_inputs import named_inputs
+from edgeprune.data.ports import input_shapes
 from edgeprune.measure.metrics import chosen_metrics
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import steps
@@ -251,18 +253,11 @@ def _check_inputs(model: Model, x: Any) -> None:
     """Refuse data that do not fit, in fewer words than Keras."""
     if not flavor.is_graph_model(model):
         return
-    names = flavor.input_names(model) or []
-    specs = flavor.flatten(flavor.call_specs(model), model)
-    shapes = {name: tuple(spec.shape) for name, spec in zip(names, specs, strict=True)}
-    if isinstance(x, Mapping) and x.keys() != shapes.keys():
-        raise ValueError(f"Model {model.name!r} has the inputs {names}, and the data have {list(x)}.")
-    several = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else [x]
-    if len(several) != len(names):
-        raise ValueError(f"Model {model.name!r} has several inputs {names}, and the data have {len(several)}.")
-    for name, array in x.items() if isinstance(x, Mapping) else zip(names, several, strict=True):
-        expected = (None, *shapes[name][1:])
+    shapes = input_shapes(model)
+    for name, array in named_inputs(model, x).items():
+        expected = (None, *shapes[name])
         if not shape_fits(np.shape(array), expected):
-            of_input = f" for {name!r}" if len(names) > 1 else ""
+            of_input = f" for {name!r}" if len(shapes) > 1 else ""
             raise ValueError(
                 f"Model {model.name!r} has inputs of shape {expected}{of_input}, and the data have {np.shape(array)}."
             )
@@ -272,9 +267,7 @@ def _structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, 
     """Data by name in the structure of the model's inputs and outputs, which Keras accepts whatever its names."""
     if not flavor.is_graph_model(model):
         return x, y, sample_weight
-    names = flavor.input_names(model) or []
-    if isinstance(x, Mapping) and x.keys() == set(names):
-        x = flavor.pack_inputs(model, [x[name] for name in names])
+    x = flavor.packed_as_called(model, list(named_inputs(model, x).values()))
     if not isinstance(y, Mapping):
         return x, y, sample_weight
     count = len(next(iter(y.values())))

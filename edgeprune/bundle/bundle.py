@@ -27,7 +27,9 @@ from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
 from edgeprune.conversion.converter_run import ConverterSettings
 from edgeprune.conversion.known_values import random_samples
-from edgeprune.data.batches import DATA_FORMS
+from edgeprune.data.batches import DATA_FORMS, joined, sample_count
+from edgeprune.data.labels import shape_fits
+from edgeprune.data.named_arrays import named_arrays
 from edgeprune.export import representative, vocabulary_files
 from edgeprune.export.convert import ValidationData, write_tflite
 from edgeprune.export.diagnosis import LoopError, OperatorError
@@ -124,8 +126,8 @@ def export_bundle(
         representative_data: samples of what the model will see, as `export_tflite` accepts them; needed where the file
             is calibrated, which is the default of every target but `"phone-gpu"`. A few of them become golden vectors.
         labels: the classes' names, in the order of the model's output.
-        validation_data: `(x, y)` or `(x, y, sample_weight)`, for the scores in the model card, as `edgeprune.score`
-            takes them; `(x, None)` for an autoencoder.
+        validation_data: labelled data, for the scores in the model card: `(x, y)` or `(x, y, sample_weight)`, or
+            batches of them in any form that `representative_data` may have; `x` alone for an autoencoder.
         metric: what to score by instead of the compiled metrics, as `edgeprune.score` accepts it.
         preprocessing: what was done to raw values before the model, to be written into the bundle.
         quantization: one of the target's, by name or as a `Scheme`; by default its first.
@@ -328,25 +330,23 @@ def _refuse_strings(model: Model, specs: Mapping[str, Any]) -> None:
 
 
 def _checked_validation(
-    validation_data: DataLike | None, prepared: PreparedModel, metric: MetricLike | None
+    validation_data: DataLike, prepared: PreparedModel, metric: MetricLike | None
 ) -> ValidationData:
     """The labelled data, as the converted model expects them."""
-    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-        raise TypeError("validation_data must be (x, y) or (x, y, sample_weight).")
-    x, y, sample_weight = (*validation_data, None)[:3]
-    if not _count(x) or (y is not None and _count(y) != _count(x)):
-        labels = 0 if y is None else _count(y)
-        raise ValueError(f"validation_data has {_count(x)} samples and {labels} labels: one label a sample is needed.")
+    inputs = {name: tuple(spec.shape)[1:] for name, spec in prepared.whole_specs.items()}
+    x, y, sample_weight = read = joined(validation_data, inputs=inputs, source="validation_data")
+    for name, array in named_arrays("validation_data: the model", inputs, x).items():
+        if not shape_fits(np.shape(array), (None, *inputs[name])):
+            raise ValueError(
+                f"validation_data: input {name!r} expects samples of shape {inputs[name]}, got an array of shape "
+                f"{np.shape(array)}."
+            )
+    count = sample_count(read, "validation_data")
+    if count == 0:
+        raise ValueError("validation_data has no samples.")
     if prepared.split is not None:
-        x = prepared.split.preprocess(representative.samples(x, prepared.whole_specs, _count(x)))
+        x = prepared.split.preprocess(representative.samples(x, prepared.whole_specs, count))
     return ValidationData(x, y, sample_weight, metric)
-
-
-def _count(values: Any) -> int:
-    """The number of samples in an array, or in the first of a list or a dict of arrays."""
-    several = list(values.values()) if isinstance(values, Mapping) else values
-    first = several[0] if isinstance(several, list) and several and np.ndim(several[0]) else several
-    return int(np.shape(first)[0]) if np.ndim(first) else 0
 
 
 def _golden(samples: Mapping[str, np.ndarray] | None, specs: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -160,7 +160,7 @@ def samples_of(
     chosen, left = [], num_samples
     batches = iter([whole]) if whole is not None else _grouped(_elements(data), num_samples, inputs, source)
     for batch in track(batches, f"Reading {_inside(source)}"):
-        count = _sample_count(Batch(batch.x), source)
+        count = sample_count(Batch(batch.x), source)
         rows = np.linspace(0, count - 1, min(left, count)).round().astype(int)
         chosen.append(mapped(lambda array: np.asarray(array)[rows], batch.x))  # noqa: B023
         left -= count
@@ -191,7 +191,7 @@ def unpack_batch(batch: Any, inputs: InputShapes | None = None, source: str = "T
     x, *rest = parts
     if isinstance(x, list) and inputs is not None and len(x) == len(inputs) > 1:
         x = tuple(x)  # numbers in lists are now one array each
-    elif isinstance(x, list) and inputs is not None and len(inputs) == 1 and _are_samples(x, inputs):
+    elif isinstance(x, list) and inputs is not None and len(inputs) == 1 and are_samples(x, inputs):
         x = np.stack([np.asarray(one) for one in x])
     return Batch(x, *rest)
 
@@ -213,7 +213,7 @@ def count_of(
     if _is_function(data):
         return steps
     whole = _arrays_of(data, inputs)
-    known = _length(data) if whole is None else -(-_sample_count(whole) // batch_size)
+    known = _length(data) if whole is None else -(-sample_count(whole) // batch_size)
     if steps is None and known == math.inf:
         elements_of(data)  # raises
     if known is None or known == math.inf:
@@ -332,10 +332,11 @@ def _is_inputs(value: Any, inputs: InputShapes | None) -> bool:
     if len(inputs) > 1:
         has_parts = isinstance(value[0], Mapping | tuple | list)
         return not has_parts or (isinstance(value, list) and is_array(value[0]))
-    return isinstance(value, list) and _are_samples(value, inputs)
+    return isinstance(value, list) and are_samples(value, inputs)
 
 
-def _are_samples(value: list[Any], inputs: InputShapes) -> bool:
+def are_samples(value: Sequence[Any], inputs: InputShapes) -> bool:
+    """Whether a list or tuple has single samples for the inputs, rather than an array for each input."""
     return bool(value) and all(_is_sample(one, inputs) for one in value)
 
 
@@ -401,14 +402,19 @@ def _is_sample(x: Any, inputs: InputShapes | None) -> bool:
 
 
 def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:
-    count = _sample_count(whole)
+    count = sample_count(whole)
     parts = [mapped(as_array, part) for part in whole]
     for start in range(0, count, batch_size):
         rows = slice(start, start + batch_size)
         yield Batch(*(mapped(lambda array: array[rows], part) for part in parts))  # noqa: B023
 
 
-def _sample_count(whole: Batch, source: str = "The data") -> int:
+def sample_count(whole: Batch, source: str = "The data") -> int:
+    """The number of samples in a batch.
+
+    Raises:
+        ValueError: the arrays differ in length, or one is a single number.
+    """
     shapes = [array_shape(array) for array in flat(whole)]
     if not shapes or not all(shapes):
         raise ValueError(f"{source} must be regular arrays with a row for each sample.")

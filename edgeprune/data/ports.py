@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.data.named_arrays import listed, named_arrays
 from edgeprune.types import Arrays, DataLike, Loss, Model
 
 
@@ -37,12 +38,8 @@ class Ports:
         Raises:
             ValueError: they are for other inputs than the model's.
         """
-        names = list(self.inputs)
-        found = self._by_name(source, "x", x, names)
-        if found.keys() != set(names):
-            raise ValueError(f"{source} has {_arrays('x', found)}, and {self._has(names, 'inputs')}.")
-        arrays = [found[name] for name in names]
-        return arrays if self.takes_list and len(names) > 1 else self._packed(dict(zip(names, arrays, strict=True)))
+        found = self._by_name(source, "x", x, self.inputs, "input")
+        return list(found.values()) if self.takes_list and len(found) > 1 else self._packed(found)
 
     def targets_of(self, source: str, part: str, y: Arrays | None) -> Any:
         """Targets, or weights of samples, as the model expects them: those of the only output, several by name.
@@ -54,29 +51,22 @@ class Ports:
             return y
         if part == "sample_weight" and not isinstance(y, dict | list):
             return y  # of the samples, whatever output is trained
-        found = self._by_name(source, part, y, self.outputs)
-        if unknown := [name for name in found if name not in self.outputs]:
-            raise ValueError(f"{source} has {_arrays(part, unknown)}, and {self._has(self.outputs, 'outputs')}.")
+        found = self._by_name(source, part, y, self.outputs, "output")
         return self._packed(found) if len(self.outputs) == 1 else found
 
-    def _by_name(self, source: str, part: str, arrays: Any, names: Iterable[str]) -> dict[str, Any]:
-        names, what = list(names), "inputs" if part == "x" else "outputs"
-        if isinstance(arrays, dict):
-            return arrays
-        if isinstance(arrays, list):
-            if len(arrays) != len(names):
-                raise ValueError(f"{source} has {len(arrays)} arrays of {part}, and {self._has(names, what)}.")
-            return dict(zip(names, arrays, strict=True))
-        if len(names) > 1:
-            raise ValueError(
-                f"{source} has one array of {part}, and {self._has(names, what)}: name an array for each of them, "
-                f"{_arrays(part, names)}."
-            )
-        return {names[0]: arrays}
+    def _by_name(self, source: str, part: str, arrays: Any, names: Iterable[str], what: str) -> dict[str, Any]:
+        """The arrays of a part by these names; a file names them, so that one with another name is a mistake."""
+        names = list(names)
+        if isinstance(arrays, dict) and (unknown := [name for name in arrays if name not in names]):
+            raise ValueError(f"{source} has {_arrays(part, unknown)}, and {self._has(names, what)}.")
+        try:
+            return named_arrays(self.model, dict.fromkeys(names, ()), arrays, what=what, all_of_them=what == "input")
+        except ValueError as error:
+            raise ValueError(f"{source}: {error} Name an array for each of them: {_arrays(part, names)}.") from error
 
     def _has(self, names: Iterable[str], what: str) -> str:
         names = list(names)
-        return f"{self.model} has the {what if len(names) > 1 else what[:-1]} {', '.join(map(repr, names))}"
+        return f"{self.model} has the {what}{'s' * (len(names) > 1)} {listed(names)}"
 
     @staticmethod
     def _packed(arrays: Mapping[str, Any]) -> Any:

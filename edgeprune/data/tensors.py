@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.data.named_inputs import named_inputs
 from edgeprune.types import Model
 
 
@@ -14,29 +14,15 @@ def input_tensors(model: Model, x: Any) -> list[Any]:
 
     Args:
         model: a built Functional or Sequential model of either Keras.
-        x: the inputs of a batch, an array for one; a dict by name, or structured as in the model's call, for several.
-            Where an input's last size is 1, an array may lack it, as Keras has it.
+        x: the inputs of a batch, as `named_inputs` accepts them. Where an input's last size is 1, an array may lack
+            it, as Keras has it.
 
     Raises:
-        ValueError: there are not as many arrays as inputs, they have another shape, or hold what an input does not
-            take.
+        ValueError: there are not as many arrays as inputs, they have another shape, or values of a type that an input
+            does not accept.
     """
-    names, symbolic = flavor.input_names(model) or [], flavor.graph_nodes(model)[0]
-    arrays = _in_order(model, names, x)
-    if len(arrays) != len(names):
-        raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(arrays)}.")
-    return [_as_input(*parts) for parts in zip(names, arrays, symbolic, strict=True)]
-
-
-def _in_order(model: Model, names: list[str], x: Any) -> list[Any]:
-    """The arrays of inputs in the model's order: by the names of its inputs, or structured as in its call."""
-    if not isinstance(x, Mapping):
-        return flavor.flatten(x, model)
-    by_name = flavor.pack_inputs(model, names) if not x.keys() >= set(names) else {name: name for name in names}
-    if not isinstance(by_name, Mapping) or not x.keys() >= by_name.keys():
-        raise ValueError(f"Model {model.name!r} has the inputs {names}, got {list(x)}.")
-    arrays = {by_name[key]: x[key] for key in by_name}
-    return [arrays[name] for name in names]
+    arrays, symbolic = named_inputs(model, x), flavor.graph_nodes(model)[0]
+    return [_as_input(name, array, to) for (name, array), to in zip(arrays.items(), symbolic, strict=True)]
 
 
 def _as_input(name: str, array: Any, symbolic: Any) -> Any:

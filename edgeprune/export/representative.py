@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.data.batches import check_data, samples_of
+from edgeprune.data.named_arrays import named_arrays
 from edgeprune.tflite.runtime import texts
 
 
@@ -38,20 +39,12 @@ def samples(data: Any, specs: Mapping[str, Any], count: int = 100) -> dict[str, 
     """
     check_data(data, name="representative_data")
     inputs = {name: tuple(spec.shape)[1:] for name, spec in specs.items()}
-    found = _by_name(samples_of(data, count, inputs=inputs, source="The representative data"), specs)
+    read = samples_of(data, count, inputs=inputs, source="The representative data")
+    try:
+        found = named_arrays("the model", inputs, read)
+    except ValueError as error:
+        raise ValueError(f"Expected representative data for {_listed(specs)}: {error}") from error
     return {name: _checked(name, found[name], spec) for name, spec in specs.items()}
-
-
-def _by_name(x: Any, specs: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(x, Mapping):
-        if set(x) != set(specs):
-            raise ValueError(f"Expected representative data for {_listed(specs)}; got {sorted(map(str, x))}.")
-        return {name: x[name] for name in specs}
-    arrays = x if isinstance(x, list | tuple) else [x]
-    if len(arrays) != len(specs):
-        given = f"{len(arrays)} arrays" if len(arrays) > 1 else "one array"
-        raise ValueError(f"Expected representative data for {len(specs)} inputs, {_listed(specs)}; got {given}.")
-    return dict(zip(specs, arrays, strict=True))
 
 
 def _checked(name: str, array: np.ndarray, spec: Any) -> np.ndarray:

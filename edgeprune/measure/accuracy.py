@@ -12,9 +12,10 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.crash_guard import try_out
 from edgeprune.data.batches import first_array
+from edgeprune.data.named_inputs import named_samples
 from edgeprune.measure.predictions import gather, predict
 from edgeprune.number_checks import check_whole
-from edgeprune.tflite.runtime import Runtime, named_samples
+from edgeprune.tflite.runtime import Runtime
 from edgeprune.types import Arrays, DataLike, Model
 
 

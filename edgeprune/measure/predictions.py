@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.batches import InputShapes, joined
+from edgeprune.data.named_inputs import named_inputs, named_samples
 from edgeprune.data.ports import input_shapes
 from edgeprune.progress import track
-from edgeprune.tflite.runtime import Runtime, in_number_order, named_samples
+from edgeprune.tflite.runtime import Runtime, in_number_order
 from edgeprune.types import Model
 
 
@@ -31,7 +31,7 @@ def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np
         ValueError: there are no samples, not as many as the model has inputs, or they are of another shape, no
             numbers or not finite.
     """
-    arrays, packed = _call_arrays(model, samples)
+    arrays = [np.asarray(array) for array in named_inputs(model, samples).values()]
     _check_values(model, arrays)
     fixed = model.inputs[0].shape[0] if flavor.is_graph_model(model) else None
     size = fixed or batch_size
@@ -44,7 +44,7 @@ def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np
         missing = size - len(batch[0])
         if missing and (fixed or start):  # another size would be traced again
             batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
-        parts.append(flavor.named_outputs(model, predict_on_batch(packed(batch))))
+        parts.append(flavor.named_outputs(model, predict_on_batch(flavor.packed_as_called(model, batch))))
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
@@ -111,38 +111,6 @@ def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str]
     names = by_layer if set(by_layer) == set(of_file) else in_number_order(of_file)
     flattened = own if own == by_layer else sorted(own)  # a dict is flattened by its sorted keys
     return dict(zip(names, flattened, strict=True))
-
-
-def _call_arrays(model: Model, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
-    """The samples as a flat list, and a function that puts a batch of them into the form the model accepts."""
-    names = flavor.input_names(model)
-    if names is None:
-        return _subclassed_call_arrays(model, samples)
-    if isinstance(samples, Mapping):
-        if set(samples) != set(names):
-            raise ValueError(f"Model {model.name!r} has the inputs {names}, got {list(samples)}.")
-        samples = [samples[name] for name in names]
-    elif not (isinstance(samples, list | tuple) and len(names) > 1):
-        samples = [samples]
-    if len(samples) != len(names):
-        raise ValueError(f"Model {model.name!r} has {len(names)} inputs {names}, got {len(samples)}.")
-    return [*map(np.asarray, samples)], partial(flavor.pack_inputs, model)
-
-
-def _subclassed_call_arrays(model: Model, samples: Any) -> tuple[list[np.ndarray], Callable[[list[np.ndarray]], Any]]:
-    """The same for a subclassed model, whose inputs have an order and a structure, but names only in a dict."""
-    import tensorflow as tf
-
-    structure = flavor.call_specs(model)
-    count = len(tf.nest.flatten(structure))
-    if isinstance(samples, Mapping):
-        same_keys = isinstance(structure, Mapping) and set(samples) == set(structure)
-        samples = [samples[name] for name in (sorted(samples) if same_keys else in_number_order(samples))]
-    elif count == 1 or not isinstance(samples, list | tuple):
-        samples = [samples]
-    if len(samples) != count:
-        raise ValueError(f"Model {model.name!r} has {count} inputs, got {len(samples)}.")
-    return [*map(np.asarray, samples)], partial(tf.nest.pack_sequence_as, structure)
 
 
 def _check_values(model: Model, arrays: list[np.ndarray]) -> None:

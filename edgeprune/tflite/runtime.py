@@ -17,7 +17,6 @@ import numpy as np
 from edgeprune.number_checks import check_whole
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
-from edgeprune.types import Arrays
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Runtime:
         return _named(inputs, input_names), _named(outputs, output_names)
 
     def set_input(self, port: Port, encoded: np.ndarray) -> None:
-        """Give one input its encoded values, of exactly the port's shape and type."""
+        """Set one input to its encoded values, of exactly the port's shape and type."""
         self._interpreter.set_tensor(port.index, encoded)
 
     def invoke(self) -> None:
@@ -149,11 +148,27 @@ class Runtime:
         self.invoke()
         return [self.output(port) for port in self.outputs.values()]
 
+    def check_samples(self, samples: Mapping[str, np.ndarray]) -> None:
+        """Check samples for all inputs.
+
+        Args:
+            samples: input name to real values `(number of samples, ...)`.
+
+        Raises:
+            ValueError: an array is empty, has the wrong shape, holds no numbers, NaN, infinity, or fractions where the
+                file expects whole numbers, or the inputs differ in length.
+        """
+        for name, port in self.inputs.items():
+            _check_samples(name, samples[name], port)
+        lengths = {len(samples[name]) for name in self.inputs}
+        if len(lengths) != 1:
+            raise ValueError(f"The inputs have different numbers of samples: {sorted(lengths)}.")
+
     def run_all(self, samples: Mapping[str, np.ndarray], description: str) -> dict[str, np.ndarray]:
         """Run the file on each sample in turn.
 
         Args:
-            samples: input name to real values `(number of samples, ...)`, as `named_samples` returns them.
+            samples: input name to real values `(number of samples, ...)`, checked by `check_samples`.
             description: the text of the progress bar.
 
         Returns:
@@ -183,43 +198,6 @@ class Runtime:
             shapes = {name: port.shape for name, port in {**self.inputs, **self.outputs}.items()}
             raise ValueError(f"{self.path}: inputs and outputs do not share a leading batch axis: {shapes}")
         return sizes.pop()[0]
-
-
-def named_samples(runtime: Runtime, samples: Arrays, order: list[str] | None = None) -> dict[str, np.ndarray]:
-    """Check samples against a file's inputs and assign each input its array.
-
-    Args:
-        runtime: the opened file.
-        samples: an array for one input; a list or tuple of arrays, in the order of `order`; or a dict of
-            input name to array. Each has a leading axis over the samples and holds real values: where the
-            file takes integers for them, they are quantized here.
-        order: the names of the inputs in the order of a list; by default the file's.
-
-    Returns:
-        Input name to array, all of the same length.
-
-    Raises:
-        ValueError: an input is missing, unknown or empty, has the wrong shape, holds no numbers, NaN, infinity, or
-            fractions where the file expects whole numbers, or the inputs differ in length.
-    """
-    names = order or list(runtime.inputs)
-    if isinstance(samples, Mapping):
-        arrays = {str(name): np.asarray(array) for name, array in samples.items()}
-    elif isinstance(samples, list | tuple) and len(names) > 1:
-        if len(samples) != len(names):
-            raise ValueError(f"{runtime.path} has {len(names)} inputs ({_listed(names)}), got {len(samples)}.")
-        arrays = dict(zip(names, map(np.asarray, samples), strict=True))
-    else:
-        arrays = {names[0]: np.asarray(samples)}
-    if set(arrays) != set(runtime.inputs):
-        raise ValueError(f"{runtime.path} has the inputs {_listed(runtime.inputs)}, got {_listed(arrays)}.")
-    lengths = set()
-    for name, port in runtime.inputs.items():
-        _check_samples(name, arrays[name], port)
-        lengths.add(len(arrays[name]))
-    if len(lengths) != 1:
-        raise ValueError(f"The inputs have different numbers of samples: {sorted(lengths)}.")
-    return arrays
 
 
 def in_number_order(names: Any) -> list[str]:
@@ -288,7 +266,3 @@ def _padded(values: np.ndarray, batch: int) -> np.ndarray:
     """The last, shorter batch filled up with its last sample."""
     missing = batch - len(values)
     return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(repr(name) for name in names)

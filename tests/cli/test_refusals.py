@@ -78,7 +78,7 @@ def test_prune_refuses(folder, monkeypatch, arguments, message):
 
 def test_prune_refuses_several_inputs(folder, tmp_path):
     line = refused("prune", folder / "pair.h5", "--data", folder / "data.npz", "-o", tmp_path / "p.keras")
-    assert "has one array of x, and model 'pair' has the inputs 'left', 'right'" in line
+    assert "data.npz: model 'pair' has 2 inputs ('left', 'right'), got 1. Name an array for each" in line
 
 
 def test_nothing_is_left_when_saving_fails(tmp_path):

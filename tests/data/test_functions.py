@@ -76,7 +76,7 @@ def test_functions_and_several_inputs(folder, two):
         ("def load():\n    yield X, Y\n    yield X", "some batches with labels or weights and some without"),
         ("def load():\n    yield X, Y\n    yield X[:, :2], Y", "batches that do not fit together"),
         ("def load(): return [[1, 2], [3]], Y", "x is no regular array"),
-        ("def load(): return [X, X], Y", "has 2 arrays of x, and model 'one' has the input 'features'"),
+        ("def load(): return [X, X], Y", r"model 'one' has 1 input \('features'\), got 2"),
         ("def load(): return X * np.inf, Y", "24 of 24 values of x are NaN or infinite"),
         (
             "def load():\n    import tensorflow as tf\n    return tf.data.Dataset.from_tensors((X, Y)).repeat()",

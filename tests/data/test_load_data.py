@@ -66,12 +66,12 @@ def test_npy_of_objects_is_refused(folder):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X}, "one array of x, and model 'two' has the inputs 'left', 'right': name .* x.left, x.right"),
-        ({"x.left": X, "x.rihgt": X}, "has x.left, x.rihgt, and model 'two' has the inputs 'left', 'right'"),
-        ({"x.left": X}, "has x.left, and model 'two' has the inputs 'left', 'right'"),
+        ({"x": X}, "model 'two' has 2 inputs .*'left', 'right'.*, got 1. Name an array .*: x.left, x.right"),
+        ({"x.left": X, "x.rihgt": X}, "has x.rihgt, and model 'two' has the inputs 'left', 'right'"),
+        ({"x.left": X}, "model 'two' has the inputs 'left', 'right', got 'left'. Name an array .*: x.left, x.right"),
         (
             {"x.left": X, "x.right": X, "y": Y},
-            "array of y, .* has the outputs 'value', 'box': name .* y.value, y.box",
+            "has 2 outputs .*'value', 'box'.*, got 1. Name an array .*: y.value, y.box",
         ),
         ({"x.left": X, "x.right": X, "y.boxes": Y}, "has y.boxes, and model 'two' has the outputs 'value', 'box'"),
         ({"x.left": X, "x.right": X[:3]}, "train inputs have different numbers of samples"),

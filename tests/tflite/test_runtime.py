@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nets.converted import convert, images, set_zeros, small_cnn
 
-from edgeprune.tflite.runtime import Port, Runtime, in_number_order, named_samples
+from edgeprune.data.named_inputs import named_samples
+from edgeprune.tflite.runtime import Port, Runtime, in_number_order
 
 
 @pytest.fixture(scope="module")
