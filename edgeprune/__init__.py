@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune import export as export
     from edgeprune import measure as measure
     from edgeprune import report as report
+    from edgeprune import search as search
     from edgeprune import sparsity as sparsity
     from edgeprune import tflite as tflite
     from edgeprune import tfmot as tfmot
@@ -83,6 +84,9 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
     from edgeprune.schemes import Scheme as Scheme
+    from edgeprune.search.curves import Sensitivity as Sensitivity
+    from edgeprune.search.curves import SensitivityCurve as SensitivityCurve
+    from edgeprune.search.sensitivity import sensitivity as sensitivity
     from edgeprune.sparsity.callbacks import PruningSummaries as PruningSummaries
     from edgeprune.sparsity.callbacks import UpdatePruningStep as UpdatePruningStep
     from edgeprune.sparsity.policies import PrunableLayer as PrunableLayer
@@ -148,6 +152,8 @@ _HOME = {
     "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
+    "Sensitivity": "edgeprune.search.curves",
+    "SensitivityCurve": "edgeprune.search.curves",
     "SparsityReport": "edgeprune.sparsity.report",
     "SplitModel": "edgeprune.export.preprocessing_split",
     "Target": "edgeprune.targets",
@@ -188,6 +194,7 @@ _HOME = {
     "remove_blocks": "edgeprune.depth.blocks",
     "remove_dead_channels": "edgeprune.dead_channels.removal",
     "score": "edgeprune.measure.score",
+    "sensitivity": "edgeprune.search.sensitivity",
     "sparsity_report": "edgeprune.sparsity.report",
     "split_preprocessing": "edgeprune.export.preprocessing_split",
     "strip_pruning": "edgeprune.strip",
@@ -206,6 +213,7 @@ _MODULES = (
     "export",
     "measure",
     "report",
+    "search",
     "sparsity",
     "tflite",
     "tfmot",

@@ -40,6 +40,7 @@ ROOMS = (
     ("strip",),
     ("export",),
     ("bundle",),
+    ("search",),
     ("report",),
     ("demo",),
     ("tfmot", "cli"),

@@ -63,9 +63,12 @@ def checked_mask(graph: ChannelGraph, kept_mask: np.ndarray) -> np.ndarray:
     return kept_mask
 
 
-def remaining(graph: ChannelGraph, kept_mask: np.ndarray, weight: Variable) -> np.ndarray:
-    """What remains of a weight."""
-    values = cut(weight, graph.kept_indices(weight, kept_mask))
+def remaining(
+    graph: ChannelGraph, kept_mask: np.ndarray, weight: Variable, values: np.ndarray | None = None
+) -> np.ndarray:
+    """What remains of a weight, or of other values for it."""
+    kept = graph.kept_indices(weight, kept_mask)
+    values = cut_values(flavor.array_of(weight) if values is None else values, kept)
     for rescale in graph.rescales:
         if rescale.weight is weight:
             values = (values * rescale.factor(kept_mask)).astype(values.dtype)
@@ -81,7 +84,11 @@ def counterparts(graph: ChannelGraph, rebuilt: Model) -> dict[int, Any]:
 
 def cut(weight: Variable, kept: dict[int, np.ndarray]) -> np.ndarray:
     """The values of a weight at the kept indices of each axis."""
-    values = flavor.array_of(weight)
+    return cut_values(flavor.array_of(weight), kept)
+
+
+def cut_values(values: np.ndarray, kept: dict[int, np.ndarray]) -> np.ndarray:
+    """The same for values of a weight."""
     for axis, indices in sorted(kept.items(), reverse=True):  # inside heads before the heads
         if indices.ndim == 2:
             indices = indices.reshape(*indices.shape, *(1 for _ in values.shape[axis + 1 :]))

@@ -1,0 +1,99 @@
+"""The one figure that candidates are judged by: a metric where there are labels, else how far the outputs moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune.measure.accuracy import predicted_classes
+from edgeprune.measure.metrics import MetricLike
+from edgeprune.measure.output_scores import NoScoreError, Score
+from edgeprune.measure.score import score_outputs
+from edgeprune.types import Model
+
+Outputs = Mapping[str, np.ndarray]
+DISTANCE, AGREEMENT = "distance", "agreement"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What scores the outputs of a candidate.
+
+    Attributes:
+        name: of the figure.
+        higher_is_better: its direction.
+        baseline: that of the original.
+        score: returns that of a candidate's outputs.
+    """
+
+    name: str
+    higher_is_better: bool
+    baseline: float
+    score: Callable[[Outputs], float]
+
+
+def judge_of(
+    model: Model,
+    outputs: Outputs,
+    samples: Any,
+    labels: Any,
+    sample_weight: Any,
+    metric: MetricLike | None,
+    batch_size: int,
+) -> Judge:
+    """Choose the figure.
+
+    Args:
+        model: the original, whose compiled metrics count where `metric` is None.
+        outputs: what it computes for the samples.
+        samples: inputs, as `edgeprune.score` accepts them.
+        labels: theirs, or None.
+        sample_weight: theirs, or None.
+        metric: as `edgeprune.score` accepts it, `"distance"` or `"agreement"`; None for the compiled one, and for the
+            distance where there are no labels.
+        batch_size: samples at once for Keras's metrics.
+
+    Raises:
+        TypeError: `metric` is no metric.
+        ValueError: it has no figure for these outputs and labels, or its direction is unknown.
+    """
+    if metric == AGREEMENT:
+        return Judge(AGREEMENT, True, 1.0, lambda made: _agreement(outputs, made))
+    if metric == DISTANCE or (metric is None and labels is None):
+        return Judge(DISTANCE, False, 0.0, lambda made: _distance(outputs, made))
+
+    def figure(made: Outputs) -> Score:
+        found = score_outputs(
+            made, labels, sample_weight, inputs=samples, metric=metric, model=model, batch_size=batch_size
+        )
+        if not found:
+            raise NoScoreError(found.reason or "")
+        return found.scores[0]
+
+    first = figure(outputs)
+    if first.higher_is_better is None:
+        raise ValueError(
+            f"Which direction of {first.name!r} is better is unknown: pass "
+            "metric=edgeprune.Metric(..., higher_is_better=True) or False."
+        )
+    return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value)
+
+
+def _distance(old: Outputs, new: Outputs) -> float:
+    """The norm of the differences of all outputs over that of the original's."""
+    difference = size = 0.0
+    for name, values in old.items():
+        original = values.astype(np.float64)
+        difference += float(np.square(new[name] - original).sum())
+        size += float(np.square(original).sum())
+    return math.sqrt(difference / (size or 1.0))
+
+
+def _agreement(old: Outputs, new: Outputs) -> float:
+    """The share of samples, or of their places, for which both name the same class."""
+    same = [predicted_classes(old[name]) == predicted_classes(new[name]) for name in old]
+    return float(np.mean(np.concatenate([one.ravel() for one in same])))

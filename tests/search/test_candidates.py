@@ -1,0 +1,50 @@
+"""Candidates against the models that plans build: the same outputs, whatever is removed."""
+
+import numpy as np
+import pytest
+from nets.catalogue import NETS, built
+from nets.cuts import random_mask, randomize
+
+from edgeprune import flavor as flavors
+from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.search.candidates import Candidates
+
+# Convolutions, splits, statistics over channels, recurrent states, attention, nested models, several inputs.
+SOME_NETS = (
+    *("plain_convolutions", "grouped", "one_dimension", "normalisations", "shared_layer", "merges"),
+    *("gru_stack", "attention_pooling", "nested_of_nested", "two_inputs_three_outputs", "composite_layers"),
+)
+
+
+def samples_for(graph, count=5):
+    rng = np.random.default_rng(1)
+    arrays = []
+    for tensor in flavors.graph_nodes(graph.walked)[0]:
+        shape = (count, *(16 if size is None else size for size in tensor.shape[1:]))
+        floats = "float" in str(tensor.dtype)
+        arrays.append(rng.normal(size=shape).astype(np.float32) if floats else rng.integers(0, 2, shape))
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def outputs_of(model, x):
+    made = model(x, training=False)
+    return [np.asarray(one) for one in flavors.flatten(made, model)]
+
+
+def assert_close(candidates, expected):
+    for own, other in zip(candidates.values(), expected, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-4 * max(np.abs(other).max(), 1.0))
+
+
+@pytest.mark.parametrize("name", SOME_NETS)
+def test_a_candidate_computes_what_the_smaller_model_does(name, flavor):
+    if flavor not in NETS[name].flavors:
+        pytest.skip("written for the other Keras")
+    graph = trace(randomize(built(name, flavor)))
+    x = samples_for(graph)
+    candidates = Candidates(graph, x, batch_size=2)  # the last batch is filled up
+    for seed in range(2):
+        mask = random_mask(graph, 0.5, seed)
+        assert_close(candidates.outputs(mask), outputs_of(ChannelPlan(graph, mask).apply(verify=False), x))
+    assert_close(candidates.outputs(graph.full_mask()), outputs_of(graph.model, x))
