@@ -29,6 +29,7 @@ from edgeprune.search.candidates import NO_VALUES, Candidates, Values
 from edgeprune.search.curves import Kind, Sensitivity, SensitivityCurve
 from edgeprune.search.journal import Journal, fingerprint
 from edgeprune.search.judge import Judge, judge_of
+from edgeprune.search.quick_reconstruction import QuickReconstruction
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import Attention, DataLike, Importance, Layer, Model, PathLike
 
@@ -40,12 +41,10 @@ class _Trial:
     """One part pruned to one level.
 
     Attributes:
-        count: how many channels or weights are removed.
         kept_mask: the classes of channels that are kept.
         values: weights that are not the original's.
     """
 
-    count: int
     kept_mask: np.ndarray
     values: Values
 
@@ -81,6 +80,7 @@ def sensitivity(
     importance: Importance = "l2",
     ignore: str | Layer | Iterable[str | Layer] = (),
     attention: Attention = "heads",
+    reconstruct: DataLike | None = None,
     batch_size: int = 32,
     seed: int = 0,
     cache: PathLike | None = None,
@@ -107,8 +107,10 @@ def sensitivity(
             Weights are ranked by their magnitude.
         ignore: layers, or names or patterns of layers, that are left out.
         attention: what attention layers lose, as `plan_channels` accepts it.
+        reconstruct: samples, without labels, on which the layers that read a group are solved again before it is
+            scored, as `plan.reconstruct` solves all layers: what the others can make up for is then no loss.
         batch_size: samples at once where `data` are arrays.
-        seed: of `importance="random"`.
+        seed: of `importance="random"`, and of the places that layers are solved on.
         cache: a file to which each measurement is appended. A run on the same model, data and settings takes from it
             what is there: one that was stopped, by Ctrl-C or otherwise, goes on where it was.
         verbose: whether to draw a progress bar.
@@ -130,15 +132,21 @@ def sensitivity(
     """
     levels = _checked(levels, kind)
     check_data(data, batch_size)
+    if reconstruct is not None and kind != "channels":
+        raise ValueError("reconstruct= makes up for removed channels: leave it out for kind='weights'.")
     check_seed(seed)
     flavor.check_built_model(model)
+    solver: QuickReconstruction | None = None
     samples, labels, sample_weight = gather(model, data)
     with status("Following the channels", verbose=verbose):
         graph = freeze_in_attention(trace(model), attention)
     if kind == "channels":
         ignored = {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)}
         graph = freeze(graph, ignored)
-        parts = _groups(graph, class_scores(graph, importance, data, seed, batch_size=batch_size))
+        scores = class_scores(graph, importance, data, seed, batch_size=batch_size)
+        if reconstruct is not None:
+            solver = QuickReconstruction(graph, reconstruct, batch_size, seed)
+        parts = _groups(graph, scores, solver)
     else:
         parts = _layers(graph, _ids_of(graph, entries(ignore)))
     if not parts:
@@ -146,8 +154,9 @@ def sensitivity(
     candidates = Candidates(graph, samples, batch_size)
     outputs = candidates.outputs(graph.full_mask())
     judge = judge_of(model, outputs, samples, labels, sample_weight, metric, batch_size)
-    settings = [1, metric, kind, importance, seed, judge.name]
-    journal = Journal(cache, fingerprint(model, [samples, labels, sample_weight], settings))
+    settings = [1, metric, kind, importance, seed, judge.name, solver is not None]
+    solved_on = [] if solver is None else solver.batches
+    journal = Journal(cache, fingerprint(model, [samples, labels, sample_weight, *solved_on], settings))
     curves = tuple(_curves(parts, levels, candidates, judge, journal, verbose))
     num_samples = len(next(iter(outputs.values())))
     return Sensitivity(
@@ -157,7 +166,7 @@ def sensitivity(
         higher_is_better=judge.higher_is_better,
         baseline=judge.baseline,
         importance=importance if kind == "channels" else "magnitude",
-        reconstructed=False,
+        reconstructed=solver is not None,
         num_samples=num_samples,
         curves=curves,
     )
@@ -179,7 +188,7 @@ def _checked(levels: Any, kind: Any) -> tuple[float, ...]:
     return tuple(sorted(levels))
 
 
-def _groups(graph: ChannelGraph, scores: np.ndarray) -> list[_Part]:
+def _groups(graph: ChannelGraph, scores: np.ndarray, solver: QuickReconstruction | None) -> list[_Part]:
     """The groups that can lose channels and that the importance has scores for."""
 
     def part(group: Group) -> _Part:
@@ -188,7 +197,7 @@ def _groups(graph: ChannelGraph, scores: np.ndarray) -> list[_Part]:
         def trial(count: int) -> _Trial:
             kept = graph.full_mask()
             kept[order[:, :count]] = False
-            return _Trial(count, kept, NO_VALUES)
+            return _Trial(kept, NO_VALUES if solver is None else solver.values(kept))
 
         return _Part(group.name, group.layers, group.count, trial)
 
@@ -235,7 +244,7 @@ def _layers(graph: ChannelGraph, left_out: set[int]) -> list[_Part]:
                 key: np.where(mask.reshape(array.shape), array, 0).astype(array.dtype)
                 for (key, array), mask in zip(arrays.items(), masks, strict=True)
             }
-            return _Trial(count, graph.full_mask(), values)
+            return _Trial(graph.full_mask(), values)
 
         name = graph.name_of(layer)
         return _Part(name, (name,), sizes.size, trial)
