@@ -29,6 +29,7 @@ from edgeprune.channels.masks import (
     put_masks_on,
 )
 from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.channels.plan.curve_scores import GroupCurves
 from edgeprune.channels.plan.importance import ImportanceLike
 from edgeprune.channels.plan.plan_settings import AdvancedSettings, GraphSettings, check_settings
 from edgeprune.channels.plan.planning import one_target, plan_graph, with_defaults
@@ -62,7 +63,7 @@ class ChannelPruning(CallbackOfBoth):
         target_macs: fraction of the MACs to keep, above 0 to 1.
         target_params: fraction of the parameters to keep, above 0 to 1.
         importance: how channels are ranked at each update, as in `plan_channels`; those that need data use `data=`.
-        scope: `"global"`, `"local"` or `"isomorphic"`.
+        scope: `"global"`, `"local"`, `"isomorphic"`, or the curves of `edgeprune.sensitivity`.
         round_to: what is left of a group's channels is a multiple of this.
         ignore: layers, or names or patterns of layers, whose channels are all kept.
         recover: soft filter pruning: what makes the channels is set to zero at each update, and may grow again. They
@@ -99,7 +100,7 @@ class ChannelPruning(CallbackOfBoth):
         target_macs: float | None = None,
         target_params: float | None = None,
         importance: ImportanceLike = "l2",
-        scope: Scope = "global",
+        scope: Scope | GroupCurves = "global",
         round_to: int | str | Callable[[Group], int] = 1,
         ignore: str | Layer | Iterable[str | Layer] = (),
         recover: bool = False,

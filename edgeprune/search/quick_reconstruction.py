@@ -171,7 +171,7 @@ class QuickReconstruction:
         """The sums of the rows that are solved on and of those held out; in a pass for it and those after it."""
         if reader.number not in self._sums:
             self._sums = {}
-            held, wanted = 0, []
+            held, wanted = 0, list[_Reader]()
             for other in self._readers[self._readers.index(reader) :]:
                 held += other.bytes
                 if held > SUMS_MEMORY and wanted:
@@ -222,12 +222,12 @@ def _solved(reader: _Reader, kept_mask: np.ndarray, fit: _Sums, held_out: _Sums)
     matrix, kernel, bias = reader.matrix.copy(), reader.linear.kernel, reader.linear.bias
     has_shift = bias is not None or bool(reader.means)
     shifts = np.zeros((matrix.shape[0], matrix.shape[2]))
-    reads = reader.kept(kept_mask, reads=True).any(axis=2)
-    makes = reader.kept(kept_mask, reads=False).any(axis=1)
-    whole = np.flatnonzero(reads.any(axis=1) & makes.any(axis=1))  # the groups that are not removed
+    reads = np.asarray(reader.kept(kept_mask, reads=True).any(axis=2))
+    makes = np.asarray(reader.kept(kept_mask, reads=False).any(axis=1))
+    whole = np.flatnonzero(np.any(reads, axis=1) & np.any(makes, axis=1))  # the groups that are not removed
     wanted = np.stack([matrix[group][:, makes[group]] for group in whole])  # all lose as many
-    equations = [sums.of(whole).equations(reads[whole], wanted) for sums in (fit, held_out)]
-    total, solution = equations[0] + equations[1], solve_ridge(*equations, has_shift)
+    fitted, tested = (sums.of(whole).equations(reads[whole], wanted) for sums in (fit, held_out))
+    total, solution = fitted + tested, solve_ridge(fitted, tested, has_shift)
     if total.error(solution.change, solution.shift) < total.rr.sum():
         for group, change, shift in zip(whole, solution.change, solution.shift, strict=True):
             matrix[group][np.ix_(reads[group], makes[group])] += change

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypedDict
 
 from edgeprune.channels.graph.coupling import Group
+from edgeprune.channels.plan.curve_scores import GroupCurves
 from edgeprune.channels.plan.data_importance import check_loss
 from edgeprune.channels.plan.importance import ImportanceLike, check_importance
 from edgeprune.channels.plan.selection import ATTENTION, entries
@@ -35,7 +36,7 @@ class GraphSettings(AdvancedSettings, total=False):
     """The arguments of `plan_channels` that say what is removed from a model once it is traced, but for the target."""
 
     importance: ImportanceLike
-    scope: Scope
+    scope: Scope | GroupCurves
     round_to: int | str | Callable[[Group], int]
     ignore: str | Layer | Iterable[str | Layer]
 
@@ -61,7 +62,8 @@ def check_settings(settings: GraphSettings) -> None:
     """
     ratios, max_ratio = settings["ratios"], settings["max_ratio"]
     check_importance(settings["importance"], settings["data"], settings["reduction"])
-    check_limits(settings["scope"], settings["round_to"], settings["min_channels"], max_ratio)
+    scope = "global" if isinstance(settings["scope"], GroupCurves) else settings["scope"]
+    check_limits(scope, settings["round_to"], settings["min_channels"], max_ratio)
     entries(settings["ignore"])
     if settings["attention"] not in ATTENTION:
         raise ValueError(f"attention must be one of {list(ATTENTION)}; got {settings['attention']!r}.")

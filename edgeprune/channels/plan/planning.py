@@ -14,6 +14,7 @@ import numpy as np
 from edgeprune.channels.graph.coupling import ChannelGraph, Group
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
+from edgeprune.channels.plan.curve_scores import GroupCurves, curve_scores
 from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
 from edgeprune.channels.plan.plan_settings import GraphSettings, PlanSettings, check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching
@@ -32,7 +33,7 @@ def plan_channels(
     target_params: float | None = None,
     importance: ImportanceLike = "l2",
     reduction: Reduction | None = None,
-    scope: Scope = "global",
+    scope: Scope | GroupCurves = "global",
     ratios: Mapping[str, float] | None = None,
     round_to: int | str | Callable[[Group], int] = 1,
     ignore: str | Layer | Iterable[str | Layer] = (),
@@ -80,7 +81,9 @@ def plan_channels(
             chooses as the sum does.
         scope: `"global"` ranks all channels together, `"local"` removes the same fraction of each group, `"isomorphic"`
             ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
-            of `"lamp"`, `"random"` and of a function as they are.
+            of `"lamp"`, `"random"` and of a function as they are. The curves of `edgeprune.sensitivity` weigh the
+            groups by what was measured: the channel goes next, of the least important ones of each group, whose removal
+            adds least to the predicted drop for what it saves.
         ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
             the target removes of the others. The first pattern that matches a group counts.
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
@@ -188,13 +191,16 @@ def plan_graph(
     graph, scores = _without_unscored(graph, scores, importance)
     if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
+    scope = settings["scope"]
+    if isinstance(scope, GroupCurves):
+        scores, scope = curve_scores(graph, scores, scope, kind), "global"
     round_to, min_channels, max_ratio = settings["round_to"], settings["min_channels"], settings["max_ratio"]
     kept_mask, reached = solve(
         graph,
         scores,
         kind,
         asked,
-        scope=settings["scope"],
+        scope=scope,
         ratios=_by_group(graph, settings["ratios"] or {}),
         round_to=round_to,
         min_channels=min_channels,
