@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.export.preprocessing_split import split_preprocessing as split_preprocessing
     from edgeprune.export.verify import Verification as Verification
     from edgeprune.export.verify import verify_tflite as verify_tflite
+    from edgeprune.fit.distilling import distill as distill
     from edgeprune.flavor import NotCompiledWarning as NotCompiledWarning
     from edgeprune.flavor import load_model as load_model
     from edgeprune.measure.accuracy import accuracy as accuracy
@@ -171,6 +172,7 @@ _HOME = {
     "count_macs": "edgeprune.measure.macs",
     "count_macs_of_file": "edgeprune.measure.macs",
     "count_parameters": "edgeprune.measure.parameters",
+    "distill": "edgeprune.fit.distilling",
     "drop_identity_layers": "edgeprune.depth.identity",
     "export_bundle": "edgeprune.bundle.bundle",
     "export_tflite": "edgeprune.export.convert",

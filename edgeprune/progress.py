@@ -53,12 +53,12 @@ def track(iterable: Iterable[T], description: str, total: int | None = None, *, 
 
 
 @contextlib.contextmanager
-def steps(description: str, total: int, *, verbose: bool = True) -> Iterator[Callable[[str], None]]:
+def steps(description: str, total: int | None, *, verbose: bool = True) -> Iterator[Callable[[str], None]]:
     """Draw a progress bar for steps that the body counts itself, once it has run for over a second.
 
     Args:
         description: a few words shown before the bar.
-        total: the number of steps.
+        total: the number of steps; None where it is unknown.
         verbose: whether to draw it.
 
     Yields:

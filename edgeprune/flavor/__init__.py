@@ -3,8 +3,9 @@
 Everything else asks here: which Keras does this model belong to, what are its layers, who feeds whom.
 Importing this module imports neither of them.
 
-From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `compilation`, `files`, `kernels`, `recurrent` and
-`training` beside them; `running`, then `marked_batch`, `own_weights`, `rebuilding` and `unfolding` on top.
+From the bottom up: `kinds`, `graphs`, `copies` and `functions`; `compilation`, `distillation`, `files`, `kernels`,
+`recurrent` and `training` beside them; `running`, then `marked_batch`, `own_weights`, `rebuilding` and `unfolding` on
+top.
 """
 
 from edgeprune.flavor.compilation import (
@@ -28,6 +29,15 @@ from edgeprune.flavor.copies import (
     names_of_plain_weights,
     sequential_class,
     variables_to_copy,
+)
+from edgeprune.flavor.distillation import (
+    DistillationLoss,
+    Seen,
+    Term,
+    feature_distillation,
+    frozen,
+    logits_distillation,
+    make_distiller,
 )
 from edgeprune.flavor.files import (
     NotCompiledWarning,
@@ -143,7 +153,10 @@ __all__ = [
     "LayerCall",
     "NotCompiledWarning",
     "Rebuilder",
+    "DistillationLoss",
+    "Seen",
     "TF_KERAS",
+    "Term",
     "array_of",
     "batch_predictor",
     "call_for_inference",
@@ -165,12 +178,14 @@ __all__ = [
     "copy_compile_state",
     "copy_layer_state",
     "copy_trainable",
+    "feature_distillation",
     "first_argument",
     "flatten",
     "flavor_of",
     "forget_compiled_step",
     "fresh_compilation",
     "fresh_metric",
+    "frozen",
     "function_arguments",
     "function_name",
     "functional_model",
@@ -203,6 +218,8 @@ __all__ = [
     "layers_of",
     "load_model",
     "map_structure",
+    "logits_distillation",
+    "make_distiller",
     "metric_values",
     "model_inside",
     "moving_averages",

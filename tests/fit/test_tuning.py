@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edgeprune import flavor as flavors
-from edgeprune.fit import _figures, fine_tune, prune_and_fit
+from edgeprune.fit import fine_tune, prune_and_fit
+from edgeprune.fit.training import _figures
 from edgeprune.measure.metrics import Metric
 
 SAMPLES = 32
@@ -65,7 +66,7 @@ def test_a_metric_that_raises_stops_no_training(keras, rng, monkeypatch):
 
     model, (x, y) = net(keras, "price"), data(rng, "price")
     shown = []
-    monkeypatch.setattr("edgeprune.fit._figures", lambda logs: shown.append(_figures(logs)) or shown[-1])
+    monkeypatch.setattr("edgeprune.fit.training._figures", lambda logs: shown.append(_figures(logs)) or shown[-1])
     pruned = prune_and_fit(model, x, y, sparsity=0.5, epochs=2, batch_size=SAMPLES, metric=broken)
     assert np.count_nonzero(np.asarray(pruned.get_layer("price").kernel)) == 2
     assert shown[-1].startswith("loss ") and shown[-1].endswith("broken nan")
