@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune import depth as depth
     from edgeprune import export as export
     from edgeprune import measure as measure
+    from edgeprune import quantization as quantization
     from edgeprune import report as report
     from edgeprune import search as search
     from edgeprune import sparsity as sparsity
@@ -80,6 +81,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.size import file_size as file_size
     from edgeprune.measure.tflm import MicroError as MicroError
     from edgeprune.measure.vela import VelaError as VelaError
+    from edgeprune.quantization.equalization import Equalization as Equalization
+    from edgeprune.quantization.equalization import equalize as equalize
     from edgeprune.report.file_inspection import FileInspection as FileInspection
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
@@ -129,6 +132,7 @@ _HOME = {
     "ConstantSparsity": "edgeprune.sparsity.schedules",
     "ConversionError": "edgeprune.export.diagnosis",
     "Data": "edgeprune.data",
+    "Equalization": "edgeprune.quantization.equalization",
     "ExportResult": "edgeprune.export.convert",
     "FileInspection": "edgeprune.report.file_inspection",
     "FileSize": "edgeprune.measure.size",
@@ -174,6 +178,7 @@ _HOME = {
     "count_parameters": "edgeprune.measure.parameters",
     "distill": "edgeprune.fit.distilling",
     "drop_identity_layers": "edgeprune.depth.identity",
+    "equalize": "edgeprune.quantization.equalization",
     "export_bundle": "edgeprune.bundle.bundle",
     "export_tflite": "edgeprune.export.convert",
     "file_size": "edgeprune.measure.size",
@@ -214,6 +219,7 @@ _MODULES = (
     "depth",
     "export",
     "measure",
+    "quantization",
     "report",
     "search",
     "sparsity",

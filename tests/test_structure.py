@@ -36,7 +36,7 @@ ROOMS = (
     ("targets", "datasets", "models", "sparsity", "measure"),
     ("channels",),
     ("dead_channels", "fit"),
-    ("depth",),
+    ("depth", "quantization"),
     ("strip",),
     ("export",),
     ("bundle",),

@@ -1,0 +1,24 @@
+"""Quantization of a Keras model: what makes the file in integers better."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune.lazy import lazy_names
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from edgeprune.quantization.equalization import Equalization as Equalization
+    from edgeprune.quantization.equalization import EqualizedChannels as EqualizedChannels
+    from edgeprune.quantization.equalization import equalize as equalize
+
+# Each public name and the module that defines it.
+_HOME = {
+    "Equalization": "edgeprune.quantization.equalization",
+    "EqualizedChannels": "edgeprune.quantization.equalization",
+    "equalize": "edgeprune.quantization.equalization",
+}
+
+__all__ = sorted(_HOME)
+
+if not TYPE_CHECKING:  # a type checker reports names that are not above
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)
