@@ -30,7 +30,7 @@ from results import Results
 import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.fit import fit
-from edgeprune.models import BATCH_NORM_MOMENTUM, resnet8
+from edgeprune.models import BATCH_NORM_MOMENTUM, ds_cnn, resnet8
 
 OUT = Path(__file__).parent / "out"
 IMPORTANCES = ("l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "activation", "fisher", "random")
@@ -61,7 +61,11 @@ def mobilenet() -> Any:
     return keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name="mobilenet")
 
 
-NETS: dict[str, Callable[[], Any]] = {"resnet8": resnet8, "mobilenet": mobilenet}
+NETS: dict[str, Callable[[], Any]] = {
+    "resnet8": resnet8,
+    "mobilenet": mobilenet,
+    "ds_cnn": lambda: ds_cnn((28, 28, 1), 10),
+}
 
 
 @dataclass(frozen=True)

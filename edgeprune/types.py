@@ -71,7 +71,9 @@ Loss: TypeAlias = str | KerasLoss | Callable[..., Any] | Sequence[Any] | Mapping
 Quantization: TypeAlias = Literal["dynamic", "float16", "int8", "int16x8"]
 """How `export_tflite` quantizes a model; None leaves it in float32."""
 
-Importance: TypeAlias = Literal["l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "fisher", "activation", "random"]
+Importance: TypeAlias = Literal[
+    "l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "fisher", "activation", "reconstruction", "random"
+]
 """How `plan_channels` scores a channel; the names are explained there."""
 
 Reduction: TypeAlias = Literal["sum", "mean", "max", "l2"]

@@ -230,7 +230,7 @@ def test_global_magnitudes_are_relative_to_their_group():
     assert left(by_hand)["hidden"] > left(by_hand)["stem"] == 2  # a function's scores are ranked as they are
 
 
-@pytest.mark.parametrize("importance", ["taylor", "fisher", "activation"])
+@pytest.mark.parametrize("importance", ["taylor", "fisher", "activation", "reconstruction"])
 def test_importance_on_data(flavor, importance):
     model = residual_net(flavor)
     rng = np.random.default_rng(0)
@@ -260,7 +260,7 @@ def test_units_and_heads_are_rounded_as_the_channels_they_give(flavor):
     assert plan.verify().passed
 
 
-@pytest.mark.parametrize("importance", ["l2", "taylor", "activation"])
+@pytest.mark.parametrize("importance", ["l2", "taylor", "activation", "reconstruction"])
 def test_a_subclassed_model(importance):
     import keras
 

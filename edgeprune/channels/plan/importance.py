@@ -17,6 +17,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group, Slot
 from edgeprune.channels.plan.data_importance import ON_DATA, STATISTICS, is_float, score_on_data
+from edgeprune.channels.plan.reconstruction_importance import score_by_reconstruction
 from edgeprune.channels.plan.reduction import REDUCTIONS, of_slot, reduced
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
@@ -29,7 +30,7 @@ _SHIFTS = ("bias", "beta", "alpha")
 
 # Scores that compare between groups as they are. Estimates of the loss do not: of many channels that go at once they
 # say too little, and ranked as they are they empty single layers.
-COMPARABLE = ("lamp", "random")
+COMPARABLE = ("lamp", "random", "reconstruction")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def class_scores(
         graph: the traced model.
         importance: a name, or a function that is passed a `Group`, as `plan_channels` describes them.
         data: `(x, y)` arrays, or batches of `(x, y)`: a `tf.data.Dataset`, a Keras `PyDataset`, any iterable. For
-            `"activation"` the labels may be missing.
-        seed: of `"random"`.
+            `"activation"` and `"reconstruction"` the labels may be missing.
+        seed: of `"random"`, and of the places that `"reconstruction"` measures.
         reduction: how the scores of the slices that a class owns are reduced to one: `"sum"`, `"mean"`, `"max"` or
             `"l2"` (Torch-Pruning's `group_reduction`). Left out: `"l2"` of `"l2"`, so that it is the norm of all
             slices together, and `"sum"` of the others. A channel whose slice of one kernel is `[3, -4]`, and of the
@@ -76,7 +77,7 @@ def class_scores(
             `"l2"` (5, 12)     17    8.5     12    13
             ===============  ====  =====  =====  ====
 
-            Of `"lamp"` the squared norms are reduced. `"random"` and functions have no slices.
+            Of `"lamp"` the squared norms are reduced. `"random"`, `"reconstruction"` and functions have no slices.
         loss: a Keras loss or its name, or a list or dict of them for several outputs; left out, the compiled one.
         batch_size: samples at once where `data` are arrays.
         steps: batches at most; left out, all.
@@ -97,7 +98,7 @@ def class_scores(
         >>> net.set_weights([np.array([[3, 1], [-4, 0]]), np.array([[12], [2]])])  # units [3, -4], [12] and [1, 0], [2]
         >>> graph, data = trace(net), (np.array([[1.0, 0.0]]), np.array([[0.0]]))
         >>> (units,) = [group.classes for group in graph.groups if group.frozen is None]
-        >>> for name in ("l1", "l2", "lamp", "fpgm", "activation", "taylor", "fisher"):
+        >>> for name in ("l1", "l2", "lamp", "fpgm", "activation", "taylor", "fisher", "reconstruction"):
         ...     print(name, class_scores(graph, name, data, loss="mae")[units].round(2).tolist())
         l1 [19.0, 3.0]
         l2 [13.0, 2.24]
@@ -106,6 +107,7 @@ def class_scores(
         activation [3.0, 1.0]
         taylor [72.0, 4.0]
         fisher [1296.0, 4.0]
+        reconstruction [1.0, 0.0]
     """
     check_importance(importance, data, reduction)
     if callable(importance):
@@ -113,6 +115,8 @@ def class_scores(
     if importance == "random":
         check_seed(seed)
         return np.random.default_rng(seed).random(graph.class_count)
+    if importance == "reconstruction":
+        return score_by_reconstruction(graph, data, batch_size, steps, seed)
     reduction = reduction or ("l2" if importance == "l2" else "sum")
     if importance in _MAGNITUDES:
         with status(f"Importance ({importance})"):
@@ -126,17 +130,19 @@ def check_importance(importance: Any, data: Any, reduction: Any = None) -> None:
     Raises:
         ValueError: they are not, the data are missing, or there is nothing to reduce.
     """
-    known = [*_MAGNITUDES, *ON_DATA, "random"]
+    known = [*_MAGNITUDES, *ON_DATA, "reconstruction", "random"]
     if not callable(importance) and not (isinstance(importance, str) and importance in known):
         raise ValueError(f"importance must be a function of a group or one of {known}; got {importance!r}.")
+    if importance == "reconstruction" and data is None:
+        raise ValueError("importance='reconstruction' is measured on data: pass data=, samples without labels.")
     if isinstance(importance, str) and importance in ON_DATA and data is None:
         raise ValueError(f"importance={importance!r} is measured on data: pass data=(x, y) or a dataset of batches.")
     if reduction is None:
         return
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {list(REDUCTIONS)}; got {reduction!r}.")
-    if callable(importance) or importance == "random":
-        what = "a function" if callable(importance) else "'random'"
+    if callable(importance) or importance in ("random", "reconstruction"):
+        what = "a function" if callable(importance) else repr(importance)
         raise ValueError(
             f"reduction={reduction!r} is for scores of several layers; importance is {what}: leave it out."
         )

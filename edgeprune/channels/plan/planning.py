@@ -18,7 +18,7 @@ from edgeprune.channels.plan.curve_scores import GroupCurves, curve_scores
 from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
 from edgeprune.channels.plan.plan_settings import GraphSettings, PlanSettings, check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching
-from edgeprune.channels.plan.solver import solve
+from edgeprune.channels.plan.solver import per_cost, solve
 from edgeprune.channels.plan.widths import unprunable
 from edgeprune.flavor.example_shapes import InputShape
 from edgeprune.progress import status
@@ -74,6 +74,11 @@ def plan_channels(
             - `"fisher"`: (weight x gradient)² / 2, (36² + 0 + 36²) / 2 = 1296 (LeCun et al., Optimal Brain Damage,
               1990; Theis et al., Faster gaze prediction with dense networks and Fisher pruning, 2018). Smaller
               batches estimate it better.
+            - `"reconstruction"`: what the other channels of its group cannot make up for. One after the other the
+              channel goes whose removal adds the smallest error, relative to the outputs of the layers that read the
+              group, once their weights for the others are solved anew on unlabelled `data`; that error is the score.
+              For that input a second unit that is any multiple of this one would take its place, so the smaller of
+              the two scores 0, and the one left 1 (Hassibi and Stork, Optimal Brain Surgeon, 1993, for channels).
             - `"random"`: chance, from `seed`.
         reduction: how a channel's scores in the layers that it runs through are reduced to one: `"sum"`, `"mean"`,
             `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others.
@@ -81,9 +86,10 @@ def plan_channels(
             chooses as the sum does.
         scope: `"global"` ranks all channels together, `"local"` removes the same fraction of each group, `"isomorphic"`
             ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
-            of `"lamp"`, `"random"` and of a function as they are. The curves of `edgeprune.sensitivity` weigh the
-            groups by what was measured: the channel goes next, of the least important ones of each group, whose removal
-            adds least to the predicted drop for what it saves.
+            of `"lamp"`, `"random"` and of a function as they are. Those of `"reconstruction"` are errors: they are
+            divided by the MACs or parameters, whichever the target counts, that a channel of the group costs. The
+            curves of `edgeprune.sensitivity` weigh the groups by what was measured: the channel goes next, of the least
+            important ones of each group, whose removal adds least to the predicted drop for what it saves.
         ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
             the target removes of the others. The first pattern that matches a group counts.
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
@@ -94,11 +100,12 @@ def plan_channels(
             The layer's scale does not change. Kernels for flash attention want multiples of 8: `round_to=8`.
         min_channels: channels that each group keeps at least.
         max_ratio: fraction of its channels that a group loses at most.
-        data: `(x, y)` or a dataset of batches, for an importance that is measured on data.
+        data: `(x, y)` or a dataset of batches, for an importance that is measured on data; the labels may be missing
+            for `"activation"` and `"reconstruction"`.
         loss: for such an importance, where the model is not compiled.
         batch_size: samples at once where `data` are arrays.
         steps: batches of `data` at most.
-        seed: of `"random"`.
+        seed: of `"random"`, and of the places that `"reconstruction"` measures.
         input_shape: of a model of open length or size, the shape that MACs are counted for, with or without the batch;
             by input name where there are several. Left out, one that the model accepts.
 
@@ -194,6 +201,8 @@ def plan_graph(
     scope = settings["scope"]
     if isinstance(scope, GroupCurves):
         scores, scope = curve_scores(graph, scores, scope, kind), "global"
+    elif importance == "reconstruction":
+        scores = per_cost(graph, scores, kind)
     round_to, min_channels, max_ratio = settings["round_to"], settings["min_channels"], settings["max_ratio"]
     kept_mask, reached = solve(
         graph,

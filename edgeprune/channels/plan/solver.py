@@ -186,6 +186,25 @@ def solve(
     return removal.mask(counts), target
 
 
+def per_cost(graph: ChannelGraph, scores: np.ndarray, kind: str) -> np.ndarray:
+    """Errors divided by what a channel of their group costs of a target, so that what is saved costs little error.
+
+    Args:
+        graph: the traced model.
+        scores: an error for each class, as `solve` accepts them.
+        kind: of the target; of `"pruning_ratio"` all channels cost the same.
+    """
+    if kind == "pruning_ratio":
+        return scores
+    amount = macs_of(graph) if kind == "target_macs" else params_of(graph)
+    scores = scores.copy()
+    for group in graph.groups:
+        without_one = graph.full_mask()
+        without_one[group.classes[:1]] = False
+        scores[group.classes] /= max(amount(graph.full_mask()) - amount(without_one), 1)
+    return scores
+
+
 def structure(group: Group) -> tuple:
     """What a group is made of: the kinds of its slices and how many of each, but no width and no name."""
 

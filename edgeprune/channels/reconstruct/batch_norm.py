@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.graph.coupling import ChannelGraph, Step
 
 
 @dataclass
@@ -83,6 +85,14 @@ def statistics_axis(layer: Any) -> int | None:
 def is_batch_norm(layer: Any) -> bool:
     """Whether a layer is a batch normalization of either Keras."""
     return flavor.is_layer(layer) and isinstance(layer, flavor.keras_of(layer).layers.BatchNormalization)
+
+
+def is_normalized(graph: ChannelGraph, steps: Sequence[Step]) -> bool:
+    """Whether nothing but a batch normalization, which makes up for a shift, reads what some calls give."""
+    given = {place for step in steps for place in step.outputs}
+    readers = [step for step in graph.steps if given & set(step.inputs)]
+    read_elsewhere = given & (set(graph.outputs) | {fold.taken for fold in graph.folds})
+    return not read_elsewhere and all(is_batch_norm(step.layer) for step in readers)
 
 
 def assign(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:

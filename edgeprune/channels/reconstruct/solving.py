@@ -123,20 +123,25 @@ def _rows(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows of both models at the same places, up to `count` a batch, and which of them are held out."""
     for use in uses:
-        before, after = (_folded(x, old.folded) for x in (use.old, use.new))
+        before, after = (folded(x, old.folded) for x in (use.old, use.new))
         places = old.linear.places(before.shape)
         if places != new.linear.places(after.shape) or len(before) != len(after):
             raise CannotSolve("it works on fewer places than in the original")
-        of_all = len(before) * places
-        flat = np.arange(of_all) if count >= of_all else np.sort(random.choice(of_all, count, replace=False))
-        for start in range(0, len(flat), block):
-            samples, inside = np.divmod(flat[start : start + block], max(places, 1))
-            chosen = Chosen(samples, inside)
-            numbers = use.first + samples * use.samples // len(before)
+        for chosen in chosen_places(len(before), places, count, block, random):
+            numbers = use.first + chosen.samples * use.samples // len(before)
             yield old.linear.rows(before, chosen), new.linear.rows(after, chosen), numbers % HELD_OUT == HELD_OUT - 1
 
 
-def _folded(x: np.ndarray, axes: int) -> np.ndarray:
+def chosen_places(samples: int, places: int, count: int, block: int, random: np.random.Generator) -> Iterator[Chosen]:
+    """Up to `count` of the places of all samples, some at a time."""
+    of_all = samples * places
+    flat = np.arange(of_all) if count >= of_all else np.sort(random.choice(of_all, count, replace=False))
+    for start in range(0, len(flat), block):
+        yield Chosen(*np.divmod(flat[start : start + block], max(places, 1)))
+
+
+def folded(x: np.ndarray, axes: int) -> np.ndarray:
+    """Values with some axes after the first made samples too."""
     return x.reshape(-1, *x.shape[1 + axes :]) if axes else x
 
 

@@ -153,7 +153,7 @@ class Walk:
                     self._removal.solver(new.linear),
                     self._uses(steps, taken, old, new),
                     len(steps) * len(self._sizes),
-                    not old.inside and self._is_normalized(steps),
+                    not old.inside and batch_norm.is_normalized(self.graph, steps),
                     np.random.default_rng([self._seed, self._numbers[id(steps[0])], number]),
                 )
             except CannotSolve as error:
@@ -190,13 +190,6 @@ class Walk:
             return capture(part.layer, lambda: flavor.call_layer(node, taken, layer))
 
         yield from zip(*(seen(part, *one) for part, one in zip((old, new), layers, strict=True)), strict=True)
-
-    def _is_normalized(self, steps: list[Step]) -> bool:
-        """Whether nothing but a batch normalization, which makes up for a shift, reads what some calls give."""
-        given = {place for step in steps for place in step.outputs}
-        readers = [step for step in self.graph.steps if given & set(step.inputs)]
-        read_elsewhere = given & (set(self.graph.outputs) | {fold.taken for fold in self.graph.folds})
-        return not read_elsewhere and all(batch_norm.is_batch_norm(step.layer) for step in readers)
 
     def _list_unsolved(self, layer: Layer, solved: set[int]) -> None:
         """Name the weights of a layer that keep what the removal left of them."""
