@@ -47,6 +47,7 @@ WRONG = {
     "--plan": ["plan.txt"],
     "--quantization": ["int3"],
     "--pruning-ratio": ["1"],
+    "--reconstruct": ["broken.npz"],
     "--reduction": ["median"],
     "--round-to": ["x"],
     "--num-runs": ["0"],
