@@ -33,7 +33,7 @@ from edgeprune import flavor as flavors
         (["--target-macs", "0.5", "--importance", "reconstruction"], "is measured on data: pass --data"),
         (
             ["--target-macs", "0.5", "--reconstruct", "wide.npz"],
-            "has inputs of shape (None, 6), and the data have (8, 7)",
+            "expects samples of shape (6,); got (8, 7)",
         ),
         (["--target-macs", "0.5", "--reconstruct", "absent.npz"], "No data file at absent.npz"),
         (["--target-macs", "0.5", "-o", "keras.h5"], "another name. --overwrite replaces it"),
