@@ -31,8 +31,9 @@ from edgeprune.channels.masks import (
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.curve_scores import GroupCurves
 from edgeprune.channels.plan.importance import ImportanceLike
+from edgeprune.channels.plan.limits import one_target
 from edgeprune.channels.plan.plan_settings import AdvancedSettings, GraphSettings, check_settings
-from edgeprune.channels.plan.planning import one_target, plan_graph, with_defaults
+from edgeprune.channels.plan.planning import plan_graph, with_defaults
 from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates

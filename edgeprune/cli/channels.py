@@ -33,14 +33,20 @@ from edgeprune.cli.options import (
     LabelColumnsOption,
     LearningRateOption,
     LossOption,
+    MaxFlashOption,
+    MaxRamOption,
     MetricOption,
+    NumThreadsOption,
     OptionalDataOption,
     OverwriteOption,
     PruningRatioOption,
+    QuantizationChoice,
     SeedOption,
+    TargetLatencyOption,
     TargetMacsOption,
     TargetParamsOption,
     UnsafeOption,
+    fraction_or_text,
     parse_input_shapes,
 )
 from edgeprune.cli.printing import show, show_json
@@ -67,6 +73,15 @@ def channels_command(
     pruning_ratio: PruningRatioOption = None,
     target_macs: TargetMacsOption = None,
     target_params: TargetParamsOption = None,
+    target_latency: TargetLatencyOption = None,
+    max_ram: MaxRamOption = None,
+    max_flash: MaxFlashOption = None,
+    target: Annotated[str, typer.Option(help="The device that time and memory are for.")] = "phone",
+    quantization: Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")] = "none",
+    latency_table: Annotated[
+        Path | None, typer.Option(help="Times of operators measured on the device: .csv or .json.")
+    ] = None,
+    num_threads: NumThreadsOption = 1,
     round_to: Annotated[
         str,
         typer.Option(
@@ -76,11 +91,7 @@ def channels_command(
         ),
     ] = "1",
     importance: Annotated[
-        Importance,
-        typer.Option(
-            help="How channels are ranked; taylor and fisher need --data, activation and reconstruction --data or "
-            "--reconstruct."
-        ),
+        Importance, typer.Option(help="How channels are ranked; taylor, fisher and activation need --data.")
     ] = "l2",
     reduction: Annotated[
         Reduction | None,
@@ -97,10 +108,6 @@ def channels_command(
     ] = None,
     data: OptionalDataOption = None,
     label_columns: LabelColumnsOption = None,
-    reconstruct: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Samples, without labels, to make up for the cut on, in any form of --data."),
-    ] = None,
     epochs: Annotated[
         int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
     ] = 0,
@@ -122,11 +129,20 @@ def channels_command(
     check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, overwrite)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
-    if pruning_ratio is target_macs is target_params is None:
-        raise ValueError("Pass exactly one of --pruning-ratio, --target-macs and --target-params.")
-    source = open_data_option(data, label_columns if data or not reconstruct else None)
-    unlabelled = reconstruct and open_data_option(reconstruct, label_columns)
-    scored_by = named_metric(metric, data)
+    limits: dict[str, Any] = {
+        "pruning_ratio": pruning_ratio,
+        "target_macs": target_macs,
+        "target_params": target_params,
+        "target_latency": fraction_or_text(target_latency),
+        "max_ram": max_ram,
+        "max_flash": max_flash,
+    }
+    if all(limit is None for limit in limits.values()):
+        raise ValueError(
+            "Pass one or more of --pruning-ratio, --target-macs, --target-params, --target-latency, --max-ram and "
+            "--max-flash."
+        )
+    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.channels.plan.planning import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
@@ -136,19 +152,20 @@ def channels_command(
     arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))
     if arrays is not None and arrays.y_train is not None and (epochs or loss):
         check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
-    samples = unlabelled.read(keras_model).x_train if unlabelled else None
     chosen = plan_channels(
         keras_model,
-        pruning_ratio=pruning_ratio,
-        target_macs=target_macs,
-        target_params=target_params,
+        **limits,
+        target=target,
+        quantization=None if quantization == "none" else quantization,
+        latency_table=latency_table,
+        num_threads=num_threads,
         importance=importance,
         reduction=reduction,
         attention=attention,
         scope=scope,
         round_to=int(round_to) if round_to.isdecimal() else round_to,
         ignore=ignore or (),
-        data=arrays.train if arrays else samples,
+        data=arrays and arrays.train,
         loss=loss,
         input_shape=shape,
     )
@@ -157,10 +174,6 @@ def channels_command(
     if arrays is not None:
         scored = scorer(arrays, scored_by, keras_model)
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
-    found = None if samples is None else chosen.reconstruct(samples, verify=False)
-    if found is not None:
-        smaller = found.model
-        scores |= {"reconstructed": scored(smaller)} if arrays is not None else {}
     if epochs and arrays is not None:
         fine_tune(
             smaller,
@@ -181,21 +194,24 @@ def channels_command(
     }
     write_files({path: write for path, write in writers.items() if path is not None}, overwrite)
     if as_json:
-        figures = {"macs": asdict(chosen.macs), "params": asdict(chosen.params), "channels": asdict(chosen.channels)}
+        figures: dict[str, Any] = {
+            "macs": asdict(chosen.macs),
+            "params": asdict(chosen.params),
+            "channels": asdict(chosen.channels),
+        }
+        figures |= {"limits": [asdict(limit) for limit in chosen.limits]}
+        figures |= {"latency": chosen.latency and asdict(chosen.latency)}
         show_json(
             {
                 **json.loads(text),
                 **figures,
                 **scores_to_dict(scores),
-                "reconstruction": found and found.to_dict(),
                 "held_out": arrays and arrays.held_out,
                 "output": output and str(output),
             }
         )
         return
     show(chosen.to_text(verbose=verbose, see="--verbose"))
-    if found is not None:
-        show(str(found))
     for line in score_lines(scores):
         show(line)
     if epochs and arrays is not None:

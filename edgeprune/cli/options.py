@@ -60,6 +60,14 @@ def parse_input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | 
     return shapes.get("", shapes) or None
 
 
+def fraction_or_text(value: str | None) -> float | str | None:
+    """The value of `--target-latency`: a number where it is one, else the text, which has a unit."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
+
+
 _DATA = typer.Option(
     "--data",
     metavar="DATA",
@@ -118,6 +126,14 @@ TargetMacsOption = Annotated[
     float | None, typer.Option(callback=_kept, help="Fraction of the multiplications to keep.")
 ]
 TargetParamsOption = Annotated[float | None, typer.Option(callback=_kept, help="Fraction of the parameters to keep.")]
+TargetLatencyOption = Annotated[
+    str | None,
+    typer.Option(metavar="FRACTION|TIME", help="Fraction of the time to keep, or a time such as 4ms, on --target."),
+]
+MaxRamOption = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="Bytes of the activations at most, such as 256kB.")
+]
+MaxFlashOption = Annotated[str | None, typer.Option(metavar="BYTES", help="Bytes of the file at most.")]
 InputShapeOption = Annotated[
     list[str] | None,
     typer.Option(

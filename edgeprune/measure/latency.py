@@ -150,10 +150,7 @@ def benchmark(
     for file in files:
         try_out(file)
     generator = np.random.default_rng(seed)
-    runtimes = [Runtime(file, num_threads=num_threads, use_xnnpack=use_xnnpack) for file in files]
-    for runtime in runtimes:
-        for port in runtime.inputs.values():
-            runtime.set_input(port, _random_input(port, generator))
+    runtimes = [ready_runtime(file, generator, num_threads, use_xnnpack) for file in files]
     order = random.Random(seed)
     for _ in track(range(warmup_runs), "Warming up"):
         _time_round(runtimes, order)
@@ -165,6 +162,20 @@ def benchmark(
         for file, row, ratio in zip(files, times, ratios, strict=True)
     )
     return Benchmark(rows, times.shape[1], warmup_runs, num_threads, use_xnnpack, times, this_machine())
+
+
+def ready_runtime(
+    file: str | Path, generator: np.random.Generator, num_threads: int = 1, use_xnnpack: bool = True
+) -> Runtime:
+    """A file opened with random inputs set, to be invoked and timed.
+
+    Raises:
+        ValueError: it does not load, or an input has a type for which no random values are made.
+    """
+    runtime = Runtime(file, num_threads=num_threads, use_xnnpack=use_xnnpack)
+    for port in runtime.inputs.values():
+        runtime.set_input(port, _random_input(port, generator))
+    return runtime
 
 
 def _rounds(

@@ -162,10 +162,10 @@ def activation_memory(model: Model, dtype: str = "int8", *, per_channel_dense: b
     if not layers:
         raise ValueError(f"Model {model.name!r} computes nothing.")
     peak = max(layers, key=lambda row: row.bytes)
-    planned = _planned(tensors)
+    planned = planned_bytes(tensors)
     of_all = [made for call, made in zip(trace.calls, operators, strict=True) for _ in range(call.times)]
     kept, arena = arena_bytes(of_all, planned, len(trace.inputs), len(trace.outputs))
-    return ActivationMemory(peak.bytes, planned, peak.layer, dtype, layers, kept, _aligned(arena))
+    return ActivationMemory(peak.bytes, planned, peak.layer, dtype, layers, kept, aligned(arena))
 
 
 def _by_layer(rows: Iterable[LayerMemory]) -> tuple[LayerMemory, ...]:
@@ -207,7 +207,7 @@ def _traced(model: Model, item_bytes: int) -> _Trace:
     walk = _Walk(model, item_bytes)
     inputs = tuple(map(walk.value, flavor.graph_nodes(model)[0]))
     outputs = walk.unfold(model, inputs)
-    return _Trace(tuple(map(_aligned, walk.sizes)), tuple(walk.calls), inputs, outputs)
+    return _Trace(tuple(map(aligned, walk.sizes)), tuple(walk.calls), inputs, outputs)
 
 
 class _Walk:
@@ -234,7 +234,7 @@ class _Walk:
 
     def _call(self, node: flavor.GraphNode, given: list[int]) -> tuple[int, ...]:
         made = tuple(map(self.value, node.outputs))
-        output_bytes = sum(_aligned(self.sizes[number]) for number in made)
+        output_bytes = sum(aligned(self.sizes[number]) for number in made)
         channels = (tuple(node.outputs[0].shape) or (0,))[-1]
         inside = _inside(node, output_bytes, self.item_bytes * self._samples)
         self.calls.append(_Call(node.layer, tuple(given), made, inside, channels, self._times))
@@ -268,7 +268,7 @@ class _Walk:
             made = self._at_each_step(layer.layer, parts, others)
             together += made
         self._times = before_all
-        self.sizes[earlier] = max(count - 2, 0) * sum(_aligned(self.sizes[value]) for value in made)
+        self.sizes[earlier] = max(count - 2, 0) * sum(aligned(self.sizes[value]) for value in made)
         return self._rearranged(layer, together, [self.sizes[value] * count for value in made])
 
     def _rearranged(
@@ -340,7 +340,7 @@ def _inside(node: flavor.GraphNode, output_bytes: int, item_bytes: int) -> tuple
     layer, sizes = node.layer, []
     if _kind(layer) in ("SeparableConv1D", "SeparableConv2D"):
         channels = node.inputs[0].shape[-1] * layer.depth_multiplier
-        sizes.append(_aligned(math.prod(tuple(node.outputs[0].shape)[1:-1]) * channels * item_bytes))
+        sizes.append(aligned(math.prod(tuple(node.outputs[0].shape)[1:-1]) * channels * item_bytes))
     activation = _activation(layer)
     if activation not in (None, *_FUSED_ACTIVATIONS) and _kind(layer) != "Activation":
         sizes.append(output_bytes)
@@ -350,21 +350,28 @@ def _inside(node: flavor.GraphNode, output_bytes: int, item_bytes: int) -> tuple
 
 
 @dataclass(frozen=True)
-class _Lifetime:
-    """A tensor's bytes, and the first and the last operator, by number, that makes or reads it."""
+class Lifetime:
+    """When a tensor is alive.
+
+    Attributes:
+        bytes: its size.
+        first: the number of the first operator that makes or reads it.
+        last: the number of the last.
+    """
 
     bytes: int
     first: int
     last: int
 
     def alive(self, time: int) -> bool:
+        """Whether it is alive while the operator of this number runs."""
         return self.first <= time <= self.last
 
 
-def _lifetimes(trace: _Trace) -> tuple[list[_Lifetime], list[range]]:
+def _lifetimes(trace: _Trace) -> tuple[list[Lifetime], list[range]]:
     """When each tensor is alive, in the order they are made, and for each call when its operators run."""
     first, last = dict.fromkeys(trace.inputs, 0), dict.fromkeys(trace.inputs, 0)
-    between: list[_Lifetime] = []
+    between: list[Lifetime] = []
     times: list[range] = []
     for call in trace.calls:
         start = times[-1].stop if times else 0
@@ -375,23 +382,23 @@ def _lifetimes(trace: _Trace) -> tuple[list[_Lifetime], list[range]]:
         end = times[-1][-1]
         last |= dict.fromkeys(call.inputs, min(start + longer, end))
         between += [
-            _Lifetime(size, time, min(time + 1 + longer, end)) for time, size in enumerate(call.inside, start=start)
+            Lifetime(size, time, min(time + 1 + longer, end)) for time, size in enumerate(call.inside, start=start)
         ]
         first |= dict.fromkeys(call.outputs, end)
         last |= dict.fromkeys(call.outputs, end)
     last |= dict.fromkeys(trace.outputs, times[-1][-1] if times else 0)
-    values = [_Lifetime(trace.sizes[value], first[value], last[value]) for value in first]
+    values = [Lifetime(trace.sizes[value], first[value], last[value]) for value in first]
     return sorted([*values, *between], key=lambda tensor: tensor.first), times
 
 
-def _planned(tensors: Sequence[_Lifetime]) -> int:
+def planned_bytes(tensors: Sequence[Lifetime]) -> int:
     """The end of the last tensor, as the greedy planner of TensorFlow Lite for Microcontrollers places them.
 
     The largest comes first, of equal ones the last made, each into the lowest gap between those alive with it.
 
     Source: https://github.com/tensorflow/tflite-micro, `GreedyMemoryPlanner`.
     """
-    places: list[tuple[int, _Lifetime]] = []
+    places: list[tuple[int, Lifetime]] = []
     for tensor in sorted(reversed(tensors), key=lambda tensor: -tensor.bytes):
         offset = 0
         for start, other in sorted(places, key=lambda place: place[0]):
@@ -412,5 +419,6 @@ def _activation(layer: Layer) -> str | None:
     return getattr(getattr(layer, "activation", None), "__name__", None)
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """The bytes that a tensor of this size takes up in an arena."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -283,8 +283,7 @@ def test_a_subclassed_model(importance):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "exactly one of .* got none"),
-        (dict(pruning_ratio=0.5, target_macs=0.5), "exactly one of .* pruning_ratio=0.5 and target_macs=0.5"),
+        ({}, "Pass one or more of pruning_ratio=, target_macs="),
         (dict(pruning_ratio={"stem": 0.5}), "pass ratios="),
         (dict(pruning_ratio=0.5, ignore="stam"), "belong to 'stam'. Did you mean 'stem'"),
         (dict(pruning_ratio=0.5, ignore="stem_relu"), "No channels"),

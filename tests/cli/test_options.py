@@ -21,7 +21,10 @@ from edgeprune.targets import TARGETS
 EXAMPLES = {name: example for name, (_, example) in COMMANDS.items()}
 # What is taken as it is written; a metric that no score can be made with is reported, and the command goes on.
 ANYTHING_GOES = {"--author", "--description", "--metric", "--model-version", "--custom"}
-TARGETS_OF_PLANS = ("--pruning-ratio", "--target-macs", "--target-params")
+TARGETS_OF_PLANS = (
+    *("--pruning-ratio", "--target-macs", "--target-params"),
+    *("--target-latency", "--max-ram", "--max-flash", "--latency-table"),
+)
 # A wrong value of each option, and what has to stand beside it.
 WRONG = {
     "--attention": ["legs"],
@@ -35,9 +38,13 @@ WRONG = {
     "--input-shape": ["x"],
     "--label-column": ["no_such_column", "--data", "table.csv"],
     "--labels": ["broken.npz"],
+    "--latency-table": ["broken.npz", "--target-latency", "0.5"],
     "--layers": ["nothing*"],
     "--learning-rate": ["0"],
     "--loss": ["no_such_loss", "--epochs", "1"],
+    "--max-flash": ["much"],
+    "--max-ram": ["0"],
+    "--target-latency": ["soon"],
     "--target-macs": ["2"],
     "--mean": ["nan"],
     "--model": ["broken.npz"],
@@ -47,7 +54,6 @@ WRONG = {
     "--plan": ["plan.txt"],
     "--quantization": ["int3"],
     "--pruning-ratio": ["1"],
-    "--reconstruct": ["broken.npz"],
     "--reduction": ["median"],
     "--round-to": ["x"],
     "--num-runs": ["0"],
@@ -161,8 +167,7 @@ def test_choices_are_those_of_the_library():
     assert set(get_args(options.ScheduleChoice)) == set(SCHEDULES)
     assert set(get_args(types.Reduction)) == set(reduction.REDUCTIONS)
     assert set(get_args(types.Attention)) == set(selection.ATTENTION)
-    of_data = {*importance.ON_DATA, "reconstruction"}
-    assert set(get_args(types.Importance)) == {*importance._MAGNITUDES, *of_data, "random"}
+    assert set(get_args(types.Importance)) == {*importance._MAGNITUDES, *importance.ON_DATA, "random"}
     assert set(get_args(types.Flavor)) == {flavor.KERAS_3, flavor.TF_KERAS}
 
 

@@ -19,6 +19,7 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.importance import Ranking
+from edgeprune.channels.plan.limits import HeldLimit, PlannedLatency
 from edgeprune.channels.plan.plan_json import StoredPlan, read_plan, write_plan
 from edgeprune.channels.plan.selection import freeze, similar
 from edgeprune.channels.plan.solver import PlanTarget, macs_of, params_of
@@ -83,6 +84,8 @@ class ChannelPlan:
         target: what was requested and achieved; None for a plan made or edited by hand.
         ranking: what ranked the channels; None for a plan made or edited by hand.
         unprunable: names of groups that `round_to`, `min_channels` and `max_ratio` leave unchanged, with the reason.
+        limits: of a plan with several limits, or one in bytes, each of them with what was reached.
+        latency: the time the plan is made for; None where no time was requested.
     """
 
     graph: ChannelGraph
@@ -90,6 +93,8 @@ class ChannelPlan:
     target: PlanTarget | None = None
     ranking: Ranking | None = None
     unprunable: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    limits: tuple[HeldLimit, ...] = ()
+    latency: PlannedLatency | None = None
 
     @property
     def model(self) -> Model:
@@ -176,7 +181,9 @@ class ChannelPlan:
         lines = [text_table(("group", "with", "channels", "left", "MACs saved"), rows, left=(0, 1))]
         at = "" if self.graph.example is None else f" for an input of {self.graph.example}"
         lines += [f"channels    {self.channels}", f"MACs        {self.macs}{at}", f"parameters  {self.params}"]
+        lines += [f"latency     {self.latency}"] if self.latency else []
         lines += [str(self.target)] if self.target else []
+        lines += [str(limit) for limit in self.limits]
         frozen = self.frozen.items() if verbose else by_reason(self.frozen, see)
         lines += [f"frozen: {names} ({reason})" for names, reason in frozen]
         lines += [f"note: {note}" for note in self.graph.notes]

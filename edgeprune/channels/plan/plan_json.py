@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeprune.channels.plan.importance import Ranking
 from edgeprune.channels.plan.reduction import REDUCTIONS
-from edgeprune.channels.plan.solver import TARGET_KINDS, PlanTarget
+from edgeprune.channels.plan.solver import PLAN_KINDS, PlanTarget
 
 FORMAT = 1
 
@@ -86,7 +86,7 @@ def _target(entry: dict[str, Any] | None) -> PlanTarget | None:
     if entry is None:
         return None
     kind = _entry(entry, "kind", str)
-    _require(kind in TARGET_KINDS, f"the target's 'kind' must be one of {list(TARGET_KINDS)}")
+    _require(kind in PLAN_KINDS, f"the target's 'kind' must be one of {list(PLAN_KINDS)}")
     fractions = [_entry(entry, key, int | float) for key in ("requested", "achieved")]
     _require(all(0 <= fraction <= 1 for fraction in fractions), "the target's fractions must be between 0 and 1")
     return PlanTarget(kind, *fractions)

@@ -13,8 +13,10 @@ from edgeprune.channels.plan.selection import ATTENTION, entries
 from edgeprune.channels.plan.solver import check_limits
 from edgeprune.data.batches import check_data
 from edgeprune.flavor.example_shapes import InputShape
+from edgeprune.latency.table import LatencyTable
 from edgeprune.number_checks import check_number, check_seed
-from edgeprune.types import Attention, DataLike, Layer, Loss, Reduction, Scope
+from edgeprune.targets import Target
+from edgeprune.types import Attention, DataLike, Layer, Loss, PathLike, Quantization, Reduction, Scope
 
 
 class AdvancedSettings(TypedDict, total=False):
@@ -47,6 +49,13 @@ class PlanSettings(GraphSettings, total=False):
     pruning_ratio: float | None
     target_macs: float | None
     target_params: float | None
+    target_latency: float | str | None
+    max_ram: int | str | None
+    max_flash: int | str | None
+    target: str | Target
+    quantization: Quantization | None
+    latency_table: LatencyTable | PathLike | None
+    num_threads: int
     input_shape: InputShape
 
 

@@ -16,13 +16,17 @@ from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.curve_scores import GroupCurves, curve_scores
 from edgeprune.channels.plan.importance import COMPARABLE, ImportanceLike, Ranking, class_scores, relative
+from edgeprune.channels.plan.limited import within_limits
+from edgeprune.channels.plan.limits import Limits
 from edgeprune.channels.plan.plan_settings import GraphSettings, PlanSettings, check_settings
 from edgeprune.channels.plan.selection import entries, freeze, freeze_in_attention, matching
 from edgeprune.channels.plan.solver import per_cost, solve
 from edgeprune.channels.plan.widths import unprunable
 from edgeprune.flavor.example_shapes import InputShape
+from edgeprune.latency.table import LatencyTable
 from edgeprune.progress import status
-from edgeprune.types import Attention, DataLike, Layer, Loss, Model, Reduction, Scope
+from edgeprune.targets import Target
+from edgeprune.types import Attention, DataLike, Layer, Loss, Model, PathLike, Quantization, Reduction, Scope
 
 
 def plan_channels(
@@ -31,6 +35,13 @@ def plan_channels(
     pruning_ratio: float | None = None,
     target_macs: float | None = None,
     target_params: float | None = None,
+    target_latency: float | str | None = None,
+    max_ram: int | str | None = None,
+    max_flash: int | str | None = None,
+    target: str | Target = "phone",
+    quantization: Quantization | None = None,
+    latency_table: LatencyTable | PathLike | None = None,
+    num_threads: int = 1,
     importance: ImportanceLike = "l2",
     reduction: Reduction | None = None,
     scope: Scope | GroupCurves = "global",
@@ -49,13 +60,25 @@ def plan_channels(
 ) -> ChannelPlan:
     """Choose the channels of a model to remove.
 
-    Pass exactly one of `pruning_ratio`, `target_macs` and `target_params`; none with `ratios` alone.
+    Pass one or more of `pruning_ratio`, `target_macs`, `target_params`, `target_latency`, `max_ram` and `max_flash`;
+    none with `ratios` alone. One of the first three is met as closely as the ranking allows. Of several, or with a time
+    or bytes, all hold, and the widths are chosen to keep the most importance within them (a knapsack, as Shen et al.,
+    Structural Pruning via Latency-Saliency Knapsack, 2022).
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
         pruning_ratio: fraction of the channels to remove, 0 to below 1. Coupled channels count once.
         target_macs: fraction of the MACs to keep, above 0 to 1.
         target_params: fraction of the parameters to keep, above 0 to 1.
+        target_latency: fraction of the time to keep, above 0 to 1, or a time such as `"4 ms"`. The operators of the
+            model's file are timed one by one at many widths, and the file that a plan comes to as a whole.
+        max_ram: bytes of the activations that are alive at once, a number or a text such as `"256 kB"`.
+        max_flash: bytes of the file, likewise.
+        target: the device that the time and the bytes are for, as `ep.target` accepts it.
+        quantization: what the model will be converted to, as `export_tflite` accepts it.
+        latency_table: times of operators that were measured on the device, or their file. Left out, this machine's
+            are measured, and kept for the next plan.
+        num_threads: threads of the interpreter.
         importance: how channels are ranked: a name, or a function that is passed a group and returns a number for
             each of its channels. Scores are over all weights that a channel owns; the numbers here are those of a
             unit with the weights `[3, -4]` in its own kernel and `[12]` in the next one:
@@ -93,7 +116,8 @@ def plan_channels(
         ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
             the target removes of the others. The first pattern that matches a group counts.
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or
-            `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also lose nothing.
+            `"tile"` / `"tile-int8"` for widths that run fast on a phone. A group may also lose nothing. Left out, a
+            plan for a time follows the steps that were measured.
         ignore: layers, or names or patterns of layers, whose channels are kept. A nested model stands for its layers.
         attention: what attention layers lose: `"heads"`, whole heads; `"dims"`, channels inside the heads, of the query
             and the key (`key_dim`) and of the value (`value_dim`): all heads lose as many, each its own; or `"both"`.
@@ -110,7 +134,8 @@ def plan_channels(
             by input name where there are several. Left out, one that the model accepts.
 
     Returns:
-        The plan. `plan.target` has what was requested and achieved.
+        The plan. `plan.target` has what was requested and achieved, `plan.limits` each of several limits, and
+        `plan.latency` the time.
 
     Raises:
         TypeError: `model` is no Keras model, or an argument is of the wrong type.
@@ -122,17 +147,24 @@ def plan_channels(
         >>> [layer.filters for layer in plan.apply().layers[:2]]  # they were 8 and 16
         [8, 8]
     """
-    by_hand = pruning_ratio is None and target_macs is None and target_params is None
-    target = (
-        ("pruning_ratio", 0.0)
-        if by_hand and ratios
-        else one_target(pruning_ratio=pruning_ratio, target_macs=target_macs, target_params=target_params)
+    limits = Limits(
+        pruning_ratio=pruning_ratio,
+        target_macs=target_macs,
+        target_params=target_params,
+        target_latency=target_latency,
+        max_ram=max_ram,
+        max_flash=max_flash,
+        device=target,
+        quantization=quantization,
+        latency_table=latency_table,
+        num_threads=num_threads,
     )
+    wanted = ("pruning_ratio", 0.0) if ratios and not limits.given else limits.alone or limits
     with status("Following the channels"):
         graph = trace(model, input_shape)
     return plan_graph(
         graph,
-        target,
+        wanted,
         importance=importance,
         reduction=reduction,
         scope=scope,
@@ -159,7 +191,7 @@ def with_defaults(settings: GraphSettings) -> GraphSettings:
 
 def plan_graph(
     graph: ChannelGraph,
-    target: tuple[str, float],
+    target: tuple[str, float] | Limits,
     *,
     gone: np.ndarray | None = None,
     **settings: Unpack[GraphSettings],
@@ -168,7 +200,7 @@ def plan_graph(
 
     Args:
         graph: the traced model, whose weights are scored as they are now.
-        target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`.
+        target: `("pruning_ratio" | "target_macs" | "target_params", fraction)`, or several limits that hold together.
         gone: bool array `(graph.class_count,)`: classes that have been removed before.
         **settings: as `plan_channels` accepts them.
 
@@ -178,7 +210,6 @@ def plan_graph(
     Raises:
         TypeError, ValueError: as `plan_channels`.
     """
-    kind, asked = target
     settings = with_defaults(settings)
     check_settings(settings)
     importance, reduction = settings["importance"], settings["reduction"]
@@ -199,24 +230,39 @@ def plan_graph(
     if importance not in COMPARABLE and not callable(importance):
         scores = relative(graph, scores)
     scope = settings["scope"]
+    # Within limits a channel is worth what it is: what it costs is weighed by the knapsack.
+    kind, asked = ("pruning_ratio", 0.0) if isinstance(target, Limits) else target
     if isinstance(scope, GroupCurves):
         scores, scope = curve_scores(graph, scores, scope, kind), "global"
     elif importance == "reconstruction":
         scores = per_cost(graph, scores, kind)
     round_to, min_channels, max_ratio = settings["round_to"], settings["min_channels"], settings["max_ratio"]
+    ranking = Ranking(importance if isinstance(importance, str) else "a function", reduction)
+    by_hand = _by_group(graph, settings["ratios"] or {})
+    if isinstance(target, Limits):
+        found = within_limits(
+            graph,
+            scores,
+            target,
+            scope=scope,
+            ratios=by_hand,
+            round_to=round_to,
+            min_channels=min_channels,
+            max_ratio=max_ratio,
+        )
+        return ChannelPlan(graph, found.kept_mask, found.target, ranking, {}, found.limits, found.latency)
     kept_mask, reached = solve(
         graph,
         scores,
         kind,
         asked,
         scope=scope,
-        ratios=_by_group(graph, settings["ratios"] or {}),
+        ratios=by_hand,
         round_to=round_to,
         min_channels=min_channels,
         max_ratio=max_ratio,
         gone=gone,
     )
-    ranking = Ranking(importance if isinstance(importance, str) else "a function", reduction)
     free = [group for group in graph.groups if group.frozen is None]
     whole = unprunable(free, round_to, min_channels, max_ratio, gone)
     return ChannelPlan(graph, kept_mask, reached if asked else None, ranking, whole)
@@ -247,32 +293,6 @@ def prune_channels(
         [4, 8]
     """
     return plan_channels(model, **settings).apply(verify, reconstruct=reconstruct)
-
-
-def one_target(
-    *, pruning_ratio: float | None, target_macs: float | None, target_params: float | None
-) -> tuple[str, float]:
-    """The one target that is passed, with its name.
-
-    Raises:
-        ValueError: none is passed, or more than one.
-    """
-    given = [
-        (kind, value)
-        for kind, value in (
-            ("pruning_ratio", pruning_ratio),
-            ("target_macs", target_macs),
-            ("target_params", target_params),
-        )
-        if value is not None
-    ]
-    if len(given) != 1:
-        found = " and ".join(f"{kind}={value}" for kind, value in given) or "none of them"
-        raise ValueError(f"Pass exactly one of pruning_ratio=, target_macs= and target_params=; got {found}.")
-    (kind, value), *_ = given
-    if isinstance(value, Mapping):
-        raise ValueError(f"{kind}= must be one number; for ratios of single groups pass ratios=.")
-    return kind, value
 
 
 def _by_group(graph: ChannelGraph, ratios: Mapping[str, float]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from edgeprune.channels.plan.widths import TILES, Widths, check_widths
 from edgeprune.number_checks import check_number, check_target, check_whole
 
 TARGET_KINDS = ("pruning_ratio", "target_macs", "target_params")
+PLAN_KINDS = (*TARGET_KINDS, "target_latency")
 RANKING_SCOPES = ("local", "global", "isomorphic")
 TARGET_TOLERANCE = 0.01
 # To come nearer to a target all allowed widths are tried where they are few, else the nearest of a few groups.
@@ -88,8 +89,8 @@ class PlanTarget:
     """What a plan is requested for and what it achieved.
 
     Attributes:
-        kind: `"pruning_ratio"` (the fraction of the channels to remove), `"target_macs"` or `"target_params"` (the
-            fraction to keep).
+        kind: `"pruning_ratio"` (the fraction of the channels to remove), `"target_macs"`, `"target_params"` or
+            `"target_latency"` (the fraction to keep).
         requested: that fraction.
         achieved: what the plan comes to.
     """
@@ -107,9 +108,12 @@ class PlanTarget:
         return abs(achieved - requested) <= TARGET_TOLERANCE * requested
 
     def __str__(self) -> str:
-        what = {"pruning_ratio": "channels removed", "target_macs": "MACs kept", "target_params": "parameters kept"}[
-            self.kind
-        ]
+        what = {
+            "pruning_ratio": "channels removed",
+            "target_macs": "MACs kept",
+            "target_params": "parameters kept",
+            "target_latency": "time kept",
+        }[self.kind]
         how = "" if self.met else ", the closest that the ranking and the allowed widths allow"
         return f"{what}: {self.achieved:.4f} (requested {self.requested:g}{how})"
 
@@ -422,9 +426,14 @@ def _check(graph: ChannelGraph, scores: np.ndarray, kind: str, asked: float, max
     if scores.shape != (graph.class_count,) or not np.isfinite(scores).all():
         raise ValueError(f"The scores must be {graph.class_count} finite numbers, one for each class.")
     if all(group.frozen for group in graph.groups):
-        folded = [f"{names}: {reason}" for names, reason in by_reason(graph.frozen, "inspect")]
-        said = shortened(folded, "inspect", MOST_REASONS) or "None of its layers makes channels that can be followed."
-        raise ValueError(f"No channels of model {graph.model.name!r} can be removed. {said}")
+        raise ValueError(nothing_to_remove(graph))
+
+
+def nothing_to_remove(graph: ChannelGraph) -> str:
+    """Why no channels of a model can be removed, where that is so."""
+    folded = [f"{names}: {reason}" for names, reason in by_reason(graph.frozen, "inspect")]
+    said = shortened(folded, "inspect", MOST_REASONS) or "None of its layers makes channels that can be followed."
+    return f"No channels of model {graph.model.name!r} can be removed. {said}"
 
 
 def _check_reachable(least: float, most: float, target: PlanTarget) -> None:
