@@ -91,7 +91,11 @@ def channels_command(
         ),
     ] = "1",
     importance: Annotated[
-        Importance, typer.Option(help="How channels are ranked; taylor, fisher and activation need --data.")
+        Importance,
+        typer.Option(
+            help="How channels are ranked; taylor and fisher need --data, activation and reconstruction --data or "
+            "--reconstruct."
+        ),
     ] = "l2",
     reduction: Annotated[
         Reduction | None,
@@ -108,6 +112,10 @@ def channels_command(
     ] = None,
     data: OptionalDataOption = None,
     label_columns: LabelColumnsOption = None,
+    reconstruct: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Samples, without labels, to make up for the cut on, in any form of --data."),
+    ] = None,
     epochs: Annotated[
         int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
     ] = 0,
@@ -142,7 +150,9 @@ def channels_command(
             "Pass one or more of --pruning-ratio, --target-macs, --target-params, --target-latency, --max-ram and "
             "--max-flash."
         )
-    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
+    source = open_data_option(data, label_columns if data or not reconstruct else None)
+    unlabelled = reconstruct and open_data_option(reconstruct, label_columns)
+    scored_by = named_metric(metric, data)
     start_tensorflow()
     from edgeprune.channels.plan.planning import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
@@ -152,6 +162,7 @@ def channels_command(
     arrays = source and (training_data(source, keras_model) if epochs else source.read(keras_model))
     if arrays is not None and arrays.y_train is not None and (epochs or loss):
         check_and_compile(keras_model, arrays.x_train, arrays.y_train, loss)
+    samples = unlabelled.read(keras_model).x_train if unlabelled else None
     chosen = plan_channels(
         keras_model,
         **limits,
@@ -165,7 +176,7 @@ def channels_command(
         scope=scope,
         round_to=int(round_to) if round_to.isdecimal() else round_to,
         ignore=ignore or (),
-        data=arrays and arrays.train,
+        data=arrays.train if arrays else samples,
         loss=loss,
         input_shape=shape,
     )
@@ -174,6 +185,10 @@ def channels_command(
     if arrays is not None:
         scored = scorer(arrays, scored_by, keras_model)
         scores |= {"before": scored(keras_model), "cut": scored(smaller)}
+    found = None if samples is None else chosen.reconstruct(samples, verify=False)
+    if found is not None:
+        smaller = found.model
+        scores |= {"reconstructed": scored(smaller)} if arrays is not None else {}
     if epochs and arrays is not None:
         fine_tune(
             smaller,
@@ -206,12 +221,15 @@ def channels_command(
                 **json.loads(text),
                 **figures,
                 **scores_to_dict(scores),
+                "reconstruction": found and found.to_dict(),
                 "held_out": arrays and arrays.held_out,
                 "output": output and str(output),
             }
         )
         return
     show(chosen.to_text(verbose=verbose, see="--verbose"))
+    if found is not None:
+        show(str(found))
     for line in score_lines(scores):
         show(line)
     if epochs and arrays is not None:

@@ -45,7 +45,8 @@ def in_options(message: str, context: typer.Context) -> str:
         return options[match[1]] + (" " if match[0].endswith("=") and match[2] else "")
 
     said = re.sub(rf"(?<![\w-])({names})=True\b", lambda match: options[match[1]], message)
-    said = re.sub(rf"(?<![\w-])({names})=(?=([\w'\"\[(-]|\.\d)?)", option, said)
+    # `x=...` is what a user writes, not what was passed.
+    said = re.sub(rf"(?<![\w-])({names})=(?!\.\.\.)(?=([\w'\"\[(-]|\.\d)?)", option, said)
     said = re.sub(rf"\b({long_names})\b()", option, said)
     said = re.sub(rf"(?<![\w-])(?<!he )({names})(?= must\b| accepts\b)()", option, said)
     if any(re.search(rf"{re.escape(known)}(?![\w-])", said) for known in options.values()):

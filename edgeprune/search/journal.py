@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
-import math
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.structures import flat
+from edgeprune.search.journal_file import JournalFile
 from edgeprune.types import Model, PathLike
 
 
 class Journal:
-    """Measurements by key, each a line of JSON that is appended to a file; of several runs, in one file.
-
-    A line that a killed process left unfinished is not read.
+    """Measurements by key, kept in a file as they are made; of several runs, in one file.
 
     Args:
         path: the file; None to keep nothing.
-        fingerprint: of all that the measurements depend on; those of another one are not seen.
+        run: a fingerprint of all that the measurements depend on; those of another one are not seen.
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: the file is no such journal, is damaged, or another process writes it.
     """
 
-    def __init__(self, path: PathLike | None, fingerprint: str) -> None:
-        self._path, self._run = None if path is None else Path(path), fingerprint
-        self._known: dict[str, float] = {}
-        self._is_torn = False
-        if self._path is not None and self._path.exists():
-            text = self._path.read_bytes()
-            self._is_torn = bool(text) and not text.endswith(b"\n")
-            self._known.update(self._read(text.splitlines()))
+    def __init__(self, path: PathLike | None, run: str) -> None:
+        self._file, self._run = None if path is None else JournalFile(path, "measurements"), run
+        records = [] if self._file is None else self._file.records
+        self._known = {json.dumps(one["key"]): float(one["value"]) for one in records if one["run"] == run}
 
     def get(self, *key: str | int) -> float | None:
         """What was measured under this key, None where nothing was."""
@@ -50,26 +43,22 @@ class Journal:
 
         Raises:
             OSError: the file cannot be written.
+            ValueError: the value is NaN or infinite.
         """
         self._known[json.dumps(key)] = value
-        if self._path is None:
-            return
-        line = json.dumps({"run": self._run, "key": key, "value": value})
-        text = ("\n" if self._is_torn else "") + line + "\n"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "ab", buffering=0) as file:
-            file.write(text.encode())
-            os.fsync(file.fileno())
-        self._is_torn = False
+        if self._file is not None:
+            self._file.append({"run": self._run, "key": key, "value": value})
 
-    def _read(self, lines: Iterable[bytes]) -> dict[str, float]:
-        known = {}
-        for line in lines:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                entry = json.loads(line)
-                if entry["run"] == self._run and math.isfinite(entry["value"]):
-                    known[json.dumps(entry["key"])] = float(entry["value"])
-        return known
+    def __enter__(self) -> Journal:
+        """The journal itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the file to others."""
+        if self._file is not None:
+            self._file.close()
 
 
 def fingerprint(model: Model, data: Sequence[Any], settings: Sequence[Any]) -> str:

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.data.structures import mapped
 from edgeprune.measure.accuracy import predicted_classes
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.output_scores import NoScoreError, Score
 from edgeprune.measure.score import score_outputs
+from edgeprune.search.sample_scores import sample_scores
 from edgeprune.types import Model
 
 Outputs = Mapping[str, np.ndarray]
+# One for each sample, and the samples' weights.
+SampleScores = tuple[np.ndarray, np.ndarray | None]
 DISTANCE, AGREEMENT = "distance", "agreement"
 
 
@@ -28,12 +32,16 @@ class Judge:
         higher_is_better: its direction.
         baseline: that of the original.
         score: returns that of a candidate's outputs.
+        of_rows: returns the judge of the samples with these numbers `(n,)` alone.
+        of_samples: returns the score of each sample and the samples' weights; None where the figure is not their mean.
     """
 
     name: str
     higher_is_better: bool
     baseline: float
     score: Callable[[Outputs], float]
+    of_rows: Callable[[np.ndarray], Judge]
+    of_samples: Callable[[Outputs], SampleScores | None]
 
 
 def judge_of(
@@ -61,10 +69,21 @@ def judge_of(
         TypeError: `metric` is no metric.
         ValueError: it has no figure for these outputs and labels, or its direction is unknown.
     """
+
+    def of_rows(rows: np.ndarray) -> Judge:
+        made, own, theirs, weights = (taken(part, rows) for part in (outputs, samples, labels, sample_weight))
+        return judge_of(model, made, own, theirs, weights, metric, batch_size)
+
     if metric == AGREEMENT:
-        return Judge(AGREEMENT, True, 1.0, lambda made: _agreement(outputs, made))
+
+        def agreements(made: Outputs) -> SampleScores:
+            return np.mean(
+                [one.reshape(len(one), -1).mean(axis=1) for one in _same_classes(outputs, made)], axis=0
+            ), None
+
+        return Judge(AGREEMENT, True, 1.0, lambda made: _agreement(outputs, made), of_rows, agreements)
     if metric == DISTANCE or (metric is None and labels is None):
-        return Judge(DISTANCE, False, 0.0, lambda made: _distance(outputs, made))
+        return Judge(DISTANCE, False, 0.0, lambda made: _distance(outputs, made), of_rows, lambda made: None)
 
     def figure(made: Outputs) -> Score:
         found = score_outputs(
@@ -80,7 +99,16 @@ def judge_of(
             f"Which direction of {first.name!r} is better is unknown: pass "
             "metric=edgeprune.Metric(..., higher_is_better=True) or False."
         )
-    return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value)
+
+    def each(made: Outputs) -> SampleScores | None:
+        return sample_scores(first.name, figure(made).value, made, labels, sample_weight)
+
+    return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value, of_rows, each)
+
+
+def taken(part: Any, rows: np.ndarray) -> Any:
+    """The samples with these numbers, of arrays in any structure."""
+    return mapped(lambda array: np.asarray(array)[rows], part)
 
 
 def _distance(old: Outputs, new: Outputs) -> float:
@@ -95,5 +123,8 @@ def _distance(old: Outputs, new: Outputs) -> float:
 
 def _agreement(old: Outputs, new: Outputs) -> float:
     """The share of samples, or of their places, for which both name the same class."""
-    same = [predicted_classes(old[name]) == predicted_classes(new[name]) for name in old]
-    return float(np.mean(np.concatenate([one.ravel() for one in same])))
+    return float(np.mean(np.concatenate([one.ravel() for one in _same_classes(old, new)])))
+
+
+def _same_classes(old: Outputs, new: Outputs) -> list[np.ndarray]:
+    return [predicted_classes(old[name]) == predicted_classes(new[name]) for name in old]

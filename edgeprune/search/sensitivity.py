@@ -156,8 +156,9 @@ def sensitivity(
     judge = judge_of(model, outputs, samples, labels, sample_weight, metric, batch_size)
     settings = [1, metric, kind, importance, seed, judge.name, solver is not None]
     solved_on = [] if solver is None else solver.batches
-    journal = Journal(cache, fingerprint(model, [samples, labels, sample_weight, *solved_on], settings))
-    curves = tuple(_curves(parts, levels, candidates, judge, journal, verbose))
+    run = fingerprint(model, [samples, labels, sample_weight, *solved_on], settings)
+    with Journal(cache, run) as journal:
+        curves = tuple(_curves(parts, levels, candidates, judge, journal, verbose))
     num_samples = len(next(iter(outputs.values())))
     return Sensitivity(
         model=model.name,

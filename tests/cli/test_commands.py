@@ -140,6 +140,34 @@ def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, na
     assert again.apply().count_params() == smaller.count_params()
 
 
+@pytest.mark.parametrize("name", ["keras.keras", "tf_keras.h5"])
+def test_channels_are_made_up_for_on_unlabelled_data(folder, tmp_path, name):
+    output = (tmp_path / name).with_stem("small")
+    arguments = (
+        "channels",
+        folder / name,
+        "--target-macs",
+        0.5,
+        "--reconstruct",
+        folder / "unlabelled.npz",
+        "-o",
+        output,
+    )
+    content = json.loads(run_ok(*arguments, "--importance", "reconstruction", "--json").stdout)
+    found, ranking = content["reconstruction"], content["ranking"]
+    assert found["num_samples"] == 240 and found["after"] <= found["before"]
+    assert [layer["name"] for layer in found["layers"]] == ["classes"] and ranking["importance"] == "reconstruction"
+    model, x = flavor.load_model(folder / name), np.load(folder / "unlabelled.npz")["x"]
+    plan = ep.plan_channels(model, target_macs=0.5, importance="reconstruction", data=x)
+    expected = plan.reconstruct(x)
+    assert found["after"] == pytest.approx(expected.after, rel=1e-3)
+    smaller = flavor.load_model(output)
+    np.testing.assert_allclose(smaller.predict(x, verbose=0), expected.model.predict(x, verbose=0), atol=1e-4)
+    text = run_ok(*arguments, "--data", folder / "split.npz", "--overwrite").stdout
+    (line,) = (line for line in text.splitlines() if line.startswith("accuracy"))
+    assert "cut" in line and "reconstructed" in line and "error after the cut" in text
+
+
 def test_channels_without_an_output_shows_the_plan(folder):
     choices = ("--reduction", "max", "--attention", "both")
     text = run_ok(

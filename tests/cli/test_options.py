@@ -54,6 +54,7 @@ WRONG = {
     "--plan": ["plan.txt"],
     "--quantization": ["int3"],
     "--pruning-ratio": ["1"],
+    "--reconstruct": ["broken.npz"],
     "--reduction": ["median"],
     "--round-to": ["x"],
     "--num-runs": ["0"],
@@ -167,7 +168,8 @@ def test_choices_are_those_of_the_library():
     assert set(get_args(options.ScheduleChoice)) == set(SCHEDULES)
     assert set(get_args(types.Reduction)) == set(reduction.REDUCTIONS)
     assert set(get_args(types.Attention)) == set(selection.ATTENTION)
-    assert set(get_args(types.Importance)) == {*importance._MAGNITUDES, *importance.ON_DATA, "random"}
+    of_data = {*importance.ON_DATA, "reconstruction"}
+    assert set(get_args(types.Importance)) == {*importance._MAGNITUDES, *of_data, "random"}
     assert set(get_args(types.Flavor)) == {flavor.KERAS_3, flavor.TF_KERAS}
 
 

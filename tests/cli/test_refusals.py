@@ -27,6 +27,12 @@ from edgeprune import flavor as flavors
         (["--target-macs", "0.5", "--importance", "guess"], "guess"),
         (["--target-macs", "0.5", "--ignore", "nothing*"], "nothing*"),
         (["--target-macs", "0.5", "--epochs", "1"], "name them with --data"),
+        (["--target-macs", "0.5", "--importance", "reconstruction"], "is measured on data: pass --data"),
+        (
+            ["--target-macs", "0.5", "--reconstruct", "wide.npz"],
+            "expects samples of shape (6,); got (8, 7)",
+        ),
+        (["--target-macs", "0.5", "--reconstruct", "absent.npz"], "No data file at absent.npz"),
         (["--target-macs", "0.5", "-o", "keras.h5"], "another name. --overwrite replaces it"),
         (["--target-macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
         (

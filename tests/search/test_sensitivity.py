@@ -95,8 +95,8 @@ def test_what_was_measured_is_not_measured_again(data, tmp_path, monkeypatch):
     model, cache, calls = residual_net("keras"), tmp_path / "cache" / "curves.jsonl", []
     whole = ep.sensitivity(model, data, cache=cache)
     lines = cache.read_text().splitlines(keepends=True)
-    assert len(lines) == 6
-    cache.write_text("".join(lines[:3]) + lines[3][:20])  # as after a kill
+    assert len(lines) == 1 + 6
+    cache.write_text("".join(lines[:4]) + lines[4][:20])  # as after a kill
     distance = judge.score_outputs
     monkeypatch.setattr(judge, "score_outputs", lambda *args, **kwargs: calls.append(1) or distance(*args, **kwargs))
     assert ep.sensitivity(model, data, cache=cache) == whole
@@ -107,7 +107,7 @@ def test_what_was_measured_is_not_measured_again(data, tmp_path, monkeypatch):
     kernel.assign(np.array(kernel) * 2)  # another model
     ep.sensitivity(model, data, cache=cache)
     assert len(calls) == 12
-    assert sum(line.startswith("{") and line.endswith("}") for line in cache.read_text().splitlines()) == 12
+    assert sum(line.startswith("{") and line.endswith("}") for line in cache.read_text().splitlines()) == 13
 
 
 def test_an_interrupted_run_keeps_what_it_has(data, tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_an_interrupted_run_keeps_what_it_has(data, tmp_path, monkeypatch):
     monkeypatch.setattr(judge, "score_outputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ep.sensitivity(model, data, cache=cache)
-    assert len(cache.read_text().splitlines()) == 2
+    assert len(cache.read_text().splitlines()) == 1 + 2
     ep.sensitivity(model, data, cache=cache)
     assert len(calls) == 4 + 1 + 4
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgeprune.channels.graph.coupling import by_reason
 from edgeprune.text_table import text_table
@@ -55,6 +57,18 @@ class Reconstruction:
     before: float
     after: float
     num_samples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON has them: all but the model; an infinite ridge is None."""
+        layers = [asdict(one) | {"ridge": one.ridge if math.isfinite(one.ridge) else None} for one in self.layers]
+        return {
+            "before": self.before,
+            "after": self.after,
+            "num_samples": self.num_samples,
+            "layers": layers,
+            "recalibrated": list(self.recalibrated),
+            "unsolved": dict(self.unsolved),
+        }
 
     def __str__(self) -> str:
         rows = [

@@ -1,0 +1,191 @@
+"""What a model may cost and lose: limits in the device's own units, and which of them measurements break.
+
+budget = Budget(max_accuracy_drop="1%", max_flash="256 KB", max_latency_ms="20 ms")
+budget.exceeded({"accuracy_drop": 0.004, "flash": 270_000, "latency_ms": 12.5})
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+from edgeprune.number_checks import check_number
+from edgeprune.targets import KIB, Target
+
+_BYTES = {"B": 1, "KB": KIB, "KIB": KIB, "MB": KIB**2, "MIB": KIB**2, "GB": KIB**3, "GIB": KIB**3}
+_MILLISECONDS = {"US": 1e-3, "MS": 1.0, "S": 1e3}
+_SHARES = {"%": 0.01}
+# By limit the units that a text may have, and what a number without one counts.
+_UNITS: dict[str, tuple[Mapping[str, float], str]] = {
+    "max_accuracy_drop": (_SHARES, "0.01 or '1%'"),
+    "max_flash": (_BYTES, "262144 or '256 KB'"),
+    "max_ram": (_BYTES, "65536 or '64 KB'"),
+    "max_latency_ms": (_MILLISECONDS, "20 or '20 ms'"),
+    "max_size": (_BYTES, "262144 or '256 KB'"),
+}
+_AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-zµ%]*)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A limit that does not hold.
+
+    Attributes:
+        limit: its name, such as `"max_flash"`.
+        allowed: its value, in bytes, milliseconds or the metric's own unit.
+        measured: what was measured; None where nothing was, so that the limit is not shown to hold.
+    """
+
+    limit: str
+    allowed: float
+    measured: float | None
+
+    @property
+    def by(self) -> float:
+        """How much is too much; NaN where it is not known."""
+        return math.nan if self.measured is None else self.measured - self.allowed
+
+    def __str__(self) -> str:
+        """The limit in one line."""
+        allowed = amount_text(self.limit, self.allowed)
+        if self.measured is None or math.isnan(self.measured):
+            return f"{self.limit} of {allowed}: not measured, so that it is not known to hold"
+        share = f" ({self.by / self.allowed:.0%})" if self.allowed else ""
+        over = amount_text(self.limit, self.by)
+        return f"{self.limit} of {allowed}: {amount_text(self.limit, self.measured)}, {over}{share} over"
+
+
+@final
+@dataclass(frozen=True)
+class Budget:
+    """Limits that a model has to hold. What is left out is not limited.
+
+    Texts have a unit: `"256 KB"`, `"20 ms"`, `"1%"`. A KB is 1,024 bytes, as in the data sheets of microcontrollers.
+
+    Attributes:
+        max_accuracy_drop: how much worse the figure may be than the original's, in the figure's own unit: 0.01 or
+            `"1%"` is one point of accuracy. Of a figure where less is better, how much it may rise.
+        max_flash: bytes of flash for the model with its code.
+        max_ram: bytes of RAM for the arena.
+        max_latency_ms: milliseconds of one run.
+        max_size: bytes of the file.
+
+    Raises:
+        TypeError: a limit is neither a number nor a text.
+        ValueError: nothing is limited, a text has another unit, or a limit cannot be held by any model.
+
+    Example:
+        >>> Budget(max_accuracy_drop="1%", max_flash="256 KB").max_flash
+        262144.0
+    """
+
+    max_accuracy_drop: float | str | None = None
+    max_flash: float | str | None = None
+    max_ram: float | str | None = None
+    max_latency_ms: float | str | None = None
+    max_size: float | str | None = None
+
+    def __post_init__(self) -> None:
+        """Read the texts and refuse what no model holds."""
+        for name in _UNITS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _amount(name, value))
+        if not self.limits:
+            raise ValueError(f"Nothing is limited: pass at least one of {', '.join(_UNITS)}.")
+        for name, limit in self.limits.items():
+            if limit < 0 or (limit == 0 and name != "max_accuracy_drop"):
+                raise ValueError(f"{name} of {limit:g} is held by no model: pass more than 0.")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that there are, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: float(value) for name, value in values.items() if value is not None}
+
+    def check_target(self, target: Target) -> None:
+        """Refuse limits that a device cannot have, or whose figures cannot be measured for it.
+
+        Raises:
+            ValueError: a limit is beyond the device's memory, or is none of its kind.
+        """
+        for name, memory, what in (
+            ("max_flash", target.flash_bytes, "flash"),
+            ("max_ram", target.ram_bytes, "RAM"),
+        ):
+            limit = self.limits.get(name)
+            if limit is not None and target.kind in ("phone", "computer"):
+                raise ValueError(f"{name} limits a microcontroller or an NPU; for {target.name!r} pass max_size.")
+            if limit is not None and memory is not None and limit > memory:
+                raise ValueError(
+                    f"{name} of {amount_text(name, limit)} is more than the {amount_text(name, memory)} of {what} that "
+                    f"{target.name!r} has: lower it, or leave it out for all of it."
+                )
+        if "max_latency_ms" in self.limits and target.kind == "microcontroller":
+            raise ValueError(
+                f"The latency on {target.name!r} cannot be measured on this machine: leave max_latency_ms out."
+            )
+
+    def exceeded(self, measured: Mapping[str, float | None]) -> tuple[Excess, ...]:
+        """The limits that measurements break, the most broken one first.
+
+        Args:
+            measured: figures by the limits' names without `max_`, such as `"flash"` and `"accuracy_drop"`; a figure
+                that is missing, None or NaN is not known to hold.
+
+        Example:
+            >>> print(*Budget(max_flash="256 KB").exceeded({"flash": 300 * 1024}))
+            max_flash of 256 KB: 300 KB, 44 KB (17%) over
+        """
+        found = []
+        for name, allowed in self.limits.items():
+            value = measured.get(name.removeprefix("max_"))
+            if value is None or not value <= allowed:
+                found.append(Excess(name, allowed, value))
+        return tuple(sorted(found, key=lambda one: -_overshoot(one)))
+
+    def overshoot(self, measured: Mapping[str, float | None]) -> float:
+        """How far the most broken limit is exceeded, as a fraction of it: 0 where all hold."""
+        return max(map(_overshoot, self.exceeded(measured)), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The limits as plain values, for JSON."""
+        return dict(self.limits)
+
+
+def _overshoot(excess: Excess) -> float:
+    return math.inf if not math.isfinite(excess.by) else excess.by / (excess.allowed or 0.01)
+
+
+def _amount(name: str, value: Any) -> float:
+    """A number, or a text with a unit, in the limit's own unit."""
+    units, example = _UNITS[name]
+    if not isinstance(value, str):
+        check_number(name, value)
+        return float(value)
+    match = _AMOUNT.fullmatch(value)
+    unit = match[2].upper().replace("µ", "U").replace("\u039c", "U") if match else ""
+    if match is None or (unit and unit not in units):
+        raise ValueError(f"{name}={value!r} is no amount; pass {example}.")
+    return float(match[1]) * units.get(unit, 1.0)
+
+
+def amount_text(name: str, value: float) -> str:
+    """A figure as a user writes it: bytes with a unit, milliseconds, points.
+
+    Args:
+        name: the limit, with or without `max_`.
+        value: the figure.
+
+    Example:
+        >>> amount_text("max_flash", 300 * 1024), amount_text("latency_ms", 12.5)
+        ('300 KB', '12.5 ms')
+    """
+    name = name.removeprefix("max_")
+    if name in ("flash", "ram", "size"):
+        unit, count = ("MB", KIB**2) if abs(value) >= 10 * KIB**2 else ("KB", KIB) if abs(value) >= KIB else ("B", 1)
+        return f"{value / count:.4g} {unit}"
+    return f"{value:.4g} ms" if name == "latency_ms" else f"{value:.4g}"
