@@ -83,6 +83,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.vela import VelaError as VelaError
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.training import quantize_aware as quantize_aware
     from edgeprune.report.file_inspection import FileInspection as FileInspection
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
@@ -109,6 +110,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.sparsity.xnnpack import xnnpack_misses as xnnpack_misses
     from edgeprune.strip import is_pruned as is_pruned
     from edgeprune.strip import strip_pruning as strip_pruning
+    from edgeprune.strip import strip_quantization as strip_quantization
     from edgeprune.targets import Target as Target
     from edgeprune.targets import register_target as register_target
     from edgeprune.tflite.file import TfliteFile as TfliteFile
@@ -194,6 +196,7 @@ _HOME = {
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "prune_scope": "edgeprune.sparsity.prune",
     "pruning_step": "edgeprune.sparsity.prune",
+    "quantize_aware": "edgeprune.quantization.training",
     "read_metadata": "edgeprune.tflite.metadata",
     "read_tflite": "edgeprune.tflite.file",
     "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",
@@ -205,6 +208,7 @@ _HOME = {
     "sparsity_report": "edgeprune.sparsity.report",
     "split_preprocessing": "edgeprune.export.preprocessing_split",
     "strip_pruning": "edgeprune.strip",
+    "strip_quantization": "edgeprune.strip",
     "verify_tflite": "edgeprune.export.verify",
     "write_metadata": "edgeprune.tflite.metadata",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",

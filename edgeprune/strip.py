@@ -1,11 +1,32 @@
-"""Whether a model is under pruning, and the end of it, whichever kind: zeros are kept, masked channels removed."""
+"""Whether a model is under pruning or trained for quantization, and the end of both: a plain model.
+
+Zeros are kept, masked channels removed, rounding left out.
+"""
 
 from __future__ import annotations
 
+from edgeprune import flavor
 from edgeprune.channels import callback, masks
+from edgeprune.quantization.fake_quantize import (
+    fake_quantizers,
+    is_quantize_aware,
+    kernels_on_grid,
+    unknown_ranges,
+)
+from edgeprune.quantization.training import remove_fake_quantizers
 from edgeprune.sparsity.mechanism import mechanism_of
 from edgeprune.sparsity.prune import remove_weight_masks, with_masks_applied
-from edgeprune.types import Layer, SameLayer, SameModel
+from edgeprune.types import Layer, Model, SameLayer, SameModel
+
+__all__ = [
+    "has_ranges",
+    "is_pruned",
+    "is_quantize_aware",
+    "kernels_on_grid",
+    "strip_pruning",
+    "strip_quantization",
+    "without_pruning",
+]
 
 
 def strip_pruning(model: SameLayer) -> SameLayer:
@@ -44,6 +65,49 @@ def without_pruning(model: SameModel) -> SameModel:
     model = with_masks_applied(model)
     is_masked = masks.is_channel_pruned(model) and not masks.masked_channels(model)[1].all()
     return callback.strip_channels(model) if is_masked else model
+
+
+def strip_quantization(model: Model) -> Model:
+    """End quantization-aware training: the plain float model, with the weights that were trained.
+
+    To deploy what was trained, export the quantization-aware model itself: its ranges go into the file.
+
+    Args:
+        model: a model from `quantize_aware`. Any other is returned as it is. Where it is under pruning, the pruning
+            ends too, and its zeros are kept.
+
+    Returns:
+        A Functional or Sequential model with the names of the one that `quantize_aware` was called on, compiled as the
+        one passed is. Its weights are not rounded, but what `quantize_aware` held at zero is zero.
+
+    Raises:
+        TypeError: not a Keras model.
+        ValueError: a model that is not built.
+
+    Example:
+        >>> import keras, edgeprune as ep
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
+        >>> [layer.name for layer in strip_quantization(ep.quantize_aware(model)).layers]
+        ['head']
+    """
+    flavor.check_built_model(model)
+    if not is_quantize_aware(model):
+        return model
+    return remove_fake_quantizers(strip_pruning(model) if is_pruned(model) else model)
+
+
+def has_ranges(model: Layer) -> bool:
+    """Whether a model is quantization-aware and rounds its activations, so that a file can have its ranges.
+
+    Raises:
+        ValueError: it does, and a range has never seen data.
+    """
+    if unknown := unknown_ranges(model):
+        raise ValueError(
+            f"The ranges of {', '.join(map(repr, unknown[:3]))}{', ...' if len(unknown) > 3 else ''} are not known: "
+            "train the quantization-aware model, or pass calibration=data to quantize_aware."
+        )
+    return bool(fake_quantizers(model))
 
 
 def is_pruned(model: Layer) -> bool:

@@ -37,7 +37,8 @@ ROOMS = (
     ("latency",),
     ("channels",),
     ("dead_channels", "fit"),
-    ("depth", "quantization"),
+    ("depth",),
+    ("quantization",),
     ("strip",),
     ("export",),
     ("bundle",),
@@ -48,9 +49,10 @@ ROOMS = (
 )
 # The public doors, and what starts the command line: they name modules of every room.
 DOORS = {"edgeprune", "edgeprune.__main__"}
-# Two modules of one Protocol define the same names on purpose: `sparsity.mechanism.Mechanism`, and the four kinds of
-# bundle, whose modules `bundle.bundle` calls alike.
+# Two modules of one Protocol define the same names on purpose: `sparsity.mechanism.Mechanism`, the four kinds of
+# bundle, whose modules `bundle.bundle` calls alike, and the layers of each Keras that `quantization` puts into models.
 INTERCHANGEABLE = (
+    {"edgeprune.quantization.layers_keras", "edgeprune.quantization.layers_tf_keras"},
     {"edgeprune.sparsity.constraint_masks", "edgeprune.sparsity.wrapper_masks"},
     {f"edgeprune.bundle.{kind}" for kind in ("computer", "microcontroller", "npu", "phone")},
 )

@@ -115,7 +115,9 @@ def run_converter(
         "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
         "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
     }
-    converter.target_spec.supported_ops = [builtins.get(recipe.quantization or "", tf.lite.OpsSet.TFLITE_BUILTINS)]
+    # Without samples, the ranges are in the graph; the set of integer operators alone asks for samples all the same.
+    integer = builtins.get(recipe.quantization or "") if samples is not None else None
+    converter.target_spec.supported_ops = [integer or tf.lite.OpsSet.TFLITE_BUILTINS]
     if recipe.allow_flex:
         converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
     converter.allow_custom_ops = recipe.allow_custom
@@ -124,8 +126,9 @@ def run_converter(
         converter.optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
     if recipe.quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if recipe.calibrated and samples is not None:
-        converter.representative_dataset = lambda: _calibration(samples, say)
+    if recipe.calibrated:
+        if samples is not None:
+            converter.representative_dataset = lambda: _calibration(samples, say)
         if recipe.io_type is not None:
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(recipe.io_type)
         # TensorFlow has no public name for this.

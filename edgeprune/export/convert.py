@@ -185,6 +185,8 @@ def export_tflite(
         >>> result.verification.passed
         True
     """
+    from edgeprune import strip  # imports TensorFlow
+
     flavor.check_model(model)
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}.")
@@ -199,7 +201,7 @@ def export_tflite(
         raise ValueError(f"num_samples must be 1 or more, got {num_samples}.")
     if sparse:
         sparse_encoding.check_quantization(scheme.name)
-    if representative_data is None and settings.calibrated:
+    if representative_data is None and settings.calibrated and not strip.has_ranges(model):
         raise ValueError(
             f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
             f"as {DATA_FORMS}."
@@ -209,6 +211,7 @@ def export_tflite(
         model,
         representative_data,
         functools.partial(_refuse_strings, settings),
+        calibrated=settings.calibrated,
         num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
@@ -282,12 +285,15 @@ def _converted(
     notes: list[str],
 ) -> tuple[bytes, list[str]]:
     """The file's content and the names of its outputs; what the user should know is added to the notes."""
+    from edgeprune import strip  # imports TensorFlow
+
     names = names_to_trace(specs)
     samples = samples and {names[name]: array for name, array in samples.items()}
     with tempfile.TemporaryDirectory() as saved_model, contextlib.ExitStack() as quietly:
         captured = quietly.enter_context(captured_output())
         try:
             with (
+                strip.kernels_on_grid(model),
                 flavor.computing_in_float32(model),
                 traceable_names(model),
                 equal_calls.replaced(model, recipe.quantization) as unrolled,

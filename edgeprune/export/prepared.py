@@ -42,6 +42,7 @@ def prepare(
     representative_data: Any,
     check_inputs: Callable[[Model, Mapping[str, Any]], None],
     *,
+    calibrated: bool = True,
     num_samples: int = 100,
     without_preprocessing: bool = False,
 ) -> PreparedModel:
@@ -51,6 +52,7 @@ def prepare(
         model: a built model of `keras` 3 or `tf_keras`.
         representative_data: samples as `export_tflite` accepts them; None without.
         check_inputs: raises where the model that is converted has inputs that are not available, before data are read.
+        calibrated: whether a file has integer activations, and so takes over the ranges of a quantization-aware model.
         num_samples: how many of them to use at most.
         without_preprocessing: whether layers that handle strings, or hash, are left to the application.
 
@@ -66,6 +68,12 @@ def prepare(
             "The model is under pruning: what was converted is a plain model, its masks applied, masked channels gone."
         )
     model = strip.without_pruning(model)
+    if strip.is_quantize_aware(model) and not calibrated:
+        notes.append(
+            "The model is quantization-aware, and what was converted is the float model in it: pass "
+            "quantization='int8' for a file with its ranges."
+        )
+        model = strip.strip_quantization(model)
     equal_calls.refuse_stateful(model)
     non_finite.check_weights(model)
     specs = whole_specs = signature_specs(model)

@@ -11,8 +11,8 @@ from edgeprune import flavor
 from edgeprune.types import Layer, Model
 
 # Layers through which an input's values reach the next layer as they are.
-_PASSING = ("CenterCrop", "Cropping2D", "InputLayer", "Permute", "Resizing", "Reshape", "ZeroPadding2D")
-_WEIGHTED = ("Conv2D", "Dense", "DepthwiseConv2D", "Flatten", "SeparableConv2D")
+_PASSING = ("CenterCrop", "Cropping2D", "FakeQuantize", "InputLayer", "Permute", "Resizing", "Reshape", "ZeroPadding2D")
+_WEIGHTED = ("Conv2D", "Dense", "DepthwiseConv2D", "Flatten", "QuantizedLayer", "SeparableConv2D")
 # Scaled values lie around -1 to 1; what is narrower or wider by far was scaled twice, or not at all.
 _NARROW, _WIDE = 0.02, 20.0
 

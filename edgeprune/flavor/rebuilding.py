@@ -41,6 +41,7 @@ def rebuild_graph(
     *,
     instead: Mapping[int, int] = MappingProxyType({}),
     new_input: Callable[[AnyTensor], Any] | None = None,
+    behind: Callable[[AnyTensor, Any], Any] | None = None,
     name: str | None = None,
 ) -> Any:
     """Build a Functional model from the calls of another.
@@ -51,6 +52,8 @@ def rebuild_graph(
             old ones, and returns the new graph's outputs. Nested models are one layer.
         instead: `id` of a call's node to the position of the input that takes the place of its output.
         new_input: makes the input layer that stands for a symbolic input; left out, a copy.
+        behind: `behind(old, new)` is passed each tensor of the old graph, inputs too, with the one of the new graph in
+            its place, and returns what is used instead of this; left out, the new one.
         name: of the new model; left out, the old one's.
 
     Returns:
@@ -61,14 +64,21 @@ def rebuild_graph(
     """
     inputs, nodes, outputs = graph_nodes(model)
     new_inputs = [clone_input(input_layer(old)) if new_input is None else new_input(old) for old in inputs]
-    tensors = {id(old): layer.output for old, layer in zip(inputs, new_inputs, strict=True)}
+    tensors = {}
+
+    def put(old: AnyTensor, new: Any) -> None:
+        tensors[id(old)] = new if behind is None else behind(old, new)
+
+    for old, layer in zip(inputs, new_inputs, strict=True):
+        put(old, layer.output)
     # Layers of tf_keras that add losses lead to no output and are made all the same.
     for node in needed_calls(nodes, flatten(outputs, model), instead) if instead else nodes:
         if (position := instead.get(id(node.node))) is not None:
             tensors[id(node.outputs[0])] = tensors[id(node.inputs[position])]
         else:
             made = call(node, *node.filled(tensors))
-            tensors.update(zip(map(id, node.outputs), flatten(made, model), strict=True))
+            for old, new in zip(node.outputs, flatten(made, model), strict=True):
+                put(old, new)
     new_outputs = map_structure(lambda old: tensors[id(old)], outputs, model)
     return functional_model(model, [layer.output for layer in new_inputs], new_outputs, name or model.name)
 
@@ -82,6 +92,9 @@ class Rebuilder:
         renamed: `id` of a layer to its new name.
         instead: `id` of a call's node to the position of the input that it gives instead of computing anything.
         taken_names: names that a layer of the new model must not be given besides.
+        wrappers: `id` of a layer to what makes the layer that is called in place of the new one, around it.
+        unwrapped: `id` of a layer that holds another to the one inside, which takes its place.
+        behind: `id` of a symbolic tensor to the new layer that is called on what takes its place.
     """
 
     def __init__(
@@ -92,13 +105,20 @@ class Rebuilder:
         renamed: Mapping[int, str] = MappingProxyType({}),
         instead: Mapping[int, int] = MappingProxyType({}),
         taken_names: Iterable[str] = (),
+        wrappers: Mapping[int, Callable[[Any], Any]] = MappingProxyType({}),
+        unwrapped: Mapping[int, Layer] = MappingProxyType({}),
+        behind: Mapping[int, Any] = MappingProxyType({}),
     ) -> None:
         self._cut = _whole if cut is None else cut
         self._changes = changes
         self._renamed = renamed
         self._instead = instead
         self._taken_names = set(taken_names)
+        self._wrappers = wrappers
+        self._unwrapped = unwrapped
+        self._behind = behind
         self._layers: dict[int, tuple[Any, Any]] = {}
+        self._called: dict[int, Any] = {}  # the same layers, in their wrappers
         self._holders: dict[int, Any] = {}  # `id` of a weight that a composite layer uses itself to its layer
         self._filled: set[int] = set()
 
@@ -109,13 +129,38 @@ class Rebuilder:
         return built
 
     def _built(self, model: Model, name: str) -> Any:
-        if not is_sequential(model):
-            return rebuild_graph(model, self.call, instead=self._instead, new_input=self._input_layer, name=name)
+        if not is_sequential(model) or self._repeats(model):
+            return rebuild_graph(
+                model,
+                self.call,
+                instead=self._instead,
+                new_input=self._input_layer,
+                behind=self._call_behind if self._behind else None,
+                name=name,
+            )
         inputs, nodes, _ = graph_nodes(model)
         # Masks of steps are functions in the graph that Keras makes by itself.
         own = [node for node in nodes if function_name(node.layer) is None and id(node.node) not in self._instead]
-        layers = [*map(self._input_layer, inputs), *(self._layer(node.layer) for node in own)]
+        layers: list[Any] = []
+        for tensor in inputs:
+            layers += [self._input_layer(tensor), *self._layers_behind([tensor])]
+        for node in own:
+            layers += [self._layer(node.layer), *self._layers_behind(node.outputs)]
         return sequential_class(model)(layers, name=name)
+
+    def _layers_behind(self, tensors: Iterable[AnyTensor]) -> list[Any]:
+        return [self._behind[id(tensor)] for tensor in tensors if id(tensor) in self._behind]
+
+    def _repeats(self, model: Model) -> bool:
+        """Whether a layer stands behind several tensors of a model, which no Sequential model can say."""
+        inputs, nodes, _ = graph_nodes(model)
+        layers = self._layers_behind([*inputs, *(tensor for node in nodes for tensor in node.outputs)])
+        return len(set(map(id, layers))) < len(layers)
+
+    def _call_behind(self, old: AnyTensor, new: Any) -> Any:
+        """A tensor of the new graph, with the layer called on it that stands behind the old one."""
+        layer = self._behind.get(id(old))
+        return new if layer is None else layer(new)
 
     def _input_layer(self, tensor: AnyTensor) -> Any:
         """A new layer for a model's input, for as many channels as come in."""
@@ -123,7 +168,8 @@ class Rebuilder:
         return clone_input(layer, self._changes.get(id(layer), {}).get("batch_shape"))
 
     def _layer(self, old: Any) -> Any:
-        """The new layer that stands for an old one."""
+        """The new layer that stands for an old one, in its wrapper."""
+        old = self._unwrapped.get(id(old), old)
         if id(old) not in self._layers:
             name = self._renamed.get(id(old), old.name)
             if is_nested(old):
@@ -136,7 +182,8 @@ class Rebuilder:
                     changes["name"] = name
                 new = clone_layer(old, self._changes, **changes)
             self._layers[id(old)] = (old, new)
-        return self._layers[id(old)][1]
+            self._called[id(old)] = self._wrappers[id(old)](new) if id(old) in self._wrappers else new
+        return self._called[id(old)]
 
     def call(self, node: GraphNode, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Make a call of the old graph with the new layer that stands for the old one."""
@@ -148,6 +195,7 @@ class Rebuilder:
 
     def _call_layer(self, old: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Call the new layer that stands for an old one; at its first call its weights are made as they shall be."""
+        old = self._unwrapped.get(id(old), old)
         new, names = self._layer(old), names_of_plain_weights(old)
         if new.built or not names:
             return new(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Quantization of a Keras model: what makes the file in integers better."""
+"""Quantization of a Keras model: training that knows how a file rounds, and what makes files in integers better."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 from edgeprune.lazy import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from edgeprune.quantization.calibration import calibrate as calibrate
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import EqualizedChannels as EqualizedChannels
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.training import quantize_aware as quantize_aware
 
 # Each public name and the module that defines it.
 _HOME = {
     "Equalization": "edgeprune.quantization.equalization",
     "EqualizedChannels": "edgeprune.quantization.equalization",
+    "calibrate": "edgeprune.quantization.calibration",
     "equalize": "edgeprune.quantization.equalization",
+    "quantize_aware": "edgeprune.quantization.training",
 }
 
 __all__ = sorted(_HOME)

@@ -1,0 +1,384 @@
+"""Fake quantization: values rounded to the grid on which a file stores them; gradients pass straight through.
+
+The two layers of a quantization-aware model are written here once; `layers_keras` and `layers_tf_keras` make them
+layers of each Keras.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.types import AnyTensor, Layer, Model, Variable
+
+if TYPE_CHECKING:
+    from keras.layers import Layer as _BaseLayer
+
+    class _BaseWrapper(_BaseLayer):
+        def __init__(self, layer: Layer, **kwargs: Any) -> None: ...
+
+else:
+    _BaseLayer = _BaseWrapper = object
+
+# The range that an activation is thought to have before any data has passed, as TF-MOT's.
+_UNSEEN = (-6.0, 6.0)
+# The narrowest range: values that are always zero need a step all the same.
+_NARROWEST = 1e-6
+
+
+class Observer(Protocol):
+    """What is shown the values of one activation, unquantized, while data passes through the model."""
+
+    def update(self, values: np.ndarray) -> None:
+        """Take the values of a batch."""
+
+
+def rounded_to_grid(weight: AnyTensor, axes: Sequence[int], num_bits: int) -> Any:
+    """A kernel on the grid on which a file stores it: symmetric around zero, one scale for each channel.
+
+    The largest magnitude of a channel is the grid's last step, `2 ** (num_bits - 1) - 1`, and zero stays exactly zero.
+    Batch normalization that is folded into the kernel multiplies a channel by one number, and its grid alike: so the
+    grid is the file's, with it and without.
+
+    Args:
+        weight: float32 `(...)`.
+        axes: those along which each entry has a scale of its own, counted from the end; none for one scale.
+        num_bits: 2 to 8.
+
+    Returns:
+        A tensor like it. Gradients pass as if it were `weight` itself.
+
+    Example:
+        >>> rounded_to_grid(np.float32([[3.3, 7.0], [-7.0, 0.4]]), (-1,), 4).numpy().tolist()
+        [[3.0, 7.0], [-7.0, 0.0]]
+    """
+    import tensorflow as tf
+
+    rank = len(weight.shape)
+    kept = [rank + axis for axis in axes]
+    order = [axis for axis in range(rank) if axis not in kept] + kept
+
+    @tf.custom_gradient
+    def rounded(values: Any) -> tuple[Any, Callable[[Any], Any]]:
+        turned = tf.transpose(values, order)
+        columns = tf.reshape(turned, [-1, int(np.prod([values.shape[axis] for axis in kept], dtype=int))])
+        largest = tf.reduce_max(tf.abs(columns), axis=0)
+        columns = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+            columns, -largest, largest, num_bits=num_bits, narrow_range=True
+        )
+        back = tf.transpose(tf.reshape(columns, tf.shape(turned)), np.argsort(order))
+        return back, lambda gradient: gradient
+
+    return rounded(tf.convert_to_tensor(weight))
+
+
+class FakeQuantizeLogic(_BaseLayer):
+    """Rounds activations to the 256 steps of a range that is measured: calibrated, then a moving average in training.
+
+    Args:
+        num_bits: of the integers.
+        fixed_range: the range where it follows from the function that makes the values; left out, it is measured.
+        update_ranges: whether training moves it.
+        momentum: the share of the old range in the new one, at each step of training.
+        **kwargs: arguments of every layer.
+    """
+
+    range_min: Variable
+    range_max: Variable
+    seen: Variable
+
+    def __init__(
+        self,
+        num_bits: int = 8,
+        fixed_range: Sequence[float] | None = None,
+        update_ranges: bool = True,
+        momentum: float = 0.99,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_bits = num_bits
+        self.fixed_range = None if fixed_range is None else tuple(fixed_range)
+        self.update_ranges = update_ranges
+        self.momentum = momentum
+        self.supports_masking = True
+        self.observer: Observer | None = None
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the variables of a range that is measured."""
+        if self.fixed_range is None:
+            for name, value in (("range_min", _UNSEEN[0]), ("range_max", _UNSEEN[1]), ("seen", 0.0)):
+                setattr(self, name, self._state(name, value))
+        self.built = True
+
+    def call(self, x: AnyTensor, training: bool | None = None) -> Any:
+        """Values on the grid; without an integer type of their own."""
+        import tensorflow as tf
+
+        if self.observer is not None:
+            self.observer.update(np.asarray(tf.cast(x, tf.float32)))
+            return x
+        values = tf.cast(x, tf.float32)
+        if training and self.update_ranges and self.trainable and self.fixed_range is None:
+            self._follow(tf.stop_gradient(values))
+        low, high = self.range
+        rounded = tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=self.num_bits)
+        return tf.cast(rounded, x.dtype)
+
+    @property
+    def range(self) -> tuple[Any, Any]:
+        """The smallest and the largest value, with zero between them."""
+        import tensorflow as tf
+
+        if self.fixed_range is not None:
+            return self.fixed_range[0], self.fixed_range[1]
+        return tf.convert_to_tensor(self.range_min), tf.convert_to_tensor(self.range_max)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the range is fixed, or has been measured on data."""
+        return self.fixed_range is not None or float(np.asarray(self.seen)) > 0
+
+    def set_range(self, low: float, high: float) -> None:
+        """Take a range that was measured elsewhere; zero is put into it."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        self.range_min.assign(low)
+        self.range_max.assign(max(high, low + _NARROWEST))
+        self.seen.assign(1.0)
+
+    def _follow(self, values: Any) -> None:
+        """Move the range towards that of a batch; the first one is taken whole."""
+        import tensorflow as tf
+
+        low, high = tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)
+        high = tf.maximum(high, low + _NARROWEST)
+        kept = self.momentum * tf.convert_to_tensor(self.seen)
+        finite = tf.math.is_finite(low) & tf.math.is_finite(high)  # in mixed precision a step may overflow
+        for variable, new in ((self.range_min, low), (self.range_max, high)):
+            old = tf.convert_to_tensor(variable)
+            variable.assign(tf.where(finite, old * kept + new * (1.0 - kept), old))
+        self.seen.assign(tf.where(finite, 1.0, tf.convert_to_tensor(self.seen)))
+
+    def _state(self, name: str, value: float) -> Any:
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape that comes in."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        own = {name: getattr(self, name) for name in ("num_bits", "fixed_range", "update_ranges", "momentum")}
+        return {**super().get_config(), **own}
+
+
+class QuantizedLayerLogic(_BaseWrapper):
+    """Calls a layer with its kernels rounded to the grid on which a file stores them.
+
+    The layer itself is not changed: its kernels stay in float32, its own `call` computes, and gradients pass to it
+    straight through the rounding.
+
+    Args:
+        layer: the layer.
+        kernel_axes: name of a kernel, an attribute of the layer, to the axes along which each entry has its own scale.
+        num_bits: of the kernels' integers.
+        kept_zeros: the kernels whose zeros stay zero in training.
+        activation_bits: of the integers between the layer and its activation, where a file computes these in two
+            operators; None where it does not.
+        update_ranges: whether training moves the range of these.
+        **kwargs: arguments of every layer.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        kernel_axes: dict[str, Sequence[int]],
+        num_bits: int = 8,
+        kept_zeros: Sequence[str] = (),
+        activation_bits: int | None = None,
+        update_ranges: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(layer, **kwargs)
+        self.kernel_axes = {name: tuple(axes) for name, axes in kernel_axes.items()}
+        self.num_bits = num_bits
+        self.kept_zeros = tuple(kept_zeros)
+        self.activation_bits = activation_bits
+        self.update_ranges = update_ranges
+        self.before_activation: Any = None
+        if activation_bits is not None:
+            self.before_activation = self._fake_quantize(
+                num_bits=activation_bits, update_ranges=update_ranges, name="before_activation"
+            )
+        self.supports_masking = layer.supports_masking
+        self.rounds = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the layer's weights, and masks for the kernels whose zeros stay."""
+        if not self.layer.built:
+            self.layer.build(input_shape)
+            self.layer.built = True
+        for name in self.kept_zeros:
+            shape = tuple(getattr(self.layer, name).shape)
+            setattr(self, f"{name}_mask", self._state(f"{name}_mask", shape))
+        if self.before_activation is not None and not self.before_activation.built:
+            self.before_activation.build()
+        self.built = True
+
+    def keep_zeros(self) -> None:
+        """Hold what is zero in the kernels now."""
+        for name in self.kept_zeros:
+            getattr(self, f"{name}_mask").assign(flavor.array_of(getattr(self.layer, name)) != 0)
+
+    def set_zeros(self) -> None:
+        """Put the zeros that are held into the kernels, where rounding has put them already."""
+        for name in self.kept_zeros:
+            kernel = getattr(self.layer, name)
+            kernel.assign(flavor.array_of(kernel) * flavor.array_of(getattr(self, f"{name}_mask")))
+
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """What the layer returns with rounded kernels."""
+        kernels = {name: self.rounded(name) for name in self.kernel_axes} if self.rounds else {}
+        with self._with_kernels(kernels):
+            if self.before_activation is None:
+                return self.layer(inputs, **kwargs)
+            activation = self.layer.activation
+            with _attribute(self.layer, "activation", None):
+                given = self.layer(inputs, **kwargs)
+        return activation(self.before_activation(given, training=training))
+
+    def rounded(self, name: str) -> Any:
+        """A kernel on its grid."""
+        import tensorflow as tf
+
+        kernel = tf.cast(tf.convert_to_tensor(self._stored(name)), tf.float32)
+        if name in self.kept_zeros:
+            kernel = kernel * tf.cast(tf.convert_to_tensor(getattr(self, f"{name}_mask")), tf.float32)
+        return rounded_to_grid(kernel, self.kernel_axes[name], self.num_bits)
+
+    def get_prunable_weights(self) -> list[Variable]:
+        """The kernels that TF-MOT's wrapper may prune, those of the layer."""
+        return [getattr(self.layer, name) for name in self.kernel_axes]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The layer's."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        names = ("kernel_axes", "num_bits", "kept_zeros", "activation_bits", "update_ranges")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    def _stored(self, name: str) -> Variable:
+        """The kernel's variable, in the precision in which it is trained."""
+        raise NotImplementedError
+
+    def _with_kernels(self, kernels: dict[str, Any]) -> contextlib.AbstractContextManager:
+        """While the body runs, the layer computes with these tensors in place of its kernels."""
+        raise NotImplementedError
+
+    def _fake_quantize(self, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def _state(self, name: str, shape: tuple[int, ...]) -> Any:
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def _attribute(layer: Layer, name: str, value: Any) -> Iterator[None]:
+    """While the body runs, an attribute of a layer has another value, without Keras taking note of it."""
+    held = layer.__dict__
+    before = held[name]
+    held[name] = value
+    try:
+        yield
+    finally:
+        held[name] = before
+
+
+def layer_classes(keras_object: object) -> Any:
+    """The module with `FakeQuantize` and `QuantizedLayer` of the Keras that an object belongs to."""
+    return importlib.import_module(f"edgeprune.quantization.layers_{flavor.flavor_of(keras_object)}")
+
+
+def is_fake_quantize(layer: object) -> TypeGuard[FakeQuantizeLogic]:
+    """Whether it is the layer that rounds activations."""
+    return isinstance(layer, FakeQuantizeLogic)
+
+
+def is_quantized_layer(layer: object) -> TypeGuard[QuantizedLayerLogic]:
+    """Whether it is the layer that calls another with rounded kernels."""
+    return isinstance(layer, QuantizedLayerLogic)
+
+
+def fake_quantizers(model: Layer) -> list[FakeQuantizeLogic]:
+    """Every layer of a model that rounds activations, at any depth."""
+    return [layer for layer in flavor.layers_of(model) if is_fake_quantize(layer)]
+
+
+def quantized_layers(model: Layer) -> list[QuantizedLayerLogic]:
+    """Every layer of a model that calls another with rounded kernels, at any depth."""
+    return [layer for layer in flavor.layers_of(model) if is_quantized_layer(layer)]
+
+
+def is_quantize_aware(model: Layer) -> bool:
+    """Whether a model rounds weights or activations, anywhere in it."""
+    return any(is_fake_quantize(layer) or is_quantized_layer(layer) for layer in flavor.layers_of(model))
+
+
+def unknown_ranges(model: Layer) -> list[str]:
+    """The names of the layers that round activations in a range that has never seen data."""
+    return [layer.name for layer in fake_quantizers(model) if not layer.is_known]
+
+
+@contextlib.contextmanager
+def kernels_on_grid(model: Model) -> Iterator[None]:
+    """While the body runs, kernels hold the rounded values, and nothing rounds them: the model as it is converted."""
+    held = []
+    try:
+        for layer in quantized_layers(model):
+            for name in layer.kernel_axes:
+                variable = getattr(layer.layer, name)
+                rounded = np.asarray(layer.rounded(name))
+                held.append((variable, flavor.array_of(variable).copy()))
+                variable.assign(rounded)
+            layer.rounds = False
+        yield
+    finally:
+        for variable, value in held:
+            variable.assign(value)
+        for layer in quantized_layers(model):
+            layer.rounds = True
+
+
+@contextlib.contextmanager
+def observed(model: Model, observers: dict[int, Observer]) -> Iterator[None]:
+    """While the body runs, a model computes in floats, and shows the values of its activations.
+
+    Args:
+        model: a quantization-aware model, to be called eagerly.
+        observers: `id` of a layer among `fake_quantizers(model)` to what is shown its values.
+    """
+    layers, weights = fake_quantizers(model), quantized_layers(model)
+    try:
+        for layer in layers:
+            layer.observer = observers.get(id(layer), _Nobody())
+        for wrapper in weights:
+            wrapper.rounds = False
+        yield
+    finally:
+        for layer in layers:
+            layer.observer = None
+        for wrapper in weights:
+            wrapper.rounds = True
+
+
+class _Nobody:
+    """Looks at nothing."""
+
+    def update(self, values: np.ndarray) -> None:
+        """Look away."""

@@ -1,0 +1,162 @@
+"""What the integers of a file do with a call of a model: its kernels, what it does to ranges, what fuses with it."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from edgeprune import flavor
+from edgeprune.dead_channels.constant_channels import built_in_kind
+from edgeprune.types import Layer
+
+
+class Kind(enum.Enum):
+    """What a call does, as far as the ranges of activations go."""
+
+    WEIGHTED = "a convolution or matrix product, with a bias"
+    NORMALIZATION = "a scale and an offset for each channel, folded into a kernel before it"
+    RELU = "an activation that an operator before it does by itself"
+    ARITHMETIC = "element by element, and can be followed by a ReLU in the same operator"
+    MOVEMENT = "gives the values it takes, in other places"
+    AVERAGE = "gives values between those it takes, on the same steps"
+    JOIN = "puts several tensors side by side, on the same steps"
+    NOTHING = "gives what it takes, at inference"
+    OTHER = "makes values of another range"
+
+
+# Kernels by the class of Keras: name to the axes along which each entry has a scale of its own.
+_LAST, _LAST_BUT_ONE, _LAST_TWO = (-1,), (-2,), (-2, -1)
+_KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
+    "Dense": {"kernel": _LAST},
+    **{f"Conv{rank}D": {"kernel": _LAST} for rank in (1, 2, 3)},
+    **{f"Conv{rank}DTranspose": {"kernel": _LAST_BUT_ONE} for rank in (1, 2)},
+    **{f"DepthwiseConv{rank}D": {"kernel": _LAST_TWO, "depthwise_kernel": _LAST_TWO} for rank in (1, 2)},
+    **{f"SeparableConv{rank}D": {"depthwise_kernel": _LAST_TWO, "pointwise_kernel": _LAST} for rank in (1, 2)},
+}
+# Softmax and sigmoid end below 1, tanh below 1 too: these are the ranges of their operators.
+_UNIT, _SYMMETRIC = (0.0, 255 / 256), (-1.0, 127 / 128)
+_FIXED_RANGES = {"softmax": _UNIT, "softmaxv2": _UNIT, "sigmoid": _UNIT, "tanh": _SYMMETRIC}
+
+_MOVEMENT_LAYERS = {
+    *("Flatten", "Reshape", "Permute", "RepeatVector"),
+    *(f"{kind}{rank}D" for kind in ("MaxPooling", "ZeroPadding", "Cropping", "GlobalMaxPooling") for rank in (1, 2, 3)),
+}
+_MOVEMENT_FUNCTIONS = set(
+    "broadcastto expanddims flip gather getitem maxpool maxpool2d moveaxis pad ravel repeat reshape slice "
+    "slicinghelper split squeeze stridedslice swapaxes take tile transpose unstack".split()
+)
+_ARITHMETIC_LAYERS = {"Add", "Subtract", "Multiply"}
+_ARITHMETIC_FUNCTIONS = {"add", "subtract", "sub", "multiply", "mul", "addv2"}
+_NOTHING_LAYERS = {
+    *("Identity", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization"),
+    *(f"SpatialDropout{rank}D" for rank in (1, 2, 3)),
+}
+_AVERAGE_LAYERS = {"AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "Resizing"}
+_FUSED_RELUS = {"relu", "relu6"}
+
+
+def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple[int, ...]]:
+    """The kernels of a layer that a file stores in integers.
+
+    Args:
+        layer: a built layer of either Keras.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own.
+
+    Returns:
+        Name of the attribute to the axes along which each entry has a scale of its own, counted from the end.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.DepthwiseConv2D(3); layer.build((None, 8, 8, 4))
+        >>> kernel_axes(layer)
+        {'kernel': (-2, -1)}
+    """
+    kind = built_in_kind(layer)
+    found = {name: axes for name, axes in _KERNELS.get(kind, {}).items() if getattr(layer, name, None) is not None}
+    return dict.fromkeys(found, ()) if kind == "Dense" and not per_channel_dense else found
+
+
+def own_activation(layer: Layer) -> str:
+    """The name of the activation that a layer has or is; `"linear"` without one, empty if it is none known."""
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        return "linear"
+    if not flavor.is_layer(activation):
+        return str(getattr(activation, "__name__", ""))
+    kind = built_in_kind(activation)
+    if kind == "ReLU":
+        return "relu" if _is_fused_relu(activation) else ""
+    return kind.lower() if kind in ("Softmax",) else ""
+
+
+def splits_activation(layer: Layer) -> bool:
+    """Whether a file computes a layer with a kernel and its own activation in two operators."""
+    return built_in_kind(layer) in _KERNELS and own_activation(layer) not in {"linear", *_FUSED_RELUS}
+
+
+def fixed_range(layer: Layer) -> tuple[float, float] | None:
+    """The range of what a call gives, where it follows from the function and not from data."""
+    name = flavor.function_name(layer)
+    if name is None:
+        kind = built_in_kind(layer)
+        name = "softmax" if kind == "Softmax" else own_activation(layer)
+    return _FIXED_RANGES.get(name)
+
+
+def kind_of(node: flavor.GraphNode) -> Kind:
+    """What a call does."""
+    name = flavor.function_name(node.layer)
+    if name is not None:
+        return _kind_of_function(name)
+    return _kind_of_layer(node.layer)
+
+
+def _kind_of_function(name: str) -> Kind:
+    if name in _FUSED_RELUS:
+        return Kind.RELU
+    if name in _ARITHMETIC_FUNCTIONS:
+        return Kind.ARITHMETIC
+    if name in ("concatenate", "concat", "concatv2", "stack"):
+        return Kind.JOIN
+    if name in ("averagepool", "avgpool"):
+        return Kind.AVERAGE
+    if name in ("identity", "cast", "stopgradient"):
+        return Kind.NOTHING
+    return Kind.MOVEMENT if name in _MOVEMENT_FUNCTIONS else Kind.OTHER
+
+
+def _kind_of_layer(layer: Layer) -> Kind:
+    while flavor.is_time_distributed(layer):
+        layer = layer.layer
+    kind = built_in_kind(layer)
+    if kind in _KERNELS:
+        return Kind.WEIGHTED
+    if kind == "Activation":
+        name = own_activation(layer)
+        return Kind.NOTHING if name == "linear" else Kind.RELU if name in _FUSED_RELUS else Kind.OTHER
+    if kind == "ReLU":
+        return Kind.RELU if _is_fused_relu(layer) else Kind.OTHER
+    if kind.startswith("UpSampling"):
+        return Kind.AVERAGE if getattr(layer, "interpolation", "nearest") != "nearest" else Kind.MOVEMENT
+    for kinds, found in (
+        (_MOVEMENT_LAYERS, Kind.MOVEMENT),
+        (_ARITHMETIC_LAYERS, Kind.ARITHMETIC),
+        (_NOTHING_LAYERS, Kind.NOTHING),
+        (_AVERAGE_LAYERS, Kind.AVERAGE),
+        ({"Concatenate"}, Kind.JOIN),
+        ({"BatchNormalization"}, Kind.NORMALIZATION),
+    ):
+        if kind in kinds:
+            return found
+    return Kind.OTHER
+
+
+def _is_fused_relu(layer: Any) -> bool:
+    """Whether a ReLU layer is one that other operators do by themselves: without a slope or a threshold, up to 6."""
+    slope = getattr(layer, "negative_slope", 0.0)
+    return not _number(slope) and not _number(layer.threshold) and layer.max_value in (None, 6, 6.0)
+
+
+def _number(value: Any) -> float:
+    """A number that Keras may keep as an array of one element."""
+    return 0.0 if value is None else float(value)

@@ -1,0 +1,41 @@
+"""The layers of a quantization-aware model of Keras 3. Imports Keras: import this module only where one is at hand."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import keras
+
+from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
+from edgeprune.types import Variable
+
+
+@keras.saving.register_keras_serializable("edgeprune")
+class FakeQuantize(FakeQuantizeLogic, keras.layers.Layer):
+    """Rounds activations to the steps of a range."""
+
+    def _state(self, name: str, value: float) -> Any:
+        return self.add_weight(
+            shape=(), dtype="float32", initializer=keras.initializers.Constant(value), trainable=False, name=name,
+            autocast=False, aggregation="mean",
+        )  # fmt: skip
+
+
+@keras.saving.register_keras_serializable("edgeprune")
+class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
+    """Calls a layer with rounded kernels."""
+
+    def _stored(self, name: str) -> Variable:
+        return getattr(self.layer, name)._value
+
+    def _with_kernels(self, kernels: dict[str, Any]) -> contextlib.AbstractContextManager:
+        return keras.StatelessScope([(getattr(self.layer, name), value) for name, value in kernels.items()])
+
+    def _fake_quantize(self, **kwargs: Any) -> Any:
+        return FakeQuantize(**kwargs)
+
+    def _state(self, name: str, shape: tuple[int, ...]) -> Any:
+        return self.add_weight(
+            shape=shape, dtype="uint8", initializer="ones", trainable=False, name=name, autocast=False
+        )

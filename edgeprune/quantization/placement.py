@@ -1,0 +1,242 @@
+"""Where a quantization-aware model rounds: which kernels, and which activations with which ranges.
+
+Rounding stands where the operators of a file give integers: behind a convolution with the batch normalization and the
+ReLU that are folded into it, not between them. Values that only move keep the steps they have. The table is that of
+TensorFlow's converter; a range that is missing leaves operators in floats without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeprune import flavor
+from edgeprune.quantization.kinds import Kind, fixed_range, kernel_axes, kind_of, splits_activation
+from edgeprune.types import AnyTensor, Layer, Model
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """One range of activations.
+
+    Attributes:
+        name: of what makes the values, without the path.
+        fixed: the range itself, where it follows from the function that makes them; None where it is measured.
+    """
+
+    name: str
+    fixed: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where a model rounds.
+
+    Attributes:
+        ranges: `id` of a symbolic tensor of the model, or of a model inside it, to the range that its values are
+            rounded in. Tensors that must have the same steps have the same one.
+        kernels: `id` of a layer to its kernels: name to the axes with a scale for each entry.
+        left: `id` of a layer that has weights and stays in floats to the reason.
+    """
+
+    ranges: dict[int, Range] = field(default_factory=dict)
+    kernels: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict)
+    left: dict[int, str] = field(default_factory=dict)
+
+
+def place(
+    model: Model, chosen: Collection[int], *, activations: bool = True, per_channel_dense: bool = True
+) -> Placement:
+    """Find where a model rounds.
+
+    Args:
+        model: a built Functional or Sequential model of either Keras, composite layers unfolded.
+        chosen: `id` of the layers whose kernels and values are rounded; inputs and functions in the graph always are.
+        activations: whether activations are rounded too.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own.
+
+    Returns:
+        The ranges and the kernels.
+    """
+    graph = _Graph(model)
+    placement = Placement()
+    for layer in flavor.layers_of(model):
+        if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense)):
+            placement.kernels[id(layer)] = axes
+        elif reason := _why_left(layer, id(layer) in chosen):
+            placement.left[id(layer)] = reason
+    if activations:
+        _place_ranges(graph, chosen, placement.ranges)
+    return placement
+
+
+_FOLDED = ("BatchNormalization",)
+_LOOKED_INTO = ("TimeDistributed", "Bidirectional", "RNN")
+_NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
+
+
+def _why_left(layer: Layer, chosen: bool) -> str | None:
+    """Why a layer with weights of its own stays in floats while the model trains; None where it has none."""
+    if flavor.is_model(layer) or type(layer).__name__ in _FOLDED + _LOOKED_INTO:
+        return None
+    inside = {id(weight) for part in layer._flatten_layers(include_self=False) for weight in part.weights}
+    own = [weight for weight in layer.weights if id(weight) not in inside and "float" in str(weight.dtype)]
+    if not own:
+        return None
+    return _NO_RULE if chosen else "left out by `layers` or `ignore`"
+
+
+def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Range]) -> None:
+    for part, tensor in graph.inputs():
+        if part is graph.model and holds_real_numbers(tensor):
+            ranges[id(tensor)] = Range(flavor.input_layer(tensor).name)
+    for part, node in graph.calls():
+        layer = node.layer
+        left_out = flavor.function_name(layer) is None and id(_inner(layer)) not in chosen
+        if left_out or flavor.is_nested(layer):
+            continue
+        for tensor in filter(holds_real_numbers, node.outputs):
+            found = _range_of(graph, part, node, tensor, ranges)
+            if found is not None:
+                ranges[id(tensor)] = found
+
+
+def _inner(layer: Any) -> Any:
+    while flavor.is_time_distributed(layer):
+        layer = layer.layer
+    return layer
+
+
+def _range_of(
+    graph: _Graph, part: Model, node: flavor.GraphNode, tensor: AnyTensor, ranges: dict[int, Range]
+) -> Range | None:
+    """The range in which what a call gives is rounded; None where it is not, or is on steps already."""
+    kind = kind_of(node)
+    if kind in (Kind.NOTHING, Kind.MOVEMENT) or _is_fused(graph, node, kind, tensor):
+        return None
+    if kind is Kind.AVERAGE and (shared := _shared_range(graph, part, node.inputs[0], ranges)) is not None:
+        return shared
+    if kind is Kind.JOIN and _join(graph, part, node, ranges):
+        return None
+    return Range(node.layer.name, fixed_range(_inner(node.layer)))
+
+
+def _is_fused(graph: _Graph, node: flavor.GraphNode, kind: Kind, tensor: AnyTensor) -> bool:
+    """Whether the only call that takes some values is done by the operator that makes them."""
+    followers = graph.followers(tensor)
+    if len(followers) != 1 or followers[0] is None:
+        return False
+    following = kind_of(followers[0])
+    if kind is Kind.WEIGHTED:
+        plain = not splits_activation(_inner(node.layer)) and _has_no_activation(node.layer)
+        return plain and following in (Kind.NORMALIZATION, Kind.RELU)
+    return kind in (Kind.NORMALIZATION, Kind.ARITHMETIC) and following is Kind.RELU
+
+
+def _has_no_activation(layer: Layer) -> bool:
+    activation = getattr(_inner(layer), "activation", None)
+    return activation is None or getattr(activation, "__name__", "") == "linear"
+
+
+def _shared_range(graph: _Graph, part: Model, tensor: AnyTensor, ranges: dict[int, Range]) -> Range | None:
+    """The range that some values have already, where the same part of the model gave it to them."""
+    source = graph.source(part, tensor, ranges)
+    found = ranges.get(id(source))
+    return found if found is not None and graph.part_of(source) is part else None
+
+
+def _join(graph: _Graph, part: Model, node: flavor.GraphNode, ranges: dict[int, Range]) -> bool:
+    """Give the tensors that are put side by side one range; whether that could be done."""
+    found = [_shared_range(graph, part, tensor, ranges) for tensor in node.inputs]
+    shared = [one for one in found if one is not None and one.fixed is None]
+    if not shared or len(shared) < len(found):
+        return False
+    members = {id(one) for one in shared}
+    ranges.update({key: shared[0] for key, one in ranges.items() if id(one) in members})
+    return True
+
+
+def holds_real_numbers(tensor: AnyTensor) -> bool:
+    """Whether a symbolic tensor holds real numbers."""
+    dtype = tensor.dtype
+    return "float" in str(getattr(dtype, "name", dtype))
+
+
+class _Graph:
+    """The calls of a model and of those inside it, and who takes what."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._parts: dict[int, Any] = {}
+        self._nodes: dict[int, list[flavor.GraphNode]] = {}
+        self._inputs: dict[int, list[Any]] = {}
+        self._outputs: dict[int, list[Any]] = {}
+        self._takers: dict[int, list[flavor.GraphNode]] = {}
+        self._maker: dict[int, tuple[Any, flavor.GraphNode | None]] = {}
+        self._calls_of: dict[int, list[flavor.GraphNode]] = {}
+        self._read(model)
+
+    def _read(self, part: Model) -> None:
+        if id(part) in self._parts:
+            return
+        self._parts[id(part)] = part
+        inputs, nodes, outputs = flavor.graph_nodes(part)
+        self._inputs[id(part)], self._nodes[id(part)] = inputs, nodes
+        self._outputs[id(part)] = flavor.flatten(outputs, part)
+        self._maker.update({id(tensor): (part, None) for tensor in inputs})
+        for node in nodes:
+            for tensor in {id(tensor): tensor for tensor in node.inputs}.values():
+                self._takers.setdefault(id(tensor), []).append(node)
+            self._maker.update({id(tensor): (part, node) for tensor in node.outputs})
+            inner = flavor.model_inside(node.layer)[0]
+            if inner is not None:
+                self._calls_of.setdefault(id(inner), []).append(node)
+                self._read(inner)
+
+    def inputs(self) -> Iterator[tuple[Any, Any]]:
+        """The symbolic inputs, each with the part of the model that has it."""
+        for key, part in self._parts.items():
+            yield from ((part, tensor) for tensor in self._inputs[key])
+
+    def calls(self) -> Iterator[tuple[Any, flavor.GraphNode]]:
+        """The calls, each with the part of the model that makes it; those inside come behind their model's."""
+        for key, part in self._parts.items():
+            yield from ((part, node) for node in self._nodes[key])
+
+    def part_of(self, tensor: AnyTensor) -> Any:
+        """The part of the model that a symbolic tensor belongs to."""
+        return self._maker[id(tensor)][0]
+
+    def followers(self, tensor: AnyTensor) -> list[flavor.GraphNode | None]:
+        """The calls that work on some values, None for what the model gives; calls that do nothing are passed over."""
+        part = self.part_of(tensor)
+        found: list[flavor.GraphNode | None] = []
+        for node in self._takers.get(id(tensor), []):
+            if flavor.is_nested(node.layer):
+                for outer, inner in zip(
+                    flavor.first_argument(node, node.inputs), self._inputs[id(node.layer)], strict=True
+                ):
+                    found += self.followers(inner) if outer is tensor else []
+            elif kind_of(node) is Kind.NOTHING:
+                found += self.followers(node.outputs[0])
+            else:
+                found.append(node)
+        for number, given in enumerate(self._outputs[id(part)]):
+            if given is tensor:
+                found += self._followers_outside(part, number)
+        return found
+
+    def _followers_outside(self, part: Model, number: int) -> list[flavor.GraphNode | None]:
+        calls = self._calls_of.get(id(part), [])
+        if part is self.model or not all(flavor.is_nested(node.layer) for node in calls):
+            return [None]
+        return [follower for node in calls for follower in self.followers(node.outputs[number])]
+
+    def source(self, part: Model, tensor: AnyTensor, ranges: Mapping[int, Range]) -> Any:
+        """The symbolic tensor whose steps some values have: before them are only calls that move or join values."""
+        node = self._maker[id(tensor)][1]
+        moved = (Kind.NOTHING, Kind.MOVEMENT, Kind.JOIN)
+        if id(tensor) in ranges or node is None or flavor.is_nested(node.layer) or kind_of(node) not in moved:
+            return tensor
+        return self.source(part, node.inputs[0], ranges)

@@ -1,0 +1,90 @@
+"""The file of a quantization-aware model: its integers, its ranges, its outputs."""
+
+import numpy as np
+import pytest
+from nets.quantized_nets import branched, chain, images
+
+import edgeprune as ep
+from edgeprune.quantization.fake_quantize import quantized_layers
+
+INTEGERS = {"int8", "int32", "int4"}
+
+
+@pytest.fixture(scope="module", params=["keras", "tf_keras"])
+def trained(request):
+    """A model after a few steps of training, and samples."""
+    model, x = branched(request.param), images()
+    model = ep.quantize_aware(model, calibration=x)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, np.arange(len(x)) % 5, batch_size=16, verbose=0)
+    return model, x
+
+
+@pytest.fixture(scope="module", params=[False, True])
+def exported(request, trained, tmp_path_factory):
+    """The model with its file, written with representative data or without."""
+    model, x = trained
+    path = tmp_path_factory.mktemp("aware") / "model.tflite"
+    result = ep.export_tflite(model, path, "int8", x if request.param else None)
+    return model, x, result
+
+
+def test_every_operator_computes_in_integers_and_none_changes_a_scale(exported):
+    file = ep.read_tflite(exported[2].path)
+    assert {dtype for operator in file.operators for dtype in operator.output_dtypes} == {"int8"}
+    assert "QUANTIZE" not in file.operator_counts and "DEQUANTIZE" not in file.operator_counts
+    assert file.operator_counts["CONV_2D"] == 4 and file.operator_counts["FULLY_CONNECTED"] == 2
+
+
+def test_its_outputs_are_those_of_the_model_that_was_trained(exported):
+    model, x, result = exported
+    verification = ep.verify_tflite(result.path, model, x)
+    assert verification.passed and not [note for note in result.notes if "floats" in note]
+    assert verification.outputs[0].mean_error < 1 / 256
+
+
+def folded_scale(model, name):
+    """What batch normalization multiplies the channels of a kernel by."""
+    if name not in ("stem", "depth", "point"):
+        return 1.0
+    layer = model.get_layer(f"{name}_bn")
+    gamma, variance = (np.asarray(one, np.float64) for one in (layer.gamma, layer.moving_variance))
+    return gamma / np.sqrt(variance + layer.epsilon)
+
+
+def test_the_kernels_of_the_file_are_those_that_the_model_computes_with(exported):
+    model, _, result = exported
+    tensors = [tensor for tensor in ep.read_tflite(result.path).tensors if tensor.is_weight and tensor.dtype == "int8"]
+    for wrapper in quantized_layers(model):
+        (kernel,) = wrapper.kernel_axes
+        rounded = np.asarray(wrapper.rounded(kernel), np.float64)
+        if rounded.ndim == 4 and wrapper.layer.name == "depth":
+            rounded = rounded.transpose(3, 0, 1, 2) * folded_scale(model, "depth")
+        else:
+            rounded = np.moveaxis(rounded * folded_scale(model, wrapper.layer.name), -1, 0)
+        (stored,) = [one for one in tensors if one.shape == rounded.shape]
+        step = np.abs(stored.values()).max() / 127
+        np.testing.assert_allclose(stored.values(), rounded, atol=1e-4 * step)
+
+
+def test_a_float_file_holds_the_float_model(trained, tmp_path):
+    model, x = trained
+    result = ep.export_tflite(model, tmp_path / "float.tflite", None, x)
+    assert ep.read_tflite(result.path).quantization is None and result.verification.passed
+    assert any("pass quantization='int8'" in note for note in result.notes)
+    assert ep.verify_tflite(result.path, ep.strip_quantization(model), x).passed
+
+
+def test_a_model_that_never_saw_data_is_refused(flavor, tmp_path):
+    with pytest.raises(ValueError, match="ranges of 'image_range', .* are not known: train"):
+        ep.export_tflite(ep.quantize_aware(chain(flavor)), tmp_path / "m.tflite", "int8")
+
+
+def test_the_model_is_left_as_it_was(trained, tmp_path):
+    model, x = trained
+    before = model.predict(x, verbose=0)
+    kernels = [np.asarray(layer.layer.weights[0]).copy() for layer in quantized_layers(model)]
+    ep.export_tflite(model, tmp_path / "m.tflite", "int8", verify=False)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    for layer, kernel in zip(quantized_layers(model), kernels, strict=True):
+        np.testing.assert_array_equal(np.asarray(layer.layer.weights[0]), kernel)
