@@ -12,6 +12,7 @@ from edgeprune.cli.demo import demo_command
 from edgeprune.cli.inspect import inspect_command
 from edgeprune.cli.prune import prune_command
 from edgeprune.cli.root import Command, app
+from edgeprune.cli.sensitivity import sensitivity_command
 from edgeprune.cli.targets import targets_command
 from edgeprune.cli.verify import verify_command
 
@@ -21,6 +22,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "inspect": (inspect_command, "edgeprune inspect model.keras"),
     "prune": (prune_command, "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras"),
     "channels": (channels_command, "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras"),
+    "sensitivity": (sensitivity_command, "edgeprune sensitivity model.keras --data data.npz -o curves.json"),
     "convert": (convert_command, "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite"),
     "verify": (verify_command, "edgeprune verify model.tflite --model model.keras --data data.npz"),
     "benchmark": (benchmark_command, "edgeprune benchmark model.tflite other.tflite --num-runs 20"),

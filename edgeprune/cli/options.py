@@ -28,6 +28,12 @@ def _kept(value: float | None) -> float | None:
     return _checked(value, "a fraction above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
+def _levels(values: list[float] | None) -> list[float] | None:
+    for value in values or ():
+        _checked(value, "a fraction above 0 and below 1", lambda number: 0 < number < 1)
+    return values
+
+
 def _checked(value: float | None, wanted: str, fits: Callable[[float], bool]) -> float | None:
     if value is not None and not fits(value):  # NaN fits nowhere
         raise typer.BadParameter(f"must be {wanted}, got {value:g}.")
@@ -134,6 +140,13 @@ MaxRamOption = Annotated[
     str | None, typer.Option(metavar="BYTES", help="Bytes of the activations at most, such as 256kB.")
 ]
 MaxFlashOption = Annotated[str | None, typer.Option(metavar="BYTES", help="Bytes of the file at most.")]
+LevelsOption = Annotated[
+    list[float] | None,
+    typer.Option("--level", callback=_levels, help="A fraction to remove; repeatable; by default 0.25, 0.5 and 0.75."),
+]
+MaxDropOption = Annotated[
+    float, typer.Option(callback=_positive, help="The drop, as a fraction of the score, that counts as collapse.")
+]
 InputShapeOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -206,6 +206,10 @@ class Sensitivity:
         ax.set(xlabel=f"{self.kind} removed", ylabel=self.metric, title=f"Sensitivity of {self.model}")
         return ax
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        return {"format": SENSITIVITY_FORMAT, **dataclasses.asdict(self)}
+
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Write the curves to a JSON file.
 
@@ -216,9 +220,8 @@ class Sensitivity:
         Raises:
             FileExistsError: `path` exists and `overwrite` is false.
         """
-        content = {"format": SENSITIVITY_FORMAT, **dataclasses.asdict(self)}
         with atomic_path(Path(path), overwrite=overwrite) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: PathLike) -> Sensitivity:

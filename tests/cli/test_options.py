@@ -29,6 +29,7 @@ TARGETS_OF_PLANS = (
 WRONG = {
     "--attention": ["legs"],
     "--batch-size": ["0"],
+    "--cache": ["broken.npz/below"],
     "--data": ["broken.npz"],
     "--epochs": ["-1"],
     "--flavor": ["torch"],
@@ -36,11 +37,17 @@ WRONG = {
     "--ignore": ["nothing*"],
     "--importance": ["guess"],
     "--input-shape": ["x"],
+    "--kind": ["layers"],
     "--label-column": ["no_such_column", "--data", "table.csv"],
     "--labels": ["broken.npz"],
     "--latency-table": ["broken.npz", "--target-latency", "0.5"],
     "--layers": ["nothing*"],
     "--learning-rate": ["0"],
+    "--level": ["1"],
+    "--max-drop": ["0"],
+    "--num-samples": ["0"],
+    "--plot": ["plan.txt"],
+    "--reconstruct": ["broken.npz"],
     "--loss": ["no_such_loss", "--epochs", "1"],
     "--max-flash": ["much"],
     "--max-ram": ["0"],
@@ -108,6 +115,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, na
         "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--pruning-ratio", "0.5"])],
         "convert": ["-o", "new.tflite"],
         "bundle": ["-o", "new"],
+        "sensitivity": ["--data", "data.npz"],
     }.get(name, [])
     arguments = [name, *([model] if name != "demo" else []), *needed, option, *WRONG[option]]
     done = CliRunner().invoke(app, arguments)
