@@ -124,23 +124,28 @@ class Sensitivity:
             for curve in self.curves
         }
 
-    def predicted_drop(self, name: str, removed: np.ndarray) -> np.ndarray | None:
-        """The drop where so many channels of a group are removed, on straight lines between what was measured.
+    def drop_per_channel(self, name: str, removed: np.ndarray) -> np.ndarray | None:
+        """How much one more channel adds to the drop where so many channels of a group are removed.
+
+        Between two levels the drop grows by their slope; halfway between them that is taken as it is, elsewhere it is on
+        the line to its neighbours, which begins at no slope where nothing is removed. Slopes do not fall: past a cliff,
+        where a curve is flat again, channels are not cheap.
 
         Args:
             name: of the group.
             removed: numbers of channels, 0 or more.
 
         Returns:
-            The drops, none below zero; beyond the last level, the last line goes on. None for a group without a curve.
+            The drops, as `drops` counts them; None for a group without a curve.
         """
         curve = self.get(name)
         if curve is None or not curve.removed:
             return None
-        counts, drops = np.array([0, *curve.removed]), np.maximum([0.0, *self.drops(name)], 0.0)
-        slope = (drops[-1] - drops[-2]) / (counts[-1] - counts[-2])
-        beyond = np.maximum(removed - counts[-1], 0) * max(slope, 0.0)
-        return np.interp(removed, counts, drops) + beyond
+        counts, drops = np.array([0, *curve.removed]), np.array([0.0, *self.drops(name)])
+        slopes = np.maximum.accumulate([0.0, *np.diff(drops) / np.diff(counts)])
+        middles = np.array([0.0, *(counts[1:] + counts[:-1]) / 2])
+        rise = (slopes[-1] - slopes[-2]) / (middles[-1] - middles[-2])
+        return np.interp(removed, middles, slopes) + rise * np.maximum(removed - middles[-1], 0)
 
     def __str__(self) -> str:
         return self.to_text()

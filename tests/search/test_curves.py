@@ -37,11 +37,14 @@ def test_a_part_collapses_at_the_first_level_with_a_larger_drop():
             curves().collapse(wrong)
 
 
-def test_drops_are_predicted_on_straight_lines():
-    predicted = curves().predicted_drop("stem", np.array([0, 1, 2, 3, 6, 7]))
-    np.testing.assert_allclose(predicted, [0, 0.0125, 0.025, 0.1375, 0.75, 1.0])
-    np.testing.assert_allclose(curves().predicted_drop("wide", np.array([4, 8, 10])), [0, 0, 0.025], atol=1e-12)
-    assert curves().predicted_drop("head", np.arange(3)) is None
+def test_what_a_channel_adds_is_on_lines_between_the_slopes():
+    own = ep.SensitivityCurve("stem", ("stem",), 10, (2, 6, 8), (0.76, 0.6, 0.6))  # drops 0.05, 0.25, 0.25
+    added = curves(curves=(own,)).drop_per_channel("stem", np.array([0, 1, 2.5, 4, 7, 9]))
+    np.testing.assert_allclose(added, [0, 0.025, 0.0375, 0.05, 0.05, 0.05])  # what is flat behind a cliff is not cheap
+    steeper = ep.SensitivityCurve("stem", ("stem",), 10, (2, 6), (0.76, 0.6))
+    added = curves(curves=(steeper,)).drop_per_channel("stem", np.array([4, 7]))
+    np.testing.assert_allclose(added, [0.05, 0.05 + 0.025])  # the last line goes on
+    assert curves().drop_per_channel("head", np.arange(3)) is None
 
 
 def test_they_are_looked_up_by_name():

@@ -14,16 +14,15 @@ from edgeprune.channels.plan.solver import macs_of, params_of
 class GroupCurves(Protocol):
     """What knows how much worse the model gets as channels of one group are removed: `edgeprune.Sensitivity` does."""
 
-    def predicted_drop(self, name: str, removed: np.ndarray) -> np.ndarray | None:
-        """The drop of the score, 0 or more, where so many channels of a group are removed; None if it is unknown."""
+    def drop_per_channel(self, name: str, removed: np.ndarray) -> np.ndarray | None:
+        """What one more channel adds to the drop where so many of a group are removed; None if it is unknown."""
 
 
 def curve_scores(graph: ChannelGraph, scores: np.ndarray, curves: GroupCurves, kind: str) -> np.ndarray:
     """A score for each class that compares between groups: the predicted drop that its removal adds, for what it saves.
 
     Within a group the order of the scores stays. The channel that goes as the n-th of its group costs what the curve
-    says of n channels less what it says of n - 1, but no less than one that goes before it: beyond a cliff, where a
-    curve is flat again, channels are not cheap. What it saves is the group's share of the target: MACs, parameters or
+    says of it, but no less than one that goes before it. What it saves is its share of the target: MACs, parameters or
     channels. (A greedy solution of the knapsack problem.)
 
     Args:
@@ -42,12 +41,12 @@ def curve_scores(graph: ChannelGraph, scores: np.ndarray, curves: GroupCurves, k
     made = np.zeros(graph.class_count)
     for group in graph.groups:
         if group.frozen is None:
-            drops = curves.predicted_drop(group.name, np.arange(group.count + 1))
-            if drops is None:
+            added = curves.drop_per_channel(group.name, np.arange(group.count) + 0.5)
+            if added is None:
                 raise ValueError(
                     f"scope= has no curve for group {group.name!r}: measure the curves of this model, or ignore it."
                 )
-            steps = np.maximum.accumulate(np.maximum(np.diff(drops), 0.0)) / _saved(graph, group, kind)
+            steps = np.maximum.accumulate(np.maximum(added, 0.0)) / _saved(graph, group, kind)
             # Where a curve is flat, the channels still go in their order.
             steps = steps + 1e-9 * steps.max() * np.arange(group.count) / group.count
             for classes in group.classes.reshape(group.heads or 1, -1):
