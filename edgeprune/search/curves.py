@@ -127,9 +127,9 @@ class Sensitivity:
     def drop_per_channel(self, name: str, removed: np.ndarray) -> np.ndarray | None:
         """How much one more channel adds to the drop where so many channels of a group are removed.
 
-        Between two levels the drop grows by their slope; halfway between them that is taken as it is, elsewhere it is on
-        the line to its neighbours, which begins at no slope where nothing is removed. Slopes do not fall: past a cliff,
-        where a curve is flat again, channels are not cheap.
+        Halfway between two levels it is the slope of the curve there; elsewhere it is on the line from one such slope
+        to the next, beginning with none where nothing is removed. Slopes do not fall: past a cliff, where a curve is
+        flat again, channels are not cheap.
 
         Args:
             name: of the group.

@@ -47,7 +47,6 @@ WRONG = {
     "--max-drop": ["0"],
     "--num-samples": ["0"],
     "--plot": ["plan.txt"],
-    "--reconstruct": ["broken.npz"],
     "--loss": ["no_such_loss", "--epochs", "1"],
     "--max-flash": ["much"],
     "--max-ram": ["0"],

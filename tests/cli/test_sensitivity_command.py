@@ -49,5 +49,5 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(journal.Journal, "put", lambda self, *one: measured.append(one) or put(self, *one))
     run_ok(*arguments)
-    assert len(kept.splitlines()) == 1 and len(measured) == 2
+    assert len(kept.splitlines()) == 2 and len(measured) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
