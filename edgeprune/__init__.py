@@ -88,6 +88,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
+    from edgeprune.report.quantization_error import QuantizationReport as QuantizationReport
+    from edgeprune.report.quantization_error import quantization_error as quantization_error
     from edgeprune.schemes import Scheme as Scheme
     from edgeprune.search.curves import Sensitivity as Sensitivity
     from edgeprune.search.curves import SensitivityCurve as SensitivityCurve
@@ -156,6 +158,7 @@ _HOME = {
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
+    "QuantizationReport": "edgeprune.report.quantization_error",
     "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
@@ -197,6 +200,7 @@ _HOME = {
     "prune_scope": "edgeprune.sparsity.prune",
     "pruning_step": "edgeprune.sparsity.prune",
     "quantize_aware": "edgeprune.quantization.training",
+    "quantization_error": "edgeprune.report.quantization_error",
     "read_metadata": "edgeprune.tflite.metadata",
     "read_tflite": "edgeprune.tflite.file",
     "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",

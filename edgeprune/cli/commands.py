@@ -8,6 +8,7 @@ from edgeprune.cli.benchmark import benchmark_command
 from edgeprune.cli.bundle import bundle_command
 from edgeprune.cli.channels import channels_command
 from edgeprune.cli.convert import convert_command
+from edgeprune.cli.debug import debug_command
 from edgeprune.cli.demo import demo_command
 from edgeprune.cli.inspect import inspect_command
 from edgeprune.cli.prune import prune_command
@@ -25,6 +26,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "sensitivity": (sensitivity_command, "edgeprune sensitivity model.keras --data data.npz -o curves.json"),
     "convert": (convert_command, "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite"),
     "verify": (verify_command, "edgeprune verify model.tflite --model model.keras --data data.npz"),
+    "debug": (debug_command, "edgeprune debug model.keras model.tflite --data data.npz"),
     "benchmark": (benchmark_command, "edgeprune benchmark model.tflite other.tflite --num-runs 20"),
     "bundle": (bundle_command, "edgeprune bundle model.keras --target phone --data data.npz -o bundle"),
     "targets": (targets_command, "edgeprune targets | grep ethos-u55"),

@@ -147,11 +147,31 @@ def origin(location: str, model: Model) -> str:
     Returns:
         `layer 'block/conv' (Conv2D)`, or where no layer is behind it, `model 'model' outside its layers`.
     """
+    found = _layer_behind(location, model)
+    if found is None:
+        return f"model {model.name!r} outside its layers (a function in its graph or its own `call`)"
+    path, layer = found
+    return f"layer {path!r} ({type(layer).__name__})"
+
+
+def paths_behind(location: str, model: Model) -> list[str]:
+    """The path names of all the layers that the converter put into one operator, as far as its name says.
+
+    Args:
+        location: the name of the operator's tensor in the file: `"net/relu/Relu;net/norm/FusedBatchNormV3"`.
+        model: the Keras model.
+    """
+    found = [_layer_behind(part, model) for part in location.split(";")]
+    return list(dict.fromkeys(one[0] for one in found if one is not None))
+
+
+def _layer_behind(location: str, model: Model) -> tuple[str, Any] | None:
+    """The path name of the layer behind an operator, and the layer."""
     layers = {id(layer): layer for layer in flavor.layers_of(model)}
     named = flavor.layer_names(model)
     last = _output_layer(location, model)
     if id(last) in named:
-        return f"layer {named[id(last)]!r} ({type(last).__name__})"
+        return named[id(last)], last
     paths = {path: layers[key] for key, path in named.items() if key in layers}
     names = {part for path in paths for part in path.split("/")}
     scopes = [_layer_name(scope, names, flavor.is_keras_3(model)) for scope in _scopes(location)]
@@ -161,10 +181,8 @@ def origin(location: str, model: Model) -> str:
     if not fitting:
         innermost = next((scope for scope in reversed(scopes) if scope), None)
         fitting = [path for path in paths if path.rpartition("/")[2] == innermost]
-    if not fitting:
-        return f"model {model.name!r} outside its layers (a function in its graph or its own `call`)"
-    path = max(fitting, key=len)
-    return f"layer {path!r} ({type(paths[path]).__name__})"
+    path = max(fitting, key=len, default=None)
+    return None if path is None else (path, paths[path])
 
 
 def float_notes(content: bytes, model: Model) -> list[str]:

@@ -253,6 +253,46 @@ def plot_memory(memory: ActivationMemory, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def plot_decibels(
+    layers: Sequence[str], decibels: Sequence[float | None], title: str, limit: float = 10.0, ax: Axes | None = None
+) -> Axes:
+    """Plot how far each layer's signal lies above the noise, those below a limit in another colour.
+
+    Args:
+        layers: names of layers.
+        decibels: for each its signal-to-noise ratio in dB; None where there is no noise.
+        title: of the plot.
+        limit: dB below which a layer is broken.
+        ax: matplotlib axes to draw on; new ones where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are no layers.
+
+    Example:
+        >>> axes = plot_decibels(["stem", "head"], [38.0, 7.5], "int8")
+        >>> [label.get_text() for label in axes.get_yticklabels()]
+        ['stem', 'head']
+    """
+    if not layers:
+        raise ValueError("There are no layers to plot.")
+    ax = ax or _new_axes(6, 0.9 + 0.24 * len(layers))
+    places = range(len(layers))  # a layer that is called twice has two rows of the same name
+    longest = max([value for value in decibels if value is not None], default=6 * limit)
+    values = [longest if value is None else value for value in decibels]
+    bars = ax.barh(places, values, color=[ORANGE if value < limit else BLUE for value in values])
+    ax.bar_label(bars, ["equal" if value is None else f"{value:.1f}" for value in decibels], padding=4, fontsize=8)
+    ax.axvline(limit, color=GREY, linewidth=1)
+    ax.set_yticks(places, layers, fontsize=8)
+    ax.set(xlabel="signal to noise (dB)", title=title)
+    ax.margins(x=0.12)
+    ax.invert_yaxis()
+    return ax
+
+
 def _new_axes(width: float, height: float) -> Axes:
     return _pyplot().subplots(figsize=(width, height), layout="constrained")[1]
 

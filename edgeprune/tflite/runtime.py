@@ -74,6 +74,7 @@ class Runtime:
         num_threads: how many threads the interpreter may use.
         use_xnnpack: whether the XNNPACK delegate may run operators, as it does on phones.
         reference: whether to run the plain reference kernels, which microcontrollers' kernels must agree with.
+        keep_tensors: whether what every operator computes can be read after a run, with `tensors`; without XNNPACK.
 
     Attributes:
         path: the file.
@@ -86,7 +87,13 @@ class Runtime:
     """
 
     def __init__(
-        self, path: str | Path, *, num_threads: int = 1, use_xnnpack: bool = True, reference: bool = False
+        self,
+        path: str | Path,
+        *,
+        num_threads: int = 1,
+        use_xnnpack: bool = True,
+        reference: bool = False,
+        keep_tensors: bool = False,
     ) -> None:
         """Open the file and allocate its tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -95,12 +102,19 @@ class Runtime:
         if not self.path.is_file():
             raise FileNotFoundError(f"No .tflite file at {self.path}")
         check_whole("num_threads", num_threads, 1)
-        resolver = OpResolverType.AUTO if use_xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        resolver = (
+            OpResolverType.AUTO
+            if use_xnnpack and not keep_tensors
+            else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
         try:
             with captured_output():  # LiteRT prints which delegate it creates
                 self._interpreter: Any = Interpreter(
-                    os.fsencode(self.path), num_threads=num_threads, experimental_op_resolver_type=resolver
+                    os.fsencode(self.path),
+                    num_threads=num_threads,
+                    experimental_op_resolver_type=resolver,
+                    experimental_preserve_all_tensors=keep_tensors,
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -123,6 +137,11 @@ class Runtime:
         input_names = {detail["index"]: name for name, detail in runner.get_input_details().items()}
         output_names = {detail["index"]: name for name, detail in runner.get_output_details().items()}
         return _named(inputs, input_names), _named(outputs, output_names)
+
+    def tensors(self) -> dict[int, Port]:
+        """The tensors of the graph by their numbers, constants among them; `output` reads one after a run."""
+        details = self._interpreter.get_tensor_details()
+        return {detail["index"]: _port(detail["name"], detail) for detail in details}
 
     def set_input(self, port: Port, encoded: np.ndarray) -> None:
         """Set one input to its encoded values, of exactly the port's shape and type."""
@@ -256,10 +275,14 @@ def _named(details: list[dict[str, Any]], names: Mapping[int, str]) -> dict[str,
     ports = {}
     for detail in details:
         name = names.get(detail["index"], detail["name"])
-        scale, zero_point = detail["quantization"]
-        shape = tuple(int(size) for size in detail["shape"])
-        ports[name] = Port(name, shape, np.dtype(detail["dtype"]), float(scale), int(zero_point), detail["index"])
+        ports[name] = _port(name, detail)
     return ports
+
+
+def _port(name: str, detail: Mapping[str, Any]) -> Port:
+    scale, zero_point = detail["quantization"]
+    shape = tuple(int(size) for size in detail["shape"])
+    return Port(name, shape, np.dtype(detail["dtype"]), float(scale), int(zero_point), detail["index"])
 
 
 def _padded(values: np.ndarray, batch: int) -> np.ndarray:

@@ -225,6 +225,14 @@ def test_verify_measures_the_file(folder, tflite):
     assert "passed" in run_ok("verify", tflite).stdout
 
 
+def test_debug_compares_layer_by_layer(folder, tflite):
+    arguments = ("debug", folder / "keras.keras", tflite, "--data", folder / "split.npz", "--num-samples", "4")
+    assert "No layer is below 10 dB" in run_ok(*arguments).stdout
+    report = json.loads(run_ok(*arguments, "--json").stdout)
+    assert report["samples"] == 4 and report["breaks_first"] is None
+    assert [row["layer"] for row in report["layers"]] == ["hidden", "classes"]
+
+
 def test_verify_exits_with_1_for_a_file_of_another_model(folder, tflite, tmp_path):
     model = tiny_model(flavor.keras_module(flavor.KERAS_3))
     model.save(tmp_path / "other.keras")

@@ -64,6 +64,7 @@ WRONG = {
     "--reduction": ["median"],
     "--round-to": ["x"],
     "--num-runs": ["0"],
+    "--num-samples": ["0"],
     "--schedule": ["sudden"],
     "--scope": ["near"],
     "--seed": ["-1"],
@@ -113,6 +114,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, na
         "prune": ["--data", "data.npz", "-o", "new.keras"],
         "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--pruning-ratio", "0.5"])],
         "convert": ["-o", "new.tflite"],
+        "debug": ["model.tflite", "--data", "data.npz"],
         "bundle": ["-o", "new"],
         "sensitivity": ["--data", "data.npz"],
     }.get(name, [])

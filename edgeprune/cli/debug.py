@@ -1,0 +1,34 @@
+"""`edgeprune debug`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.files import load_model_file, start_tensorflow
+from edgeprune.cli.options import CustomOption, DataOption, JsonOption, LabelColumnsOption, UnsafeOption
+from edgeprune.cli.printing import show, show_json
+
+
+def debug_command(
+    model: Annotated[Path, typer.Argument(exists=True, help="The Keras model that the file was converted from.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .tflite file.")],
+    data: DataOption,
+    label_columns: LabelColumnsOption = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="How many samples to compare at most.")] = 50,
+    unsafe: UnsafeOption = False,
+    custom: CustomOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a .tflite file with its Keras model layer by layer, and name the layer that breaks first."""
+    from edgeprune.data import open_data
+
+    source = open_data(data, label_columns or ())
+    start_tensorflow()
+    from edgeprune.report.quantization_error import quantization_error
+
+    keras_model = load_model_file(model, unsafe, custom)
+    report = quantization_error(keras_model, file, source.read(keras_model).x_test, num_samples=num_samples)
+    show_json(report.to_dict()) if as_json else show(report)
