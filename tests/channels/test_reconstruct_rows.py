@@ -7,8 +7,10 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgeprune as ep
 from edgeprune.channels.reconstruct.linear import linear_parts
 from edgeprune.channels.reconstruct.ridge import Equations, solve_ridge
+from edgeprune.channels.reconstruct.span import Rows, solve_in_span
 from edgeprune.channels.reconstruct.windows import Chosen
 
 # Name: the layer, and the shape of its input without the samples.
@@ -119,3 +121,52 @@ def test_the_ridge_grows_with_the_noise():
         ).ridge
 
     assert ridge(0.0) < ridge(30.0)
+
+
+def rows_of(rows, wanted):
+    kept = Rows()
+    for start in range(0, rows.shape[1], 50):
+        part = slice(start, start + 50)
+        kept.add(rows[:, part], wanted[:, part], wanted[:, part])
+    return kept
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(10, 30), st.booleans())
+def test_in_the_span_of_the_rows_the_solution_is_that_of_its_ridge(seed, inputs, count, intercept):
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(1, count, inputs)).astype(np.float32).astype(np.float64)
+    wanted = rows @ random.normal(size=(1, inputs, 3)) + random.normal(size=(1, count, 3)) + 2.0
+    held = np.arange(count) % 5 == 4
+    fit, tested = (rows_of(rows[:, own], wanted[:, own]) for own in (~held, held))
+    found, total = solve_in_span(fit, tested, intercept), fit + tested
+    left = wanted - rows @ found.change - found.shift[:, None]
+    assert total.error(found.change, found.shift) == pytest.approx(np.square(left).sum(), rel=1e-6)
+    assert np.square(left).sum() <= np.square(wanted).sum() * (1 + 1e-9)
+    if np.isfinite(found.ridge):
+        x = rows[0] - (rows[0].mean(axis=0) if intercept else 0.0)
+        y = wanted[0] - (wanted[0].mean(axis=0) if intercept else 0.0)
+        ridge = found.ridge * np.square(x).sum() / inputs  # relative to the mean square of an input
+        expected = np.linalg.solve(x.T @ x + ridge * np.eye(inputs), x.T @ y)
+        np.testing.assert_allclose(found.change[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("K", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_a_dense_layer_with_more_weights_than_equations_can_hold_is_solved(K, monkeypatch):
+    from edgeprune.channels.reconstruct import solving
+
+    L = K.layers
+    i = K.Input((6, 6, 2))
+    x = L.Flatten()(L.Conv2D(8, 3, activation="relu", name="a")(i))
+    model = K.Model(i, L.Dense(3, name="head")(L.Dense(5, activation="relu", name="wide")(x)))
+    kernel, bias = (np.asarray(weight).copy() for weight in model.get_layer("a").weights)
+    kernel[..., 4:] = kernel[..., :4]  # what is dropped is left in copies
+    model.get_layer("a").set_weights([kernel, bias])
+    x = np.random.default_rng(0).normal(size=(60, 6, 6, 2)).astype(np.float32)
+    plan = ep.plan_channels(model, pruning_ratio=0.1)
+    plan = plan.keep("a").keep("wide").drop("a", range(4, 8))
+    monkeypatch.setattr(solving, "MOST_INPUTS", 50)
+    with pytest.warns(UserWarning, match="fewer samples than weights to solve for in wide"):
+        found = plan.reconstruct(x)
+    assert not found.unsolved and found.layers[0].name == "wide" and found.layers[0].inputs == 64
+    assert found.after < 0.05 * found.before

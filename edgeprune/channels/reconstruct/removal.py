@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.rebuild.slicing import changed_arguments, counterparts, cut
 from edgeprune.channels.reconstruct.linear import Linear
-from edgeprune.channels.reconstruct.ridge import Equations, Solution, Solver, solve_ridge
+from edgeprune.channels.reconstruct.ridge import Solver, least_squares
 from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
@@ -95,7 +95,7 @@ class ChannelRemoval:
 
     def solver(self, linear: Linear) -> Solver:
         """Least squares for all its weights."""
-        return _all_weights
+        return least_squares
 
     def to_solve(self, layer: Layer) -> Iterator[tuple[Variable, str]]:
         """Those that read removed channels."""
@@ -103,9 +103,3 @@ class ChannelRemoval:
         for slot in self.graph.slots:
             if slot.reads and not self._kept_mask[slot.classes].all() and id(slot.weight) in held:
                 yield slot.weight, f"{self.graph.name_of(slot.layer)}/{slot.name}"
-
-
-def _all_weights(
-    matrix: np.ndarray, wanted: np.ndarray, fit: Equations, held_out: Equations, intercept: bool
-) -> Solution:
-    return solve_ridge(fit, held_out, intercept)

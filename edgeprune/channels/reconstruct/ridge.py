@@ -72,6 +72,16 @@ class Equations:
         x, r = self.x / count, self.r / count
         return self.xx / count - x[:, :, None] * x[:, None, :], self.xr / count - x[:, :, None] * r[:, None, :]
 
+    @property
+    def mean_residual(self) -> np.ndarray:
+        """(groups, outputs)."""
+        return self.r / max(self.count, 1)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all sums are."""
+        return bool(np.isfinite(self.xx).all() and np.isfinite(self.rr).all())
+
     def error(self, change: np.ndarray, shift: np.ndarray) -> float:
         """The squares of the residuals that are left after a change of the weights and a shift of the outputs."""
         left = self.rr.sum() - 2 * np.sum(change * self.xr) + np.sum(change * (self.xx @ change))
@@ -109,6 +119,13 @@ class Solver(Protocol):
             held_out: rows to judge by.
             intercept: whether the outputs can be shifted.
         """
+
+
+def least_squares(
+    matrix: np.ndarray, wanted: np.ndarray, fit: Equations, held_out: Equations, intercept: bool
+) -> Solution:
+    """The solver of all weights."""
+    return solve_ridge(fit, held_out, intercept)
 
 
 def solve_ridge(fit: Equations, held_out: Equations, intercept: bool) -> Solution:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.reconstruct.linear import Part
 from edgeprune.channels.reconstruct.report import SolvedLayer
-from edgeprune.channels.reconstruct.ridge import Equations, Solver
+from edgeprune.channels.reconstruct.ridge import Equations, Solution, Solver, least_squares
+from edgeprune.channels.reconstruct.span import MOST_NUMBERS, MOST_ROWS, Rows, solve_in_span
 from edgeprune.channels.reconstruct.windows import Chosen
 from edgeprune.types import Layer, Variable
 
 LEAST_ROWS = 20_000  # places that a layer is solved on, where there are so many
 ROWS_PER_INPUT = 10  # where its outputs have so many weights that this is more
-MOST_INPUTS = 8192  # weights of an output: the equations take the square of it
+MOST_INPUTS = 8192  # weights of an output: the equations take the square of it; of more, the rows are kept
 BLOCK = 1 << 22  # numbers that are turned into float64 at once
 HELD_OUT = 5  # every so many samples one, which the ridge is judged by
+
+S = TypeVar("S", Equations, Rows)
 
 
 class CannotSolve(Exception):
@@ -78,25 +82,32 @@ def solve_part(
     values = flavor.array_of(kernel)
     matrix, target = new.linear.matrix(values), new.linear.matrix(wanted)  # of as many groups
     groups, inputs, outputs = matrix.shape
-    if inputs > MOST_INPUTS:
+    is_wide = inputs > MOST_INPUTS
+    if is_wide and (solve is not least_squares or groups > 1):
         raise CannotSolve(f"each output has {inputs:,} weights, more than {MOST_INPUTS:,}")
     if target.shape[0] != groups or target.shape[2] != outputs:
         raise CannotSolve("its groups of channels are not those of the original")
-    fit, held = (Equations.zeros(groups, inputs, outputs) for _ in range(2))
-    rows = max(LEAST_ROWS, ROWS_PER_INPUT * inputs)
+    rows = min(MOST_ROWS, MOST_NUMBERS // inputs) if is_wide else max(LEAST_ROWS, ROWS_PER_INPUT * inputs)
+    sums: _Sums[Rows] | _Sums[Equations]
+    if is_wide:
+        sums = _Sums(Rows(), Rows(), solve_in_span)
+    else:
+        fit, held = (Equations.zeros(groups, inputs, outputs) for _ in range(2))
+        sums = _Sums(fit, held, partial(solve, matrix, target))
     for x_old, x_new, held_out in _rows(old, new, uses, -(-rows // batches), max(BLOCK // target.shape[1], 1), random):
         y = x_old @ target
-        for equations, own in ((fit, ~held_out), (held, held_out)):
-            equations.add(x_new[:, own], y[:, own] - x_new[:, own] @ matrix, y[:, own])
-    total = fit + held
-    if not (np.isfinite(total.xx).all() and np.isfinite(total.rr).all()):
+        sums.add(x_new, y - x_new @ matrix, y, held_out)
+    total = sums.total
+    if not total.is_finite:
         raise ValueError(f"What {name!r} reads is NaN or infinite on this data: look for such values in the data.")
     bias = new.linear.bias
     has_shift = bias is not None or intercept
-    before = total.error(np.zeros_like(matrix), _mean(total) if bias is None and intercept else np.zeros_like(total.r))
+    before = total.error(
+        np.zeros_like(matrix), total.mean_residual if bias is None and intercept else np.zeros((groups, outputs))
+    )
     if before <= 1e-12 * total.yy:
         return None
-    solution = solve(matrix, target, fit, held, has_shift)
+    solution = sums.solution(has_shift)
     change, shift = _rounded(kernel, matrix, solution.change), solution.shift
     after = total.error(change, shift)
     if after < before:
@@ -108,8 +119,27 @@ def solve_part(
     return SolvedLayer(name, before, after, total.count, inputs, solution.ridge)
 
 
-def _mean(equations: Equations) -> np.ndarray:
-    return equations.r / max(equations.count, 1)
+@dataclass
+class _Sums(Generic[S]):
+    """What is added up over the rows: those that are solved on, and those that are held out."""
+
+    fit: S
+    held: S
+    solve: Callable[[S, S, bool], Solution]
+
+    def add(self, x: np.ndarray, r: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> None:
+        """Add rows, as `Equations.add` accepts them."""
+        for sums, own in ((self.fit, ~held_out), (self.held, held_out)):
+            sums.add(x[:, own], r[:, own], y[:, own])
+
+    def solution(self, intercept: bool) -> Solution:
+        """What is found on them."""
+        return self.solve(self.fit, self.held, intercept)
+
+    @property
+    def total(self) -> S:
+        """All rows."""
+        return self.fit + self.held
 
 
 def _rounded(kernel: Variable, matrix: np.ndarray, change: np.ndarray) -> np.ndarray:
