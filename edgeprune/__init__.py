@@ -91,6 +91,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.quantization_error import QuantizationReport as QuantizationReport
     from edgeprune.report.quantization_error import quantization_error as quantization_error
     from edgeprune.schemes import Scheme as Scheme
+    from edgeprune.search.compress import CompressResult as CompressResult
+    from edgeprune.search.compress import compress as compress
     from edgeprune.search.curves import Sensitivity as Sensitivity
     from edgeprune.search.curves import SensitivityCurve as SensitivityCurve
     from edgeprune.search.sensitivity import sensitivity as sensitivity
@@ -132,6 +134,7 @@ _HOME = {
     "Bundle": "edgeprune.bundle.bundle",
     "ChannelPlan": "edgeprune.channels.plan.channel_plan",
     "ChannelPruning": "edgeprune.channels.callback",
+    "CompressResult": "edgeprune.search.compress",
     "CompressedSize": "edgeprune.measure.size",
     "ConstantSparsity": "edgeprune.sparsity.schedules",
     "ConversionError": "edgeprune.export.diagnosis",
@@ -177,6 +180,7 @@ _HOME = {
     "activation_memory": "edgeprune.measure.memory",
     "adapt_for_xnnpack": "edgeprune.sparsity.xnnpack",
     "benchmark": "edgeprune.measure.latency",
+    "compress": "edgeprune.search.compress",
     "compressed_size": "edgeprune.measure.size",
     "count_macs": "edgeprune.measure.macs",
     "count_macs_of_file": "edgeprune.measure.macs",

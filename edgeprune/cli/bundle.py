@@ -29,7 +29,8 @@ from edgeprune.cli.options import (
 from edgeprune.cli.printing import show, show_json
 
 
-def _target_names(incomplete: str) -> list[tuple[str, str]]:
+def target_names(incomplete: str) -> list[tuple[str, str]]:
+    """The names of targets that begin so, each with its description."""
     from edgeprune.targets import TARGETS
 
     return [(name, entry.description) for name, entry in TARGETS.items() if name.startswith(incomplete)]
@@ -39,7 +40,7 @@ def bundle_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     target: Annotated[
-        str, typer.Option(autocompletion=_target_names, help="The device; `edgeprune targets` lists them.")
+        str, typer.Option(autocompletion=target_names, help="The device; `edgeprune targets` lists them.")
     ] = "phone",
     data: OptionalDataOption = None,
     label_columns: LabelColumnsOption = None,

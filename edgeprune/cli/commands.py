@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgeprune.cli.benchmark import benchmark_command
 from edgeprune.cli.bundle import bundle_command
 from edgeprune.cli.channels import channels_command
+from edgeprune.cli.compress import compress_command
 from edgeprune.cli.convert import convert_command
 from edgeprune.cli.debug import debug_command
 from edgeprune.cli.demo import demo_command
@@ -24,6 +25,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "prune": (prune_command, "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras"),
     "channels": (channels_command, "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras"),
     "sensitivity": (sensitivity_command, "edgeprune sensitivity model.keras --data data.npz -o curves.json"),
+    "compress": (
+        compress_command,
+        "edgeprune compress model.keras --data data.npz --target cortex-m --max-drop 1% -o compressed",
+    ),
     "convert": (convert_command, "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite"),
     "verify": (verify_command, "edgeprune verify model.tflite --model model.keras --data data.npz"),
     "debug": (debug_command, "edgeprune debug model.keras model.tflite --data data.npz"),

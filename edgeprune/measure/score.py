@@ -129,7 +129,7 @@ def score(
         arrays = samples_for_file(runtime, model, samples)
         outputs = runtime.run_all(arrays, f"Scoring {runtime.path.name}")
         if model is not None:
-            outputs = _by_keras_name(outputs, model, samples)
+            outputs = outputs_by_keras_name(outputs, model, samples)
     elif flavor.is_model(path_or_model):
         model = model or path_or_model
         samples, labels, weights = gather(path_or_model, x, y, sample_weight)
@@ -264,7 +264,7 @@ def _reason(stages: Mapping[str, Scores]) -> str | None:
     return " ".join(dict.fromkeys(scores.reason for scores in stages.values() if scores.reason)) or None
 
 
-def _by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Arrays) -> dict[str, np.ndarray]:
+def outputs_by_keras_name(outputs: Mapping[str, np.ndarray], model: Model, samples: Arrays) -> dict[str, np.ndarray]:
     """The outputs of a file by the names that the model assigns them."""
     own = predict(model, _first_sample(samples))
     if len(own) != len(outputs):

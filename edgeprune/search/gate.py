@@ -30,6 +30,7 @@ class Verdict:
         lost: how much worse the file is, with its interval.
         measured: the figures that were held against the limits.
         num_samples: how many samples it was measured on.
+        allowed_drop: how much worse it may be; None where that is not limited.
     """
 
     accepted: bool
@@ -40,6 +41,7 @@ class Verdict:
     lost: Interval
     measured: Mapping[str, float]
     num_samples: int
+    allowed_drop: float | None
 
     def __str__(self) -> str:
         """The verdict, a line for each limit that does not hold."""
@@ -105,6 +107,7 @@ def verdict_on(
         lost=lost,
         measured=figures,
         num_samples=len(next(iter(before.values()))),
+        allowed_drop=budget.limits.get("max_accuracy_drop"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeprune.atomic import NotOverwrittenError
 from edgeprune.search.journal_file import JournalFile
-from edgeprune.search.trial import Trial
+from edgeprune.search.trial_record import Trial
 from edgeprune.types import PathLike
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from edgeprune.search.journal import Journal
 from edgeprune.search.journal_file import JournalFile
-from edgeprune.search.trial import Trial
 from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_record import Trial
 
 RECORDS = [{"a": 1}, {"text": "zwölf\n", "list": [1.5, None, True]}, {"b": {"c": [1e-300, 2]}}]
 SEARCH = {"model": "m1", "data": "d1", "seed": 0}

@@ -1,0 +1,70 @@
+"""What a file costs on a target, and what it computes: all of it measured on the file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.bundle.cpp_sources import kernel_bytes, with_margin
+from edgeprune.bundle.microcontroller import scratch_bytes
+from edgeprune.measure.latency import benchmark
+from edgeprune.measure.predictions import samples_for_file
+from edgeprune.measure.score import outputs_by_keras_name
+from edgeprune.measure.tflm import measure_arena
+from edgeprune.measure.vela import compile_for_npu
+from edgeprune.targets import Target
+from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.runtime import Runtime
+from edgeprune.types import Arrays, Model
+
+_TIMED_RUNS, _TIMED_SECONDS = 30, 3.0
+
+
+def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str, float]:
+    """Measure what limits are for.
+
+    Args:
+        path: the .tflite file.
+        target: the device. A phone's or a computer's latency is this machine's, on LiteRT; that of an NPU is Vela's
+            estimate. Flash counts the file and an estimate of the code, RAM the arena with its margin.
+        limits: names of the limits; what is not limited and takes long is not measured.
+
+    Returns:
+        Figures by the limits' names without `max_`; `"size"` always.
+
+    Raises:
+        ImportError: the target's runtime is not installed.
+        ValueError: the file does not run on it.
+    """
+    figures: dict[str, float] = {"size": path.stat().st_size}
+    if target.kind == "npu" and {"max_flash", "max_latency_ms"} & set(limits):
+        with tempfile.TemporaryDirectory() as folder:
+            compiled = Path(folder) / "compiled.tflite"
+            report = compile_for_npu(path, target.accelerator or "", compiled)
+            operators = read_tflite(compiled).operator_counts
+            figures["flash"] = compiled.stat().st_size + kernel_bytes(list(operators))
+            figures["latency_ms"] = report.milliseconds
+    elif "max_latency_ms" in limits:
+        timed = benchmark([path], num_runs=_TIMED_RUNS, max_seconds=_TIMED_SECONDS)
+        figures["latency_ms"] = timed.rows[0].milliseconds
+    if target.kind == "microcontroller":
+        figures["flash"] = path.stat().st_size + kernel_bytes(list(read_tflite(path).operator_counts))
+        if "max_ram" in limits:
+            figures["ram"] = with_margin(measure_arena(path).bytes, scratch_bytes(path))
+    return figures
+
+
+def file_outputs(path: Path, model: Model, samples: Arrays) -> dict[str, np.ndarray]:
+    """What a file computes, by the names that its Keras model gives the outputs.
+
+    Args:
+        path: the .tflite file.
+        model: the model that it was converted from, or one that returns as many outputs.
+        samples: inputs as the model expects them.
+    """
+    runtime = Runtime(path)
+    outputs = runtime.run_all(samples_for_file(runtime, model, samples), f"Running {path.name}")
+    return outputs_by_keras_name(outputs, model, samples)

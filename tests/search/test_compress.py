@@ -1,0 +1,144 @@
+"""From a budget to a file, end to end: what is written, what is measured, and what goes on after a stop."""
+
+import json
+
+import numpy as np
+import pytest
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.search import trial as trials
+
+
+def net(keras):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((12,), name="features"),
+            layers.Dense(32, activation="relu", name="first"),
+            layers.Dense(32, activation="relu", name="second"),
+            layers.Dense(3, activation="softmax", name="out"),
+        ],
+        name="net",
+    )
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def data(count, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 12)).astype("f4")
+    return x, (x[:, 0] > 0).astype(int) + (x[:, 1] > 0)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    found = {}
+    for flavor in (flavors.KERAS_3, flavors.TF_KERAS):
+        found[flavor] = net(flavors.keras_module(flavor))
+        found[flavor].fit(*data(256, 0), epochs=8, verbose=0)
+    return found
+
+
+SETTINGS = {"num_trials": 2, "num_finalists": 1, "verbose": False}
+
+
+def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
+    model, (x, y) = trained[flavor], data(120, 1)
+    before = model.get_weights()
+    train = data(128, 2) if flavor == flavors.TF_KERAS else None
+    settings = {**SETTINGS, "max_accuracy_drop": "20%", "target": "cortex-m", "epochs": 2}
+    result = ep.compress(model, train, (x, y), directory=tmp_path / "out", **settings)
+    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
+    assert result.path == tmp_path / "out" / "model.tflite" and result.verdict.num_samples == 60
+    assert result.accepted == (result.verdict.lost.value <= 0.2) and result.accepted
+    assert result.verdict.measured["size"] == result.path.stat().st_size
+    assert result.verdict.measured["flash"] > result.path.stat().st_size
+    macs = ep.count_macs(model).total
+    best = next(one for one in result.trials if one.stage == "measured" and one.settings["target_macs"] < 1)
+    assert ep.count_macs(result.model).total == best.figures["macs"] <= best.settings["target_macs"] * macs
+    (x_held, y_held, _) = trials_held_out(x, y)
+    own = ep.score(result.path, x_held, y_held, model=model)["accuracy"]
+    assert own == pytest.approx(result.verdict.after) and "accepted" in str(result)
+    assert json.loads(json.dumps(result.to_dict()))["verdict"]["metric"] == "accuracy"
+    with pytest.raises(FileExistsError, match=r"has \d+ trials: pass resume=True"):
+        ep.compress(model, train, (x, y), directory=tmp_path / "out", **settings)
+    with pytest.raises(ValueError, match="another search: max_accuracy_drop 0.2, now 0.3"):
+        ep.compress(model, train, (x, y), directory=tmp_path / "out", **{**settings, "max_accuracy_drop": 0.3})
+
+
+def trials_held_out(x, y):
+    from edgeprune.search.gate import hold_out
+
+    return hold_out(x, y, seed=0)[1]
+
+
+def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
+    model, validation = trained["keras"], data(80, 1)
+    settings = {**SETTINGS, "max_accuracy_drop": 0.1, "quantization": None, "target": "phone"}
+    calls, cut = [], trials.plan_channels
+
+    def stopped(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return cut(*arguments, **named)
+
+    monkeypatch.setattr(trials, "plan_channels", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ep.compress(model, None, validation, directory=tmp_path / "a", **settings)
+    monkeypatch.setattr(trials, "plan_channels", cut)
+    journal = tmp_path / "a" / "trials.jsonl"
+    text = journal.read_bytes()
+    journal.write_bytes(text[:-5])  # and its last trial is lost
+    resumed = ep.compress(model, None, validation, directory=tmp_path / "a", resume=True, **settings)
+    whole = ep.compress(model, None, validation, directory=tmp_path / "b", **settings)
+    assert [one.figures for one in resumed.trials] == [one.figures for one in whole.trials]
+    assert resumed.path.read_bytes() == whole.path.read_bytes() and resumed.verdict == whole.verdict
+
+
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path, monkeypatch):
+    def failing(*arguments, **named):
+        raise MemoryError("no memory is left")
+
+    monkeypatch.setattr(trials, "plan_channels", failing)
+    result = ep.compress(
+        trained["keras"], None, data(60, 1), max_size="1 KB", directory=tmp_path / "out", quantization=None, **SETTINGS
+    )
+    assert not result.accepted and result.verdict.exceeded[0].limit == "max_size"
+    assert [one.error for one in result.trials if one.error][0] == "MemoryError: no memory is left"
+    assert "no model that was tried holds every limit" in result.notes[0] and "no memory is left" in str(result)
+
+
+def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path):
+    x, _ = data(60, 1)
+    limits = {"max_size": "1 MB", "max_accuracy_drop": 0.2}
+    result = ep.compress(trained["keras"], None, x, directory=tmp_path, quantization=None, **limits, **SETTINGS)
+    assert result.accepted and result.verdict.metric == "agreement" and len(result.trials) == 1
+    assert result.notes[0] == "nothing had to be cut: the file is the original, quantized"
+    assert np.isnan(result.rank_correlation)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({}, "Nothing is limited"),
+        ({"max_ram": "64 KB", "target": "phone"}, "for 'phone' pass max_size"),
+        ({"max_size": "20 ms"}, "is no amount"),
+        ({"max_size": 100, "num_trials": 0}, "num_trials must be a whole"),
+        ({"max_size": 100, "target": "cortex"}, "no target 'cortex'"),
+        ({"max_size": 100, "metric": lambda y_true, y_pred: 0.0}, "Which direction of"),
+    ],
+)
+def test_bad_input_is_refused(settings, words, trained, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        ep.compress(trained["keras"], None, data(40, 1), directory=tmp_path, **settings)
+    assert not (tmp_path / "trials.jsonl").exists()
+
+
+def test_a_model_that_cannot_be_cut_is_refused(tmp_path):
+    keras = flavors.keras_module("keras")
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3, activation="softmax")], name="flat")
+    with pytest.raises(ValueError, match="No channel of model 'flat' can be removed"):
+        ep.compress(model, None, data(40, 1), max_size=100, directory=tmp_path)
