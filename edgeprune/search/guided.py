@@ -39,7 +39,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """What a search ends with.
 
     Attributes:
@@ -52,7 +52,9 @@ class Found:
     holds: bool
 
 
-def guided(runner: Runner, budget: Budget, *, num_trials: int, num_finalists: int, say: Callable[[str], None]) -> Found:
+def guided(
+    runner: Runner, budget: Budget, *, num_trials: int, num_finalists: int, say: Callable[[str], None]
+) -> Outcome:
     """Search.
 
     Args:
@@ -68,7 +70,7 @@ def guided(runner: Runner, budget: Budget, *, num_trials: int, num_finalists: in
     whole = runner.measured(1.0)
     if whole.error is None and not _broken(budget, whole, runner.costs) and runner.costs:
         if _holds(budget, whole):
-            return Found(whole, True)  # nothing has to be cut
+            return Outcome(whole, True)  # nothing has to be cut
     floor, share = _quick_start(runner, budget, num_trials, say)
     low, high, finalists = max(floor, share / 3), 1.0, [whole]
     for number in range(num_finalists if share < 1 else 0):
@@ -121,16 +123,16 @@ def _should_be_wider(budget: Budget, trial: Trial, costs: list[str]) -> bool | N
     return not holds
 
 
-def _best(budget: Budget, trials: list[Trial], costs: list[str]) -> Found:
+def _best(budget: Budget, trials: list[Trial], costs: list[str]) -> Outcome:
     """The best that holds: with limits on costs the one that loses least, else the narrowest; or the nearest."""
     made = [trial for trial in trials if trial.error is None]
     if not made:
-        return Found(None, False)
+        return Outcome(None, False)
     holding = [trial for trial in made if _holds(budget, trial)]
     if not holding:
-        return Found(min(made, key=lambda trial: budget.overshoot(trial.figures)), False)
+        return Outcome(min(made, key=lambda trial: budget.overshoot(trial.figures)), False)
     figure = "accuracy_drop" if costs else "macs"
-    return Found(min(holding, key=lambda trial: trial.figures[figure]), True)
+    return Outcome(min(holding, key=lambda trial: trial.figures[figure]), True)
 
 
 def _holds(budget: Budget, trial: Trial) -> bool:
