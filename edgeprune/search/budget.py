@@ -1,6 +1,6 @@
 """What a model may cost and lose: limits in the device's own units, and which of them measurements break.
 
-budget = Budget(max_accuracy_drop="1%", max_flash="256 KB", max_latency_ms="20 ms")
+budget = Budget(max_accuracy_drop="1%", max_flash="256 KiB", max_latency_ms="20 ms")
 budget.exceeded({"accuracy_drop": 0.004, "flash": 270_000, "latency_ms": 12.5})
 """
 
@@ -12,21 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, final
 
+from edgeprune.channels.plan.limits import parse_bytes
 from edgeprune.number_checks import check_number
 from edgeprune.targets import KIB, Target
 
-_BYTES = {"B": 1, "KB": KIB, "KIB": KIB, "MB": KIB**2, "MIB": KIB**2, "GB": KIB**3, "GIB": KIB**3}
-_MILLISECONDS = {"US": 1e-3, "MS": 1.0, "S": 1e3}
-_SHARES = {"%": 0.01}
-# By limit the units that a text may have, and what a number without one counts.
+_BYTES = ("max_flash", "max_ram", "max_size")
+# By limit the units that a text may have, and an example.
 _UNITS: dict[str, tuple[Mapping[str, float], str]] = {
-    "max_accuracy_drop": (_SHARES, "0.01 or '1%'"),
-    "max_flash": (_BYTES, "262144 or '256 KB'"),
-    "max_ram": (_BYTES, "65536 or '64 KB'"),
-    "max_latency_ms": (_MILLISECONDS, "20 or '20 ms'"),
-    "max_size": (_BYTES, "262144 or '256 KB'"),
+    "max_accuracy_drop": ({"%": 0.01}, "0.01 or '1%'"),
+    "max_latency_ms": ({"us": 1e-3, "ms": 1.0, "s": 1e3}, "20 or '20 ms'"),
 }
-_AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-zµ%]*)\s*", re.IGNORECASE)
+_LIMITS = ("max_accuracy_drop", "max_flash", "max_ram", "max_latency_ms", "max_size")
+_AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-zµ%]*)\s*")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Excess:
 class Budget:
     """Limits that a model has to hold. What is left out is not limited.
 
-    Texts have a unit: `"256 KB"`, `"20 ms"`, `"1%"`. A KB is 1,024 bytes, as in the data sheets of microcontrollers.
+    Texts have a unit: `"256 KiB"`, `"20 ms"`, `"1%"`. A KiB is 1,024 bytes, a kB 1,000, as in `plan_channels`.
 
     Attributes:
         max_accuracy_drop: how much worse the figure may be than the original's, in the figure's own unit: 0.01 or
@@ -78,8 +75,8 @@ class Budget:
         ValueError: nothing is limited, a text has another unit, or a limit cannot be held by any model.
 
     Example:
-        >>> Budget(max_accuracy_drop="1%", max_flash="256 KB").max_flash
-        262144.0
+        >>> Budget(max_accuracy_drop="1%", max_flash="256 KiB").max_flash
+        262144
     """
 
     max_accuracy_drop: float | str | None = None
@@ -90,12 +87,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Read the texts and refuse what no model holds."""
-        for name in _UNITS:
+        for name in _LIMITS:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _amount(name, value))
         if not self.limits:
-            raise ValueError(f"Nothing is limited: pass at least one of {', '.join(_UNITS)}.")
+            raise ValueError(f"Nothing is limited: pass at least one of {', '.join(_LIMITS)}.")
         for name, limit in self.limits.items():
             if limit < 0 or (limit == 0 and name != "max_accuracy_drop"):
                 raise ValueError(f"{name} of {limit:g} is held by no model: pass more than 0.")
@@ -137,8 +134,8 @@ class Budget:
                 that is missing, None or NaN is not known to hold.
 
         Example:
-            >>> print(*Budget(max_flash="256 KB").exceeded({"flash": 300 * 1024}))
-            max_flash of 256 KB: 300 KB, 44 KB (17%) over
+            >>> print(*Budget(max_flash="256 KiB").exceeded({"flash": 300 * 1024}))
+            max_flash of 256 KiB: 300 KiB, 44 KiB (17%) over
         """
         found = []
         for name, allowed in self.limits.items():
@@ -162,12 +159,14 @@ def _overshoot(excess: Excess) -> float:
 
 def _amount(name: str, value: Any) -> float:
     """A number, or a text with a unit, in the limit's own unit."""
+    if name in _BYTES:
+        return parse_bytes(name, value) or 0
     units, example = _UNITS[name]
     if not isinstance(value, str):
         check_number(name, value)
         return float(value)
     match = _AMOUNT.fullmatch(value)
-    unit = match[2].upper().replace("µ", "U").replace("\u039c", "U") if match else ""
+    unit = match[2].replace("µ", "u") if match else ""
     if match is None or (unit and unit not in units):
         raise ValueError(f"{name}={value!r} is no amount; pass {example}.")
     return float(match[1]) * units.get(unit, 1.0)
@@ -182,10 +181,10 @@ def amount_text(name: str, value: float) -> str:
 
     Example:
         >>> amount_text("max_flash", 300 * 1024), amount_text("latency_ms", 12.5)
-        ('300 KB', '12.5 ms')
+        ('300 KiB', '12.5 ms')
     """
     name = name.removeprefix("max_")
     if name in ("flash", "ram", "size"):
-        unit, count = ("MB", KIB**2) if abs(value) >= 10 * KIB**2 else ("KB", KIB) if abs(value) >= KIB else ("B", 1)
+        unit, count = ("MiB", KIB**2) if abs(value) >= 10 * KIB**2 else ("KiB", KIB) if abs(value) >= KIB else ("B", 1)
         return f"{value / count:.4g} {unit}"
     return f"{value:.4g} ms" if name == "latency_ms" else f"{value:.4g}"

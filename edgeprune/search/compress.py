@@ -119,7 +119,7 @@ def compress(
         target: the device, a name of `edgeprune targets` or a `Target`. Latency on phones and computers is that of this
             machine.
         max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit.
-        max_flash: bytes of flash for file and code, such as `"256 KB"`; on microcontrollers and NPUs.
+        max_flash: bytes of flash for file and code, such as `"256 KiB"`; on microcontrollers and NPUs.
         max_ram: bytes of RAM for the arena, on microcontrollers.
         max_latency_ms: milliseconds of one run, on phones, computers and NPUs.
         max_size: bytes of the file.

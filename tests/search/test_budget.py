@@ -12,11 +12,11 @@ from edgeprune.search.budget import Budget, amount_text
 @pytest.mark.parametrize(
     "name, text, expected",
     [
-        ("max_flash", "256 KB", 262144),
+        ("max_flash", "256 KiB", 262144),
         ("max_flash", "1.5MiB", 1.5 * 2**20),
-        ("max_ram", " 64kb ", 65536),
+        ("max_ram", " 64kB ", 64000),
         ("max_ram", "512", 512),
-        ("max_size", "2 mb", 2**21),
+        ("max_size", "2 MB", 2_000_000),
         ("max_latency_ms", "20 ms", 20),
         ("max_latency_ms", "0.5 s", 500),
         ("max_latency_ms", "800us", 0.8),
@@ -29,20 +29,20 @@ def test_texts_have_units(name, text, expected):
     assert getattr(Budget(**{name: text}), name) == pytest.approx(expected)
 
 
-@given(st.floats(1, 1e9))
+@given(st.integers(1, 10**9))
 def test_a_number_is_its_own_text(value):
-    assert Budget(max_flash=f"{value!r} B").max_flash == value == Budget(max_flash=value).max_flash
+    assert Budget(max_flash=f"{value} B").max_flash == value == Budget(max_flash=value).max_flash
 
 
 @pytest.mark.parametrize(
     "limits, error, words",
     [
         ({}, ValueError, "Nothing is limited: pass at least one of max_accuracy_drop, max_flash"),
-        ({"max_flash": "20 ms"}, ValueError, "max_flash='20 ms' is no amount; pass 262144 or '256 KB'"),
+        ({"max_flash": "20 ms"}, ValueError, "max_flash must be a number of bytes, or a text such as .* got '20 ms'"),
         ({"max_latency_ms": "1%"}, ValueError, "pass 20 or '20 ms'"),
         ({"max_accuracy_drop": "a bit"}, ValueError, "pass 0.01 or '1%'"),
         ({"max_accuracy_drop": -0.1}, ValueError, "held by no model"),
-        ({"max_ram": 0}, ValueError, "max_ram of 0 is held by no model"),
+        ({"max_ram": 0}, ValueError, "max_ram must be a whole number of 1 or more"),
         ({"max_size": math.nan}, ValueError, "finite"),
         ({"max_size": [1]}, TypeError, "must be a number"),
     ],
@@ -55,8 +55,8 @@ def test_what_is_no_limit_is_refused(limits, error, words):
 @pytest.mark.parametrize(
     "limits, target, words",
     [
-        ({"max_flash": "2 MB"}, "cortex-m-256k-1m", "max_flash of 2048 KB is more than the 1024 KB of flash that"),
-        ({"max_ram": "1 MB"}, "cortex-m-256k-1m", "more than the 256 KB of RAM"),
+        ({"max_flash": "2 MiB"}, "cortex-m-256k-1m", "max_flash of 2048 KiB is more than the 1024 KiB of flash that"),
+        ({"max_ram": "1 MiB"}, "cortex-m-256k-1m", "more than the 256 KiB of RAM"),
         ({"max_ram": "1 MB"}, "phone", "for 'phone' pass max_size"),
         ({"max_latency_ms": 3}, "cortex-m-256k-1m", "cannot be measured on this machine"),
     ],
@@ -70,7 +70,7 @@ def test_limits_that_a_target_cannot_have_are_refused(limits, target, words):
 
 
 def test_what_is_exceeded_is_named_the_worst_first():
-    budget = Budget(max_flash="256 KB", max_latency_ms=20, max_accuracy_drop="1%", max_size="1 MB")
+    budget = Budget(max_flash="256 KiB", max_latency_ms=20, max_accuracy_drop="1%", max_size="1 MB")
     found = budget.exceeded({"flash": 300 * 1024, "latency_ms": 40.0, "accuracy_drop": 0.01, "size": 10})
     assert [one.limit for one in found] == ["max_latency_ms", "max_flash"]
     assert str(found[0]) == "max_latency_ms of 20 ms: 40 ms, 20 ms (100%) over"
@@ -81,13 +81,13 @@ def test_what_is_exceeded_is_named_the_worst_first():
 @pytest.mark.parametrize("value", [None, math.nan, "missing"])
 def test_what_was_not_measured_does_not_hold(value):
     measured = {} if value == "missing" else {"ram": value}
-    (excess,) = Budget(max_ram="64 KB").exceeded(measured)
-    assert "max_ram of 64 KB: not measured" in str(excess) and math.isnan(excess.by)
+    (excess,) = Budget(max_ram="64 KiB").exceeded(measured)
+    assert "max_ram of 64 KiB: not measured" in str(excess) and math.isnan(excess.by)
 
 
 @given(st.dictionaries(st.sampled_from(["flash", "ram", "size", "latency_ms", "accuracy_drop"]), st.floats(0, 1e9)))
 def test_a_limit_holds_or_is_exceeded(measured):
-    budget = Budget(max_flash=1e6, max_ram=1e3, max_size=5.0, max_latency_ms=7, max_accuracy_drop=0.5)
+    budget = Budget(max_flash=10**6, max_ram=1000, max_size=5, max_latency_ms=7, max_accuracy_drop=0.5)
     broken = {one.limit for one in budget.exceeded(measured)}
     for name, allowed in budget.limits.items():
         value = measured.get(name.removeprefix("max_"))
@@ -97,5 +97,5 @@ def test_a_limit_holds_or_is_exceeded(measured):
 
 def test_amounts_are_written_as_users_write_them():
     texts = [amount_text("size", value) for value in (12, 2048, 20 * 2**20)]
-    assert texts == ["12 B", "2 KB", "20 MB"]
+    assert texts == ["12 B", "2 KiB", "20 MiB"]
     assert amount_text("max_accuracy_drop", 0.01) == "0.01"

@@ -104,7 +104,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
 
     monkeypatch.setattr(trials, "plan_channels", failing)
     result = ep.compress(
-        trained["keras"], None, data(60, 1), max_size="1 KB", directory=tmp_path / "out", quantization=None, **SETTINGS
+        trained["keras"], None, data(60, 1), max_size="1 KiB", directory=tmp_path / "out", quantization=None, **SETTINGS
     )
     assert not result.accepted and result.verdict.exceeded[0].limit == "max_size"
     assert [one.error for one in result.trials if one.error][0] == "MemoryError: no memory is left"
@@ -125,7 +125,7 @@ def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path)
     [
         ({}, "Nothing is limited"),
         ({"max_ram": "64 KB", "target": "phone"}, "for 'phone' pass max_size"),
-        ({"max_size": "20 ms"}, "is no amount"),
+        ({"max_size": "20 ms"}, "must be a number of bytes"),
         ({"max_size": 100, "num_trials": 0}, "num_trials must be a whole"),
         ({"max_size": 100, "target": "cortex"}, "no target 'cortex'"),
         ({"max_size": 100, "metric": lambda y_true, y_pred: 0.0}, "Which direction of"),
