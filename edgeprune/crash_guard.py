@@ -6,6 +6,7 @@ LiteRT and HDF5 check much of a malformed file, not all: a few of them end the p
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+_tried: set[bytes] = set()  # the digests of files that were read to their end, and need not be read elsewhere again
 _SECONDS = 120  # far more than a large model takes to open and to run once
 _REFUSED = 1  # the exit code of a Python exception
 
 
 def try_out(path: str | Path) -> None:
-    """Open a file in a process of its own; a .tflite file is run once.
+    """Open a file in a process of its own; a .tflite file is run once. Content that was tried before is not again.
 
     Args:
         path: a `.tflite`, `.h5` or `.keras` file.
@@ -29,6 +31,10 @@ def try_out(path: str | Path) -> None:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"No file at {path}")
+    with open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").digest()
+    if content in _tried:
+        return
     command = [sys.executable, "-P", __file__, str(path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
@@ -42,6 +48,7 @@ def try_out(path: str | Path) -> None:
         raise ValueError(f"{path} does not load in the LiteRT interpreter: {' '.join(reason.split())[:300]}")
     if done.returncode:
         raise ValueError(f"{path} is damaged: reading it ends the process (exit code {done.returncode}).")
+    _tried.add(content)
 
 
 def _run_tflite(path: str) -> None:

@@ -1,6 +1,8 @@
 """A file that ends the process of LiteRT or HDF5 does not end this one."""
 
+import contextlib
 import importlib
+import subprocess
 
 import flatbuffers
 import numpy as np
@@ -29,6 +31,11 @@ def files(tmp_path_factory):
     return good, folder / "bad.tflite"
 
 
+@pytest.fixture(autouse=True)
+def nothing_was_tried(monkeypatch):
+    monkeypatch.setattr(crash_guard, "_tried", set())
+
+
 def test_a_file_that_ends_the_interpreter_is_one_error(files):
     good, bad = files
     x = np.zeros((2, 8, 8, 3), "f4")
@@ -55,12 +62,24 @@ def test_a_file_that_never_comes_to_an_end_is_one_error(files, monkeypatch):
         ep.verify_tflite(files[0])
 
 
+def test_what_was_read_to_its_end_is_not_read_elsewhere_again(files, tmp_path, monkeypatch):
+    started, run = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: started.append(args) or run(*args, **options))
+    changing = tmp_path / "changing.tflite"
+    for content, processes in ((files[0], 1), (files[0], 1), (files[1], 2), (files[1], 3), (files[0], 3)):
+        changing.write_bytes(content.read_bytes())
+        with contextlib.suppress(ValueError):
+            crash_guard.try_out(changing)
+        assert len(started) == processes
+
+
 @pytest.mark.parametrize("name", ["m.keras", "m.h5"])
 def test_models_are_read_elsewhere_first(tmp_path, monkeypatch, name):
     keras = importlib.import_module("keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(tmp_path / name)
     assert load_model(tmp_path / name).count_params() == 15
     monkeypatch.setattr(crash_guard, "_SECONDS", 0.001)
+    crash_guard._tried.clear()
     with pytest.raises(ValueError, match=f"{name} is damaged: reading it did not end within"):
         load_model(tmp_path / name)
     assert load_model(tmp_path / name, safe_mode=False).count_params() == 15

@@ -22,6 +22,8 @@ from edgeprune.tflite.file import read_tflite
 
 QUICK = demo.DemoSettings(dense_epochs=1, pruned_epochs=2, frequency=2)
 
+RESNET8 = models.resnet8
+
 
 @pytest.fixture(scope="module")
 def few():
@@ -42,7 +44,18 @@ def few_runs():
 
 @pytest.fixture(scope="module")
 def result(few, few_runs, tmp_path_factory):
-    return demo.run_demo(tmp_path_factory.mktemp("demo"), QUICK, few)
+    """With a smaller net."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "resnet8", models.small_cnn)
+        yield demo.run_demo(tmp_path_factory.mktemp("demo"), QUICK, few)
+
+
+@pytest.mark.slow
+def test_the_net_of_the_demo_itself(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "resnet8", RESNET8)
+    result = demo.run_demo(tmp_path, QUICK, few)
+    assert all(row.problems == () for row in result.rows)
+    assert result.row("pruned float32").zeros == pytest.approx(0.8, abs=0.001)
 
 
 def test_every_figure_is_that_of_the_file(result, few):
@@ -76,7 +89,7 @@ def test_pruned_files_keep_the_zeros_and_are_smaller(result):
 def test_models_and_results_are_saved(result):
     dense, pruned = (flavor.load_model(result.folder / f"{name}.keras") for name in ("dense", "pruned"))
     assert dense.count_params() == pruned.count_params()
-    assert np.mean(np.asarray(pruned.get_layer("stack3_conv2").kernel) == 0) == pytest.approx(0.8, abs=1e-3)
+    assert np.mean(np.asarray(pruned.get_layer("conv2").kernel) == 0) == pytest.approx(0.8, abs=1e-3)
     content = json.loads((result.folder / demo.RESULTS_FILE).read_text())
     assert content == json.loads(json.dumps(result.to_dict()))
     assert content["rows"][0]["file"] == "dense_float32.tflite"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -48,7 +51,14 @@ def kernel():
             yield client
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# What the others call is run by tests of its own, by the guides and by the demo; their names are checked below.
+QUICK = "02_remove_channels"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem == QUICK else pytest.mark.slow, id=path.stem) for path in NOTEBOOKS],
+)
 def test_notebook_runs(path, tmp_path, kernel):
     import nbformat
 
@@ -64,6 +74,40 @@ def test_notebook_runs(path, tmp_path, kernel):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
     assert list(tmp_path.glob("*.tflite"))
+
+
+def resolved(node, names):
+    """What `a.b.c` is, where `a` is a name that a notebook has imported; None for anything else."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute) and (parent := resolved(node.value, names)) is not None:
+        return getattr(parent, node.attr) if inspect.ismodule(parent) else None
+    return None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_uses_of_edgeprune_is_there(path):
+    """Every name that it imports or reads from a module, and every keyword that it passes to one of them."""
+    import nbformat
+
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    nodes = [node for source in cells for node in ast.walk(ast.parse(source))]
+    names, calls = {}, 0
+    for node in nodes:
+        for alias in node.names if isinstance(node, ast.ImportFrom | ast.Import) else ():
+            if isinstance(node, ast.Import) and alias.name == "edgeprune":
+                names[alias.asname or alias.name] = importlib.import_module("edgeprune")
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("edgeprune"):
+                names[alias.asname or alias.name] = getattr(importlib.import_module(node.module), alias.name)
+    for node in nodes:
+        called = resolved(node.func, names) if isinstance(node, ast.Call) else None
+        if called is not None:
+            keywords = {word.arg: None for word in node.keywords}
+            inspect.signature(called).bind_partial(*[None] * len(node.args), **keywords)
+            calls += 1
+        elif isinstance(node, ast.Attribute):
+            resolved(node, names)
+    assert calls >= 8
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -22,7 +22,6 @@ from bundle.firmware_host import (
 from nets.exported_nets import flat_net
 from nets.samples import numbers
 
-from edgeprune import flavor as flavors
 from edgeprune.bundle.bundle import export_bundle
 from edgeprune.bundle.content import Preprocessing, identifier
 from edgeprune.bundle.cpp_sources import _described, resolver_methods, with_margin
@@ -177,11 +176,11 @@ def _sequences(rng, count=3):
 
 
 @needs_compiler
-def test_a_recurrent_model_starts_every_golden_vector_anew(tmp_path, rng, flavor):
-    keras_module = flavors.keras_module(flavor)
-    keras_module.utils.set_random_seed(0)
-    layers = keras_module.layers
-    net = keras_module.Sequential([keras_module.Input((6, 4)), layers.LSTM(8), layers.Dense(2)], name="lstm")
+def test_a_recurrent_model_starts_every_golden_vector_afresh(tmp_path, rng):
+    """The files of both Kerases are compared on this interpreter in `tests/export/test_recurrent.py`."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    net = keras.Sequential([keras.Input((6, 4)), layers.LSTM(8), layers.Dense(2)], name="lstm")
     made = export_bundle(net, tmp_path / "b", "cortex-m", _sequences(rng))
     assert made.verification.operators["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 1
     done = run_program(compile_program(made.directory, "test_main.cc", tmp_path / "test"), tmp_path)

@@ -11,7 +11,7 @@ X, Y = labelled(64, 8, 8, 2)
 STEPS = 4  # of 16 images, an epoch
 
 
-def net(flavor, shape=(8, 8, 2), classes=3, optimizer="adam", width=12):
+def net(flavor, shape=(8, 8, 2), classes=3, optimizer="sgd", width=12):
     keras = flavors.keras_module(flavor)
     keras.utils.set_random_seed(1)
     layers = keras.layers

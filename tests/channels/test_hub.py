@@ -29,8 +29,9 @@ KEPT = {
     "DeepLabV3+": (),
     "CLIP": (),
 }
-# Their parts are in quick tests: scales and shifts of one channel, dilated branches, a product of two towers.
-LARGE = ("HGNetV2 (light, affine)", "DeepLabV3+", "CLIP")
+# Their parts are in quick tests: scales and shifts of one channel, dilated branches, a product of two towers, and
+# inverted residuals with squeeze and excitation, which MobileNetV3 has too.
+LARGE = ("HGNetV2 (light, affine)", "DeepLabV3+", "CLIP", "EfficientNetV2")
 SMALL = tuple(name for name in KEPT if name not in LARGE)
 
 

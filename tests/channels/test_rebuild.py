@@ -176,7 +176,7 @@ def test_the_smaller_model_is_compiled_as_the_old_one_and_trains(flavor):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metric = keras.metrics.SparseCategoricalAccuracy(name="m")
-    model.compile(keras.optimizers.Adam(0.02), loss, metrics=["accuracy", metric])
+    model.compile(keras.optimizers.SGD(0.02, momentum=0.9), loss, metrics=["accuracy", metric])
     x, y = np.random.default_rng(0).normal(size=(32, 6)).astype("float32"), np.arange(32) % 3
     model.fit(x, y, epochs=1, verbose=0)
     graph = trace(model)

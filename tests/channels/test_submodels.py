@@ -27,7 +27,7 @@ def around(keras, *inner):
 
 def train(model, ratio=0.5, epochs=2, loss="sparse_categorical_crossentropy"):
     if loss:
-        model.compile("adam", loss)
+        model.compile("sgd", loss)
     pruning = ep.ChannelPruning(ep.ConstantSparsity(ratio, 0, frequency=1), pruning_ratio=ratio, scope="local")
     model.fit(X, Y, epochs=epochs, verbose=0, callbacks=[pruning])
 
@@ -97,7 +97,7 @@ def test_nothing_to_take_out(flavor):
     keras = flavors.keras_module(flavor)
     student = student_of(keras)
     outer = around(keras, student)
-    outer.compile("adam", "sparse_categorical_crossentropy")
+    outer.compile("sgd", "sparse_categorical_crossentropy")
     late = ep.ChannelPruning(ep.ConstantSparsity(0.5, 100), pruning_ratio=0.5)
     outer.fit(X, Y, verbose=0, callbacks=[late])
     assert ep.is_pruned(student) and not ep.is_pruned(student_of(keras))
@@ -141,7 +141,7 @@ def test_the_student_of_a_distiller(kind):
     student, teacher = around(keras, student_of(keras)), around(keras, student_of(keras))
     distiller = distillers(keras)[kind](student, teacher)
     distiller(X[:1])
-    distiller.compile("adam", **({} if kind == "own" else {"loss": "sparse_categorical_crossentropy"}))
+    distiller.compile("sgd", **({} if kind == "own" else {"loss": "sparse_categorical_crossentropy"}))
     before = [np.array(weight) for weight in teacher.weights]
     train(distiller, loss=None)
     expected = {"hidden": 6, "features": 4, "head": 3}

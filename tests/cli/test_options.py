@@ -99,7 +99,7 @@ def folder(tmp_path_factory):
     keras = flavor.keras_module(flavor.KERAS_3)
     layers = [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3, activation="softmax")]
     model = keras.Sequential(layers)
-    model.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy")
     model.save(folder / "model.keras")
     (folder / "table.csv").write_text("a,b,c,d,y\n1,2,3,4,0\n5,6,7,8,1\n")
     (folder / "model.tflite").write_bytes(b"no model")

@@ -33,7 +33,7 @@ def regression(tmp_path_factory):
         model = keras.Sequential(
             [keras.Input((6,)), keras.layers.Dense(16, "relu"), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
         )
-        model.compile("adam", "mse")
+        model.compile("sgd", "mse")
         model.save(folder / f"{name}{suffix}")
     return folder
 

@@ -146,7 +146,7 @@ def task(request, tmp_path_factory):
     keras, rng = flavor.keras_module(flavor.KERAS_3), np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     model, compilation, data = TASKS[request.param](keras, rng)
-    model.compile(keras.optimizers.Adam(0.01), **compilation)
+    model.compile(keras.optimizers.SGD(0.01), **compilation)
     x = {key.removeprefix("x."): data[key] for key in data if key.startswith("x.")} or data["x"]
     y = {key.removeprefix("y."): data[key] for key in data if key.startswith("y.")} or data["y"]
     model.fit(x, y, epochs=2, verbose=0)

@@ -227,7 +227,7 @@ def test_the_table(flavor):
 
 def test_compile_state_stays(flavor):
     model = net(flavor)
-    model.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy")
     shallower = remove_blocks(model, num_blocks=1, data=(X, Y))
     shallower.fit(X, Y, verbose=0)
 

@@ -366,7 +366,7 @@ def test_bad_samples_and_labels_are_refused(cnns):
     broken = x.copy()
     broken[0, 0, 0, 0] = np.nan
     for samples, message in (
-        ([x, x], "samples of shape"),
+        ([x, x], r"has 1 input \('image'\), got 2"),
         (broken, "holds NaN"),
         (x[:0], "no samples"),
         (x[:, :5], r"expects samples of shape \(12, 12, 3\)"),

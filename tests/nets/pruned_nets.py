@@ -55,7 +55,7 @@ def train_batches(model, count):
     return pruning
 
 
-def compiled(model, optimizer="adam", **arguments):
+def compiled(model, optimizer="sgd", **arguments):
     model.compile(optimizer, "sparse_categorical_crossentropy", **arguments)
     return model
 

@@ -25,7 +25,7 @@ from edgeprune.sparsity import masks, wrapper_masks
 
 def loop(model, keras, epochs=2, size=16, hooks=("begin",), compiled_step=False, training=True):
     """TF-MOT's guide: `begin` and `end` say which batch hooks the loop calls."""
-    loss, optimizer = keras.losses.SparseCategoricalCrossentropy(), keras.optimizers.Adam()
+    loss, optimizer = keras.losses.SparseCategoricalCrossentropy(), keras.optimizers.SGD()
     model.optimizer = optimizer
     pruning = ep.UpdatePruningStep()
     pruning.set_model(model)
@@ -292,7 +292,7 @@ def test_a_step_compiled_for_a_model_around_learns_of_masks_inside():
 def test_taylor_after_a_fit_without_the_callback():
     model = ep.prune_low_magnitude(dense_net(), ep.PolynomialDecay(0.0, 0.8, 0, 24, frequency=6), importance="taylor")
     fit(compiled(model), epochs=1)
-    model.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy")
     model.fit(X, Y, batch_size=16, verbose=0)  # compiles a step that gathers no scores
     fit(model, epochs=3)
     assert_exact(model)

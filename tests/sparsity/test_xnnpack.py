@@ -377,7 +377,7 @@ def test_an_adapted_and_pruned_model_gives_the_same_from_a_sparse_file():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
-    adapted = adapt_for_xnnpack(application("keras", "MobileNetV2", 63, 0.35))
+    adapted = adapt_for_xnnpack(application("keras", "MobileNet", 63, 0.25))
     for layer in adapted.layers:
         if type(layer).__name__ == "Conv2D" and layer.kernel_size == (1, 1):
             kernel, *rest = layer.get_weights()
