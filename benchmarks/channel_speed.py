@@ -2,13 +2,16 @@
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch torchvision torch-pruning
     python benchmarks/channel_speed.py --torch /tmp/torch/bin/python [--only DenseNet201] [--rounds 3]
+    python benchmarks/channel_speed.py --candidates [--only MobileNetV2]
 
 Both sides build the architecture without pretrained weights and take half of the channels of every group by their l2
 norm; building the net is not counted. Torch-Pruning builds its dependency graph with one forward pass and prunes in
 place; edgeprune traces, plans and rebuilds a second model, and the proof is timed apart. Each measurement has a process
 of its own that first prunes a tiny net, so that no import is counted. The sides take turns; the table shows medians.
-Without --torch only this package is measured. Results go to benchmarks/out/channel_speed.json too. Goal: at least twice
-as fast everywhere, ten times on DenseNet-201.
+Without --torch only this package is measured. --candidates measures, in seconds of CPU time, what a search pays for
+one more plan of a model that is traced already: choosing the channels, and evaluating the smaller model without
+building it beyond the forward pass itself (goal together: 0.1 s for MobileNetV2, 0.3 s for ResNet50). Results go to
+benchmarks/out/channel_speed.json too. Goal: at least twice as fast everywhere, ten times on DenseNet-201.
 """
 
 from __future__ import annotations
@@ -72,6 +75,48 @@ def edgeprune_times(name: str) -> dict[str, float]:
         "difference": proof.relative,
         "peak_over_weights": peak / weights,
     }
+
+
+CANDIDATE_GOALS = {"MobileNetV2": 0.1, "ResNet50": 0.3}
+
+
+def candidate_times(name: str, side: int) -> dict[str, float]:
+    """Seconds of CPU time for each part of evaluating one more plan, the least of three, and for what is done once."""
+    import keras
+    import numpy as np
+
+    from edgeprune.channels.graph.trace import trace
+    from edgeprune.channels.plan.planning import plan_graph
+    from edgeprune.search.candidates import Candidates
+
+    graph = trace(getattr(keras.applications, name)(weights=None))
+    images = np.random.default_rng(0).normal(size=(1, side, side, 3)).astype(np.float32)
+    start = time.process_time()
+    candidates = Candidates(graph, images)
+    candidates.outputs(graph.full_mask())
+    once = time.process_time() - start
+    found = []
+    for kept in (0.7, 0.6, 0.5):
+        start = time.process_time()
+        mask = plan_graph(graph, ("target_macs", kept)).kept_mask
+        planned = time.process_time()
+        candidates.outputs(mask)
+        evaluated = time.process_time()
+        candidates.outputs(mask)  # no weight changes: the forward pass alone
+        forward = time.process_time() - evaluated
+        found.append({"plan": planned - start, "evaluate": evaluated - planned - forward, "forward": forward})
+    return {**{key: min(one[key] for one in found) for key in found[0]}, "once": once}
+
+
+def print_candidates(only: str | None) -> None:
+    print("| Model | Plan s | Evaluate s, beyond the forward pass | Forward pass s | Once a model s | Goal |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |")
+    for name, _, _ in (model for model in MODELS if model[0] == only or (only is None and model[0] in CANDIDATE_GOALS)):
+        found = run([sys.executable, __file__, "--one", name, "--candidates"])
+        goal = CANDIDATE_GOALS.get(name)
+        reached = "met" if goal and found["plan"] + found["evaluate"] <= goal else "missed"
+        cells = (f"{found[key]:.3f}" for key in ("plan", "evaluate", "forward", "once"))
+        print(f"| {name} | {' | '.join(cells)} | {f'{goal:g} s {reached}' if goal else ''} |", flush=True)
 
 
 TORCH_PRUNING = """
@@ -151,7 +196,15 @@ def main() -> None:
     parser.add_argument("--only", choices=[name for name, _, _ in MODELS], help="one architecture alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument("--candidates", action="store_true", help="what one more plan costs a search")
     arguments = parser.parse_args()
+    if arguments.candidates:
+        if arguments.one:
+            (side,) = [side for name, _, side in MODELS if name == arguments.one]
+            print(json.dumps(candidate_times(arguments.one, side)))
+        else:
+            print_candidates(arguments.only)
+        return
     if arguments.one:
         print(json.dumps(edgeprune_times(arguments.one)))
         return

@@ -64,6 +64,7 @@ class Candidates:
             _Original(old, new, [slot for slot in graph.weight_slots.get(id(old), {}).values() if slot.reads])
             for old, new in _weight_pairs(graph, self._layers)
         ]
+        self._changed: set[int] = set()  # weights that were not the original's last time
         self._is_stateful = any(getattr(layer, "stateful", False) for layer in flavor.layers_of(copy))
         self._copy = copy
 
@@ -104,7 +105,10 @@ class Candidates:
 
     def _assign(self, kept_mask: np.ndarray, values: Values) -> None:
         for original in self._originals:
-            original.assign(kept_mask, values.get(id(original.old)))
+            key = id(original.old)
+            if original.reads_channels or key in values or key in self._changed:
+                original.assign(kept_mask, values.get(key))
+        self._changed = set(values)
         self._mask.assign(kept_mask)
 
     def _call(self, batch: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
@@ -162,19 +166,25 @@ class _Original:
     """A weight of the original, that of the copy, and the axes along which it reads channels."""
 
     def __init__(self, old: Variable, new: Variable, reads: Sequence[Slot]) -> None:
-        self.old, self.new, self.reads = old, new, reads
-        self._read: bytes | None = np.ones(sum(slot.classes.size for slot in reads), bool).tobytes()
+        self.old, self.new = old, new
+        self._reads = [(slot.classes, slot.spread) for slot in reads]
+        self._read: bytes | None = b"".join(np.ones(classes.size, bool).tobytes() for classes, _ in self._reads)
+
+    @property
+    def reads_channels(self) -> bool:
+        """Whether removed channels change it."""
+        return bool(self._reads)
 
     def assign(self, kept_mask: np.ndarray, values: np.ndarray | None) -> None:
         """Give the copy these values, or the original's, with zeros where they read what is removed."""
-        kept = [kept_mask[slot.classes] for slot in self.reads]
+        kept = [kept_mask[classes] for classes, _ in self._reads]
         read = b"".join(one.tobytes() for one in kept)
         if values is None and read == self._read:
             return
         array = flavor.array_of(self.old) if values is None else values
-        for slot, own in zip(self.reads, kept, strict=True):
+        for own, (_, spread) in zip(kept, self._reads, strict=True):
             if not own.all():
-                array = array * own.reshape(slot.spread).astype(array.dtype)
+                array = array * own.reshape(spread).astype(array.dtype)
         self.new.assign(array)
         self._read = read if values is None else None
 
