@@ -31,6 +31,9 @@ class OperatorCosts(Protocol):
     source: str
     estimated: bool
 
+    def of_nothing(self) -> float:
+        """What every run of a file costs, however little it does; part of the cost of each operator alone."""
+
     def of_operators(self, template: FileTemplate, wanted: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
         """The cost of each operator (its number in the template) at these counts of all lines."""
 
@@ -68,23 +71,20 @@ class _Samples:
         return rows
 
 
-def operator_terms(
-    template: FileTemplate, costs: OperatorCosts, points: Mapping[int, np.ndarray], overhead: float = 0.0
-) -> list[CostTerm]:
+def operator_terms(template: FileTemplate, costs: OperatorCosts, points: Mapping[int, np.ndarray]) -> list[CostTerm]:
     """The cost of each operator of a model as a function of its lines.
 
     Args:
         template: the model's file.
         costs: where costs come from.
         points: line to the counts that a plan may choose, ascending.
-        overhead: what the cost of an operator alone has besides its own.
 
     Returns:
         A term for each operator.
     """
     samples = [_samples(template, place, points) for place, operator in enumerate(template.operators) if operator.alone]
     wanted = [(of_one.place, counts) for of_one in samples for counts in of_one.counts(template.counts)]
-    found = np.maximum(costs.of_operators(template, wanted) - overhead, _LEAST)
+    found = np.maximum(costs.of_operators(template, wanted) - costs.of_nothing(), _LEAST)
     ends = np.cumsum([len(of_one.at) for of_one in samples])
     return [
         CostTerm(of_one.lines, _surface(of_one.at, values))

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeprune.latency.table import LatencyTable
-from edgeprune.latency.template import FileTemplate
+from edgeprune.latency.template import FileTemplate, smallest_file
 from edgeprune.latency.timing import Stopwatch
 
+NOTHING = "NOTHING"  # the text of the smallest file
 _ROUNDS = 30
 
 
@@ -27,6 +28,12 @@ class MeasuredCosts:
     def __init__(self, table: LatencyTable) -> None:
         self.table = table
         self.source = f"measured on {table.device}"
+
+    def of_nothing(self) -> float:
+        """Milliseconds of the smallest file; 0 where a device's table does not have it."""
+        if self.table.path is not None:
+            self.table.measure({NOTHING: smallest_file})
+        return self.table.times.get(NOTHING, 0.0)
 
     def of_operators(self, template: FileTemplate, wanted: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
         """Milliseconds of each operator; those that do not run alone take none."""

@@ -10,6 +10,8 @@ import numpy as np
 from edgeprune.latency.cost import CostTerm, OperatorCosts, operator_terms, total
 from edgeprune.latency.template import FileTemplate
 
+_LEAST = 0.1  # of a file's cost that is its operators'
+
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
@@ -39,11 +41,12 @@ class CostModel:
             points: line to the counts that a plan may choose, ascending.
         """
         terms = operator_terms(template, costs, points)
-        alone = total(terms, template.counts)
+        alone, nothing = total(terms, template.counts), costs.of_nothing()
         whole = costs.of_model(template, [template.counts])
-        original = alone if whole is None else float(whole[0])
-        scaled = tuple(_scaled(term, original / alone) for term in terms)
-        return CostModel(template, costs, scaled, original, alone / original)
+        original = alone + nothing if whole is None else float(whole[0])
+        scaled = [_scaled(term, max(original - nothing, _LEAST * original) / alone) for term in terms]
+        every_run = CostTerm((), lambda: np.asarray(nothing))
+        return CostModel(template, costs, (*scaled, every_run), original, (alone + nothing) / original)
 
     def predicted(self, counts: np.ndarray) -> float:
         """The cost at these counts, by its operators."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,8 @@ class FileTemplate:
             parts.append("-" if number < 0 else self._described(number, counts))
         parts.append("->")
         parts += [self._described(number, counts) for number in operator.outputs]
-        options = vars(self._kinds[place].builtinOptions or object.__new__(_NoOptions))
+        found = self._kinds[place].builtinOptions
+        options: dict[str, Any] = {} if found is None else vars(found)
         plain = {name: value for name, value in options.items() if isinstance(value, int | float) and value}
         parts += [f"{name}={float(value):g}" for name, value in sorted(plain.items())]
         return " ".join(parts)
@@ -149,68 +150,123 @@ class FileTemplate:
 
     def alone(self, place: int, counts: np.ndarray) -> bytes:
         """A file of one operator at these counts."""
-        return self._packed([place], counts)
+        return self.beside([(place, counts)])
+
+    def beside(self, wanted: Sequence[tuple[int, np.ndarray]]) -> bytes:
+        """A file of operators that do not know of each other, each with inputs and outputs of its own.
+
+        Args:
+            wanted: the number of each operator, and its counts. Its outputs are named `op0`, `op1`, ... in this order.
+        """
+        file = _NewFile(self._model)
+        inputs: list[int] = []
+        outputs: list[int] = []
+        for number, (place, counts) in enumerate(wanted):
+            operator = self.operators[place]
+            given = [n for n in dict.fromkeys(operator.inputs) if n >= 0 and self.tensors[n].data is None]
+            new = {
+                n: file.add(*self._tensor(n, counts))
+                for n in dict.fromkeys((*operator.inputs, *operator.outputs))
+                if n >= 0
+            }
+            file.rename([new[n] for n in operator.outputs], f"op{number}")
+            self._run(file, place, counts, new)
+            inputs += [new[n] for n in given]
+            outputs += [new[n] for n in operator.outputs]
+        return file.packed(inputs, outputs)
 
     def resized(self, counts: np.ndarray) -> bytes:
         """The whole file at these counts."""
-        return self._packed(range(len(self.operators)), counts)
+        file = _NewFile(self._model)
+        new = {number: file.add(*self._tensor(number, counts)) for number in self.tensors}
+        for place in range(len(self.operators)):
+            self._run(file, place, counts, new)
+        return file.packed([new[n] for n in self.inputs], [new[n] for n in self.outputs])
 
-    def _packed(self, places: Sequence[int], counts: np.ndarray) -> bytes:
-        import flatbuffers
-        from ai_edge_litert import schema_py_generated as schema
+    def _run(self, file: _NewFile, place: int, counts: np.ndarray, new: Mapping[int, int]) -> None:
+        """Add an operator to a file; `new` has the file's numbers of its tensors."""
+        operator, made = self.operators[place], copy.copy(self._kinds[place])
+        made.inputs = np.array([new.get(n, -1) for n in operator.inputs], np.int32)
+        made.outputs = np.array([new[n] for n in operator.outputs], np.int32)
+        _fit_options(made, [self.shape(n, counts) for n in operator.outputs])
+        file.run(made)
 
-        whole = len(places) == len(self.operators)
-        chosen = [self.operators[place] for place in places]
-        numbers = sorted({n for operator in chosen for n in (*operator.inputs, *operator.outputs) if n >= 0})
-        new_number = {number: place for place, number in enumerate(numbers)} | {-1: -1}
-        model, graph = schema.ModelT(), schema.SubGraphT()
-        model.version, model.description = 3, b"sizes of a plan"
-        empty = schema.BufferT()
-        model.buffers, graph.tensors, graph.operators, model.operatorCodes = [empty], [], [], []
-        for number in numbers:
-            graph.tensors.append(self._tensor(number, counts, model.buffers))
-        codes: dict[int, int] = {}
-        for place, operator in zip(places, chosen, strict=True):
-            made = copy.copy(self._kinds[place])
-            index = codes.setdefault(made.opcodeIndex, len(codes))
-            if index == len(model.operatorCodes):
-                model.operatorCodes.append(self._model.operatorCodes[made.opcodeIndex])
-            made.opcodeIndex = index
-            made.inputs = np.array([new_number[n] for n in operator.inputs], np.int32)
-            made.outputs = np.array([new_number[n] for n in operator.outputs], np.int32)
-            _fit_options(made, [self.shape(n, counts) for n in operator.outputs])
-            graph.operators.append(made)
-        if whole:
-            inputs, outputs = self.inputs, self.outputs
-        else:
-            inputs = tuple(n for n in dict.fromkeys(chosen[0].inputs) if n >= 0 and self.tensors[n].data is None)
-            outputs = chosen[0].outputs
-        graph.inputs = np.array([new_number[n] for n in inputs], np.int32)
-        graph.outputs = np.array([new_number[n] for n in outputs], np.int32)
-        model.subgraphs = [graph]
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
-
-    def _tensor(self, number: int, counts: np.ndarray, buffers: list[Any]) -> Any:
-        from ai_edge_litert import schema_py_generated as schema
-
+    def _tensor(self, number: int, counts: np.ndarray) -> tuple[Any, np.ndarray | None]:
+        """The schema's tensor at these counts, and the bytes of a constant."""
         sized = self.tensors[number]
         shape = self.shape(number, counts)
         made = copy.copy(sized.tensor)
         made.shape, made.shapeSignature = np.array(shape, np.int32), None
         made.quantization = _fitted_quantization(sized.tensor, shape)
-        made.buffer = 0
-        if sized.data is not None:
+        return made, None if sized.data is None else _fitted_data(sized, shape, counts)
+
+
+class _NewFile:
+    """A .tflite file that is written: tensors, then the operators that use them."""
+
+    def __init__(self, source: Any) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._codes = source.operatorCodes
+        self._code_of: dict[int, int] = {}
+        self._model, self._graph = schema.ModelT(), schema.SubGraphT()
+        self._model.version, self._model.buffers, self._model.operatorCodes = 3, [schema.BufferT()], []
+        self._graph.tensors, self._graph.operators = [], []
+
+    def add(self, tensor: Any, data: np.ndarray | None) -> int:
+        """Add a tensor, of a constant with its bytes; its number."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        tensor.buffer = 0
+        if data is not None:
             buffer = schema.BufferT()
-            buffer.data = _fitted_data(sized, shape, counts)
-            made.buffer = len(buffers)
-            buffers.append(buffer)
-        return made
+            buffer.data = data
+            tensor.buffer = len(self._model.buffers)
+            self._model.buffers.append(buffer)
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def rename(self, numbers: Sequence[int], name: str) -> None:
+        """Give tensors a name."""
+        for number in numbers:
+            self._graph.tensors[number].name = name.encode()
+
+    def run(self, operator: Any) -> None:
+        """Add an operator whose code is that of the file it is from."""
+        old = operator.opcodeIndex
+        if old not in self._code_of:
+            self._code_of[old] = len(self._code_of)
+            self._model.operatorCodes.append(self._codes[old])
+        operator.opcodeIndex = self._code_of[old]
+        self._graph.operators.append(operator)
+
+    def packed(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+        """The content of the file."""
+        import flatbuffers
+
+        self._graph.inputs, self._graph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        self._model.subgraphs = [self._graph]
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(self._model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
 
 
-class _NoOptions:
-    """Stands for the options of an operator that has none."""
+def smallest_file() -> bytes:
+    """A file that adds a number to itself: what its run takes, every run of a file takes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    source, tensor, operator = schema.ModelT(), schema.TensorT(), schema.OperatorT()
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
+    code.version, source.operatorCodes = 1, [code]
+    tensor.shape, tensor.type = np.array([1], np.int32), schema.TensorType.FLOAT32
+    operator.opcodeIndex, operator.builtinOptionsType = 0, schema.BuiltinOptions.AddOptions
+    operator.builtinOptions = schema.AddOptionsT()
+    file = _NewFile(source)
+    first, second = file.add(copy.copy(tensor), None), file.add(copy.copy(tensor), None)
+    operator.inputs, operator.outputs = np.array([first, first], np.int32), np.array([second], np.int32)
+    file.run(operator)
+    return file.packed([first], [second])
 
 
 _OF_SUBGRAPHS = {"WHILE", "IF", "CALL", "CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}

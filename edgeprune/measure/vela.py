@@ -11,7 +11,9 @@ import math
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ class NpuReport:
         cpu_operators: operators left on the CPU, as `(number in the compiled file, name)`.
         cpu_macs: their MACs.
         macs: the MACs of the whole file.
+        operator_cycles: cycles by the name of what an operator computes, where Vela says it.
     """
 
     accelerator: str
@@ -71,6 +74,7 @@ class NpuReport:
     cpu_operators: tuple[tuple[int, str], ...]
     cpu_macs: int
     macs: int
+    operator_cycles: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cpu_share(self) -> float:
@@ -80,7 +84,8 @@ class NpuReport:
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, for JSON."""
         names = [name for _, name in self.cpu_operators]
-        return asdict(self) | {"path": str(self.path), "cpu_operators": names, "cpu_share": self.cpu_share}
+        figures = {name: value for name, value in asdict(self).items() if name != "operator_cycles"}
+        return figures | {"path": str(self.path), "cpu_operators": names, "cpu_share": self.cpu_share}
 
 
 def require_vela() -> None:
@@ -140,6 +145,11 @@ def compile_for_npu(path: str | Path, accelerator: str, output: str | Path) -> N
             )
         with summary.open(newline="") as file:
             row = next(csv.DictReader(file))
+        cycles: Counter[str] = Counter()
+        for by_operator in Path(folder).glob("*_per-layer.csv"):
+            with by_operator.open(newline="") as file:
+                for line in csv.DictReader(file):
+                    cycles[line["Name"]] += round(float(line["Op Cycles"]))
         Path(output).write_bytes(compiled.read_bytes())
     left = tuple((n, operator.name) for n, operator in enumerate(operators) if operator.name != NPU_OPERATOR)
     return NpuReport(
@@ -155,6 +165,7 @@ def compile_for_npu(path: str | Path, accelerator: str, output: str | Path) -> N
         cpu_operators=left,
         cpu_macs=count_macs_of_file(output).total if left else 0,
         macs=count_macs_of_file(path).total,
+        operator_cycles=dict(cycles),
     )
 
 

@@ -22,8 +22,10 @@ from edgeprune.channels.plan.widths import RoundTo
 from edgeprune.conversion.plain import converted
 from edgeprune.latency.allocation import Limit, LimitError, allocate
 from edgeprune.latency.cost import OperatorCosts
+from edgeprune.latency.estimated import EstimatedCosts
 from edgeprune.latency.footprint import file_terms, live_limits, planned_activations
 from edgeprune.latency.measured import MeasuredCosts
+from edgeprune.latency.npu import VelaCosts
 from edgeprune.latency.predicted import CostModel
 from edgeprune.latency.sizes import UnlikeFilesError
 from edgeprune.latency.table import LatencyTable, read_latency_table, table_of_this_machine
@@ -193,11 +195,19 @@ def _file_quantization(limits: Limits) -> Quantization | None:
 
 def costs_of(limits: Limits) -> OperatorCosts:
     """Where the costs of operators on the device come from."""
-    table = limits.latency_table
+    table, device = limits.latency_table, limits.target
     if isinstance(table, LatencyTable):
         return MeasuredCosts(table)
     if table is not None:
         return MeasuredCosts(read_latency_table(table))
+    if device.kind == "npu":
+        return VelaCosts(device.accelerator or "")
+    if device.kind == "microcontroller":
+        return EstimatedCosts()
+    if device.accelerator is not None:
+        raise ValueError(
+            f"The time on {device.name} cannot be measured here: pass latency_table= with times of its operators."
+        )
     return MeasuredCosts(table_of_this_machine(limits.num_threads))
 
 
