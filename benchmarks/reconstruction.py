@@ -1,20 +1,24 @@
 """What least squares on unlabelled images makes up for after a cut, without training, on Fashion-MNIST.
 
-    python benchmarks/reconstruction.py [--nets resnet8 mobilenet] [--kept 0.75 0.5 0.25] [--images 600] [--seeds 3]
+    python benchmarks/reconstruction.py [--nets resnet8] [--importances l2] [--kept 0.5] [--images 1000] [--seeds 3]
+    python benchmarks/reconstruction.py --fine-tune  after 1 and 3 epochs too, from the cut net and the reconstructed one
 
-A dense net is trained once, on the sample inside the package (--full: on all of Fashion-MNIST). It is cut to a fraction
-of its MACs (l2, global), and the accuracy on the test images is measured right after the cut, after its batch
-normalizations are recalibrated, and after reconstruction, both on the same training images without their labels. Each
-seed chooses other images and other places: the table has the median of the seeds and the range. Rows are added to
+A dense net is trained once, on the sample inside the package (--full: on all of Fashion-MNIST, --full-test: tested on
+all of it). It is cut to a fraction of its MACs by each importance (global scope), and the accuracy on the test images
+is measured right after the cut, after its batch normalizations are recalibrated, and after reconstruction, both on the
+same training images without their labels; the importances that need data get the same images, and Taylor's the labels.
+Each seed chooses other images and other places: the table has the median of the seeds. Rows are added to
 benchmarks/out/reconstruction/NET.json as they come, and those that are there are not made again (--again makes them).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,19 @@ from edgeprune import flavor
 from edgeprune.text_table import text_table
 
 OUT = Path(__file__).parent / "out" / "reconstruction"
+TUNED = (1, 3)  # epochs
+TUNING_RATE = 2e-3
+COLUMNS = (
+    "after_cut",
+    "recalibrated",
+    "reconstructed",
+    *(f"{start}_{n}" for start in ("cut", "reconstructed") for n in TUNED),
+)
+# Points that may be lost without training, by the fraction of the MACs that is left.
+GOALS = {
+    "resnet8": {0.7: 0.5, 0.5: 1.5, 0.25: 6.0},
+    **dict.fromkeys(("mobilenet", "ds_cnn"), {0.7: 1.5, 0.5: 4.0, 0.25: 12.0}),
+}
 
 
 def dense_model(name: str, data: Data, epochs: int, results: Results) -> Any:
@@ -45,13 +62,39 @@ def dense_model(name: str, data: Data, epochs: int, results: Results) -> Any:
     return model
 
 
-def measure(model: Any, data: Data, kept: float, images: int, seed: int, results: Results) -> None:
+def measure(model: Any, data: Data, arguments: argparse.Namespace, results: Results) -> None:
+    """All cuts of a net, each made up for on all choices of images."""
+    for kept in arguments.kept:
+        for importance in arguments.importances:
+            for seed in range(arguments.seeds):
+                row = measure_cut(model, data, importance, kept, arguments.images, seed, results)
+            if arguments.fine_tune:
+                tune(model, data, row, results)
+
+
+def planned(model: Any, data: Data, key: dict[str, Any]) -> tuple[ep.ChannelPlan, np.ndarray]:
+    """The plan of a row, and its images."""
+    chosen = np.random.default_rng(key["seed"]).choice(len(data.x_train), key["images"], replace=False)
+    x, y = data.x_train[chosen], data.y_train[chosen]
+    plan = ep.plan_channels(
+        model,
+        target_macs=key["kept"],
+        importance=key["importance"],
+        data=(x, y) if key["importance"] == "taylor" else x,
+        loss="sparse_categorical_crossentropy",
+        seed=key["seed"],
+    )
+    return plan, x
+
+
+def measure_cut(
+    model: Any, data: Data, importance: str, kept: float, images: int, seed: int, results: Results
+) -> dict[str, Any]:
     """One cut, made up for on one choice of images."""
-    key = dict(kind="cut", kept=kept, images=images, seed=seed)
-    if results.get(**key):
-        return
-    x = data.x_train[np.random.default_rng(seed).choice(len(data.x_train), images, replace=False)]
-    plan = ep.plan_channels(model, target_macs=kept)
+    key = dict(kind="cut", importance=importance, kept=kept, images=images, seed=seed)
+    if (row := results.get(**key)) is not None:
+        return row
+    plan, x = planned(model, data, key)
     smaller = plan.apply()
     recalibrated = ep.recalibrate_batch_norm(smaller, x)
     start = time.perf_counter()
@@ -59,47 +102,67 @@ def measure(model: Any, data: Data, kept: float, images: int, seed: int, results
     seconds = time.perf_counter() - start
     scores = (ep.accuracy(one, data.x_test, data.y_test) for one in (smaller, recalibrated, found.model))
     names = ("after_cut", "recalibrated", "reconstructed")
-    results.add(
+    return results.add(
         **key, **dict(zip(names, scores, strict=True)), seconds=seconds, error=found.after, error_of_cut=found.before
     )
 
 
-def median(values: Sequence[float], form: str) -> str:
-    """The median and the range."""
-    return f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+def tune(model: Any, data: Data, row: dict[str, Any], results: Results) -> None:
+    """The accuracy after some epochs, from the cut weights and from the reconstructed ones."""
+    plan, x = planned(model, data, row)
+    starts = {"cut": plan.apply, "reconstructed": lambda: plan.reconstruct(x, verify=False, seed=row["seed"]).model}
+    for start, make in starts.items():
+        for epochs in TUNED:
+            name = f"{start}_{epochs}"
+            if name not in row:
+                title = f"{row['kept']:.0%} {row['importance']}, {start}"
+                results.update(row, **{name: train(make(), data, epochs, TUNING_RATE, title)})
 
 
 def table(name: str, images: int, results: Results) -> str:
-    rows = []
-    for kept in sorted({row["kept"] for row in results.rows if row["kind"] == "cut"}, reverse=True):
-        own = [row for row in results.rows if row["kind"] == "cut" and (row["kept"], row["images"]) == (kept, images)]
-        scores = [
-            median([100 * row[key] for row in own], ".1f") for key in ("after_cut", "recalibrated", "reconstructed")
-        ]
-        rows.append((f"{kept:.0%}", *scores, f"{len(own)}", median([row["seconds"] for row in own], ".1f")))
-    header = ("MACs", "cut", "batch norm recalibrated", "reconstructed", "seeds", "seconds")
     dense = results.get(kind="dense")["accuracy"]
+    rows = []
+    cuts = [row for row in results.rows if row["kind"] == "cut" and row["images"] == images]
+    for kept in sorted({row["kept"] for row in cuts}, reverse=True):
+        for importance in dict.fromkeys(row["importance"] for row in cuts):
+            own = [row for row in cuts if (row["kept"], row["importance"]) == (kept, importance)]
+            if own:
+                goal = GOALS.get(name, {}).get(kept)
+                lost = 100 * (dense - float(np.median([row["reconstructed"] for row in own])))
+                met = "" if goal is None else f" (goal {goal})"
+                rows.append((f"{kept:.0%}", importance, *map(partial(cell, own), COLUMNS), f"{lost:.1f}{met}"))
+    header = ("MACs", "importance", *(column.replace("_", " ") for column in COLUMNS), "lost without training")
     return f"{name}: {dense:.1%} dense, {images} images\n{text_table(header, rows)}"
+
+
+def cell(rows: Sequence[dict[str, Any]], column: str) -> str:
+    """The median of the seeds, in percent."""
+    scores = [100 * row[column] for row in rows if column in row]
+    return f"{np.median(scores):.1f}" if scores else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--kept", nargs="+", type=float, default=[0.75, 0.5, 0.25])
-    parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--importances", nargs="+", default=["l2", "taylor", "reconstruction"])
+    parser.add_argument("--kept", nargs="+", type=float, default=[0.7, 0.5, 0.25])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=12, help="of dense training")
+    parser.add_argument("--fine-tune", action="store_true", help="train the smaller nets too")
     parser.add_argument("--full", action="store_true", help="all of Fashion-MNIST, which must be installed")
-    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--full-test", action="store_true", help="the 10,000 test images of the full set")
+    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
     arguments = parser.parse_args()
     data = load(arguments.full)
+    if arguments.full_test:
+        everything = load(True)
+        data = dataclasses.replace(data, x_test=everything.x_test, y_test=everything.y_test)
     OUT.mkdir(parents=True, exist_ok=True)
     for name in arguments.nets:
         results = Results(OUT / f"{name}.json", arguments.again)
         model = dense_model(name, data, arguments.epochs, results)
-        for kept in arguments.kept:
-            for seed in range(arguments.seeds):
-                measure(model, data, kept, arguments.images, seed, results)
+        measure(model, data, arguments, results)
         print(table(name, arguments.images, results), flush=True)
 
 

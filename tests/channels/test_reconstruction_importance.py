@@ -14,7 +14,7 @@ import edgeprune as ep
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.importance import class_scores
 from edgeprune.channels.plan.solver import per_cost
-from edgeprune.channels.reconstruct import elimination
+from edgeprune.channels.reconstruct import elimination, readers
 from edgeprune.channels.reconstruct.elimination import Reader, eliminate
 
 BOTH = pytest.mark.parametrize("K", [keras, tf_keras], ids=["keras", "tf_keras"])
@@ -105,7 +105,7 @@ def nets(K):
 
     def concatenated():
         x = i = K.Input((8, 8, 6))
-        x = L.Concatenate()([L.Conv2D(2, 1)(x), L.Conv2D(8, 1, name="a")(x)])
+        x = L.Concatenate()([L.Conv2D(2, 1)(x), L.Conv2D(8, 3, padding="same", name="a")(x)])
         return i, L.GlobalAveragePooling2D()(L.Conv2D(3, 1)(x))
 
     def several():
@@ -128,6 +128,7 @@ def nets(K):
 @BOTH
 @pytest.mark.parametrize("name", nets(keras))
 def test_copies_of_channels_go_first_whatever_reads_them(K, name):
+    K.utils.set_random_seed(0)
     i, output = nets(K)[name]()
     model = K.Model(i, output)
     kernel, bias = model.get_layer("a").weights[:2]
@@ -139,6 +140,19 @@ def test_copies_of_channels_go_first_whatever_reads_them(K, name):
     first = np.argsort(scores)[:4]
     assert sorted(first % 4) == [0, 1, 2, 3]  # one of each pair
     assert scores[first].max() < 0.2 * np.sort(scores)[4]
+
+
+def test_a_layer_with_more_inputs_than_moments_can_hold_scores_each_channel_alone(monkeypatch):
+    i, output = nets(keras)["flattened"]()
+    model = randomize(keras.Model(i, output))
+    x = normal(50, 4, 4, 3)
+    monkeypatch.setattr(readers, "MOST_INPUTS", 20)
+    scores = scores_of(model, x, "a")
+    hidden = keras.Model(i, model.get_layer("a").output).predict(x, verbose=0)
+    kernel = np.asarray(model.layers[-1].kernel).reshape(4, 4, 8, 3)
+    each = np.einsum("nhwc,hwco->cno", hidden, kernel)
+    expected = each.var(axis=1).sum(axis=1) / each.sum(axis=0).var(axis=0).sum()
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
 
 def test_attention_is_measured_inside():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeprune.channels.graph.coupling import ChannelGraph, Group
-from edgeprune.channels.reconstruct.elimination import Reader, eliminate
+from edgeprune.channels.reconstruct.elimination import Parts, Reader, eliminate
 from edgeprune.channels.reconstruct.readers import readers_of
 from edgeprune.progress import status
 from edgeprune.types import DataLike
@@ -41,7 +41,7 @@ def score_by_reconstruction(
     return scores
 
 
-def _of_group(group: Group, readers: Sequence[Reader]) -> np.ndarray:
+def _of_group(group: Group, readers: Sequence[Reader | Parts]) -> np.ndarray:
     own = [reader for reader in readers if np.isin(reader.classes, group.classes).any()]
     if not own:
         return np.full(group.size, np.nan)

@@ -34,7 +34,20 @@ class Reader:
     classes: np.ndarray
 
 
-def eliminate(readers: Sequence[Reader], classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A matrix with too many inputs for their moments, each class on its own: nothing stands in for what goes.
+
+    Attributes:
+        classes: int array (parts,), each once.
+        errors: (parts,), the mean square of what each adds to the outputs.
+    """
+
+    classes: np.ndarray
+    errors: np.ndarray
+
+
+def eliminate(readers: Sequence[Reader | Parts], classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Remove classes one after the other, each time the one whose removal adds the smallest error.
 
     Args:
@@ -52,11 +65,14 @@ def eliminate(readers: Sequence[Reader], classes: np.ndarray) -> tuple[np.ndarra
         >>> order.tolist(), errors.round(2).tolist()  # one of the twins, then the smaller of 2² and (1 + 3)²
         ([2, 1, 0], [0.0, 4.0, 16.0])
     """
-    eliminations = [_Elimination.of(reader, classes) for reader in readers]
+    eliminations = [_Elimination.of(one, classes) for one in readers if isinstance(one, Reader)]
+    apart = np.zeros(len(classes))
+    for parts in (one for one in readers if isinstance(one, Parts)):
+        apart += np.where(classes[:, None] == parts.classes, parts.errors, 0.0).sum(axis=1)
     left = np.ones(len(classes), bool)
     order, errors = [], []
     for _ in classes:
-        added = sum(one.errors() for one in eliminations)
+        added = sum((one.errors() for one in eliminations), apart)
         lowest = int(np.argmin(np.where(left, added, np.inf)))
         left[lowest] = False
         order.append(lowest)

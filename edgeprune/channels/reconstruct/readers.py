@@ -12,7 +12,7 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.graph.execution import run
 from edgeprune.channels.reconstruct.batch_norm import is_normalized
-from edgeprune.channels.reconstruct.elimination import Reader
+from edgeprune.channels.reconstruct.elimination import Parts, Reader
 from edgeprune.channels.reconstruct.linear import Part, linear_parts
 from edgeprune.channels.reconstruct.ridge import Equations
 from edgeprune.channels.reconstruct.solving import (
@@ -24,6 +24,7 @@ from edgeprune.channels.reconstruct.solving import (
     chosen_places,
     folded,
 )
+from edgeprune.channels.reconstruct.span import MOST_ROWS
 from edgeprune.channels.reconstruct.stream import Store, input_streams
 from edgeprune.progress import track
 from edgeprune.types import AnyTensor, DataLike
@@ -39,7 +40,7 @@ class _Watched:
         classes: int array (axes, groups, inputs), the classes of each input.
         matrix: (groups, inputs, outputs).
         intercept: whether a shift of its outputs can be made up for.
-        equations: the sums over what it reads.
+        sums: over what it reads.
     """
 
     part: Part
@@ -47,31 +48,94 @@ class _Watched:
     classes: np.ndarray
     matrix: np.ndarray
     intercept: bool
-    equations: Equations
+    sums: Equations | _Outputs
 
-    def add(self, taken: Any, count: int, random: np.random.Generator) -> None:
-        """Add some of the places of what it is called on."""
+    @classmethod
+    def of(cls, graph: ChannelGraph, part: Part, classes: np.ndarray, steps: Sequence[Step]) -> _Watched:
+        """One that has seen nothing."""
+        _, groups, inputs = classes.shape
+        matrix = part.linear.matrix(flavor.array_of(part.linear.kernel))
+        intercept = part.linear.bias is not None or (not part.inside and is_normalized(graph, steps))
+        sums = _Outputs.of(matrix, classes) if inputs > MOST_INPUTS else Equations.zeros(groups, inputs, 0)
+        return cls(part, graph.name_of(part.layer), classes, matrix, intercept, sums)
+
+    def add(self, taken: Any, batches: int, random: np.random.Generator) -> None:
+        """Add some of the places of what it is called on, as many for each batch."""
         x = folded(np.asarray(taken), self.part.folded)
         _, groups, inputs = self.classes.shape
+        count = MOST_ROWS if inputs > MOST_INPUTS else max(LEAST_ROWS, ROWS_PER_INPUT * inputs)
         places = self.part.linear.places(x.shape)
-        for chosen in chosen_places(len(x), places, count, max(BLOCK // inputs, 1), random):
+        for chosen in chosen_places(len(x), places, -(-count // batches), max(BLOCK // inputs, 1), random):
             rows = self.part.linear.rows(x, chosen)
             nothing = np.zeros((groups, rows.shape[1], 0))
-            self.equations.add(rows, nothing, nothing)
+            self.sums.add(rows, nothing, nothing)
 
-    def readers(self) -> Iterator[Reader]:
+    def readers(self) -> Iterator[Reader | Parts]:
         """One for each of its groups."""
-        moments, _ = self.equations.moments(self.intercept)
-        if not np.isfinite(moments).all():
-            raise ValueError(f"What {self.name!r} reads is NaN or infinite on this data: look for such values in it.")
+        if isinstance(self.sums, _Outputs):
+            yield self.sums.parts(self.name, self.intercept)
+            return
+        moments, _ = self.sums.moments(self.intercept)
+        _check_finite(self.name, moments)
         size = np.einsum("gio,gij,gjo->", self.matrix, moments, self.matrix, optimize=True)
         for own, matrix, classes in zip(moments, self.matrix, self.classes.swapaxes(0, 1), strict=True):
             yield Reader(own, matrix / np.sqrt(max(size, 1e-30)), classes)
 
 
+@dataclass
+class _Outputs:
+    """Sums of what each class adds to the outputs of a matrix; the last is what all add together.
+
+    Attributes:
+        inputs: for each class its inputs, as (groups, inputs) bool arrays.
+        matrix: (groups, inputs, outputs).
+        classes: int array, each class once.
+        count: the number of rows.
+        y: (classes + 1, groups, outputs), of the outputs.
+        yy: (classes + 1,), of their squares.
+    """
+
+    inputs: list[np.ndarray]
+    matrix: np.ndarray
+    classes: np.ndarray
+    count: int
+    y: np.ndarray
+    yy: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: np.ndarray, classes: np.ndarray) -> _Outputs:
+        """The sums over no rows."""
+        numbers = np.unique(classes)
+        inputs = [(classes == one).any(axis=0) for one in numbers]
+        shape = len(numbers) + 1, len(matrix), matrix.shape[2]
+        return cls([*inputs, np.ones_like(inputs[0])], matrix, numbers, 0, np.zeros(shape), np.zeros(shape[0]))
+
+    def add(self, x: np.ndarray, *_: np.ndarray) -> None:
+        """Add rows: float64 array (groups, rows, inputs)."""
+        self.count += x.shape[1]
+        for number, inputs in enumerate(self.inputs):
+            for group, own in enumerate(inputs):
+                made = x[group][:, own] @ self.matrix[group][own]
+                self.y[number, group] += made.sum(axis=0)
+                self.yy[number] += np.square(made).sum()
+
+    def parts(self, name: str, intercept: bool) -> Parts:
+        """The mean squares of what the classes add, relative to that of the outputs."""
+        squares = self.yy / self.count
+        if intercept:
+            squares = squares - np.square(self.y / self.count).sum(axis=(1, 2))
+        _check_finite(name, squares)
+        return Parts(self.classes, squares[:-1] / max(squares[-1], 1e-30))
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(f"What {name!r} reads is NaN or infinite on this data: look for such values in it.")
+
+
 def readers_of(
     graph: ChannelGraph, data: DataLike, *, batch_size: int = 32, steps: int | None = None, seed: int = 0
-) -> list[Reader]:
+) -> list[Reader | Parts]:
     """What reads the channels of a model that are not frozen, on data; each one's outputs have a mean square of one.
 
     Args:
@@ -92,9 +156,8 @@ def readers_of(
 
         def call(step: Step, node: flavor.GraphNode, taken: list[AnyTensor]) -> list[AnyTensor]:
             for one in watched.get(id(step.layer), ()):
-                count = -(-max(LEAST_ROWS, ROWS_PER_INPUT * one.classes.shape[-1]) // batches)
                 for x in _seen(one.part, node, taken):
-                    one.add(x, count, random)
+                    one.add(x, batches, random)
             return flavor.call_layer(node, taken)
 
         for batch in track(zip(*inputs, strict=True), "Importance (reconstruction)", batches):
@@ -121,13 +184,8 @@ def _watched(graph: ChannelGraph) -> dict[int, list[_Watched]]:
     for key, steps in of_layer.items():
         for part in linear_parts(steps[0].layer):
             classes = _input_classes(graph, part)
-            if not (classes.size and free[classes].any()) or classes.shape[-1] > MOST_INPUTS:
-                continue
-            matrix = part.linear.matrix(flavor.array_of(part.linear.kernel))
-            intercept = part.linear.bias is not None or (not part.inside and is_normalized(graph, steps))
-            sums = Equations.zeros(classes.shape[1], classes.shape[2], 0)
-            name = graph.name_of(part.layer)
-            watched.setdefault(key, []).append(_Watched(part, name, classes, matrix, intercept, sums))
+            if classes.size and free[classes].any():
+                watched.setdefault(key, []).append(_Watched.of(graph, part, classes, steps))
     return watched
 
 
