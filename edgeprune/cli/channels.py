@@ -53,6 +53,7 @@ from edgeprune.cli.printing import show, show_json
 from edgeprune.types import Attention, Importance, Reduction, Scope
 
 if TYPE_CHECKING:
+    from edgeprune.channels.plan.curve_scores import GroupCurves
     from edgeprune.measure.score import Scores
 
 _TILES = ("tile", "tile-int8")
@@ -62,6 +63,17 @@ def _rounding(value: str) -> str:
     if value not in _TILES and not (value.isdecimal() and 0 < int(value) <= LARGEST):
         raise typer.BadParameter(f"must be a positive number, {' or '.join(_TILES)}, got {value!r}.")
     return value
+
+
+def _scope(scope: Scope, curves: Path | None) -> Scope | GroupCurves:
+    """What ranks the groups: the scope, or the curves of a file."""
+    if curves is None:
+        return scope
+    if scope != "global":
+        raise ValueError("--curves ranks all channels together: leave --scope out.")
+    from edgeprune.search.curves import Sensitivity
+
+    return Sensitivity.load(curves)
 
 
 def channels_command(
@@ -107,6 +119,9 @@ def channels_command(
     scope: Annotated[
         Scope, typer.Option(help="Rank all channels together, those of a group, or of groups of one structure.")
     ] = "global",
+    curves: Annotated[
+        Path | None, typer.Option(exists=True, help="Weigh groups by the curves that `sensitivity -o` wrote.")
+    ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
     ] = None,
@@ -152,7 +167,7 @@ def channels_command(
         )
     source = open_data_option(data, label_columns if data or not reconstruct else None)
     unlabelled = reconstruct and open_data_option(reconstruct, label_columns)
-    scored_by = named_metric(metric, data)
+    scored_by, weighed_by = named_metric(metric, data), _scope(scope, curves)
     start_tensorflow()
     from edgeprune.channels.plan.planning import plan_channels
     from edgeprune.fit import check_and_compile, fine_tune
@@ -173,7 +188,7 @@ def channels_command(
         importance=importance,
         reduction=reduction,
         attention=attention,
-        scope=scope,
+        scope=weighed_by,
         round_to=int(round_to) if round_to.isdecimal() else round_to,
         ignore=ignore or (),
         data=arrays.train if arrays else samples,

@@ -51,3 +51,14 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
     run_ok(*arguments)
     assert len(kept.splitlines()) == 2 and len(measured) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_channels_weighs_groups_by_the_curves_of_a_file(folder, tmp_path):
+    model, path = ep.load_model(folder / "keras.keras"), tmp_path / "curves.json"
+    curves = ep.sensitivity(model, np.load(folder / "unlabelled.npz")["x"])
+    curves.save(path)
+    arguments = ("channels", folder / "keras.keras", "--target-params", 0.6, "--curves", path)
+    plan = ep.ChannelPlan.from_json(model, run_ok(*arguments, "--json").stdout)
+    expected = ep.plan_channels(model, target_params=0.6, scope=curves)
+    assert np.array_equal(plan.kept_mask, expected.kept_mask)
+    assert "leave --scope out" in refused(*arguments, "--scope", "local")

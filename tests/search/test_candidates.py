@@ -1,7 +1,11 @@
 """Candidates against the models that plans build: the same outputs, whatever is removed."""
 
+from functools import cache
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nets.catalogue import NETS, built
 from nets.cuts import random_mask, randomize
 
@@ -48,3 +52,26 @@ def test_a_candidate_computes_what_the_smaller_model_does(name, flavor):
         mask = random_mask(graph, 0.5, seed)
         assert_close(candidates.outputs(mask), outputs_of(ChannelPlan(graph, mask).apply(verify=False), x))
     assert_close(candidates.outputs(graph.full_mask()), outputs_of(graph.model, x))
+
+
+@cache
+def dense_connections(flavor):
+    graph = trace(randomize(built("dense_connections", flavor)))
+    x = samples_for(graph, 3)
+    return graph, x, Candidates(graph, x)
+
+
+@settings(max_examples=8, deadline=None)
+@given(ratio=st.floats(0.05, 0.95), seed=st.integers(0, 1000), scaled=st.booleans())
+@pytest.mark.parametrize("flavor", [flavors.KERAS_3, flavors.TF_KERAS])
+def test_one_candidate_after_the_other_is_as_if_it_were_the_first(flavor, ratio, seed, scaled):
+    graph, x, candidates = dense_connections(flavor)
+    mask = random_mask(graph, ratio, seed)
+    kernel = next(weight for weight in graph.model.weights if len(weight.shape) > 1)
+    values = {id(kernel): 2 * flavors.array_of(kernel)} if scaled else {}
+    found = candidates.outputs(mask, values)
+    smaller = ChannelPlan(graph, mask).apply(verify=False)
+    if scaled:
+        twin = next(weight for weight in smaller.weights if len(weight.shape) > 1)
+        twin.assign(2 * np.asarray(twin))
+    assert_close(found, outputs_of(smaller, x))
