@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune import depth as depth
     from edgeprune import export as export
     from edgeprune import measure as measure
+    from edgeprune import one_shot as one_shot
     from edgeprune import quantization as quantization
     from edgeprune import report as report
     from edgeprune import search as search
@@ -81,6 +82,9 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.measure.size import file_size as file_size
     from edgeprune.measure.tflm import MicroError as MicroError
     from edgeprune.measure.vela import VelaError as VelaError
+    from edgeprune.one_shot.planning import plan_weights as plan_weights
+    from edgeprune.one_shot.planning import prune_weights as prune_weights
+    from edgeprune.one_shot.weight_plan import WeightPlan as WeightPlan
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import equalize as equalize
     from edgeprune.quantization.training import quantize_aware as quantize_aware
@@ -175,6 +179,7 @@ _HOME = {
     "UpdatePruningStep": "edgeprune.sparsity.callbacks",
     "VelaError": "edgeprune.measure.vela",
     "Verification": "edgeprune.export.verify",
+    "WeightPlan": "edgeprune.one_shot.weight_plan",
     "XnnpackMiss": "edgeprune.sparsity.xnnpack",
     "accuracy": "edgeprune.measure.accuracy",
     "activation_memory": "edgeprune.measure.memory",
@@ -199,9 +204,11 @@ _HOME = {
     "load_model": "edgeprune.flavor",
     "plan_blocks": "edgeprune.depth.blocks",
     "plan_channels": "edgeprune.channels.plan.planning",
+    "plan_weights": "edgeprune.one_shot.planning",
     "prune_channels": "edgeprune.channels.plan.planning",
     "prune_low_magnitude": "edgeprune.sparsity.prune",
     "prune_scope": "edgeprune.sparsity.prune",
+    "prune_weights": "edgeprune.one_shot.planning",
     "pruning_step": "edgeprune.sparsity.prune",
     "quantize_aware": "edgeprune.quantization.training",
     "quantization_error": "edgeprune.report.quantization_error",
@@ -231,6 +238,7 @@ _MODULES = (
     "depth",
     "export",
     "measure",
+    "one_shot",
     "quantization",
     "report",
     "search",

@@ -36,7 +36,7 @@ ROOMS = (
     ("targets", "datasets", "models", "sparsity", "measure"),
     ("latency",),
     ("channels",),
-    ("dead_channels", "fit"),
+    ("dead_channels", "fit", "one_shot"),
     ("depth",),
     ("quantization",),
     ("strip",),

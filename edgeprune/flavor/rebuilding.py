@@ -128,6 +128,14 @@ class Rebuilder:
         self.fill()
         return built
 
+    def counterparts(self) -> dict[int, Any]:
+        """`id` of an old layer, at any depth, to the new layer that stands for it."""
+        found = {}
+        for old, new in self._layers.values():
+            parts = [(old, new)] if _holds_layers(old) else zip(*(x._flatten_layers() for x in (old, new)), strict=True)
+            found.update({id(part): made for part, made in parts})
+        return found
+
     def _built(self, model: Model, name: str) -> Any:
         if not is_sequential(model) or self._repeats(model):
             return rebuild_graph(

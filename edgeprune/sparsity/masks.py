@@ -6,6 +6,7 @@ ties and roundings included. Where TF-MOT sorts a whole weight to find one thres
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -172,3 +173,24 @@ def m_by_n_mask(importance: np.ndarray, m_by_n: tuple[int, int]) -> np.ndarray:
     np.put_along_axis(kept, order[:, : group - zeros], True, axis=1)
     kept = kept.reshape(rows.shape[0], -1)[:, :inputs]
     return np.moveaxis(kept.reshape(outputs_first.shape), 0, -1)
+
+
+def m_by_n_groups(shape: Sequence[int], n: int) -> np.ndarray:
+    """Which weights of a kernel are ranked together by `m_by_n_mask`.
+
+    Args:
+        shape: of a Dense or Conv2D kernel.
+        n: how many are a group.
+
+    Returns:
+        An array of that shape: the number of each weight's group, from 0.
+
+    Example:
+        >>> m_by_n_groups((4, 2), 2).T
+        array([[0, 0, 1, 1],
+               [2, 2, 3, 3]])
+    """
+    outputs_first = (shape[-1], *shape[:-1])
+    inputs = outputs_first[-1]
+    rows = np.arange(math.prod(outputs_first[:-1]))[:, None] * -(-inputs // n)
+    return np.moveaxis((rows + np.arange(inputs) // n).reshape(outputs_first), 0, -1)

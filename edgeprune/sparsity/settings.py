@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
+import numpy as np
+
 from edgeprune.sparsity import masks, schedules
 
 SCOPES = ("local", "global")
@@ -105,6 +107,20 @@ class PruningRun:
         if self.sparsity_m_by_n:
             return self.sparsity_m_by_n[0] / self.sparsity_m_by_n[1] if step else 0.0
         return schedules.sparsity_reached(self.schedule, step)
+
+    def local_mask(self, importance: np.ndarray, sparsity: float) -> np.ndarray:
+        """Which weights one tensor keeps at a sparsity: booleans of its shape; N:M has a sparsity of its own."""
+        if self.sparsity_m_by_n:
+            return masks.m_by_n_mask(importance, self.sparsity_m_by_n)
+        if self.in_blocks:
+            return masks.block_mask(importance, sparsity, self.block_size, self.block_pooling_type)
+        return masks.unstructured_mask(importance, sparsity)
+
+    def ranked_together(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """A number for each weight of a tensor: those of one number are ranked with each other; None for blocks."""
+        if self.sparsity_m_by_n:
+            return masks.m_by_n_groups(shape, self.sparsity_m_by_n[1])
+        return None if self.in_blocks else np.zeros(shape, int)
 
     def expects_zeros(self, shape: tuple[int, ...], sparsity: float) -> bool:
         """Whether a weight of this shape has zeros at a sparsity: at least one weight, or block, is always kept."""

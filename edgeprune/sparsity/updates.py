@@ -71,10 +71,8 @@ def update_masks(run: PruningRun, weights: list[MaskedWeight], sparsity: float) 
 
 
 def _local_mask(run: PruningRun, weight: MaskedWeight, importance: np.ndarray, sparsity: float) -> np.ndarray:
-    if run.sparsity_m_by_n:
-        return masks.m_by_n_mask(importance, run.sparsity_m_by_n)
-    if run.in_blocks:
-        return masks.block_mask(importance, sparsity, run.block_size, run.block_pooling_type)
+    if run.sparsity_m_by_n or run.in_blocks:
+        return run.local_mask(importance, sparsity)
     weight.threshold = masks.threshold_at(importance, sparsity, near=weight.threshold)
     return importance >= weight.threshold
 

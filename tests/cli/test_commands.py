@@ -111,6 +111,31 @@ def test_prune_tells_what_it_did(folder, tmp_path):
     assert "before" in lines["accuracy"] and str(tmp_path / "p.keras") in lines["wrote"]
 
 
+@pytest.mark.parametrize("amount", [["--sparsity", 0.5], ["--sparsity-m-by-n", "2:4"]], ids=str)
+def test_prune_in_one_shot_needs_no_labels_and_no_training(folder, tmp_path, monkeypatch, amount):
+    from edgeprune.cli import prune
+    from edgeprune.flavor import load_model
+
+    x = np.load(folder / "data.npz")["x"]
+    np.savez(tmp_path / "unlabelled.npz", x=x)
+    arguments = ("prune", folder / "keras.keras", "--one-shot", "--data", tmp_path / "unlabelled.npz", *amount)
+    content = json.loads(run_ok(*arguments, "-o", tmp_path / "p.keras", "--json").stdout)
+    kernels = [np.asarray(load_model(tmp_path / "p.keras").get_layer(name).kernel) for name in ("hidden", "classes")]
+    assert content["sparsity"] == pytest.approx(
+        sum((one == 0).sum() for one in kernels) / sum(one.size for one in kernels)
+    )
+    assert content["error"]["after"] < content["error"]["before"]
+    monkeypatch.setattr(prune, "_SAMPLES", 10)
+    text = run_ok(*arguments, "-o", tmp_path / "few.keras").stdout
+    assert re.search(r"^output +\d+\.\d% +\d+\.\d% +10$", text, re.M), text
+
+
+def test_prune_refuses_n_by_m_that_it_cannot_read(folder, tmp_path):
+    arguments = ("prune", folder / "keras.keras", "--data", folder / "data.npz", "-o", tmp_path / "p.keras")
+    assert "such as 2:4; got '24'" in refused(*arguments, "--one-shot", "--sparsity-m-by-n", "24")
+    assert "goes with --one-shot" in refused(*arguments, "--sparsity-m-by-n", "2:4")
+
+
 def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
     arguments = ("--epochs", 1, "--frequency", 1, "-o", tmp_path / "p.keras", "--overwrite")
     model = folder / "keras_uncompiled.keras"

@@ -18,8 +18,8 @@ class SolvedLayer:
 
     Attributes:
         name: its path name.
-        before: the error of its output with the cut weights, on the inputs that the smaller model gives it, relative to
-            the original's output: the norm of the difference over the norm.
+        before: the error of its output with the weights that the removal left, on the inputs that the smaller model
+            gives it, relative to the original's output: the norm of the difference over the norm.
         after: the same with the solved weights.
         rows: the number of places of the samples it was solved on.
         inputs: the number of weights that each of its outputs has.
@@ -37,15 +37,15 @@ class SolvedLayer:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A smaller model whose layers were solved again on data, and what that gained.
+    """A model without some of its channels or weights, whose layers were solved again on data, and what that gained.
 
     Attributes:
-        model: the smaller model.
+        model: the model.
         layers: the layers that were solved, in the order of the graph.
         recalibrated: path names of the batch normalizations whose statistics changed.
-        unsolved: path names of the layers that keep the cut weights, each with the reason.
-        before: the error of the model's outputs after the cut alone, relative to the original's on the same samples:
-            the norm of the difference over the norm.
+        unsolved: path names of the layers that keep the weights that the removal left, each with the reason.
+        before: the error of the model's outputs after the removal alone, relative to the original's on the same
+            samples: the norm of the difference over the norm.
         after: the same after reconstruction.
         num_samples: the number of samples.
     """
@@ -76,7 +76,7 @@ class Reconstruction:
             for one in self.layers
         ]
         rows.append(("output", f"{self.before:.1%}", f"{self.after:.1%}", "", f"{self.num_samples:,}", ""))
-        header = ("layer", "error after the cut", "reconstructed", "ridge", "rows", "inputs")
+        header = ("layer", "error before", "after", "ridge", "rows", "inputs")
         lines = [f"Reconstruction of {self.model.name!r}", text_table(header, rows)]
         if self.recalibrated:
             lines.append(f"recalibrated: {len(self.recalibrated)} batch normalizations")

@@ -103,6 +103,14 @@ class Solution:
     shift: np.ndarray
     ridge: float
 
+    @classmethod
+    def of(cls, change: np.ndarray, total: Equations, intercept: bool, ridge: float) -> Solution:
+        """A change of the weights with the best shift for it, where the outputs can be shifted."""
+        shift = np.zeros_like(total.r)
+        if intercept:
+            shift = (total.r - np.einsum("gi,gio->go", total.x, change)) / max(total.count, 1)
+        return cls(change, shift, ridge)
+
 
 class Solver(Protocol):
     """Finds how a layer's weights change."""
@@ -142,18 +150,15 @@ def solve_ridge(fit: Equations, held_out: Equations, intercept: bool) -> Solutio
     total = fit + held_out
     ratio = _best_ratio(fit, held_out, intercept)
     xx, xr = total.moments(intercept)
-    scale = _scale(xx)
+    scale = mean_square(xx)
     if np.isinf(ratio) or not scale:
         change = np.zeros_like(xr)
     else:
         change = np.linalg.solve(xx + ratio * scale * np.eye(xx.shape[-1]), xr)
-    shift = np.zeros_like(total.r)
-    if intercept:
-        shift = (total.r - np.einsum("gi,gio->go", total.x, change)) / max(total.count, 1)
-    return Solution(change, shift, ratio)
+    return Solution.of(change, total, intercept, ratio)
 
 
-def _scale(xx: np.ndarray) -> float:
+def mean_square(xx: np.ndarray) -> float:
     """The mean square of an input."""
     return float(np.einsum("gii->g", xx).mean() / xx.shape[-1])
 
@@ -161,7 +166,7 @@ def _scale(xx: np.ndarray) -> float:
 def _best_ratio(fit: Equations, held_out: Equations, intercept: bool) -> float:
     xx, xr = fit.moments(intercept)
     tested_xx, tested_xr = held_out.moments(intercept)
-    if not _scale(xx):
+    if not mean_square(xx):
         return np.inf
     sizes, vectors = np.linalg.eigh(xx)
     turned = vectors.transpose(0, 2, 1)
@@ -169,7 +174,7 @@ def _best_ratio(fit: Equations, held_out: Equations, intercept: bool) -> float:
     tested_wanted = turned @ tested_xr
 
     def error(ratio: float) -> float:
-        change = wanted / (np.maximum(sizes, 0.0) + ratio * _scale(xx))[:, :, None]
+        change = wanted / (np.maximum(sizes, 0.0) + ratio * mean_square(xx))[:, :, None]
         return float(np.sum(change * (tested @ change)) - 2 * np.sum(change * tested_wanted))
 
     errors = [error(ratio) for ratio in RATIOS]
