@@ -71,6 +71,9 @@ Loss: TypeAlias = str | KerasLoss | Callable[..., Any] | Sequence[Any] | Mapping
 Quantization: TypeAlias = Literal["dynamic", "float16", "int8", "int16x8"]
 """How `export_tflite` quantizes a model; None leaves it in float32."""
 
+Calibration: TypeAlias = Literal["min-max", "percentile", "mse", "auto"]
+"""How the ranges of an int8 file's activations are chosen."""
+
 Importance: TypeAlias = Literal[
     "l2", "l1", "bn_scale", "lamp", "fpgm", "taylor", "fisher", "activation", "reconstruction", "random"
 ]

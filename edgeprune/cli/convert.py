@@ -19,6 +19,7 @@ from edgeprune.cli.options import (
     WithoutPreprocessingOption,
 )
 from edgeprune.cli.printing import show, show_json
+from edgeprune.types import Calibration
 
 
 def convert_command(
@@ -28,6 +29,9 @@ def convert_command(
         QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")
     ] = "none",
     data: OptionalDataOption = None,
+    calibration: Annotated[
+        Calibration, typer.Option(help="How an int8 file's ranges are chosen; auto measures and keeps the best.")
+    ] = "min-max",
     label_columns: LabelColumnsOption = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has float inputs and outputs.")] = False,
@@ -59,6 +63,7 @@ def convert_command(
         output,
         None if quantization == "none" else quantization,
         source and source.read(keras_model).x_train,
+        calibration=calibration,
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=not per_tensor_dense,

@@ -26,7 +26,7 @@ from edgeprune.conversion.signature import (
     write_saved_model,
 )
 from edgeprune.data.batches import DATA_FORMS
-from edgeprune.export import diagnosis, non_finite, sparse_encoding, vocabulary_files
+from edgeprune.export import calibration_choice, diagnosis, non_finite, sparse_encoding, vocabulary_files
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
@@ -36,7 +36,7 @@ from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.edit import in_order, with_names
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.repairs import repaired
-from edgeprune.types import DataLike, Model, Quantization
+from edgeprune.types import Calibration, DataLike, Model, Quantization
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ def export_tflite(
     integer_io: bool | Literal["int8", "uint8"] = True,
     per_channel_dense: bool = True,
     num_samples: int = 100,
+    calibration: Calibration = "min-max",
     without_preprocessing: bool = False,
     overwrite: bool = False,
     allow_flex: bool = False,
@@ -155,6 +156,11 @@ def export_tflite(
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
         num_samples: how many representative samples to use at most, 1 or more.
+        calibration: how the ranges of activations in an `"int8"` file are chosen. `"min-max"` takes all values that
+            occur in the samples; `"percentile"` leaves out one in a thousand; `"mse"` takes the range with the smallest
+            squared error. `"auto"` tries these, and `equalize` before, on half of the samples, measures the files on
+            the other half, and takes the one with the smallest error. It takes twice as long as `"min-max"` where that
+            leaves hardly any error, and about five times as long where it does not.
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `split_preprocessing(model, only_strings=True)` does. Beside the file lies `vocabulary.txt`, an entry a line
             (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
@@ -201,6 +207,7 @@ def export_tflite(
         raise ValueError(f"num_samples must be 1 or more, got {num_samples}.")
     if sparse:
         sparse_encoding.check_quantization(scheme.name)
+    calibration_choice.check_calibration(calibration, scheme.name, strip.is_quantize_aware(model))
     if representative_data is None and settings.calibrated and not strip.has_ranges(model):
         raise ValueError(
             f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
@@ -215,6 +222,10 @@ def export_tflite(
         num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
+    with status("Choosing ranges", verbose=bool(verbose) and calibration != calibration_choice.MIN_MAX):
+        prepared = calibration_choice.calibrated(
+            prepared, calibration, scheme, functools.partial(_content_alone, settings=settings)
+        )
     return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, verbose=bool(verbose))
 
 
@@ -251,7 +262,7 @@ def write_tflite(
         atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts),
         status("Converting", verbose=verbose) as say,
     ):
-        content, outputs = _converted(model, specs, settings, prepared.samples, say, notes)
+        content, outputs = _converted(prepared.with_ranges or model, specs, settings, prepared.samples, say, notes)
         unfinished.write_bytes(content)
         if split is not None:
             vocabulary_files.describe_preprocessing(unfinished, split)
@@ -323,6 +334,12 @@ def _converted(
         non_finite.check_scales(content, model)
         notes += diagnosis.float_notes(content, model)
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
+
+
+def _content_alone(prepared: PreparedModel, *, settings: ConverterSettings) -> bytes:
+    """The content of the file that a prepared model becomes; what is to be said of it is said of the one kept."""
+    model = prepared.with_ranges or prepared.model
+    return _converted(model, prepared.specs, settings, prepared.samples, lambda text: None, [])[0]
 
 
 def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[str, Any]) -> None:

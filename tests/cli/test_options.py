@@ -29,6 +29,7 @@ TARGETS_OF_PLANS = (
 WRONG = {
     "--attention": ["legs"],
     "--batch-size": ["0"],
+    "--calibration": ["guess"],
     "--cache": ["broken.npz/below"],
     "--curves": ["broken.npz"],
     "--data": ["broken.npz"],

@@ -1,0 +1,100 @@
+"""The ranges of int8 files: each way is in the file's own scales, and the one that is kept has the smallest error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.quantization.ranges import range_method
+from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.runtime import Runtime
+
+
+def net(flavor, unbalanced=False):
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2), name="image"),
+            layers.Conv2D(6, 3, activation="relu", name="stem"),
+            layers.DepthwiseConv2D(3, activation="relu", name="depthwise"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(3, name="head"),
+        ]
+    )
+    if unbalanced:
+        factors = np.exp2([-5, 4, 0, 3, -4, 2])
+        stem, depthwise = model.get_layer("stem"), model.get_layer("depthwise")
+        kernel = depthwise.kernel if hasattr(depthwise, "kernel") else depthwise.depthwise_kernel
+        stem.kernel.assign(np.asarray(stem.kernel) * factors)
+        kernel.assign(np.asarray(kernel) / factors[:, None])
+    return model
+
+
+def images(rng, count=40):
+    return rng.normal(size=(count, 8, 8, 2)).astype(np.float32)
+
+
+def exported(model, x, path, calibration):
+    return ep.export_tflite(model, path, "int8", x, calibration=calibration, verify=True, verbose=False)
+
+
+def file_error(path, model, x):
+    (made,) = Runtime(path).run_all({"image": x}, "").values()
+    return float(np.square(made - np.asarray(model(x))).mean())
+
+
+@pytest.mark.parametrize("calibration", ["percentile", "mse"])
+def test_ranges_are_in_the_file(flavor, calibration, rng, tmp_path):
+    model, x = net(flavor), images(rng)
+    x[0, 0, 0, :] = 12.0, -9.0  # values far out
+    result = exported(model, x, tmp_path / "m.tflite", calibration)
+    plain = exported(model, x, tmp_path / "plain.tflite", "min-max")
+    scales = [read_tflite(one.path).inputs[0].scale for one in (result, plain)]
+    assert scales[1] == pytest.approx(21 / 255, rel=0.01)
+    chooser = range_method(calibration)()
+    chooser.update(x)
+    low, high = chooser.range()
+    assert scales[0] == pytest.approx((high - low) / 255, rel=1e-3) and scales[0] < 0.99 * scales[1]
+    assert result.verification.outputs and result.inputs == plain.inputs == ("image",)
+    assert read_tflite(result.path).operator_counts == read_tflite(plain.path).operator_counts
+
+
+def test_auto_keeps_what_measures_better(flavor, rng, tmp_path):
+    model, x = net(flavor, unbalanced=True), images(rng)
+    auto = exported(model, x, tmp_path / "auto.tflite", "auto")
+    exported(model, x, tmp_path / "plain.tflite", "min-max")
+    assert any(note.startswith("Calibration: equalized") for note in auto.notes), auto.notes
+    fresh = images(np.random.default_rng(5))
+    assert file_error(auto.path, model, fresh) < file_error(tmp_path / "plain.tflite", model, fresh) / 2
+    assert auto.verification.passed
+
+
+def test_auto_tries_nothing_where_little_is_lost(rng, tmp_path):
+    keras = flavors.keras_module(flavors.KERAS_3)
+    model = keras.Sequential([keras.Input((8, 8, 2), name="image"), keras.layers.Conv2D(2, 1, name="mix")])
+    (note,) = exported(model, images(rng), tmp_path / "m.tflite", "auto").notes
+    assert note.startswith("Calibration: min-max. Error on samples that were held out") and "equalized" not in note
+
+
+def test_auto_with_a_single_sample_or_what_cannot_be_equalized(rng, tmp_path):
+    keras = flavors.keras_module(flavors.KERAS_3)
+    layers = [keras.layers.Dense(6, activation="swish"), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((8,), name="x"), *layers])
+    x = np.array([[50.0, *rng.normal(size=7)]])
+    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", x, calibration="auto", verbose=False)
+    assert any(note.startswith("Calibration: ") for note in result.notes)
+
+
+def test_bad_input(rng, tmp_path):
+    model, x, path = net(flavors.KERAS_3), images(rng, 4), tmp_path / "m.tflite"
+    with pytest.raises(ValueError, match="calibration must be one of 'min-max', 'percentile', 'mse', 'auto'"):
+        ep.export_tflite(model, path, "int8", x, calibration="guess")
+    with pytest.raises(ValueError, match="calibration='mse' is for quantization='int8', got None"):
+        ep.export_tflite(model, path, calibration="mse")
+    aware = ep.quantize_aware(model, calibration=x)
+    with pytest.raises(ValueError, match="quantization-aware and has its ranges"):
+        ep.export_tflite(aware, path, "int8", x, calibration="auto")
