@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SENSITIVITY_FORMAT = 1
-Kind = Literal["channels", "weights"]
+SensitivityKind = Literal["channels", "weights"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Sensitivity:
     """
 
     model: str
-    kind: Kind
+    kind: SensitivityKind
     metric: str
     higher_is_better: bool
     baseline: float

@@ -26,7 +26,7 @@ from edgeprune.measure.predictions import gather
 from edgeprune.number_checks import check_number, check_seed
 from edgeprune.progress import status, steps
 from edgeprune.search.candidates import NO_VALUES, Candidates, Values
-from edgeprune.search.curves import Kind, Sensitivity, SensitivityCurve
+from edgeprune.search.curves import Sensitivity, SensitivityCurve, SensitivityKind
 from edgeprune.search.journal import Journal, fingerprint
 from edgeprune.search.judge import Judge, judge_of
 from edgeprune.search.quick_reconstruction import QuickReconstruction
@@ -75,7 +75,7 @@ def sensitivity(
     data: DataLike,
     *,
     metric: MetricLike | None = None,
-    kind: Kind = "channels",
+    kind: SensitivityKind = "channels",
     levels: Iterable[float] = LEVELS,
     importance: Importance = "l2",
     ignore: str | Layer | Iterable[str | Layer] = (),
