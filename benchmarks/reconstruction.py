@@ -1,7 +1,7 @@
 """What least squares on unlabelled images makes up for after a cut, without training, on Fashion-MNIST.
 
     python benchmarks/reconstruction.py [--nets resnet8] [--importances l2] [--kept 0.5] [--images 1000] [--seeds 3]
-    python benchmarks/reconstruction.py --fine-tune  after 1 and 3 epochs too, from the cut net and the reconstructed one
+    python benchmarks/reconstruction.py --fine-tune  after 1 and 3 epochs too, from the cut and the reconstructed net
 
 A dense net is trained once, on the sample inside the package (--full: on all of Fashion-MNIST, --full-test: tested on
 all of it). It is cut to a fraction of its MACs by each importance (global scope), and the accuracy on the test images
