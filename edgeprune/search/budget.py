@@ -148,10 +148,6 @@ class Budget:
         """How far the most broken limit is exceeded, as a fraction of it: 0 where all hold."""
         return max(map(_overshoot, self.exceeded(measured)), default=0.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The limits as plain values, for JSON."""
-        return dict(self.limits)
-
 
 def _overshoot(excess: Excess) -> float:
     return math.inf if not math.isfinite(excess.by) else excess.by / (excess.allowed or 0.01)

@@ -21,7 +21,7 @@ from edgeprune.search.budget import Budget, amount_text
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.gate import Verdict, hold_out, verdict_on
 from edgeprune.search.guided import guided
-from edgeprune.search.journal import fingerprint
+from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import judge_of
 from edgeprune.search.trial import Samples, TrialRunner, TrialSettings
 from edgeprune.search.trial_journal import TrialJournal
@@ -177,9 +177,7 @@ def compress(
     check_parents(folder / TRIALS)
     search = {
         "model": fingerprint(model, [], []),
-        "data": fingerprint(
-            model, [part for one in (judged, held, training) if one for part in vars(one).values()], []
-        ),
+        "data": data_fingerprint([part for one in (judged, held, training) if one for part in vars(one).values()]),
         **budget.limits,
         "target": device.name,
         "metric": judge.name,

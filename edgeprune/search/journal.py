@@ -72,13 +72,24 @@ def fingerprint(model: Model, data: Sequence[Any], settings: Sequence[Any]) -> s
     digest = hashlib.sha256()
     for layer in flavor.layers_of(model):
         digest.update(json.dumps(_config_of(layer), default=_text_of, sort_keys=True).encode())
-    for array in (*map(flavor.array_of, model.weights), *flat(list(data))):
-        values = np.ascontiguousarray(np.asarray(array))
-        digest.update(f"{values.dtype} {values.shape}".encode())
-        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+    _add_arrays(digest, [*map(flavor.array_of, model.weights), *data])
     for setting in settings:
         digest.update(f"{_text_of(setting)}\n".encode())
     return digest.hexdigest()
+
+
+def data_fingerprint(data: Sequence[Any]) -> str:
+    """A text that is another one where arrays, alone, in lists or in dicts, are."""
+    digest = hashlib.sha256()
+    _add_arrays(digest, data)
+    return digest.hexdigest()
+
+
+def _add_arrays(digest: hashlib._Hash, data: Sequence[Any]) -> None:
+    for array in flat(list(data)):
+        values = np.ascontiguousarray(np.asarray(array))
+        digest.update(f"{values.dtype} {values.shape}".encode())
+        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
 
 
 def _config_of(layer: Any) -> Any:

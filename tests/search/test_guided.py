@@ -56,7 +56,7 @@ def test_with_the_loss_alone_the_narrowest_that_holds_is_found(drop, training):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.floats(3, 99))
+@given(st.integers(3, 99))
 def test_with_limited_costs_the_widest_that_holds_is_found(size):
     found, runner = search(Budget(max_size=size, max_accuracy_drop=10))
     share = found.best.settings["target_macs"]
