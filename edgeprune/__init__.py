@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.bundle.content import Preprocessing as Preprocessing
     from edgeprune.channels.callback import ChannelPruning as ChannelPruning
     from edgeprune.channels.plan.channel_plan import ChannelPlan as ChannelPlan
+    from edgeprune.channels.plan.latency_files import write_latency_files as write_latency_files
     from edgeprune.channels.plan.planning import plan_channels as plan_channels
     from edgeprune.channels.plan.planning import prune_channels as prune_channels
     from edgeprune.channels.reconstruct.recalibration import recalibrate_batch_norm as recalibrate_batch_norm
@@ -62,6 +63,9 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.fit.distilling import distill as distill
     from edgeprune.flavor import NotCompiledWarning as NotCompiledWarning
     from edgeprune.flavor import load_model as load_model
+    from edgeprune.latency.device_results import read_latency_results as read_latency_results
+    from edgeprune.latency.table import LatencyTable as LatencyTable
+    from edgeprune.latency.table import read_latency_table as read_latency_table
     from edgeprune.measure.accuracy import accuracy as accuracy
     from edgeprune.measure.latency import Benchmark as Benchmark
     from edgeprune.measure.latency import benchmark as benchmark
@@ -148,6 +152,7 @@ _HOME = {
     "FileInspection": "edgeprune.report.file_inspection",
     "FileSize": "edgeprune.measure.size",
     "Inspection": "edgeprune.report.inspection",
+    "LatencyTable": "edgeprune.latency.table",
     "LoopError": "edgeprune.export.diagnosis",
     "MacCount": "edgeprune.measure.macs",
     "Metric": "edgeprune.measure.metrics",
@@ -212,6 +217,8 @@ _HOME = {
     "pruning_step": "edgeprune.sparsity.prune",
     "quantize_aware": "edgeprune.quantization.training",
     "quantization_error": "edgeprune.report.quantization_error",
+    "read_latency_results": "edgeprune.latency.device_results",
+    "read_latency_table": "edgeprune.latency.table",
     "read_metadata": "edgeprune.tflite.metadata",
     "read_tflite": "edgeprune.tflite.file",
     "recalibrate_batch_norm": "edgeprune.channels.reconstruct.recalibration",
@@ -225,6 +232,7 @@ _HOME = {
     "strip_pruning": "edgeprune.strip",
     "strip_quantization": "edgeprune.strip",
     "verify_tflite": "edgeprune.export.verify",
+    "write_latency_files": "edgeprune.channels.plan.latency_files",
     "write_metadata": "edgeprune.tflite.metadata",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }

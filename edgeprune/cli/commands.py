@@ -12,6 +12,7 @@ from edgeprune.cli.convert import convert_command
 from edgeprune.cli.debug import debug_command
 from edgeprune.cli.demo import demo_command
 from edgeprune.cli.inspect import inspect_command
+from edgeprune.cli.latency import latency_files_command, latency_table_command
 from edgeprune.cli.prune import prune_command
 from edgeprune.cli.root import Command, app
 from edgeprune.cli.sensitivity import sensitivity_command
@@ -24,6 +25,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "inspect": (inspect_command, "edgeprune inspect model.keras"),
     "prune": (prune_command, "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras"),
     "channels": (channels_command, "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras"),
+    "latency-files": (latency_files_command, "edgeprune latency-files model.keras --quantization int8 -o phone_files"),
+    "latency-table": (latency_table_command, "edgeprune latency-table phone_files -o phone.csv"),
     "sensitivity": (sensitivity_command, "edgeprune sensitivity model.keras --data data.npz -o curves.json"),
     "compress": (
         compress_command,

@@ -47,7 +47,7 @@ def in_options(message: str, context: typer.Context) -> str:
     said = re.sub(rf"(?<![\w-])({names})=True\b", lambda match: options[match[1]], message)
     # `x=...` is what a user writes, not what was passed.
     said = re.sub(rf"(?<![\w-])({names})=(?!\.\.\.)(?=([\w'\"\[(-]|\.\d)?)", option, said)
-    said = re.sub(rf"\b({long_names})\b()", option, said)
+    said = re.sub(rf"\b({long_names})\b()", option, said) if long_names else said
     said = re.sub(rf"(?<![\w-])(?<!he )({names})(?= must\b| accepts\b)()", option, said)
     if any(re.search(rf"{re.escape(known)}(?![\w-])", said) for known in options.values()):
         return said

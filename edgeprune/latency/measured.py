@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -38,10 +39,7 @@ class MeasuredCosts:
     def of_operators(self, template: FileTemplate, wanted: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
         """Milliseconds of each operator; those that do not run alone take none."""
         keys = [template.key(place, counts) for place, counts in wanted]
-        files = {
-            key: (lambda place=place, counts=counts: template.alone(place, counts))
-            for key, (place, counts) in zip(keys, wanted, strict=True)
-        }
+        files = {key: partial(template.alone, *one) for key, one in zip(keys, wanted, strict=True)}
         self.table.measure(files)
         return np.nan_to_num(np.array([self.table.times[key] for key in keys]))
 

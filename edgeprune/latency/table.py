@@ -62,7 +62,7 @@ class LatencyTable:
             example = next(iter(missing))
             raise ValueError(
                 f"The table of {self.device} lacks {len(missing)} of {len(wanted)} operators that the plan needs, such "
-                f"as {example!r}: write files for this model with write_latency_files, and measure them."
+                f"as {example!r}: write files for this model with edgeprune latency-files, and time them."
             )
         with Stopwatch(self.num_threads) as stopwatch:
             keys = list(missing)

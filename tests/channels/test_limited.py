@@ -213,7 +213,7 @@ def test_bad_limits(settings, error, message, costs, monkeypatch, request):
 
 
 def test_a_table_that_lacks_operators_says_so():
-    with pytest.raises(ValueError, match="The table of my phone lacks .* write files for this model"):
+    with pytest.raises(ValueError, match="The table of my phone lacks .* write files for this model with"):
         ep.plan_channels(net("keras"), target_latency=0.5, latency_table=LatencyTable({"x": 1.0}, "my phone"))
 
 

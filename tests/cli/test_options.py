@@ -113,12 +113,14 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in COMMANDS for option in valued_options(name)])
 def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, name, option):
     monkeypatch.chdir(folder)
-    model = "model.tflite" if name in ("verify", "benchmark") else "model.keras"
+    model = "model.tflite" if name in ("verify", "benchmark") else "." if name == "latency-table" else "model.keras"
     needed = {
         "demo": [],
         "prune": ["--data", "data.npz", "-o", "new.keras"],
         "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--pruning-ratio", "0.5"])],
         "convert": ["-o", "new.tflite"],
+        "latency-files": ["-o", "new"],
+        "latency-table": [],
         "debug": ["model.tflite", "--data", "data.npz"],
         "bundle": ["-o", "new"],
         "compress": ["--data", "data.npz", "-o", "new", *([] if option == "--max-size" else ["--max-size", "1 MB"])],

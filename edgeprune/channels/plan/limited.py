@@ -98,7 +98,7 @@ def within_limits(
     memory = model = None
     if limits.needs_file:
         costs = None if limits.target_latency is None else costs_of(limits)
-        template = _template(graph, choices, limits)
+        template = file_template(graph, choices, limits.quantization)
         flash = parse_bytes("max_flash", limits.max_flash)
         if flash is not None:
             held.append(("max_flash", Limit(flash, file_terms(template, half_floats=limits.quantization == "float16"))))
@@ -170,8 +170,11 @@ def _fraction_limit(choices: Choices, kind: str, asked: float) -> Limit:
     )
 
 
-def _template(graph: ChannelGraph, choices: Choices, limits: Limits) -> FileTemplate:
-    """The model's file at any widths: converted as it is, and narrower."""
+def file_template(graph: ChannelGraph, choices: Choices, quantization: Quantization | None) -> FileTemplate:
+    """The model's file at any widths: converted as it is, and narrower.
+
+    Weights in float16 are floats: runtimes make floats of them when they load a file.
+    """
     from edgeprune.channels.rebuild.slicing import rebuild
 
     masks = [graph.full_mask(), *probe_masks(graph, choices.lines, choices.groups)]
@@ -179,18 +182,13 @@ def _template(graph: ChannelGraph, choices: Choices, limits: Limits) -> FileTemp
         contents = []
         for number, mask in enumerate(masks):
             say(f"Converting at widths {number + 1} of {len(masks)}")
-            contents.append(converted(rebuild(graph, mask), _file_quantization(limits)))
+            contents.append(converted(rebuild(graph, mask), None if quantization == "float16" else quantization))
     try:
         return FileTemplate(contents, np.stack([choices.lines.counts(mask) for mask in masks]))
     except UnlikeFilesError as error:
         raise ValueError(
             f"The time of model {graph.model.name!r} cannot be predicted, {error}: pass target_macs= instead."
         ) from error
-
-
-def _file_quantization(limits: Limits) -> Quantization | None:
-    """What is converted for the operators: runtimes make floats of float16 when they load it."""
-    return None if limits.quantization == "float16" else limits.quantization
 
 
 def costs_of(limits: Limits) -> OperatorCosts:

@@ -1,0 +1,123 @@
+"""Plans for half of the time, and what is left of the importance beside plans by MACs that take as long.
+
+    python benchmarks/latency_plans.py [--nets MobileNetV2] [--quantizations float int8] [--share 0.5] [--size 224]
+    python benchmarks/latency_plans.py --npu  cycles of ethos-u55-128 instead
+
+The nets have random weights: time and cycles do not depend on them. Each plan is applied, converted, and timed in turns
+with the original in one process; plans by MACs with each rounding are bisected until their files take the same time.
+Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import edgeprune as ep
+from edgeprune.channels.plan.importance import class_scores, relative
+from edgeprune.conversion.plain import converted
+from edgeprune.latency.timing import Stopwatch
+from edgeprune.measure.machine import this_machine
+from edgeprune.measure.vela import compile_for_npu
+from edgeprune.text_table import text_table
+
+NETS = ("MobileNet", "MobileNetV2", "EfficientNetB0", "ResNet50")
+ROUNDINGS = (1, 8, 16, "tile")
+BISECTIONS = 5
+
+
+def share_of_importance(plan: ep.ChannelPlan) -> float:
+    """The sum of the scores that are kept, of all that may go."""
+    scores = relative(plan.graph, class_scores(plan.graph, "l2", None, 0))
+    free = np.concatenate([group.classes for group in plan.groups if group.frozen is None])
+    return float(scores[free][plan.kept_mask[free]].sum() / scores[free].sum())
+
+
+def ratio(before: bytes, after: bytes, rounds: int) -> float:
+    """The time of a file relative to another's, the median of rounds in turns."""
+    with Stopwatch() as stopwatch:
+        times = stopwatch.rounds([before, after], rounds)
+    return float(np.median(times[1] / times[0]))
+
+
+def by_macs(
+    model: keras.Model, before: bytes, quantization: str | None, share: float, round_to: int | str, rounds: int
+) -> tuple[float, float]:
+    """A plan by MACs whose file takes the share of the time: that share, and the share of the importance."""
+    low, high, found = 0.1, 1.0, (1.0, 1.0)
+    for _ in range(BISECTIONS):
+        macs = (low + high) / 2
+        plan = ep.plan_channels(model, target_macs=macs, round_to=round_to)
+        took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
+        if abs(took - share) < abs(found[0] - share):
+            found = (took, share_of_importance(plan))
+        low, high = (macs, high) if took < share else (low, macs)
+    return found
+
+
+def on_this_machine(model: keras.Model, quantization: str | None, share: float, rounds: int, alone: bool) -> list[str]:
+    """One row: what was requested, predicted and measured, and the importance beside that of plans by MACs."""
+    plan = ep.plan_channels(model, target_latency=share, quantization=quantization)
+    before = converted(model, quantization)
+    measured = ratio(before, converted(plan.apply(), quantization), rounds)
+    row = [model.name, quantization or "float", f"{plan.latency.before:.2f}", f"{plan.latency.sum_of_operators:.2f}"]
+    row += [
+        f"{plan.latency.predicted / plan.latency.before:.3f}",
+        f"{measured:.3f}",
+        f"{share_of_importance(plan):.3f}",
+    ]
+    for round_to in () if alone else ROUNDINGS:
+        took, kept = by_macs(model, before, quantization, share, round_to, rounds)
+        row.append(f"{kept:.3f} ({took:.2f})")
+    return row
+
+
+def on_npu(model: keras.Model, share: float) -> list[str]:
+    """One row: the cycles requested and those of the plan's file."""
+    target = "ethos-u55-128"
+    plan = ep.plan_channels(model, target_latency=share, quantization="int8", target=target)
+    cycles = []
+    with tempfile.TemporaryDirectory() as folder:
+        for made in (model, plan.apply()):
+            path = Path(folder) / "model.tflite"
+            path.write_bytes(converted(made, "int8"))
+            cycles.append(compile_for_npu(path, target, Path(folder) / "compiled.tflite").cycles)
+    return [model.name, "int8", f"{cycles[0]:,}", f"{cycles[1] / cycles[0]:.3f}", f"{share_of_importance(plan):.3f}"]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
+    parser.add_argument("--quantizations", nargs="+", choices=("float", "int8"), default=("float", "int8"))
+    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--npu", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="without plans by MACs")
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.nets:
+        keras.utils.set_random_seed(0)
+        model = getattr(keras.applications, name)(weights=None, input_shape=(arguments.size, arguments.size, 3))
+        for quantization in ("int8",) if arguments.npu else arguments.quantizations:
+            scheme = None if quantization == "float" else quantization
+            if arguments.npu:
+                rows.append(on_npu(model, arguments.share))
+            else:
+                rows.append(on_this_machine(model, scheme, arguments.share, arguments.rounds, arguments.alone))
+            print(rows[-1], flush=True)
+    head = ["net", "type", "before", "kept", "importance"]
+    if not arguments.npu:
+        head = ["net", "type", "ms", "operators / file", "predicted", "measured", "importance"]
+        head += [] if arguments.alone else [f"by MACs, {round_to} (time)" for round_to in ROUNDINGS]
+    print(text_table(head, rows, left=(0, 1)))
+    print(this_machine())
+
+
+if __name__ == "__main__":
+    main()

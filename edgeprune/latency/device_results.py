@@ -1,0 +1,95 @@
+"""Files of single operators to time on a device, and what its `benchmark_model` has printed of them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edgeprune.atomic import atomic_folder
+from edgeprune.latency.table import LatencyTable
+from edgeprune.types import PathLike
+
+_INDEX = "operators.csv"
+_RESULTS = "results"
+_AVERAGE = re.compile(r"Inference \(avg\): ([0-9.]+(?:e[+-]?[0-9]+)?)")
+_SCRIPT = """#!/bin/sh
+# Times the files of this folder on a phone: run.sh path/to/benchmark_model [threads]
+# benchmark_model is TensorFlow Lite's own tool for the phone's processor; adb must see the phone.
+set -e
+cd "$(dirname "$0")"
+on_phone=/data/local/tmp/edgeprune_latency
+adb shell "rm -rf $on_phone && mkdir -p $on_phone/results"
+adb push "$1" $on_phone/benchmark_model
+adb push files $on_phone/
+adb shell "cd $on_phone && chmod +x benchmark_model && for file in files/*.tflite; do \\
+    ./benchmark_model --graph=\\$file --num_threads=${2:-1} --use_xnnpack=true --warmup_runs=3 --num_runs=30 \\
+    --min_secs=0.02 --warmup_min_secs=0.005 > results/\\$(basename \\$file .tflite).txt 2>&1; done"
+adb pull $on_phone/results .
+"""
+
+
+def write_files_to_time(directory: PathLike, files: Mapping[str, Callable[[], bytes]]) -> Path:
+    """Write files, an index of what they are, and a script that times them over adb.
+
+    Args:
+        directory: a folder that does not exist.
+        files: an operator's text to a function that makes its file.
+
+    Returns:
+        The folder: `files/`, `operators.csv` with the columns `file` and `operator`, and `run.sh`.
+
+    Raises:
+        FileExistsError: the folder exists.
+    """
+    with atomic_folder(Path(directory)) as folder:
+        (folder / "files").mkdir()
+        with (folder / _INDEX).open("w", newline="", encoding="utf-8") as index:
+            writer = csv.writer(index)
+            writer.writerow(("file", "operator"))
+            for number, (key, made) in enumerate(files.items()):
+                (folder / "files" / f"{number:05}.tflite").write_bytes(made())
+                writer.writerow((f"{number:05}", key))
+        script = folder / "run.sh"
+        script.write_text(_SCRIPT, encoding="utf-8")
+        script.chmod(0o755)
+    return Path(directory)
+
+
+def read_latency_results(directory: PathLike, device: str = "the device") -> LatencyTable:
+    """Read what `benchmark_model` printed for the files that `write_latency_files` wrote.
+
+    Args:
+        directory: the folder, with a text for each file in `results/`: `results/00012.txt` for `files/00012.tflite`.
+        device: what they were timed on.
+
+    Returns:
+        The table, to be passed as `latency_table=` or saved.
+
+    Raises:
+        FileNotFoundError: there is no index or no result.
+        ValueError: a result lacks the average time.
+
+    Example:
+        >>> table = read_latency_results("pixel_files", "Pixel 8")  # doctest: +SKIP
+        >>> plan = plan_channels(model, target_latency="4 ms", latency_table=table)  # doctest: +SKIP
+    """
+    folder = Path(directory)
+    if not (folder / _INDEX).is_file():
+        raise FileNotFoundError(f"No {_INDEX} in {folder}: pass a folder that edgeprune latency-files wrote.")
+    with (folder / _INDEX).open(newline="", encoding="utf-8") as index:
+        keys = {row["file"]: row["operator"] for row in csv.DictReader(index)}
+    times: dict[str, float] = {}
+    for name, key in keys.items():
+        path = folder / _RESULTS / f"{name}.txt"
+        if path.is_file():
+            found = _AVERAGE.search(path.read_text(encoding="utf-8", errors="replace"))
+            if found is None:
+                raise ValueError(
+                    f"{path} has no 'Inference (avg)': benchmark_model did not run {name}.tflite to its end."
+                )
+            times[key] = float(found[1]) / 1000
+    if not times:
+        raise FileNotFoundError(f"No result in {folder / _RESULTS}: run {folder / 'run.sh'} first.")
+    return LatencyTable(times, device)
