@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import reconstruction
 from channel_accuracy import NETS, Data, load
-from reconstruction import dense_model, median
+from reconstruction import dense_model
 from results import Results
 
 import edgeprune as ep
@@ -60,6 +61,11 @@ def measure(model: Any, data: Data, seed: int, results: Results, **key: Any) -> 
         error_of_magnitude=found.before,
         seconds=seconds,
     )
+
+
+def median(values: Sequence[float], form: str) -> str:
+    """The median and the range."""
+    return f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def table(name: str, dense: float, amounts: list[str], results: Results, **key: Any) -> str:

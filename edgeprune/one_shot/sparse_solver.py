@@ -17,7 +17,7 @@ from edgeprune.channels.reconstruct.linear import Linear
 from edgeprune.channels.reconstruct.ridge import Equations, Solution, mean_square
 
 DAMPINGS = 10.0 ** np.arange(0, -7, -1)  # of the mean square of an input; where data cannot tell, the first
-COLUMNS = 128  # whose zeros are chosen together
+TOGETHER = 128  # columns whose zeros are chosen at once
 TRIED_OUTPUTS = 32  # that the damping is chosen by, at most
 MOST_TRIED = 1e10  # of the cube of the inputs times those outputs
 MOST_REFIT = 3e12  # of the cubes of the weights that stay, added up: some minutes
@@ -143,7 +143,7 @@ def _blocks(numbers: np.ndarray) -> list[slice] | None:
 
 
 def _evenly(inputs: int) -> list[slice]:
-    return [slice(start, min(start + COLUMNS, inputs)) for start in range(0, inputs, COLUMNS)]
+    return [slice(start, min(start + TOGETHER, inputs)) for start in range(0, inputs, TOGETHER)]
 
 
 def _smallest(values: np.ndarray, counts: np.ndarray | int) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_zeros_anywhere_are_those_with_the_smallest_losses():
 
 
 def test_zeros_are_spread_over_blocks_of_columns(monkeypatch):
-    monkeypatch.setattr(sparse_solver, "COLUMNS", 4)
+    monkeypatch.setattr(sparse_solver, "TOGETHER", 4)
     hessian, best, goal = problem(4, inputs=10, outputs=6)
     mask = np.ones(best.shape, bool)
     mask.reshape(-1)[:31] = False
