@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_what_a_notebook_uses_of_edgeprune_is_there(path):
             if isinstance(node, ast.Import) and alias.name == "edgeprune":
                 names[alias.asname or alias.name] = importlib.import_module("edgeprune")
             elif isinstance(node, ast.ImportFrom) and node.module.startswith("edgeprune"):
-                names[alias.asname or alias.name] = getattr(importlib.import_module(node.module), alias.name)
+                names[alias.asname or alias.name] = pkgutil.resolve_name(f"{node.module}.{alias.name}")
     for node in nodes:
         called = resolved(node.func, names) if isinstance(node, ast.Call) else None
         if called is not None:
