@@ -15,7 +15,7 @@ from edgeprune.channels.reconstruct.ridge import RATIOS, Solution
 
 MOST_ROWS = 4096
 MOST_NUMBERS = 1 << 27  # of all rows together, in float32
-COLUMNS = 4096  # turned into float64 at once
+COLUMNS_AT_ONCE = 4096  # turned into float64
 
 
 @dataclass
@@ -130,5 +130,5 @@ def _products(x: np.ndarray) -> np.ndarray:
 
 def _columns(x: np.ndarray) -> Iterator[np.ndarray]:
     """Some columns at a time, as float64."""
-    for start in range(0, x.shape[1], COLUMNS):
-        yield x[:, start : start + COLUMNS].astype(np.float64)
+    for start in range(0, x.shape[1], COLUMNS_AT_ONCE):
+        yield x[:, start : start + COLUMNS_AT_ONCE].astype(np.float64)
