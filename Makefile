@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 install: $(VENV)/.installed
 
-# A half-made .venv (no pip in it) is made anew; a whole one is reused.
+# A half-made .venv (no pip in it) is made again; a whole one is reused.
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { echo "edgeprune needs Python 3.11, 3.12 or 3.13 with its venv module" \
 	"(Debian and Ubuntu: apt install python3-venv); name one with: make PYTHON=/path/to/python" >&2; exit 1; }

@@ -62,8 +62,8 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
 
 
-# Files that take long, by their CPU time (20 to 100 seconds); they begin first, so that at the end no process waits long
-# for the other's last file.
+# Files that take long, by their CPU time (20 to 100 s); they begin first, so that at the end no process waits long for
+# the other's last file.
 LONGEST = (
     *("channels/test_callback", "sparsity/test_prune", "channels/test_architectures", "bundle/test_microcontroller"),
     *("export/test_verify", "cli/test_tasks", "export/test_convert", "sparsity/test_resume", "export/test_recurrent"),

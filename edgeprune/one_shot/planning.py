@@ -43,7 +43,7 @@ def plan_weights(
     """Choose the weights of a trained model that become zero, in one shot: those of the smallest magnitude.
 
     The masks are those that `prune_low_magnitude` with a `ConstantSparsity` makes at its first step, and TF-MOT too.
-    `plan.apply()` is the model with the zeros; `plan.reconstruct(data)` chooses as many zeros anew, layer by layer, so
+    `plan.apply()` is the model with the zeros; `plan.reconstruct(data)` chooses as many zeros again, layer by layer, so
     that the weights that stay can make up for them. Pass exactly one of `sparsity` and `sparsity_m_by_n`.
 
     Args:

@@ -16,7 +16,7 @@ _BATCH_SIZE = 32
 
 
 def calibrate(model: Model, data: DataLike, num_samples: int = 256, method: str = "min-max") -> None:
-    """Measure the ranges of a quantization-aware model anew, as its activations are in floats.
+    """Measure the ranges of a quantization-aware model again, as its activations are in floats.
 
     Args:
         model: a quantization-aware model; the ranges in it are changed.

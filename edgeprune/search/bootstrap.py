@@ -47,7 +47,7 @@ def mean_interval(
 
     Args:
         values: one for each sample, `(n,)`.
-        weights: of the samples, `(n,)`; each resample is weighed anew.
+        weights: of the samples, `(n,)`; each resample is weighed again.
         confidence: above 0 and below 1.
         num_resamples: how often the samples are drawn again, with replacement.
         seed: of the draws; the same one gives the same interval.

@@ -112,7 +112,7 @@ def verdict_on(
 
 
 def _lost(judge: Judge, before: Outputs, after: Outputs, confidence: float, seed: int | None) -> Interval:
-    """How much worse the figure is: from the loss of each sample where the figure is their mean, else drawn anew."""
+    """How much worse the figure is: from the loss of each sample where the figure is their mean, else drawn again."""
     sign = 1.0 if judge.higher_is_better else -1.0
     own, others = judge.of_samples(before), judge.of_samples(after)
     if own is not None and others is not None:

@@ -112,7 +112,7 @@ class JournalFile:
                 return record
         except (ValueError, TypeError, KeyError):
             pass
-        raise ValueError(f"Line {number} of {self.path} is damaged: remove the line, or the file to begin anew.")
+        raise ValueError(f"Line {number} of {self.path} is damaged: remove the line, or the file to begin again.")
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

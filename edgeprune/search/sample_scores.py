@@ -1,4 +1,4 @@
-"""The score of each sample, of figures that are a mean of these: what the bootstrap draws from without scoring anew."""
+"""The score of each sample, of figures that are a mean of these: what the bootstrap draws from, scored once."""
 
 from __future__ import annotations
 

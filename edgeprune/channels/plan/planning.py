@@ -99,7 +99,7 @@ def plan_channels(
               batches estimate it better.
             - `"reconstruction"`: what the other channels of its group cannot make up for. One after the other the
               channel goes whose removal adds the smallest error, relative to the outputs of the layers that read the
-              group, once their weights for the others are solved anew on unlabelled `data`; that error is the score.
+              group, once their weights for the others are solved again on unlabelled `data`; that error is the score.
               For that input a second unit that is any multiple of this one would take its place, so the smaller of
               the two scores 0, and the one left 1 (Hassibi and Stork, Optimal Brain Surgeon, 1993, for channels).
             - `"random"`: chance, from `seed`.

@@ -1,7 +1,7 @@
 """Importance by what reconstruction cannot make up for: the channels that the others explain best go first.
 
 For each group, greedy backward elimination through the eyes of the layers that read it: each time the channel goes
-without which their outputs can be computed best from the channels that are left, their weights solved anew. The score
+without which their outputs can be computed best from the channels that are left, their weights solved again. The score
 is the error that this adds, relative to the outputs, so that the scores of all groups compare.
 """
 

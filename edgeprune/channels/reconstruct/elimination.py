@@ -1,6 +1,6 @@
 """Which channels the others can make up for: greedy backward elimination on the moments of what layers read.
 
-Removing some inputs of a matrix and solving for the others' weights anew adds an error that is known in closed form:
+Removing some inputs of a matrix and solving for the others' weights again adds an error that is known in closed form:
 with the solved weights V and the inverse P of the inputs' moments it is tr(V_c' P_cc^-1 V_c) for the inputs c of a
 channel. After each removal V and P are those of what is left (a step of a Cholesky factorization of P, pivoted by that
 error), so that each error counts what has gone before.
@@ -56,7 +56,7 @@ def eliminate(readers: Sequence[Reader | Parts], classes: np.ndarray) -> tuple[n
 
     Returns:
         The positions in `classes` in the order in which they go, and the squared error that each adds to the outputs
-        when the weights of all that is left are solved anew: arrays (classes,).
+        when the weights of all that is left are solved again: arrays (classes,).
 
     Example:
         >>> moments = np.array([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])  # the third input is always the first
