@@ -17,6 +17,7 @@ _BITS: dict[Quantization | None, tuple[int, int]] = {
     "float16": (16, 32),
     "int8": (8, 8),
     "int16x8": (8, 16),
+    "int4": (4, 8),
 }
 QUANTIZATIONS = tuple(_BITS)
 CALIBRATED = tuple(name for name, (_, activations) in _BITS.items() if activations < 32)
@@ -27,7 +28,7 @@ class Scheme:
     """A quantization scheme.
 
     Args:
-        weight_bits: 32 for float32, 16 for float16, 8 for int8.
+        weight_bits: 32 for float32, 16 for float16, 8 for int8, 4 for int4.
         activation_bits: 32 for float32, 16 for int16, 8 for int8. int16 and int8 need representative data.
         per_channel_dense: whether each unit of a dense layer has a scale of its own where activations are integers.
             With `False` the layer has one scale, which needs less RAM on a microcontroller and is less accurate.
@@ -57,7 +58,7 @@ class Scheme:
         if not isinstance(self.per_channel_dense, bool):
             raise TypeError(f"per_channel_dense must be True or False, got {self.per_channel_dense!r}.")
         if not self.per_channel_dense and not self.is_calibrated:
-            raise ValueError(f"per_channel_dense=False needs quantization='int8' or 'int16x8', got {self.name!r}.")
+            raise ValueError(f"per_channel_dense=False needs 'int8', 'int16x8' or 'int4', got {self.name!r}.")
 
     @property
     def name(self) -> Quantization | None:

@@ -68,7 +68,7 @@ function that returns one of these."""
 Loss: TypeAlias = str | KerasLoss | Callable[..., Any] | Sequence[Any] | Mapping[str, Any]
 """A loss as `model.compile` accepts it: of the only output, or of several in their order or by name."""
 
-Quantization: TypeAlias = Literal["dynamic", "float16", "int8", "int16x8"]
+Quantization: TypeAlias = Literal["dynamic", "float16", "int8", "int16x8", "int4"]
 """How `export_tflite` quantizes a model; None leaves it in float32."""
 
 Calibration: TypeAlias = Literal["min-max", "percentile", "mse", "auto"]

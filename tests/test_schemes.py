@@ -18,7 +18,10 @@ def test_a_name_and_its_scheme_are_the_same(name):
     "make, message",
     [
         (lambda: Scheme(3, 8), "Weights of 3 bits with activations of 8 bits: pass one of 32 and 32 .float32"),
-        (lambda: Scheme(8, 32, per_channel_dense=False), "needs quantization='int8' or 'int16x8', got 'dynamic'"),
+        (
+            lambda: Scheme(8, 32, per_channel_dense=False),
+            "needs 'int8', 'int16x8' or 'int4', got 'dynamic'",
+        ),
         (lambda: scheme_of("int7"), "quantization must be one of None, .* or a Scheme; got 'int7'"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeprune.schemes import CALIBRATED, QUANTIZATIONS
 
-_INTEGER = {"int8": "int8", "int16x8": "int16"}  # what each computes in
+_INTEGER = {"int8": "int8", "int16x8": "int16", "int4": "int8"}  # what each computes in
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,13 @@ class ConverterSettings:
         )
         if not isinstance(self.integer_io, bool) and self.integer_io not in ("int8", "uint8"):
             raise ValueError(f"integer_io must be True, False, 'int8' or 'uint8'; got {self.integer_io!r}.")
-        if isinstance(self.integer_io, str) and self.quantization != "int8":
+        if isinstance(self.integer_io, str) and self.quantization not in ("int8", "int4"):
             raise ValueError(
                 f"integer_io={self.integer_io!r} needs quantization='int8', got {self.quantization!r}. "
                 "A file in int16x8 has int16 inputs and outputs, the others have floats: leave integer_io out."
             )
         if not self.per_channel_dense and not self.calibrated:
-            raise ValueError(
-                f"per_channel_dense=False needs quantization='int8' or 'int16x8', got {self.quantization!r}."
-            )
+            raise ValueError(f"per_channel_dense=False needs 'int8', 'int16x8' or 'int4', got {self.quantization!r}.")
 
     @property
     def calibrated(self) -> bool:
@@ -113,6 +111,7 @@ def run_converter(
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     builtins = {
         "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        "int4": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,  # of which `tflite.four_bits` stores the weights in 4 bits
         "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
     }
     # Without samples, the ranges are in the graph; the set of integer operators alone asks for samples all the same.

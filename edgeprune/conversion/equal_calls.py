@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.conversion import categories
+from edgeprune.schemes import CALIBRATED
 from edgeprune.types import DataLike, Layer, Model
 
 # A longer sequence is not unrolled: tracing and converting take a minute at this length, and grow with its square.
@@ -187,7 +188,7 @@ def _recurrent_call(
             return stepwise(sequences, mask=mask, initial_state=initial_state, **options)
         return _fused_lstm(layer, sequences)
 
-    if quantization not in ("int8", "int16x8"):
+    if quantization not in CALIBRATED:
         return looped
     return fused if quantization == "int8" and flavor.is_plain_lstm(layer) else stepwise
 

@@ -35,6 +35,7 @@ from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.edit import in_order, with_names
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.four_bits import with_four_bit_weights
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
 
@@ -62,7 +63,7 @@ class ExportResult:
 
     Attributes:
         path: the file.
-        quantization: `None` (float32), `"dynamic"`, `"float16"`, `"int8"` or `"int16x8"`.
+        quantization: `None` (float32), `"dynamic"`, `"float16"`, `"int8"`, `"int16x8"` or `"int4"`.
         sparse: whether weights are stored without their zeros.
         bytes: the file's size.
         gzip_bytes: its size after gzip at level 9.
@@ -144,10 +145,12 @@ def export_tflite(
         path: the file to write, by convention `*.tflite`. Its folder is made if it does not exist.
         quantization: `None` keeps float32; `"float16"` stores weights in half the bytes; `"dynamic"` stores weights
             as int8 and computes in floats; `"int8"` computes in int8; `"int16x8"` has int16 activations and
-            int8 weights. Or a `Scheme` object.
-        representative_data: samples of what the model will see, needed for `"int8"` and `"int16x8"`, and used to
-            verify the file. An array; a dict of input name to array, or a list, for several inputs; a
-            `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function that returns a generator.
+            int8 weights; `"int4"` computes in int8 with weights of 4 bits, of a model from `quantize_aware`. Or a
+            `Scheme` object.
+        representative_data: samples of what the model will see, needed for `"int8"` and `"int16x8"` but of a model from
+            `quantize_aware`, which has its ranges, and used to verify the file. An array; a dict of input name to
+            array, or a list, for several inputs; a `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function
+            that returns a generator.
         sparse: store weights without their zeros, where runtimes compute that right.
         integer_io: whether the inputs and outputs of an `"int8"` or `"int16x8"` file are integers, int8 or int16,
             rather than floats. `"uint8"` makes those of an `"int8"` file uint8 (`"int8"` is the same as `True`).
@@ -214,6 +217,11 @@ def export_tflite(
             f"as {DATA_FORMS}."
         )
     flavor.check_built(model)
+    if scheme.weight_bits == 4 and not strip.is_quantize_aware(model):
+        raise ValueError(
+            "quantization='int4' needs weights on a grid of 4 bits: pass what ep.quantize_aware(model, 'int4', "
+            "calibration=data) returns, better after some training."
+        )
     prepared = prepare(
         model,
         representative_data,
@@ -316,6 +324,8 @@ def _converted(
             if recipe.calibrated and _has_loop(function):
                 _refuse_loop(saved_model, recipe, model)
             content = repaired(run_converter(saved_model, recipe, samples, say))
+            if recipe.quantization == "int4":
+                content = _in_four_bits(content, model)
             dense = (
                 run_converter(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
             )
@@ -340,6 +350,17 @@ def _content_alone(prepared: PreparedModel, *, settings: ConverterSettings) -> b
     """The content of the file that a prepared model becomes; what is to be said of it is said of the one kept."""
     model = prepared.with_ranges or prepared.model
     return _converted(model, prepared.specs, settings, prepared.samples, lambda text: None, [])[0]
+
+
+def _in_four_bits(content: bytes, model: Model) -> bytes:
+    """The file with weights of 4 bits, where the model rounds them so."""
+    content, narrowed = with_four_bit_weights(content)
+    if not narrowed:
+        raise diagnosis.ConversionError(
+            f"No weight of model {model.name!r} is on a grid of 4 bits that an operator reads: pass what "
+            "quantize_aware(model, 'int4') returns."
+        )
+    return content
 
 
 def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ from edgeprune.types import Arrays, Model
 
 # The largest relative error (see OutputComparison) that is still the recipe's own rounding. Wrong kernels, wrong
 # layouts and lost calibrations err by far more.
-FORMAT_TOLERANCE = {None: 1e-3, "float16": 1e-2, "int16x8": 0.05, "dynamic": 0.15, "int8": 0.25}
+FORMAT_TOLERANCE = {None: 1e-3, "float16": 1e-2, "int16x8": 0.05, "dynamic": 0.15, "int8": 0.25, "int4": 0.25}
 _MADE_UP = 8  # samples, where none are given
 # A Keras model that itself computes in half precision is no better reference than this.
 _HALF_PRECISION_TOLERANCE = 0.03
@@ -46,7 +46,8 @@ class Verification:
 
     Attributes:
         path: the file.
-        quantization: how it computes: `None` (float32), `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`.
+        quantization: how it computes: `None` (float32), `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"` or
+            `"int4"`.
         size: raw and gzip'd.
         operators: operator name to count.
         custom_operators: operators outside LiteRT's builtins.

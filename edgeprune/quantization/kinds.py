@@ -10,7 +10,7 @@ from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.types import Layer
 
 
-class Kind(enum.Enum):
+class CallKind(enum.Enum):
     """What a call does, as far as the ranges of activations go."""
 
     WEIGHTED = "a convolution or matrix product, with a bias"
@@ -103,7 +103,7 @@ def fixed_range(layer: Layer) -> tuple[float, float] | None:
     return _FIXED_RANGES.get(name)
 
 
-def kind_of(node: flavor.GraphNode) -> Kind:
+def kind_of(node: flavor.GraphNode) -> CallKind:
     """What a call does."""
     name = flavor.function_name(node.layer)
     if name is not None:
@@ -111,44 +111,44 @@ def kind_of(node: flavor.GraphNode) -> Kind:
     return _kind_of_layer(node.layer)
 
 
-def _kind_of_function(name: str) -> Kind:
+def _kind_of_function(name: str) -> CallKind:
     if name in _FUSED_RELUS:
-        return Kind.RELU
+        return CallKind.RELU
     if name in _ARITHMETIC_FUNCTIONS:
-        return Kind.ARITHMETIC
+        return CallKind.ARITHMETIC
     if name in ("concatenate", "concat", "concatv2", "stack"):
-        return Kind.JOIN
+        return CallKind.JOIN
     if name in ("averagepool", "avgpool"):
-        return Kind.AVERAGE
+        return CallKind.AVERAGE
     if name in ("identity", "cast", "stopgradient"):
-        return Kind.NOTHING
-    return Kind.MOVEMENT if name in _MOVEMENT_FUNCTIONS else Kind.OTHER
+        return CallKind.NOTHING
+    return CallKind.MOVEMENT if name in _MOVEMENT_FUNCTIONS else CallKind.OTHER
 
 
-def _kind_of_layer(layer: Layer) -> Kind:
+def _kind_of_layer(layer: Layer) -> CallKind:
     while flavor.is_time_distributed(layer):
         layer = layer.layer
     kind = built_in_kind(layer)
     if kind in _KERNELS:
-        return Kind.WEIGHTED
+        return CallKind.WEIGHTED
     if kind == "Activation":
         name = own_activation(layer)
-        return Kind.NOTHING if name == "linear" else Kind.RELU if name in _FUSED_RELUS else Kind.OTHER
+        return CallKind.NOTHING if name == "linear" else CallKind.RELU if name in _FUSED_RELUS else CallKind.OTHER
     if kind == "ReLU":
-        return Kind.RELU if _is_fused_relu(layer) else Kind.OTHER
+        return CallKind.RELU if _is_fused_relu(layer) else CallKind.OTHER
     if kind.startswith("UpSampling"):
-        return Kind.AVERAGE if getattr(layer, "interpolation", "nearest") != "nearest" else Kind.MOVEMENT
+        return CallKind.AVERAGE if getattr(layer, "interpolation", "nearest") != "nearest" else CallKind.MOVEMENT
     for kinds, found in (
-        (_MOVEMENT_LAYERS, Kind.MOVEMENT),
-        (_ARITHMETIC_LAYERS, Kind.ARITHMETIC),
-        (_NOTHING_LAYERS, Kind.NOTHING),
-        (_AVERAGE_LAYERS, Kind.AVERAGE),
-        ({"Concatenate"}, Kind.JOIN),
-        ({"BatchNormalization"}, Kind.NORMALIZATION),
+        (_MOVEMENT_LAYERS, CallKind.MOVEMENT),
+        (_ARITHMETIC_LAYERS, CallKind.ARITHMETIC),
+        (_NOTHING_LAYERS, CallKind.NOTHING),
+        (_AVERAGE_LAYERS, CallKind.AVERAGE),
+        ({"Concatenate"}, CallKind.JOIN),
+        ({"BatchNormalization"}, CallKind.NORMALIZATION),
     ):
         if kind in kinds:
             return found
-    return Kind.OTHER
+    return CallKind.OTHER
 
 
 def _is_fused_relu(layer: Any) -> bool:

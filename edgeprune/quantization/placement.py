@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.quantization.kinds import Kind, fixed_range, kernel_axes, kind_of, splits_activation
+from edgeprune.quantization.kinds import CallKind, fixed_range, kernel_axes, kind_of, splits_activation
 from edgeprune.types import AnyTensor, Layer, Model
 
 
@@ -113,25 +113,25 @@ def _range_of(
 ) -> Range | None:
     """The range in which what a call gives is rounded; None where it is not, or is on steps already."""
     kind = kind_of(node)
-    if kind in (Kind.NOTHING, Kind.MOVEMENT) or _is_fused(graph, node, kind, tensor):
+    if kind in (CallKind.NOTHING, CallKind.MOVEMENT) or _is_fused(graph, node, kind, tensor):
         return None
-    if kind is Kind.AVERAGE and (shared := _shared_range(graph, part, node.inputs[0], ranges)) is not None:
+    if kind is CallKind.AVERAGE and (shared := _shared_range(graph, part, node.inputs[0], ranges)) is not None:
         return shared
-    if kind is Kind.JOIN and _join(graph, part, node, ranges):
+    if kind is CallKind.JOIN and _join(graph, part, node, ranges):
         return None
     return Range(node.layer.name, fixed_range(_inner(node.layer)))
 
 
-def _is_fused(graph: _Graph, node: flavor.GraphNode, kind: Kind, tensor: AnyTensor) -> bool:
+def _is_fused(graph: _Graph, node: flavor.GraphNode, kind: CallKind, tensor: AnyTensor) -> bool:
     """Whether the only call that takes some values is done by the operator that makes them."""
     followers = graph.followers(tensor)
     if len(followers) != 1 or followers[0] is None:
         return False
     following = kind_of(followers[0])
-    if kind is Kind.WEIGHTED:
+    if kind is CallKind.WEIGHTED:
         plain = not splits_activation(_inner(node.layer)) and _has_no_activation(node.layer)
-        return plain and following in (Kind.NORMALIZATION, Kind.RELU)
-    return kind in (Kind.NORMALIZATION, Kind.ARITHMETIC) and following is Kind.RELU
+        return plain and following in (CallKind.NORMALIZATION, CallKind.RELU)
+    return kind in (CallKind.NORMALIZATION, CallKind.ARITHMETIC) and following is CallKind.RELU
 
 
 def _has_no_activation(layer: Layer) -> bool:
@@ -218,7 +218,7 @@ class _Graph:
                     flavor.first_argument(node, node.inputs), self._inputs[id(node.layer)], strict=True
                 ):
                     found += self.followers(inner) if outer is tensor else []
-            elif kind_of(node) is Kind.NOTHING:
+            elif kind_of(node) is CallKind.NOTHING:
                 found += self.followers(node.outputs[0])
             else:
                 found.append(node)
@@ -236,7 +236,7 @@ class _Graph:
     def source(self, part: Model, tensor: AnyTensor, ranges: Mapping[int, Range]) -> Any:
         """The symbolic tensor whose steps some values have: before them are only calls that move or join values."""
         node = self._maker[id(tensor)][1]
-        moved = (Kind.NOTHING, Kind.MOVEMENT, Kind.JOIN)
+        moved = (CallKind.NOTHING, CallKind.MOVEMENT, CallKind.JOIN)
         if id(tensor) in ranges or node is None or flavor.is_nested(node.layer) or kind_of(node) not in moved:
             return tensor
         return self.source(part, node.inputs[0], ranges)

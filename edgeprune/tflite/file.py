@@ -107,14 +107,17 @@ class TfliteFile:
 
     @property
     def quantization(self) -> str | None:
-        """How the file computes: `"int8"`, `"int16x8"`, `"dynamic"`, `"float16"`, or `None` for float32.
+        """How the file computes: `"int8"`, `"int16x8"`, `"int4"`, `"dynamic"`, `"float16"`, or `None` for float32.
 
         `"dynamic"` has integer weights and float activations; the integer recipes have both as integers.
         """
         activations = {dtype for operator in self.operators for dtype in operator.output_dtypes}
         weights = {tensor.dtype for tensor in self.weights}
         if weights & {"int8", "uint8", "int4", "int2"}:
-            return "int16x8" if "int16" in activations else "int8" if activations & {"int8", "uint8"} else "dynamic"
+            if "int16" in activations:
+                return "int16x8"
+            integer = "int4" if "int4" in weights else "int8"
+            return integer if activations & {"int8", "uint8"} else "dynamic"
         return "float16" if "float16" in weights else None
 
     def to_dict(self) -> dict[str, Any]:

@@ -118,7 +118,11 @@ def test_unknown_quantization(tmp_path):
         ({"integer_io": 2}, ValueError, "integer_io must be"),
         ({"integer_io": "uint8"}, ValueError, "integer_io='uint8' needs quantization='int8', got None"),
         ({"integer_io": "uint8", "quantization": "int16x8"}, ValueError, "needs quantization='int8', got 'int16x8'"),
-        ({"per_channel_dense": False}, ValueError, "per_channel_dense=False needs quantization='int8' or 'int16x8'"),
+        (
+            {"per_channel_dense": False},
+            ValueError,
+            "per_channel_dense=False needs 'int8', 'int16x8' or 'int4'",
+        ),
         ({"per_channel_dense": None, "quantization": "int8"}, TypeError, "per_channel_dense must be True or False"),
         ({"sparse": "no"}, TypeError, "sparse must be True or False, got 'no'"),
         ({"overwrite": 0}, TypeError, "overwrite must be True or False, got 0"),

@@ -7,8 +7,6 @@ from nets.quantized_nets import branched, chain, images
 import edgeprune as ep
 from edgeprune.quantization.fake_quantize import quantized_layers
 
-INTEGERS = {"int8", "int32", "int4"}
-
 
 @pytest.fixture(scope="module", params=["keras", "tf_keras"])
 def trained(request):
@@ -88,3 +86,57 @@ def test_the_model_is_left_as_it_was(trained, tmp_path):
     np.testing.assert_array_equal(model.predict(x, verbose=0), before)
     for layer, kernel in zip(quantized_layers(model), kernels, strict=True):
         np.testing.assert_array_equal(np.asarray(layer.layer.weights[0]), kernel)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """A model with weights of 4 bits, half of the head's and stem's zero, with its files in int4 and in int8."""
+    model, x = branched("keras"), images()
+    for name in ("stem", "head"):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(np.where(np.random.default_rng(3).random(kernel.shape) < 0.5, 0, kernel))
+    model = ep.quantize_aware(model, "int4", calibration=x)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, np.arange(len(x)) % 5, batch_size=16, verbose=0)
+    folder = tmp_path_factory.mktemp("narrow")
+    return model, x, {name: ep.export_tflite(model, folder / f"{name}.tflite", name, x) for name in ("int4", "int8")}
+
+
+def test_weights_of_four_bits_are_those_that_the_model_computes_with(narrow):
+    model, x, results = narrow
+    file = ep.read_tflite(results["int4"].path)
+    assert file.quantization == "int4"
+    tensors = [tensor for tensor in file.weights if tensor.dtype == "int4"]
+    assert len(tensors) == len(quantized_layers(model)) == 7
+    for wrapper in quantized_layers(model):
+        (kernel,) = wrapper.kernel_axes
+        rounded = np.asarray(wrapper.rounded(kernel), np.float64) * (
+            folded_scale(model, wrapper.layer.name)[:, None]
+            if wrapper.layer.name == "depth"
+            else folded_scale(model, wrapper.layer.name)
+        )
+        rounded = rounded.transpose(3, 0, 1, 2) if wrapper.layer.name == "depth" else np.moveaxis(rounded, -1, 0)
+        (stored,) = [one for one in tensors if one.shape == rounded.shape]
+        np.testing.assert_allclose(stored.values(), rounded, rtol=1e-5, atol=1e-7)
+        assert stored.zeros == (rounded == 0).sum()
+        if wrapper.layer.name in ("stem", "head"):  # zeros of pruning, position by position
+            mask = np.random.default_rng(3).random(wrapper.layer.kernel.shape) < 0.5
+            assert (stored.values()[np.moveaxis(mask, -1, 0)] == 0).all() and mask.any()
+
+
+def test_the_file_in_four_bits_computes_as_the_model(narrow):
+    model, x, results = narrow
+    for result in results.values():
+        verification = ep.verify_tflite(result.path, model, x)
+        assert verification.passed and verification.outputs[0].mean_error < 1 / 128
+    assert results["int4"].bytes < results["int8"].bytes
+    assert ep.verify_tflite(results["int4"].path, model, x, use_xnnpack=False).problems == ()
+
+
+def test_four_bits_need_a_model_on_their_grid(trained, tmp_path):
+    model, x = trained
+    with pytest.raises(ValueError, match=r"pass what ep.quantize_aware\(model, 'int4'"):
+        ep.export_tflite(ep.strip_quantization(model), tmp_path / "m.tflite", "int4", x)
+    with pytest.raises(ValueError, match="is on a grid of 4 bits that an operator reads"):
+        ep.export_tflite(model, tmp_path / "m.tflite", "int4", x)
+    assert not list(tmp_path.iterdir())
