@@ -74,6 +74,7 @@ WRONG = {
     "--scope": ["near"],
     "--seed": ["-1"],
     "--sparsity": ["1"],
+    "--sparsity-m-by-n": ["24"],
     "--std": ["nan", "--mean", "1"],
     "--target": ["toaster"],
     "--num-threads": ["0"],
