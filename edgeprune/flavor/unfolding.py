@@ -168,7 +168,7 @@ class _Unfolding:
         tensors = dict(zip(map(id, inputs), new_inputs, strict=True))
         taken = {node.layer.name for node in nodes if not self._unfolds(node.layer)}
         taken |= {input_layer(tensor).name for tensor in inputs}
-        # Not `run_calls`: it enters every nested model, which stays one call here where nothing in it is unfolded, and it
+        # Not `run_calls`: it enters every nested model, which stays one call here where nothing in it is unfolded, and
         # passes on values, where a call is made again from its own arguments, of which the tensors are a part.
         for node in nodes:
             self._make(node, tensors)
