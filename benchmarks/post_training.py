@@ -5,8 +5,8 @@
 Each net is trained once, on the sample inside the package (--full: on all of Fashion-MNIST). Its twins compute the
 same, but the channels between their layers are multiplied by 2^U(-3, 3) and divided by it again where they are read, as
 happens to nets in the wild: one twin for each seed. All are converted to int8 in each way, and the accuracy is measured
-on the file, on all test images. Rows are added to benchmarks/out/post_training/NET.json as they come, and those that are there
-are not made again (--again makes them). Goal: "auto" on the twins within 0.3 points of the float net.
+on the file, on all test images. Rows are added to benchmarks/out/post_training/NET.json as they come, and those that
+are there are not made again (--again makes them). Goal: "auto" on the twins within 0.3 points of the float net.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ def debug_command(
     data: DataOption,
     label_columns: LabelColumnsOption = None,
     num_samples: Annotated[int, typer.Option(min=1, help="How many samples to compare at most.")] = 50,
+    own: Annotated[bool, typer.Option("--own", help="Run each layer alone too, on Keras's values before it.")] = False,
     unsafe: UnsafeOption = False,
     custom: CustomOption = None,
     as_json: JsonOption = False,
@@ -30,5 +31,5 @@ def debug_command(
     from edgeprune.report.quantization_error import quantization_error
 
     keras_model = load_model_file(model, unsafe, custom)
-    report = quantization_error(keras_model, file, source.read(keras_model).x_test, num_samples=num_samples)
+    report = quantization_error(keras_model, file, source.read(keras_model).x_test, num_samples=num_samples, own=own)
     show_json(report.to_dict()) if as_json else show(report)

@@ -7,6 +7,7 @@ report.plot()
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,8 @@ from edgeprune.report.layer_outputs import ComputedTensor, LayerOutput, computed
 from edgeprune.report.plots import plot_decibels
 from edgeprune.schemes import QUANTIZATIONS, Scheme, scheme_of
 from edgeprune.text_table import text_table
-from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.edit import segment
+from edgeprune.tflite.file import read_tflite, tflite_bytes
 from edgeprune.tflite.runtime import Port, Runtime
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
@@ -53,6 +55,8 @@ class LayerComparison:
         dtype: the type that the file stores it in.
         signal_to_noise: dB; the power of Keras's values over that of the differences. None where they are equal. In
             int8 about 35 to 45 are usual; each 6 less are a bit lost.
+        own_signal_to_noise: the same for the layer alone: the file's operators on Keras's values of the layers before. None
+            where it was not asked for, or the values are equal.
         bias: the mean difference, file minus Keras, over the standard deviation of Keras's values.
         mean_error: the mean of the magnitudes of the differences.
         largest_error: the largest of them.
@@ -67,6 +71,7 @@ class LayerComparison:
     tensor: str
     dtype: str
     signal_to_noise: float | None
+    own_signal_to_noise: float | None
     bias: float
     mean_error: float
     largest_error: float
@@ -111,7 +116,7 @@ class QuantizationReport:
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.path or 'A file'} ({self.quantization or 'float32'}) beside Keras, {self.samples} samples"
-        header = ("layer", "operator", "type", "dB", "bias", "mean error", "largest", "range used", "outside")
+        header = ("layer", "operator", "type", "dB", "own dB", "bias", "mean error", "largest", "range used", "outside")
         yield text_table(header, [_cells(row) for row in self.layers], left=(0, 1, 2))
         worst = self.breaks_first
         if worst is not None:
@@ -149,7 +154,12 @@ class QuantizationReport:
 
 
 def quantization_error(
-    model: Model, file_or_scheme: PathLike | Quantization | Scheme, data: DataLike, *, num_samples: int = 50
+    model: Model,
+    file_or_scheme: PathLike | Quantization | Scheme,
+    data: DataLike,
+    *,
+    num_samples: int = 50,
+    own: bool = False,
 ) -> QuantizationReport:
     """Compare a .tflite file with its Keras model layer by layer, on the same samples.
 
@@ -162,6 +172,8 @@ def quantization_error(
             which the model is converted, calibrated on the same data.
         data: samples, as `export_tflite` accepts them as `representative_data`.
         num_samples: how many to compare at most, 1 or more.
+        own: whether each layer is also run alone, on Keras's values of the layers before, so that its own error is
+            told from what has accumulated. A file is cut for each layer, which takes long for large models.
 
     Returns:
         The figures of each layer; they print as a table and plot as bars.
@@ -189,11 +201,11 @@ def quantization_error(
     if scheme is None:
         path = Path(cast(str, file_or_scheme))
         try_out(path)
-        return _compared(model, path, data, num_samples)
+        return _compared(model, path, data, num_samples, own)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         export_tflite(model, path, scheme, data, num_samples=max(num_samples, 100), verify=False, verbose=False)
-        return _compared(model, path, data, num_samples, made=True)
+        return _compared(model, path, data, num_samples, own, made=True)
 
 
 def _scheme_in(file_or_scheme: PathLike | Quantization | Scheme) -> Scheme | None:
@@ -203,7 +215,9 @@ def _scheme_in(file_or_scheme: PathLike | Quantization | Scheme) -> Scheme | Non
     return scheme_of(str(file_or_scheme)) if file_or_scheme in QUANTIZATIONS else None
 
 
-def _compared(model: Model, path: Path, data: DataLike, num_samples: int, made: bool = False) -> QuantizationReport:
+def _compared(
+    model: Model, path: Path, data: DataLike, num_samples: int, alone: bool, made: bool = False
+) -> QuantizationReport:
     x = samples(data, signature_specs(model), num_samples)
     with captured_output():
         runtime = Runtime(path, keep_tensors=True)
@@ -233,8 +247,41 @@ def _compared(model: Model, path: Path, data: DataLike, num_samples: int, made: 
         stored = in_file(number, [tensor for _, tensor in pairs])
         for (output, _), (_, values), own in zip(pairs, stored, sums, strict=True):
             own.add(outputs[output.number], values)
-    rows = tuple(own.row(output, tensor) for own, (output, tensor) in zip(sums, pairs, strict=True))
-    return QuantizationReport(None if made else path, read_tflite(path).quantization, count, rows)
+    rows = [own.row(output, tensor) for own, (output, tensor) in zip(sums, pairs, strict=True)]
+    if alone:
+        noises = _alone(runtime, pairs, in_keras, encoded, count)
+        rows = [dataclasses.replace(row, own_signal_to_noise=own) for row, own in zip(rows, noises, strict=True)]
+    return QuantizationReport(None if made else path, read_tflite(path).quantization, count, tuple(rows))
+
+
+def _alone(
+    runtime: Runtime, pairs: Sequence[tuple[LayerOutput, ComputedTensor]], in_keras: Any, encoded: Any, count: int
+) -> list[float | None]:
+    """Each layer's own signal-to-noise ratio: its operators on the values that Keras has before it."""
+    content = tflite_bytes(runtime.path)
+    of_tensor = {tensor.port.index: (output, tensor.port) for output, tensor in pairs}
+    of_input = {port.index: encoded[name] for name, port in runtime.inputs.items()}
+    sums = [_Sums(tensor.port) for _, tensor in pairs]
+    with tempfile.TemporaryDirectory() as folder, captured_output():
+        parts: list[tuple[Runtime, list[int]]] = []
+        for _, tensor in pairs:
+            cut, taken = segment(content, set(of_tensor) - {tensor.port.index}, tensor.port.index)
+            path = Path(folder) / f"{len(parts)}.tflite"
+            path.write_bytes(cut)
+            parts.append((Runtime(path, use_xnnpack=False), taken))
+        for number in range(count):
+            keras = {output.number: values for output, values in in_keras(number)}
+
+            def value(index: int, number: int = number, keras: Any = keras) -> np.ndarray:
+                if index in of_input:
+                    return of_input[index][number : number + 1]
+                output, port = of_tensor[index]
+                return port.encode(keras[output.number].reshape(port.shape))
+
+            for (part, taken), (output, _), own in zip(parts, pairs, sums, strict=True):
+                (made,) = part.run([value(index) for index in taken])
+                own.add(keras[output.number], made)
+    return [own.row(output, tensor).signal_to_noise for own, (output, tensor) in zip(sums, pairs, strict=True)]
 
 
 def _pairs(
@@ -297,6 +344,7 @@ class _Sums:
             tensor=tensor.port.name,
             dtype=str(tensor.port.dtype),
             signal_to_noise=_ratio_in_decibels(self._signal, self._noise),
+            own_signal_to_noise=None,
             bias=self._offset / self._count / spread if spread else 0.0,
             mean_error=self._magnitude / self._count,
             largest_error=self._largest,
@@ -320,6 +368,7 @@ def _cells(row: LayerComparison) -> list[str]:
         row.operator,
         row.dtype,
         "equal" if row.signal_to_noise is None else f"{row.signal_to_noise:.1f}",
+        "" if row.own_signal_to_noise is None else f"{row.own_signal_to_noise:.1f}",
         f"{row.bias:+.3f}",
         f"{row.mean_error:.3g}",
         f"{row.largest_error:.3g}",

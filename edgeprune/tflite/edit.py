@@ -73,6 +73,44 @@ def prefix(content: bytes, operators: int) -> bytes:
     return edited(content, cut)
 
 
+def segment(content: bytes, given: set[int], wanted: int) -> tuple[bytes, list[int]]:
+    """Cut out of a file what computes one tensor from others.
+
+    Args:
+        content: the content of a .tflite file.
+        given: the numbers of tensors that are not to be computed.
+        wanted: the number of the tensor that is.
+
+    Returns:
+        The content of a file without signature, whose inputs are those of `given` and of the file's inputs that are
+        needed; and their numbers, in the order of its inputs.
+    """
+    inputs: list[int] = []
+
+    def cut(model: Any) -> bool:
+        graph = model.subgraphs[0]
+        makers = {int(number): operator for operator in graph.operators for number in operator.outputs}
+        kept: list[Any] = []
+        waiting = [wanted]
+        while waiting:
+            operator = makers[waiting.pop()]
+            if any(operator is one for one in kept):
+                continue
+            kept.append(operator)
+            for number in map(int, operator.inputs):
+                if number in given or number in graph.inputs:
+                    inputs.append(number)
+                elif number in makers:
+                    waiting.append(number)
+        inputs[:] = dict.fromkeys(inputs)
+        graph.operators = [operator for operator in graph.operators if any(operator is one for one in kept)]
+        graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array([wanted], np.int32)
+        model.signatureDefs = None
+        return True
+
+    return edited(content, cut), inputs
+
+
 def in_order(content: bytes, inputs: list[str], outputs: list[str]) -> bytes:
     """Put a file's inputs and outputs, which the converter sorts by name, into the model's own order.
 

@@ -78,8 +78,12 @@ def test_the_layer_that_breaks_first_is_named(rng, tmp_path):
     ep.export_tflite(model, tmp_path / "m.tflite", "int8", x, verify=False, verbose=False)
     kernel = model.get_layer("depthwise").kernel
     kernel.assign(-np.asarray(kernel))
-    report = quantization_error(model, tmp_path / "m.tflite", x)
+    report = quantization_error(model, tmp_path / "m.tflite", x, own=True)
     assert report.breaks_first.layer == "depthwise" and report.largest_loss.layer == "depthwise"
+    own = {row.layer: row.own_signal_to_noise for row in report.layers}
+    assert own.pop("depthwise") < 10 and all(value is None or value > 20 for value in own.values()), own
+    after = next(row for row in report.layers if row.layer == "sum")
+    assert after.own_signal_to_noise > after.signal_to_noise + 5
     assert "First layer below 10 dB: 'depthwise' (DepthwiseConv2D)" in str(report)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edgeprune.export import export_tflite
-from edgeprune.tflite.edit import edited, in_order, new_operator, prefix, with_names
+from edgeprune.tflite.edit import edited, in_order, new_operator, prefix, segment, with_names
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.graph import has_unit_scales, operators, scales, tensors, type_name, unpacked
 from edgeprune.tflite.runtime import Runtime
@@ -84,3 +84,21 @@ def test_inputs_and_outputs_change_places_and_names(path, tmp_path):
         np.testing.assert_array_equal(one, other)
     (tmp_path / "named.tflite").write_bytes(with_names(content, {"left": "left", "weiß": "right"}))
     assert {port.name for port in read_tflite(tmp_path / "named.tflite").inputs} == {"left", "weiß"}
+
+
+def test_a_segment_computes_one_tensor_from_others(path, tmp_path):
+    content = path.read_bytes()
+    whole = Runtime(path, keep_tensors=True)
+    whole.run([X, X + 1])
+    calls = list(operators(unpacked(content)))
+    hidden = next(call for call in calls if call.name == "TANH" or "hidden" in call.location)
+    number, last = int(hidden.operator.outputs[0]), int(calls[-1].operator.outputs[0])
+    ports = whole.tensors()
+    cut, inputs = segment(content, {number}, last)
+    assert inputs == [number]
+    (tmp_path / "cut.tflite").write_bytes(cut)
+    (made,) = Runtime(tmp_path / "cut.tflite", use_xnnpack=False).run([whole.output(ports[number])])
+    np.testing.assert_allclose(made, whole.output(ports[last]), rtol=1e-6)
+    everything, inputs = segment(content, set(), last)
+    assert sorted(inputs) == sorted(port.index for port in whole.inputs.values())
+    assert len(list(operators(unpacked(everything)))) < len(calls)
