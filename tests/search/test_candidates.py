@@ -14,10 +14,10 @@ from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.search.candidates import Candidates
 
-# Convolutions, splits, statistics over channels, recurrent states, attention, nested models, several inputs.
+# Convolutions, splits, statistics over channels, attention, nested models, several inputs.
 SOME_NETS = (
     *("plain_convolutions", "grouped", "one_dimension", "normalisations", "shared_layer", "merges"),
-    *("gru_stack", "attention_pooling", "nested_of_nested", "two_inputs_three_outputs", "composite_layers"),
+    *("embedding", "attention_pooling", "nested_of_nested", "two_inputs_three_outputs", "composite_layers"),
 )
 
 
@@ -61,7 +61,7 @@ def dense_connections(flavor):
     return graph, x, Candidates(graph, x)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(ratio=st.floats(0.05, 0.95), seed=st.integers(0, 1000), scaled=st.booleans())
 @pytest.mark.parametrize("flavor", [flavors.KERAS_3, flavors.TF_KERAS])
 def test_one_candidate_after_the_other_is_as_if_it_were_the_first(flavor, ratio, seed, scaled):
