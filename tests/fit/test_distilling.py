@@ -152,11 +152,11 @@ def test_what_the_distiller_of_keras_does_with_logits_is_done():
     assert ours.history.history["distillation_loss"] == pytest.approx(history["distillation_loss"], rel=1e-4)
 
 
-def test_without_labels_the_student_learns_what_the_teacher_says_when_compiled(keras):
+def test_without_labels_the_student_learns_what_the_teacher_says(keras):
     student, teacher = net(keras, loss=None), net(keras, 6, loss=None, seed=7)
     before = np.abs(student.predict(X, verbose=0) - teacher.predict(X, verbose=0)).mean()
-    ep.distill(student, teacher, X, epochs=40, batch_size=SAMPLES, learning_rate=0.05)
-    assert np.abs(student.predict(X, verbose=0) - teacher.predict(X, verbose=0)).mean() < 0.4 * before
+    ep.distill(student, teacher, X, epochs=12, batch_size=SAMPLES, learning_rate=0.1)
+    assert np.abs(student.predict(X, verbose=0) - teacher.predict(X, verbose=0)).mean() < 0.7 * before
     assert flavors.compilation_of(student) is None
 
 
@@ -235,7 +235,13 @@ def test_features_are_compared_where_the_widths_agree(keras):
     assert found - plain == pytest.approx(3 * np.square(hidden[0] - hidden[1]).mean(), rel=1e-3)
 
 
-@pytest.mark.parametrize("channels_first", [False, True], ids=["channels last", "channels first, compiled"])
+@pytest.mark.parametrize(
+    "channels_first",
+    [
+        pytest.param(False, id="channels last"),
+        pytest.param(True, id="channels first, compiled", marks=pytest.mark.slow),
+    ],
+)
 def test_features_of_fewer_channels_are_projected_and_the_projection_thrown_away(keras, channels_first):
     format = "channels_first" if channels_first else "channels_last"
     shape = (2, 6, 6) if channels_first else (6, 6, 2)
@@ -398,6 +404,7 @@ def test_a_student_that_shares_weights_or_trains_in_its_own_way_is_refused(keras
     ep.distill(student, teacher, X, epochs=1)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one_when_compiled(two_replicas):
     for name in (flavors.KERAS_3, flavors.TF_KERAS):
         keras = flavors.keras_module(name)
