@@ -55,8 +55,8 @@ class LayerComparison:
         dtype: the type that the file stores it in.
         signal_to_noise: dB; the power of Keras's values over that of the differences. None where they are equal. In
             int8 about 35 to 45 are usual; each 6 less are a bit lost.
-        own_signal_to_noise: the same for the layer alone: the file's operators on Keras's values of the layers before. None
-            where it was not asked for, or the values are equal.
+        own_signal_to_noise: the same for the layer alone: the file's operators on Keras's values of the layers before.
+            None where it was not asked for, or the values are equal.
         bias: the mean difference, file minus Keras, over the standard deviation of Keras's values.
         mean_error: the mean of the magnitudes of the differences.
         largest_error: the largest of them.
