@@ -16,7 +16,7 @@ from edgeprune.tflite.graph import OperatorCall, operators, scales, tensors
 # The operators whose kernels in LiteRT and TFLM read weights of 4 bits, with the first version that does.
 # Source: tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc
 READ_FOUR_BITS = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
-LARGEST = 7  # the largest integer of a symmetric grid of 4 bits
+_LARGEST_INT4 = 7  # the largest integer of a symmetric grid of 4 bits
 _LARGEST_INT8 = 127
 
 
@@ -56,8 +56,8 @@ def _four_bits(model: Any, weight: Any) -> np.ndarray | None:
     if weight.type != TensorType.INT8 or data is None or np.isscalar(data) or scales(weight) is None:
         return None
     values = np.asarray(data, np.uint8).view(np.int8).reshape(weight.shape).astype(np.float64)
-    exact = values * LARGEST / _LARGEST_INT8
-    off = np.abs(exact - np.round(exact)) * _LARGEST_INT8 / LARGEST  # in steps of int8, to which it was rounded
+    exact = values * _LARGEST_INT4 / _LARGEST_INT8
+    off = np.abs(exact - np.round(exact)) * _LARGEST_INT8 / _LARGEST_INT4  # in steps of int8, to which it was rounded
     return np.round(exact).astype(np.int8) if off.max(initial=0.0) <= 0.5 + 1e-9 else None
 
 
@@ -67,7 +67,7 @@ def _store(model: Any, weight: Any, values: np.ndarray) -> None:
     flat = np.append(values.ravel(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
     _put(model, weight, flat[::2] | (flat[1::2] << 4))
     weight.type = TensorType.INT4
-    _set_scale(weight, np.asarray(scales(weight), np.float64) * _LARGEST_INT8 / LARGEST)
+    _set_scale(weight, np.asarray(scales(weight), np.float64) * _LARGEST_INT8 / _LARGEST_INT4)
 
 
 def _rescale_bias(model: Any, call: OperatorCall, before: np.ndarray) -> None:

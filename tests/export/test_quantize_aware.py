@@ -140,3 +140,16 @@ def test_four_bits_need_a_model_on_their_grid(trained, tmp_path):
     with pytest.raises(ValueError, match="is on a grid of 4 bits that an operator reads"):
         ep.export_tflite(model, tmp_path / "m.tflite", "int4", x)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_pruned_while_trained_for_quantization(flavor, scheme, tmp_path):
+    x = images()
+    model = ep.prune_low_magnitude(
+        ep.quantize_aware(chain(flavor), scheme, calibration=x), ep.ConstantSparsity(0.5, 0, frequency=1)
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, np.arange(len(x)) % 5, batch_size=16, verbose=0, callbacks=[ep.UpdatePruningStep()])
+    result = ep.export_tflite(ep.strip_pruning(model), tmp_path / "m.tflite", scheme, x)
+    assert result.verification.passed and result.verification.zeros_kept == 1.0
+    assert all(row.keras_zeros / row.elements == 0.5 for row in result.verification.weights)
