@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nets.quantized_nets import branched, chain, images
+from nets.quantized_nets import branched, chain, half, images, nested, shared
 
 import edgeprune as ep
 from edgeprune.quantization.fake_quantize import quantized_layers
@@ -153,3 +153,14 @@ def test_pruned_while_trained_for_quantization(flavor, scheme, tmp_path):
     result = ep.export_tflite(ep.strip_pruning(model), tmp_path / "m.tflite", scheme, x)
     assert result.verification.passed and result.verification.zeros_kept == 1.0
     assert all(row.keras_zeros / row.elements == 0.5 for row in result.verification.weights)
+
+
+@pytest.mark.parametrize("make", [nested, shared, half])
+def test_models_of_every_wiring_become_integers(flavor, make, tmp_path):
+    x = {"a": images(), "b": images()[::-1]} if make is shared else images()
+    model = ep.quantize_aware(make(flavor), calibration=x)
+    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", x)
+    operators = ep.read_tflite(result.path).operators
+    assert {dtype for operator in operators for dtype in operator.output_dtypes} == {"int8"}
+    assert result.verification.passed and all(output.mean_error < 0.01 for output in result.verification.outputs)
+    assert "QUANTIZE" not in result.verification.operators

@@ -63,3 +63,36 @@ def settled(model):
             layer.moving_mean.assign(rng.normal(size=size) * 0.1)
             layer.moving_variance.assign(rng.uniform(0.2, 1.5, size))
     return model
+
+
+def nested(flavor):
+    """A convolution with batch normalization in a model inside, whose ReLU stands outside."""
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    image = keras.Input((12, 12, 3))
+    parts = [layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="bn")]
+    inner = keras.Sequential([keras.Input((12, 12, 3)), *parts], name="inner")
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(inner(image)))
+    return settled(keras.Model(image, layers.Dense(3, name="out")(x)))
+
+
+def shared(flavor):
+    """Two inputs, a layer called on both, a function in the graph, two outputs."""
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    a, b = keras.Input((12, 12, 3), name="a"), keras.Input((12, 12, 3), name="b")
+    conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+    x = layers.GlobalAveragePooling2D()(conv(a) + conv(b))
+    return keras.Model([a, b], [layers.Dense(3, name="p")(x), layers.Dense(1, activation="sigmoid", name="q")(x)])
+
+
+def half(flavor):
+    """A model in mixed precision."""
+    keras = flavors.keras_module(flavor)
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        return chain(flavor)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
