@@ -409,6 +409,8 @@ def _verified(
     notes: list[str],
 ) -> Verification | None:
     """Run the file and compare it with the model; what does not fit is added to the notes."""
+    from edgeprune import strip  # imports TensorFlow
+
     custom = read_tflite(path).custom_operators
     if custom:
         notes.append(f"Not verified: the operators {', '.join(custom)} are not in LiteRT.")
@@ -430,7 +432,8 @@ def _verified(
             sample_weight=validation.sample_weight,
             metric=validation.metric,
             tolerance=tolerance,
-            isolated=False,
+            # One such file ended the process that had trained its model when LiteRT opened it.
+            isolated=strip.is_quantize_aware(prepared.model),
         )
     if settings.quantization == "dynamic" and verification.quantization is None:
         notes.append(
