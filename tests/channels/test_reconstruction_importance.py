@@ -151,7 +151,7 @@ def test_a_layer_with_more_inputs_than_moments_can_hold_scores_each_channel_alon
     hidden = keras.Model(i, model.get_layer("a").output).predict(x, verbose=0)
     kernel = np.asarray(model.layers[-1].kernel).reshape(4, 4, 8, 3)
     each = np.einsum("nhwc,hwco->cno", hidden, kernel)
-    expected = each.var(axis=1).sum(axis=1) / each.sum(axis=0).var(axis=0).sum()
+    expected = readers.OUTPUT_WORTH * each.var(axis=1).sum(axis=1) / each.sum(axis=0).var(axis=0).sum()
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
 

@@ -107,7 +107,7 @@ def class_scores(
         activation [3.0, 1.0]
         taylor [72.0, 4.0]
         fisher [1296.0, 4.0]
-        reconstruction [1.0, 0.0]
+        reconstruction [16.0, 0.0]
     """
     check_importance(importance, data, reduction)
     if callable(importance):

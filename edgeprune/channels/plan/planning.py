@@ -100,8 +100,9 @@ def plan_channels(
             - `"reconstruction"`: what the other channels of its group cannot make up for. One after the other the
               channel goes whose removal adds the smallest error, relative to the outputs of the layers that read the
               group, once their weights for the others are solved again on unlabelled `data`; that error is the score.
-              For that input a second unit that is any multiple of this one would take its place, so the smaller of
-              the two scores 0, and the one left 1 (Hassibi and Stork, Optimal Brain Surgeon, 1993, for channels).
+              At the model's outputs it counts 16 times, as no layer behind makes up for it. For that input a second
+              unit that is any multiple of this one would take its place, so the smaller of the two scores 0, and the
+              one left 16 (Hassibi and Stork, Optimal Brain Surgeon, 1993, for channels).
             - `"random"`: chance, from `seed`.
         reduction: how a channel's scores in the layers that it runs through are reduced to one: `"sum"`, `"mean"`,
             `"max"` or `"l2"`; left out, `"l2"` of `"l2"` and `"sum"` of the others.

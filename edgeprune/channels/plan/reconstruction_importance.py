@@ -25,8 +25,9 @@ def score_by_reconstruction(
 
     Returns:
         float64 array `(class_count,)`, ascending in the order in which the channels of a group go: the squared error
-        that a removal adds to the outputs of the layers that read the group, in units of their mean squares. NaN for
-        groups that no layer reads whose weights could be solved.
+        that a removal adds to the outputs of the layers that read the group, in units of their mean squares, and
+        `OUTPUT_WORTH` times that at the model's outputs. NaN for groups that no layer reads whose weights could be
+        solved.
 
     Raises:
         ValueError: the data have no batches or do not fit the model, or what a layer reads is not finite.

@@ -29,6 +29,9 @@ from edgeprune.channels.reconstruct.stream import Store, input_streams
 from edgeprune.progress import track
 from edgeprune.types import AnyTensor, DataLike
 
+# What the squared error of a model's outputs is worth beside that inside, which the layers behind make up for in part.
+OUTPUT_WORTH = 16.0
+
 
 @dataclass(frozen=True, eq=False)
 class _Watched:
@@ -40,6 +43,7 @@ class _Watched:
         classes: int array (axes, groups, inputs), the classes of each input.
         matrix: (groups, inputs, outputs).
         intercept: whether a shift of its outputs can be made up for.
+        worth: of its squared error.
         sums: over what it reads.
     """
 
@@ -48,6 +52,7 @@ class _Watched:
     classes: np.ndarray
     matrix: np.ndarray
     intercept: bool
+    worth: float
     sums: Equations | _Outputs
 
     @classmethod
@@ -57,7 +62,8 @@ class _Watched:
         matrix = part.linear.matrix(flavor.array_of(part.linear.kernel))
         intercept = part.linear.bias is not None or (not part.inside and is_normalized(graph, steps))
         sums = _Outputs.of(matrix, classes) if inputs > MOST_INPUTS else Equations.zeros(groups, inputs, 0)
-        return cls(part, graph.name_of(part.layer), classes, matrix, intercept, sums)
+        worth = OUTPUT_WORTH if _gives_outputs(graph, steps) else 1.0
+        return cls(part, graph.name_of(part.layer), classes, matrix, intercept, worth, sums)
 
     def add(self, taken: Any, batches: int, random: np.random.Generator) -> None:
         """Add some of the places of what it is called on, as many for each batch."""
@@ -73,13 +79,13 @@ class _Watched:
     def readers(self) -> Iterator[Reader | Parts]:
         """One for each of its groups."""
         if isinstance(self.sums, _Outputs):
-            yield self.sums.parts(self.name, self.intercept)
+            yield self.sums.parts(self.name, self.intercept, self.worth)
             return
         moments, _ = self.sums.moments(self.intercept)
         _check_finite(self.name, moments)
         size = np.einsum("gio,gij,gjo->", self.matrix, moments, self.matrix, optimize=True)
         for own, matrix, classes in zip(moments, self.matrix, self.classes.swapaxes(0, 1), strict=True):
-            yield Reader(own, matrix / np.sqrt(max(size, 1e-30)), classes)
+            yield Reader(own, matrix * np.sqrt(self.worth / max(size, 1e-30)), classes)
 
 
 @dataclass
@@ -119,13 +125,22 @@ class _Outputs:
                 self.y[number, group] += made.sum(axis=0)
                 self.yy[number] += np.square(made).sum()
 
-    def parts(self, name: str, intercept: bool) -> Parts:
-        """The mean squares of what the classes add, relative to that of the outputs."""
+    def parts(self, name: str, intercept: bool, worth: float) -> Parts:
+        """The mean squares of what the classes add, relative to that of the outputs, times what an error is worth."""
         squares = self.yy / self.count
         if intercept:
             squares = squares - np.square(self.y / self.count).sum(axis=(1, 2))
         _check_finite(name, squares)
-        return Parts(self.classes, squares[:-1] / max(squares[-1], 1e-30))
+        return Parts(self.classes, worth * squares[:-1] / max(squares[-1], 1e-30))
+
+
+def _gives_outputs(graph: ChannelGraph, steps: Sequence[Step]) -> bool:
+    """Whether only calls without weights lie between some calls and an output of the model."""
+    reached = {place for step in steps for place in step.outputs}
+    for step in graph.steps:  # producers come first
+        if reached & set(step.inputs) and not getattr(step.layer, "weights", ()):
+            reached |= set(step.outputs)
+    return bool(reached & set(graph.outputs))
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:
@@ -136,7 +151,10 @@ def _check_finite(name: str, values: np.ndarray) -> None:
 def readers_of(
     graph: ChannelGraph, data: DataLike, *, batch_size: int = 32, steps: int | None = None, seed: int = 0
 ) -> list[Reader | Parts]:
-    """What reads the channels of a model that are not frozen, on data; each one's outputs have a mean square of one.
+    """What reads the channels of a model that are not frozen, on data.
+
+    The outputs of each have a mean square of one, those that only functions are called on before the model's outputs
+    one of `OUTPUT_WORTH`.
 
     Args:
         graph: the traced model.
