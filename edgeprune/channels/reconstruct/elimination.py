@@ -63,7 +63,7 @@ def eliminate(readers: Sequence[Reader | Parts], classes: np.ndarray) -> tuple[n
         >>> reader = Reader(moments, np.array([[1.0], [2.0], [3.0]]), np.arange(3)[None])
         >>> order, errors = eliminate([reader], np.arange(3))
         >>> order.tolist(), errors.round(2).tolist()  # one of the twins, then the smaller of 2² and (1 + 3)²
-        ([2, 1, 0], [0.0, 4.0, 16.0])
+        ([0, 1, 2], [0.0, 4.0, 16.0])
     """
     eliminations = [_Elimination.of(one, classes) for one in readers if isinstance(one, Reader)]
     apart = np.zeros(len(classes))
