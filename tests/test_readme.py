@@ -83,6 +83,7 @@ def test_commands_exist_with_the_options_shown():
         "inspect",
         "prune",
         "channels",
+        "sensitivity",
         "convert",
         "bundle",
         "verify",
