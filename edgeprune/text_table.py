@@ -121,7 +121,8 @@ def text_of(table: Table, *, colour: bool = False, width: int | None = None) -> 
     width = width or terminal_width()
     text = io.StringIO()
     coloured = {"force_terminal": True} if colour and width else {"color_system": None}
-    console = Console(file=text, width=width or _UNLIMITED, legacy_windows=False, **coloured)
+    # In a notebook rich would show the table at once and return nothing.
+    console = Console(file=text, width=width or _UNLIMITED, legacy_windows=False, force_jupyter=False, **coloured)
     # Title and caption apart: rich would make them as narrow as the columns.
     columns = copy.copy(table)
     columns.title = columns.caption = None

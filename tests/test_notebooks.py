@@ -37,7 +37,7 @@ FEWER = {
     "05_without_training": {
         "levels = (0.25, 0.5, 0.75)": "levels = (0.5,)",
         "kept = (0.9, 0.7, 0.5, 0.35, 0.25)": "kept = (0.5,)",
-        "widths = range(36, 65, 4)": "widths = (48, 64)",
+        "widths = range(20, 101, 4)": "widths = (48, 64)",
     },
 }
 

@@ -79,3 +79,11 @@ def test_sentences_are_folded_between_words_in_a_terminal_alone(terminal):
     assert tables.fold_text(text).split() == text.split()
     terminal(None)
     assert tables.fold_text(text) == text
+
+
+def test_in_a_notebook_a_table_is_text_too(monkeypatch):
+    """There rich takes the cell's output for its own."""
+    from rich import console
+
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    assert text_table(("layer", "MACs"), [("stem", "1,728")]).splitlines() == ["layer   MACs", "stem   1,728"]
