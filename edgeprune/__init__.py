@@ -91,12 +91,14 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.one_shot.weight_plan import WeightPlan as WeightPlan
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.report import QuantizationReport as QuantizationReport
+    from edgeprune.quantization.report import quantization_report as quantization_report
     from edgeprune.quantization.training import quantize_aware as quantize_aware
     from edgeprune.report.file_inspection import FileInspection as FileInspection
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
-    from edgeprune.report.quantization_error import QuantizationReport as QuantizationReport
+    from edgeprune.report.quantization_error import QuantizationErrorReport as QuantizationErrorReport
     from edgeprune.report.quantization_error import quantization_error as quantization_error
     from edgeprune.schemes import Scheme as Scheme
     from edgeprune.search.compress import CompressResult as CompressResult
@@ -170,7 +172,8 @@ _HOME = {
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
-    "QuantizationReport": "edgeprune.report.quantization_error",
+    "QuantizationErrorReport": "edgeprune.report.quantization_error",
+    "QuantizationReport": "edgeprune.quantization.report",
     "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
@@ -215,6 +218,7 @@ _HOME = {
     "prune_scope": "edgeprune.sparsity.prune",
     "prune_weights": "edgeprune.one_shot.planning",
     "pruning_step": "edgeprune.sparsity.prune",
+    "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
     "quantization_error": "edgeprune.report.quantization_error",
     "read_latency_results": "edgeprune.latency.device_results",

@@ -11,14 +11,22 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import EqualizedChannels as EqualizedChannels
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.report import QuantizationReport as QuantizationReport
+    from edgeprune.quantization.report import RoundedActivation as RoundedActivation
+    from edgeprune.quantization.report import RoundedKernel as RoundedKernel
+    from edgeprune.quantization.report import quantization_report as quantization_report
     from edgeprune.quantization.training import quantize_aware as quantize_aware
 
 # Each public name and the module that defines it.
 _HOME = {
     "Equalization": "edgeprune.quantization.equalization",
     "EqualizedChannels": "edgeprune.quantization.equalization",
+    "QuantizationReport": "edgeprune.quantization.report",
+    "RoundedActivation": "edgeprune.quantization.report",
+    "RoundedKernel": "edgeprune.quantization.report",
     "calibrate": "edgeprune.quantization.calibration",
     "equalize": "edgeprune.quantization.equalization",
+    "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
 }
 

@@ -37,12 +37,10 @@ class Placement:
         ranges: `id` of a symbolic tensor of the model, or of a model inside it, to the range that its values are
             rounded in. Tensors that must have the same steps have the same one.
         kernels: `id` of a layer to its kernels: name to the axes with a scale for each entry.
-        left: `id` of a layer that has weights and stays in floats to the reason.
     """
 
     ranges: dict[int, Range] = field(default_factory=dict)
     kernels: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict)
-    left: dict[int, str] = field(default_factory=dict)
 
 
 def place(
@@ -64,27 +62,9 @@ def place(
     for layer in flavor.layers_of(model):
         if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense)):
             placement.kernels[id(layer)] = axes
-        elif reason := _why_left(layer, id(layer) in chosen):
-            placement.left[id(layer)] = reason
     if activations:
         _place_ranges(graph, chosen, placement.ranges)
     return placement
-
-
-_FOLDED = ("BatchNormalization",)
-_LOOKED_INTO = ("TimeDistributed", "Bidirectional", "RNN")
-_NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
-
-
-def _why_left(layer: Layer, chosen: bool) -> str | None:
-    """Why a layer with weights of its own stays in floats while the model trains; None where it has none."""
-    if flavor.is_model(layer) or type(layer).__name__ in _FOLDED + _LOOKED_INTO:
-        return None
-    inside = {id(weight) for part in layer._flatten_layers(include_self=False) for weight in part.weights}
-    own = [weight for weight in layer.weights if id(weight) not in inside and "float" in str(weight.dtype)]
-    if not own:
-        return None
-    return _NO_RULE if chosen else "left out by `layers` or `ignore`"
 
 
 def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Range]) -> None:

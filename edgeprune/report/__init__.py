@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import LayerRow as LayerRow
     from edgeprune.report.inspection import inspect as inspect
     from edgeprune.report.quantization_error import LayerComparison as LayerComparison
-    from edgeprune.report.quantization_error import QuantizationReport as QuantizationReport
+    from edgeprune.report.quantization_error import QuantizationErrorReport as QuantizationErrorReport
     from edgeprune.report.quantization_error import quantization_error as quantization_error
 
 # Each public name and the module that defines it.
@@ -24,7 +24,7 @@ _HOME = {
     "Inspection": "edgeprune.report.inspection",
     "LayerComparison": "edgeprune.report.quantization_error",
     "LayerRow": "edgeprune.report.inspection",
-    "QuantizationReport": "edgeprune.report.quantization_error",
+    "QuantizationErrorReport": "edgeprune.report.quantization_error",
     "inspect": "edgeprune.report.inspection",
     "inspect_tflite": "edgeprune.report.file_inspection",
     "quantization_error": "edgeprune.report.quantization_error",

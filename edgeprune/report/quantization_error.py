@@ -80,7 +80,7 @@ class LayerComparison:
 
 
 @dataclass(frozen=True)
-class QuantizationReport:
+class QuantizationErrorReport:
     """What `quantization_error` returns.
 
     Attributes:
@@ -160,7 +160,7 @@ def quantization_error(
     *,
     num_samples: int = 50,
     own: bool = False,
-) -> QuantizationReport:
+) -> QuantizationErrorReport:
     """Compare a .tflite file with its Keras model layer by layer, on the same samples.
 
     Each layer's output in Keras is held beside the tensor of the file, whose error has accumulated up to there.
@@ -217,7 +217,7 @@ def _scheme_in(file_or_scheme: PathLike | Quantization | Scheme) -> Scheme | Non
 
 def _compared(
     model: Model, path: Path, data: DataLike, num_samples: int, alone: bool, made: bool = False
-) -> QuantizationReport:
+) -> QuantizationErrorReport:
     x = samples(data, signature_specs(model), num_samples)
     with captured_output():
         runtime = Runtime(path, keep_tensors=True)
@@ -251,7 +251,7 @@ def _compared(
     if alone:
         noises = _alone(runtime, pairs, in_keras, encoded, count)
         rows = [dataclasses.replace(row, own_signal_to_noise=own) for row, own in zip(rows, noises, strict=True)]
-    return QuantizationReport(None if made else path, read_tflite(path).quantization, count, tuple(rows))
+    return QuantizationErrorReport(None if made else path, read_tflite(path).quantization, count, tuple(rows))
 
 
 def _alone(

@@ -1,0 +1,162 @@
+"""What a quantization-aware model rounds, in which ranges, and why the other layers stay in floats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.quantization.fake_quantize import (
+    FakeQuantizeLogic,
+    fake_quantizers,
+    is_fake_quantize,
+    is_quantize_aware,
+    quantized_layers,
+)
+from edgeprune.quantization.kinds import kernel_axes
+from edgeprune.text_table import text_table
+from edgeprune.types import Layer, Model
+
+# Folded into the kernel before them, or looked into.
+_WITHOUT_KERNELS = ("BatchNormalization", "TimeDistributed", "Bidirectional", "RNN")
+_NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
+_LEFT_OUT = "left out by `layers` or `ignore`"
+
+
+@dataclass(frozen=True)
+class RoundedKernel:
+    """A kernel that is rounded while the model trains.
+
+    Attributes:
+        layer: path name of its layer.
+        weight: its name.
+        shape: its shape.
+        num_bits: of its integers.
+        num_scales: how many scales it has: one for each channel, or one.
+        kept_zeros: how many of its weights are held at zero.
+    """
+
+    layer: str
+    weight: str
+    shape: tuple[int, ...]
+    num_bits: int
+    num_scales: int
+    kept_zeros: int
+
+
+@dataclass(frozen=True)
+class RoundedActivation:
+    """Activations that are rounded while the model trains.
+
+    Attributes:
+        name: path name of the layer that rounds them.
+        num_bits: of their integers.
+        range: the smallest and the largest value; None where no data has been seen yet.
+        fixed: whether the range follows from the function that makes the values.
+    """
+
+    name: str
+    num_bits: int
+    range: tuple[float, float] | None
+    fixed: bool
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What a model rounds. Prints as tables.
+
+    Attributes:
+        model: the model's name.
+        kernels: in the order of the layers.
+        activations: in the order of the layers.
+        left: path name of each layer that stays in floats while the model trains to the reason.
+    """
+
+    model: str
+    kernels: tuple[RoundedKernel, ...]
+    activations: tuple[RoundedActivation, ...]
+    left: Mapping[str, str]
+
+    def __str__(self) -> str:
+        kernels = [
+            (one.layer, one.weight, str(one.shape), str(one.num_bits), f"{one.num_scales:,}", f"{one.kept_zeros:,}")
+            for one in self.kernels
+        ]
+        activations = [(one.name, str(one.num_bits), *_limits(one)) for one in self.activations]
+        lines = [f"Quantization of {self.model!r}"]
+        lines.append(text_table(("layer", "weight", "shape", "bits", "scales", "zeros kept"), kernels, left=(0, 1, 2)))
+        if activations:
+            lines.append(text_table(("activations", "bits", "from", "to"), activations))
+        lines += [f"not rounded: {name} ({reason})" for name, reason in self.left.items()]
+        return "\n".join(lines)
+
+
+def _limits(one: RoundedActivation) -> tuple[str, str]:
+    return ("no data yet", "") if one.range is None else (f"{one.range[0]:.4g}", f"{one.range[1]:.4g}")
+
+
+def quantization_report(model: Model) -> QuantizationReport:
+    """List what a quantization-aware model rounds, and the layers that stay in floats with the reason.
+
+    Args:
+        model: what `quantize_aware` returned, trained or not.
+
+    Returns:
+        A report that prints as tables.
+
+    Raises:
+        TypeError: not a Keras model.
+        ValueError: the model is not built, or not quantization-aware.
+
+    Example:
+        >>> import keras, edgeprune as ep
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
+        >>> [(one.layer, one.shape, one.num_scales) for one in quantization_report(ep.quantize_aware(model)).kernels]
+        [('head', (4, 3), 3)]
+    """
+    flavor.check_built_model(model)
+    if not is_quantize_aware(model):
+        raise ValueError(f"Model {model.name!r} is not quantization-aware: pass what quantize_aware returned.")
+    wrappers = quantized_layers(model)
+    names = flavor.layer_names(model)
+    inside = {id(part) for wrapper in wrappers for part in flavor.layers_of(wrapper) if part is not wrapper}
+    kernels = [
+        _kernel(names[id(wrapper)].removesuffix(wrapper.name) + wrapper.layer.name, wrapper, name)
+        for wrapper in wrappers
+        for name in wrapper.kernel_axes
+    ]
+    left = {
+        names[id(layer)]: reason
+        for layer in flavor.layers_of(model)
+        if layer not in wrappers and id(layer) not in inside and (reason := _why_left(layer))
+    }
+    return QuantizationReport(
+        model.name, tuple(kernels), tuple(_activation(names[id(one)], one) for one in fake_quantizers(model)), left
+    )
+
+
+def _kernel(layer: str, wrapper: Layer, name: str) -> RoundedKernel:
+    shape = tuple(getattr(wrapper.layer, name).shape)
+    scales = int(np.prod([shape[axis] for axis in wrapper.kernel_axes[name]], dtype=int))
+    mask = flavor.array_of(getattr(wrapper, f"{name}_mask")) if name in wrapper.kept_zeros else np.ones(1)
+    return RoundedKernel(layer, name, shape, wrapper.num_bits, scales, int(np.sum(mask == 0)))
+
+
+def _activation(name: str, layer: FakeQuantizeLogic) -> RoundedActivation:
+    low, high = (float(np.asarray(limit)) for limit in layer.range)
+    return RoundedActivation(
+        name, layer.num_bits, (low, high) if layer.is_known else None, layer.fixed_range is not None
+    )
+
+
+def _why_left(layer: Layer) -> str | None:
+    """Why a layer with weights of its own stays in floats while the model trains; None where it has none."""
+    if flavor.is_model(layer) or is_fake_quantize(layer) or type(layer).__name__ in _WITHOUT_KERNELS:
+        return None
+    parts = {id(weight) for part in flavor.layers_of(layer) if part is not layer for weight in part.weights}
+    own = [weight for weight in layer.weights if id(weight) not in parts and "float" in str(weight.dtype)]
+    if not own:
+        return None
+    return _LEFT_OUT if kernel_axes(layer) else _NO_RULE
