@@ -98,8 +98,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
-    from edgeprune.report.quantization_error import QuantizationErrorReport as QuantizationErrorReport
-    from edgeprune.report.quantization_error import quantization_error as quantization_error
+    from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
+    from edgeprune.report.file_errors import quantization_error as quantization_error
     from edgeprune.schemes import Scheme as Scheme
     from edgeprune.search.compress import CompressResult as CompressResult
     from edgeprune.search.compress import compress as compress
@@ -172,7 +172,7 @@ _HOME = {
     "PruningPolicy": "edgeprune.sparsity.policies",
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
-    "QuantizationErrorReport": "edgeprune.report.quantization_error",
+    "QuantizationErrorReport": "edgeprune.report.file_errors",
     "QuantizationReport": "edgeprune.quantization.report",
     "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
@@ -220,7 +220,7 @@ _HOME = {
     "pruning_step": "edgeprune.sparsity.prune",
     "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
-    "quantization_error": "edgeprune.report.quantization_error",
+    "quantization_error": "edgeprune.report.file_errors",
     "read_latency_results": "edgeprune.latency.device_results",
     "read_latency_table": "edgeprune.latency.table",
     "read_metadata": "edgeprune.tflite.metadata",

@@ -28,7 +28,14 @@ MODULES = sorted(
     module.name for module in pkgutil.walk_packages(edgeprune.__path__, "edgeprune.") if "__main__" not in module.name
 )
 # Raised and caught inside, or told apart from others by nobody.
-INTERNAL_ERRORS = {"Broken", "CannotSolve", "NotUnfoldedError", "UntranslatableError"}
+INTERNAL_ERRORS = {
+    "Broken",
+    "CannotSolve",
+    "LimitError",
+    "NotUnfoldedError",
+    "UnlikeFilesError",
+    "UntranslatableError",
+}
 
 
 def imports_for_editors(package):

@@ -105,8 +105,9 @@ def channels_command(
     importance: Annotated[
         Importance,
         typer.Option(
-            help="How channels are ranked; taylor and fisher need --data, activation and reconstruction --data or "
-            "--reconstruct."
+            metavar="NAME",
+            help=f"How channels are ranked: {', '.join(get_args(Importance))}. taylor and fisher need --data, "
+            "activation and reconstruction --data or --reconstruct.",
         ),
     ] = "l2",
     reduction: Annotated[

@@ -28,7 +28,7 @@ def debug_command(
 
     source = open_data(data, label_columns or ())
     start_tensorflow()
-    from edgeprune.report.quantization_error import quantization_error
+    from edgeprune.report.file_errors import quantization_error
 
     keras_model = load_model_file(model, unsafe, custom)
     report = quantization_error(keras_model, file, source.read(keras_model).x_test, num_samples=num_samples, own=own)

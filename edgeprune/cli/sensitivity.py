@@ -49,7 +49,9 @@ def sensitivity_command(
         Literal["channels", "weights"], typer.Option(help="Prune groups of coupled channels, or each layer's weights.")
     ] = "channels",
     levels: LevelsOption = None,
-    importance: Annotated[Importance, typer.Option(help="How channels are ranked.")] = "l2",
+    importance: Annotated[
+        Importance, typer.Option(metavar="NAME", help=f"How channels are ranked: {', '.join(get_args(Importance))}.")
+    ] = "l2",
     reconstruct: Annotated[
         str | None,
         typer.Option(

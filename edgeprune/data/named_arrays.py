@@ -26,8 +26,9 @@ def named_arrays(
         ValueError: one is missing, or there are not as many as names.
 
     Example:
-        >>> named_arrays("Model 'net'", {"left": (2,), "right": (2,)}, [[[1, 2]], [[3, 4]]])
-        {'left': [[1, 2]], 'right': [[3, 4]]}
+        >>> found = named_arrays("Model 'net'", {"left": (2,), "right": (2,)}, (np.ones((1, 2)), np.zeros((1, 2))))
+        >>> {name: values.tolist() for name, values in found.items()}
+        {'left': [[1.0, 1.0]], 'right': [[0.0, 0.0]]}
     """
     if isinstance(arrays, Mapping):
         if all_of_them and not arrays.keys() >= shapes.keys():

@@ -72,8 +72,11 @@ def read_latency_results(directory: PathLike, device: str = "the device") -> Lat
         ValueError: a result lacks the average time.
 
     Example:
-        >>> table = read_latency_results("pixel_files", "Pixel 8")  # doctest: +SKIP
-        >>> plan = plan_channels(model, target_latency="4 ms", latency_table=table)  # doctest: +SKIP
+        >>> folder = write_files_to_time("one_file", {"conv 8x8x3 -> 8x8x16": lambda: b"a .tflite file"})
+        >>> (folder / "results").mkdir()  # as run.sh leaves them, in microseconds
+        >>> printed = (folder / "results" / "00000.txt").write_text("Inference (avg): 240.5")
+        >>> read_latency_results(folder, "Pixel 8").times
+        {'conv 8x8x3 -> 8x8x16': 0.2405}
     """
     folder = Path(directory)
     if not (folder / _INDEX).is_file():

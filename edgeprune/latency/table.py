@@ -158,6 +158,11 @@ def read_latency_table(path: PathLike) -> LatencyTable:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such table; the message names the line.
+
+    Example:
+        >>> table = LatencyTable({"conv 8x8x3 -> 8x8x16": 0.2}, "Pixel 8")
+        >>> read_latency_table(table.save("pixel.csv")).times
+        {'conv 8x8x3 -> 8x8x16': 0.2}
     """
     path = Path(path)
     if not path.is_file():

@@ -13,21 +13,21 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import LayerRow as LayerRow
     from edgeprune.report.inspection import inspect as inspect
-    from edgeprune.report.quantization_error import LayerComparison as LayerComparison
-    from edgeprune.report.quantization_error import QuantizationErrorReport as QuantizationErrorReport
-    from edgeprune.report.quantization_error import quantization_error as quantization_error
+    from edgeprune.report.file_errors import LayerComparison as LayerComparison
+    from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
+    from edgeprune.report.file_errors import quantization_error as quantization_error
 
 # Each public name and the module that defines it.
 _HOME = {
     "FileInspection": "edgeprune.report.file_inspection",
     "GroupRow": "edgeprune.report.inspection",
     "Inspection": "edgeprune.report.inspection",
-    "LayerComparison": "edgeprune.report.quantization_error",
+    "LayerComparison": "edgeprune.report.file_errors",
     "LayerRow": "edgeprune.report.inspection",
-    "QuantizationErrorReport": "edgeprune.report.quantization_error",
+    "QuantizationErrorReport": "edgeprune.report.file_errors",
     "inspect": "edgeprune.report.inspection",
     "inspect_tflite": "edgeprune.report.file_inspection",
-    "quantization_error": "edgeprune.report.quantization_error",
+    "quantization_error": "edgeprune.report.file_errors",
 }
 
 __all__ = sorted(_HOME)

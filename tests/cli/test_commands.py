@@ -190,7 +190,7 @@ def test_channels_are_made_up_for_on_unlabelled_data(folder, tmp_path, name):
     np.testing.assert_allclose(smaller.predict(x, verbose=0), expected.model.predict(x, verbose=0), atol=1e-4)
     text = run_ok(*arguments, "--data", folder / "split.npz", "--overwrite").stdout
     (line,) = (line for line in text.splitlines() if line.startswith("accuracy"))
-    assert "cut" in line and "reconstructed" in line and "error after the cut" in text
+    assert "cut" in line and "reconstructed" in line and "error before" in text
 
 
 def test_channels_without_an_output_shows_the_plan(folder):

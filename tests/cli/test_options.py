@@ -195,7 +195,7 @@ def test_choices_are_those_of_the_library():
     ("words", "expected"),
     [
         ("bundle --target ethos-u55", [name for name in TARGETS if name.startswith("ethos-u55")]),
-        ("convert --quantization int", ["int8", "int16x8"]),
+        ("convert --quantization int", ["int8", "int16x8", "int4"]),
         ("channels --importance l", ["l2", "l1", "lamp"]),
         ("channels --round-to t", ["tile", "tile-int8"]),
     ],

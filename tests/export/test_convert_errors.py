@@ -105,9 +105,9 @@ def test_a_layer_is_no_model(flavor, tmp_path):
 
 def test_unknown_quantization(tmp_path):
     with pytest.raises(
-        ValueError, match="one of None, 'dynamic', 'float16', 'int8', 'int16x8', or a Scheme; got 'int4'"
+        ValueError, match="one of None, 'dynamic', 'float16', 'int8', 'int16x8', 'int4', or a Scheme; got 'int2'"
     ):
-        export_tflite(dense("keras"), tmp_path / "m.tflite", "int4")
+        export_tflite(dense("keras"), tmp_path / "m.tflite", "int2")
 
 
 @pytest.mark.parametrize(

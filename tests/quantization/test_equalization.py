@@ -141,7 +141,8 @@ def test_the_file_in_int8_loses_less(flavor, rng, tmp_path):
 
     def error(model, name):
         ep.export_tflite(model, tmp_path / name, "int8", x, verify=False, verbose=False)
-        from edgeprune.tflite.runtime import Runtime, named_samples
+        from edgeprune.data.named_inputs import named_samples
+        from edgeprune.tflite.runtime import Runtime
 
         runtime = Runtime(tmp_path / name)
         (made,) = runtime.run_all(named_samples(runtime, x), "").values()

@@ -73,7 +73,9 @@ def write_latency_files(
         FileExistsError: the folder exists.
 
     Example:
-        >>> folder = write_latency_files(model, "pixel_files", "int8", max_ratio=0.5)  # doctest: +SKIP
+        >>> folder = write_latency_files(model, "pixel_files", round_to=8)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['files', 'operators.csv', 'run.sh']
     """
     graph = freeze_in_attention(trace(model), "heads")
     ignored = (group for entry in entries(ignore) for group in matching(graph, entry))
