@@ -94,12 +94,12 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.quantization.report import QuantizationReport as QuantizationReport
     from edgeprune.quantization.report import quantization_report as quantization_report
     from edgeprune.quantization.training import quantize_aware as quantize_aware
+    from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
+    from edgeprune.report.file_errors import quantization_error as quantization_error
     from edgeprune.report.file_inspection import FileInspection as FileInspection
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
-    from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
-    from edgeprune.report.file_errors import quantization_error as quantization_error
     from edgeprune.schemes import Scheme as Scheme
     from edgeprune.search.compress import CompressResult as CompressResult
     from edgeprune.search.compress import compress as compress

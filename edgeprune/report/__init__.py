@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from edgeprune.lazy import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from edgeprune.report.file_errors import LayerComparison as LayerComparison
+    from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
+    from edgeprune.report.file_errors import quantization_error as quantization_error
     from edgeprune.report.file_inspection import FileInspection as FileInspection
     from edgeprune.report.file_inspection import inspect_tflite as inspect_tflite
     from edgeprune.report.inspection import GroupRow as GroupRow
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import LayerRow as LayerRow
     from edgeprune.report.inspection import inspect as inspect
-    from edgeprune.report.file_errors import LayerComparison as LayerComparison
-    from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
-    from edgeprune.report.file_errors import quantization_error as quantization_error
 
 # Each public name and the module that defines it.
 _HOME = {

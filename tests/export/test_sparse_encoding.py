@@ -21,7 +21,7 @@ def with_zeros(model, share, rng, block=1):
 def conv_net(flavor, *, stem="explicit", depthwise="same"):
     """A stem that XNNPACK's sparse path takes, and a depthwise convolution with stride 2."""
     keras = flavors.keras_module(flavor)
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(3)
     layers = keras.layers
     x = inputs = keras.Input((16, 16, 3), name="image")
     if stem == "explicit":

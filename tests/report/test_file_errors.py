@@ -9,8 +9,8 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.report.layer_outputs import ComputedTensor, LayerOutput, paired
 from edgeprune.report.file_errors import quantization_error
+from edgeprune.report.layer_outputs import ComputedTensor, LayerOutput, paired
 from edgeprune.tflite.runtime import Port
 
 
