@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="how many nets are trained and cut")
     parser.add_argument("--epochs", type=int, default=10, help="of dense training")
     parser.add_argument("--fine-tune", type=int, default=2, help="epochs after each cut")
-    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
     arguments = parser.parse_args()
     OUT.parent.mkdir(parents=True, exist_ok=True)
     results = Results(OUT, arguments.again)

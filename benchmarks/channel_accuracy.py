@@ -153,7 +153,7 @@ def measure_cut(
 
 
 def from_scratch(name: str, model: Any, data: Data, kept: float, epochs: int, results: Results) -> None:
-    """Train the shape of the first plan anew, for as many epochs as dense training and fine-tuning took together."""
+    """Train the shape of the first plan again, for as many epochs as dense training and fine-tuning took together."""
     if results.get(net=name, kind="from scratch", kept=kept):
         return
     first = results.get(net=name, kind="cut", kept=kept)
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of dense training")
     parser.add_argument("--fine-tune", type=int, default=6, help="epochs after each cut")
     parser.add_argument("--no-fine-tune", dest="fine_tune", action="store_const", const=0, help="the cuts alone")
-    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--quick", action="store_true", help="the sample, l2 and random, globally, 50 %%")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--num-runs", type=int, default=30, help="how often each file is timed")
     parser.add_argument("--quick", action="store_true", help="images of 96x96 and 10 runs: a look, no measurement")
     parser.add_argument("--write", action="store_true", help="write the files and time nothing")
-    parser.add_argument("--again", action="store_true", help="write files anew that are there")
+    parser.add_argument("--again", action="store_true", help="write files again that are there")
     arguments = parser.parse_args()
     size, runs = (96, 10) if arguments.quick else (224, arguments.runs)
     files = Files(size, arguments.again)

@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--fine-tune", action="store_true", help="train the smaller nets too")
     parser.add_argument("--full", action="store_true", help="all of Fashion-MNIST, which must be installed")
     parser.add_argument("--full-test", action="store_true", help="the 10,000 test images of the full set")
-    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
     arguments = parser.parse_args()
     data = load(arguments.full)
     if arguments.full_test:

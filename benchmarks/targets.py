@@ -1,7 +1,7 @@
 """The four nets of MLPerf Tiny, dense and with half of the MACs, through every target.
 
     python benchmarks/targets.py               all targets; what is there already is not measured again (--again does)
-    python benchmarks/targets.py --latency     time the phones' files anew, and nothing else
+    python benchmarks/targets.py --latency     time the phones' files again, and nothing else
     python benchmarks/targets.py --quick       two nets, three targets, 30 samples: a look
 
 The weights are random (they change neither memory nor time), the batch normalisations are settled on the samples, so
@@ -310,8 +310,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument("--latency", action="store_true", help="time the files for phones anew, and nothing else")
-    parser.add_argument("--again", action="store_true", help="measure anew what is there")
+    parser.add_argument("--latency", action="store_true", help="time the files for phones again, and nothing else")
+    parser.add_argument("--again", action="store_true", help="measure again what is there")
     parser.add_argument("--quick", action="store_true", help="two nets, three targets, 30 samples")
     arguments = parser.parse_args()
     nets, names, samples, folder = arguments.nets, arguments.targets, SAMPLES, OUT / "targets"

@@ -3,7 +3,7 @@
     python benchmarks/training_overhead.py [--rounds 9] [--quick]
 
 Each configuration keeps its own compiled model. A round runs one `fit` of every configuration, in an order that
-is shuffled anew; a ratio is taken within its round, so that a slow moment of the machine hits both sides. The
+is shuffled again; a ratio is taken within its round, so that a slow moment of the machine hits both sides. The
 table shows the median over the rounds and the middle half of them. On `tf_keras` the masks are TF-MOT's own.
 Results go to benchmarks/out/training_overhead.json too.
 """

@@ -1,4 +1,4 @@
-"""Plans on small nets of both Kerases: what they say is counted anew on the model they build."""
+"""Plans on small nets of both Kerases: what they say is counted again on the model they build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solving for the classes to keep, on graphs made by hand: what is kept is counted anew, weight by weight."""
+"""Solving for the classes to keep, on graphs made by hand: what is kept is counted again, weight by weight."""
 
 from __future__ import annotations
 

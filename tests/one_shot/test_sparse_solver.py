@@ -1,4 +1,4 @@
-"""The solver of sparse weights against a brute force that inverts every Hessian anew, and against lstsq."""
+"""The solver of sparse weights against a brute force that inverts every Hessian again, and against lstsq."""
 
 import keras
 import numpy as np

@@ -6,6 +6,7 @@ ridge can leave a larger error on the rows than they do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -177,6 +178,16 @@ def _best_ratio(fit: Equations, held_out: Equations, intercept: bool) -> float:
         change = wanted / (np.maximum(sizes, 0.0) + ratio * mean_square(xx))[:, :, None]
         return float(np.sum(change * (tested @ change)) - 2 * np.sum(change * tested_wanted))
 
+    return best_of_ratios(error, unchanged=0.0)
+
+
+def best_of_ratios(error: Callable[[float], float], unchanged: float) -> float:
+    """The ridge with the smallest error; infinite where weights that stay as they are do as well.
+
+    Args:
+        error: of a ridge, on rows held out.
+        unchanged: the error of weights that stay.
+    """
     errors = [error(ratio) for ratio in RATIOS]
     best = int(np.argmin(errors))
-    return float(RATIOS[best]) if errors[best] < 0 else np.inf
+    return float(RATIOS[best]) if errors[best] < unchanged else np.inf

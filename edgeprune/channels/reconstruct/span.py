@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgeprune.channels.reconstruct.ridge import RATIOS, Solution
+from edgeprune.channels.reconstruct.ridge import Solution, best_of_ratios
 
 MOST_ROWS = 4096
 MOST_NUMBERS = 1 << 27  # of all rows together, in float32
@@ -107,9 +107,7 @@ def _best_ratio(products: np.ndarray, r: np.ndarray, fitted: int, intercept: boo
         of_each = wanted / (np.maximum(sizes, 0.0) + ratio * scale)[:, None]
         return float(np.square(r[fitted:] - tested @ of_each).sum())
 
-    errors = [error(ratio) for ratio in RATIOS]
-    best = int(np.argmin(errors))
-    return float(RATIOS[best]) if errors[best] < unchanged else np.inf
+    return best_of_ratios(error, unchanged)
 
 
 def _centring(count: int, fitted: int, intercept: bool) -> np.ndarray:
