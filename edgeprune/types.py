@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Model: TypeAlias = keras.Model | tf_keras.Model
     Layer: TypeAlias = keras.layers.Layer | tf_keras.layers.Layer
     Variable: TypeAlias = keras.Variable | tf.Variable
+    Tensor: TypeAlias = tf.Tensor
     AnyTensor: TypeAlias = tf.Tensor | keras.KerasTensor
     Callback: TypeAlias = keras.callbacks.Callback | tf_keras.callbacks.Callback
     Optimizer: TypeAlias = keras.optimizers.Optimizer | tf_keras.optimizers.Optimizer
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
         """The same for `TensorBoard`."""
 
 else:
-    ArrayLike = Model = Layer = Variable = AnyTensor = Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
+    ArrayLike = Model = Layer = Variable = Tensor = AnyTensor = Any
+    Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
 
 SameModel = TypeVar("SameModel", bound="Model")
 """A model that is returned as what was passed: of the same Keras and, to an editor, of the same class."""
@@ -54,6 +56,9 @@ LayerChoice: TypeAlias = str | Layer | Iterable[str | Layer] | Callable[[Layer],
 
 PathLike: TypeAlias = str | os.PathLike[str]
 """The path of a file or folder."""
+
+Shape: TypeAlias = Sequence[int | None]
+"""The sizes of a tensor's axes; None for one that is open, such as the batch."""
 
 Array: TypeAlias = ArrayLike | AnyTensor
 """What NumPy makes an array of: arrays, nested lists of numbers, tensors."""
@@ -116,5 +121,7 @@ __all__ = [
     "SameLayer",
     "SameModel",
     "Scope",
+    "Shape",
+    "Tensor",
     "Variable",
 ]

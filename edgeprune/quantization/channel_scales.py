@@ -10,7 +10,7 @@ Each channel of each tensor is a *node*; nodes that need the same factor are uni
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgeprune.channels.graph.rules.kernels import channel_axis, depthwise_kerne
 from edgeprune.channels.reconstruct.batch_norm import statistics_axis
 from edgeprune.channels.reconstruct.order import nodes_of_steps
 from edgeprune.dead_channels.constant_channels import built_in_kind
-from edgeprune.types import Layer
+from edgeprune.types import ArrayLike, Layer
 
 CONVOLUTIONS = frozenset(("Conv1D", "Conv2D", "Conv3D"))
 TRANSPOSED = frozenset(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"))
@@ -295,7 +295,7 @@ def _are_multiples(given: list[np.ndarray]) -> bool:
     )
 
 
-def _is_homogeneous(activation: Any) -> bool:
+def _is_homogeneous(activation: Callable[[np.ndarray], ArrayLike] | None) -> bool:
     """Whether an activation of scaled values is the scaled activation."""
     if activation is None:
         return True
@@ -307,7 +307,7 @@ def _is_homogeneous(activation: Any) -> bool:
     return _are_multiples(given)
 
 
-def _weights(layer: Any, kind: str) -> list[Any]:
+def _weights(layer: Layer, kind: str) -> list[Any]:
     """The variables of a layer that hold factors, or that must be its own for it to do so."""
     if kind in NORMALIZATIONS:
         named = [layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance]
@@ -318,7 +318,7 @@ def _weights(layer: Any, kind: str) -> list[Any]:
     return [weight for weight in named if weight is not None]
 
 
-def kernels_of(layer: Any, kind: str) -> list[Any]:
+def kernels_of(layer: Layer, kind: str) -> list[Any]:
     """The kernels of a layer, in the order in which they are applied."""
     if kind in SEPARABLE:
         return [layer.depthwise_kernel, layer.pointwise_kernel]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.types import AnyTensor, Layer, Model, Variable
+from edgeprune.types import AnyTensor, Layer, Model, Shape, Tensor, Variable
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _BaseLayer
 
     class _BaseWrapper(_BaseLayer):
-        def __init__(self, layer: Layer, **kwargs: Any) -> None: ...
+        def __init__(self, layer: Layer, **kwargs: object) -> None: ...
 
 else:
     _BaseLayer = _BaseWrapper = object
@@ -64,7 +64,7 @@ def rounded_to_grid(weight: AnyTensor, axes: Sequence[int], num_bits: int) -> An
     order = [axis for axis in range(rank) if axis not in kept] + kept
 
     @tf.custom_gradient
-    def rounded(values: Any) -> tuple[Any, Callable[[Any], Any]]:
+    def rounded(values: Tensor) -> tuple[Any, Callable[[Any], Any]]:
         turned = tf.transpose(values, order)
         columns = tf.reshape(turned, [-1, int(np.prod([values.shape[axis] for axis in kept], dtype=int))])
         largest = tf.reduce_max(tf.abs(columns), axis=0)
@@ -98,7 +98,7 @@ class FakeQuantizeLogic(_BaseLayer):
         fixed_range: Sequence[float] | None = None,
         update_ranges: bool = True,
         momentum: float = 0.99,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.num_bits = num_bits
@@ -108,7 +108,7 @@ class FakeQuantizeLogic(_BaseLayer):
         self.supports_masking = True
         self.observer: Observer | None = None
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         """Make the variables of a range that is measured."""
         if self.fixed_range is None:
             for name, value in (("range_min", _UNSEEN[0]), ("range_max", _UNSEEN[1]), ("seen", 0.0)):
@@ -150,7 +150,7 @@ class FakeQuantizeLogic(_BaseLayer):
         self.range_max.assign(max(high, low + _NARROWEST))
         self.seen.assign(1.0)
 
-    def _follow(self, values: Any) -> None:
+    def _follow(self, values: Tensor) -> None:
         """Move the range towards that of a batch; the first one is taken whole."""
         import tensorflow as tf
 
@@ -166,7 +166,7 @@ class FakeQuantizeLogic(_BaseLayer):
     def _state(self, name: str, value: float) -> Any:
         raise NotImplementedError
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         """The shape that comes in."""
         return input_shape
 
@@ -201,7 +201,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         kept_zeros: Sequence[str] = (),
         activation_bits: int | None = None,
         update_ranges: bool = True,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(layer, **kwargs)
         self.kernel_axes = {name: tuple(axes) for name, axes in kernel_axes.items()}
@@ -211,13 +211,11 @@ class QuantizedLayerLogic(_BaseWrapper):
         self.update_ranges = update_ranges
         self.before_activation: Any = None
         if activation_bits is not None:
-            self.before_activation = self._fake_quantize(
-                num_bits=activation_bits, update_ranges=update_ranges, name="before_activation"
-            )
+            self.before_activation = self._fake_quantize(activation_bits, update_ranges)
         self.supports_masking = layer.supports_masking
         self.rounds = True
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         """Make the layer's weights, and masks for the kernels whose zeros stay."""
         if not self.layer.built:
             self.layer.build(input_shape)
@@ -240,7 +238,7 @@ class QuantizedLayerLogic(_BaseWrapper):
             kernel = getattr(self.layer, name)
             kernel.assign(flavor.array_of(kernel) * flavor.array_of(getattr(self, f"{name}_mask")))
 
-    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+    def call(self, inputs: AnyTensor, training: bool | None = None, **kwargs: object) -> Any:
         """What the layer returns with rounded kernels."""
         kernels = {name: self.rounded(name) for name in self.kernel_axes} if self.rounds else {}
         with self._with_kernels(kernels):
@@ -264,7 +262,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         """The kernels that TF-MOT's wrapper may prune, those of the layer."""
         return [getattr(self.layer, name) for name in self.kernel_axes]
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         """The layer's."""
         return self.layer.compute_output_shape(input_shape)
 
@@ -281,7 +279,8 @@ class QuantizedLayerLogic(_BaseWrapper):
         """While the body runs, the layer computes with these tensors in place of its kernels."""
         raise NotImplementedError
 
-    def _fake_quantize(self, **kwargs: Any) -> Any:
+    def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantizeLogic:
+        """The layer that rounds before the activation."""
         raise NotImplementedError
 
     def _state(self, name: str, shape: tuple[int, ...]) -> Any:
@@ -289,7 +288,7 @@ class QuantizedLayerLogic(_BaseWrapper):
 
 
 @contextlib.contextmanager
-def _attribute(layer: Layer, name: str, value: Any) -> Iterator[None]:
+def _attribute(layer: Layer, name: str, value: object) -> Iterator[None]:
     """While the body runs, an attribute of a layer has another value, without Keras taking note of it."""
     held = layer.__dict__
     before = held[name]

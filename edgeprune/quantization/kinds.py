@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import SupportsFloat
 
 from edgeprune import flavor
 from edgeprune.dead_channels.constant_channels import built_in_kind
@@ -151,12 +151,12 @@ def _kind_of_layer(layer: Layer) -> CallKind:
     return CallKind.OTHER
 
 
-def _is_fused_relu(layer: Any) -> bool:
+def _is_fused_relu(layer: Layer) -> bool:
     """Whether a ReLU layer is one that other operators do by themselves: without a slope or a threshold, up to 6."""
     slope = getattr(layer, "negative_slope", 0.0)
     return not _number(slope) and not _number(layer.threshold) and layer.max_value in (None, 6, 6.0)
 
 
-def _number(value: Any) -> float:
+def _number(value: SupportsFloat | None) -> float:
     """A number that Keras may keep as an array of one element."""
     return 0.0 if value is None else float(value)

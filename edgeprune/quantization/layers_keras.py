@@ -32,8 +32,8 @@ class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
     def _with_kernels(self, kernels: dict[str, Any]) -> contextlib.AbstractContextManager:
         return keras.StatelessScope([(getattr(self.layer, name), value) for name, value in kernels.items()])
 
-    def _fake_quantize(self, **kwargs: Any) -> Any:
-        return FakeQuantize(**kwargs)
+    def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantize:
+        return FakeQuantize(num_bits, update_ranges=update_ranges, name="before_activation")
 
     def _state(self, name: str, shape: tuple[int, ...]) -> Any:
         return self.add_weight(

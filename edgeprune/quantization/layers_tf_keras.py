@@ -46,8 +46,8 @@ class QuantizedLayer(QuantizedLayerLogic, _Wrapper):
         finally:
             held.update(before)
 
-    def _fake_quantize(self, **kwargs: Any) -> Any:
-        return FakeQuantize(**kwargs)
+    def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantize:
+        return FakeQuantize(num_bits, update_ranges=update_ranges, name="before_activation")
 
     def _state(self, name: str, shape: tuple[int, ...]) -> Any:
         return self.add_weight(

@@ -82,7 +82,7 @@ def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Rang
                 ranges[id(tensor)] = found
 
 
-def _inner(layer: Any) -> Any:
+def _inner(layer: Layer) -> Any:
     while flavor.is_time_distributed(layer):
         layer = layer.layer
     return layer

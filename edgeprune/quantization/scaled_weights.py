@@ -17,7 +17,7 @@ from edgeprune.quantization.channel_scales import (
     ScaledCall,
     kernels_of,
 )
-from edgeprune.types import Variable
+from edgeprune.types import Layer, Variable
 
 
 def scaled_weights(call: ScaledCall, factors: np.ndarray) -> Iterator[tuple[Variable, np.ndarray]]:
@@ -71,7 +71,7 @@ def _by_group(taken: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _normalization(
-    layer: Any, taken: np.ndarray | None, given: np.ndarray | None
+    layer: Layer, taken: np.ndarray | None, given: np.ndarray | None
 ) -> Iterator[tuple[Variable, np.ndarray]]:
     """The statistics follow the input, so that training goes on from there; gamma and beta follow the output."""
     mean, variance = _values(layer.moving_mean), _values(layer.moving_variance)

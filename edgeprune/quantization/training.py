@@ -23,7 +23,7 @@ from edgeprune.quantization.placement import Placement, place
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.sparsity.mechanism import mechanism_of
 from edgeprune.sparsity.prunable import chosen_layers
-from edgeprune.types import DataLike, Layer, LayerChoice, Model
+from edgeprune.types import DataLike, Layer, LayerChoice, Model, Variable
 
 # Before the name of a layer whose own name goes to what rounds its values, or kernels.
 _PREFIX = "quantized_"
@@ -252,7 +252,7 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def _has_some_zeros(weight: Any) -> bool:
+def _has_some_zeros(weight: Variable) -> bool:
     """Whether a kernel has zeros that pruning may have put there: not one that is all zero, as some begin."""
     values = flavor.array_of(weight)
     return bool((values == 0).any() and np.any(values))

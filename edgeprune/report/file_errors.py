@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -255,7 +255,11 @@ def _compared(
 
 
 def _alone(
-    runtime: Runtime, pairs: Sequence[tuple[LayerOutput, ComputedTensor]], in_keras: Any, encoded: Any, count: int
+    runtime: Runtime,
+    pairs: Sequence[tuple[LayerOutput, ComputedTensor]],
+    in_keras: Callable[[int], list[tuple[LayerOutput, np.ndarray]]],
+    encoded: Mapping[str, np.ndarray],
+    count: int,
 ) -> list[float | None]:
     """Each layer's own signal-to-noise ratio: its operators on the values that Keras has before it."""
     content = tflite_bytes(runtime.path)
@@ -272,7 +276,7 @@ def _alone(
         for number in range(count):
             keras = {output.number: values for output, values in in_keras(number)}
 
-            def value(index: int, number: int = number, keras: Any = keras) -> np.ndarray:
+            def value(index: int, number: int = number, keras: Mapping[int, np.ndarray] = keras) -> np.ndarray:
                 if index in of_input:
                     return of_input[index][number : number + 1]
                 output, port = of_tensor[index]
@@ -285,7 +289,11 @@ def _alone(
 
 
 def _pairs(
-    model: Model, runtime: Runtime, in_keras: Any, in_file: Any, count: int
+    model: Model,
+    runtime: Runtime,
+    in_keras: Callable[[int], list[tuple[LayerOutput, np.ndarray]]],
+    in_file: Callable[[int, Sequence[ComputedTensor]], list[tuple[ComputedTensor, np.ndarray]]],
+    count: int,
 ) -> list[tuple[LayerOutput, ComputedTensor]]:
     """Which tensor belongs to which layer, by the names and by the values of a few samples."""
     tensors = computed_tensors(runtime, model)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from edgeprune.measure.memory import ActivationMemory
     from edgeprune.report.tables import FormatRow
     from edgeprune.sparsity.report import SparsityReport
+    from edgeprune.sparsity.schedules import PruningSchedule
 
 BLUE, GREY, ORANGE = "#3465a4", "#b8bec6", "#d9822b"
 
 
-def plot_schedule(schedule: Any, steps: int, ax: Axes | None = None) -> Axes:
+def plot_schedule(schedule: PruningSchedule, steps: int, ax: Axes | None = None) -> Axes:
     """Plot the sparsity a schedule asks for over the steps of a training, as the masks follow it.
 
     Args:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, final
+from typing import final
 
 from edgeprune.channels.plan.limits import parse_bytes
 from edgeprune.number_checks import check_number
@@ -153,7 +153,7 @@ def _overshoot(excess: Excess) -> float:
     return math.inf if not math.isfinite(excess.by) else excess.by / (excess.allowed or 0.01)
 
 
-def _amount(name: str, value: Any) -> float:
+def _amount(name: str, value: float | str) -> float:
     """A number, or a text with a unit, in the limit's own unit."""
     if name in _BYTES:
         return parse_bytes(name, value) or 0

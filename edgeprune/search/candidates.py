@@ -22,7 +22,7 @@ from edgeprune.channels.reconstruct.linear import linear_parts
 from edgeprune.data.batches import batches_of
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.tensors import input_tensors
-from edgeprune.types import DataLike, Layer, Variable
+from edgeprune.types import AnyTensor, DataLike, Layer, Variable
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -144,7 +144,7 @@ class Candidates:
         is_made_by_layer = flavor.function_name(step.layer) is None
         return flavor.call_layer(node, taken, self._layers[id(step.layer)] if is_made_by_layer else step.layer)
 
-    def _masked(self, tensor: Any, axis: int, classes: np.ndarray) -> Any:
+    def _masked(self, tensor: AnyTensor, axis: int, classes: np.ndarray) -> Any:
         import tensorflow as tf
 
         shape = [-1 if a == axis else 1 for a in range(len(tensor.shape))]

@@ -14,6 +14,7 @@ from edgeprune.number_checks import check_number, check_seed
 from edgeprune.search.bootstrap import Interval, mean_interval, statistic_interval
 from edgeprune.search.budget import Budget, Excess
 from edgeprune.search.judge import Judge, Outputs, taken
+from edgeprune.types import Arrays
 
 
 @final
@@ -129,7 +130,9 @@ def _lost(judge: Judge, before: Outputs, after: Outputs, confidence: float, seed
     return statistic_interval(len(next(iter(before.values()))), lost, confidence=confidence, seed=seed)
 
 
-def hold_out(x: Any, y: Any = None, sample_weight: Any = None, *, share: float = 0.5, seed: int | None = 0) -> Any:
+def hold_out(
+    x: Arrays, y: Arrays | None = None, sample_weight: Arrays | None = None, *, share: float = 0.5, seed: int | None = 0
+) -> Any:
     """Split samples in two: those that a search looks at, and those that only the last check sees.
 
     Args:
@@ -172,7 +175,7 @@ def hold_out(x: Any, y: Any = None, sample_weight: Any = None, *, share: float =
     return parts[0], parts[1]
 
 
-def _classes(y: Any) -> np.ndarray | None:
+def _classes(y: Arrays | None) -> np.ndarray | None:
     """The class of each sample; None where the labels name none."""
     if y is None or isinstance(y, Mapping | list | tuple):
         return None

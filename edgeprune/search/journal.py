@@ -14,7 +14,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.data.structures import flat
 from edgeprune.search.journal_file import JournalFile
-from edgeprune.types import Model, PathLike
+from edgeprune.types import Layer, Model, PathLike
 
 
 class Journal:
@@ -92,7 +92,7 @@ def _add_arrays(digest: hashlib._Hash, data: Sequence[Any]) -> None:
         digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
 
 
-def _config_of(layer: Any) -> Any:
+def _config_of(layer: Layer) -> Any:
     try:
         config = layer.get_config()
     except Exception:  # a layer of another maker may raise anything
@@ -100,11 +100,11 @@ def _config_of(layer: Any) -> Any:
     return [type(layer).__name__, {key: value for key, value in config.items() if key != "name"}]
 
 
-def _text_of(value: Any) -> str:
+def _text_of(value: object) -> str:
     """What stands for an object, the same in each process."""
-    code = getattr(value, "__code__", None)
+    code, name = getattr(value, "__code__", None), getattr(value, "__name__", type(value).__name__)
     if inspect.iscode(code):
-        return f"{value.__name__} {code.co_code.hex()} {[one for one in code.co_consts if not inspect.iscode(one)]}"
+        return f"{name} {code.co_code.hex()} {[one for one in code.co_consts if not inspect.iscode(one)]}"
     if isinstance(value, str | int | float | bytes | tuple | type(None)):
         return str(value)
-    return getattr(value, "__name__", type(value).__name__)
+    return name

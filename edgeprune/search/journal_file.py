@@ -119,9 +119,9 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return _text({"record": record, "check": _check(record)}) + b"\n"
 
 
-def _check(record: Any) -> str:
+def _check(record: object) -> str:
     return f"{zlib.crc32(_text(record)):08x}"
 
 
-def _text(value: Any) -> bytes:
+def _text(value: object) -> bytes:
     return json.dumps(value, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()

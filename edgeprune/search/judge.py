@@ -15,7 +15,7 @@ from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.output_scores import NoScoreError, Score
 from edgeprune.measure.score import score_outputs
 from edgeprune.search.sample_scores import sample_scores
-from edgeprune.types import Model
+from edgeprune.types import Arrays, Model
 
 Outputs = Mapping[str, np.ndarray]
 # One for each sample, and the samples' weights.
@@ -47,9 +47,9 @@ class Judge:
 def judge_of(
     model: Model,
     outputs: Outputs,
-    samples: Any,
-    labels: Any,
-    sample_weight: Any,
+    samples: Arrays,
+    labels: Arrays | None,
+    sample_weight: Arrays | None,
     metric: MetricLike | None,
     batch_size: int,
 ) -> Judge:
@@ -106,7 +106,7 @@ def judge_of(
     return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value, of_rows, each)
 
 
-def taken(part: Any, rows: np.ndarray) -> Any:
+def taken(part: object, rows: np.ndarray) -> Any:
     """The samples with these numbers, of arrays in any structure."""
     return mapped(lambda array: np.asarray(array)[rows], part)
 

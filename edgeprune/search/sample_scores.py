@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from edgeprune.data.losses import plain_names
 from edgeprune.measure.accuracy import right_ones
+from edgeprune.types import Arrays
 
 _TOLERANCE = 1e-5  # Keras sums in float32
 
@@ -31,7 +31,11 @@ _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def sample_scores(
-    name: str, value: float, outputs: Mapping[str, np.ndarray], labels: Any, sample_weight: Any = None
+    name: str,
+    value: float,
+    outputs: Mapping[str, np.ndarray],
+    labels: Arrays | None,
+    sample_weight: Arrays | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None] | None:
     """The score of each sample, and the samples' weights.
 

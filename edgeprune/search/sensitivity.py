@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -173,7 +172,7 @@ def sensitivity(
     )
 
 
-def _checked(levels: Any, kind: Any) -> tuple[float, ...]:
+def _checked(levels: object, kind: object) -> tuple[float, ...]:
     """The levels, ascending, if they and the kind are such as `sensitivity` accepts."""
     if kind not in ("channels", "weights"):
         raise ValueError(f"kind must be 'channels' or 'weights'; got {kind!r}.")
