@@ -20,13 +20,25 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.search.curves import Sensitivity as Sensitivity
     from edgeprune.search.curves import SensitivityCurve as SensitivityCurve
     from edgeprune.search.quick_reconstruction import QuickReconstruction as QuickReconstruction
+    from edgeprune.search.search_record import SearchEnding as SearchEnding
+    from edgeprune.search.search_record import SearchHeader as SearchHeader
+    from edgeprune.search.search_record import SearchRecord as SearchRecord
+    from edgeprune.search.search_record import read_search as read_search
+    from edgeprune.search.trial_record import Candidate as Candidate
+    from edgeprune.search.trial_record import Trial as Trial
 
 # Each public name and the module that defines it.
 _HOME = {
+    "Candidate": "edgeprune.search.trial_record",
     "Candidates": "edgeprune.search.candidates",
     "QuickReconstruction": "edgeprune.search.quick_reconstruction",
+    "SearchEnding": "edgeprune.search.search_record",
+    "SearchHeader": "edgeprune.search.search_record",
+    "SearchRecord": "edgeprune.search.search_record",
     "Sensitivity": "edgeprune.search.curves",
     "SensitivityCurve": "edgeprune.search.curves",
+    "Trial": "edgeprune.search.trial_record",
+    "read_search": "edgeprune.search.search_record",
 }
 
 __all__ = sorted(_HOME)

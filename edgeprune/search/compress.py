@@ -13,7 +13,10 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path, check_parents
 from edgeprune.channels.graph.trace import trace
+from edgeprune.data.batches import sample_count
+from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
+from edgeprune.measure.parameters import count_parameters
 from edgeprune.measure.predictions import gather, predict
 from edgeprune.number_checks import check_seed, check_whole
 from edgeprune.progress import status
@@ -23,6 +26,7 @@ from edgeprune.search.gate import Verdict, hold_out, verdict_on
 from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import judge_of
+from edgeprune.search.search_record import SearchEnding, SearchHeader, this_environment
 from edgeprune.search.trial import Samples, TrialRunner, TrialSettings
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Trial
@@ -175,22 +179,33 @@ def compress(
     settings = TrialSettings(device, quantization, epochs, batch_size, learning_rate, seed)
     folder = Path(directory)
     check_parents(folder / TRIALS)
-    search = {
-        "model": fingerprint(model, [], []),
-        "data": data_fingerprint([part for one in (judged, held, training) if one for part in vars(one).values()]),
-        **budget.limits,
-        "target": device.name,
-        "metric": judge.name,
-        "quantization": settings.quantization,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "num_trials": num_trials,
-        "num_finalists": num_finalists,
-        "seed": seed,
-    }
+    header = SearchHeader(
+        model=model.name,
+        model_fingerprint=fingerprint(model, [], []),
+        data_fingerprint=data_fingerprint(
+            [part for one in (judged, held, training) if one for part in vars(one).values()]
+        ),
+        target=device.name,
+        limits=budget.limits,
+        settings={
+            "quantization": settings.quantization,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "num_trials": num_trials,
+            "num_finalists": num_finalists,
+        },
+        seed=seed,
+        metric=judge.name,
+        higher_is_better=judge.higher_is_better,
+        baseline=judge.baseline,
+        macs=count_macs(model).total,
+        params=count_parameters(model).total,
+        num_samples=sample_count(judged.x),
+        environment=this_environment(),
+    )
     with (
-        TrialJournal(folder / TRIALS, search, resume=resume) as journal,
+        TrialJournal(folder / TRIALS, header, resume=resume) as journal,
         status("Compressing", verbose=verbose) as say,
     ):
         runner = TrialRunner(model, training, judged, judge, settings, budget, journal, folder / "trials")
@@ -202,23 +217,29 @@ def compress(
             say=lambda text: say(f"Compressing: {text}"),
         )
         trials = tuple(journal.trials)
-    if found.best is None:
-        return CompressResult(False, None, None, None, trials, math.nan, ("every trial failed: see their errors",))
-    share = found.best.settings["target_macs"]
-    path = folder / MODEL
-    with atomic_path(path) as unfinished:
-        unfinished.write_bytes(runner.path_of(share).read_bytes())
-    after = file_outputs(path, model, held.x)
-    costs = file_costs(path, device, list(budget.limits))
-    verdict = verdict_on(budget, costs, last_judge, before[1], after, seed=seed)
+        correlation = rank_correlation(trials)
+        if found.best is None:
+            notes: tuple[str, ...] = ("every trial failed: see their errors",)
+            journal.end(SearchEnding(None, False, None, None, notes))
+            return CompressResult(False, None, None, None, trials, math.nan, notes)
+        share = found.best.settings["target_macs"]
+        path = folder / MODEL
+        with atomic_path(path) as unfinished:
+            unfinished.write_bytes(runner.path_of(share).read_bytes())
+        after = file_outputs(path, model, held.x)
+        costs = file_costs(path, device, list(budget.limits))
+        verdict = verdict_on(budget, costs, last_judge, before[1], after, seed=seed)
+        notes = tuple(_notes(found.holds, share, verdict))
+        known = None if math.isnan(correlation) else correlation
+        journal.end(SearchEnding(found.best.number, verdict.accepted, verdict.to_dict(), known, notes))
     return CompressResult(
         accepted=verdict.accepted,
         path=path,
         model=runner.model_of(share),
         verdict=verdict,
         trials=trials,
-        rank_correlation=rank_correlation(trials),
-        notes=tuple(_notes(found.holds, share, verdict)),
+        rank_correlation=correlation,
+        notes=notes,
     )
 
 
@@ -227,18 +248,11 @@ def _row(trial: Trial) -> tuple[str, ...]:
     costs = ", ".join(
         amount_text(name, figures[name]) for name in ("size", "flash", "ram", "latency_ms") if name in figures
     )
-    texts = [f"{figures[name]:.4g}" if name in figures else "" for name in ("score", "accuracy_drop")]
+    scores = ["" if one is None else f"{one:.4g}" for one in (trial.stage_score, trial.accuracy_drop)]
     macs = f"{figures['macs']:,.0f}" if "macs" in figures else ""
     kept = f"{trial.settings['target_macs']:.1%}"
-    return (
-        str(trial.number),
-        trial.stage,
-        kept,
-        *texts,
-        macs,
-        _shortened(trial.error) or costs,
-        f"{trial.seconds:.1f}",
-    )
+    last = _shortened(trial.error) or costs
+    return str(trial.number), trial.stage, kept, *scores, macs, last, f"{trial.seconds:.1f}"
 
 
 def _shortened(error: str | None) -> str:
@@ -265,8 +279,8 @@ def rank_correlation(trials: Sequence[Trial]) -> float:
     """
     scores: dict[str, dict[float, float]] = {"quick": {}, "measured": {}}
     for trial in trials:
-        if trial.error is None:
-            scores[trial.stage][trial.settings["target_macs"]] = trial.figures["score"]
+        if trial.stage_score is not None:
+            scores[trial.stage][trial.settings["target_macs"]] = trial.stage_score
     shares = sorted(scores["quick"].keys() & scores["measured"].keys())
     if len(shares) < 3:
         return math.nan

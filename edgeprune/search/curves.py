@@ -237,10 +237,21 @@ class Sensitivity:
             ValueError: it holds no curves.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return _read(content)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} holds no curves that sensitivity(...).save() wrote: {error!r:.200}") from error
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} holds no curves that sensitivity(...).save() wrote: {error!s:.200}") from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Sensitivity:
+        """The curves that `to_dict` wrote.
+
+        Raises:
+            ValueError: the values are those of no curves.
+        """
+        try:
+            return _read(values)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"these are no curves: {error!r}") from error
 
 
 def _read(content: Mapping[str, Any]) -> Sensitivity:

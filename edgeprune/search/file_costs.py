@@ -13,6 +13,7 @@ from edgeprune.bundle.microcontroller import scratch_bytes
 from edgeprune.measure.latency import benchmark
 from edgeprune.measure.predictions import samples_for_file
 from edgeprune.measure.score import outputs_by_keras_name
+from edgeprune.measure.size import file_size
 from edgeprune.measure.tflm import measure_arena
 from edgeprune.measure.vela import compile_for_npu
 from edgeprune.targets import Target
@@ -33,13 +34,14 @@ def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str,
         limits: names of the limits; what is not limited and takes long is not measured.
 
     Returns:
-        Figures by the limits' names without `max_`; `"size"` always.
+        Figures by the limits' names without `max_`; `"size"` and `"gzip_size"` always, `"arena"` with `"ram"`.
 
     Raises:
         ImportError: the target's runtime is not installed.
         ValueError: the file does not run on it.
     """
-    figures: dict[str, float] = {"size": path.stat().st_size}
+    size = file_size(path)
+    figures: dict[str, float] = {"size": size.bytes, "gzip_size": size.gzip_bytes}
     if target.kind == "npu" and {"max_flash", "max_latency_ms"} & set(limits):
         with tempfile.TemporaryDirectory() as folder:
             compiled = Path(folder) / "compiled.tflite"
@@ -53,7 +55,8 @@ def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str,
     if target.kind == "microcontroller":
         figures["flash"] = path.stat().st_size + kernel_bytes(list(read_tflite(path).operator_counts))
         if "max_ram" in limits:
-            figures["ram"] = with_margin(measure_arena(path).bytes, scratch_bytes(path))
+            figures["arena"] = measure_arena(path).bytes
+            figures["ram"] = with_margin(int(figures["arena"]), scratch_bytes(path))
     return figures
 
 

@@ -148,4 +148,4 @@ def _loses_too_much(budget: Budget, trial: Trial, is_training: bool) -> bool:
     if limit is None:
         return False
     allowed = limit * _RECOVERED_SHARE + _RECOVERED_POINTS if is_training else limit
-    return trial.figures.get("accuracy_drop", math.inf) > allowed
+    return (math.inf if trial.accuracy_drop is None else trial.accuracy_drop) > allowed

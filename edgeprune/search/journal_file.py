@@ -42,14 +42,11 @@ class JournalFile:
         try:
             self._lock()
             text = self.path.read_bytes()
-            if not text.startswith(header) and not header.startswith(text):
-                raise ValueError(f"{self.path} is no journal of {kind}: choose another name.")
-            if len(text) < len(header):
+            if header.startswith(text) and len(text) < len(header):  # new, or killed while it was made
                 os.truncate(self._descriptor, 0)
                 self._write(header)
                 text = header
-            end = text.rfind(b"\n") + 1
-            self.records = [self._read(number, line) for number, line in enumerate(text[:end].splitlines(), 1)][1:]
+            self.records, end = _records(self.path, text, header, kind)
             if end < len(text):
                 os.truncate(self._descriptor, end)
         except BaseException:
@@ -104,15 +101,39 @@ class JournalFile:
             os.truncate(self._descriptor, end)
             raise
 
-    def _read(self, number: int, line: bytes) -> Any:
-        try:
-            entry = json.loads(line)
-            record = entry["record"]
-            if entry["check"] == _check(record):
-                return record
-        except (ValueError, TypeError, KeyError):
-            pass
-        raise ValueError(f"Line {number} of {self.path} is damaged: remove the line, or the file to begin again.")
+
+def read_records(path: PathLike, kind: str) -> list[Any]:
+    """The records of a journal, also of one that is being written; the file is not changed.
+
+    Args:
+        path: the file.
+        kind: what the records are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no journal of this kind, or a line that was written whole is damaged.
+    """
+    path = Path(path)
+    return _records(path, path.read_bytes(), _line({"edgeprune journal": kind}), kind)[0]
+
+
+def _records(path: Path, text: bytes, header: bytes, kind: str) -> tuple[list[Any], int]:
+    """The records of a journal's whole lines, and where these end."""
+    if not text.startswith(header):
+        raise ValueError(f"{path} is no journal of {kind}: choose another name.")
+    end = text.rfind(b"\n") + 1
+    return [_read(path, number, line) for number, line in enumerate(text[:end].splitlines(), 1)][1:], end
+
+
+def _read(path: Path, number: int, line: bytes) -> Any:
+    try:
+        entry = json.loads(line)
+        record = entry["record"]
+        if entry["check"] == _check(record):
+            return record
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(f"Line {number} of {path} is damaged: remove the line, or the file to begin again.")
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -8,21 +8,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.planning import plan_channels
 from edgeprune.export.convert import export_tflite
 from edgeprune.fit.distilling import distill
 from edgeprune.measure.macs import count_macs
+from edgeprune.measure.parameters import count_parameters
 from edgeprune.measure.predictions import predict
 from edgeprune.search.budget import Budget
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.judge import Judge
 from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Stage, Trial
+from edgeprune.search.trial_record import Candidate, Stage, State, Trial
 from edgeprune.targets import Target
 from edgeprune.types import Model, Quantization
 
@@ -103,7 +105,7 @@ class TrialRunner:
         def figures() -> dict[str, float]:
             smaller = self._smaller(target_macs)
             outputs = predict(smaller, self._judged.x, batch_size=self.settings.batch_size)
-            found = self._scored(outputs) | {"macs": count_macs(smaller).total}
+            found = self._scored("quick_score", outputs) | _counts(smaller)
             if self.costs:
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "model.tflite"
@@ -120,9 +122,8 @@ class TrialRunner:
             smaller = self._measured[target_macs] = self._trained(target_macs)
             path = self.path_of(target_macs)
             self._export(smaller, path)
-            found = self._scored(file_outputs(path, self.model, self._judged.x))
-            found |= file_costs(path, self.settings.target, list(self.budget.limits))
-            return found | {"macs": count_macs(smaller).total}
+            found = self._scored("score", file_outputs(path, self.model, self._judged.x))
+            return found | file_costs(path, self.settings.target, list(self.budget.limits)) | _counts(smaller)
 
         return self._made("measured", target_macs, figures)
 
@@ -161,20 +162,28 @@ class TrialRunner:
         if target_macs >= 1:
             return self.model
         if target_macs not in self._cut:
-            plan = plan_channels(self.model, target_macs=target_macs, round_to=self.settings.target.round_to)
+            plan = self._plan(target_macs)
             found = plan.reconstruct(self.unlabelled, batch_size=self.settings.batch_size, seed=self.settings.seed)
             self._cut = {target_macs: found.model}  # the last one alone: models take memory
         return self._cut[target_macs]
+
+    def _plan(self, target_macs: float) -> ChannelPlan:
+        return plan_channels(self.model, target_macs=target_macs, round_to=self.settings.target.round_to)
+
+    def _candidate(self, target_macs: float) -> Candidate:
+        planned = () if target_macs >= 1 else self._plan(target_macs).planned
+        widths = {group.name: group.after for group in planned if group.after < group.before}
+        return Candidate(widths, quantization=self.settings.quantization)
 
     def _export(self, model: Model, path: Path) -> None:
         export_tflite(
             model, path, self.settings.quantization, self.unlabelled, overwrite=True, verify=False, verbose=False
         )
 
-    def _scored(self, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def _scored(self, stage_score: str, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         score = self.judge.score(outputs)
         sign = 1.0 if self.judge.higher_is_better else -1.0
-        return {"score": score, "accuracy_drop": sign * (self.judge.baseline - score)}
+        return {stage_score: score, "accuracy_drop": sign * (self.judge.baseline - score)}
 
     def _made(self, stage: Stage, target_macs: float, figures: Callable[[], dict[str, float]]) -> Trial:
         """The trial, from the journal where it is there; what fails is a trial that failed."""
@@ -183,18 +192,38 @@ class TrialRunner:
             is_there = stage == "quick" or known.error is not None or self.path_of(target_macs).exists()
             if known.stage == stage and dict(known.settings) == wanted and is_there:
                 return known
-        found: dict[str, float] = {}
-        error, begin = None, time.perf_counter()
+        found: dict[str, Any] = {}
+        candidate, state, error = None, "ok", None
+        begin = time.perf_counter()
         try:
+            candidate = self._candidate(target_macs)
             found = figures()
-            if not math.isfinite(found["score"]):
-                error = f"the score is {found['score']}"
+            if not math.isfinite(found["accuracy_drop"]):
+                state, error = "nan", f"the score is {self.judge.baseline - found['accuracy_drop']}"
         except (ValueError, RuntimeError, ArithmeticError, MemoryError, _tensorflow_error()) as raised:
+            state = "oom" if _is_out_of_memory(raised) else "failed"
             error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
+        if stage == "measured":
+            found["quick_score"] = self._quick_score(wanted)
         seconds = time.perf_counter() - begin
-        trial = Trial(len(self._journal.trials), stage, wanted, found, error, seconds)
+        number = len(self._journal.trials)
+        trial = Trial(number, stage, wanted, candidate, cast(State, state), error=error, seconds=seconds, **found)
         self._journal.add(trial)
         return trial
+
+    def _quick_score(self, settings: Mapping[str, Any]) -> float | None:
+        same = (one for one in self._journal.trials if one.stage == "quick" and dict(one.settings) == dict(settings))
+        return next((one.quick_score for one in same), None)
+
+
+def _counts(model: Model) -> dict[str, float]:
+    return {"macs": count_macs(model).total, "params": count_parameters(model).total}
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import tensorflow as tf
+
+    return isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
 
 
 def _tensorflow_error() -> type[Exception]:

@@ -1,13 +1,14 @@
-"""The trials of one search in a file, so that a search that was stopped goes on after its last trial."""
+"""The journal of one search in a file, so that a search that was stopped goes on after its last trial."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from edgeprune.atomic import NotOverwrittenError
+from edgeprune.search.curves import Sensitivity
 from edgeprune.search.journal_file import JournalFile
+from edgeprune.search.search_record import TRIALS_KIND, SearchEnding, SearchHeader, search_of
 from edgeprune.search.trial_record import Trial
 from edgeprune.types import PathLike
 
@@ -17,12 +18,12 @@ class TrialJournal:
 
     Args:
         path: the file; None to keep the trials in memory alone.
-        search: all that the trials depend on, by name, as plain values: fingerprints of the model and the data, and
-            every setting. A file of another search is refused.
+        header: what the search is. A file of another search is refused.
         resume: whether a file with trials is continued.
 
     Attributes:
         trials: those that were made, with those of a run before.
+        sensitivity: the curves of a run before; None where there are none.
 
     Raises:
         FileExistsError: the file has trials, and `resume` is false.
@@ -30,29 +31,31 @@ class TrialJournal:
         ValueError: the file is of another search, no such journal, damaged, or written by another process.
     """
 
-    def __init__(self, path: PathLike | None, search: Mapping[str, Any], *, resume: bool = False) -> None:
+    def __init__(self, path: PathLike | None, header: SearchHeader, *, resume: bool = False) -> None:
         self.trials: list[Trial] = []
-        self._file = None if path is None else JournalFile(path, "trials")
+        self.sensitivity: Sensitivity | None = None
+        self._file = None if path is None else JournalFile(path, TRIALS_KIND)
         if self._file is None:
             return
         try:
-            self._open(self._file, search, resume)
+            self._open(self._file, header, resume)
         except BaseException:
             self._file.close()
             raise
 
-    def _open(self, file: JournalFile, search: Mapping[str, Any], resume: bool) -> None:
+    def _open(self, file: JournalFile, header: SearchHeader, resume: bool) -> None:
         if not file.records:
-            file.append({"search": search})
+            file.append({"header": header.to_dict()})
             return
-        first, *records = file.records
-        if differing := _differing(first.get("search", {}), search):
+        known = search_of(file.records, str(file.path))
+        if differing := known.header.differences(header):
             raise ValueError(f"{file.path} is the journal of another search: {differing}. Choose another name.")
-        if records and not resume:
+        if known.trials and not resume:
             raise NotOverwrittenError(
-                f"{file.path} has {len(records)} trials: pass resume=True to go on after them, or remove the file."
+                f"{file.path} has {len(known.trials)} trials: pass resume=True to go on after them, or remove the file."
             )
-        self.trials += [Trial.from_dict(record["trial"]) for record in records]
+        self.trials += known.trials
+        self.sensitivity = known.sensitivity
 
     def add(self, trial: Trial) -> None:
         """Keep a trial.
@@ -60,9 +63,29 @@ class TrialJournal:
         Raises:
             OSError: the file cannot be written.
         """
-        if self._file is not None:
-            self._file.append({"trial": trial.to_dict()})
+        self._append("trial", trial.to_dict())
         self.trials.append(trial)
+
+    def guide_by(self, curves: Sensitivity) -> None:
+        """Keep the curves that the search is guided by.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._append("sensitivity", curves.to_dict())
+        self.sensitivity = curves
+
+    def end(self, ending: SearchEnding) -> None:
+        """Keep what the search ended with.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._append("ending", ending.to_dict())
+
+    def _append(self, kind: str, values: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.append({kind: values})
 
     def __enter__(self) -> TrialJournal:
         """The journal itself."""
@@ -74,12 +97,3 @@ class TrialJournal:
         """Leave the file to others."""
         if self._file is not None:
             self._file.close()
-
-
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What two searches differ in, in words; empty where in nothing."""
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ", ".join(
-        f"another {name}" if name in ("model", "data") else f"{name} {old.get(name)!r}, now {new.get(name)!r}"
-        for name in names
-    )

@@ -7,6 +7,7 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.search import read_search
 from edgeprune.search import trial as trials
 
 
@@ -57,10 +58,13 @@ def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
     assert result.verdict.measured["flash"] > result.path.stat().st_size
     macs = ep.count_macs(model).total
     best = next(one for one in result.trials if one.stage == "measured" and one.settings["target_macs"] < 1)
-    assert ep.count_macs(result.model).total == best.figures["macs"] <= best.settings["target_macs"] * macs
+    assert ep.count_macs(result.model).total == best.macs <= best.settings["target_macs"] * macs
     (x_held, y_held, _) = trials_held_out(x, y)
     own = ep.score(result.path, x_held, y_held, model=model)["accuracy"]
     assert own == pytest.approx(result.verdict.after) and "accepted" in str(result)
+    journal = read_search(tmp_path / "out" / "trials.jsonl")
+    assert journal.trials == result.trials and journal.ending.winner == best.number and journal.header.macs == macs
+    assert journal.trials[journal.ending.winner].candidate.widths and best.quick_score is not None
     assert json.loads(json.dumps(result.to_dict()))["verdict"]["metric"] == "accuracy"
     with pytest.raises(FileExistsError, match=r"has \d+ trials: pass resume=True"):
         ep.compress(model, train, (x, y), directory=tmp_path / "out", **settings)

@@ -30,10 +30,10 @@ class Formula:
             if (known.stage, known.settings) == (stage, {"target_macs": share}):
                 return known
         if share < self._unreachable:
-            trial = Trial(len(self.trials), stage, {"target_macs": share}, error="ValueError: cannot be reached")
+            trial = Trial(len(self.trials), stage, {"target_macs": share}, state="failed", error="ValueError: no")
         else:
             figures = {"score": 1 - lost, "accuracy_drop": lost, "macs": 1000 * share, "size": 100 * share}
-            trial = Trial(len(self.trials), stage, {"target_macs": share}, figures)
+            trial = Trial(len(self.trials), stage, {"target_macs": share}, **figures)
         self.trials.append(trial)
         return trial
 
@@ -92,9 +92,9 @@ def test_widths_that_cannot_be_made_are_recorded_and_passed_over():
 def trials_of(quick, measured):
     pairs = zip(quick, measured, strict=True)
     return [
-        Trial(0, stage, {"target_macs": share}, {"score": score})
+        Trial(0, stage, {"target_macs": share}, **{name: score})
         for share, pair in enumerate(pairs)
-        for stage, score in zip(("quick", "measured"), pair, strict=True)
+        for stage, name, score in zip(("quick", "measured"), ("quick_score", "score"), pair, strict=True)
     ]
 
 

@@ -1,5 +1,7 @@
 """A journal cut at every byte, damaged, locked, of another search."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 
@@ -7,13 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.schemes import Scheme
+from edgeprune.search.curves import Sensitivity
 from edgeprune.search.journal import Journal
 from edgeprune.search.journal_file import JournalFile
+from edgeprune.search.search_record import SearchEnding, SearchHeader, read_search
 from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.trial_record import Candidate, Trial
 
 RECORDS = [{"a": 1}, {"text": "zwölf\n", "list": [1.5, None, True]}, {"b": {"c": [1e-300, 2]}}]
-SEARCH = {"model": "m1", "data": "d1", "seed": 0}
+SEARCH = SearchHeader(
+    model="net",
+    model_fingerprint="m1",
+    data_fingerprint="d1",
+    target="phone",
+    limits={"max_size": 1000.0},
+    settings={"epochs": 3, "quantizations": ("int8", None)},
+    seed=0,
+    metric="accuracy",
+    higher_is_better=True,
+    baseline=0.9,
+    macs=24,
+    params=12,
+    num_samples=60,
+    environment={"python": "3.11"},
+)
 
 
 def write(path, records=RECORDS):
@@ -139,22 +159,46 @@ def test_measurements_of_several_runs_share_a_file(tmp_path):
 
 def test_trials_are_data_and_a_search_goes_on_after_them(tmp_path):
     path = tmp_path / "trials.jsonl"
+    candidate = Candidate({"stem": 4}, ("join",), 0.5, Scheme(8, 8, per_channel_dense=False), True)
     trials = [
-        Trial(0, "quick", {"target_macs": 0.5}, {"score": 0.9, "macs": 12.0, "size": float("nan")}, seconds=0.1),
-        Trial(1, "measured", {"target_macs": 0.25}, error="ValueError: nothing is left"),
+        Trial(0, "quick", {"target_macs": 0.5}, candidate, quick_score=0.9, macs=12, size=float("nan"), seconds=0.1),
+        Trial(1, "measured", {"target_macs": 0.25}, state="failed", error="ValueError: nothing is left"),
+        Trial(2, "measured", {}, Candidate(quantization="int8"), score=0.8, quick_score=0.9, latency_ms=1.5),
     ]
+    curves = Sensitivity("net", "channels", "accuracy", True, 0.9, "l2", True, 60, ())
+    ending = SearchEnding(2, True, {"accepted": True}, None, ("a note",))
     with TrialJournal(path, SEARCH) as journal:
+        journal.guide_by(curves)
         for trial in trials:
             journal.add(trial)
-    assert trials[0].figures == {"score": 0.9, "macs": 12.0}
+        running = read_search(path)  # another process may look at it
+        assert running.ending is None and running.trials == tuple(trials)
+        journal.end(ending)
+    assert trials[0].figures == {"macs": 12.0} and trials[2].stage_score == 0.8
+    text = path.read_bytes()
+    found = read_search(path)
+    assert found.trials == tuple(trials) and found.sensitivity == curves and found.ending == ending
+    assert found.header.to_dict() == json.loads(json.dumps(SEARCH.to_dict())) and not found.header.differences(SEARCH)
+    assert path.read_bytes() == text
     with TrialJournal(path, SEARCH, resume=True) as journal:
-        assert journal.trials == trials
-    with pytest.raises(FileExistsError, match="has 2 trials: pass resume=True"):
+        assert journal.trials == trials and journal.sensitivity == curves
+    with pytest.raises(FileExistsError, match="has 3 trials: pass resume=True"):
         TrialJournal(path, SEARCH)
+    other = dataclasses.replace(SEARCH, model_fingerprint="m2", seed=1)
     with pytest.raises(ValueError, match="another search: another model, seed 0, now 1"):
-        TrialJournal(path, {**SEARCH, "model": "m2", "seed": 1}, resume=True)
-    with pytest.raises(ValueError, match="is no trial"):
-        Trial.from_dict({"number": 1})
+        TrialJournal(path, other, resume=True)
+    for values in ({"number": 1}, {**trials[0].to_dict(), "stage": "slow"}):
+        with pytest.raises(ValueError, match="is no trial"):
+            Trial.from_dict(values)
+    with pytest.raises(ValueError, match="is no candidate"):
+        Candidate.from_dict({"widths": {}})
     with TrialJournal(path, SEARCH, resume=True):  # each error above has left the file to others
         pass
     assert TrialJournal(None, SEARCH).trials == []
+    write(tmp_path / "empty.jsonl", [])
+    with pytest.raises(ValueError, match="is no journal of trials"):
+        read_search(tmp_path / "empty.jsonl")
+    with JournalFile(tmp_path / "old.jsonl", "trials") as journal:
+        journal.append({"header": {**SEARCH.to_dict(), "format": 0}})
+    with pytest.raises(ValueError, match="its format is 0, and this version reads 1"):
+        read_search(tmp_path / "old.jsonl")
