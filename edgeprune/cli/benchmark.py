@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, JsonOption, NoXnnpackOption, NumThreadsOption
 from edgeprune.cli.printing import show, show_json
 
 
@@ -17,11 +17,11 @@ def benchmark_command(
         list[Path],
         typer.Argument(exists=True, dir_okay=False, help="The .tflite files; ratios are relative to the first."),
     ],
-    num_runs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Timed runs of each file.")] = 50,
-    warmup_runs: Annotated[int, typer.Option(min=0, max=LARGEST, help="Runs before, untimed.")] = 5,
-    num_threads: NumThreadsOption = 1,
-    no_xnnpack: NoXnnpackOption = False,
-    as_json: JsonOption = False,
+    num_runs: Annotated[int, typer.Option(min=1, max=options.LARGEST, help="Timed runs of each file.")] = 50,
+    warmup_runs: Annotated[int, typer.Option(min=0, max=options.LARGEST, help="Runs before, untimed.")] = 5,
+    num_threads: options.NumThreadsOption = 1,
+    no_xnnpack: options.NoXnnpackOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Time .tflite files against each other, interleaved in one process."""
     start_tensorflow()

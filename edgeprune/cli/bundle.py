@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import (
     class_names,
     load_model_file,
@@ -15,41 +16,21 @@ from edgeprune.cli.files import (
     read_lines,
     start_tensorflow,
 )
-from edgeprune.cli.options import (
-    CustomOption,
-    JsonOption,
-    LabelColumnsOption,
-    MetricOption,
-    NameOption,
-    OptionalDataOption,
-    QuantizationChoice,
-    UnsafeOption,
-    WithoutPreprocessingOption,
-)
 from edgeprune.cli.printing import show, show_json
 
 
-def target_names(incomplete: str) -> list[tuple[str, str]]:
-    """The names of targets that begin so, each with its description."""
-    from edgeprune.targets import TARGETS
-
-    return [(name, entry.description) for name, entry in TARGETS.items() if name.startswith(incomplete)]
-
-
 def bundle_command(
-    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    model: options.ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    target: Annotated[
-        str, typer.Option(autocompletion=target_names, help="The device; `edgeprune targets` lists them.")
-    ] = "phone",
-    data: OptionalDataOption = None,
-    label_columns: LabelColumnsOption = None,
+    target: options.TargetOption = "phone",
+    data: options.OptionalDataOption = None,
+    label_columns: options.LabelColumnsOption = None,
     labels: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A text file with a class name on each line.")
     ] = None,
-    metric: MetricOption = None,
+    metric: options.MetricOption = None,
     quantization: Annotated[
-        QuantizationChoice | None,
+        options.QuantizationChoice | None,
         typer.Option(help="How the file stores and computes numbers; by default the target's first."),
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros; for phones.")] = False,
@@ -62,21 +43,21 @@ def bundle_command(
             help="A scale for each unit of a dense layer, or one a layer; by default what suits the target.",
         ),
     ] = None,
-    without_preprocessing: WithoutPreprocessingOption = False,
+    without_preprocessing: options.WithoutPreprocessingOption = False,
     mean: Annotated[
         list[float] | None, typer.Option(help="What was subtracted from raw values; one, or one for each channel.")
     ] = None,
     std: Annotated[list[float] | None, typer.Option(help="What they were divided by then.")] = None,
-    name: NameOption = None,
+    name: options.NameOption = None,
     author: Annotated[str, typer.Option(help="Who made the model.")] = "",
     model_version: Annotated[str, typer.Option(help="The model's version.")] = "1",
     description: Annotated[str, typer.Option(help="What the model does.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files of a bundle in the folder; others are not changed.")
     ] = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write a folder for a device: the model, proven on the device's runtime, and the code that calls it."""
     from edgeprune import targets as known

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import (
     MODEL_SUFFIXES,
     check_output_paths,
@@ -24,31 +25,6 @@ from edgeprune.cli.files import (
     training_data,
     write_files,
 )
-from edgeprune.cli.options import (
-    LARGEST,
-    BatchSizeOption,
-    CustomOption,
-    InputShapeOption,
-    JsonOption,
-    LabelColumnsOption,
-    LearningRateOption,
-    LossOption,
-    MaxFlashOption,
-    MaxRamOption,
-    MetricOption,
-    NumThreadsOption,
-    OptionalDataOption,
-    OverwriteOption,
-    PruningRatioOption,
-    QuantizationChoice,
-    SeedOption,
-    TargetLatencyOption,
-    TargetMacsOption,
-    TargetParamsOption,
-    UnsafeOption,
-    fraction_or_text,
-    parse_input_shapes,
-)
 from edgeprune.cli.printing import show, show_json
 from edgeprune.types import Attention, Importance, Reduction, Scope
 
@@ -60,7 +36,7 @@ _TILES = ("tile", "tile-int8")
 
 
 def _rounding(value: str) -> str:
-    if value not in _TILES and not (value.isdecimal() and 0 < int(value) <= LARGEST):
+    if value not in _TILES and not (value.isdecimal() and 0 < int(value) <= options.LARGEST):
         raise typer.BadParameter(f"must be a positive number, {' or '.join(_TILES)}, got {value!r}.")
     return value
 
@@ -77,23 +53,23 @@ def _scope(scope: Scope, curves: Path | None) -> Scope | GroupCurves:
 
 
 def channels_command(
-    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    model: options.ModelArgument,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The .keras or .h5 file to write; without it the plan is only shown."),
     ] = None,
-    pruning_ratio: PruningRatioOption = None,
-    target_macs: TargetMacsOption = None,
-    target_params: TargetParamsOption = None,
-    target_latency: TargetLatencyOption = None,
-    max_ram: MaxRamOption = None,
-    max_flash: MaxFlashOption = None,
-    target: Annotated[str, typer.Option(help="The device that time and memory are for.")] = "phone",
-    quantization: Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")] = "none",
+    pruning_ratio: options.PruningRatioOption = None,
+    target_macs: options.TargetMacsOption = None,
+    target_params: options.TargetParamsOption = None,
+    target_latency: options.TargetLatencyOption = None,
+    max_ram: options.MaxRamOption = None,
+    max_flash: options.MaxFlashOption = None,
+    target: options.TargetOption = "phone",
+    quantization: options.PlannedQuantizationOption = "none",
     latency_table: Annotated[
         Path | None, typer.Option(help="Times of operators measured on the device: .csv or .json.")
     ] = None,
-    num_threads: NumThreadsOption = 1,
+    num_threads: options.NumThreadsOption = 1,
     round_to: Annotated[
         str,
         typer.Option(
@@ -123,33 +99,31 @@ def channels_command(
     curves: Annotated[
         Path | None, typer.Option(exists=True, help="Weigh groups by the curves that `sensitivity -o` wrote.")
     ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
-    ] = None,
-    data: OptionalDataOption = None,
-    label_columns: LabelColumnsOption = None,
+    ignore: options.IgnoreOption = None,
+    data: options.OptionalDataOption = None,
+    label_columns: options.LabelColumnsOption = None,
     reconstruct: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Samples, without labels, to make up for the cut on, in any form of --data."),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(min=0, max=LARGEST, help="Passes over the data to fine-tune what is left.")
+        int, typer.Option(min=0, max=options.LARGEST, help="Passes over the data to fine-tune what is left.")
     ] = 0,
-    batch_size: BatchSizeOption = 32,
-    learning_rate: LearningRateOption = None,
-    loss: LossOption = None,
-    metric: MetricOption = None,
-    seed: SeedOption = None,
-    input_shape: InputShapeOption = None,
+    batch_size: options.BatchSizeOption = 32,
+    learning_rate: options.LearningRateOption = None,
+    loss: options.LossOption = None,
+    metric: options.MetricOption = None,
+    seed: options.SeedOption = None,
+    input_shape: options.InputShapeOption = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Also write the plan to this .json file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for each layer that is frozen.")] = False,
-    overwrite: OverwriteOption = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    overwrite: options.OverwriteOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Remove channels, prove that the smaller model computes the same without them, and save it."""
-    shape = parse_input_shapes(input_shape)
+    shape = options.parse_input_shapes(input_shape)
     check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, overwrite)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
@@ -157,7 +131,7 @@ def channels_command(
         "pruning_ratio": pruning_ratio,
         "target_macs": target_macs,
         "target_params": target_params,
-        "target_latency": fraction_or_text(target_latency),
+        "target_latency": options.fraction_or_text(target_latency),
         "max_ram": max_ram,
         "max_flash": max_flash,
     }

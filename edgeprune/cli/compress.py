@@ -7,20 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.bundle import target_names
+from edgeprune.cli import options
 from edgeprune.cli.files import load_model_file, named_metric, open_data_option, start_tensorflow
-from edgeprune.cli.options import (
-    LARGEST,
-    BatchSizeOption,
-    CustomOption,
-    DataOption,
-    JsonOption,
-    LabelColumnsOption,
-    LearningRateOption,
-    MetricOption,
-    QuantizationChoice,
-    UnsafeOption,
-)
 from edgeprune.cli.printing import show, show_json
 
 # What the command ends with where no model holds the budget: not an error, and not a success either.
@@ -28,14 +16,12 @@ NOT_ACCEPTED = 3
 
 
 def compress_command(
-    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
-    data: DataOption,
+    model: options.ModelArgument,
+    data: options.DataOption,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for the file, the trials and their journal.")
     ],
-    target: Annotated[
-        str, typer.Option(autocompletion=target_names, help="The device; `edgeprune targets` lists them.")
-    ] = "phone",
+    target: options.TargetOption = "phone",
     max_accuracy_drop: Annotated[
         str | None,
         typer.Option("--max-drop", help="How much worse the metric may be: 1% or 0.01, in its own unit."),
@@ -44,21 +30,24 @@ def compress_command(
     max_ram: Annotated[str | None, typer.Option(help="RAM for the arena: 64 KiB.")] = None,
     max_latency_ms: Annotated[str | None, typer.Option("--max-latency", help="Time of one run: 20 ms.")] = None,
     max_size: Annotated[str | None, typer.Option(help="The file's size: 256 KiB.")] = None,
-    label_columns: LabelColumnsOption = None,
-    metric: MetricOption = None,
-    quantization: Annotated[QuantizationChoice, typer.Option(help="How the files store and compute numbers.")] = "int8",
+    label_columns: options.LabelColumnsOption = None,
+    metric: options.MetricOption = None,
+    quantization: options.FileQuantizationOption = "int8",
     epochs: Annotated[
-        int, typer.Option(min=0, max=LARGEST, help="Passes over the training data for each finalist; 0 trains nothing.")
+        int,
+        typer.Option(
+            min=0, max=options.LARGEST, help="Passes over the training data for each finalist; 0 trains nothing."
+        ),
     ] = 3,
-    batch_size: BatchSizeOption = 32,
-    learning_rate: LearningRateOption = None,
-    num_trials: Annotated[int, typer.Option(min=1, max=LARGEST, help="Models judged without training.")] = 8,
-    num_finalists: Annotated[int, typer.Option(min=1, max=LARGEST, help="Models trained and measured.")] = 3,
+    batch_size: options.BatchSizeOption = 32,
+    learning_rate: options.LearningRateOption = None,
+    num_trials: Annotated[int, typer.Option(min=1, max=options.LARGEST, help="Models judged without training.")] = 8,
+    num_finalists: Annotated[int, typer.Option(min=1, max=options.LARGEST, help="Models trained and measured.")] = 3,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search that was stopped.")] = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Find a smaller model that holds a budget, and prove its file; exit code 3 where none does."""
     from edgeprune.search.budget import Budget

@@ -7,43 +7,32 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import TFLITE_SUFFIX, check_output_paths, load_model_file, open_data_option, start_tensorflow
-from edgeprune.cli.options import (
-    CustomOption,
-    JsonOption,
-    LabelColumnsOption,
-    OptionalDataOption,
-    OverwriteOption,
-    QuantizationChoice,
-    UnsafeOption,
-    WithoutPreprocessingOption,
-)
 from edgeprune.cli.printing import show, show_json
 from edgeprune.types import Calibration
 
 
 def convert_command(
-    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    model: options.ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
-    quantization: Annotated[
-        QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")
-    ] = "none",
-    data: OptionalDataOption = None,
+    quantization: options.FileQuantizationOption = "none",
+    data: options.OptionalDataOption = None,
     calibration: Annotated[
         Calibration, typer.Option(help="How an int8 file's ranges are chosen; auto measures and keeps the best.")
     ] = "min-max",
-    label_columns: LabelColumnsOption = None,
+    label_columns: options.LabelColumnsOption = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has float inputs and outputs.")] = False,
     uint8_io: Annotated[bool, typer.Option("--uint8-io", help="An int8 file has uint8 inputs and outputs.")] = False,
     per_tensor_dense: Annotated[
         bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
     ] = False,
-    without_preprocessing: WithoutPreprocessingOption = False,
-    overwrite: OverwriteOption = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    without_preprocessing: options.WithoutPreprocessingOption = False,
+    overwrite: options.OverwriteOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Convert a model to a .tflite file, run the file, and compare it with the model."""
     check_output_paths({output: (TFLITE_SUFFIX,)}, overwrite)

@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import load_model_file, start_tensorflow
-from edgeprune.cli.options import CustomOption, DataOption, JsonOption, LabelColumnsOption, UnsafeOption
 from edgeprune.cli.printing import show, show_json
 
 
 def debug_command(
     model: Annotated[Path, typer.Argument(exists=True, help="The Keras model that the file was converted from.")],
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .tflite file.")],
-    data: DataOption,
-    label_columns: LabelColumnsOption = None,
+    data: options.DataOption,
+    label_columns: options.LabelColumnsOption = None,
     num_samples: Annotated[int, typer.Option(min=1, help="How many samples to compare at most.")] = 50,
     own: Annotated[bool, typer.Option("--own", help="Run each layer alone too, on Keras's values before it.")] = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Compare a .tflite file with its Keras model layer by layer, and name the layer that breaks first."""
     from edgeprune.data import open_data

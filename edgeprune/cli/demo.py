@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import start_tensorflow
-from edgeprune.cli.options import LARGEST, JsonOption, OverwriteOption, SparsityOption
 from edgeprune.cli.printing import show, show_json, show_tables
 from edgeprune.types import Flavor
 
@@ -16,14 +16,16 @@ from edgeprune.types import Flavor
 def demo_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("tflite_out"),
     flavor: Annotated[Flavor, typer.Option(help="Which Keras trains.")] = "keras",
-    sparsity: SparsityOption = 0.8,
+    sparsity: options.SparsityOption = 0.8,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, max=LARGEST, help="Passes over the data, dense and pruning alike; fewer are faster."),
+        typer.Option(
+            min=1, max=options.LARGEST, help="Passes over the data, dense and pruning alike; fewer are faster."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of weights and order.")] = 1,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST, help="Seed of weights and order.")] = 1,
+    overwrite: options.OverwriteOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train, prune, convert, verify and time a small net on images inside the package."""
     from edgeprune.demo import DemoSettings, check_files, run_demo

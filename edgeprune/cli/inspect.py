@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import TFLITE_SUFFIX, load_model_file, start_tensorflow
-from edgeprune.cli.options import CustomOption, InputShapeOption, JsonOption, UnsafeOption, parse_input_shapes
 from edgeprune.cli.printing import show, show_json, show_tables
 
 
 def inspect_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
-    input_shape: InputShapeOption = None,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    input_shape: options.InputShapeOption = None,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show a model's layers, memory, groups of channels and what is frozen; of a .tflite file all that it holds."""
-    shape = parse_input_shapes(input_shape)
+    shape = options.parse_input_shapes(input_shape)
     if model.suffix == TFLITE_SUFFIX:
         from edgeprune.report.file_inspection import inspect_tflite
 

@@ -8,20 +8,18 @@ from typing import Annotated
 import typer
 
 from edgeprune.atomic import check_folder
+from edgeprune.cli import options
 from edgeprune.cli.files import check_output_paths, load_model_file, start_tensorflow
-from edgeprune.cli.options import CustomOption, OverwriteOption, QuantizationChoice, UnsafeOption
 from edgeprune.cli.printing import show
 
 
 def latency_files_command(
-    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
+    model: options.ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write; it must not exist.")],
-    quantization: Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")] = "none",
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")
-    ] = None,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
+    quantization: options.PlannedQuantizationOption = "none",
+    ignore: options.IgnoreOption = None,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
 ) -> None:
     """Write the files of single operators that a phone has to time for channels --target-latency."""
     check_folder(output)
@@ -38,7 +36,7 @@ def latency_files_command(
 def latency_table_command(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="What latency-files wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .csv or .json table to write.")],
-    overwrite: OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Read what benchmark_model printed of the files, and write the table for channels --latency-table."""
     check_output_paths({output: (".csv", ".json")}, overwrite)

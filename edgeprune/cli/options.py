@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -14,6 +15,13 @@ ScheduleChoice = Literal["polynomial", "constant"]
 LARGEST = 2**31 - 1  # of the counts that TensorFlow and the interpreters accept
 _MOST_THREADS = 256
 _LARGEST_FLOAT = 3.4e38  # of float32, in which models train
+
+
+def _target_names(incomplete: str) -> list[tuple[str, str]]:
+    """The names of targets that begin so, each with its description."""
+    from edgeprune.targets import TARGETS
+
+    return [(name, entry.description) for name, entry in TARGETS.items() if name.startswith(incomplete)]
 
 
 def _positive(value: float | None) -> float | None:
@@ -74,6 +82,7 @@ def fraction_or_text(value: str | None) -> float | str | None:
         return value
 
 
+ModelArgument = Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")]
 _DATA = typer.Option(
     "--data",
     metavar="DATA",
@@ -107,6 +116,12 @@ WithoutPreprocessingOption = Annotated[
         help="Leave the lookup of words to the application; vocabulary.txt is written beside the file.",
     ),
 ]
+TargetOption = Annotated[
+    str, typer.Option(autocompletion=_target_names, help="The device; `edgeprune targets` lists them.")
+]
+FileQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")]
+PlannedQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")]
+IgnoreOption = Annotated[list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
 LearningRateOption = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
 LossOption = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import (
     MODEL_SUFFIXES,
     check_output_paths,
@@ -20,22 +21,6 @@ from edgeprune.cli.files import (
     start_tensorflow,
     training_data,
     write_files,
-)
-from edgeprune.cli.options import (
-    LARGEST,
-    BatchSizeOption,
-    CustomOption,
-    DataOption,
-    JsonOption,
-    LabelColumnsOption,
-    LearningRateOption,
-    LossOption,
-    MetricOption,
-    OverwriteOption,
-    ScheduleChoice,
-    SeedOption,
-    SparsityOption,
-    UnsafeOption,
 )
 from edgeprune.cli.printing import show, show_json
 
@@ -71,15 +56,15 @@ def _m_by_n(text: str | None) -> tuple[int, int] | None:
 
 def prune_command(
     model: Annotated[Path, typer.Argument(exists=True, help="A trained .keras or .h5 file, or a SavedModel folder.")],
-    data: DataOption,
+    data: options.DataOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .keras or .h5 file to write.")],
-    label_columns: LabelColumnsOption = None,
-    sparsity: SparsityOption = 0.8,
+    label_columns: options.LabelColumnsOption = None,
+    sparsity: options.SparsityOption = 0.8,
     one_shot: Annotated[
         bool,
         typer.Option(
             "--one-shot",
-            help="Without training or labels: the weights that stay are solved on the data to make up for it.",
+            help="Without training or labels: the kept weights are solved on the data to make up for it.",
         ),
     ] = False,
     sparsity_m_by_n: Annotated[
@@ -88,29 +73,31 @@ def prune_command(
             metavar="M:N", help="With --one-shot, M zeros in every N weights, as in 2:4, instead of --sparsity."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Passes over the data.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1, max=options.LARGEST, help="Passes over the data.")] = 2,
     schedule: Annotated[
-        ScheduleChoice, typer.Option(help="How sparsity grows: step by step, or at once.")
+        options.ScheduleChoice, typer.Option(help="How sparsity grows: step by step, or at once.")
     ] = "polynomial",
-    frequency: Annotated[int, typer.Option(min=1, max=LARGEST, help="Steps between updates of the masks.")] = 100,
-    batch_size: BatchSizeOption = 32,
-    learning_rate: LearningRateOption = None,
-    loss: LossOption = None,
-    metric: MetricOption = None,
-    seed: SeedOption = None,
+    frequency: Annotated[
+        int, typer.Option(min=1, max=options.LARGEST, help="Steps between updates of the masks.")
+    ] = 100,
+    batch_size: options.BatchSizeOption = 32,
+    learning_rate: options.LearningRateOption = None,
+    loss: options.LossOption = None,
+    metric: options.MetricOption = None,
+    seed: options.SeedOption = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Name pattern of the layers to prune; may be repeated.")
     ] = None,
-    overwrite: OverwriteOption = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    overwrite: options.OverwriteOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Prune a trained model, while it trains on or in one shot, and save it without wrappers."""
     check_output_paths({output: MODEL_SUFFIXES}, overwrite)
     m_by_n = _m_by_n(sparsity_m_by_n)
     if m_by_n and not one_shot:
-        raise ValueError("--sparsity-m-by-n goes with --one-shot.")
+        raise ValueError("--sparsity-m-by-n is for --one-shot: pass both.")
     source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.fit import check_and_compile, prune_and_fit

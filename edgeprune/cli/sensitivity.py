@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import (
     check_output_paths,
     load_model_file,
@@ -16,19 +17,6 @@ from edgeprune.cli.files import (
     open_data_option,
     start_tensorflow,
     write_files,
-)
-from edgeprune.cli.options import (
-    LARGEST,
-    BatchSizeOption,
-    CustomOption,
-    DataOption,
-    JsonOption,
-    LabelColumnsOption,
-    LevelsOption,
-    MaxDropOption,
-    MetricOption,
-    OverwriteOption,
-    UnsafeOption,
 )
 from edgeprune.cli.printing import show, show_json
 from edgeprune.types import Importance
@@ -39,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def sensitivity_command(
-    model: Annotated[Path, typer.Argument(exists=True, help="A .keras or .h5 file, or a SavedModel folder.")],
-    data: DataOption,
+    model: options.ModelArgument,
+    data: options.DataOption,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the curves to this .json file.")
     ] = None,
@@ -48,7 +36,7 @@ def sensitivity_command(
     kind: Annotated[
         Literal["channels", "weights"], typer.Option(help="Prune groups of coupled channels, or each layer's weights.")
     ] = "channels",
-    levels: LevelsOption = None,
+    levels: options.LevelsOption = None,
     importance: Annotated[
         Importance, typer.Option(metavar="NAME", help=f"How channels are ranked: {', '.join(get_args(Importance))}.")
     ] = "l2",
@@ -58,20 +46,20 @@ def sensitivity_command(
             metavar="DATA", help="Samples, without labels, on which the layers that read a group are solved again."
         ),
     ] = None,
-    max_drop: MaxDropOption = 0.1,
-    num_samples: Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples to use of each data.")] = 1000,
-    ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave out, by name pattern; repeatable.")] = None,
-    label_columns: LabelColumnsOption = None,
-    metric: MetricOption = None,
-    batch_size: BatchSizeOption = 32,
+    max_drop: options.MaxDropOption = 0.1,
+    num_samples: Annotated[int, typer.Option(min=1, max=options.LARGEST, help="Samples to use of each data.")] = 1000,
+    ignore: options.IgnoreOption = None,
+    label_columns: options.LabelColumnsOption = None,
+    metric: options.MetricOption = None,
+    batch_size: options.BatchSizeOption = 32,
     cache: Annotated[
         Path | None,
-        typer.Option(help="A file that keeps each measurement, from which a stopped run goes on; with -o beside it."),
+        typer.Option(help="A file that keeps each measurement, from which a stopped run continues; with -o beside it."),
     ] = None,
-    overwrite: OverwriteOption = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    overwrite: options.OverwriteOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Prune each group of channels, or each layer's weights, alone, and show how much worse the model gets."""
     check_output_paths({output: (".json",), plot: (".png", ".svg", ".pdf")}, overwrite)

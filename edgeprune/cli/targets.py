@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edgeprune.cli.options import JsonOption
+from edgeprune.cli import options
 from edgeprune.cli.printing import show, show_json
 
 
-def targets_command(as_json: JsonOption = False) -> None:
+def targets_command(as_json: options.JsonOption = False) -> None:
     """List the devices that `edgeprune bundle` writes for."""
     from edgeprune.targets import TARGETS
     from edgeprune.text_table import text_table

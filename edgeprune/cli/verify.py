@@ -7,31 +7,22 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import options
 from edgeprune.cli.files import load_model_file, named_metric, open_data_option, start_tensorflow
-from edgeprune.cli.options import (
-    CustomOption,
-    JsonOption,
-    LabelColumnsOption,
-    MetricOption,
-    NoXnnpackOption,
-    NumThreadsOption,
-    OptionalDataOption,
-    UnsafeOption,
-)
 from edgeprune.cli.printing import show, show_json
 
 
 def verify_command(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .tflite file.")],
     model: Annotated[Path | None, typer.Option(exists=True, help="The Keras model it was converted from.")] = None,
-    data: OptionalDataOption = None,
-    label_columns: LabelColumnsOption = None,
-    metric: MetricOption = None,
-    num_threads: NumThreadsOption = 1,
-    no_xnnpack: NoXnnpackOption = False,
-    unsafe: UnsafeOption = False,
-    custom: CustomOption = None,
-    as_json: JsonOption = False,
+    data: options.OptionalDataOption = None,
+    label_columns: options.LabelColumnsOption = None,
+    metric: options.MetricOption = None,
+    num_threads: options.NumThreadsOption = 1,
+    no_xnnpack: options.NoXnnpackOption = False,
+    unsafe: options.UnsafeOption = False,
+    custom: options.CustomOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Run a .tflite file, compare it with its Keras model, and count its zeros.
 

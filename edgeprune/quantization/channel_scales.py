@@ -1,6 +1,6 @@
 """Which channels of a model may be multiplied by a factor that the layers after them divide by again.
 
-The factor of a channel goes through whatever is positively homogeneous for each channel apart (ReLU, pooling, padding,
+The factor of a channel passes through what is positively homogeneous for each channel apart (ReLU, pooling, padding,
 joining, reshaping), is put into the weights of the layer that makes the channel, and is taken out of those of the
 layers that read it. An addition needs the same factor on both sides. Everything else stops it; the reason is kept.
 
@@ -49,7 +49,7 @@ _MOVING_FUNCTIONS = frozenset(
     "stridedslice squeeze squeezev2 expanddims expanddimsv2 repeat tile flip mean reducemean max reducemax amax "
     "sum reducesum maxpool averagepool identity copy stopgradient".split()
 )
-# Applied to each value apart; whether a factor goes through is tried out.
+# Applied to each value apart; whether a factor passes through is tried out.
 _ACTIVATIONS = frozenset(("Activation", "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "PReLU", "Rescaling"))
 _ACTIVATION_FUNCTIONS = frozenset(
     "relu relu6 leakyrelu abs absolute elu selu silu swish gelu sigmoid tanh hardsigmoid hardswish hardsilu softplus "
@@ -62,7 +62,7 @@ _PRODUCTS = frozenset(("Multiply", "multiply", "mul"))
 
 @dataclass(frozen=True, eq=False)
 class ScaledCall:
-    """A call of a layer whose weights take up the factors.
+    """A call of a layer whose weights absorb the factors.
 
     Attributes:
         step: the call.
@@ -85,7 +85,7 @@ class ChannelScales:
 
     Attributes:
         graph: the same.
-        calls: the calls that take up factors, producers first.
+        calls: the calls that absorb factors, producers first.
         frozen: for each node the reason why its factor is 1; None where it is free.
     """
 
@@ -205,7 +205,7 @@ class ChannelScales:
         self._pass(step.inputs, step.outputs, reason)
 
     def _multiply(self, step: Step, reason: str) -> None:
-        """A product: the factor goes through the larger tensor, and the smaller one (a gate) has none."""
+        """A product: the factor passes through the larger tensor, and the smaller one (a gate) has none."""
         volumes = [math.prod(self.graph.tensors[place].shape) for place in step.inputs]
         gate = step.inputs[0 if volumes[0] < volumes[1] else 1]
         through = [place for place in step.inputs if place != gate]
@@ -272,7 +272,7 @@ class ChannelScales:
             self._freeze(taken, f"{name} is folded into the layer before")
 
     def _lets_factors_through(self, step: Step) -> bool:
-        """Whether a call on a tensor multiplied by a factor gives its output multiplied by it, tried out."""
+        """Whether a call on a tensor multiplied by a factor returns its output multiplied by it, tried out."""
         import tensorflow as tf
 
         node = self._of_step[id(step)]

@@ -6,7 +6,7 @@
 
 An integer file has one scale for all channels of a tensor: where one reaches 100 and another 0.1, the second has no
 steps left. As ReLU lets positive factors through, a channel may be multiplied by a factor where it is made and divided
-by it where it is read; the function stays the same.
+by it where it is read; the function does not change.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ class _Part:
     def solve(self) -> None:
         """Find the factors with which a channel's share of its tensor is that of its weights in what reads it.
 
-        A channel that no kernel with one scale for several of them reads takes its tensor's whole range.
+        A channel that no kernel with one scale for several of them reads has its tensor's whole range.
         """
         live = self._free & (self._uses > 0)
         if live.sum() < 2:

@@ -35,13 +35,13 @@ class Observer(Protocol):
     """What is shown the values of one activation, unquantized, while data passes through the model."""
 
     def update(self, values: np.ndarray) -> None:
-        """Take the values of a batch."""
+        """Add the values of a batch."""
 
 
 def rounded_to_grid(weight: AnyTensor, axes: Sequence[int], num_bits: int) -> Any:
     """A kernel on the grid on which a file stores it: symmetric around zero, one scale for each channel.
 
-    The largest magnitude of a channel is the grid's last step, `2 ** (num_bits - 1) - 1`, and zero stays exactly zero.
+    The largest magnitude of a channel is the grid's last step, `2 ** (num_bits - 1) - 1`, and zero is exactly zero.
     Batch normalization that is folded into the kernel multiplies a channel by one number, and its grid alike: so the
     grid is the file's, with it and without.
 
@@ -144,7 +144,7 @@ class FakeQuantizeLogic(_BaseLayer):
         return self.fixed_range is not None or float(np.asarray(self.seen)) > 0
 
     def set_range(self, low: float, high: float) -> None:
-        """Take a range that was measured elsewhere; zero is put into it."""
+        """Set a range that was measured elsewhere; zero is put into it."""
         low, high = min(low, 0.0), max(high, 0.0)
         self.range_min.assign(low)
         self.range_max.assign(max(high, low + _NARROWEST))
@@ -179,14 +179,14 @@ class FakeQuantizeLogic(_BaseLayer):
 class QuantizedLayerLogic(_BaseWrapper):
     """Calls a layer with its kernels rounded to the grid on which a file stores them.
 
-    The layer itself is not changed: its kernels stay in float32, its own `call` computes, and gradients pass to it
+    The layer itself is not changed: its kernels are float32, its own `call` computes, and gradients pass to it
     straight through the rounding.
 
     Args:
         layer: the layer.
         kernel_axes: name of a kernel, an attribute of the layer, to the axes along which each entry has its own scale.
         num_bits: of the kernels' integers.
-        kept_zeros: the kernels whose zeros stay zero in training.
+        kept_zeros: the kernels whose zeros are kept in training.
         activation_bits: of the integers between the layer and its activation, where a file computes these in two
             operators; None where it does not.
         update_ranges: whether training moves the range of these.
@@ -216,7 +216,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         self.rounds = True
 
     def build(self, input_shape: Shape | None = None) -> None:
-        """Make the layer's weights, and masks for the kernels whose zeros stay."""
+        """Make the layer's weights, and masks for the kernels whose zeros are kept."""
         if not self.layer.built:
             self.layer.build(input_shape)
             self.layer.built = True

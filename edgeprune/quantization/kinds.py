@@ -17,10 +17,10 @@ class CallKind(enum.Enum):
     NORMALIZATION = "a scale and an offset for each channel, folded into a kernel before it"
     RELU = "an activation that an operator before it does by itself"
     ARITHMETIC = "element by element, and can be followed by a ReLU in the same operator"
-    MOVEMENT = "gives the values it takes, in other places"
-    AVERAGE = "gives values between those it takes, on the same steps"
+    MOVEMENT = "returns the values of its inputs, in other places"
+    AVERAGE = "returns values between those of its inputs, on the same steps"
     JOIN = "puts several tensors side by side, on the same steps"
-    NOTHING = "gives what it takes, at inference"
+    NOTHING = "returns its input, at inference"
     OTHER = "makes values of another range"
 
 
@@ -95,7 +95,7 @@ def splits_activation(layer: Layer) -> bool:
 
 
 def fixed_range(layer: Layer) -> tuple[float, float] | None:
-    """The range of what a call gives, where it follows from the function and not from data."""
+    """The range of what a call returns, where it follows from the function and not from data."""
     name = flavor.function_name(layer)
     if name is None:
         kind = built_in_kind(layer)

@@ -1,6 +1,6 @@
 """Where a quantization-aware model rounds: which kernels, and which activations with which ranges.
 
-Rounding stands where the operators of a file give integers: behind a convolution with the batch normalization and the
+Rounding stands where the operators of a file return integers: behind a convolution with the batch normalization and the
 ReLU that are folded into it, not between them. Values that only move keep the steps they have. The table is that of
 TensorFlow's converter; a range that is missing leaves operators in floats without a word.
 """
@@ -91,7 +91,7 @@ def _inner(layer: Layer) -> Any:
 def _range_of(
     graph: _Graph, part: Model, node: flavor.GraphNode, tensor: AnyTensor, ranges: dict[int, Range]
 ) -> Range | None:
-    """The range in which what a call gives is rounded; None where it is not, or is on steps already."""
+    """The range in which a call's output is rounded; None where it is not, or is on steps already."""
     kind = kind_of(node)
     if kind in (CallKind.NOTHING, CallKind.MOVEMENT) or _is_fused(graph, node, kind, tensor):
         return None
@@ -103,7 +103,7 @@ def _range_of(
 
 
 def _is_fused(graph: _Graph, node: flavor.GraphNode, kind: CallKind, tensor: AnyTensor) -> bool:
-    """Whether the only call that takes some values is done by the operator that makes them."""
+    """Whether the only call that reads some values is done by the operator that makes them."""
     followers = graph.followers(tensor)
     if len(followers) != 1 or followers[0] is None:
         return False
@@ -127,7 +127,7 @@ def _shared_range(graph: _Graph, part: Model, tensor: AnyTensor, ranges: dict[in
 
 
 def _join(graph: _Graph, part: Model, node: flavor.GraphNode, ranges: dict[int, Range]) -> bool:
-    """Give the tensors that are put side by side one range; whether that could be done."""
+    """Set one range for the tensors that are put side by side; whether that could be done."""
     found = [_shared_range(graph, part, tensor, ranges) for tensor in node.inputs]
     shared = [one for one in found if one is not None and one.fixed is None]
     if not shared or len(shared) < len(found):
@@ -144,7 +144,7 @@ def holds_real_numbers(tensor: AnyTensor) -> bool:
 
 
 class _Graph:
-    """The calls of a model and of those inside it, and who takes what."""
+    """The calls of a model and of those inside it, and who reads what."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -189,7 +189,7 @@ class _Graph:
         return self._maker[id(tensor)][0]
 
     def followers(self, tensor: AnyTensor) -> list[flavor.GraphNode | None]:
-        """The calls that work on some values, None for what the model gives; calls that do nothing are passed over."""
+        """The calls that work on some values, None for the outputs; calls that do nothing are passed over."""
         part = self.part_of(tensor)
         found: list[flavor.GraphNode | None] = []
         for node in self._takers.get(id(tensor), []):

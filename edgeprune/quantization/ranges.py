@@ -17,7 +17,7 @@ class RangeChooser(Protocol):
     """What is shown an activation's values, and says its range."""
 
     def update(self, values: np.ndarray) -> None:
-        """Take the values of a batch."""
+        """Add the values of a batch."""
 
     def range(self) -> tuple[float, float]:
         """The smallest and the largest value that shall be stored."""
@@ -30,7 +30,7 @@ class MinMax:
         self.low, self.high = np.inf, -np.inf
 
     def update(self, values: np.ndarray) -> None:
-        """Take the values of a batch."""
+        """Add the values of a batch."""
         if values.size:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
 
@@ -49,7 +49,7 @@ class _Sample(MinMax):
         self._seen = 0
 
     def update(self, values: np.ndarray) -> None:
-        """Take the values of a batch; each has the same chance to be held."""
+        """Add the values of a batch; each has the same chance to be held."""
         super().update(values)
         flat = values.reshape(-1).astype(np.float32)
         self._seen += flat.size

@@ -1,4 +1,4 @@
-"""What a quantization-aware model rounds, in which ranges, and why the other layers stay in floats."""
+"""What a quantization-aware model rounds, in which ranges, and why the other layers are left in floats."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class QuantizationReport:
         model: the model's name.
         kernels: in the order of the layers.
         activations: in the order of the layers.
-        left: path name of each layer that stays in floats while the model trains to the reason.
+        left: path name of each layer left in floats while the model trains to the reason.
     """
 
     model: str
@@ -98,7 +98,7 @@ def _limits(one: RoundedActivation) -> tuple[str, str]:
 
 
 def quantization_report(model: Model) -> QuantizationReport:
-    """List what a quantization-aware model rounds, and the layers that stay in floats with the reason.
+    """List what a quantization-aware model rounds, and the layers left in floats with the reason.
 
     Args:
         model: what `quantize_aware` returned, trained or not.
@@ -152,7 +152,7 @@ def _activation(name: str, layer: FakeQuantizeLogic) -> RoundedActivation:
 
 
 def _why_left(layer: Layer) -> str | None:
-    """Why a layer with weights of its own stays in floats while the model trains; None where it has none."""
+    """Why a layer with weights of its own is left in floats while the model trains; None where it has none."""
     if flavor.is_model(layer) or is_fake_quantize(layer) or type(layer).__name__ in _WITHOUT_KERNELS:
         return None
     parts = {id(weight) for part in flavor.layers_of(layer) if part is not layer for weight in part.weights}

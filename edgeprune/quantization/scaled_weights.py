@@ -73,7 +73,7 @@ def _by_group(taken: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _normalization(
     layer: Layer, taken: np.ndarray | None, given: np.ndarray | None
 ) -> Iterator[tuple[Variable, np.ndarray]]:
-    """The statistics follow the input, so that training goes on from there; gamma and beta follow the output."""
+    """The statistics follow the input, so that training continues from there; gamma and beta follow the output."""
     mean, variance = _values(layer.moving_mean), _values(layer.moving_variance)
     before = np.ones(len(mean)) if taken is None else taken
     after = np.ones(len(mean)) if given is None else given

@@ -25,7 +25,7 @@ from edgeprune.sparsity.mechanism import mechanism_of
 from edgeprune.sparsity.prunable import chosen_layers
 from edgeprune.types import DataLike, Layer, LayerChoice, Model, Variable
 
-# Before the name of a layer whose own name goes to what rounds its values, or kernels.
+# Before the name of a layer whose own name passes to what rounds its values, or kernels.
 _PREFIX = "quantized_"
 _SUFFIX = "_range"
 _TRAINED = ("int8", "int4", "int16x8")
@@ -46,10 +46,10 @@ def quantize_aware(
 
     The model returned computes with weights and activations rounded to the steps of an integer file, and its
     gradients pass through the rounding. Compile it, `fit` it as any other, and export it:
-    `ep.export_tflite(model, path, quantization="int8")` gives the file the ranges of the model.
+    `ep.export_tflite(model, path, quantization="int8")` writes the ranges of the model into the file.
 
     A kernel is rounded around zero with one scale for each channel. Activations are rounded where a file's operators
-    give integers: behind a convolution with the batch normalization and ReLU that are folded into it, not between them.
+    return integers: behind a convolution with the batch normalization and ReLU folded into it, not between them.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or a subclassed one whose call can be
@@ -63,7 +63,7 @@ def quantize_aware(
         ignore: layers not to round, in the same forms.
         num_samples: how many samples of `calibration` to use at most.
         update_ranges: whether training moves the ranges, with a moving average, or leaves them as calibrated.
-        keep_zeros: whether weights that are zero, as after `strip_pruning`, stay zero in training. A kernel that is
+        keep_zeros: whether weights that are zero, as after `strip_pruning`, are kept in training. A kernel that is
             all zero is trained in any case.
 
     Returns:
@@ -74,7 +74,7 @@ def quantize_aware(
         TypeError: it is no Keras model, or an argument is of another type than stated.
         ValueError: the model is not built, is quantized already, is under pruning, or its call cannot be followed;
             there is no such scheme, or it is one that needs no training; no layer is left to round; the calibration
-            data do not fit, or give values that are NaN or infinite.
+            data do not fit, or lead to values that are NaN or infinite.
 
     Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
     2018.
@@ -209,7 +209,7 @@ class _Making:
         return found
 
     def _names_of_outputs(self) -> dict[int, str]:
-        """Ranges of values that a model gives take the name of the layer behind them, which is the output's name."""
+        """Ranges of values that a model returns have the name of the layer behind them, which is the output's name."""
         names: dict[int, str] = {}
         for _, part in graphs(self._model):
             outputs = {id(tensor): tensor for tensor in flavor.flatten(flavor.graph_nodes(part)[2], part)}

@@ -173,7 +173,7 @@ def quantization_error(
         data: samples, as `export_tflite` accepts them as `representative_data`.
         num_samples: how many to compare at most, 1 or more.
         own: whether each layer is also run alone, on Keras's values of the layers before, so that its own error is
-            told from what has accumulated. A file is cut for each layer, which takes long for large models.
+            apart from what has accumulated. A file is cut for each layer, which takes long for large models.
 
     Returns:
         The figures of each layer; they print as a table and plot as bars.

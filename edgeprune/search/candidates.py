@@ -176,7 +176,7 @@ class _Original:
         return bool(self._reads)
 
     def assign(self, kept_mask: np.ndarray, values: np.ndarray | None) -> None:
-        """Give the copy these values, or the original's, with zeros where they read what is removed."""
+        """Assign these values to the copy, or the original's, with zeros where they read what is removed."""
         kept = [kept_mask[classes] for classes, _ in self._reads]
         read = b"".join(one.tobytes() for one in kept)
         if values is None and read == self._read:

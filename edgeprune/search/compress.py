@@ -119,7 +119,7 @@ def compress(
         model: a trained model of `keras` 3 or `tf_keras`. It is not changed.
         train: samples to train on, `(x, y)`, or `x` alone: then the original is the only teacher. None for no training.
         validation: samples to judge on, in any form that `model.fit` accepts; without labels the share of samples
-            whose class stays is the figure (`metric="agreement"`), or with `metric="distance"` how far outputs move.
+            whose class is kept is the figure (`metric="agreement"`), or with `metric="distance"` how far outputs move.
         target: the device, a name of `edgeprune targets` or a `Target`. Latency on phones and computers is that of this
             machine.
         max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit.
@@ -135,7 +135,7 @@ def compress(
         num_trials: models at most that are judged without training.
         num_finalists: models at most that are trained and measured.
         directory: the folder for the file `model.tflite`, the files of the trials and their journal.
-        resume: whether a search that was stopped in this folder goes on.
+        resume: whether a search that was stopped in this folder continues.
         seed: of the split, the reconstruction, the training and the interval.
         verbose: whether to draw what is being done.
 
@@ -268,7 +268,7 @@ def _notes(holds: bool, share: float, verdict: Verdict) -> Iterator[str]:
         yield "no model that was tried holds every limit: this is the nearest"
     limit = verdict.allowed_drop
     if verdict.accepted and limit is not None and verdict.lost.high > limit:
-        yield f"the interval of what was lost reaches beyond the limit of {limit:.4g}: more validation data would tell"
+        yield f"the interval of the drop reaches beyond the limit of {limit:.4g}: more validation data would narrow it"
 
 
 def rank_correlation(trials: Sequence[Trial]) -> float:

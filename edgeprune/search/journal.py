@@ -1,4 +1,4 @@
-"""What was measured, kept in a file as it is measured, so that a run that was stopped goes on where it was."""
+"""What was measured, kept in a file as it is measured, so that a run that was stopped continues where it was."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.structures import flat
-from edgeprune.search.journal_file import JournalFile
+from edgeprune.search.journal_file import ClosesFile, JournalFile
 from edgeprune.types import Layer, Model, PathLike
 
 
-class Journal:
+class Journal(ClosesFile):
     """Measurements by key, kept in a file as they are made; of several runs, in one file.
 
     Args:
@@ -48,17 +47,6 @@ class Journal:
         self._known[json.dumps(key)] = value
         if self._file is not None:
             self._file.append({"run": self._run, "key": key, "value": value})
-
-    def __enter__(self) -> Journal:
-        """The journal itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the file to others."""
-        if self._file is not None:
-            self._file.close()
 
 
 def fingerprint(model: Model, data: Sequence[Any], settings: Sequence[Any]) -> str:

@@ -12,8 +12,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from edgeprune.types import PathLike
 
@@ -72,13 +71,11 @@ class JournalFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> JournalFile:
-        """The journal itself."""
+    def __enter__(self) -> Self:
+        """The file itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
 
@@ -134,6 +131,21 @@ def _read(path: Path, number: int, line: bytes) -> Any:
     except (ValueError, TypeError, KeyError):
         pass
     raise ValueError(f"Line {number} of {path} is damaged: remove the line, or the file to begin again.")
+
+
+class ClosesFile:
+    """A journal for a `with` statement, which closes the file that it is kept in, if there is one."""
+
+    _file: JournalFile | None
+
+    def __enter__(self) -> Self:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the file to others."""
+        if self._file is not None:
+            self._file.close()
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -93,7 +93,7 @@ class _Reader:
         part: the layer with its matrix.
         steps: its calls.
         slots: the axes of the kernel that channels lie along.
-        means: the moving means of the batch normalizations that alone read what it gives.
+        means: the moving means of the batch normalizations that alone read its output.
     """
 
     number: int
@@ -218,7 +218,7 @@ class QuickReconstruction:
 
 
 def _solved(reader: _Reader, kept_mask: np.ndarray, fit: _Sums, held_out: _Sums) -> dict[int, np.ndarray]:
-    """The kernel, and what takes up a shift of the outputs, by the `id`s of the variables."""
+    """The kernel, and what absorbs a shift of the outputs, by the `id`s of the variables."""
     matrix, kernel, bias = reader.matrix.copy(), reader.linear.kernel, reader.linear.bias
     has_shift = bias is not None or bool(reader.means)
     shifts = np.zeros((matrix.shape[0], matrix.shape[2]))
@@ -262,7 +262,7 @@ def _readers(graph: ChannelGraph) -> Iterator[_Reader]:
 
 
 def _means_behind(graph: ChannelGraph, steps: Sequence[Step], part: Part) -> list[Variable]:
-    """The moving means of the batch normalizations that read what a layer gives, where nothing else does."""
+    """The moving means of the batch normalizations that read a layer's output, where nothing else does."""
     given = {place for step in steps for place in step.outputs}
     readers: list[Layer] = [step.layer for step in graph.steps if given & set(step.inputs)]
     elsewhere = given & (set(graph.outputs) | {fold.taken for fold in graph.folds})

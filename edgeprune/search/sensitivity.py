@@ -98,7 +98,7 @@ def sensitivity(
         metric: what is measured: a Keras metric, its name, a function `f(y_true, y_pred)` or an `edgeprune.Metric`.
             Left out, the first metric that the model was compiled with, or what its loss suggests. Without labels:
             `"distance"`, the norm of the change of the outputs over their norm, or `"agreement"`, the share of samples
-            whose class stays.
+            whose class does not change.
         kind: what is pruned: `"channels"`, each group of coupled channels, or `"weights"`, the weights of each layer.
         levels: fractions of a part to remove, each above 0 and below 1. At least one channel is removed and one is
             kept.
@@ -110,8 +110,8 @@ def sensitivity(
             scored, as `plan.reconstruct` solves all layers: what the others can make up for is then no loss.
         batch_size: samples at once where `data` are arrays.
         seed: of `importance="random"`, and of the places that layers are solved on.
-        cache: a file to which each measurement is appended. A run on the same model, data and settings takes from it
-            what is there: one that was stopped, by Ctrl-C or otherwise, goes on where it was.
+        cache: a file to which each measurement is appended. A run on the same model, data and settings reads from it
+            what is there: one that was stopped, by Ctrl-C or otherwise, continues where it was.
         verbose: whether to draw a progress bar.
 
     Returns:

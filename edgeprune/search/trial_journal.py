@@ -1,19 +1,18 @@
-"""The journal of one search in a file, so that a search that was stopped goes on after its last trial."""
+"""The journal of one search in a file, so that a search that was stopped continues after its last trial."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from edgeprune.atomic import NotOverwrittenError
 from edgeprune.search.curves import Sensitivity
-from edgeprune.search.journal_file import JournalFile
+from edgeprune.search.journal_file import ClosesFile, JournalFile
 from edgeprune.search.search_record import TRIALS_KIND, SearchEnding, SearchHeader, search_of
 from edgeprune.search.trial_record import Trial
 from edgeprune.types import PathLike
 
 
-class TrialJournal:
+class TrialJournal(ClosesFile):
     """The trials of a search, each written to a file when it is done.
 
     Args:
@@ -86,14 +85,3 @@ class TrialJournal:
     def _append(self, kind: str, values: dict[str, Any]) -> None:
         if self._file is not None:
             self._file.append({kind: values})
-
-    def __enter__(self) -> TrialJournal:
-        """The journal itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the file to others."""
-        if self._file is not None:
-            self._file.close()

@@ -133,7 +133,7 @@ def test_prune_in_one_shot_needs_no_labels_and_no_training(folder, tmp_path, mon
 def test_prune_refuses_n_by_m_that_it_cannot_read(folder, tmp_path):
     arguments = ("prune", folder / "keras.keras", "--data", folder / "data.npz", "-o", tmp_path / "p.keras")
     assert "such as 2:4; got '24'" in refused(*arguments, "--one-shot", "--sparsity-m-by-n", "24")
-    assert "goes with --one-shot" in refused(*arguments, "--sparsity-m-by-n", "2:4")
+    assert "is for --one-shot" in refused(*arguments, "--sparsity-m-by-n", "2:4")
 
 
 def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
