@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
 from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
 from edgeprune.types import Variable
 
@@ -39,3 +40,8 @@ class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
         return self.add_weight(
             shape=shape, dtype="uint8", initializer="ones", trainable=False, name=name, autocast=False
         )
+
+
+@keras.saving.register_keras_serializable("edgeprune")
+class AnnotatedLayer(AnnotatedLayerLogic, keras.layers.Wrapper):
+    """Marks a layer to be quantized."""

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
 from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
 from edgeprune.types import Variable
 
@@ -53,3 +54,8 @@ class QuantizedLayer(QuantizedLayerLogic, _Wrapper):
         return self.add_weight(
             name, shape, tf.uint8, tf_keras.initializers.Ones(), trainable=False, experimental_autocast=False
         )
+
+
+@tf_keras.utils.register_keras_serializable("edgeprune")
+class AnnotatedLayer(AnnotatedLayerLogic, _Wrapper):
+    """Marks a layer to be quantized."""

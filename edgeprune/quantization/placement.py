@@ -50,7 +50,8 @@ def place(
 
     Args:
         model: a built Functional or Sequential model of either Keras, composite layers unfolded.
-        chosen: `id` of the layers whose kernels and values are rounded; inputs and functions in the graph always are.
+        chosen: `id` of the layers whose kernels and values are rounded, and what these kernels are multiplied with;
+            inputs and functions in the graph always are.
         activations: whether activations are rounded too.
         per_channel_dense: whether each unit of a dense layer has a scale of its own.
 
@@ -73,13 +74,32 @@ def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Rang
             ranges[id(tensor)] = Range(flavor.input_layer(tensor).name)
     for part, node in graph.calls():
         layer = node.layer
-        left_out = flavor.function_name(layer) is None and id(_inner(layer)) not in chosen
-        if left_out or flavor.is_nested(layer):
+        if flavor.is_nested(layer):
             continue
+        left_out = flavor.function_name(layer) is None and id(_inner(layer)) not in chosen
         for tensor in filter(holds_real_numbers, node.outputs):
-            found = _range_of(graph, part, node, tensor, ranges)
+            if left_out:
+                found = _range_for_kernel(graph, part, node, tensor, chosen, ranges)
+            else:
+                found = _range_of(graph, part, node, tensor, ranges)
             if found is not None:
                 ranges[id(tensor)] = found
+
+
+def _range_for_kernel(
+    graph: _Graph,
+    part: Model,
+    node: flavor.GraphNode,
+    tensor: AnyTensor,
+    chosen: Collection[int],
+    ranges: dict[int, Range],
+) -> Range | None:
+    """The range of what a layer that is left out gives, where a rounded kernel is multiplied with it."""
+    followers = [one for one in graph.followers(tensor) if one is not None and id(_inner(one.layer)) in chosen]
+    if not any(kind_of(one) is CallKind.WEIGHTED for one in followers):
+        return None
+    shared = _shared_range(graph, part, tensor, ranges)
+    return Range(node.layer.name, fixed_range(_inner(node.layer))) if shared is None else None
 
 
 def _inner(layer: Layer) -> Any:

@@ -87,13 +87,32 @@ def quantize_aware(
         >>> history = model.fit(np.random.rand(64, 4), np.random.rand(64, 3), verbose=0)
     """
     flavor.check_built_model(model)
-    scheme = _trained_scheme(scheme)
-    _check_float(model)
     if calibration is None and not update_ranges:
         raise ValueError("update_ranges=False leaves the ranges as they were calibrated: pass calibration=data.")
+    built = rounding_model(
+        model, scheme, layers=layers, ignore=ignore, update_ranges=update_ranges, keep_zeros=keep_zeros
+    )
+    if calibration is not None:
+        calibrate(built, calibration, num_samples)
+    return built
+
+
+def rounding_model(
+    model: Model,
+    scheme: str | Scheme,
+    *,
+    layers: LayerChoice | None = None,
+    ignore: LayerChoice | None = None,
+    update_ranges: bool = True,
+    keep_zeros: bool = True,
+    prefix: str | None = None,
+) -> Any:
+    """What `quantize_aware` returns, its ranges not measured; `prefix` stands before the names of quantized layers."""
+    scheme = _trained_scheme(scheme)
+    _check_float(model)
     with garbage_collection_off():
+        chosen = _chosen(model, layers, ignore)
         walked, renamed, _, _ = flavor.unfold_layers(walkable(model), is_composite)
-        chosen = _chosen(walked, layers, ignore)
         placement = place(
             walked,
             chosen,
@@ -102,10 +121,8 @@ def quantize_aware(
         )
         if not placement.kernels:
             raise ValueError(f"Model {model.name!r} has no kernel to quantize among the chosen layers.")
-        built = _Making(walked, placement, scheme, update_ranges, keep_zeros, renamed).model()
+        built = _Making(walked, placement, scheme, update_ranges, keep_zeros, renamed, prefix or _PREFIX).model()
         flavor.copy_compile_state(model, built)
-    if calibration is not None:
-        calibrate(built, calibration, num_samples)
     return built
 
 
@@ -171,6 +188,7 @@ class _Making:
         update_ranges: bool,
         keep_zeros: bool,
         renamed: dict[int, str],
+        prefix: str,
     ) -> None:
         self._model = model
         self._placement = placement
@@ -178,6 +196,7 @@ class _Making:
         self._update_ranges = update_ranges
         self._keep_zeros = keep_zeros
         self._renamed = dict(renamed)
+        self._prefix = prefix
         self._classes = layer_classes(model)
 
     def model(self) -> Any:
@@ -237,7 +256,7 @@ class _Making:
                 kept_zeros=zeros,
                 activation_bits=8 if splits else None,
                 update_ranges=self._update_ranges,
-                name=_PREFIX + layer.name,
+                name=self._prefix + layer.name,
             )
 
         return wrap

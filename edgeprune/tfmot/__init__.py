@@ -2,8 +2,8 @@
 
     import edgeprune.tfmot as tfmot  # was: import tensorflow_model_optimization as tfmot
 
-The names are those of `edgeprune` itself and serve both Kerases. They are loaded when first used, so importing this
-module imports no TensorFlow. TF-MOT's quantization and clustering are not here.
+The names serve both Kerases; those of `sparsity` are `edgeprune`'s own. They are loaded when first used, so importing
+this module imports no TensorFlow. TF-MOT's clustering is not here.
 
 Example:
     >>> import keras, numpy as np
@@ -19,9 +19,9 @@ Example:
     16
 """
 
-from edgeprune.tfmot import sparsity
+from edgeprune.tfmot import experimental, quantization, sparsity
 
-__all__ = ["__version__", "sparsity"]
+__all__ = ["__version__", "experimental", "quantization", "sparsity"]
 
 # The version of TF-MOT whose names and behaviour these are.
 __version__ = "0.8.1"

@@ -119,7 +119,12 @@ def test_a_kernel_that_is_all_zero_is_trained(flavor):
 def test_chosen_layers_alone_are_rounded(flavor):
     aware = ep.quantize_aware(branched(flavor), layers=["stem*", "head"], ignore="stem_relu")
     assert [wrapper.layer.name for wrapper in quantized_layers(aware)] == ["stem", "head"]
-    assert [layer.name for layer in fake_quantizers(aware)] == ["image_range", "before_activation", "head"]
+    assert [layer.name for layer in fake_quantizers(aware)] == [
+        "image_range",
+        "hidden_range",
+        "before_activation",
+        "head",
+    ]
 
 
 def unbuilt(flavor):
