@@ -93,6 +93,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.quantization.equalization import equalize as equalize
     from edgeprune.quantization.report import QuantizationReport as QuantizationReport
     from edgeprune.quantization.report import quantization_report as quantization_report
+    from edgeprune.quantization.rounding import round_weights as round_weights
     from edgeprune.quantization.training import quantize_aware as quantize_aware
     from edgeprune.report.file_errors import QuantizationErrorReport as QuantizationErrorReport
     from edgeprune.report.file_errors import quantization_error as quantization_error
@@ -229,6 +230,7 @@ _HOME = {
     "register_target": "edgeprune.targets",
     "remove_blocks": "edgeprune.depth.blocks",
     "remove_dead_channels": "edgeprune.dead_channels.removal",
+    "round_weights": "edgeprune.quantization.rounding",
     "score": "edgeprune.measure.score",
     "sensitivity": "edgeprune.search.sensitivity",
     "sparsity_report": "edgeprune.sparsity.report",

@@ -15,9 +15,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from edgeprune import flavor
 from edgeprune.types import Model
+
+T = TypeVar("T")
 
 
 def fits_pattern(path: str, pattern: str) -> bool:
@@ -47,6 +50,28 @@ def layers_fitting(model: Model, pattern: str, paths: Mapping[int, str]) -> set[
     """
     fitting = [layer for layer in flavor.layers_of(model) if fits_pattern(paths[id(layer)], pattern)]
     return {id(part) for layer in fitting for part in (layer, *flavor.layers_of(layer))}
+
+
+def by_first_pattern(model: Model, values: Mapping[str, T], paths: Mapping[int, str], source: str) -> dict[int, T]:
+    """By `id` the value of each layer that a pattern fits: that of the first that does.
+
+    Args:
+        model: a model of either Keras.
+        values: name or pattern to value.
+        paths: `id(layer)` to its path, of all layers of the model.
+        source: what has the patterns, for the error.
+
+    Raises:
+        ValueError: a pattern fits no layer.
+    """
+    found: dict[int, T] = {}
+    for pattern, value in values.items():
+        fitting = layers_fitting(model, pattern, paths)
+        if not fitting:
+            near = similar(pattern, paths.values())
+            raise ValueError(f"{source} has the pattern {pattern!r}, which fits the name of no layer.{near}")
+        found = {**dict.fromkeys(fitting, value), **found}
+    return found
 
 
 def similar(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,9 @@ A scheme has a name for the common cases (`"int8"`) and is an object where more 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgeprune.types import Quantization
 
@@ -32,22 +34,29 @@ class Scheme:
         activation_bits: 32 for float32, 16 for int16, 8 for int8. int16 and int8 need representative data.
         per_channel_dense: whether each unit of a dense layer has a scale of its own where activations are integers.
             With `False` the layer has one scale, which needs less RAM on a microcontroller and is less accurate.
+        layers: the bits, 4 or 8, of the weights of single layers, by name or pattern; the first that fits counts. Pairs
+            or a dict: `Scheme(4, 8, layers={"head": 8, "block_*": 4})`. `plan_quantization` chooses them.
 
     Raises:
-        ValueError: there is no such combination of bits, or `per_channel_dense=False` with activations in floats.
+        TypeError: an argument is of another type.
+        ValueError: there is no such combination of bits; or `per_channel_dense=False` or `layers` with activations
+            that are not integers of 8 bits.
 
     Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 
     Example:
         >>> scheme_of("int16x8")
-        Scheme(weight_bits=8, activation_bits=16, per_channel_dense=True)
+        Scheme(weight_bits=8, activation_bits=16, per_channel_dense=True, layers=())
         >>> Scheme(weight_bits=8, activation_bits=8).name
         'int8'
+        >>> print(Scheme(4, 8, layers={"head": 8}))
+        int4; weights of 8 bits: head
     """
 
     weight_bits: int = 32
     activation_bits: int = 32
     per_channel_dense: bool = True
+    layers: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no converter makes."""
@@ -59,16 +68,65 @@ class Scheme:
             raise TypeError(f"per_channel_dense must be True or False, got {self.per_channel_dense!r}.")
         if not self.per_channel_dense and not self.is_calibrated:
             raise ValueError(f"per_channel_dense=False needs 'int8', 'int16x8' or 'int4', got {self.name!r}.")
+        object.__setattr__(self, "layers", _pairs(self.layers))
+        if self.layers and self.name not in ("int8", "int4"):
+            raise ValueError(f"Bits of single layers need 'int8' or 'int4', got {self.name!r}.")
+
+    def __str__(self) -> str:
+        """The name, and what differs from it."""
+        of_bits: dict[int, list[str]] = {}
+        for pattern, bits in self.layers:
+            of_bits.setdefault(bits, []).append(pattern)
+        parts = [f"weights of {bits} bits: {', '.join(patterns)}" for bits, patterns in of_bits.items()]
+        parts += [] if self.per_channel_dense else ["one scale for a dense layer"]
+        return "; ".join([self.name or "float32", *parts])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments as JSON has them.
+
+        Example:
+            >>> Scheme(4, 8, layers={"head": 8}).to_dict()["layers"]
+            {'head': 8}
+        """
+        return asdict(self) | {"layers": dict(self.layers)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Scheme:
+        """The scheme of these arguments, as `to_dict` returns them.
+
+        Raises:
+            TypeError: one is unknown, or of another type.
+            ValueError: as for a scheme.
+        """
+        return cls(**values)
 
     @property
     def name(self) -> Quantization | None:
-        """The scheme's name, None for float32; granularity is not part of it."""
+        """The scheme's name, None for float32; granularity is not part of it, nor are single layers."""
         return next(name for name, bits in _BITS.items() if bits == (self.weight_bits, self.activation_bits))
+
+    @property
+    def has_four_bits(self) -> bool:
+        """Whether weights of any layer have 4 bits."""
+        return self.weight_bits == 4 or any(bits == 4 for _, bits in self.layers)
 
     @property
     def is_calibrated(self) -> bool:
         """Whether activations are integers, whose ranges are found from representative data."""
         return self.activation_bits < 32
+
+
+def _pairs(layers: Any) -> tuple[tuple[str, int], ...]:
+    """Bits of single layers, checked."""
+    pairs = tuple(layers.items()) if isinstance(layers, Mapping) else tuple(map(tuple, layers))
+    for pair in pairs:
+        if len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"layers of a Scheme are names or patterns with their bits, got {layers!r}.")
+        if pair[1] not in (4, 8):
+            raise ValueError(f"Weights of layer {pair[0]!r} have 4 or 8 bits, got {pair[1]!r}.")
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"layers of a Scheme name a pattern twice: {layers!r}.")
+    return pairs
 
 
 def scheme_of(quantization: str | Scheme | None) -> Scheme:
@@ -82,7 +140,7 @@ def scheme_of(quantization: str | Scheme | None) -> Scheme:
 
     Example:
         >>> scheme_of(None)
-        Scheme(weight_bits=32, activation_bits=32, per_channel_dense=True)
+        Scheme(weight_bits=32, activation_bits=32, per_channel_dense=True, layers=())
     """
     if isinstance(quantization, Scheme):
         return quantization

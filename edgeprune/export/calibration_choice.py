@@ -94,7 +94,7 @@ def _with_ranges(prepared: PreparedModel, method: str, scheme: Scheme) -> Prepar
     rounding = quantize_aware(prepared.model, scheme, keep_zeros=False)
     samples = prepared.samples or {}
     calibrate(rounding, samples, len(next(iter(samples.values()))), method)
-    return dataclasses.replace(prepared, with_ranges=rounding)
+    return dataclasses.replace(prepared, in_file=rounding)
 
 
 def _equalized(prepared: PreparedModel) -> PreparedModel:

@@ -26,7 +26,14 @@ from edgeprune.conversion.signature import (
     write_saved_model,
 )
 from edgeprune.data.batches import DATA_FORMS
-from edgeprune.export import calibration_choice, diagnosis, non_finite, sparse_encoding, vocabulary_files
+from edgeprune.export import (
+    calibration_choice,
+    diagnosis,
+    non_finite,
+    sparse_encoding,
+    vocabulary_files,
+    weight_rounding,
+)
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
@@ -145,12 +152,12 @@ def export_tflite(
         path: the file to write, by convention `*.tflite`. Its folder is made if it does not exist.
         quantization: `None` keeps float32; `"float16"` stores weights in half the bytes; `"dynamic"` stores weights
             as int8 and computes in floats; `"int8"` computes in int8; `"int16x8"` has int16 activations and
-            int8 weights; `"int4"` computes in int8 with weights of 4 bits, of a model from `quantize_aware`. Or a
-            `Scheme` object.
-        representative_data: samples of what the model will see, needed for `"int8"` and `"int16x8"` but of a model from
-            `quantize_aware`, which has its ranges, and used to verify the file. An array; a dict of input name to
-            array, or a list, for several inputs; a `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a function
-            that returns a generator.
+            int8 weights; `"int4"` computes in int8 with weights of 4 bits, those of a model from `quantize_aware`, or
+            solved on the data by `round_weights`. Or a `Scheme` object, which can have other bits for single layers.
+        representative_data: samples of what the model will see, needed for `"int8"`, `"int16x8"` and `"int4"` but of a
+            model from `quantize_aware`, which has its ranges, and used to verify the file. An array; a dict of input
+            name to array, or a list, for several inputs; a `tf.data.Dataset`, a Keras `PyDataset` or `Sequence`, or a
+            function that returns a generator.
         sparse: store weights without their zeros, where runtimes compute that right.
         integer_io: whether the inputs and outputs of an `"int8"` or `"int16x8"` file are integers, int8 or int16,
             rather than floats. `"uint8"` makes those of an `"int8"` file uint8 (`"int8"` is the same as `True`).
@@ -217,11 +224,6 @@ def export_tflite(
             f"as {DATA_FORMS}."
         )
     flavor.check_built(model)
-    if scheme.weight_bits == 4 and not strip.is_quantize_aware(model):
-        raise ValueError(
-            "quantization='int4' needs weights on a grid of 4 bits: pass what ep.quantize_aware(model, 'int4', "
-            "calibration=data) returns, better after some training."
-        )
     prepared = prepare(
         model,
         representative_data,
@@ -230,6 +232,7 @@ def export_tflite(
         num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
+    prepared = weight_rounding.rounded(prepared, scheme)
     with status("Choosing ranges", verbose=bool(verbose) and calibration != calibration_choice.MIN_MAX):
         prepared = calibration_choice.calibrated(
             prepared, calibration, scheme, functools.partial(_content_alone, settings=settings)
@@ -270,7 +273,7 @@ def write_tflite(
         atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts),
         status("Converting", verbose=verbose) as say,
     ):
-        content, outputs = _converted(prepared.with_ranges or model, specs, settings, prepared.samples, say, notes)
+        content, outputs = _converted(prepared.in_file or model, specs, settings, prepared.samples, say, notes)
         unfinished.write_bytes(content)
         if split is not None:
             vocabulary_files.describe_preprocessing(unfinished, split)
@@ -348,7 +351,7 @@ def _converted(
 
 def _content_alone(prepared: PreparedModel, *, settings: ConverterSettings) -> bytes:
     """The content of the file that a prepared model becomes; what is to be said of it is said of the one kept."""
-    model = prepared.with_ranges or prepared.model
+    model = prepared.in_file or prepared.model
     return _converted(model, prepared.specs, settings, prepared.samples, lambda text: None, [])[0]
 
 

@@ -27,8 +27,8 @@ class PreparedModel:
         whole_specs: the inputs of the model with the layers that are left to the application.
         split: where these were taken off; None where the model is whole.
         notes: what the user should know, a sentence each.
-        with_ranges: a model that computes the same and holds the ranges of its activations; None where the converter
-            measures them.
+        in_file: a model that computes nearly the same and is converted in its place, as it holds the ranges of its
+            activations, or rounded weights; None without.
     """
 
     model: Model
@@ -37,7 +37,7 @@ class PreparedModel:
     whole_specs: Mapping[str, Any]
     split: SplitModel | None
     notes: tuple[str, ...]
-    with_ranges: Model | None = None
+    in_file: Model | None = None
 
 
 def prepare(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.layer_patterns import layers_fitting, similar
+from edgeprune.layer_patterns import by_first_pattern
 from edgeprune.sparsity import masks, prunable
 from edgeprune.sparsity.settings import PruningRun
 from edgeprune.types import Layer, LayerChoice, Model, Variable
@@ -85,7 +85,7 @@ def planned_weights(
     names = prunable.names_of(model)
     chosen = {id(layer) for layer in prunable.chosen_layers(model, layers)}
     ignored = set() if ignore is None else {id(layer) for layer in prunable.chosen_layers(model, ignore)}
-    run_of = _runs_by_layer(model, runs, names)
+    run_of = by_first_pattern(model, runs, names, "sparsity")
     left_alone: dict[str, str] = {}
     found: list[_Candidate] = []
     for layer in flavor.layers_of(model):
@@ -107,18 +107,6 @@ def planned_weights(
             own = ((name, variable) for name, variable in weights.items() if id(variable) not in seen)
             found += [_Candidate(names[id(layer)], name, run, layer, variable) for name, variable in own]
     return list(_masked(found)), left_alone
-
-
-def _runs_by_layer(model: Model, runs: Mapping[str, PruningRun], names: dict[int, str]) -> dict[int, PruningRun]:
-    """By `id` the run of each layer that a pattern fits: the first that does."""
-    found: dict[int, PruningRun] = {}
-    for pattern, run in runs.items():
-        fitting = layers_fitting(model, pattern, names)
-        if not fitting:
-            near = similar(pattern, names.values())
-            raise ValueError(f"sparsity has the pattern {pattern!r}, which fits the name of no layer.{near}")
-        found = {**dict.fromkeys(fitting, run), **found}
-    return found
 
 
 def _masked(found: Sequence[_Candidate]) -> Iterator[PlannedWeight]:

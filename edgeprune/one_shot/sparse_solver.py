@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeprune.channels.reconstruct.columns import Settle, evenly, quadratic, settle_columns
 from edgeprune.channels.reconstruct.linear import Linear
-from edgeprune.channels.reconstruct.ridge import Equations, Solution, mean_square
+from edgeprune.channels.reconstruct.ridge import Equations, Solution
 
 DAMPINGS = 10.0 ** np.arange(0, -7, -1)  # of the mean square of an input; where data cannot tell, the first
-TOGETHER = 128  # columns whose zeros are chosen at once
 TRIED_OUTPUTS = 32  # that the damping is chosen by, at most
 MOST_TRIED = 1e10  # of the cube of the inputs times those outputs
 MOST_REFIT = 3e12  # of the cubes of the weights that stay, added up: some minutes
@@ -47,7 +47,7 @@ class SparseSolver:
         if not total.xx.any():
             return Solution(np.zeros_like(matrix), np.zeros_like(total.r), np.inf)
         damping = self._best_damping(matrix, wanted, fit, held_out, intercept)
-        hessian, goal = _system(matrix, wanted, total, intercept, damping)
+        hessian, goal = quadratic(matrix, wanted, total, intercept, damping)
         candidates = [_solved(hessian, goal, self._mask)]
         if self._all_compete or self._blocks is not None:
             chosen, weights = sparse_columns(hessian, goal, self._blocks, self._mask)
@@ -67,7 +67,7 @@ class SparseSolver:
         tested_xx, tested_xr = held_out.moments(intercept)
 
         def error(damping: float) -> float:
-            hessian, goal = _system(matrix, wanted, fit, intercept, damping)
+            hessian, goal = quadratic(matrix, wanted, fit, intercept, damping)
             change = refitted(hessian, goal[..., some], self._mask[..., some]) - matrix[..., some]
             return float(np.sum(change * (tested_xx @ change)) - 2 * np.sum(change * tested_xr[..., some]))
 
@@ -111,26 +111,20 @@ def sparse_columns(
     Returns:
         The new mask and the weights.
     """
-    inverse = np.linalg.inv(hessian)
-    weights = inverse @ goal
-    factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
-    scales = np.einsum("gii->gi", factor)[..., None]
     chosen = np.ones_like(mask)
-    for block in _evenly(mask.shape[1]) if blocks is None else blocks:
-        losses = np.square(weights[:, block] / scales[:, block])
+
+    def begin(block: slice, weights: np.ndarray, scales: np.ndarray) -> Settle:
+        losses = np.square(weights / scales)
         if blocks is None:
             done = [round(np.count_nonzero(~mask) * place / mask.shape[1]) for place in (block.start, block.stop)]
             chosen[:, block] = ~_smallest(losses.reshape(1, -1), done[1] - done[0]).reshape(losses.shape)
         else:
             zeros = np.count_nonzero(~mask[:, block], axis=1)
             chosen[:, block] = ~_smallest(np.moveaxis(losses, 1, -1), zeros[..., None]).swapaxes(1, -1)
-        errors = np.zeros_like(losses)
-        for number, column in enumerate(range(block.start, block.stop)):
-            goes = np.where(chosen[:, column], 0.0, weights[:, column]) / scales[:, column]
-            errors[:, number] = goes
-            weights[:, column : block.stop] -= factor[:, column, column : block.stop, None] * goes[:, None]
-        weights[:, block.stop :] -= factor[:, block, block.stop :].transpose(0, 2, 1) @ errors
-    return chosen, np.where(chosen, weights, 0.0)
+        return lambda number, values: np.where(chosen[:, block.start + number], values, 0.0)
+
+    weights = settle_columns(hessian, goal, evenly(mask.shape[1]) if blocks is None else blocks, begin)
+    return chosen, weights
 
 
 def _blocks(numbers: np.ndarray) -> list[slice] | None:
@@ -140,10 +134,6 @@ def _blocks(numbers: np.ndarray) -> list[slice] | None:
     runs = [slice(*pair) for pair in zip(starts, [*starts[1:], inputs], strict=True)]
     of_one_output = len(np.unique(numbers)) == len(runs) * numbers.shape[0] * numbers.shape[2]
     return runs if of_one_output else None
-
-
-def _evenly(inputs: int) -> list[slice]:
-    return [slice(start, min(start + TOGETHER, inputs)) for start in range(0, inputs, TOGETHER)]
 
 
 def _smallest(values: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
@@ -162,13 +152,3 @@ def _solved(hessian: np.ndarray, goal: np.ndarray, mask: np.ndarray, weights: np
         return weights
     each = [slice(place, place + 1) for place in range(mask.shape[1])]  # alone in its block a weight has no choice
     return sparse_columns(hessian, goal, each, mask)[1]
-
-
-def _system(
-    matrix: np.ndarray, wanted: np.ndarray, equations: Equations, intercept: bool, damping: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The Hessian, with which weights that go far from the original's cost more, and what it times them should be."""
-    xx, xr = equations.moments(intercept)
-    scale = mean_square(xx) or 1.0
-    hessian = xx + damping * scale * np.eye(xx.shape[-1])
-    return hessian, hessian @ wanted + xr + xx @ (matrix - wanted)

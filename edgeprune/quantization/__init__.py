@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.quantization.report import RoundedActivation as RoundedActivation
     from edgeprune.quantization.report import RoundedKernel as RoundedKernel
     from edgeprune.quantization.report import quantization_report as quantization_report
+    from edgeprune.quantization.rounding import round_weights as round_weights
     from edgeprune.quantization.training import quantize_aware as quantize_aware
 
 # Each public name and the module that defines it.
@@ -28,6 +29,7 @@ _HOME = {
     "equalize": "edgeprune.quantization.equalization",
     "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
+    "round_weights": "edgeprune.quantization.rounding",
 }
 
 __all__ = sorted(_HOME)

@@ -38,7 +38,7 @@ class Observer(Protocol):
         """Add the values of a batch."""
 
 
-def rounded_to_grid(weight: AnyTensor, axes: Sequence[int], num_bits: int) -> Any:
+def rounded_to_grid(weight: AnyTensor | np.ndarray, axes: Sequence[int], num_bits: int) -> Any:
     """A kernel on the grid on which a file stores it: symmetric around zero, one scale for each channel.
 
     The largest magnitude of a channel is the grid's last step, `2 ** (num_bits - 1) - 1`, and zero is exactly zero.

@@ -33,6 +33,8 @@ _KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
     **{f"DepthwiseConv{rank}D": {"kernel": _LAST_TWO, "depthwise_kernel": _LAST_TWO} for rank in (1, 2)},
     **{f"SeparableConv{rank}D": {"depthwise_kernel": _LAST_TWO, "pointwise_kernel": _LAST} for rank in (1, 2)},
 }
+# Convolutions of one axis become those of two.
+_READ_FOUR_BITS = {"Dense", *(f"{kind}Conv{rank}D" for kind in ("", "Depthwise", "Separable") for rank in (1, 2))}
 # Softmax and sigmoid end below 1, tanh below 1 too: these are the ranges of their operators.
 _UNIT, _SYMMETRIC = (0.0, 255 / 256), (-1.0, 127 / 128)
 _FIXED_RANGES = {"softmax": _UNIT, "softmaxv2": _UNIT, "sigmoid": _UNIT, "tanh": _SYMMETRIC}
@@ -74,6 +76,11 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
     kind = built_in_kind(layer)
     found = {name: axes for name, axes in _KERNELS.get(kind, {}).items() if getattr(layer, name, None) is not None}
     return dict.fromkeys(found, ()) if kind == "Dense" and not per_channel_dense else found
+
+
+def reads_four_bits(layer: Layer) -> bool:
+    """Whether the operators that a layer becomes read kernels of 4 bits: those of `tflite.four_bits.READ_FOUR_BITS`."""
+    return built_in_kind(layer) in _READ_FOUR_BITS
 
 
 def own_activation(layer: Layer) -> str:

@@ -19,6 +19,7 @@ from edgeprune.quantization.fake_quantize import (
     quantized_layers,
 )
 from edgeprune.quantization.kinds import splits_activation
+from edgeprune.quantization.layer_bits import weight_bits
 from edgeprune.quantization.placement import Placement, place
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.sparsity.mechanism import mechanism_of
@@ -198,6 +199,7 @@ class _Making:
         self._renamed = dict(renamed)
         self._prefix = prefix
         self._classes = layer_classes(model)
+        self._bits = weight_bits(model, scheme, flavor.layer_names(model))
 
     def model(self) -> Any:
         """The model, its weights those of the float one."""
@@ -252,7 +254,7 @@ class _Making:
             return self._classes.QuantizedLayer(
                 layer,
                 kernel_axes=axes,
-                num_bits=self._scheme.weight_bits,
+                num_bits=self._bits[id(old)],
                 kept_zeros=zeros,
                 activation_bits=8 if splits else None,
                 update_ranges=self._update_ranges,

@@ -133,13 +133,27 @@ def test_the_file_in_four_bits_computes_as_the_model(narrow):
     assert ep.verify_tflite(results["int4"].path, model, x, use_xnnpack=False).problems == ()
 
 
-def test_four_bits_need_a_model_on_their_grid(trained, tmp_path):
+def test_a_model_trained_for_eight_bits_is_not_stored_in_four(trained, tmp_path):
     model, x = trained
-    with pytest.raises(ValueError, match=r"pass what ep.quantize_aware\(model, 'int4'"):
-        ep.export_tflite(ep.strip_quantization(model), tmp_path / "m.tflite", "int4", x)
     with pytest.raises(ValueError, match="is on a grid of 4 bits that an operator reads"):
         ep.export_tflite(model, tmp_path / "m.tflite", "int4", x)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_float_model_gets_solved_weights_of_four_bits(tmp_path):
+    model, x = branched("keras"), images()
+    kernel = model.get_layer("left").kernel
+    kernel.assign(np.where(np.random.default_rng(3).random(kernel.shape) < 0.5, 0, kernel))
+    result = ep.export_tflite(model, tmp_path / "m.tflite", ep.Scheme(4, 8, layers={"head": 8}), x)
+    assert result.quantization == "int4" and result.verification.passed
+    assert any(note.startswith("Weights of 4 bits: solved on 64 samples") for note in result.notes)
+    expected = ep.round_weights(model, x, ep.Scheme(4, 8, layers={"head": 8})).model
+    stored = {tensor.shape: tensor for tensor in ep.read_tflite(result.path).weights}
+    assert stored[(5, 12)].dtype == "int8"
+    left = np.moveaxis(np.asarray(expected.get_layer("left").kernel), -1, 0)
+    assert stored[left.shape].dtype == "int4"
+    np.testing.assert_allclose(stored[left.shape].values(), left, rtol=1e-5, atol=1e-7)
+    assert (stored[left.shape].values()[np.moveaxis(np.asarray(kernel), -1, 0) == 0] == 0).all()
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.channels.reconstruct import columns
 from edgeprune.channels.reconstruct.linear import linear_parts
 from edgeprune.channels.reconstruct.ridge import Equations
 from edgeprune.one_shot import sparse_solver
@@ -68,7 +69,7 @@ def test_zeros_anywhere_are_those_with_the_smallest_losses():
 
 
 def test_zeros_are_spread_over_blocks_of_columns(monkeypatch):
-    monkeypatch.setattr(sparse_solver, "TOGETHER", 4)
+    monkeypatch.setattr(columns, "TOGETHER", 4)
     hessian, best, goal = problem(4, inputs=10, outputs=6)
     mask = np.ones(best.shape, bool)
     mask.reshape(-1)[:31] = False

@@ -1,0 +1,33 @@
+"""The bits of each layer's weights in a file of a scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeprune import flavor
+from edgeprune.layer_patterns import by_first_pattern
+from edgeprune.quantization.kinds import kernel_axes, reads_four_bits
+from edgeprune.schemes import Scheme
+from edgeprune.types import Model
+
+
+def weight_bits(model: Model, scheme: Scheme, names: Mapping[int, str]) -> dict[int, int]:
+    """The bits of the integers that each layer's kernels are stored in.
+
+    Args:
+        model: a built model of either Keras.
+        scheme: one whose weights are integers.
+        names: `id` of a layer to its path name.
+
+    Returns:
+        `id` of a layer with kernels to 4 or 8. Operators that have no kernel for 4 bits have 8.
+
+    Raises:
+        ValueError: a pattern of the scheme fits no layer.
+    """
+    of_pattern = by_first_pattern(model, dict(scheme.layers), names, "The scheme's layers")
+    return {
+        id(layer): bits if bits == 8 or reads_four_bits(layer) else 8
+        for layer in flavor.layers_of(model)
+        if kernel_axes(layer) and (bits := of_pattern.get(id(layer), scheme.weight_bits))
+    }
