@@ -39,9 +39,10 @@ GOAL = 0.3  # points
 WAYS = ("min-max", "percentile", "mse", "equalize", "auto")
 
 
-def inverted_residuals() -> Any:
+def inverted_residuals(flavor_name: str = flavor.KERAS_3) -> Any:
     """MobileNetV2's inverted residual blocks, small, with ReLU; 34,074 parameters."""
-    layers = flavor.keras_module(flavor.KERAS_3).layers
+    keras = flavor.keras_module(flavor_name)
+    layers = keras.layers
 
     def normalised(x: Any, relu: bool = True) -> Any:
         x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
@@ -55,7 +56,7 @@ def inverted_residuals() -> Any:
         y = normalised(layers.Conv2D(filters, 1, use_bias=False)(y), relu=False)
         x = layers.Add()([x, y]) if x.shape == y.shape else y
     x = layers.GlobalAveragePooling2D()(normalised(layers.Conv2D(64, 1, use_bias=False)(x)))
-    return flavor.keras_module(flavor.KERAS_3).Model(inputs, layers.Dense(10, activation="softmax")(x), name="inverted")
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name="inverted")
 
 
 NETS: dict[str, Callable[[], Any]] = {
