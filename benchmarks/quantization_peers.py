@@ -64,8 +64,8 @@ def in_order_of(twin: Any, model: Any) -> list[Any]:
     return [found[number] for number in order]
 
 
-def litert_quantizer(model: Any, samples: np.ndarray, path: Path, bits: int) -> None:
-    """litert-quantizer's static quantization of the float file, with its min-max ranges.
+def litert_quantizer(model: Any, samples: np.ndarray, path: Path) -> None:
+    """litert-quantizer's static int8 of the float file, with its min-max ranges.
 
     Raises:
         Absent: it is not installed, or refuses the file.
@@ -82,10 +82,8 @@ def litert_quantizer(model: Any, samples: np.ndarray, path: Path, bits: int) -> 
         result = ep.export_tflite(model, float_file, verify=False, verbose=False)
         quantizer = litert_quantizer.Quantizer(str(float_file))
         try:
-            quantizer.load_quantization_recipe(recipe.static_wi8_ai8() if bits == 8 else recipe.static_wi4_ai8())
-            measured = quantizer.calibrate(
-                {"serving_default": [{result.inputs[0]: one[None]} for one in samples]}
-            )
+            quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
+            measured = quantizer.calibrate({"serving_default": [{result.inputs[0]: one[None]} for one in samples]})
             quantizer.quantize(measured).export_model(str(path), overwrite=True)
         except (AttributeError, ValueError, RuntimeError, KeyError) as error:
             raise Absent(f"litert-quantizer: {type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
