@@ -102,10 +102,13 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
     from edgeprune.schemes import Scheme as Scheme
-    from edgeprune.search.compress import CompressResult as CompressResult
     from edgeprune.search.compress import compress as compress
+    from edgeprune.search.compress_result import CompressResult as CompressResult
     from edgeprune.search.curves import Sensitivity as Sensitivity
     from edgeprune.search.curves import SensitivityCurve as SensitivityCurve
+    from edgeprune.search.recipe import AppliedRecipe as AppliedRecipe
+    from edgeprune.search.recipe import Recipe as Recipe
+    from edgeprune.search.recipe import apply_recipe as apply_recipe
     from edgeprune.search.sensitivity import sensitivity as sensitivity
     from edgeprune.sparsity.callbacks import PruningSummaries as PruningSummaries
     from edgeprune.sparsity.callbacks import UpdatePruningStep as UpdatePruningStep
@@ -140,12 +143,13 @@ __version__ = "0.1.0"
 # Each public name and the module that defines it.
 _HOME = {
     "ActivationMemory": "edgeprune.measure.memory",
+    "AppliedRecipe": "edgeprune.search.recipe",
     "Benchmark": "edgeprune.measure.latency",
     "BlockPlan": "edgeprune.depth.blocks",
     "Bundle": "edgeprune.bundle.bundle",
     "ChannelPlan": "edgeprune.channels.plan.channel_plan",
     "ChannelPruning": "edgeprune.channels.callback",
-    "CompressResult": "edgeprune.search.compress",
+    "CompressResult": "edgeprune.search.compress_result",
     "CompressedSize": "edgeprune.measure.size",
     "ConstantSparsity": "edgeprune.sparsity.schedules",
     "ConversionError": "edgeprune.export.diagnosis",
@@ -175,6 +179,7 @@ _HOME = {
     "PruningSummaries": "edgeprune.sparsity.callbacks",
     "QuantizationErrorReport": "edgeprune.report.file_errors",
     "QuantizationReport": "edgeprune.quantization.report",
+    "Recipe": "edgeprune.search.recipe",
     "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
@@ -193,6 +198,7 @@ _HOME = {
     "accuracy": "edgeprune.measure.accuracy",
     "activation_memory": "edgeprune.measure.memory",
     "adapt_for_xnnpack": "edgeprune.sparsity.xnnpack",
+    "apply_recipe": "edgeprune.search.recipe",
     "benchmark": "edgeprune.measure.latency",
     "compress": "edgeprune.search.compress",
     "compressed_size": "edgeprune.measure.size",

@@ -77,7 +77,7 @@ def compress_command(
         learning_rate=learning_rate,
         num_trials=num_trials,
         num_finalists=num_finalists,
-        directory=output,
+        output_dir=output,
         resume=resume,
         seed=seed,
     )

@@ -256,6 +256,33 @@ def plan_blocks(
     )
 
 
+def without_blocks(model: Model, names: Sequence[str], verify: bool = True) -> Model:
+    """Remove residual blocks by their names.
+
+    Args:
+        model: a built Functional or Sequential model of `keras` 3 or `tf_keras`. It is not changed.
+        names: the blocks, as `plan_blocks` names them.
+        verify: prove the result on random inputs.
+
+    Returns:
+        A plain Functional model with the same names and weights.
+
+    Raises:
+        TypeError: it is no Keras model.
+        ValueError: there is no such block.
+        RuntimeError: the proof failed.
+    """
+    walked = walkable(model)
+    whole = MacsWithout(model, walked)
+    blocks = {block.name: block for block in blocks_of(walked, whole)}
+    for name in names:
+        if name not in blocks:
+            raise ValueError(f"Model {model.name!r} has no residual block {name!r}.{similar(name, blocks)}")
+    removed = tuple(blocks[name] for name in names)
+    plan = BlockPlan(model, walked, (), "", whole.total, whole.without(removed), removed)
+    return plan.apply(verify)
+
+
 def _compare(model: Model, removed: Sequence[Block], shallower: Any) -> None:
     from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
 

@@ -16,13 +16,13 @@ from edgeprune.channels.plan.limits import parse_bytes
 from edgeprune.number_checks import check_number
 from edgeprune.targets import KIB, Target
 
-_BYTES = ("max_flash", "max_ram", "max_size")
+_BYTES = ("max_flash", "max_ram", "max_size", "max_gzip_size")
 # By limit the units that a text may have, and an example.
 _UNITS: dict[str, tuple[Mapping[str, float], str]] = {
     "max_accuracy_drop": ({"%": 0.01}, "0.01 or '1%'"),
     "max_latency_ms": ({"us": 1e-3, "ms": 1.0, "s": 1e3}, "20 or '20 ms'"),
 }
-_LIMITS = ("max_accuracy_drop", "max_flash", "max_ram", "max_latency_ms", "max_size")
+_LIMITS = ("max_accuracy_drop", "max_flash", "max_ram", "max_latency_ms", "max_size", "max_gzip_size")
 _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-zµ%]*)\s*")
 
 
@@ -69,6 +69,7 @@ class Budget:
         max_ram: bytes of RAM for the arena.
         max_latency_ms: milliseconds of one run.
         max_size: bytes of the file.
+        max_gzip_size: bytes of the file after gzip, as it travels.
 
     Raises:
         TypeError: a limit is neither a number nor a text.
@@ -84,6 +85,7 @@ class Budget:
     max_ram: float | str | None = None
     max_latency_ms: float | str | None = None
     max_size: float | str | None = None
+    max_gzip_size: float | str | None = None
 
     def __post_init__(self) -> None:
         """Read the texts and refuse what no model holds."""
@@ -102,6 +104,11 @@ class Budget:
         """The limits that there are, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: float(value) for name, value in values.items() if value is not None}
+
+    @property
+    def costs(self) -> list[str]:
+        """The names of the limits on what a file costs."""
+        return [name for name in self.limits if name != "max_accuracy_drop"]
 
     def check_target(self, target: Target) -> None:
         """Refuse limits that a device cannot have, or whose figures cannot be measured for it.
@@ -180,7 +187,7 @@ def amount_text(name: str, value: float) -> str:
         ('300 KiB', '12.5 ms')
     """
     name = name.removeprefix("max_")
-    if name in ("flash", "ram", "size"):
+    if f"max_{name}" in _BYTES:
         unit, count = ("MiB", KIB**2) if abs(value) >= 10 * KIB**2 else ("KiB", KIB) if abs(value) >= KIB else ("B", 1)
         return f"{value / count:.4g} {unit}"
     return f"{value:.4g} ms" if name == "latency_ms" else f"{value:.4g}"

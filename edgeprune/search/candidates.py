@@ -79,7 +79,7 @@ class Candidates:
             Output name to array `(samples, ...)`.
         """
         if self.must_be_built(kept_mask):
-            call: Callable[..., Any] = partial(flavor.call_model, self._built(kept_mask, values))
+            call: Callable[..., Any] = partial(flavor.call_model, self.built(kept_mask, values))
         else:
             self._assign(kept_mask, values)
             call = self._call
@@ -153,8 +153,13 @@ class Candidates:
             made._keras_mask = steps
         return made
 
-    def _built(self, kept_mask: np.ndarray, values: Values) -> Any:
-        """The smaller model itself."""
+    def built(self, kept_mask: np.ndarray, values: Values = NO_VALUES) -> Any:
+        """The smaller model itself, with these weights.
+
+        Args:
+            kept_mask: as in `outputs`.
+            values: as in `outputs`.
+        """
         smaller = rebuild(self.graph, kept_mask)
         for old, new in _weight_pairs(self.graph, counterparts(self.graph, smaller)):
             if id(old) in values:

@@ -2,85 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
-
-import numpy as np
+from typing import Any, Literal
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path, check_parents
+from edgeprune.bundle.bundle import export_bundle
 from edgeprune.channels.graph.trace import trace
-from edgeprune.data.batches import sample_count
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import count_parameters
 from edgeprune.measure.predictions import gather, predict
-from edgeprune.number_checks import check_seed, check_whole
+from edgeprune.number_checks import check_number, check_seed, check_whole
 from edgeprune.progress import status
-from edgeprune.search.budget import Budget, amount_text
+from edgeprune.schemes import Scheme, scheme_of
+from edgeprune.search.budget import Budget
+from edgeprune.search.compress_result import CompressResult, rank_correlation
+from edgeprune.search.engine import Engine, LocalEngine
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.gate import Verdict, hold_out, verdict_on
-from edgeprune.search.guided import guided
+from edgeprune.search.guided import Outcome, guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import judge_of
+from edgeprune.search.making import Maker
+from edgeprune.search.recipe import Recipe
+from edgeprune.search.runner import JournalRunner
 from edgeprune.search.search_record import SearchEnding, SearchHeader, this_environment
-from edgeprune.search.trial import Samples, TrialRunner, TrialSettings
+from edgeprune.search.space import SearchSpace, ways_of
 from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.work import Samples, TrialSettings, Work
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_of
-from edgeprune.text_table import text_table
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
-TRIALS, MODEL = "trials.jsonl", "model.tflite"
-
-
-@final
-@dataclass(frozen=True)
-class CompressResult:
-    """What a search for a budget ended with.
-
-    Attributes:
-        accepted: whether the file holds every limit on the samples that were held out.
-        path: the file: the best one, or the nearest where none holds; None where none could be made.
-        model: the Keras model of the file.
-        verdict: the figures of the file on the samples that were held out; None where no file could be made.
-        trials: all that was tried, in order.
-        rank_correlation: Spearman's, of the scores without training with those on the file, over the models that have
-            both; NaN for fewer than three.
-        notes: what the user should know, a sentence each.
-    """
-
-    accepted: bool
-    path: Path | None
-    model: Model | None
-    verdict: Verdict | None
-    trials: tuple[Trial, ...]
-    rank_correlation: float
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """The verdict and a table of the trials."""
-        head = str(self.verdict) if self.verdict is not None else "not accepted: no model could be made"
-        table = text_table(
-            ("trial", "stage", "MACs kept", "score", "lost", "MACs", "costs", "seconds"), map(_row, self.trials)
-        )
-        written = [] if self.path is None else [f"file: {self.path}"]
-        return "\n".join([head, table, *written, *(f"note: {note}" for note in self.notes)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values, for JSON."""
-        return {
-            "accepted": self.accepted,
-            "file": self.path and str(self.path),
-            "verdict": self.verdict and self.verdict.to_dict(),
-            "trials": [trial.to_dict() for trial in self.trials],
-            "rank_correlation": None if math.isnan(self.rank_correlation) else self.rank_correlation,
-            "notes": list(self.notes),
-        }
+TRIALS, MODEL, RECIPE, BUNDLE = "trials.jsonl", "model.tflite", "recipe.json", "bundle"
+Search = Literal["guided", "tpe", "nsga2"]
 
 
 def compress(
@@ -94,26 +55,31 @@ def compress(
     max_ram: float | str | None = None,
     max_latency_ms: float | str | None = None,
     max_size: float | str | None = None,
+    max_gzip_size: float | str | None = None,
     metric: MetricLike | None = None,
-    quantization: Quantization | None = "int8",
+    quantization: Quantization | Scheme | Literal["auto"] | None | Sequence[Quantization | Scheme | None] = "auto",
+    search: Search = "guided",
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float | None = None,
-    num_trials: int = 8,
+    num_trials: int = 24,
     num_finalists: int = 3,
-    directory: PathLike = "compressed",
+    time_budget: float | None = None,
+    output_dir: PathLike = "compressed",
+    bundle: bool = True,
     resume: bool = False,
     seed: int = 0,
     verbose: bool = True,
 ) -> CompressResult:
     """Find a smaller model that holds a budget, and prove its file.
 
-    Candidates keep different shares of the model's multiplications. Each is cut, made up for by reconstruction and
-    scored without training; the best few are trained after the original (with `train`), written as files and measured.
-    Half of the validation data is looked at meanwhile. The other half decides at the end, once: the file is accepted
-    if every limit holds there.
+    Candidates keep fewer channels, and perhaps fewer residual blocks. Each is cut, made up for by reconstruction and
+    scored without training, in seconds; the best few are trained after the original (with `train`), written as files
+    and measured. Half of the validation data is looked at meanwhile. The other half decides at the end, once: the file
+    is accepted if every limit holds there.
 
-    With limits on costs the widest model that holds them is looked for, with `max_accuracy_drop` alone the narrowest.
+    With limits on costs the model that holds them and loses least is looked for, with `max_accuracy_drop` alone the one
+    of the fewest MACs.
 
     Args:
         model: a trained model of `keras` 3 or `tf_keras`. It is not changed.
@@ -127,14 +93,23 @@ def compress(
         max_ram: bytes of RAM for the arena, on microcontrollers.
         max_latency_ms: milliseconds of one run, on phones, computers and NPUs.
         max_size: bytes of the file.
+        max_gzip_size: bytes of the file after gzip; where it is limited, weights may become zero.
         metric: what is judged by, as `edgeprune.score` accepts it; left out, the compiled metric.
-        quantization: of the files, as `export_tflite` accepts it; None for float32.
+        quantization: of the files, as `export_tflite` accepts it; None for float32; or several of these, the preferred
+            one first. `"auto"`: the target's own, and where int8 loses too much, training for the rounding (with
+            `train`) or int16x8.
+        search: how candidates are chosen. `"guided"`: by bisection, from measured curves; the same at each run.
+            `"tpe"`, `"nsga2"`: by Optuna's samplers of these names, over the width of each group.
         epochs: passes over the training samples for each model that is measured.
         batch_size: samples per step.
-        learning_rate: of the training; left out, that of the model.
+        learning_rate: where the training begins, to fall to 0 on a cosine; left out, that of the model, unchanged.
         num_trials: models at most that are judged without training.
-        num_finalists: models at most that are trained and measured.
-        directory: the folder for the file `model.tflite`, the files of the trials and their journal.
+        num_finalists: widths at most that are trained and measured.
+        time_budget: seconds for all trials; a third of it at most for those without training. At least one model is
+            measured. With it, results depend on how fast the machine is.
+        output_dir: the folder for the file `model.tflite`, its `recipe.json`, its `bundle`, and the trials with their
+            journal.
+        bundle: whether to write the bundle for the target, as `export_bundle` does.
         resume: whether a search that was stopped in this folder continues.
         seed: of the split, the reconstruction, the training and the interval.
         verbose: whether to draw what is being done.
@@ -148,119 +123,252 @@ def compress(
             too few, or the figure has no direction; nothing of the model can be cut; the folder's journal is of another
             search.
         FileExistsError: the folder has trials, and `resume` is false.
+        ImportError: what the search or the target needs is not installed.
 
     Example:
-        >>> result = compress(model, None, (x, y), max_accuracy_drop=1.0, num_trials=1, num_finalists=1)
+        >>> result = compress(model, None, (x, y), max_accuracy_drop=1.0, num_trials=4, num_finalists=1)
         >>> result.accepted, result.path.name
         (True, 'model.tflite')
     """
-    budget = Budget(max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size)
+    budget = Budget(max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size, max_gzip_size)
     device = target_of(target)
     budget.check_target(device)
-    for name, count, least in (
-        ("epochs", epochs, 0),
-        ("num_trials", num_trials, 1),
-        ("num_finalists", num_finalists, 1),
-    ):
-        check_whole(name, count, least)
-    check_seed(seed)
+    settings = {
+        "target": device.name,
+        "quantization": quantization,
+        "search": search,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "num_trials": num_trials,
+        "num_finalists": num_finalists,
+        "time_budget": time_budget,
+        "seed": seed,
+    }
+    _check(settings)
     flavor.check_built_model(model)
     if all(group.frozen is not None for group in trace(model).groups):
         raise ValueError(f"No channel of model {model.name!r} can be removed: inspect(model) says why.")
-    training = None if train is None else Samples(*gather(model, train))
-    parts = hold_out(*gather(model, validation), seed=seed)
-    judged, held = (Samples(*part) for part in parts)
-    metric = "agreement" if metric is None and judged.y is None else metric
-    before = [predict(model, part.x, batch_size=batch_size) for part in (judged, held)]
-    judge, last_judge = (
-        judge_of(model, outputs, part.x, part.y, part.sample_weight, metric, batch_size)
-        for outputs, part in zip(before, (judged, held), strict=True)
-    )
-    settings = TrialSettings(device, quantization, epochs, batch_size, learning_rate, seed)
-    folder = Path(directory)
+    prepared = _prepared(model, train, validation, metric, device, budget, settings)
+    ways = ways_of(quantization, device, prepared.work.is_training)
+    folder = Path(output_dir)
     check_parents(folder / TRIALS)
-    header = SearchHeader(
-        model=model.name,
-        model_fingerprint=fingerprint(model, [], []),
-        data_fingerprint=data_fingerprint(
-            [part for one in (judged, held, training) if one for part in vars(one).values()]
-        ),
-        target=device.name,
-        limits=budget.limits,
-        settings={
-            "quantization": settings.quantization,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "num_trials": num_trials,
-            "num_finalists": num_finalists,
-        },
-        seed=seed,
+    maker = Maker(prepared.work)
+    with (
+        TrialJournal(folder / TRIALS, _header(maker, prepared, settings), resume=resume) as journal,
+        status("Compressing", verbose=verbose) as say,
+        contextlib.closing(LocalEngine(maker)) as engine,
+    ):
+        space = SearchSpace(maker, journal, folder / "curves.jsonl", ways)
+        runner = _runner(engine, space, journal, folder, prepared, settings, say)
+        found = _searched(runner, space, budget, settings)
+        return _Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What a search begins with.
+
+    Attributes:
+        work: what trials are made from.
+        held: the samples that only the last check sees.
+    """
+
+    work: Work
+    held: Samples
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for name, least in (("epochs", 0), ("num_trials", 1), ("num_finalists", 1)):
+        check_whole(name, settings[name], least)
+    check_seed(settings["seed"])
+    for name in ("time_budget", "learning_rate"):
+        if settings[name] is not None:
+            check_number(name, settings[name])
+            if not settings[name] > 0:
+                raise ValueError(f"{name} must be above 0; got {settings[name]}.")
+    if settings["search"] not in ("guided", "tpe", "nsga2"):
+        raise ValueError(f"search must be 'guided', 'tpe' or 'nsga2'; got {settings['search']!r}.")
+
+
+def _prepared(
+    model: Model,
+    train: DataLike | None,
+    validation: DataLike,
+    metric: MetricLike | None,
+    device: Target,
+    budget: Budget,
+    settings: Mapping[str, Any],
+) -> _Prepared:
+    training = None if train is None else Samples(*gather(model, train))
+    judged, held = (Samples(*part) for part in hold_out(*gather(model, validation), seed=settings["seed"]))
+    metric = "agreement" if metric is None and judged.y is None else metric
+    names = ("epochs", "batch_size", "learning_rate", "seed")
+    made = TrialSettings(device, **{name: settings[name] for name in names})
+    return _Prepared(Work(model, training, judged, metric, budget, made), held)
+
+
+def _header(maker: Maker, prepared: _Prepared, settings: Mapping[str, Any]) -> SearchHeader:
+    """What the search is; a metric that is constant or has no direction is refused here."""
+    work, judge = prepared.work, maker.judge
+    several = [samples for samples in (work.judged, prepared.held, work.train) if samples is not None]
+    own = {name: _plain(value) for name, value in settings.items() if name not in ("target", "seed", "time_budget")}
+    return SearchHeader(
+        model=work.model.name,
+        model_fingerprint=fingerprint(work.model, [], []),
+        data_fingerprint=data_fingerprint([part for one in several for part in vars(one).values()]),
+        target=work.settings.target.name,
+        limits=work.budget.limits,
+        settings=own,
+        seed=settings["seed"],
         metric=judge.name,
         higher_is_better=judge.higher_is_better,
         baseline=judge.baseline,
-        macs=count_macs(model).total,
-        params=count_parameters(model).total,
-        num_samples=sample_count(judged.x),
+        macs=count_macs(work.model).total,
+        params=count_parameters(work.model).total,
+        num_samples=work.judged.count,
         environment=this_environment(),
     )
-    with (
-        TrialJournal(folder / TRIALS, header, resume=resume) as journal,
-        status("Compressing", verbose=verbose) as say,
-    ):
-        runner = TrialRunner(model, training, judged, judge, settings, budget, journal, folder / "trials")
-        found = guided(
-            runner,
-            budget,
-            num_trials=num_trials,
-            num_finalists=num_finalists,
-            say=lambda text: say(f"Compressing: {text}"),
-        )
-        trials = tuple(journal.trials)
+
+
+def _runner(
+    engine: Engine,
+    space: SearchSpace,
+    journal: TrialJournal,
+    folder: Path,
+    prepared: _Prepared,
+    settings: Mapping[str, Any],
+    say: Any,
+) -> JournalRunner:
+    return JournalRunner(
+        engine,
+        space.candidate,
+        journal,
+        folder / "trials",
+        budget=prepared.work.budget,
+        is_training=prepared.work.is_training,
+        baseline=journal.header.baseline,
+        time_budget=settings["time_budget"],
+        counts={"quick": settings["num_trials"], "measured": settings["num_finalists"] + 1},
+        say=lambda text: say(f"Compressing: {text}"),
+    )
+
+
+def _searched(runner: JournalRunner, space: SearchSpace, budget: Budget, settings: Mapping[str, Any]) -> Outcome:
+    counts = {name: settings[name] for name in ("num_trials", "num_finalists")}
+    return guided(runner, budget, space.directions, **counts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ending:
+    """The last check, and all that is written when a search is done."""
+
+    maker: Maker
+    prepared: _Prepared
+    journal: TrialJournal
+    runner: JournalRunner
+    folder: Path
+    settings: Mapping[str, Any]
+    bundle: bool
+
+    def result(self, found: Outcome) -> CompressResult:
+        """Hold the best file against the budget, and write what belongs to it."""
+        trials = tuple(self.journal.trials)
         correlation = rank_correlation(trials)
-        if found.best is None:
-            notes: tuple[str, ...] = ("every trial failed: see their errors",)
-            journal.end(SearchEnding(None, False, None, None, notes))
-            return CompressResult(False, None, None, None, trials, math.nan, notes)
-        share = found.best.settings["target_macs"]
-        path = folder / MODEL
-        with atomic_path(path) as unfinished:
-            unfinished.write_bytes(runner.path_of(share).read_bytes())
-        after = file_outputs(path, model, held.x)
-        costs = file_costs(path, device, list(budget.limits))
-        verdict = verdict_on(budget, costs, last_judge, before[1], after, seed=seed)
-        notes = tuple(_notes(found.holds, share, verdict))
         known = None if math.isnan(correlation) else correlation
-        journal.end(SearchEnding(found.best.number, verdict.accepted, verdict.to_dict(), known, notes))
-    return CompressResult(
-        accepted=verdict.accepted,
-        path=path,
-        model=runner.model_of(share),
-        verdict=verdict,
-        trials=trials,
-        rank_correlation=correlation,
-        notes=notes,
-    )
+        best = found.best
+        if best is None or best.candidate is None:
+            notes: tuple[str, ...] = ("every trial failed: see their errors",)
+            self.journal.end(SearchEnding(None, False, None, known, notes))
+            return CompressResult(False, None, None, None, None, trials, correlation, None, None, notes)
+        path = self.folder / MODEL
+        with atomic_path(path) as unfinished:
+            unfinished.write_bytes(self.runner.path_of(best).read_bytes())
+        verdict = self._verdict(path)
+        model = self._model(best, best.candidate)
+        recipe = self._recipe(best.candidate, path)
+        bundled, said = self._bundled(model, best.candidate)
+        notes = (*_notes(found.holds, best.candidate, verdict), *said)
+        self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
+        return CompressResult(
+            accepted=verdict.accepted,
+            path=path,
+            model=model,
+            candidate=best.candidate,
+            verdict=verdict,
+            trials=trials,
+            rank_correlation=correlation,
+            recipe=recipe,
+            bundle=bundled,
+            notes=notes,
+        )
+
+    def _verdict(self, path: Path) -> Verdict:
+        work, held = self.prepared.work, self.prepared.held
+        before = predict(work.model, held.x, batch_size=work.settings.batch_size)
+        judge = judge_of(work.model, before, held.x, held.y, held.sample_weight, work.metric, work.settings.batch_size)
+        costs = file_costs(path, work.settings.target, list(work.budget.limits))
+        after = file_outputs(path, work.model, held.x)
+        return verdict_on(work.budget, costs, judge, before, after, seed=work.settings.seed)
+
+    def _model(self, best: Trial, candidate: Candidate) -> Model:
+        if candidate.is_whole and not candidate.quantize_aware:
+            return self.prepared.work.model
+        model = self.maker.untrained(candidate)
+        model.set_weights(self.runner.weights_of(best))
+        return model
+
+    def _recipe(self, candidate: Candidate, path: Path) -> Path:
+        work = self.prepared.work
+        samples = work.train or work.judged
+        recipe = Recipe(
+            settings={**{name: _plain(value) for name, value in self.settings.items()}, **work.budget.limits},
+            candidate=candidate,
+            data="validation" if work.train is None else "train",
+            model_fingerprint=self.journal.header.model_fingerprint,
+            data_fingerprint=data_fingerprint([*vars(samples).values()]),
+            size=path.stat().st_size,
+        )
+        recipe.save(self.folder / RECIPE)
+        return self.folder / RECIPE
+
+    def _bundled(self, model: Model, candidate: Candidate) -> tuple[Path | None, list[str]]:
+        """The bundle of the model, with what the user should know about it."""
+        work, held = self.prepared.work, self.prepared.held
+        device = work.settings.target
+        if not self.bundle:
+            return None, []
+        name = scheme_of(candidate.quantization).name
+        if name not in device.quantizations:
+            return None, [f"no bundle was written: those for {device.name!r} are not in {name or 'float32'}"]
+        labelled = (held.x, held.y, held.sample_weight) if held.sample_weight is not None else (held.x, held.y)
+        scheme = scheme_of(candidate.quantization)
+        try:
+            written = export_bundle(
+                model,
+                self.folder / BUNDLE,
+                device,
+                work.unlabelled,
+                validation_data=None if held.y is None else labelled,
+                metric=None if work.metric == "agreement" or work.metric == "distance" else work.metric,
+                quantization=candidate.quantization,
+                per_channel_dense=scheme.per_channel_dense if scheme.is_calibrated else None,
+                overwrite=True,
+            )
+        except (ValueError, ImportError) as error:
+            return None, [f"no bundle was written: {' '.join(str(error).split())}"]
+        return written.directory, []
 
 
-def _row(trial: Trial) -> tuple[str, ...]:
-    figures = trial.figures
-    costs = ", ".join(
-        amount_text(name, figures[name]) for name in ("size", "flash", "ram", "latency_ms") if name in figures
-    )
-    scores = ["" if one is None else f"{one:.4g}" for one in (trial.stage_score, trial.accuracy_drop)]
-    macs = f"{figures['macs']:,.0f}" if "macs" in figures else ""
-    kept = f"{trial.settings['target_macs']:.1%}"
-    last = _shortened(trial.error) or costs
-    return str(trial.number), trial.stage, kept, *scores, macs, last, f"{trial.seconds:.1f}"
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return vars(value) if isinstance(value, Scheme) else value
 
 
-def _shortened(error: str | None) -> str:
-    return "" if error is None else error.partition(". ")[0].partition(": ")[2][:60] or error[:60]
-
-
-def _notes(holds: bool, share: float, verdict: Verdict) -> Iterator[str]:
-    if share >= 1 and verdict.accepted:
+def _notes(holds: bool, candidate: Candidate, verdict: Verdict) -> Iterator[str]:
+    if candidate.is_whole and verdict.accepted:
         yield "nothing had to be cut: the file is the original, quantized"
     if holds and not verdict.accepted:
         yield "the limits held on the samples of the search, and do not on those that were held out"
@@ -269,28 +377,3 @@ def _notes(holds: bool, share: float, verdict: Verdict) -> Iterator[str]:
     limit = verdict.allowed_drop
     if verdict.accepted and limit is not None and verdict.lost.high > limit:
         yield f"the interval of the drop reaches beyond the limit of {limit:.4g}: more validation data would narrow it"
-
-
-def rank_correlation(trials: Sequence[Trial]) -> float:
-    """Spearman's correlation of the scores without training with those on the file, over models that have both.
-
-    Returns:
-        -1 to 1; NaN for fewer than three models, or where one of them does not vary.
-    """
-    scores: dict[str, dict[float, float]] = {"quick": {}, "measured": {}}
-    for trial in trials:
-        if trial.stage_score is not None:
-            scores[trial.stage][trial.settings["target_macs"]] = trial.stage_score
-    shares = sorted(scores["quick"].keys() & scores["measured"].keys())
-    if len(shares) < 3:
-        return math.nan
-    ranks = [_ranks([scores[stage][share] for share in shares]) for stage in ("quick", "measured")]
-    if min(np.ptp(one) for one in ranks) == 0:
-        return math.nan
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    """The place of each value; equal ones share the mean of theirs."""
-    array = np.asarray(values)
-    return np.array([(array < value).sum() + ((array == value).sum() - 1) / 2 for value in array])

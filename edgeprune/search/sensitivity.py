@@ -192,7 +192,7 @@ def _groups(graph: ChannelGraph, scores: np.ndarray, solver: QuickReconstruction
     """The groups that can lose channels and that the importance has scores for."""
 
     def part(group: Group) -> _Part:
-        order = _removal_order(group, scores)
+        order = removal_order(group, scores)
 
         def trial(count: int) -> _Trial:
             kept = graph.full_mask()
@@ -205,8 +205,16 @@ def _groups(graph: ChannelGraph, scores: np.ndarray, solver: QuickReconstruction
     return [part(group) for group in free if np.isfinite(scores[group.classes]).all()]
 
 
-def _removal_order(group: Group, scores: np.ndarray) -> np.ndarray:
-    """The classes of a group, (heads, channels), the least important ones first; of equals, the last, as in a plan."""
+def removal_order(group: Group, scores: np.ndarray) -> np.ndarray:
+    """In which order the channels of a group are removed.
+
+    Args:
+        group: the group.
+        scores: importance of each class, float, shape `(class_count,)`.
+
+    Returns:
+        Its classes, (heads, channels), the least important ones first; of equals, the last, as in a plan.
+    """
     classes = group.classes.reshape(group.heads or 1, -1)
     turned = classes[:, ::-1]
     return np.take_along_axis(turned, np.argsort(scores[turned], axis=1, kind="stable"), axis=1)

@@ -21,6 +21,7 @@ class TrialJournal(ClosesFile):
         resume: whether a file with trials is continued.
 
     Attributes:
+        header: what the search is.
         trials: those that were made, with those of a run before.
         sensitivity: the curves of a run before; None where there are none.
 
@@ -31,6 +32,7 @@ class TrialJournal(ClosesFile):
     """
 
     def __init__(self, path: PathLike | None, header: SearchHeader, *, resume: bool = False) -> None:
+        self.header = header
         self.trials: list[Trial] = []
         self.sensitivity: Sensitivity | None = None
         self._file = None if path is None else JournalFile(path, TRIALS_KIND)

@@ -75,6 +75,7 @@ class Trial:
         state: `"ok"`; `"failed"`, `"nan"` or `"oom"` with `error`; `"pruned"`, stopped early, as others were ahead.
         quick_score: the metric without training and without a file; of a measured trial that of its quick one.
         score: the metric of the file, on the search's samples; of a quick trial None.
+        float_score: the metric of the Keras model that the file was converted from; of a quick trial None.
         accuracy_drop: how much worse than the original's the score of its stage is.
         macs: multiply-accumulates of one inference.
         params: parameters of the Keras model.
@@ -95,6 +96,7 @@ class Trial:
     state: State = "ok"
     quick_score: float | None = None
     score: float | None = None
+    float_score: float | None = None
     accuracy_drop: float | None = None
     macs: float | None = None
     params: float | None = None
@@ -109,7 +111,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         """Leave out figures that are no numbers."""
-        for name in ("quick_score", "score", *FIGURES):
+        for name in ("quick_score", "score", "float_score", *FIGURES):
             value = getattr(self, name)
             finite = None if value is None or not math.isfinite(value) else float(value)
             object.__setattr__(self, name, finite)

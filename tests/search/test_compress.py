@@ -7,8 +7,7 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.search import read_search
-from edgeprune.search import trial as trials
+from edgeprune.search import read_search, space
 
 
 def net(keras):
@@ -42,7 +41,7 @@ def trained():
     return found
 
 
-SETTINGS = {"num_trials": 2, "num_finalists": 1, "verbose": False}
+SETTINGS = {"num_trials": 3, "num_finalists": 1, "bundle": False, "verbose": False}
 
 
 def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
@@ -50,15 +49,16 @@ def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
     before = model.get_weights()
     train = data(128, 2) if flavor == flavors.TF_KERAS else None
     settings = {**SETTINGS, "max_accuracy_drop": "20%", "target": "cortex-m", "epochs": 2}
-    result = ep.compress(model, train, (x, y), directory=tmp_path / "out", **settings)
+    result = ep.compress(model, train, (x, y), output_dir=tmp_path / "out", **settings)
     assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
     assert result.path == tmp_path / "out" / "model.tflite" and result.verdict.num_samples == 60
     assert result.accepted == (result.verdict.lost.value <= 0.2) and result.accepted
     assert result.verdict.measured["size"] == result.path.stat().st_size
     assert result.verdict.measured["flash"] > result.path.stat().st_size
     macs = ep.count_macs(model).total
-    best = next(one for one in result.trials if one.stage == "measured" and one.settings["target_macs"] < 1)
+    best = next(one for one in result.trials if one.stage == "measured" and not one.candidate.is_whole)
     assert ep.count_macs(result.model).total == best.macs <= best.settings["target_macs"] * macs
+    assert ep.count_parameters(result.model).total == best.params
     (x_held, y_held, _) = trials_held_out(x, y)
     own = ep.score(result.path, x_held, y_held, model=model)["accuracy"]
     assert own == pytest.approx(result.verdict.after) and "accepted" in str(result)
@@ -67,11 +67,11 @@ def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
     assert journal.trials[journal.ending.winner].candidate.widths and best.quick_score is not None
     assert json.loads(json.dumps(result.to_dict()))["verdict"]["metric"] == "accuracy"
     with pytest.raises(FileExistsError, match=r"has \d+ trials: pass resume=True"):
-        ep.compress(model, train, (x, y), directory=tmp_path / "out", **settings)
+        ep.compress(model, train, (x, y), output_dir=tmp_path / "out", **settings)
     with pytest.raises(ValueError, match="another search: max_accuracy_drop 0.2, now 0.3"):
-        ep.compress(model, train, (x, y), directory=tmp_path / "out", **{**settings, "max_accuracy_drop": 0.3})
+        ep.compress(model, train, (x, y), output_dir=tmp_path / "out", **{**settings, "max_accuracy_drop": 0.3})
     with pytest.raises(ValueError, match="another search: another data. Choose"):
-        ep.compress(model, train, (x + 1, y), directory=tmp_path / "out", resume=True, **settings)
+        ep.compress(model, train, (x + 1, y), output_dir=tmp_path / "out", resume=True, **settings)
 
 
 def trials_held_out(x, y):
@@ -83,7 +83,7 @@ def trials_held_out(x, y):
 def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
     model, validation = trained["keras"], data(80, 1)
     settings = {**SETTINGS, "max_accuracy_drop": 0.1, "quantization": None, "target": "phone"}
-    calls, cut = [], trials.plan_channels
+    calls, cut = [], space.plan_graph
 
     def stopped(*arguments, **named):
         calls.append(1)
@@ -91,15 +91,15 @@ def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return cut(*arguments, **named)
 
-    monkeypatch.setattr(trials, "plan_channels", stopped)
+    monkeypatch.setattr(space, "plan_graph", stopped)
     with pytest.raises(KeyboardInterrupt):
-        ep.compress(model, None, validation, directory=tmp_path / "a", **settings)
-    monkeypatch.setattr(trials, "plan_channels", cut)
+        ep.compress(model, None, validation, output_dir=tmp_path / "a", **settings)
+    monkeypatch.setattr(space, "plan_graph", cut)
     journal = tmp_path / "a" / "trials.jsonl"
     text = journal.read_bytes()
     journal.write_bytes(text[:-5])  # and its last trial is lost
-    resumed = ep.compress(model, None, validation, directory=tmp_path / "a", resume=True, **settings)
-    whole = ep.compress(model, None, validation, directory=tmp_path / "b", **settings)
+    resumed = ep.compress(model, None, validation, output_dir=tmp_path / "a", resume=True, **settings)
+    whole = ep.compress(model, None, validation, output_dir=tmp_path / "b", **settings)
     assert [one.figures for one in resumed.trials] == [one.figures for one in whole.trials]
     assert resumed.path.read_bytes() == whole.path.read_bytes() and resumed.verdict == whole.verdict
 
@@ -108,9 +108,15 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
     def failing(*arguments, **named):
         raise MemoryError("no memory is left")
 
-    monkeypatch.setattr(trials, "plan_channels", failing)
+    monkeypatch.setattr(space, "plan_graph", failing)
     result = ep.compress(
-        trained["keras"], None, data(60, 1), max_size="1 KiB", directory=tmp_path / "out", quantization=None, **SETTINGS
+        trained["keras"],
+        None,
+        data(60, 1),
+        max_size="1 KiB",
+        output_dir=tmp_path / "out",
+        quantization=None,
+        **SETTINGS,
     )
     assert not result.accepted and result.verdict.exceeded[0].limit == "max_size"
     assert [one.error for one in result.trials if one.error][0] == "MemoryError: no memory is left"
@@ -120,7 +126,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
 def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path):
     x, _ = data(60, 1)
     limits = {"max_size": "1 MB", "max_accuracy_drop": 0.2}
-    result = ep.compress(trained["keras"], None, x, directory=tmp_path, quantization=None, **limits, **SETTINGS)
+    result = ep.compress(trained["keras"], None, x, output_dir=tmp_path, quantization=None, **limits, **SETTINGS)
     assert result.accepted and result.verdict.metric == "agreement" and len(result.trials) == 1
     assert result.notes[0] == "nothing had to be cut: the file is the original, quantized"
     assert np.isnan(result.rank_correlation)
@@ -139,7 +145,7 @@ def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path)
 )
 def test_bad_input_is_refused(settings, words, trained, tmp_path):
     with pytest.raises(ValueError, match=words):
-        ep.compress(trained["keras"], None, data(40, 1), directory=tmp_path, **settings)
+        ep.compress(trained["keras"], None, data(40, 1), output_dir=tmp_path, **settings)
     assert not (tmp_path / "trials.jsonl").exists()
 
 
@@ -147,4 +153,4 @@ def test_a_model_that_cannot_be_cut_is_refused(tmp_path):
     keras = flavors.keras_module("keras")
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3, activation="softmax")], name="flat")
     with pytest.raises(ValueError, match="No channel of model 'flat' can be removed"):
-        ep.compress(model, None, data(40, 1), max_size=100, directory=tmp_path)
+        ep.compress(model, None, data(40, 1), max_size=100, output_dir=tmp_path)

@@ -1,0 +1,229 @@
+"""Makes and measures the models of a search: the one module that knows all that may be done to a model."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.export.convert import export_tflite
+from edgeprune.fit.distilling import distill
+from edgeprune.fit.training import count_steps
+from edgeprune.measure.predictions import predict
+from edgeprune.one_shot.planning import prune_weights
+from edgeprune.quantization.training import quantize_aware
+from edgeprune.schemes import scheme_of
+from edgeprune.search.file_costs import file_costs, file_outputs
+from edgeprune.search.judge import Judge, judge_of, taken
+from edgeprune.search.trial_record import Candidate
+from edgeprune.search.variant import Variant
+from edgeprune.search.work import Job, Made, Samples, Work, failed, trial_errors
+from edgeprune.sparsity.callbacks import UpdatePruningStep
+from edgeprune.sparsity.prune import prune_low_magnitude
+from edgeprune.sparsity.schedules import ConstantSparsity
+from edgeprune.strip import strip_pruning
+from edgeprune.types import Model
+
+_VARIANTS = 2  # that are kept, as models take memory
+_COST_SAMPLES = 2  # that a file is calibrated on of which the costs alone are looked at
+# Of the training for the rounding of a file: it begins with weights that are trained already.
+_ROUNDING_RATE, _ROUNDING_EPOCHS = 0.1, 0.5
+
+
+class Maker:
+    """Makes trials.
+
+    Args:
+        work: what they are made from.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._variants: dict[tuple[str, ...], Variant] = {}
+        self._trained: dict[str, Model] = {}
+
+    def made(self, job: Job) -> Made:
+        """A trial; what fails is a trial that failed."""
+        begin, found = time.perf_counter(), Made("ok")
+        try:
+            found = self._measured(job.candidate) if job.stage == "measured" else self._quick(job)
+            if not math.isfinite(found.figures["accuracy_drop"]):
+                found = replace(found, state="nan", error=f"{self.judge.name} is not finite")
+        except trial_errors() as error:
+            found = failed(error)
+        return replace(found, seconds=time.perf_counter() - begin)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """What scores outputs for all samples that trials are judged on."""
+        return judge_for(self.work, self.work.judged)
+
+    def variant(self, removed_blocks: tuple[str, ...] = ()) -> Variant:
+        """The model without some of its blocks."""
+        if removed_blocks not in self._variants:
+            while len(self._variants) >= _VARIANTS:
+                self._variants.pop(next(iter(self._variants)))
+            work, settings = self.work, self.work.settings
+            judged_on = taken(work.judged.x, self.quick_rows)
+            self._variants[removed_blocks] = Variant(
+                work.model, removed_blocks, self._unlabelled, judged_on, settings.batch_size, settings.seed
+            )
+        return self._variants[removed_blocks]
+
+    @cached_property
+    def quick_rows(self) -> np.ndarray:
+        """The numbers of the samples that quick trials are scored on."""
+        return self.work.judged.rows(self.work.settings.quick_samples, self.work.settings.seed)
+
+    def untrained(self, candidate: Candidate) -> Model:
+        """A candidate as a model, of which the shapes are right and the weights are not."""
+        smaller = self.variant(candidate.removed_blocks).plain_model(candidate)
+        return quantize_aware(smaller, _scheme(candidate)) if candidate.quantize_aware else smaller
+
+    def finished(self, candidate: Candidate) -> Model:
+        """A candidate as the model whose file is measured: cut, made up for, pruned and trained."""
+        smaller = self._float_model(candidate)
+        if not candidate.quantize_aware:
+            return smaller
+        rounding = quantize_aware(smaller, _scheme(candidate), calibration=self._unlabelled)
+        if not self.work.is_training:
+            return rounding
+        epochs = max(1, round(_ROUNDING_EPOCHS * self.work.settings.epochs))
+        return self._fitted(rounding, epochs, _ROUNDING_RATE, "Training for the rounding")
+
+    def write(self, model: Model, candidate: Candidate, path: Path) -> None:
+        """Write a candidate's file.
+
+        Args:
+            model: what `finished` returned.
+            candidate: what it is.
+            path: the file; one that exists is replaced.
+        """
+        data = self._unlabelled
+        export_tflite(model, path, candidate.quantization, data, overwrite=True, verify=False, verbose=False)
+
+    def _quick(self, job: Job) -> Made:
+        candidate, variant = job.candidate, self.variant(job.candidate.removed_blocks)
+        outputs = variant.outputs(candidate)
+        judge = self._quick_judge
+        if job.num_samples is not None:
+            rows = np.arange(min(job.num_samples, len(self.quick_rows)))
+            judge, outputs = judge.of_rows(rows), {name: taken(one, rows) for name, one in outputs.items()}
+        figures = {
+            **_scored(judge, "quick_score", outputs),
+            "macs": variant.macs(candidate.widths),
+            "params": variant.params(candidate.widths),
+        }
+        if self.work.budget.costs and job.num_samples is None:
+            figures |= self._quick_costs(candidate, variant)
+        return Made("ok", figures)
+
+    def _quick_costs(self, candidate: Candidate, variant: Variant) -> dict[str, float]:
+        """What the file will cost: its size, arena and time follow from the shapes, so that it needs no training."""
+        model, few = variant.quick_model(candidate), taken(self._unlabelled, np.arange(_COST_SAMPLES))
+        if candidate.quantize_aware and scheme_of(candidate.quantization).weight_bits == 4:
+            model = quantize_aware(model, _scheme(candidate), calibration=few)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            export_tflite(model, path, candidate.quantization, few, verify=False, verbose=False)
+            return file_costs(path, self.work.settings.target, self.work.budget.costs)
+
+    def _measured(self, candidate: Candidate) -> Made:
+        model = self.finished(candidate)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            self.write(model, candidate, path)
+            figures = _scored(self.judge, "score", file_outputs(path, self.work.model, self.work.judged.x))
+            figures |= file_costs(path, self.work.settings.target, list(self.work.budget.limits))
+            content = path.read_bytes()
+        if not candidate.quantize_aware and candidate.quantization is not None:
+            figures["float_score"] = self._float_score(candidate, model)
+        variant = self.variant(candidate.removed_blocks)
+        figures |= {"macs": variant.macs(candidate.widths), "params": variant.params(candidate.widths)}
+        return Made("ok", figures, content=content, weights=model.get_weights())
+
+    def _float_score(self, candidate: Candidate, model: Model) -> float:
+        if candidate.is_whole:
+            return self.judge.baseline
+        return self.judge.score(predict(model, self.work.judged.x, batch_size=self.work.settings.batch_size))
+
+    def _float_model(self, candidate: Candidate) -> Model:
+        """The trained model before it is quantized; the last one is kept for another file of it."""
+        if candidate.is_whole:
+            return self.work.model
+        key = repr((sorted(candidate.widths.items()), candidate.removed_blocks, candidate.sparsity))
+        if key not in self._trained:
+            smaller = self.variant(candidate.removed_blocks).solved_model(candidate)
+            smaller = self._with_zeros(smaller, candidate.sparsity)
+            self._trained = {key: smaller}
+        return self._trained[key]
+
+    def _with_zeros(self, smaller: Model, sparsity: float) -> Model:
+        """Prune the weights where that is asked for, and train what is left."""
+        epochs = self.work.settings.epochs
+        if sparsity:
+            smaller = prune_weights(smaller, sparsity, reconstruct=self._unlabelled)
+        if not self.work.is_training:
+            return smaller
+        if not sparsity:
+            return self._fitted(smaller, epochs, 1.0, "Training after the original")
+        held = prune_low_magnitude(smaller, ConstantSparsity(sparsity, 0, frequency=1))
+        return strip_pruning(
+            self._fitted(held, epochs, 1.0, "Training after the original", callbacks=[UpdatePruningStep()])
+        )
+
+    def _fitted(self, student: Model, epochs: int, rate_share: float, what: str, callbacks: Any = ()) -> Model:
+        train, settings = self.work.train, self.work.settings
+        assert train is not None, "there is nothing to train on"
+        keras = flavor.keras_of(student)
+        keras.utils.set_random_seed(settings.seed)
+        rate: Any = settings.learning_rate
+        if rate is not None:
+            steps = epochs * count_steps(train.x, settings.batch_size)
+            rate = keras.optimizers.schedules.CosineDecay(rate * rate_share, steps)
+        return distill(
+            student,
+            self.work.model,
+            train.x,
+            train.y,
+            sample_weight=train.sample_weight,
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            learning_rate=rate,
+            callbacks=callbacks,
+            description=what,
+        )
+
+    @cached_property
+    def _unlabelled(self) -> Any:
+        return self.work.unlabelled
+
+    @cached_property
+    def _quick_judge(self) -> Judge:
+        return self.judge.of_rows(self.quick_rows)
+
+
+def judge_for(work: Work, samples: Samples) -> Judge:
+    """What scores outputs for these samples."""
+    outputs = predict(work.model, samples.x, batch_size=work.settings.batch_size)
+    return judge_of(
+        work.model, outputs, samples.x, samples.y, samples.sample_weight, work.metric, work.settings.batch_size
+    )
+
+
+def _scored(judge: Judge, name: str, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    score = judge.score(outputs)
+    sign = 1.0 if judge.higher_is_better else -1.0
+    return {name: score, "accuracy_drop": sign * (judge.baseline - score)}
+
+
+def _scheme(candidate: Candidate) -> Any:
+    return scheme_of(candidate.quantization)

@@ -1,0 +1,191 @@
+"""Asks for trials on behalf of a strategy: what the journal knows is not made again, what is made is written to it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeprune.atomic import atomic_path
+from edgeprune.search.budget import Budget
+from edgeprune.search.engine import Engine
+from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_record import Candidate, Stage, Trial
+from edgeprune.search.work import Job, Made, failed, trial_errors
+
+# Of a time budget, what quick trials may use up.
+_QUICK_SHARE = 0.3
+
+Settings = Mapping[str, Any]
+
+
+class Runner(Protocol):
+    """What a strategy asks for trials."""
+
+    @property
+    def is_training(self) -> bool:
+        """Whether measured trials are trained."""
+
+    @property
+    def baseline(self) -> float:
+        """The original's score."""
+
+    def has_time(self, stage: Stage) -> bool:
+        """Whether there is time for another trial."""
+
+    def quick(self, several: Sequence[Settings]) -> list[Trial]:
+        """Trials without training, in the order of their settings."""
+
+    def measured(self, several: Sequence[Settings]) -> list[Trial]:
+        """Trials on their files, in the order of their settings."""
+
+
+class JournalRunner:
+    """Makes trials with an engine, and keeps them in a journal.
+
+    Args:
+        engine: makes them.
+        candidate: returns what settings mean, or raises ValueError.
+        journal: what is already known, and where trials are kept.
+        folder: where the files of measured trials lie.
+        budget: the limits, for what is reported.
+        is_training: whether measured trials are trained.
+        baseline: the original's score.
+        time_budget: seconds for all trials; None for no limit.
+        counts: how many trials of each stage there will be at most, for what is reported.
+        say: is called with what is being done.
+        log: is called with each trial that was made.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        candidate: Callable[[Settings], Candidate],
+        journal: TrialJournal,
+        folder: Path,
+        *,
+        budget: Budget,
+        is_training: bool,
+        baseline: float,
+        time_budget: float | None = None,
+        counts: Mapping[Stage, int] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        log: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        self._engine, self._candidate, self._journal, self._folder = engine, candidate, journal, folder
+        self._budget, self.is_training, self.baseline = budget, is_training, baseline
+        self._time_budget, self._counts, self._say, self._log = time_budget, dict(counts or {}), say, log
+        before = sum(trial.seconds for trial in journal.trials)
+        self._begin = time.monotonic() - before
+
+    def has_time(self, stage: Stage) -> bool:
+        """Whether there is time for another trial: of files, for one as long as the longest so far."""
+        if self._time_budget is None:
+            return True
+        left = self._time_budget - (time.monotonic() - self._begin)
+        if stage == "quick":
+            return left > (1 - _QUICK_SHARE) * self._time_budget
+        longest = max((trial.seconds for trial in self._journal.trials if trial.stage == "measured"), default=0.0)
+        return left > longest
+
+    def quick(self, several: Sequence[Settings]) -> list[Trial]:
+        """Trials without training, in the order of their settings."""
+        return self._trials("quick", several)
+
+    def measured(self, several: Sequence[Settings]) -> list[Trial]:
+        """Trials on their files, in the order of their settings."""
+        return self._trials("measured", several)
+
+    def path_of(self, trial: Trial) -> Path:
+        """The file of a measured trial."""
+        return self._folder / f"{trial.number}.tflite"
+
+    def weights_of(self, trial: Trial) -> list[np.ndarray]:
+        """The weights of the Keras model of a measured trial, in the order of `model.weights`."""
+        with np.load(self._weights_path(trial.number)) as stored:
+            return [stored[f"{place}"] for place in range(len(stored.files))]
+
+    def _trials(self, stage: Stage, several: Sequence[Settings]) -> list[Trial]:
+        """The trials with these settings; those that the journal does not know are made, in waves of an engine."""
+        found: list[Trial | None] = [self._known(stage, settings) for settings in several]
+        wanted: list[tuple[int, Candidate]] = []
+        for place, settings in enumerate(several):
+            if found[place] is None:
+                try:
+                    wanted.append((place, self._candidate(settings)))
+                except trial_errors() as error:
+                    found[place] = self._kept(stage, settings, None, failed(error))
+        jobs = [Job(stage, candidate, several[place].get("num_samples")) for place, candidate in wanted]
+        self._report(stage)
+        for (place, candidate), made in zip(wanted, self._engine.made(jobs), strict=True):
+            found[place] = self._kept(stage, several[place], candidate, made)
+            self._report(stage)
+        return [trial for trial in found if trial is not None]
+
+    def _known(self, stage: Stage, settings: Settings) -> Trial | None:
+        for trial in self._journal.trials:
+            if trial.stage == stage and dict(trial.settings) == dict(settings):
+                is_there = stage == "quick" or trial.state != "ok" or self._weights_path(trial.number).exists()
+                if is_there:
+                    return trial
+        return None
+
+    def _kept(self, stage: Stage, settings: Settings, candidate: Candidate | None, made: Made) -> Trial:
+        """Write a trial to the journal, after its files."""
+        number = len(self._journal.trials)
+        figures: dict[str, Any] = dict(made.figures)
+        if stage == "measured":
+            figures["quick_score"] = self._quick_score(candidate)
+        trial = Trial(
+            number, stage, dict(settings), candidate, made.state, error=made.error, seconds=made.seconds, **figures
+        )
+        if made.content is not None and made.weights is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path_of(trial)) as unfinished:
+                unfinished.write_bytes(made.content)
+            with atomic_path(self._weights_path(number)) as unfinished, unfinished.open("wb") as file:
+                arrays: dict[str, Any] = {f"{place}": values for place, values in enumerate(made.weights)}
+                np.savez(file, **arrays)
+        self._journal.add(trial)
+        self._log(trial)
+        return trial
+
+    def _quick_score(self, candidate: Candidate | None) -> float | None:
+        """The quick score of the same widths, however quantized."""
+        for trial in self._journal.trials:
+            if trial.stage == "quick" and candidate is not None and trial.candidate is not None:
+                if _shape(trial.candidate) == _shape(candidate) and trial.quick_score is not None:
+                    return trial.quick_score
+        return None
+
+    def _weights_path(self, number: int) -> Path:
+        return self._folder / f"{number}.npz"
+
+    def _report(self, stage: Stage) -> None:
+        """Say which trial is made, the best so far against the limits, and the time left."""
+        own = [trial for trial in self._journal.trials if trial.stage == stage]
+        count = self._counts.get(stage)
+        of = f" of {count}" if count is not None and count > len(own) else ""
+        parts = [f"{'trial' if stage == 'quick' else 'file'} {len(own) + 1}{of}"]
+        if best := self._best(own):
+            parts.append(f"best so far {best}")
+        if self._time_budget is not None:
+            left = max(0.0, self._time_budget - (time.monotonic() - self._begin))
+            parts.append(f"{math.ceil(left / 60)} min left")
+        self._say(", ".join(parts))
+
+    def _best(self, trials: Sequence[Trial]) -> str:
+        made = [trial for trial in trials if trial.state == "ok"]
+        if not made:
+            return ""
+        best = min(made, key=lambda trial: (self._budget.overshoot(trial.figures), trial.macs or math.inf))
+        over = self._budget.exceeded(best.figures)
+        return f"loses {best.accuracy_drop:.3g}, {f'{over[0]}' if over else 'within the limits'}"
+
+
+def _shape(candidate: Candidate) -> tuple[Any, ...]:
+    return dict(candidate.widths), candidate.removed_blocks, candidate.sparsity
