@@ -14,6 +14,7 @@ from edgeprune.cli.demo import demo_command
 from edgeprune.cli.inspect import inspect_command
 from edgeprune.cli.latency import latency_files_command, latency_table_command
 from edgeprune.cli.prune import prune_command
+from edgeprune.cli.quantize_aware import quantize_aware_command
 from edgeprune.cli.root import Command, app
 from edgeprune.cli.sensitivity import sensitivity_command
 from edgeprune.cli.targets import targets_command
@@ -24,6 +25,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "demo": (demo_command, "edgeprune demo --epochs 2 -o demo_out"),
     "inspect": (inspect_command, "edgeprune inspect model.keras"),
     "prune": (prune_command, "edgeprune prune model.keras --data data.npz --sparsity 0.75 -o pruned.keras"),
+    "quantize-aware": (
+        quantize_aware_command,
+        "edgeprune quantize-aware model.keras --data data.npz --scheme int4 -o small.tflite",
+    ),
     "channels": (channels_command, "edgeprune channels model.keras --target-macs 0.5 --round-to 8 -o smaller.keras"),
     "latency-files": (latency_files_command, "edgeprune latency-files model.keras --quantization int8 -o phone_files"),
     "latency-table": (latency_table_command, "edgeprune latency-table phone_files -o phone.csv"),

@@ -38,10 +38,6 @@ def convert_command(
     check_output_paths({output: (TFLITE_SUFFIX,)}, overwrite)
     if float_io and uint8_io:
         raise ValueError("--float-io and --uint8-io exclude each other.")
-    if quantization in ("int8", "int16x8") and data is None:
-        raise ValueError(
-            f"--quantization {quantization} needs samples of what the model will see: name them with --data."
-        )
     source = open_data_option(data, label_columns)
     start_tensorflow()
     from edgeprune.export.convert import export_tflite

@@ -90,4 +90,4 @@ def _texts(value: Any) -> list[str]:
     """A value as it may stand in a message: a path also as the file below which it cannot lie."""
     if isinstance(value, Path):
         return [str(value), *(str(folder) for folder in value.parents if folder.is_file())]
-    return [str(entry) for entry in value] if isinstance(value, list | tuple) else [str(value)]
+    return [text for entry in value for text in _texts(entry)] if isinstance(value, list | tuple) else [str(value)]

@@ -177,7 +177,11 @@ def layer_names(model: Model, renamed: Mapping[int, str] | None = None) -> dict[
 
 def nest(keras_3: bool) -> ModuleType:
     """The module with `flatten` and `map_structure` for this Keras's nested structures."""
-    return keras_module(KERAS_3).tree if keras_3 else importlib.import_module("tensorflow").nest
+    if keras_3:
+        return keras_module(KERAS_3).tree
+    import tensorflow as tf
+
+    return tf.nest
 
 
 def flatten(structure: Any, keras_object: object) -> list[Any]:

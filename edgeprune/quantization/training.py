@@ -175,7 +175,7 @@ def _check_float(model: Model) -> None:
 
 def _chosen(model: Model, layers: LayerChoice | None, ignore: LayerChoice | None) -> set[int]:
     chosen = {id(layer) for layer in chosen_layers(model, layers)}
-    return chosen - (set() if ignore is None else {id(layer) for layer in chosen_layers(model, ignore)})
+    return chosen - (set() if ignore is None else {id(layer) for layer in chosen_layers(model, ignore, "ignore")})
 
 
 class _Making:

@@ -163,13 +163,14 @@ def _no_rule(layer: Layer) -> str:
     return f"no rule for {type(layer).__name__}; define get_prunable_weights() on it to prune it"
 
 
-def chosen_layers(model: Model, layers: LayerChoice | None) -> list[Layer]:
+def chosen_layers(model: Model, layers: LayerChoice | None, argument: str = "layers") -> list[Layer]:
     """The layers of a model that a choice names, each with everything inside it.
 
     Args:
         model: a model of either Keras.
         layers: None for all; a name or pattern as `edgeprune.layer_patterns` reads it, a layer, a function of a layer
             that returns true or false, or a list of them.
+        argument: what the choice was passed as, for the message of an error.
 
     Returns:
         Layers at any depth, in the model's order.
@@ -183,12 +184,12 @@ def chosen_layers(model: Model, layers: LayerChoice | None) -> list[Layer]:
         return inside
     names = names_of(model)
     chosen: set[int] = set()
-    for choice in _as_list(layers):
-        matches = _matches(model, inside, names, choice)
+    for choice in _as_list(layers, argument):
+        matches = _matches(model, inside, names, choice, argument)
         if not matches and not _is_function(choice):
             near = similar(choice, names.values()) if isinstance(choice, str) else ""
             raise ValueError(
-                f"layers={choice!r} matches no layer of model {model.name!r}.{near} "
+                f"{argument}={choice!r} matches no layer of model {model.name!r}.{near} "
                 f"Its layers are: {', '.join(layer.name for layer in inside[:40])}"
                 + (", ..." if len(inside) > 40 else "")
             )
@@ -201,23 +202,27 @@ def _is_function(choice: object) -> TypeGuard[Callable[[Layer], bool]]:
     return callable(choice) and not flavor.is_layer(choice)
 
 
-def _as_list(layers: LayerChoice) -> list[str | Layer | Callable[[Layer], bool]]:
+def _as_list(layers: LayerChoice, argument: str) -> list[str | Layer | Callable[[Layer], bool]]:
     if isinstance(layers, str) or callable(layers) or flavor.is_layer(layers):
         return [layers]
     try:
         return list(layers)
     except TypeError:
-        raise TypeError(f"layers= must be names, patterns, layers or a function; got {layers!r}") from None
+        raise TypeError(f"{argument}= must be names, patterns, layers or a function; got {layers!r}") from None
 
 
 def _matches(
-    model: Model, inside: list[Layer], names: dict[int, str], choice: str | Layer | Callable[[Layer], bool]
+    model: Model,
+    inside: list[Layer],
+    names: dict[int, str],
+    choice: str | Layer | Callable[[Layer], bool],
+    argument: str,
 ) -> set[int]:
     """The `id`s of the layers that one choice names, with everything inside them."""
     if isinstance(choice, str):
         return layers_fitting(model, choice, names)
     if not (_is_function(choice) or flavor.is_layer(choice)):
-        raise TypeError(f"layers= must be names, patterns, layers or a function; got {choice!r}")
+        raise TypeError(f"{argument}= must be names, patterns, layers or a function; got {choice!r}")
     chosen = [layer for layer in inside if (choice(layer) if _is_function(choice) else layer is choice)]
     return {id(part) for layer in chosen for part in (layer, *flavor.layers_of(layer))}
 

@@ -71,6 +71,7 @@ WRONG = {
     "--num-runs": ["0"],
     "--num-trials": ["0"],
     "--schedule": ["sudden"],
+    "--scheme": ["float16"],
     "--scope": ["near"],
     "--seed": ["-1"],
     "--sparsity": ["1"],
@@ -118,6 +119,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, na
     needed = {
         "demo": [],
         "prune": ["--data", "data.npz", "-o", "new.keras"],
+        "quantize-aware": ["--data", "data.npz", "-o", "new.tflite"],
         "channels": ["--data", "data.npz", *([] if option in TARGETS_OF_PLANS else ["--pruning-ratio", "0.5"])],
         "convert": ["-o", "new.tflite"],
         "latency-files": ["-o", "new"],

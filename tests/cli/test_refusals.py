@@ -106,7 +106,7 @@ def test_nothing_is_left_when_saving_fails(tmp_path):
     ("arguments", "message"),
     [
         (["keras.keras", "--quantization", "int3"], "'int3' is not one of 'none', 'dynamic'"),
-        (["keras.keras", "--quantization", "int8"], "name them with --data"),
+        (["keras.keras", "--quantization", "int8"], "--quantization 'int8' needs --data: about 100 samples"),
         (["keras.keras", "--quantization", "int8", "--data", "wide.npz"], "7"),
         (["damaged.keras"], "could not be read as a Keras model"),
         (["absent.keras"], "does not exist"),

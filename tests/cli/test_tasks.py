@@ -189,6 +189,10 @@ def test_training_commands(task):
     assert "hidden" in layers
     pruned = run(task, "prune", folder / "model.keras", "DATA", "-o", folder / "p.keras", "--epochs", 1, "--overwrite")
     check_scores(pruned, task, "before", "after")
+    out = ("-o", folder / "q.keras", "--epochs", 1, "--overwrite")
+    trained = run(task, "quantize-aware", folder / "model.keras", "DATA", *out)
+    check_scores(trained, task, "before", "trained")
+    assert "hidden" in {kernel["layer"] for kernel in trained["kernels"]}
     cut = run(
         task,
         "channels",

@@ -141,7 +141,7 @@ def unbuilt(flavor):
         (chain, {"calibration": images() * np.inf}, "NaN or infinite on the calibration data"),
         (chain, {"calibration": np.zeros((4, 5))}, "expects samples of shape"),
         (chain, {"layers": "bn"}, "no kernel to quantize among the chosen layers"),
-        (chain, {"ignore": "steam"}, "matches no layer"),
+        (chain, {"ignore": "steam"}, "ignore='steam' matches no layer"),
         (unbuilt, {}, "is not built"),
         (lambda flavor: ep.quantize_aware(chain(flavor)), {}, "is quantization-aware already"),
         (lambda flavor: ep.prune_low_magnitude(chain(flavor)), {}, "is under pruning"),
