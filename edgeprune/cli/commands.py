@@ -15,6 +15,7 @@ from edgeprune.cli.inspect import inspect_command
 from edgeprune.cli.latency import latency_files_command, latency_table_command
 from edgeprune.cli.prune import prune_command
 from edgeprune.cli.quantize_aware import quantize_aware_command
+from edgeprune.cli.report import report_command
 from edgeprune.cli.root import Command, app
 from edgeprune.cli.sensitivity import sensitivity_command
 from edgeprune.cli.targets import targets_command
@@ -40,6 +41,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "convert": (convert_command, "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite"),
     "verify": (verify_command, "edgeprune verify model.tflite --model model.keras --data data.npz"),
     "debug": (debug_command, "edgeprune debug model.keras model.tflite --data data.npz"),
+    "report": (report_command, "edgeprune report model.keras model.tflite --data data.npz -o report.html"),
     "benchmark": (benchmark_command, "edgeprune benchmark model.tflite other.tflite --num-runs 20"),
     "bundle": (bundle_command, "edgeprune bundle model.keras --target phone --data data.npz -o bundle"),
     "targets": (targets_command, "edgeprune targets | grep ethos-u55"),

@@ -47,7 +47,7 @@ def file_terms(template: FileTemplate, *, half_floats: bool = False) -> list[Cos
 def live_limits(template: FileTemplate, most: float) -> list[Limit]:
     """What the activations alive while an operator runs may come to, for each operator that might need more."""
     limits = []
-    for tensors in _alive(template):
+    for tensors in alive_tensors(template):
         terms = [_proportional(template.tensors[number], item_bytes(template.tensors[number])) for number in tensors]
         if total(terms, template.counts) > most:
             limits.append(Limit(most, terms))
@@ -101,7 +101,8 @@ def _lifetimes(template: FileTemplate) -> tuple[dict[int, int], dict[int, int]]:
     return first, last | {number: end for number in template.outputs if number in first}
 
 
-def _alive(template: FileTemplate) -> Sequence[list[int]]:
+def alive_tensors(template: FileTemplate) -> Sequence[list[int]]:
+    """The numbers of the computed tensors that are alive while each operator runs."""
     first, last = _lifetimes(template)
     return [
         [number for number in first if first[number] <= time <= last[number]] for time in range(len(template.operators))

@@ -113,7 +113,7 @@ def right_ones(outputs: np.ndarray, labels: Arrays, threshold: float | None = No
     if not np.isfinite(outputs).all():
         raise ValueError("The model's outputs hold NaN or infinity, so they name no class.")
     given = predicted_classes(outputs, threshold)
-    return given == _label_classes(np.asarray(labels), given.shape, outputs.shape)
+    return given == label_classes(np.asarray(labels), given.shape, outputs.shape)
 
 
 def predicted_classes(outputs: np.ndarray, threshold: float | None = None) -> np.ndarray:
@@ -147,7 +147,7 @@ def _labelled(judged: Model | Runtime, x: DataLike, y: Arrays | None) -> tuple[A
     return samples, np.asarray(labels)
 
 
-def _label_classes(labels: np.ndarray, shape: tuple[int, ...], outputs: tuple[int, ...]) -> np.ndarray:
+def label_classes(labels: np.ndarray, shape: tuple[int, ...], outputs: tuple[int, ...]) -> np.ndarray:
     """Labels as class numbers of the shape `shape`."""
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"Labels must be class numbers or one-hot, got values of type {labels.dtype}.")

@@ -179,8 +179,8 @@ def score_outputs(
     compiled = None if model is None else flavor.compilation_of(model)
     if y is None and (y := _own_targets(outputs, inputs, compiled)) is None:
         return Scores((), samples, "no labels were passed.")
-    targets = _aligned(outputs, y, "labels", output)
-    weights = {} if sample_weight is None else _aligned(outputs, sample_weight, "sample weights", output)
+    targets = parts_by_output(outputs, y, "labels", output)
+    weights = {} if sample_weight is None else parts_by_output(outputs, sample_weight, "sample weights", output)
     scores, reasons = [], []
     for name, y_true in targets.items():
         scored = ScoredOutput(
@@ -279,7 +279,9 @@ def _first_sample(samples: Arrays) -> Any:
     return [np.asarray(one)[:1] for one in samples] if isinstance(samples, list | tuple) else np.asarray(samples)[:1]
 
 
-def _aligned(outputs: Mapping[str, np.ndarray], part: Any, what: str, output: str | None) -> dict[str, np.ndarray]:
+def parts_by_output(
+    outputs: Mapping[str, np.ndarray], part: Any, what: str, output: str | None
+) -> dict[str, np.ndarray]:
     """Labels or weights as arrays by the name of the output they are for, those that are there."""
     names = list(outputs)
     if output is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import LayerRow as LayerRow
     from edgeprune.report.inspection import inspect as inspect
+    from edgeprune.report.model_report import write_report as write_report
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "inspect": "edgeprune.report.inspection",
     "inspect_tflite": "edgeprune.report.file_inspection",
     "quantization_error": "edgeprune.report.file_errors",
+    "write_report": "edgeprune.report.model_report",
 }
 
 __all__ = sorted(_HOME)

@@ -1,0 +1,165 @@
+"""The plots of a report, made with Plotly: data in, traces and layout out. Colours of text and lines are the page's."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# In the middle between light and dark, so that they are read on both.
+BLUE, ORANGE, GREY, GREEN, PURPLE, RED = "#3f83c8", "#e0812c", "#8a8f98", "#3a9d6a", "#9467bd", "#d0504f"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, "#b8860b", "#17a2b8", GREY)
+_SCALE = [[0.0, "rgba(63,131,200,0.04)"], [1.0, "rgba(63,131,200,0.85)"]]
+_LONGEST_NAME = 34
+_FRAME = 90  # pixels of title, axis and legend
+
+
+def require_plotly() -> None:
+    """Say what to install where no plot can be drawn.
+
+    Raises:
+        ImportError: plotly is missing.
+    """
+    if importlib.util.find_spec("plotly") is None:
+        raise ImportError("Reports are drawn with plotly: pip install 'edgeprune[report]'")
+
+
+def shortened(name: str) -> str:
+    """A name for an axis: its end, where it is long."""
+    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+
+
+def plotly_text(text: str) -> str:
+    """Text of which Plotly takes nothing for mark-up."""
+    return html.escape(text, quote=False)
+
+
+def row_height(rows: int, bars: int = 1) -> int:
+    """The pixels of a plot with a row for each name."""
+    return _FRAME + rows * (14 + 8 * bars)
+
+
+def row_bars(
+    names: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    texts: Mapping[str, Sequence[str]],
+    title: str,
+    *,
+    colours: Sequence[str | Sequence[str]] = COLOURS,
+    line: float | None = None,
+    overlay: bool = False,
+) -> dict[str, Any]:
+    """Horizontal bars: a row for each name, a bar in it for each series.
+
+    Args:
+        names: the rows, from the top; two may have the same name.
+        series: a value for each row, None for no bar, by the name of the series.
+        texts: the values as they are written, by the same names.
+        title: of the axis.
+        colours: one for each series, or one for each of its bars.
+        line: where a line is drawn across.
+        overlay: whether the bars of a row lie on each other, rather than beside each other.
+    """
+    from plotly import graph_objects as go
+
+    places = list(range(len(names)))
+    traces = [
+        go.Bar(
+            orientation="h",
+            y=places,
+            x=list(values),
+            name=plotly_text(series_name),
+            marker={"color": colour if isinstance(colour, str) else list(colour)},
+            width=(0.8, 0.45)[number] if overlay and number < 2 else None,
+            customdata=[[plotly_text(name), text] for name, text in zip(names, texts[series_name], strict=True)],
+            hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]}<extra></extra>",
+        )
+        for number, ((series_name, values), colour) in enumerate(zip(series.items(), _repeated(colours), strict=False))
+    ]
+    axis = {"tickvals": places, "ticktext": [plotly_text(shortened(name)) for name in names], "autorange": "reversed"}
+    layout = go.Layout(
+        barmode="overlay" if overlay else "group",
+        yaxis=axis,
+        xaxis={"title": {"text": title}, "rangemode": "tozero"},
+        showlegend=len(series) > 1,
+        shapes=[] if line is None else [_line(x=line)],
+    )
+    return _plain(go.Figure(traces, layout))
+
+
+def heat_map(
+    counts: Sequence[Sequence[int]], names: Sequence[str], rows_title: str, columns_title: str
+) -> dict[str, Any]:
+    """A confusion matrix: each row is coloured by the share that a column has of it.
+
+    Args:
+        counts: a row for each class of the labels.
+        names: of the classes.
+        rows_title: what rows are.
+        columns_title: what columns are.
+    """
+    from plotly import graph_objects as go
+
+    shares = [[count / total if (total := sum(row)) else 0.0 for count in row] for row in counts]
+    places = list(range(len(names)))
+    escaped = [plotly_text(name) for name in names]
+    trace = go.Heatmap(
+        z=shares,
+        x=places,
+        y=places,
+        text=[list(map(str, row)) for row in counts],
+        texttemplate="%{text}" if len(names) <= 20 else None,
+        customdata=[[[right, named] for named in escaped] for right in escaped],
+        hovertemplate="%{customdata[0]} named %{customdata[1]}: %{text} (%{z:.1%})<extra></extra>",
+        colorscale=_SCALE,
+        zmin=0,
+        zmax=1,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+    )
+    ticks = {"tickvals": places, "ticktext": [plotly_text(shortened(name)) for name in names], "showgrid": False}
+    layout = go.Layout(
+        xaxis={**ticks, "title": {"text": columns_title}},
+        yaxis={**ticks, "title": {"text": rows_title}, "autorange": "reversed"},
+    )
+    return _plain(go.Figure(trace, layout))
+
+
+def _line(**where: float) -> dict[str, Any]:
+    """A dashed line across a plot, at an x or a y."""
+    (axis, place), other = next(iter(where.items())), {"x": "y", "y": "x"}
+    return {
+        "type": "line",
+        f"{axis}0": place,
+        f"{axis}1": place,
+        f"{other[axis]}0": 0,
+        f"{other[axis]}1": 1,
+        f"{other[axis]}ref": "paper",
+        "line": {"color": RED, "width": 1.5, "dash": "dash"},
+    }
+
+
+def _repeated(colours: Sequence[Any]) -> Sequence[Any]:
+    return [*colours] * math.ceil(64 / len(colours))
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    """A figure as plain values, in the page's own look."""
+    figure.update_layout(
+        margin={"l": 8, "r": 16, "t": 12, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        hoverlabel={"align": "left"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+        hovermode="closest",
+        dragmode=False,
+    )
+    figure.update_xaxes(automargin=True, zeroline=False)
+    figure.update_yaxes(automargin=True, zeroline=False)
+    plain = figure.to_plotly_json()
+    del plain["layout"]["template"]
+    return plain
