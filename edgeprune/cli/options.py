@@ -17,7 +17,7 @@ _MOST_THREADS = 256
 _LARGEST_FLOAT = 3.4e38  # of float32, in which models train
 
 
-def _target_names(incomplete: str) -> list[tuple[str, str]]:
+def target_names(incomplete: str) -> list[tuple[str, str]]:
     """The names of targets that begin so, each with its description."""
     from edgeprune.targets import TARGETS
 
@@ -117,7 +117,7 @@ WithoutPreprocessingOption = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    str, typer.Option(autocompletion=_target_names, help="The device; `edgeprune targets` lists them.")
+    str, typer.Option(autocompletion=target_names, help="The device; `edgeprune targets` lists them.")
 ]
 FileQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")]
 PlannedQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")]

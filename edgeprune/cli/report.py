@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.bundle import target_names
 from edgeprune.cli.files import (
     check_output_paths,
     class_names,
@@ -25,6 +24,7 @@ from edgeprune.cli.options import (
     NumThreadsOption,
     OverwriteOption,
     UnsafeOption,
+    target_names,
 )
 from edgeprune.cli.printing import show
 
@@ -63,8 +63,10 @@ def report_command(
 ) -> None:
     """Write an HTML report on .tflite files beside their model: scores, sizes, times, errors and widths by layer."""
     from edgeprune.data import open_data
+    from edgeprune.search.budget import device_and_budget
 
     check_output_paths({output: (".html",)}, overwrite)
+    device, _ = device_and_budget(target, max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size)
     source, scored_by = open_data(data, label_columns or ()), named_metric(metric, data)
     start_tensorflow()
     from edgeprune.report.model_report import write_report
@@ -78,7 +80,7 @@ def report_command(
         samples.test,
         output,
         converted_from=smaller,
-        target=target,
+        target=device,
         max_accuracy_drop=max_accuracy_drop,
         max_flash=max_flash,
         max_ram=max_ram,

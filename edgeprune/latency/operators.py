@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -13,7 +14,6 @@ from edgeprune.latency.footprint import alive_tensors, item_bytes
 from edgeprune.latency.template import FileTemplate
 from edgeprune.latency.timing import Stopwatch
 from edgeprune.tflite.file import tflite_bytes
-from edgeprune.types import PathLike
 
 _AS_IT_IS = np.zeros(0, np.int64)  # the counts of a file without lines
 
@@ -48,7 +48,7 @@ class OperatorCost:
         return asdict(self)
 
 
-def operator_costs(path: PathLike, *, num_threads: int = 1) -> tuple[OperatorCost, ...]:
+def operator_costs(path: str | Path, *, num_threads: int = 1) -> tuple[OperatorCost, ...]:
     """Time each operator of a file alone, and count its bytes.
 
     Args:

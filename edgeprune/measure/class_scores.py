@@ -47,7 +47,7 @@ class ClassScores:
         return {"counts": self.counts.tolist(), **plain}
 
 
-def class_scores(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -> ClassScores:
+def count_classes(outputs: np.ndarray, labels: Arrays, threshold: float | None = None) -> ClassScores:
     """Count what a classifier named each sample, or each position of it.
 
     Args:
@@ -62,7 +62,7 @@ def class_scores(outputs: np.ndarray, labels: Arrays, threshold: float | None = 
         ValueError: the labels do not fit the outputs.
 
     Example:
-        >>> class_scores(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), [1, 1, 1]).counts.tolist()
+        >>> count_classes(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), [1, 1, 1]).counts.tolist()
         [[0, 0], [1, 2]]
     """
     named = predicted_classes(outputs, threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -16,19 +17,19 @@ from edgeprune.data.losses import kind_of_loss
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
 from edgeprune.export.diagnosis import paths_behind
 from edgeprune.latency.operators import OperatorCost, operator_costs
-from edgeprune.measure.class_scores import ClassScores, class_scores
-from edgeprune.measure.latency import Benchmark, benchmark
+from edgeprune.measure.class_scores import ClassScores, count_classes
+from edgeprune.measure.latency import Benchmark, Latency, benchmark
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.predictions import gather, predict
 from edgeprune.measure.score import Scores, parts_by_output, score_outputs
-from edgeprune.report.environment import Environment, this_environment
 from edgeprune.report.file_errors import QuantizationErrorReport, quantization_error
 from edgeprune.report.file_inspection import FileInspection, inspect_tflite
 from edgeprune.report.inspection import Inspection, inspect
 from edgeprune.search.budget import Budget, Excess
 from edgeprune.search.file_costs import file_costs, file_outputs
+from edgeprune.search.search_record import this_environment
 from edgeprune.targets import Target
-from edgeprune.types import DataLike, Model, PathLike
+from edgeprune.types import DataLike, Model
 
 _Measured = TypeVar("_Measured")
 _FROM_MEMORIES = ("max_flash", "max_ram")
@@ -49,6 +50,7 @@ class FileFigures:
 
     Attributes:
         inspection: what it holds.
+        latency: how long a run takes, among the other files.
         scores: how good it is at its task.
         classes: by output that names classes, what it mistakes for what.
         outputs: each output beside the Keras model's.
@@ -60,6 +62,7 @@ class FileFigures:
     """
 
     inspection: FileInspection
+    latency: Latency
     scores: Scores
     classes: dict[str, ClassScores]
     outputs: tuple[OutputComparison, ...]
@@ -79,6 +82,7 @@ class FileFigures:
         rows = self.operators if isinstance(self.operators, tuple) else ()
         return {
             **self.inspection.to_dict(),
+            "latency": asdict(self.latency),
             **self.scores.to_dict(),
             "classes": {name: one.to_dict() for name, one in self.classes.items()},
             "outputs": [asdict(one) for one in self.outputs],
@@ -108,7 +112,7 @@ class ModelFigures:
         timed: their latencies, measured in turns.
         target: the device; None where none was named.
         budget: the limits; None where there are none.
-        environment: where it was measured.
+        environment: what it was measured with: versions of packages, the machine.
     """
 
     model: Inspection
@@ -121,7 +125,7 @@ class ModelFigures:
     timed: Benchmark
     target: Target | None
     budget: Budget | None
-    environment: Environment
+    environment: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure as plain values, for JSON."""
@@ -135,13 +139,13 @@ class ModelFigures:
             "latency": self.timed.to_dict(),
             "target": self.target and self.target.to_dict(),
             "limits": self.budget and self.budget.limits,
-            "environment": self.environment.to_dict(),
+            "environment": dict(self.environment),
         }
 
 
 def measure_model(
     model: Model,
-    files: Sequence[PathLike],
+    files: Sequence[str | Path],
     data: DataLike,
     *,
     converted_from: Model | None,
@@ -173,7 +177,7 @@ def measure_model(
         outputs = file_outputs(path, model, x)
         compared = _compared(path, outputs, keras_outputs, model)
         scores = scored(outputs)
-        operators = _or_reason(lambda path=path: operator_costs(path, num_threads=num_threads))
+        operators = _or_reason(partial(operator_costs, path, num_threads=num_threads))
         costs = _costs(path, target)
         figures: dict[str, float | None] = {
             "accuracy_drop": _drop(model_scores, scores),
@@ -185,6 +189,7 @@ def measure_model(
         measured.append(
             FileFigures(
                 inspection=(inspection := inspect_tflite(path)),
+                latency=latency,
                 scores=scores,
                 classes=_classes(model, outputs, y),
                 outputs=compared,
@@ -192,7 +197,7 @@ def measure_model(
                 layers=tuple(tuple(paths_behind(row.tensor, source)) for row in rows),
                 errors=None
                 if inspection.quantization is None
-                else _or_reason(lambda path=path: quantization_error(source, path, x, num_samples=num_samples)),
+                else _or_reason(partial(quantization_error, source, path, x, num_samples=num_samples)),
                 costs=costs,
                 exceeded=() if budget is None else budget.exceeded(figures),
             )
@@ -223,7 +228,7 @@ def _or_reason(measure: Callable[[], _Measured]) -> _Measured | NotMeasured:
 def _costs(path: Path, target: Target | None) -> dict[str, float] | NotMeasured:
     if target is None or target.kind not in ("microcontroller", "npu"):
         return {}
-    return _or_reason(lambda: file_costs(path, target, _FROM_MEMORIES))
+    return _or_reason(partial(file_costs, path, target, _FROM_MEMORIES))
 
 
 def _drop(before: Scores, after: Scores) -> float | None:
@@ -255,7 +260,7 @@ def _classes(model: Model, outputs: Mapping[str, np.ndarray], y: Any) -> dict[st
         if not _names_classes(losses.get(name), labels, outputs[name]):
             continue
         try:
-            found[name] = class_scores(outputs[name], labels)
+            found[name] = count_classes(outputs[name], labels)
         except ValueError:  # several labels at once, or labels that name no class
             continue
     return found

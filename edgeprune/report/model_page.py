@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeprune.measure.score import direction_words
@@ -20,7 +20,7 @@ from edgeprune.report.page.content import (
     Section,
     amount,
     figure,
-    shape_text,
+    sizes_text,
 )
 from edgeprune.report.page.figures import BLUE, GREY, ORANGE, heat_map, row_bars, row_height
 from edgeprune.search.budget import amount_text
@@ -34,12 +34,12 @@ _ALONE = (
 
 def model_page(found: ModelFigures, title: str) -> Page:
     """Put what was measured on a page."""
-    board = [] if found.target is None else [f"for {found.target.name}"]
+    board = "" if found.target is None else f", for {found.target.name}"
     names = ", ".join(file.path.name for file in found.files)
     sections = [section for make in _SECTIONS for section in make(found)]
     return Page(
         title=title,
-        subtitle=" ".join([f"{names} beside the Keras model, on {found.samples:,} samples", *board]),
+        subtitle=f"{names} beside the Keras model, on {found.samples:,} samples{board}",
         sections=tuple(sections),
         figures=found.to_dict(),
         **_verdict(found),
@@ -58,85 +58,78 @@ def _verdict(found: ModelFigures) -> dict[str, Any]:
 
 def _summary(found: ModelFigures) -> Iterator[Section]:
     header = ("", "Keras", *(file.path.name for file in found.files))
-    reasons = [found.scores.reason, *(file.scores.reason for file in found.files)]
-    reasons += [file.costs.reason for file in found.files if isinstance(file.costs, NotMeasured)]
-    notes = [f"Scores: {found.scores.reason}"] if not found.scores.scores else []
-    if found.scores.scores and any(reasons):
-        notes += list(dict.fromkeys(filter(None, reasons)))
-    yield Section(
-        "summary",
-        "Summary",
-        (),
-        (PageTable("The model and its files", header, tuple(_summary_rows(found)), " ".join(notes), sortable=False),),
-    )
+    missing = [part.reason for file in found.files if isinstance(part := file.costs, NotMeasured)]
+    missing += [scores.reason for scores in (found.scores, *(file.scores for file in found.files)) if scores.reason]
+    note = " ".join(dict.fromkeys(missing))
+    table = PageTable("The model and its files", header, tuple(_summary_rows(found)), note, sortable=False)
+    yield Section("summary", "Summary", (), (table,))
 
 
 def _summary_rows(found: ModelFigures) -> Iterator[tuple[Cell, ...]]:
     files, limits = found.files, found.budget.limits if found.budget else {}
-    yield from _score_rows(found)
-    for name in {one.name: None for file in files for one in file.outputs}:
-        rows = [next((one for one in file.outputs if one.name == name), None) for file in files]
-        of = f" of {name}" if len(files[0].outputs) > 1 else ""
-        if any(row is not None and row.agreement is not None for row in rows):
-            yield f"Same class as Keras{of}", "", *(figure(row and row.agreement, ".2%") for row in rows)
-        yield f"Largest difference from Keras{of}", "", *(figure(row and row.largest_error, ".4g") for row in rows)
-
-    def limited(name: str, value: float) -> Mark:
-        limit = limits.get(f"max_{name}")
-        return "" if limit is None else "good" if value <= limit else "bad"
-
-    sizes = [file.inspection.size for file in files]
-    yield "Size", "", *(Figure(one.bytes, f"{one.bytes:,} B", limited("size", one.bytes)) for one in sizes)
-    yield "Size after gzip", "", *(Figure(one.gzip_bytes, f"{one.gzip_bytes:,} B") for one in sizes)
-    times = found.timed.rows
-    yield (
-        "Time of a run",
-        "",
-        *(amount("latency_ms", t.milliseconds, limited("latency_ms", t.milliseconds)) for t in times),
-    )
-    if len(files) > 1:
-        yield f"Time relative to {files[0].path.name}", "", *(figure(one.ratio, ".2f") for one in times)
-    yield "MACs", figure(found.model.macs, ",d"), *(figure(file.inspection.macs.total, ",d") for file in files)
-    counts = [file.inspection.parameters for file in files]
-    yield "Parameters", figure(found.model.parameters, ",d"), *(figure(count, ",d") for count in counts)
-    zeros = [_share(file.inspection.zeros, count) for file, count in zip(files, counts, strict=True)]
-    yield "Zeros in the weights", figure(found.model.sparsity, ".1%"), *(figure(zero, ".1%") for zero in zeros)
-    yield from _board_rows(found, limited)
-    for name, limit in limits.items():
-        holds = [all(one.limit != name for one in file.exceeded) for file in files]
-        words = (Figure(float(one), "holds" if one else "does not hold", "good" if one else "bad") for one in holds)
-        yield f"{name} of {amount_text(name, limit)}", "", *words
-
-
-def _board_rows(found: ModelFigures, limited: Callable[[str, float], Mark]) -> Iterator[tuple[Cell, ...]]:
-    """Flash and RAM with the share of what the board has."""
-    target = found.target
-    if target is None:
-        return
-    for name, memory in (("flash", target.flash_bytes), ("ram", target.ram_bytes)):
-        values = [file.costs.get(name) if isinstance(file.costs, dict) else None for file in found.files]
-        if all(value is None for value in values):
-            continue
-        title = "RAM" if name == "ram" else "Flash"
-        yield title, "", *(amount(name, value, "" if value is None else limited(name, value)) for value in values)
-        if memory is not None:
-            shares = [None if value is None else value / memory for value in values]
-            marks: list[Mark] = ["" if share is None or share <= 1 else "bad" for share in shares]
-            cells = (figure(share, ".1%", mark) for share, mark in zip(shares, marks, strict=True))
-            yield f"{title}, share of the {amount_text(name, memory)} of {target.name}", "", *cells
-
-
-def _score_rows(found: ModelFigures) -> Iterator[tuple[Cell, ...]]:
     for one in found.scores:
-        words = direction_words(one.higher_is_better)
-        yield (
-            f"{one.name} ({words})" if words else one.name,
-            Figure(one.value, one.text),
-            *(
-                next((Figure(own.value, own.text) for own in file.scores if own.name == one.name), "")
-                for file in found.files
-            ),
-        )
+        title = f"{one.name} ({direction_words(one.higher_is_better)})"
+        yield title, Figure(one.value, one.text), *[_score(file, one.name) for file in files]
+    for place, output in enumerate(files[0].outputs):
+        of = f" of {output.name}" if len(files[0].outputs) > 1 else ""
+        if output.agreement is not None:
+            yield f"Same class as Keras{of}", "", *[figure(file.outputs[place].agreement, ".2%") for file in files]
+        title = f"Largest difference from Keras{of}"
+        yield title, "", *[figure(file.outputs[place].largest_error, ".4g") for file in files]
+    sizes = [(file, file.inspection.size) for file in files]
+    yield "Size", "", *[amount("size", size.bytes, _mark(file, limits, "size")) for file, size in sizes]
+    yield "Size after gzip", "", *[amount("size", size.gzip_bytes) for _, size in sizes]
+    estimated = any("latency_ms" in _costs(file) for file in files)
+    marks: list[Mark] = ["" if estimated else _mark(file, limits, "latency_ms") for file in files]
+    times = [amount("latency_ms", file.latency.milliseconds, mark) for file, mark in zip(files, marks, strict=True)]
+    yield f"Time of a run{' on this machine' if estimated else ''}", "", *times
+    if len(files) > 1:
+        yield f"Time relative to {files[0].path.name}", "", *[figure(file.latency.ratio, ".2f") for file in files]
+    yield "MACs", figure(found.model.macs, ",d"), *[figure(file.inspection.macs.total, ",d") for file in files]
+    counts = [file.inspection.parameters for file in files]
+    yield "Parameters", figure(found.model.parameters, ",d"), *[figure(count, ",d") for count in counts]
+    zeros = [_share(file.inspection.zeros, count) for file, count in zip(files, counts, strict=True)]
+    yield "Zeros in the weights", figure(found.model.sparsity, ".1%"), *[figure(zero, ".1%") for zero in zeros]
+    for name, title in (("latency_ms", "Time of a run, estimated by Vela"), ("flash", "Flash"), ("ram", "RAM")):
+        if any(name in _costs(file) for file in files):
+            yield title, "", *[amount(name, _costs(file).get(name), _mark(file, limits, name)) for file in files]
+            yield from _board_share(found, name, title)
+    for name, limit in limits.items():
+        yield f"{name} of {amount_text(name, limit)}", "", *[_holds(file, name) for file in files]
+
+
+def _board_share(found: ModelFigures, name: str, title: str) -> Iterator[tuple[Cell, ...]]:
+    """How much of the board's memory the files need."""
+    target = found.target
+    memory = None if target is None else {"flash": target.flash_bytes, "ram": target.ram_bytes}.get(name)
+    if target is not None and memory is not None:
+        shares = [_costs(file)[name] / memory if name in _costs(file) else None for file in found.files]
+        cells = (figure(share, ".1%", "" if share is None or share <= 1 else "bad") for share in shares)
+        yield f"{title}, share of the {amount_text(name, memory)} of {target.name}", "", *cells
+
+
+def _costs(file: FileFigures) -> dict[str, float]:
+    return file.costs if isinstance(file.costs, dict) else {}
+
+
+def _mark(file: FileFigures, limits: Mapping[str, float], name: str) -> Mark:
+    """Whether a figure holds its limit, where it has one."""
+    if f"max_{name}" not in limits:
+        return ""
+    return "bad" if any(one.limit == f"max_{name}" for one in file.exceeded) else "good"
+
+
+def _holds(file: FileFigures, name: str) -> Figure:
+    """A limit as a cell."""
+    excess = next((one for one in file.exceeded if one.limit == name), None)
+    if excess is None:
+        return Figure(1, "holds", "good")
+    known = not math.isnan(excess.by)
+    return Figure(0, f"{amount_text(name, excess.by)} over" if known else "not measured", "bad")
+
+
+def _score(file: FileFigures, name: str) -> Cell:
+    return next((Figure(one.value, one.text) for one in file.scores if one.name == name), "")
 
 
 def _classes(found: ModelFigures) -> Iterator[Section]:
@@ -162,7 +155,11 @@ def _classes(found: ModelFigures) -> Iterator[Section]:
         if len(names) <= _MOST_CLASSES:
             for name, own in (("Keras", before), *after):
                 parts.append(
-                    _confusion(f"{name}: what samples of each class{of} were named", own.counts.tolist(), names)
+                    _confusion(
+                        f"{name}: samples of each class{of} (rows) by what they were named (columns)",
+                        own.counts.tolist(),
+                        names,
+                    )
                 )
     if parts:
         many = any(len(one.counts) > _MOST_CLASSES for one in found.classes.values())
@@ -173,7 +170,7 @@ def _classes(found: ModelFigures) -> Iterator[Section]:
 def _confusion(label: str, counts: list[list[int]], names: Sequence[str]) -> Plot:
     rows = tuple((name, *(figure(count, ",d") for count in row)) for name, row in zip(names, counts, strict=True))
     table = PageTable(f"{label}, as a table", ("Class", *names), rows, folded=True)
-    plot = heat_map(counts, names, "class", "named")
+    plot = heat_map(counts, names)
     return Plot(label, plot, max(260, 120 + 26 * len(names)), table)
 
 
@@ -204,7 +201,7 @@ def _weights(file: FileFigures) -> PageTable:
     rows = tuple(
         (
             tensor.name,
-            shape_text(tensor.shape),
+            sizes_text(tensor.shape),
             tensor.dtype,
             figure(tensor.bytes, ",d"),
             figure(tensor.zeros, ",d"),
@@ -245,7 +242,7 @@ def _operators(file: FileFigures) -> Iterator[Plot]:
         (
             row.operator,
             ", ".join(layers),
-            shape_text(row.shape),
+            sizes_text(row.shape),
             row.dtype,
             figure(row.milliseconds, ".4f"),
             figure(row.weight_bytes, ",d"),
@@ -344,9 +341,10 @@ def _layers(found: ModelFigures) -> Iterator[Section]:
 
 
 def widths_plot(before: Inspection, after: Inspection) -> Iterator[Plot]:
-    """The channels of each group in two models, where the groups have the same names."""
+    """The channels of each group that can be cut in two models, where the groups have the same names."""
     left = {group.name: group.channels for group in after.groups}
-    groups = [(group.name, group.channels, left[group.name]) for group in before.groups if group.name in left]
+    cut = [group for group in before.groups if group.frozen is None and group.name in left]
+    groups = [(group.name, group.channels, left[group.name]) for group in cut]
     if groups:
         names, *counts = zip(*groups, strict=True)
         series = dict(zip(("before", "after"), counts, strict=True))
@@ -395,27 +393,17 @@ def frozen_section(model: Inspection) -> Section:
 
 
 def _environment(found: ModelFigures) -> Iterator[Section]:
-    yield environment_section(found.environment.to_dict())
+    yield environment_section(found.environment)
 
 
-def environment_section(environment: dict[str, Any]) -> Section:
+def environment_section(environment: Mapping[str, str]) -> Section:
     """The machine and the versions that figures were measured with."""
-    machine = environment["machine"]
-    rows: list[tuple[Cell, ...]] = [
-        ("Processor", machine["cpu"]),
-        ("Cores", str(machine["cores"])),
-        ("Instructions", ", ".join(machine["simd"])),
-        ("System", environment["system"]),
-        ("Python", environment["python"]),
-        *environment["packages"].items(),
-    ]
-    return Section(
-        "environment", "Environment", (), (PageTable("Where it was measured", ("", ""), tuple(rows), sortable=False),)
-    )
+    table = PageTable("What it was measured with", ("", ""), tuple(environment.items()), sortable=False)
+    return Section("environment", "Environment", (), (table,))
 
 
 def _shapes(shapes: Sequence[tuple[int | None, ...]]) -> str:
-    return ", ".join(shape_text(shape[1:]) for shape in shapes)
+    return ", ".join(sizes_text(shape[1:]) for shape in shapes)
 
 
 def _share(part: int, whole: int) -> float:

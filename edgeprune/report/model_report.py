@@ -14,17 +14,16 @@ from edgeprune.report.model_figures import measure_model
 from edgeprune.report.model_page import model_page
 from edgeprune.report.page.figures import require_plotly
 from edgeprune.report.page.rendering import write_page
-from edgeprune.search.budget import Budget
+from edgeprune.search.budget import device_and_budget
 from edgeprune.targets import Target
-from edgeprune.targets import target as target_of
-from edgeprune.types import DataLike, Model, PathLike
+from edgeprune.types import DataLike, Model
 
 
 def write_report(
     model: Model,
-    files: PathLike | Sequence[PathLike],
+    files: str | Path | Sequence[str | Path],
     data: DataLike,
-    path: PathLike = "report.html",
+    path: str | Path = "report.html",
     *,
     converted_from: Model | None = None,
     target: str | Target | None = None,
@@ -92,11 +91,7 @@ def write_report(
         raise ValueError("Pass one or more .tflite files to report on.")
     for name, count in (("num_samples", num_samples), ("num_runs", num_runs), ("num_threads", num_threads)):
         check_whole(name, count, 1)
-    limits = (max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size)
-    budget = None if all(limit is None for limit in limits) else Budget(*limits)
-    device = None if target is None else target_of(target)
-    if budget is not None and device is not None:
-        budget.check_target(device)
+    device, budget = device_and_budget(target, max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size)
     require_plotly()
     check_paths(path, overwrite=overwrite)
     with status("Measuring", verbose=verbose) as say:
@@ -114,4 +109,4 @@ def write_report(
             num_threads=num_threads,
             say=lambda what: say(f"Measuring {what}"),
         )
-    return write_page(model_page(found, title or f"{model.name}"), path, overwrite=overwrite)
+    return write_page(model_page(found, title or model.name), path, overwrite=overwrite)

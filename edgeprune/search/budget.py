@@ -15,6 +15,7 @@ from typing import final
 from edgeprune.channels.plan.limits import parse_bytes
 from edgeprune.number_checks import check_number
 from edgeprune.targets import KIB, Target
+from edgeprune.targets import target as target_of
 
 _BYTES = ("max_flash", "max_ram", "max_size", "max_gzip_size")
 # By limit the units that a text may have, and an example.
@@ -154,6 +155,23 @@ class Budget:
     def overshoot(self, measured: Mapping[str, float | None]) -> float:
         """How far the most broken limit is exceeded, as a fraction of it: 0 where all hold."""
         return max(map(_overshoot, self.exceeded(measured)), default=0.0)
+
+
+def device_and_budget(target: str | Target | None, *limits: float | str | None) -> tuple[Target | None, Budget | None]:
+    """A device and limits, of which either may be left out, as they are held against files.
+
+    Args:
+        target: the device, by its name or as a `Target`.
+        *limits: the arguments of `Budget`, in their order.
+
+    Raises:
+        ValueError: there is no such device, or no model on it holds the limits.
+    """
+    device = None if target is None else target_of(target)
+    budget = Budget(*limits) if any(limit is not None for limit in limits) else None
+    if device is not None and budget is not None:
+        budget.check_target(device)
+    return device, budget
 
 
 def _overshoot(excess: Excess) -> float:

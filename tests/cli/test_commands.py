@@ -280,3 +280,13 @@ def test_npz_names(folder):
     assert ep.load_data(folder / "unlabelled.npz").y_test is None
     with pytest.raises(FileNotFoundError, match="No data file at"):
         ep.load_data(folder / "absent.npz")
+
+
+def test_report_writes_a_page(folder, tflite, tmp_path):
+    page = tmp_path / "report.html"
+    data = ("--data", folder / "split.npz", "--num-runs", 2, "-o", page)
+    result = run_ok("report", folder / "keras.keras", tflite, *data, "--max-size", "1 KiB")
+    assert f"report: {page}" in result.output and "of the test samples" in result.output
+    assert "max_size of 1 KiB" in page.read_text(encoding="utf-8")
+    assert "--overwrite replaces it" in refused("report", folder / "keras.keras", tflite, *data)
+    assert "must end in .html" in refused("report", folder / "keras.keras", tflite, *data[:4], "-o", tmp_path / "r.txt")

@@ -1,4 +1,4 @@
-"""What is on a report's page, as data: sections with tables and plots, whose every figure has its value beside its text.
+"""What is on a report's page, as data: sections of tables and plots, whose every figure has its value and its text.
 
 A cell is words, or a `Figure`: a measured value and how it is written. Nothing is computed after this.
 """
@@ -133,11 +133,11 @@ def amount(name: str, value: float | None, mark: Mark = "") -> Cell:
     return "" if value is None or math.isnan(value) else Figure(value, amount_text(name, value), mark)
 
 
-def shape_text(shape: tuple[int | None, ...]) -> str:
+def sizes_text(shape: tuple[int | None, ...]) -> str:
     """A shape in one word.
 
     Example:
-        >>> shape_text((None, 28, 28, 1))
+        >>> sizes_text((None, 28, 28, 1))
         '?×28×28×1'
     """
     return "×".join("?" if size is None or size < 0 else str(size) for size in shape) or "one value"

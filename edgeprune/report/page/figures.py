@@ -26,7 +26,7 @@ def require_plotly() -> None:
         raise ImportError("Reports are drawn with plotly: pip install 'edgeprune[report]'")
 
 
-def shortened(name: str) -> str:
+def axis_name(name: str) -> str:
     """A name for an axis: its end, where it is long."""
     return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
@@ -73,12 +73,14 @@ def row_bars(
             name=plotly_text(series_name),
             marker={"color": colour if isinstance(colour, str) else list(colour)},
             width=(0.8, 0.45)[number] if overlay and number < 2 else None,
-            customdata=[[plotly_text(name), text] for name, text in zip(names, texts[series_name], strict=True)],
+            customdata=[
+                [plotly_text(name), plotly_text(text)] for name, text in zip(names, texts[series_name], strict=True)
+            ],
             hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]}<extra></extra>",
         )
         for number, ((series_name, values), colour) in enumerate(zip(series.items(), _repeated(colours), strict=False))
     ]
-    axis = {"tickvals": places, "ticktext": [plotly_text(shortened(name)) for name in names], "autorange": "reversed"}
+    axis = {"tickvals": places, "ticktext": [plotly_text(axis_name(name)) for name in names], "autorange": "reversed"}
     layout = go.Layout(
         barmode="overlay" if overlay else "group",
         yaxis=axis,
@@ -89,16 +91,12 @@ def row_bars(
     return _plain(go.Figure(traces, layout))
 
 
-def heat_map(
-    counts: Sequence[Sequence[int]], names: Sequence[str], rows_title: str, columns_title: str
-) -> dict[str, Any]:
+def heat_map(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Any]:
     """A confusion matrix: each row is coloured by the share that a column has of it.
 
     Args:
         counts: a row for each class of the labels.
         names: of the classes.
-        rows_title: what rows are.
-        columns_title: what columns are.
     """
     from plotly import graph_objects as go
 
@@ -120,10 +118,10 @@ def heat_map(
         xgap=1,
         ygap=1,
     )
-    ticks = {"tickvals": places, "ticktext": [plotly_text(shortened(name)) for name in names], "showgrid": False}
+    ticks = {"tickvals": places, "ticktext": [plotly_text(axis_name(name)) for name in names], "showgrid": False}
     layout = go.Layout(
-        xaxis={**ticks, "title": {"text": columns_title}},
-        yaxis={**ticks, "title": {"text": rows_title}, "autorange": "reversed"},
+        xaxis=ticks,
+        yaxis={**ticks, "autorange": "reversed"},
     )
     return _plain(go.Figure(trace, layout))
 

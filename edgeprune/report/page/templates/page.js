@@ -12,12 +12,13 @@
     document.head.append(script);
   }
 
-  function sayPoint(point) {
-    const data = point.data || {};
-    const text = Array.isArray(point.customdata) ? point.customdata.join(": ") : point.text || `${point.x}: ${point.y}`;
-    const plain = document.createElement("textarea"); // names are escaped for Plotly
-    plain.innerHTML = `${data.name || ""} ${text}`.replaceAll("<br>", ", ");
-    spoken.textContent = plain.value;
+  // What the label beside a point says, for those who hear the page.
+  function sayLabel(plot) {
+    const lines = [...plot.querySelectorAll(".hoverlayer text")].flatMap((text) => {
+      const spans = [...text.querySelectorAll("tspan.line")];
+      return spans.length ? spans.map((span) => span.textContent) : [text.textContent];
+    });
+    spoken.textContent = lines.filter(Boolean).join(", ");
   }
 
   // Every point of a plot, in the order of its traces; a heat map's row by row.
@@ -25,9 +26,9 @@
     return plot.data.flatMap((trace, curveNumber) => {
       if (trace.hoverinfo === "skip") return [];
       if (trace.type === "heatmap") {
-        return trace.z.flatMap((row, y) => row.map((_, x) => ({ curveNumber, pointNumber: [y, x] })));
+        return trace.z.flatMap((row, y) => row.map((_, x) => ({ xval: x, yval: y }))); // they have no numbers
       }
-      return trace.x.map((_, pointNumber) => ({ curveNumber, pointNumber }));
+      return trace.x.map((_, pointNumber) => [{ curveNumber, pointNumber }]);
     });
   }
 
@@ -40,9 +41,9 @@
       if (!step || !points.length) return;
       event.preventDefault();
       place = (place + step + points.length) % points.length;
-      Plotly.Fx.hover(plot, [points[place]]);
+      Plotly.Fx.hover(plot, points[place], "xy");
+      setTimeout(() => sayLabel(plot), 100); // Plotly draws the label a moment later
     });
-    plot.on("plotly_hover", (event) => sayPoint(event.points[0]));
   }
 
   async function draw(source) {
