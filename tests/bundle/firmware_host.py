@@ -30,34 +30,41 @@ _TYPES = {
     "float32": "kTfLiteFloat32",
 }
 _WARNINGS = ["-Wall", "-Wextra", "-Wno-trigraphs", "-Werror", "-pedantic"]
-# Runs all samples since the last reset, one after the other, as an interpreter that keeps its state does.
+# For each line runs all samples since the last reset, one after the other, as an interpreter that keeps its state does.
 _SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from edgeprune.measure.integer_reference import integer_reference
-from edgeprune.tflite.runtime import Runtime
-from tflite_micro import runtime
 folder, compiled_from = Path({folder!r}), {compiled_from!r}
-path = Path(compiled_from or folder / "m.tflite")
-if not compiled_from:
-    path.write_bytes((folder / "model").read_bytes())
-histories = []
-for number, port in enumerate(Runtime(path).inputs.values()):
-    raw = (folder / f"input{{number}}").read_bytes()
-    histories.append(np.frombuffer(raw, port.dtype).reshape(-1, *port.shape))
 if compiled_from:  # no interpreter here has the NPU's operator
-    with integer_reference(path) as reference:
-        outputs = reference.run([history[-1] for history in histories])
+    from edgeprune.measure.integer_reference import integer_reference
+    from edgeprune.tflite.runtime import Runtime
+    ports = [(port.dtype, port.shape) for port in Runtime(compiled_from).inputs.values()]
 else:
-    interpreter = runtime.Interpreter.from_bytes(path.read_bytes(), arena_size=int(sys.argv[1]))
+    from tflite_micro import runtime
+
+def history(number, dtype, shape):
+    return np.frombuffer((folder / f"input{{number}}").read_bytes(), dtype).reshape(-1, *shape)
+
+def reference_outputs():
+    with integer_reference(compiled_from) as reference:
+        return reference.run([history(number, *port)[-1] for number, port in enumerate(ports)])
+
+def interpreter_outputs(arena_bytes, inputs, outputs):
+    interpreter = runtime.Interpreter.from_bytes((folder / "model").read_bytes(), arena_size=arena_bytes)
+    details = [interpreter.get_input_details(number) for number in range(inputs)]
+    histories = [history(number, one["dtype"], one["shape"]) for number, one in enumerate(details)]
     for sample in zip(*histories):
         for number, values in enumerate(sample):
             interpreter.set_input(values, number)
         interpreter.invoke()
-    outputs = [interpreter.get_output(number) for number in range(len(Runtime(path).outputs))]
-for number, output in enumerate(outputs):
-    (folder / f"output{{number}}").write_bytes(output.tobytes())
+    return [interpreter.get_output(number) for number in range(outputs)]
+
+for line in sys.stdin:
+    outputs = reference_outputs() if compiled_from else interpreter_outputs(*map(int, line.split()))
+    for number, output in enumerate(outputs):
+        (folder / f"output{{number}}").write_bytes(output.tobytes())
+    print("k", end="", flush=True)
 """
 
 

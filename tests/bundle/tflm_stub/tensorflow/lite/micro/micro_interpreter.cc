@@ -1,6 +1,10 @@
-// The stand-in's library. The command gets the model, the arena's size and, for each input, all values since the last
-// Reset, and writes the outputs that belong to the last ones.
+// The stand-in's library. The command runs as long as the program does. For each inference it gets a line with the arena's size
+// and the numbers of inputs and outputs; the model and, for each input, all values since the last Reset lie in files. It
+// writes the outputs that belong to the last values to files too, and answers with one byte.
 #include "tensorflow/lite/micro/micro_interpreter.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -34,6 +38,30 @@ void Write(const std::string& path, const void* data, size_t size) {
   std::FILE* file = std::fopen(path.c_str(), "wb");
   std::fwrite(data, 1, size, file);
   std::fclose(file);
+}
+
+// The end of a socket at whose other end the command reads and writes.
+int StartRunner() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return -1;
+  if (fork() == 0) {
+    close(ends[0]);
+    dup2(ends[1], STDIN_FILENO);
+    dup2(ends[1], STDOUT_FILENO);
+    close(ends[1]);
+    execl("/bin/sh", "sh", "-c", std::getenv("TFLM_RUNNER"), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  close(ends[1]);
+  return ends[0];
+}
+
+bool Run(size_t arena_bytes, size_t inputs, size_t outputs) {
+  static const int runner = StartRunner();
+  const std::string request =
+      std::to_string(arena_bytes) + " " + std::to_string(inputs) + " " + std::to_string(outputs) + "\n";
+  char answer;
+  return write(runner, request.data(), request.size()) > 0 && read(runner, &answer, 1) == 1;
 }
 }  // namespace
 
@@ -72,8 +100,7 @@ TfLiteStatus MicroInterpreter::Invoke() {
     port.history.insert(port.history.end(), port.values.begin(), port.values.end());
     Write(folder + "/input" + std::to_string(i), port.history.data(), port.history.size());
   }
-  const std::string command = std::string(std::getenv("TFLM_RUNNER")) + " " + std::to_string(state_->arena_bytes);
-  if (std::system(command.c_str()) != 0) return kTfLiteError;
+  if (!Run(state_->arena_bytes, state_->inputs.size(), state_->outputs.size())) return kTfLiteError;
   for (size_t i = 0; i < state_->outputs.size(); ++i) {
     std::vector<uint8_t>& values = state_->outputs[i].values;
     std::FILE* file = std::fopen((folder + "/output" + std::to_string(i)).c_str(), "rb");
