@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Model: TypeAlias = keras.Model | tf_keras.Model
     Layer: TypeAlias = keras.layers.Layer | tf_keras.layers.Layer
     Variable: TypeAlias = keras.Variable | tf.Variable
-    Tensor: TypeAlias = tf.Tensor
+    TfTensor: TypeAlias = tf.Tensor
     AnyTensor: TypeAlias = tf.Tensor | keras.KerasTensor
     Callback: TypeAlias = keras.callbacks.Callback | tf_keras.callbacks.Callback
     Optimizer: TypeAlias = keras.optimizers.Optimizer | tf_keras.optimizers.Optimizer
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         """The same for `TensorBoard`."""
 
 else:
-    ArrayLike = Model = Layer = Variable = Tensor = AnyTensor = Any
+    ArrayLike = Model = Layer = Variable = TfTensor = AnyTensor = Any
     Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
 
 SameModel = TypeVar("SameModel", bound="Model")
@@ -122,6 +122,6 @@ __all__ = [
     "SameModel",
     "Scope",
     "Shape",
-    "Tensor",
+    "TfTensor",
     "Variable",
 ]

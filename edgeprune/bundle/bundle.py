@@ -42,6 +42,7 @@ from edgeprune.progress import status
 from edgeprune.schemes import CALIBRATED, Scheme
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
+from edgeprune.tflite.runtime import Port
 from edgeprune.types import DataLike, Model, Quantization
 
 MODEL_CARD = "model_card.json"
@@ -372,7 +373,7 @@ def model_card(content: BundleContent, figures: Mapping[str, Any], notes: Sequen
     """All that is known of a bundle's model, as plain values."""
     runtime, verification = content.runtime, content.verification
 
-    def port(entry: Any) -> dict[str, Any]:
+    def port(entry: Port) -> dict[str, Any]:
         facts = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype.name}
         return facts | ({"scale": entry.scale, "zero_point": entry.zero_point} if entry.quantized else {})
 

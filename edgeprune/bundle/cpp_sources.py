@@ -6,7 +6,7 @@ CMakeLists.txt  README.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def check_memories(content: BundleContent, figures: Mapping[str, Any]) -> None:
         )
 
 
-def _described(ports: Any, word: str) -> list[dict[str, Any]]:
+def _described(ports: Iterable[Port], word: str) -> list[dict[str, Any]]:
     """What the templates need of each input or output, with the end of its name in C."""
     ports = list(ports)
     names = distinct((snake_case(port.name) or word for port in ports), "_")

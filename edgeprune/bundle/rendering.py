@@ -18,7 +18,7 @@ import numpy as np
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """Fill in a template.
 
     Args:
@@ -60,7 +60,7 @@ def _environment() -> Any:
     return environment
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: object) -> Any:
     """Let only text and numbers into a file: `figures.values` in a template is a method of dict, whatever its keys."""
     if not isinstance(value, str | int | float | np.number):
         raise TypeError(f"A template prints {value!r:.80}, which is neither text nor a number.")
@@ -110,6 +110,6 @@ def c_array(values: Iterable[Any], indent: int = 4, width: int = 100) -> str:
     return "\n".join(" " * indent + line.rstrip() for line in [*lines, line] if line)
 
 
-def markdown(text: Any) -> str:
+def markdown(text: object) -> str:
     """Text for a line or a table's cell of Markdown, none of it taken for mark-up."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(str(text).split()))

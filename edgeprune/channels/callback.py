@@ -41,6 +41,7 @@ from edgeprune.sparsity.callbacks import group_size, steps_left
 from edgeprune.types import Layer, SameLayer, Scope
 
 if TYPE_CHECKING:
+    from edgeprune.sparsity.schedules import PruningSchedule
     from edgeprune.types import CallbackOfBoth
 else:
     CallbackOfBoth = flavor.callback_class()
@@ -261,7 +262,7 @@ class _Target:
         return self._kind, 1 - fraction * (1 - self._value)
 
 
-def _last_update(schedule: Any, total_steps: int | None) -> int | None:
+def _last_update(schedule: PruningSchedule, total_steps: int | None) -> int | None:
     """The step of a schedule's last update; None where neither the schedule nor the training has an end."""
     end = getattr(schedule, "end_step", None)
     last = total_steps if end is None or end < 0 else end

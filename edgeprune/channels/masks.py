@@ -16,7 +16,7 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Slot
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.data_importance import STATISTICS, is_float
-from edgeprune.types import Layer, Model, Variable
+from edgeprune.types import Layer, Model, TfTensor, Variable
 
 # The attribute of a model that holds its masks; set past Keras's tracking, so that it is not saved.
 _ATTRIBUTE = "edgeprune_channel_masks"
@@ -205,7 +205,7 @@ class _Constraint:
         self.kept = kept
         self.slots = slots
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: TfTensor) -> Any:
         """The new value of the variable; called inside the compiled step."""
         return masked(value if self.own is None else self.own(value), self.kept, self.slots)
 
@@ -215,7 +215,7 @@ class _Constraint:
         return next((kept[slot.classes] for slot in self.slots if slot.axis == axis), True)
 
 
-def masked(value: Any, kept: Any, slots: Sequence[Slot]) -> tf.Tensor:
+def masked(value: TfTensor | Variable, kept: TfTensor | Variable, slots: Sequence[Slot]) -> tf.Tensor:
     """A weight with zeros where a class is not kept.
 
     Args:
@@ -223,8 +223,8 @@ def masked(value: Any, kept: Any, slots: Sequence[Slot]) -> tf.Tensor:
         kept: bool tensor (class_count,).
         slots: its axes.
     """
-    value = tf.convert_to_tensor(value)
+    result = tf.convert_to_tensor(value)
     for slot in slots:
-        stays = tf.reshape(tf.gather(kept, slot.classes), slot.spread)
-        value = tf.where(stays, value, tf.zeros((), value.dtype))
-    return value
+        is_kept = tf.reshape(tf.gather(kept, slot.classes), slot.spread)
+        result = tf.where(is_kept, result, tf.zeros((), result.dtype))
+    return result

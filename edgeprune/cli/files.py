@@ -14,6 +14,7 @@ from edgeprune.types import Model
 
 if TYPE_CHECKING:
     from edgeprune.data import Data, DataSource
+    from edgeprune.measure.metrics import MetricLike
     from edgeprune.measure.score import Scores
 
 MODEL_SUFFIXES = (".keras", ".h5")
@@ -159,7 +160,7 @@ def named_metric(name: str | None, data: str | None) -> Any:
     return object_named(name)
 
 
-def scorer(data: Data, metric: Any, model: Model) -> Callable[[Any], Scores]:
+def scorer(data: Data, metric: MetricLike | None, model: Model) -> Callable[[Any], Scores]:
     """A function that scores a model on the test samples, or says why it cannot.
 
     Args:
@@ -169,7 +170,7 @@ def scorer(data: Data, metric: Any, model: Model) -> Callable[[Any], Scores]:
     """
     from edgeprune.measure.score import NoScoreError, Scores, score
 
-    def scored(candidate: Any) -> Scores:
+    def scored(candidate: Model) -> Scores:
         try:
             return score(
                 candidate,

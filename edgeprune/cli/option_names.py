@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import typer
 from typer.core import TyperOption
@@ -86,7 +85,7 @@ def _spoken_of(message: str, context: typer.Context, options: Mapping[str, str])
     return by_value or by_name[:1]
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     """A value as it may stand in a message: a path also as the file below which it cannot lie."""
     if isinstance(value, Path):
         return [str(value), *(str(folder) for folder in value.parents if folder.is_file())]

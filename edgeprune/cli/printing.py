@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def show(content: Any) -> None:
+def show(content: object) -> None:
     """Print text; sentences are folded where they are wider than the terminal."""
     from edgeprune.text_table import fold_text
 

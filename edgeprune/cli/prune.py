@@ -23,6 +23,7 @@ from edgeprune.cli.files import (
     write_files,
 )
 from edgeprune.cli.printing import show, show_json
+from edgeprune.types import Arrays
 
 if TYPE_CHECKING:
     from edgeprune.channels.reconstruct.report import Reconstruction
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _SAMPLES = 1000  # of the data that --one-shot solves the weights on: more gain little
 
 
-def _some(x: Any, seed: int) -> Any:
+def _some(x: Arrays, seed: int) -> Any:
     """Some of the samples, chosen at random: a folder of images has one class after the other."""
     import numpy as np
 

@@ -21,7 +21,7 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 class Command(TyperCommand):
     """Reports what is wrong with the input in one line on stderr, in the names of the options; exit code 2."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # of typer or of click, by the version
         """Run the command."""
         try:
             return super().invoke(ctx)
@@ -44,7 +44,7 @@ class Command(TyperCommand):
 class _Commands(TyperGroup):
     """Reports a command line that cannot be parsed in one line on stderr, and exits with code 2."""
 
-    def main(self, *args: Any, **options: Any) -> None:
+    def main(self, *args: Any, **options: Any) -> None:  # as typer's
         """Run the command line and exit."""
         options["standalone_mode"] = False
         try:

@@ -70,7 +70,7 @@ class _View:
             return np.full(tensor.shape[axis], np.nan)
         return np.array([known.get(number, np.nan) for number in classes.tolist()])
 
-    def made(self, vector: np.ndarray, axis: int, activation: Any = None) -> Constants:
+    def made(self, vector: np.ndarray, axis: int, activation: Callable[..., Any] | None = None) -> Constants:
         """By class the constants along an axis of the output, after an activation."""
         classes = self.output.axes.get(axis % len(self.output.shape))
         if classes is None or np.isnan(vector).all():
@@ -154,7 +154,7 @@ def _transposed(view: _View) -> Constants:
     return view.made(made, axis, layer.activation)
 
 
-def _depthwise_sum(layer: Layer, kernel: np.ndarray, vector: np.ndarray, bias: Any) -> np.ndarray:
+def _depthwise_sum(layer: Layer, kernel: np.ndarray, vector: np.ndarray, bias: np.ndarray | float) -> np.ndarray:
     """A depthwise kernel (*window, in, multiplier) is one with as many groups as channels."""
     border = pads_with_zeros(layer, kernel, kernel.ndim - 2)
     whole = kernel.reshape(*kernel.shape[:-2], 1, -1)
@@ -176,7 +176,7 @@ def _separable(view: _View) -> Constants:
 
 def _batch_normalization(view: _View) -> Constants:
     layer = view.layer
-    axes = normalized_axes(layer, _Ranked(len(view.output.shape)))
+    axes = normalized_axes(layer, len(view.output.shape))
     scale, offset = scale_and_offset(layer)
     vector = view.read(axes[0])
     return view.made(np.where(scale == 0, offset, vector * scale + offset), axes[0])
@@ -189,16 +189,6 @@ def scale_and_offset(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     if layer.gamma is not None:
         scale = scale * np.asarray(layer.gamma, np.float64)
     return scale, (0.0 if layer.beta is None else np.asarray(layer.beta, np.float64)) - mean * scale
-
-
-class _Ranked:
-    """As much of a value as the axes of a normalization need."""
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def axis(self, axis: int) -> int:
-        return axis % self.rank
 
 
 def _unary(view: _View) -> Constants:

@@ -14,13 +14,13 @@ from edgeprune.data.batches import Batch
 from edgeprune.data.labels import check_labels, check_sample_weights
 from edgeprune.data.tensors import as_tensors, input_tensors
 from edgeprune.depth.residual_blocks import Block
-from edgeprune.types import Model
+from edgeprune.types import Loss, Model, TfTensor
 
 
 class Scorer:
     """Scores sets of blocks: the model is compiled once, with a factor for what each branch adds."""
 
-    def __init__(self, model: Model, blocks: Sequence[Block], batches: list[Batch], loss: Any) -> None:
+    def __init__(self, model: Model, blocks: Sequence[Block], batches: list[Batch], loss: Loss | None) -> None:
         import tensorflow as tf
 
         if not batches:
@@ -88,7 +88,7 @@ class Gated:
         self._model = model
         self._blocks = {id(block.node.node): (number, block.shortcut) for number, block in enumerate(blocks)}
 
-    def __call__(self, inputs: Sequence[Any], gates: Any) -> list[Any]:
+    def __call__(self, inputs: Sequence[Any], gates: np.ndarray | TfTensor) -> list[Any]:
         """The model's outputs, flat."""
 
         def call(node: flavor.GraphNode, taken: list[Any]) -> list[Any]:
@@ -97,7 +97,7 @@ class Gated:
 
         return flavor.run_model(self._model, inputs, call)
 
-    def _gated_sum(self, node: flavor.GraphNode, taken: list[Any], gates: Any) -> Any:
+    def _gated_sum(self, node: flavor.GraphNode, taken: list[Any], gates: np.ndarray | TfTensor) -> Any:
         import tensorflow as tf
 
         number, shortcut = self._blocks[id(node.node)]

@@ -283,7 +283,7 @@ def without_blocks(model: Model, names: Sequence[str], verify: bool = True) -> M
     return plan.apply(verify)
 
 
-def _compare(model: Model, removed: Sequence[Block], shallower: Any) -> None:
+def _compare(model: Model, removed: Sequence[Block], shallower: Model) -> None:
     from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
 
     def run_both(inputs: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -302,7 +302,7 @@ def _compare(model: Model, removed: Sequence[Block], shallower: Any) -> None:
             )
 
 
-def _ignored(blocks: Sequence[Block], ignore: Any, block: Block) -> bool:
+def _ignored(blocks: Sequence[Block], ignore: str | Iterable[str], block: Block) -> bool:
     patterns = [ignore] if isinstance(ignore, str) else ignore
     if not (isinstance(patterns, Iterable) and all(isinstance(pattern, str) for pattern in patterns)):
         raise TypeError(f"ignore must be names or patterns of blocks or of layers in them; got {ignore!r}.")

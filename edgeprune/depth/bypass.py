@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.channels.graph.trace import garbage_collection_off
-from edgeprune.types import Model
+from edgeprune.types import AnyTensor, Model
 
 
 def walkable(model: Model) -> Any:
@@ -23,7 +23,7 @@ def graphs(model: Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A model and the models nested in it, each once, with the path before the names of its layers."""
     seen: set[int] = set()
 
-    def visit(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    def visit(part: Model, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, part
         for node in flavor.graph_nodes(part)[1]:
             if flavor.is_nested(node.layer) and id(node.layer) not in seen:
@@ -33,7 +33,7 @@ def graphs(model: Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
     yield from visit(model, prefix)
 
 
-def same_kind(a: Any, b: Any) -> bool:
+def same_kind(a: AnyTensor, b: AnyTensor) -> bool:
     """Whether two symbolic tensors have the same shape and type."""
     return tuple(a.shape) == tuple(b.shape) and a.dtype == b.dtype
 
@@ -48,7 +48,7 @@ def called(model: Model, instead: Mapping[int, int], prefix: str = "") -> Iterat
                 yield from called(node.layer, instead, f"{prefix}{node.layer.name}/")
 
 
-def rebuilt_without(graph_model: Any, model: Model, instead: Mapping[int, int]) -> Any:
+def rebuilt_without(graph_model: Model, model: Model, instead: Mapping[int, int]) -> Any:
     """A plain model without some calls, compiled as `model` is; `graph_model` is what `walkable(model)` returned."""
     with garbage_collection_off():
         built = flavor.Rebuilder(instead=instead).build(graph_model)

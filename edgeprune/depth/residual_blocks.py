@@ -103,7 +103,7 @@ def is_called(model: Model, block: Block, removed: Sequence[Block]) -> bool:
 class MacsWithout:
     """The MACs of a model without some of its blocks."""
 
-    def __init__(self, model: Model, walked: Any) -> None:
+    def __init__(self, model: Model, walked: Model) -> None:
         counted = count_macs(model)
         self.total = counted.total
         self._per_layer = counted.per_layer

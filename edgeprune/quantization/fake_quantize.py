@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.types import AnyTensor, Layer, Model, Shape, Tensor, Variable
+from edgeprune.types import AnyTensor, Layer, Model, Shape, TfTensor, Variable
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _BaseLayer
@@ -64,7 +64,7 @@ def rounded_to_grid(weight: AnyTensor | np.ndarray, axes: Sequence[int], num_bit
     order = [axis for axis in range(rank) if axis not in kept] + kept
 
     @tf.custom_gradient
-    def rounded(values: Tensor) -> tuple[Any, Callable[[Any], Any]]:
+    def rounded(values: TfTensor) -> tuple[Any, Callable[[Any], Any]]:
         turned = tf.transpose(values, order)
         columns = tf.reshape(turned, [-1, int(np.prod([values.shape[axis] for axis in kept], dtype=int))])
         largest = tf.reduce_max(tf.abs(columns), axis=0)
@@ -150,7 +150,7 @@ class FakeQuantizeLogic(_BaseLayer):
         self.range_max.assign(max(high, low + _NARROWEST))
         self.seen.assign(1.0)
 
-    def _follow(self, values: Tensor) -> None:
+    def _follow(self, values: TfTensor) -> None:
         """Move the range towards that of a batch; the first one is taken whole."""
         import tensorflow as tf
 

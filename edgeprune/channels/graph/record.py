@@ -78,7 +78,7 @@ class Record:
         """Note that nothing can be cut along this axis of a weight, whatever a later call says."""
         self._forbidden.setdefault((id(weight), axis), reason)
 
-    def add_resize(self, owner: Any, key: str, lines: Sequence[np.ndarray], value: Callable[..., Any]) -> None:
+    def add_resize(self, owner: Layer, key: str, lines: Sequence[np.ndarray], value: Callable[..., Any]) -> None:
         """Note that an argument follows these ids; what a second call of a shared layer says must agree."""
         known = self.resizes.get((id(owner), key))
         if known is None:
@@ -92,7 +92,7 @@ class Record:
                     if line is not None:
                         self.space.ids.freeze(line, f"a shared layer's {key} must fit all its calls")
 
-    def add_shape_resize(self, owner: Any, key: str, shape: Sequence[Any], value: Value, skip: int) -> None:
+    def add_shape_resize(self, owner: Layer, key: str, shape: Sequence[Any], value: Value, skip: int) -> None:
         """Note that a shape among the arguments follows a value."""
         self.shape_resizes.append((owner, key, shape, value, skip))
 

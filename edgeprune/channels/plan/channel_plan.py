@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -389,7 +389,7 @@ def _check_shapes(model: Model, shapes: Sequence[Sequence[int]]) -> None:
             )
 
 
-def _positions(indices: Any, group: Group) -> np.ndarray:
+def _positions(indices: int | Iterable[int], group: Group) -> np.ndarray:
     """Which channels of a group are meant: one, several, or a bool for each."""
     listed = list(indices) if isinstance(indices, Iterable) and not isinstance(indices, str) else [indices]
     if len(listed) == group.size and all(isinstance(one, bool | np.bool_) for one in listed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Choices:
         graph: ChannelGraph,
         scores: np.ndarray,
         ratios: Mapping[str, float],
-        round_to: Any,
+        round_to: int | str | Callable[[Group], int],
         min_channels: int,
         max_ratio: float,
     ) -> Choices:

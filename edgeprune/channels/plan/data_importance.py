@@ -19,7 +19,7 @@ from edgeprune.data.labels import by_output, check_labels, check_sample_weights
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.tensors import as_tensors, input_tensors
 from edgeprune.progress import track
-from edgeprune.types import Model, Variable
+from edgeprune.types import AnyTensor, DataLike, Loss, Model, Shape, TfTensor, Variable
 
 # State that follows the data; a channel's part of it is not learnt.
 STATISTICS = ("moving_mean", "moving_variance")
@@ -28,8 +28,8 @@ STATISTICS = ("moving_mean", "moving_variance")
 def score_on_data(
     graph: ChannelGraph,
     importance: str,
-    data: Any,
-    loss: Any,
+    data: DataLike,
+    loss: Loss | None,
     batch_size: int,
     steps: int | None,
     reduction: str = "sum",
@@ -59,19 +59,19 @@ def is_float(weight: Variable) -> bool:
     return "float" in getattr(weight.dtype, "name", weight.dtype)  # a string in Keras 3
 
 
-def _taylor(graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+def _taylor(graph: ChannelGraph, batches: Iterable[Batch], loss: Loss | None, reduction: str) -> Iterator[np.ndarray]:
     # Signed within a slot, as the slices of a class leave together there; the sizes are reduced over the slots.
     return _gradient_scores(graph, batches, loss, reduction, lambda weight, gradient: weight * gradient)
 
 
-def _fisher(graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+def _fisher(graph: ChannelGraph, batches: Iterable[Batch], loss: Loss | None, reduction: str) -> Iterator[np.ndarray]:
     import tensorflow as tf
 
     return _gradient_scores(graph, batches, loss, reduction, lambda weight, gradient: tf.square(weight * gradient) / 2)
 
 
 def _gradient_scores(
-    graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str, of_weight: Callable
+    graph: ChannelGraph, batches: Iterable[Batch], loss: Loss | None, reduction: str, of_weight: Callable
 ) -> Iterator[np.ndarray]:
     """For each batch, reduced over the slots, the size of the sum of `of_weight(weight, gradient)` over a class."""
     import tensorflow as tf
@@ -83,7 +83,7 @@ def _gradient_scores(
     variables = {id(slot.weight): flavor.tf_variable(slot.weight) for slot in slots}
 
     @tf.function(reduce_retracing=True)
-    def scores_on(inputs: Any, y: Any, sample_weight: Any) -> Any:
+    def scores_on(inputs: AnyTensor, y: AnyTensor, sample_weight: AnyTensor | None) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(variables.values()))
             value = loss_of(y, model(inputs), sample_weight)
@@ -104,7 +104,7 @@ def _gradient_scores(
         yield _finite(reduced(graph.class_count, parts, reduction), graph, "gradients")
 
 
-def check_loss(loss: Any) -> None:
+def check_loss(loss: Loss | None) -> None:
     """Check that a loss is a Keras loss or its name, or a list or dict of them by output; or None.
 
     Raises:
@@ -121,7 +121,7 @@ class Losses:
         given: the loss: a Keras loss or its name, or a list or dict of them by output.
     """
 
-    def __init__(self, model: Model, loss: Any) -> None:
+    def __init__(self, model: Model, loss: Loss | None) -> None:
         check_loss(loss)
         self.given = loss if loss is not None else getattr(model, "loss", None)
         if not self.given:
@@ -132,7 +132,7 @@ class Losses:
         config = model.get_compile_config() if loss is None else None
         self._weights = (config or {}).get("loss_weights")
 
-    def __call__(self, y: Any, outputs: Any, sample_weight: Any) -> Any:
+    def __call__(self, y: AnyTensor, outputs: AnyTensor, sample_weight: AnyTensor | None) -> Any:
         """The mean loss over a batch, the losses of all outputs added: a scalar tensor."""
         import tensorflow as tf
 
@@ -148,7 +148,7 @@ class Losses:
                 total += weight * self._one(losses[name], labels[name], output, sample_weights[name])
         return total
 
-    def _one(self, loss: Any, y: Any, output: Any, sample_weight: Any) -> Any:
+    def _one(self, loss: Loss | None, y: TfTensor, output: TfTensor, sample_weight: TfTensor | None) -> Any:
         import tensorflow as tf
 
         losses = flavor.keras_of(self._model).losses
@@ -166,7 +166,7 @@ class Losses:
         return tf.reduce_mean(values)
 
 
-def _like(weights: Any, shape: Any) -> Any:
+def _like(weights: TfTensor, shape: Shape) -> Any:
     """Weights of samples, or of steps, with as many axes as the losses that they multiply.
 
     Raises:
@@ -186,7 +186,9 @@ def _like(weights: Any, shape: Any) -> Any:
     return weights
 
 
-def _activation(graph: ChannelGraph, batches: Iterable[Batch], loss: Any, reduction: str) -> Iterator[np.ndarray]:
+def _activation(
+    graph: ChannelGraph, batches: Iterable[Batch], loss: Loss | None, reduction: str
+) -> Iterator[np.ndarray]:
     """For each batch, reduced over all places that read a class, the mean absolute value of its channels there."""
     import tensorflow as tf
 

@@ -21,7 +21,7 @@ from edgeprune.channels.plan.reconstruction_importance import score_by_reconstru
 from edgeprune.channels.plan.reduction import REDUCTIONS, of_slot, reduced
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
-from edgeprune.types import Importance, Variable
+from edgeprune.types import DataLike, Importance, Loss, Variable
 
 ImportanceLike = Importance | Callable[[Group], Any]
 
@@ -49,11 +49,11 @@ class Ranking:
 def class_scores(
     graph: ChannelGraph,
     importance: ImportanceLike,
-    data: Any = None,
+    data: DataLike | None = None,
     seed: int = 0,
     *,
     reduction: str | None = None,
-    loss: Any = None,
+    loss: Loss | None = None,
     batch_size: int = 32,
     steps: int | None = None,
 ) -> np.ndarray:
@@ -115,16 +115,17 @@ def class_scores(
     if importance == "random":
         check_seed(seed)
         return np.random.default_rng(seed).random(graph.class_count)
-    if importance == "reconstruction":
-        return score_by_reconstruction(graph, data, batch_size, steps, seed)
     reduction = reduction or ("l2" if importance == "l2" else "sum")
     if importance in _MAGNITUDES:
         with status(f"Importance ({importance})"):
             return _MAGNITUDES[importance](graph, reduction)
+    assert data is not None, "check_importance"
+    if importance == "reconstruction":
+        return score_by_reconstruction(graph, data, batch_size, steps, seed)
     return score_on_data(graph, importance, data, loss, batch_size, steps, reduction)
 
 
-def check_importance(importance: Any, data: Any, reduction: Any = None) -> None:
+def check_importance(importance: object, data: object, reduction: object = None) -> None:
     """Check that an importance and a reduction are known, and that there are the data that it is measured on.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -112,7 +111,7 @@ def within_limits(
     return FoundWidths(choices.mask(chosen), tuple(reached), latency, target)
 
 
-def _held(choices: Choices, kind: str, asked: Any, limit: Limit, chosen: np.ndarray) -> HeldLimit:
+def _held(choices: Choices, kind: str, asked: float, limit: Limit, chosen: np.ndarray) -> HeldLimit:
     ratio = choices.ratio(limit, chosen)
     if kind == "pruning_ratio":
         return HeldLimit(kind, asked, 1 - (1 - asked) * ratio)

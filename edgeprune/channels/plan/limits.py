@@ -209,12 +209,12 @@ def one_target(
     return given[0]
 
 
-def _check_one_number(kind: str, value: Any) -> None:
+def _check_one_number(kind: str, value: object) -> None:
     if isinstance(value, Mapping):
         raise ValueError(f"{kind}= must be one number; for ratios of single groups pass ratios=.")
 
 
-def parse_time(value: Any) -> tuple[float, str] | None:
+def parse_time(value: object) -> tuple[float, str] | None:
     """A time with a unit as milliseconds or cycles, and which of these; None for a fraction.
 
     Raises:
@@ -233,7 +233,7 @@ def parse_time(value: Any) -> tuple[float, str] | None:
     return (number, "cycles") if match[2] == "cycles" else (number * _TIMES[match[2]], "ms")
 
 
-def parse_bytes(name: str, value: Any) -> int | None:
+def parse_bytes(name: str, value: float | str | None) -> int | None:
     """A number of bytes, with or without a unit.
 
     Raises:

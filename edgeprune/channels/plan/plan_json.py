@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, cast
 
 from edgeprune.channels.plan.importance import Ranking
 from edgeprune.channels.plan.reduction import REDUCTIONS
@@ -49,7 +50,7 @@ def write_plan(plan: StoredPlan) -> str:
     return json.dumps(content, indent=1)
 
 
-def read_plan(text: Any) -> StoredPlan:
+def read_plan(text: str) -> StoredPlan:
     """Read what `write_plan` wrote.
 
     Raises:
@@ -75,7 +76,7 @@ def read_plan(text: Any) -> StoredPlan:
     )
 
 
-def _group(name: str, entry: Any) -> tuple[int, list[int]]:
+def _group(name: str, entry: object) -> tuple[int, list[int]]:
     otherwise = f"group {name!r} must list the kept indices, each once"
     kept = _whole_numbers(_entry(entry, "kept", list), otherwise)
     _require(len(set(kept)) == len(kept), otherwise)
@@ -100,16 +101,16 @@ def _ranking(entry: dict[str, Any] | None) -> Ranking | None:
     return ranking
 
 
-def _entry(content: Any, key: str, kind: Any) -> Any:
+def _entry(content: object, key: str, kind: type | UnionType) -> Any:
     _require(isinstance(content, dict) and key in content, f"it has no {key!r}")
-    value = content[key]
+    value = cast(dict, content)[key]
     _require(isinstance(value, kind) and not isinstance(value, bool), f"{key!r} holds {repr(value)[:80]}")
     return value
 
 
-def _whole_numbers(values: Any, otherwise: str) -> list[int]:
+def _whole_numbers(values: object, otherwise: str) -> list[int]:
     _require(isinstance(values, list) and all(type(number) is int for number in values), otherwise)
-    return values
+    return cast(list[int], values)
 
 
 def _require(holds: bool, what: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group
 from edgeprune.layer_patterns import fits_pattern, layers_fitting, similar
+from edgeprune.types import Layer
 
 ATTENTION = ("heads", "dims", "both")
 
@@ -56,7 +57,7 @@ def freeze_in_attention(graph: ChannelGraph, attention: str) -> ChannelGraph:
     return freeze(graph, reasons)
 
 
-def matching(graph: ChannelGraph, entry: Any) -> list[Group]:
+def matching(graph: ChannelGraph, entry: str | Layer) -> list[Group]:
     """The groups whose channels a layer makes or is indexed by; not those it only reads.
 
     Args:
@@ -94,7 +95,7 @@ def _owners(group: Group) -> list[Any]:
     return [slot.layer for slot in group.slots if not slot.reads]
 
 
-def entries(ignore: Any) -> Sequence[Any]:
+def entries(ignore: str | Layer | Iterable[str | Layer]) -> Sequence[Any]:
     """The entries of an `ignore=`, one or several.
 
     Raises:

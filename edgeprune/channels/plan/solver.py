@@ -11,11 +11,10 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from edgeprune.channels.graph.coupling import ChannelGraph, Group, by_reason, shortened
+from edgeprune.channels.graph.coupling import ChannelGraph, Group, Slot, by_reason, shortened
 from edgeprune.channels.plan.widths import TILES, Widths, check_widths
 from edgeprune.number_checks import check_number, check_target, check_whole
 
@@ -212,7 +211,7 @@ def per_cost(graph: ChannelGraph, scores: np.ndarray, kind: str) -> np.ndarray:
 def structure(group: Group) -> tuple:
     """What a group is made of: the kinds of its slices and how many of each, but no width and no name."""
 
-    def kind(slot: Any) -> tuple:
+    def kind(slot: Slot) -> tuple:
         shape = tuple(slot.weight.shape)
         # A kernel's first axes are its window: 1x1 and 3x3 convolutions are different structures.
         window = shape[:-2] if len(shape) > 2 else ()
@@ -388,14 +387,14 @@ def _combinations(
     return finest, [(counts[group], below[group], above[group]) for group in finest]
 
 
-def _moved(counts: np.ndarray, groups: Any, to: np.ndarray) -> np.ndarray:
+def _moved(counts: np.ndarray, groups: int | np.integer | np.ndarray, to: np.ndarray) -> np.ndarray:
     """The counts with those of some groups replaced."""
     moved = counts.copy()
     moved[groups] = to
     return moved
 
 
-def check_limits(scope: Any, round_to: Any, min_channels: Any, max_ratio: Any) -> None:
+def check_limits(scope: object, round_to: object, min_channels: object, max_ratio: float) -> None:
     """Check that the limits of a plan are such as `solve` accepts.
 
     Raises:

@@ -6,7 +6,6 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,13 @@ class Widths:
     most: np.ndarray
 
     @staticmethod
-    def of(groups: Sequence[Group], round_to: Any, min_channels: int, max_ratio: float, gone: np.ndarray) -> Widths:
+    def of(
+        groups: Sequence[Group],
+        round_to: int | str | Callable[[Group], int],
+        min_channels: int,
+        max_ratio: float,
+        gone: np.ndarray,
+    ) -> Widths:
         """Those that the limits of a plan allow."""
         sizes = np.array([group.count for group in groups])
         per_class = np.array([width_of(group) // group.count for group in groups])
@@ -127,7 +132,7 @@ def width_of(group: Group) -> int:
     return positions * (math.prod(maker.weight.shape[maker.axis + 1 :]) if in_heads else 1)
 
 
-def multiples_of(round_to: Any, groups: Sequence[Group]) -> np.ndarray:
+def multiples_of(round_to: int | str | Callable[[Group], int], groups: Sequence[Group]) -> np.ndarray:
     """The multiple that each group's channels are rounded to."""
     round_to = TILES[round_to] if isinstance(round_to, str) else round_to
     multiples = [round_to(group) if callable(round_to) else round_to for group in groups]
@@ -141,7 +146,7 @@ def _of_heads(group: Group, of_classes: np.ndarray) -> np.ndarray:
     return of_classes[group.classes].reshape(group.heads or 1, -1)
 
 
-def check_widths(groups: Sequence[Group], **limits: Any) -> None:
+def check_widths(groups: Sequence[Group], **limits: object) -> None:
     """Refuse a number by which no group could lose a channel."""
     widest = max(map(width_of, groups))
     for name, limit in limits.items():

@@ -21,7 +21,7 @@ from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step, Tensor
 from edgeprune.channels.graph.execution import run
 from edgeprune.channels.rebuild.slicing import changed_arguments, checked_mask, counterparts
-from edgeprune.types import AnyTensor, Layer, Model
+from edgeprune.types import AnyTensor, Array, Layer, Model, TfTensor
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # of a model that computes in half precision
@@ -204,7 +204,7 @@ class _Comparison:
             )
 
 
-def _rolled(array: Any, by: int) -> Any:
+def _rolled(array: AnyTensor, by: int) -> Any:
     """The same values at other places: another batch of the same kind."""
     import tensorflow as tf
 
@@ -223,7 +223,7 @@ def _other_sizes(model: Model, inputs: list[Any]) -> Iterator[tuple[tuple[int, .
         yield tuple(map(tuple, shapes))
 
 
-def _difference(old: Any, new: Any) -> tuple[float, float]:
+def _difference(old: Array, new: Array) -> tuple[float, float]:
     """The largest difference of two arrays, and the largest magnitude of the first; infinite where one is."""
     old, new = (np.asarray(array, np.float64) for array in (old, new))
     if old.shape != new.shape or not (np.isfinite(old).all() and np.isfinite(new).all()):
@@ -242,7 +242,7 @@ class _RecordedOutputs(dict):
         self._names = names
         self._calls: Counter[str] = Counter()
 
-    def add(self, layer: Layer, tensor: Any) -> None:
+    def add(self, layer: Layer, tensor: TfTensor) -> None:
         """Record up to `SAMPLES` values of the first output of a call."""
         if flavor.function_name(layer) is not None or not tensor.dtype.is_floating:
             return
@@ -417,7 +417,7 @@ class _MaskedOriginal:
         return copy
 
 
-def _masked_like(tensor: Any, old: Any) -> Any:
+def _masked_like(tensor: AnyTensor, old: AnyTensor) -> Any:
     """The tensor with the mask of steps (the padding of a sentence) that Keras carries along with another."""
     if getattr(old, "_keras_mask", None) is not None:
         tensor._keras_mask = old._keras_mask

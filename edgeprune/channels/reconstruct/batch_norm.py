@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
+from edgeprune.types import Array, Layer
 
 
 @dataclass
@@ -70,19 +71,19 @@ class Moments:
         return own - 2 * products + self.tt
 
 
-def by_channel(x: Any, axis: int) -> np.ndarray:
+def by_channel(x: Array, axis: int) -> np.ndarray:
     """A tensor as float64 array (places, channels)."""
     array = np.asarray(x).astype(np.float64)
     return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
 
 
-def statistics_axis(layer: Any) -> int | None:
+def statistics_axis(layer: Layer) -> int | None:
     """The axis that a batch normalization has statistics for; None for several."""
     axes = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
     return axes[0] if len(axes) == 1 else None
 
 
-def is_batch_norm(layer: Any) -> bool:
+def is_batch_norm(layer: Layer) -> bool:
     """Whether a layer is a batch normalization of either Keras."""
     return flavor.is_layer(layer) and isinstance(layer, flavor.keras_of(layer).layers.BatchNormalization)
 
@@ -95,13 +96,13 @@ def is_normalized(graph: ChannelGraph, steps: Sequence[Step]) -> bool:
     return not read_elsewhere and all(is_batch_norm(step.layer) for step in readers)
 
 
-def assign(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
+def assign(layer: Layer, mean: np.ndarray, variance: np.ndarray) -> None:
     """Set a layer's moving statistics."""
     for variable, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         variable.assign(value.astype(np.float32))
 
 
-def best_statistics(layer: Any, moments: Moments) -> tuple[np.ndarray, np.ndarray] | None:
+def best_statistics(layer: Layer, moments: Moments) -> tuple[np.ndarray, np.ndarray] | None:
     """Each channel's mean and variance with the smallest error of the output.
 
     They are the layer's own, the same with a mean that is moved as that of the input is, or those of the data.
@@ -121,7 +122,7 @@ def best_statistics(layer: Any, moments: Moments) -> tuple[np.ndarray, np.ndarra
     return np.choose(best, means), np.choose(best, variances)
 
 
-def _line(layer: Any, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _line(layer: Layer, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The scale and the offset by which it multiplies and moves its input."""
     gamma = 1.0 if layer.gamma is None else flavor.array_of(layer.gamma).astype(np.float64)
     beta = 0.0 if layer.beta is None else flavor.array_of(layer.beta).astype(np.float64)

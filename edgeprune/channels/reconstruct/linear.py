@@ -52,7 +52,7 @@ class _Dense:
 
     contracted: tuple[int, ...] = (0,)
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Layer) -> None:
         self.kernel, self.bias = layer.kernel, layer.bias
 
     def places(self, shape: Sequence[int]) -> int:
@@ -77,7 +77,7 @@ class _Windowed:
 
     transposed = False
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self.kernel, self.bias = self._kernel(), layer.bias
         self.contracted = self._contracted(len(self.kernel.shape))
@@ -201,7 +201,7 @@ class _Separable(_Windowed):
 class _Einsum:
     """EinsumDense: the letters of its equation are groups, inputs, outputs or places."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Layer) -> None:
         terms, _, self._result = layer.equation.replace(" ", "").partition("->")
         self._taken, self._weights = terms.split(",")
         self.kernel = layer.kernel
@@ -219,7 +219,7 @@ class _Einsum:
         summed = set(self._taken) - set(self._weights) - set(self._result)
         return samples not in self._weights and not summed
 
-    def _is_one_for_each_output(self, bias: Any) -> bool:
+    def _is_one_for_each_output(self, bias: np.ndarray) -> bool:
         if bias is None:
             return False
         result = self._result.replace("...", "0" * len(bias.shape))
@@ -323,7 +323,7 @@ class Part:
     inside: bool = False
 
 
-def linear_parts(layer: Any) -> list[Part]:
+def linear_parts(layer: Layer) -> list[Part]:
     """The linear parts of a layer, in the order of its layers."""
     if flavor.function_name(layer) is not None:
         return []
@@ -340,11 +340,11 @@ def linear_parts(layer: Any) -> list[Part]:
     return [Part(one, linear, inside=True) for one, linear in made if linear is not None]
 
 
-def _halves(layer: Any) -> list[Any]:
+def _halves(layer: Layer) -> list[Any]:
     return [layer.forward_layer, layer.backward_layer]
 
 
-def _linear(layer: Any) -> Linear | None:
+def _linear(layer: Layer) -> Linear | None:
     if flavor.is_recurrent(layer):
         cell = getattr(layer.cell, "cells", [layer.cell])[0]
         return _CELLS[type(cell).__name__](cell) if type(cell).__name__ in _CELLS else None
@@ -353,7 +353,7 @@ def _linear(layer: Any) -> Linear | None:
     return None if isinstance(made, _Einsum) and not made.is_product else made
 
 
-def _kind(layer: Any) -> str | None:
+def _kind(layer: Layer) -> str | None:
     """The name of the Keras class that a layer is called as; None for a class with a call of its own."""
     for ancestor in type(layer).__mro__:
         if ancestor.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Fold, Step
@@ -39,7 +39,8 @@ def run_layer_by_layer(
         A value for each of the model's outputs, flat.
     """
     values = dict(zip(graph.inputs, inputs, strict=True))
-    readers = Counter([*graph.outputs, *(place for one in (*graph.steps, *graph.folds) for place in _taken(one))])
+    parts: list[Step | Fold] = [*graph.steps, *graph.folds]
+    readers = Counter([*graph.outputs, *(place for part in parts for place in _taken(part))])
 
     def free(places: Sequence[int]) -> None:
         for place in set(places):
@@ -61,7 +62,7 @@ def run_layer_by_layer(
     return [values[place] for place in graph.outputs]
 
 
-def _taken(one: Any) -> list[int]:
+def _taken(one: Step | Fold) -> list[int]:
     """The places that a call or a fold reads."""
     if isinstance(one, Step):
         return list(one.inputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -65,7 +64,7 @@ class _Watched:
         worth = OUTPUT_WORTH if _gives_outputs(graph, steps) else 1.0
         return cls(part, graph.name_of(part.layer), classes, matrix, intercept, worth, sums)
 
-    def add(self, taken: Any, batches: int, random: np.random.Generator) -> None:
+    def add(self, taken: AnyTensor, batches: int, random: np.random.Generator) -> None:
         """Add some of the places of what it is called on, as many for each batch."""
         x = folded(np.asarray(taken), self.part.folded)
         _, groups, inputs = self.classes.shape

@@ -15,7 +15,7 @@ from edgeprune.channels.reconstruct.report import SolvedLayer
 from edgeprune.channels.reconstruct.ridge import Equations, Solution, Solver, least_squares
 from edgeprune.channels.reconstruct.span import MOST_NUMBERS, MOST_ROWS, Rows, solve_in_span
 from edgeprune.channels.reconstruct.windows import Chosen
-from edgeprune.types import Layer, Variable
+from edgeprune.types import Layer, TfTensor, Variable
 
 LEAST_ROWS = 20_000  # places that a layer is solved on, where there are so many
 ROWS_PER_INPUT = 10  # where its outputs have so many weights that this is more
@@ -180,7 +180,7 @@ def capture(layer: Layer, call: Callable[[], Any]) -> list[Any]:
     seen: list[Any] = []
     own = layer.call
 
-    def watched(x: Any, *args: Any, **kwargs: Any) -> Any:
+    def watched(x: TfTensor, *args: object, **kwargs: object) -> Any:
         seen.append(x)
         return own(x, *args, **kwargs)
 

@@ -6,14 +6,17 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.data.batches import batches_of
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.tensors import input_tensors
-from edgeprune.types import DataLike, Model
+from edgeprune.types import DataLike, Model, TfTensor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 MEMORY = 1 << 30  # bytes that are held in memory
 
@@ -41,7 +44,7 @@ class Store:
         held = [[self._put(tensor) for tensor in tensors] for tensors in batches]
         return [Stream(self, list(own)) for own in zip(*held, strict=True)]
 
-    def _put(self, tensor: Any) -> Any:
+    def _put(self, tensor: TfTensor) -> Any:
         size = _bytes_of(tensor)
         if self.held + size <= self._memory or not size:
             self.held += size
@@ -53,7 +56,7 @@ class Store:
         np.save(path, tensor.numpy())
         return _OnDisk(path, tensor.dtype, getattr(tensor, "_keras_mask", None))
 
-    def drop(self, held: Any) -> None:
+    def drop(self, held: _OnDisk | TfTensor) -> None:
         """Free what is held of one batch."""
         if isinstance(held, _OnDisk):
             held.path.unlink()
@@ -84,7 +87,7 @@ class Stream:
 class _OnDisk:
     """A tensor in a file, with the mask of steps that Keras carries along with it."""
 
-    def __init__(self, path: Path, dtype: Any, mask: Any) -> None:
+    def __init__(self, path: Path, dtype: tf.DType, mask: TfTensor | None) -> None:
         self.path, self._dtype, self._mask = path, dtype, mask
 
     def tensor(self) -> Any:
@@ -113,7 +116,7 @@ def steps_folded(stream: Stream, like: Stream | None) -> Stream:
     """A stream whose steps become samples, or become steps again, as many as another has."""
     import tensorflow as tf
 
-    def unfolded(tensor: Any, other: Any) -> Any:
+    def unfolded(tensor: TfTensor, other: TfTensor) -> Any:
         made = tf.reshape(tensor, [*other.shape[:2], *tensor.shape[1:]])
         if (mask := getattr(other, "_keras_mask", None)) is not None:
             made._keras_mask = mask
@@ -126,7 +129,7 @@ def steps_folded(stream: Stream, like: Stream | None) -> Stream:
     return stream.store.streams(made)[0]
 
 
-def _bytes_of(tensor: Any) -> int:
+def _bytes_of(tensor: TfTensor) -> int:
     """The bytes of a tensor that NumPy can write to a file; others (texts, bfloat16) stay in memory uncounted."""
     dtype: Any = getattr(tensor, "dtype", None)
     writable = (

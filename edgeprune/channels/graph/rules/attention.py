@@ -209,7 +209,7 @@ def dot_product_attention(call: Call) -> Value:
     return call.output({2: heads[0], 3: channels[2]})
 
 
-def _joins_scores(call: Call, other: Any, heads: np.ndarray | None) -> None:
+def _joins_scores(call: Call, other: object, heads: np.ndarray | None) -> None:
     """What is added to the scores (samples, heads, queries, keys), or masks them."""
     shape: Any = getattr(other, "shape", ())
     line = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
 _KNOWN_PACKAGES = {"keras", "tf_keras", "tensorflow"}
 
 
-def follow_activation(call: Call, activation: Any, channels: np.ndarray | None) -> None:
+def follow_activation(call: Call, activation: Callable[..., Any] | None, channels: np.ndarray | None) -> None:
     """An activation leaves channels where they are, but softmax weighs those of the last axis against each other."""
     if activation is None:
         return
@@ -41,7 +42,7 @@ def follow_activation(call: Call, activation: Any, channels: np.ndarray | None) 
         raise CannotFollow(f"its activation {name} is unknown")
 
 
-def _works_on_each_element(layer: Layer, activation: Any) -> bool:
+def _works_on_each_element(layer: Layer, activation: Callable[..., Any]) -> bool:
     """Whether a custom function is made of functions that work on each element, and of numbers."""
     functions = flavor.functions_inside(activation) if flavor.is_keras_3(layer) else None
     return functions is not None and bool(functions) and all(name in EACH_ELEMENT for name in functions)
@@ -91,7 +92,7 @@ def softmax_layer(call: Call) -> Value:
     return call.x
 
 
-def mix_along(call: Call, axes: Any, what: str = "softmax over channels") -> None:
+def mix_along(call: Call, axes: Iterable[int], what: str = "softmax over channels") -> None:
     """Note that what is computed depends on all the channels along these axes, if there are any."""
     call.mixes(*(call.line(call.x, axis) for axis in axes), why=what)
 

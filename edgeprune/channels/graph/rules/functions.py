@@ -7,7 +7,7 @@ They are operations of Keras 3 (`keras.ops`) and function layers of `tf_keras` (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,11 @@ def each_element(call: Call) -> Value:
     )
 
 
-def axes_of(axis: Any, rank: int) -> list[int]:
+def axes_of(axis: int | Sequence[int] | np.ndarray | None, rank: int) -> list[int]:
     """An axis argument as a list of axes counted from 0; None stands for all."""
     if axis is None:
         return list(range(rank))
-    return [int(a) % rank for a in (axis if isinstance(axis, list | tuple | np.ndarray) else [axis])]
+    return [int(a) % rank for a in np.atleast_1d(axis)]
 
 
 def tensor(call: Call) -> Value:

@@ -11,9 +11,10 @@ from edgeprune import flavor
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.functions import Sizes, axes_of, operands, tensor
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, function_rule
+from edgeprune.types import ArrayLike
 
 
-def _as_list(sizes: Any) -> list[Any]:
+def _as_list(sizes: ArrayLike) -> list[Any]:
     """A shape argument as a list; a list that holds tensors is returned as it is."""
     return list(sizes) if isinstance(sizes, list | tuple) else np.asarray(sizes).tolist()
 

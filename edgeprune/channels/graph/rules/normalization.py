@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import mix_along
@@ -12,17 +11,17 @@ from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule, ru
 from edgeprune.types import Layer
 
 
-def normalized_axes(layer: Layer, value: Any) -> list[int]:
+def normalized_axes(layer: Layer, rank: int) -> list[int]:
     """The axes a layer normalises, counted from 0, in order."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    return sorted(value.axis(axis) for axis in axes)
+    return sorted(axis % rank for axis in axes)
 
 
 @rule("BatchNormalization", "SyncBatchNormalization")
 def batch_normalization(call: Call) -> Value:
     """Statistics, scale and offset for each channel apart."""
     layer = call.layer
-    axes = normalized_axes(layer, call.x)
+    axes = normalized_axes(layer, call.x.rank)
     if len(axes) > 1:
         call.freeze(call.x, f"{call.name} has statistics along several axes")
         return call.x
@@ -36,7 +35,7 @@ def batch_normalization(call: Call) -> Value:
 def layer_normalization(call: Call) -> Value:
     """Statistics over the channels, scale and offset for each of them."""
     layer = call.layer
-    axes = normalized_axes(layer, call.x)
+    axes = normalized_axes(layer, call.x.rank)
     for name in ("gamma", "beta", "scale"):
         weight = getattr(layer, name, None)
         if hasattr(weight, "shape"):
@@ -49,7 +48,7 @@ def layer_normalization(call: Call) -> Value:
 @rule("UnitNormalization")
 def unit_normalization(call: Call) -> Value:
     """Divides by the length of the vector of channels."""
-    mix_along(call, normalized_axes(call.layer, call.x), "its length is that of the kept channels")
+    mix_along(call, normalized_axes(call.layer, call.x.rank), "its length is that of the kept channels")
     return call.x
 
 

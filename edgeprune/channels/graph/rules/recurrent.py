@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import follow_activation
 from edgeprune.channels.graph.rules.kernels import factor, places
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule
-from edgeprune.types import Layer
+from edgeprune.types import Layer, Variable
 
 # The kernels of a cell hold one run of all units for each gate.
 _GATES = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}
@@ -59,7 +60,7 @@ def _channel_axis(cell: Layer) -> int:
     return 1 - len(cell.kernel.shape) if first else -1
 
 
-def _cell(call: Call, cell: Layer, owner: Any, below: Value | np.ndarray, steps: int) -> Any:
+def _cell(call: Call, cell: Layer, owner: Layer, below: Value | np.ndarray, steps: int) -> Any:
     """What a cell makes: one line for its output and each of its states.
 
     Args:
@@ -120,9 +121,10 @@ def bidirectional(call: Call) -> list[Value]:
     return [*together, *forward_states, *backward_states]
 
 
-def _unite_weights(call: Call, a: Any, b: Any) -> None:
+def _unite_weights(call: Call, a: Layer, b: Layer) -> None:
     """Two layers that are made from one configuration have equally many units."""
-    for first, second in zip(a.weights, b.weights, strict=True):
+    weights: Iterator[tuple[Variable, Variable]] = zip(a.weights, b.weights, strict=True)
+    for first, second in weights:
         for axis in range(len(first.shape)):
             call.unite(call.record.line_of(first, axis), call.record.line_of(second, axis))
 

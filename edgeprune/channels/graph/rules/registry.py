@@ -132,7 +132,7 @@ def _passes_inputs(layer: Layer) -> bool:
         return False
 
 
-def _is_of_keras(thing: Any) -> bool:
+def _is_of_keras(thing: object) -> bool:
     return thing.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS, "tensorflow")
 
 
@@ -198,7 +198,7 @@ class Call:
         """Its first input."""
         return self.inputs[0]
 
-    def argument(self, *names: str, default: Any = None) -> Any:
+    def argument(self, *names: str, default: object = None) -> Any:
         """A function's argument under the first of these names that it has."""
         for name in names:
             if name in self.arguments:
