@@ -12,7 +12,10 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import h5py
 
 _tried: set[bytes] = set()  # the digests of files that were read to their end, and need not be read elsewhere again
 _SECONDS = 120  # far more than a large model takes to open and to run once
@@ -73,10 +76,10 @@ def _read_model(path: str) -> None:
                     _read_hdf5(file)
 
 
-def _read_hdf5(file: Any) -> None:
+def _read_hdf5(file: str | IO[bytes]) -> None:
     import h5py
 
-    def read(_: str, member: Any) -> None:
+    def read(_: str, member: h5py.Group | h5py.Dataset) -> None:
         dict(member.attrs)
         if isinstance(member, h5py.Dataset):
             member[()]

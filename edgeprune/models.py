@@ -5,10 +5,11 @@ Source: https://github.com/mlcommons/tiny, benchmark/training, and https://arxiv
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 from edgeprune import flavor as flavors
-from edgeprune.types import DataLike
+from edgeprune.types import AnyTensor, DataLike
 
 # With Keras's own 0.99 the averages lag behind weights that change as fast as under pruning.
 BATCH_NORM_MOMENTUM = 0.9
@@ -34,7 +35,7 @@ def resnet8(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10, 
     keras = flavors.keras_module(flavor)
     layers = keras.layers
 
-    def convolution(x: DataLike, filters: int, size: int, strides: int, name: str) -> Any:
+    def convolution(x: AnyTensor, filters: int, size: int, strides: int, name: str) -> Any:
         return layers.Conv2D(
             filters,
             size,
@@ -180,12 +181,12 @@ def small_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10
     )
 
 
-def _depthwise_separable(layers: Any, x: DataLike, filters: int, strides: int, name: str) -> Any:
+def _depthwise_separable(layers: ModuleType, x: AnyTensor, filters: int, strides: int, name: str) -> Any:
     x = layers.DepthwiseConv2D(3, strides, padding="same", name=f"{name}_depthwise")(x)
     x = _normalised(layers, x, f"{name}_depthwise")
     return _normalised(layers, layers.Conv2D(filters, 1, name=f"{name}_pointwise")(x), f"{name}_pointwise")
 
 
-def _normalised(layers: Any, x: DataLike, name: str) -> Any:
+def _normalised(layers: ModuleType, x: AnyTensor, name: str) -> Any:
     x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

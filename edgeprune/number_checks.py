@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
 
 
-def check_number(name: str, value: Any) -> None:
+def check_number(name: str, value: object) -> None:
     """Check that an argument is one finite number.
 
     Raises:
@@ -20,7 +19,7 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number; got {value}.")
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
     """Check that an argument is a whole number, not less than another.
 
     Raises:
@@ -32,7 +31,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be a whole number of {least} or more; got {value}.")
 
 
-def check_target(kind: str, value: Any) -> None:
+def check_target(kind: str, value: float) -> None:
     """Check that a target is in its range: `"pruning_ratio"`, a fraction to remove, or `"target_..."`, one to keep.
 
     Raises:
@@ -46,7 +45,7 @@ def check_target(kind: str, value: Any) -> None:
         raise ValueError(f"{kind} is the fraction to keep, above 0 and at most 1; got {value}.")
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: object) -> None:
     """Check that an argument is the seed of a generator: a whole number, 0 or more, or None for another one each time.
 
     Raises:

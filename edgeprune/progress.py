@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -205,7 +205,7 @@ def _console() -> Iterator[Console]:
         yield Console(file=terminal)
 
 
-def _has_descriptor(stream: Any) -> bool:
+def _has_descriptor(stream: IO[str]) -> bool:
     """Whether it is a file of the system, and not an object that stands in for one while output is captured."""
     try:
         return stream.fileno() >= 0

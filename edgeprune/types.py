@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     AnyTensor: TypeAlias = tf.Tensor | keras.KerasTensor
     Callback: TypeAlias = keras.callbacks.Callback | tf_keras.callbacks.Callback
     Optimizer: TypeAlias = keras.optimizers.Optimizer | tf_keras.optimizers.Optimizer
+    Schedule: TypeAlias = (
+        keras.optimizers.schedules.LearningRateSchedule | tf_keras.optimizers.schedules.LearningRateSchedule
+    )
     KerasLoss: TypeAlias = keras.losses.Loss | tf_keras.losses.Loss
     KerasMetric: TypeAlias = keras.metrics.Metric | tf_keras.metrics.Metric
     Dataset: TypeAlias = tf.data.Dataset | keras.utils.PyDataset | tf_keras.utils.Sequence
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 else:
     ArrayLike = Model = Layer = Variable = TfTensor = AnyTensor = Any
-    Callback = Optimizer = KerasLoss = KerasMetric = Dataset = Any
+    Callback = Optimizer = Schedule = KerasLoss = KerasMetric = Dataset = Any
 
 SameModel = TypeVar("SameModel", bound="Model")
 """A model that is returned as what was passed: of the same Keras and, to an editor, of the same class."""
@@ -72,6 +75,9 @@ function that returns one of these."""
 
 Loss: TypeAlias = str | KerasLoss | Callable[..., Any] | Sequence[Any] | Mapping[str, Any]
 """A loss as `model.compile` accepts it: of the only output, or of several in their order or by name."""
+
+LearningRate: TypeAlias = float | Schedule
+"""A learning rate, or a Keras schedule of it."""
 
 Quantization: TypeAlias = Literal["dynamic", "float16", "int8", "int16x8", "int4"]
 """How `export_tflite` quantizes a model; None leaves it in float32."""
@@ -111,6 +117,7 @@ __all__ = [
     "KerasMetric",
     "Layer",
     "LayerChoice",
+    "LearningRate",
     "Loss",
     "Model",
     "Optimizer",

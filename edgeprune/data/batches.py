@@ -30,7 +30,7 @@ from edgeprune.data.npz import memory
 from edgeprune.data.structures import array_shape, as_array, flat, is_array, join_arrays, mapped
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import track
-from edgeprune.types import DataLike
+from edgeprune.types import Arrays, DataLike
 
 DATA_FORMS = (
     "arrays x, (x, y) or (x, y, sample_weight), a tf.data.Dataset, a PyDataset or Sequence, an iterable of batches, or "
@@ -221,7 +221,7 @@ def count_of(
     return int(min(known, math.inf if steps is None else steps))
 
 
-def check_data(data: Any, batch_size: Any = 1, steps: Any = None, name: str = "data") -> None:
+def check_data(data: object, batch_size: object = 1, steps: object = None, name: str = "data") -> None:
     """Check that data are in a form that can be read, in such batches and in so many, without reading any.
 
     Args:
@@ -241,7 +241,7 @@ def check_data(data: Any, batch_size: Any = 1, steps: Any = None, name: str = "d
         check_whole("steps", steps, 1)
 
 
-def is_data(value: Any) -> bool:
+def is_data(value: object) -> bool:
     """Whether a value is in one of the forms that `batches_of` accepts, as far as can be seen without reading it."""
     if isinstance(value, str | bytes | type):
         return False
@@ -250,7 +250,7 @@ def is_data(value: Any) -> bool:
     )
 
 
-def elements_of(stream: Any, source: str = "The data") -> Iterator[Any]:
+def elements_of(stream: DataLike, source: str = "The data") -> Iterator[Any]:
     """What a stream holds, as it is: batches, or single samples.
 
     Args:
@@ -267,7 +267,7 @@ def elements_of(stream: Any, source: str = "The data") -> Iterator[Any]:
     return _elements(stream)
 
 
-def first_array(x: Any) -> Any:
+def first_array(x: Arrays) -> Any:
     """The array of the first input (or output), or the only one."""
     if isinstance(x, Mapping):
         return next(iter(x.values()))
@@ -277,7 +277,7 @@ def first_array(x: Any) -> Any:
 # Which form it is
 
 
-def _is_function(data: Any) -> bool:
+def _is_function(data: object) -> bool:
     return callable(data) and not (
         isinstance(data, Iterable) or hasattr(data, "__getitem__") or hasattr(data, "__array__")
     )
@@ -300,7 +300,7 @@ def _opened(data: Any) -> Any:
     return returned
 
 
-def _arrays_of(data: Any, inputs: InputShapes | None) -> Batch | None:
+def _arrays_of(data: DataLike, inputs: InputShapes | None) -> Batch | None:
     """The parts of data that are arrays in memory, whole; None for a stream."""
     if not _are_arrays(data, inputs):
         return None
@@ -308,7 +308,7 @@ def _arrays_of(data: Any, inputs: InputShapes | None) -> Batch | None:
     return _stacked([whole]) if _is_sample(whole.x, inputs) else whole
 
 
-def _are_arrays(data: Any, inputs: InputShapes | None) -> bool:
+def _are_arrays(data: object, inputs: InputShapes | None) -> bool:
     single_input = inputs is not None and len(inputs) == 1
     if isinstance(data, list):
         if not data or is_array(data):
@@ -321,7 +321,7 @@ def _are_arrays(data: Any, inputs: InputShapes | None) -> bool:
     return isinstance(data, Mapping) or hasattr(data, "__array__")
 
 
-def _is_inputs(value: Any, inputs: InputShapes | None) -> bool:
+def _is_inputs(value: object, inputs: InputShapes | None) -> bool:
     """Whether a batch is inputs alone, rather than a tuple, or a list as some generators have it, of parts."""
     if not isinstance(value, tuple | list):
         return True
@@ -340,7 +340,7 @@ def are_samples(value: Sequence[Any], inputs: InputShapes) -> bool:
     return bool(value) and all(_is_sample(one, inputs) for one in value)
 
 
-def _fits(value: Any, shape: Sequence[int | None]) -> bool:
+def _fits(value: object, shape: Sequence[int | None]) -> bool:
     """Whether a value has a shape in which None stands for any size."""
     own = array_shape(value)
     return own is not None and len(own) == len(shape) and all(b in (None, a) for a, b in zip(own, shape, strict=True))
@@ -389,7 +389,7 @@ def _grouped(
         yield _stacked(samples, source)
 
 
-def _is_sample(x: Any, inputs: InputShapes | None) -> bool:
+def _is_sample(x: Arrays, inputs: InputShapes | None) -> bool:
     if not inputs:
         return False
     if isinstance(x, Mapping):

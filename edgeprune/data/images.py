@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -135,7 +134,7 @@ def _read(
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _arrays(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(batch: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     images, labels = batch if isinstance(batch, tuple) else (batch, np.zeros(len(batch)))
     return np.asarray(images), np.asarray(labels)
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.losses import kind_of_loss, setting, takes_class_numbers
-from edgeprune.types import Model
+from edgeprune.types import Arrays, Loss, Model
 
 _NOT_REAL = "cOSUmM"  # NumPy's kinds of complex numbers, objects, text and times
 
 
-def check_labels(model: Model, y: Any, loss: Any = None) -> None:
+def check_labels(model: Model, y: Arrays | None, loss: Loss | None = None) -> None:
     """Refuse labels that a model's loss does not accept, before TensorFlow does so in the middle of a step.
 
     Args:
@@ -44,7 +44,7 @@ def check_labels(model: Model, y: Any, loss: Any = None) -> None:
             _check(labels_of(name, classes), np.asarray(labels), losses[name], classes[name])
 
 
-def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int | None, ...], loss: Any) -> None:
+def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int | None, ...], loss: Loss | None) -> None:
     """Refuse labels of one output that its loss does not accept, or that it would stretch to the output's shape.
 
     Args:
@@ -73,7 +73,7 @@ def check_output_labels(what: str, labels: np.ndarray, output_shape: tuple[int |
         )
 
 
-def check_sample_weights(sample_weight: Any) -> None:
+def check_sample_weights(sample_weight: Arrays | None) -> None:
     """Refuse weights of samples that are no real numbers.
 
     Args:
@@ -88,7 +88,7 @@ def check_sample_weights(sample_weight: Any) -> None:
             _check_real("The sample weights", np.asarray(weights))
 
 
-def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
+def by_output(names: Iterable[str], part: object, what: str) -> dict[str, Any]:
     """Labels, losses or weights by the name of the output they are for; None for an output that has none.
 
     Args:
@@ -113,7 +113,7 @@ def by_output(names: Iterable[str], part: Any, what: str) -> dict[str, Any]:
     return dict.fromkeys(names, part)
 
 
-def _classes(model: Model, y: Any) -> dict[str, int | None]:
+def _classes(model: Model, y: Arrays | None) -> dict[str, int | None]:
     """By output the number of its classes: the size of its last axis, None where that is unknown."""
     if flavor.is_graph_model(model):
         outputs = flavor.output_tensors(model)
@@ -123,7 +123,7 @@ def _classes(model: Model, y: Any) -> dict[str, int | None]:
     return {f"output_{number}": None for number in range(len(y) if isinstance(y, list | tuple) else 1)}
 
 
-def _check(what: str, labels: np.ndarray, loss: Any, classes: int | None) -> None:
+def _check(what: str, labels: np.ndarray, loss: Loss | None, classes: int | None) -> None:
     _check_real(what, labels)
     if not takes_class_numbers(loss) or not labels.size:
         return

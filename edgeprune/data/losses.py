@@ -19,7 +19,7 @@ _KINDS = {
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 
 
-def plain_names(keras_object: Any) -> list[str]:
+def plain_names(keras_object: object) -> list[str]:
     """The names of a loss or a metric without capitals and underscores, those of its base classes last.
 
     Args:
@@ -42,7 +42,7 @@ def plain_names(keras_object: Any) -> list[str]:
     return [name.replace("_", "").lower() for name in names]
 
 
-def kind_of_loss(loss: Any, target_shape: tuple[int, ...], output_shape: tuple[int | None, ...]) -> str | None:
+def kind_of_loss(loss: object, target_shape: tuple[int, ...], output_shape: tuple[int | None, ...]) -> str | None:
     """What kind of targets a loss compares outputs with.
 
     Args:
@@ -67,11 +67,11 @@ def kind_of_loss(loss: Any, target_shape: tuple[int, ...], output_shape: tuple[i
     return "sparse" if sparse else "categorical"
 
 
-def takes_class_numbers(loss: Any) -> bool:
+def takes_class_numbers(loss: object) -> bool:
     """Whether a loss accepts class numbers, which TensorFlow uses as indices."""
     return any(_KIND_OF.get(name) == "sparse" for name in plain_names(loss))
 
 
-def setting(loss: Any, name: str) -> Any:
+def setting(loss: object, name: str) -> Any:
     """A setting of a loss, such as `"from_logits"` or `"ignore_class"`; `None` where it has none of that name."""
     return loss.get_config().get(name) if hasattr(loss, "get_config") and not isinstance(loss, type) else None

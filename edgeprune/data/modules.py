@@ -53,7 +53,7 @@ def _reported(name: str) -> Iterator[None]:
         raise ValueError(f"{name} stopped: {said}") from error
 
 
-def _named(name: str, result: Any, inputs: InputShapes | None) -> dict[str, Any]:
+def _named(name: str, result: object, inputs: InputShapes | None) -> dict[str, Any]:
     """What the function returned, by the names of samples."""
     if isinstance(result, Mapping):
         if unknown := [key for key in result if str(key).partition(".")[0] not in NAMES]:
@@ -65,7 +65,7 @@ def _named(name: str, result: Any, inputs: InputShapes | None) -> dict[str, Any]
     return _parts(name, result, inputs)
 
 
-def _has_parts(value: Any) -> bool:
+def _has_parts(value: object) -> bool:
     """Whether this is a pair of inputs and labels, or batches of them, rather than an array or arrays."""
     return isinstance(value, tuple) or not (isinstance(value, Mapping | list) or hasattr(value, "__array__"))
 

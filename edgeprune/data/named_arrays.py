@@ -7,10 +7,11 @@ from typing import Any
 
 from edgeprune.data.batches import InputShapes, are_samples
 from edgeprune.data.structures import is_structure
+from edgeprune.types import Arrays
 
 
 def named_arrays(
-    owner: str, shapes: InputShapes, arrays: Any, *, what: str = "input", all_of_them: bool = True
+    owner: str, shapes: InputShapes, arrays: Arrays, *, what: str = "input", all_of_them: bool = True
 ) -> dict[str, Any]:
     """Each array under the name of what it is for, in the order of the names.
 
@@ -34,8 +35,9 @@ def named_arrays(
         if all_of_them and not arrays.keys() >= shapes.keys():
             raise ValueError(f"{owner} has the {what}s {listed(shapes)}, got {listed(arrays)}.")
         return {name: arrays[name] for name in shapes if name in arrays}
-    single = not is_structure(arrays) or (len(shapes) == 1 and are_samples(arrays, shapes))
-    several = [arrays] if single else list(arrays)
+    several: list[Any] = [arrays]
+    if is_structure(arrays) and not (len(shapes) == 1 and are_samples(arrays, shapes)):
+        several = list(arrays)
     if len(several) != len(shapes):
         count = f"1 {what}" if len(shapes) == 1 else f"{len(shapes)} {what}s"
         raise ValueError(f"{owner} has {count} ({listed(shapes)}), got {len(several)}.")

@@ -14,7 +14,7 @@ from edgeprune.tflite.runtime import Runtime, in_number_order
 from edgeprune.types import Arrays, Model
 
 
-def named_inputs(model: Model, x: Any) -> dict[str, Any]:
+def named_inputs(model: Model, x: Arrays) -> dict[str, Any]:
     """The array of each of a model's inputs by its name, in the model's order.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.data.named_arrays import listed, named_arrays
-from edgeprune.types import Arrays, DataLike, Loss, Model
+from edgeprune.types import Arrays, Loss, Model
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Ports:
     one_hot: bool = False
     channels_first: bool = False
 
-    def inputs_of(self, source: str, x: DataLike) -> Any:
+    def inputs_of(self, source: str, x: Arrays) -> Any:
         """Inputs as the model expects them: the array of the only one, several by name.
 
         Raises:
@@ -54,7 +54,7 @@ class Ports:
         found = self._by_name(source, part, y, self.outputs, "output")
         return self._packed(found) if len(self.outputs) == 1 else found
 
-    def _by_name(self, source: str, part: str, arrays: Any, names: Iterable[str], what: str) -> dict[str, Any]:
+    def _by_name(self, source: str, part: str, arrays: Arrays, names: Iterable[str], what: str) -> dict[str, Any]:
         """The arrays of a part by these names; a file names them, so that one with another name is a mistake."""
         names = list(names)
         if isinstance(arrays, dict) and (unknown := [name for name in arrays if name not in names]):

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from edgeprune.data.ports import Ports
+from edgeprune.types import Arrays
 
 PARTS = ("x", "y", "sample_weight")
 # The names of arrays: of all samples, of those to train on and of those to measure on.
@@ -113,7 +114,7 @@ def _by_part(source: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return parts
 
 
-def _as_arrays(source: str, name: str, part: Any) -> Any:
+def _as_arrays(source: str, name: str, part: Arrays) -> Any:
     """Whatever NumPy makes arrays of, as arrays: alone, in a list, or in a dict."""
     if isinstance(part, Mapping):
         return {str(key): _as_array(source, f"{name}.{key}", value) for key, value in part.items()}
@@ -132,7 +133,9 @@ def _as_array(source: str, name: str, value: object) -> np.ndarray:
     return array
 
 
-def _arrays(name: str, part: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(
+    name: str, part: np.ndarray | list[np.ndarray] | dict[str, np.ndarray] | None
+) -> Iterator[tuple[str, np.ndarray]]:
     """Each array of a part, with the name to report it by."""
     if isinstance(part, dict):
         yield from ((f"{name}.{key}", array) for key, array in part.items())

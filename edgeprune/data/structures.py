@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from edgeprune.types import Array
 
-
-def is_structure(value: Any) -> bool:
+def is_structure(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether this is several arrays in a list or tuple."""
     return isinstance(value, tuple | list) and not is_array(value)
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Whether this is one array: an array, a tensor, or numbers in lists."""
     while isinstance(value, list) and value:
         value = value[0]
@@ -24,7 +22,7 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "__array__")
 
 
-def array_shape(value: Any) -> tuple[int, ...] | None:
+def array_shape(value: object) -> tuple[int, ...] | None:
     """The shape of an array; None of lists that are not regular."""
     try:
         return tuple(np.shape(value) if isinstance(value, list | tuple) else getattr(value, "shape", ()))
@@ -32,12 +30,12 @@ def array_shape(value: Any) -> tuple[int, ...] | None:
         return None
 
 
-def as_array(value: Any) -> Any:
+def as_array(value: object) -> Any:
     """Lists of numbers as an array, where they are regular; what is an array is not changed."""
     return np.asarray(value) if isinstance(value, list) and array_shape(value) is not None else value
 
 
-def mapped(function: Callable[[Any], Any], part: Any) -> Any:
+def mapped(function: Callable[[Any], Any], part: object) -> Any:
     """A function of each array in a part, in the same structure; None remains None."""
     if part is None:
         return None
@@ -48,7 +46,7 @@ def mapped(function: Callable[[Any], Any], part: Any) -> Any:
     return function(part)
 
 
-def flat(part: Any) -> Iterator[Array]:
+def flat(part: object) -> Iterator[Any]:
     """The arrays of a part, one after the other."""
     if isinstance(part, Mapping):
         part = tuple(part.values())

@@ -6,10 +6,10 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.data.named_inputs import named_inputs
-from edgeprune.types import Model
+from edgeprune.types import AnyTensor, Array, Arrays, Model
 
 
-def input_tensors(model: Model, x: Any) -> list[Any]:
+def input_tensors(model: Model, x: Arrays) -> list[Any]:
     """A tensor for each of the model's inputs, in their order and dtype.
 
     Args:
@@ -25,7 +25,7 @@ def input_tensors(model: Model, x: Any) -> list[Any]:
     return [_as_input(name, array, to) for (name, array), to in zip(arrays.items(), symbolic, strict=True)]
 
 
-def _as_input(name: str, array: Any, symbolic: Any) -> Any:
+def _as_input(name: str, array: Array, symbolic: AnyTensor) -> Any:
     import tensorflow as tf
 
     tensor, dtype = tf.convert_to_tensor(array), tf.as_dtype(symbolic.dtype)
@@ -39,7 +39,7 @@ def _as_input(name: str, array: Any, symbolic: Any) -> Any:
     return tf.cast(tensor, dtype) if dtype != tf.string else tensor
 
 
-def as_tensors(structure: Any) -> Any:
+def as_tensors(structure: object) -> Any:
     """Arrays in any structure as tensors; None, alone or in it, remains None."""
     import tensorflow as tf
 

@@ -198,7 +198,7 @@ def plan_blocks(
         )
     if num_blocks is not None:
         check_whole("num_blocks", num_blocks, 1)
-    else:
+    elif target_macs is not None:
         check_target("target_macs", target_macs)
     if data is None:
         raise ValueError("Blocks are scored on data: pass data=x, data=(x, y) or a dataset of batches.")

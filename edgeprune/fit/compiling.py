@@ -11,11 +11,11 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.data.labels import by_output, check_labels, check_output_labels, labels_of
 from edgeprune.fit.structures import check_inputs, returns_dict
-from edgeprune.measure.metrics import chosen_metrics
-from edgeprune.types import Model
+from edgeprune.measure.metrics import MetricLike, chosen_metrics
+from edgeprune.types import Arrays, LearningRate, Loss, Model
 
 
-def check_and_compile(model: Model, x: Any, y: Any, loss: Any = None) -> None:
+def check_and_compile(model: Model, x: Arrays, y: Arrays | None, loss: Loss | None = None) -> None:
     """Refuse data that do not fit a model and its loss, and compile it where it is not.
 
     Args:
@@ -30,7 +30,7 @@ def check_and_compile(model: Model, x: Any, y: Any, loss: Any = None) -> None:
     """
     check_inputs(model, x)
     compiled = flavor.compilation_of(model)
-    chosen = loss or (compiled and compiled.loss)
+    chosen = loss or (compiled.loss if compiled else None)
     if chosen is None and (compiled is None or compiled.own_step is None):
         chosen = loss_for_labels(model, y)
     check_labels(model, y, chosen)
@@ -44,7 +44,9 @@ def check_and_compile(model: Model, x: Any, y: Any, loss: Any = None) -> None:
         model.compile(loss=chosen)
 
 
-def compilation_for(model: Model, y: Any, loss: Any, learning_rate: Any) -> dict[str, Any]:
+def compilation_for(
+    model: Model, y: Arrays | None, loss: Loss | None, learning_rate: LearningRate | None
+) -> dict[str, Any]:
     """What to compile with: as the model is, and a new optimizer with the settings of the one it has."""
     compiled = flavor.fresh_compilation(model)
     return {
@@ -55,7 +57,7 @@ def compilation_for(model: Model, y: Any, loss: Any, learning_rate: Any) -> dict
     }
 
 
-def fresh_optimizer(model: Model, learning_rate: Any = None) -> Any:
+def fresh_optimizer(model: Model, learning_rate: LearningRate | None = None) -> Any:
     """A new optimizer with the settings of a model's own; Adam for a model without."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
@@ -71,7 +73,7 @@ def xla_where_needed(*models: Model) -> dict[str, bool]:
     return {"jit_compile": True} if any(map(flavor.lacks_kernels, models)) else {}
 
 
-def watched_metrics(model: Model, metric: Any) -> dict[str, Any]:
+def watched_metrics(model: Model, metric: MetricLike | None) -> dict[str, Any]:
     """What to compile with so that a metric is computed while the model trains in place of its own; empty without."""
     if metric is None:
         return {}
@@ -111,7 +113,7 @@ def by_order(model: Model, compilation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def loss_for_labels(model: Model, y: Any) -> str:
+def loss_for_labels(model: Model, y: Arrays | None) -> str:
     """The loss that integer labels and a softmax at the end ask for."""
     output_shape = model.output_shape
     activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)

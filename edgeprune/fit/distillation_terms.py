@@ -15,7 +15,7 @@ from edgeprune import flavor
 from edgeprune.data.labels import by_output
 from edgeprune.data.losses import kind_of_loss, setting
 from edgeprune.layer_patterns import similar
-from edgeprune.types import AnyTensor, Layer, Model
+from edgeprune.types import AnyTensor, Layer, Model, TfTensor
 
 # What the values of an output are: one class of several, yes or no for each value, or real numbers.
 Meaning = Literal["classes", "yes_or_no", "numbers"]
@@ -60,7 +60,7 @@ class OutputTerm:
             return flavor.feature_distillation(self.keras, sample_weight)
         return flavor.logits_distillation(self.keras, self.temperature, sample_weight)
 
-    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: Any) -> Any:
+    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: TfTensor | None) -> Any:
         """The term of a batch, a scalar."""
         import tensorflow as tf
 
@@ -72,7 +72,7 @@ class OutputTerm:
         )
         return self.loss(_spread(weights, len(pair[1].shape) - 1)).compute_loss(*pair)
 
-    def _comparable(self, values: Any, are_logits: bool) -> Any:
+    def _comparable(self, values: AnyTensor, are_logits: bool) -> Any:
         """What the loss compares: real numbers as they are, logits of classes along a last axis."""
         import tensorflow as tf
 
@@ -107,7 +107,7 @@ class FeatureTerm:
         """Keras's loss that computes the term."""
         return flavor.feature_distillation(self.keras, sample_weight)
 
-    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: Any) -> Any:
+    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: TfTensor | None) -> Any:
         """The term of a batch, a scalar."""
         import tensorflow as tf
 
@@ -299,13 +299,13 @@ def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
     return " and ".join(map(str, shapes.values()))
 
 
-def _log(probabilities: Any) -> Any:
+def _log(probabilities: AnyTensor) -> Any:
     import tensorflow as tf
 
     return tf.math.log(tf.maximum(probabilities, _TINY))
 
 
-def _spread(weights: Any, rank: int) -> Any:
+def _spread(weights: TfTensor | None, rank: int) -> Any:
     """Weights with as many axes as the losses of samples and positions have."""
     import tensorflow as tf
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from edgeprune import flavor
 from edgeprune.data.batches import batches_of, check_data, joined
@@ -21,9 +21,10 @@ from edgeprune.fit.compiling import (
 from edgeprune.fit.distillation_terms import feature_terms, output_terms
 from edgeprune.fit.structures import check_inputs, structured
 from edgeprune.fit.training import fit, is_keras_data
+from edgeprune.measure.metrics import MetricLike
 from edgeprune.number_checks import check_number, check_whole
 from edgeprune.sparsity.mechanism import mechanism_of
-from edgeprune.types import AnyTensor, Arrays, Callback, DataLike, Loss, Model, SameModel
+from edgeprune.types import AnyTensor, Arrays, Callback, DataLike, LearningRate, Loss, Model, SameModel
 
 
 def distill(
@@ -39,9 +40,9 @@ def distill(
     student_loss_weight: float = 0.5,
     features: Mapping[str, str] | Sequence[str] = (),
     feature_weight: float = 1.0,
-    learning_rate: Any = None,
+    learning_rate: LearningRate | None = None,
     loss: Loss | None = None,
-    metric: Any = None,
+    metric: MetricLike | None = None,
     callbacks: Iterable[Callback] = (),
     description: str = "Distilling",
 ) -> SameModel:
@@ -125,7 +126,7 @@ def distill(
                 stack.enter_context(compiled_for(student, settings, watched))
         example = first.x
         if not is_keras_data(student, x):
-            x, y, sample_weight = structured(student, x, y, sample_weight)
+            x, y, sample_weight = structured(student, cast(Arrays, x), y, sample_weight)
             example = x
         pairs, of_student, of_teacher = feature_terms(student, teacher, features, feature_weight)
         stack.enter_context(flavor.state_restored(teacher))
@@ -160,7 +161,7 @@ def _runner(model: Model, features: list[AnyTensor], training: bool) -> Callable
     """A function that calls a model, and returns what some of its layers returned too."""
     if not features:
 
-        def run(x: Any) -> flavor.Seen:
+        def run(x: AnyTensor) -> flavor.Seen:
             outputs = model(x, training=training)
             return flavor.Seen(outputs, flavor.named_outputs(model, outputs), [])
 
@@ -168,7 +169,7 @@ def _runner(model: Model, features: list[AnyTensor], training: bool) -> Callable
     inputs, _, outputs = flavor.graph_nodes(model)
     both = flavor.functional_model(model, inputs, [outputs, features])
 
-    def run_with_features(x: Any) -> flavor.Seen:
+    def run_with_features(x: AnyTensor) -> flavor.Seen:
         outputs, found = both(x, training=training)
         return flavor.Seen(outputs, flavor.named_outputs(model, outputs), list(found))
 

@@ -11,10 +11,10 @@ from edgeprune import flavor
 from edgeprune.data.labels import by_output, shape_fits
 from edgeprune.data.named_inputs import named_inputs
 from edgeprune.data.ports import input_shapes
-from edgeprune.types import Model
+from edgeprune.types import Arrays, Model
 
 
-def check_inputs(model: Model, x: Any) -> None:
+def check_inputs(model: Model, x: Arrays) -> None:
     """Refuse data that do not fit, in fewer words than Keras."""
     if not flavor.is_graph_model(model):
         return
@@ -28,14 +28,14 @@ def check_inputs(model: Model, x: Any) -> None:
             )
 
 
-def structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+def structured(model: Model, x: Arrays, y: Arrays | None, sample_weight: Arrays | None) -> tuple[Any, Any, Any]:
     """Data by name in the structure of the model's inputs and outputs, which Keras accepts whatever its names."""
     if not flavor.is_graph_model(model):
         return x, y, sample_weight
     x = flavor.packed_as_called(model, list(named_inputs(model, x).values()))
     if not isinstance(y, Mapping):
         return x, y, sample_weight
-    count = len(next(iter(y.values())))
+    count = len(np.asarray(next(iter(y.values()))))
     if sample_weight is not None:
         weights = by_output(y, sample_weight, "sample weights")
         sample_weight = {name: np.ones(count, np.float32) if one is None else one for name, one in weights.items()}
@@ -48,9 +48,8 @@ def structured(model: Model, x: Any, y: Any, sample_weight: Any) -> tuple[Any, A
     if missing := [name for name in outputs if name not in y and losses[name] is not None]:
         raise ValueError(f"Model {model.name!r} is trained on its outputs {missing}, and there are no labels for them.")
     unused = np.zeros(count, np.float32)  # labels of outputs without a loss
-    return x, *(
-        part and flavor.pack_outputs(model, [part.get(name, unused) for name in outputs]) for part in (y, sample_weight)
-    )
+    parts: tuple[Any, Any] = y, sample_weight
+    return x, *(part and flavor.pack_outputs(model, [part.get(name, unused) for name in outputs]) for part in parts)
 
 
 def returns_dict(model: Model) -> bool:

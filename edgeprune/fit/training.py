@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,15 +12,15 @@ from edgeprune import flavor
 from edgeprune.data.batches import count_of, first_array
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import steps
-from edgeprune.types import Model
+from edgeprune.types import Arrays, DataLike, Model
 
 
 def fit(
     model: Model,
-    x: Any,
-    y: Any = None,
+    x: DataLike,
+    y: Arrays | None = None,
     *,
-    sample_weight: Any = None,
+    sample_weight: Arrays | None = None,
     epochs: int,
     batch_size: int,
     callbacks: Iterable[Any] = (),
@@ -50,7 +50,7 @@ def fit(
     """
     check_whole("epochs", epochs, 1)
     is_dataset = is_keras_data(model, x)
-    total = count_of(x) if is_dataset else count_steps(x, batch_size)
+    total = count_of(x) if is_dataset else count_steps(cast(Arrays, x), batch_size)
     with steps(description, total and epochs * total) as done:
 
         def after_step(step: int, logs: Mapping[str, float] | None = None) -> None:
@@ -78,13 +78,13 @@ def fit(
     return history
 
 
-def count_steps(x: Any, batch_size: int) -> int:
+def count_steps(x: Arrays, batch_size: int) -> int:
     """How many steps a pass over arrays has."""
     check_whole("batch_size", batch_size, 1)
     return -(-len(first_array(x)) // batch_size)
 
 
-def is_keras_data(model: Model, x: Any) -> bool:
+def is_keras_data(model: Model, x: object) -> bool:
     """Whether these are batches as the `fit` of a model's Keras takes them, not arrays: a dataset of either kind."""
     import tensorflow as tf
 

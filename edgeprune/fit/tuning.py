@@ -7,7 +7,8 @@ from typing import Any
 from edgeprune.fit.compiling import by_order, check_and_compile, compilation_for, compiled_for, watched_metrics
 from edgeprune.fit.structures import structured
 from edgeprune.fit.training import count_steps, fit
-from edgeprune.types import Model
+from edgeprune.measure.metrics import MetricLike
+from edgeprune.types import Arrays, LayerChoice, LearningRate, Loss, Model
 
 SCHEDULES = ("polynomial", "constant")
 # The share of the training in which sparsity grows; in the rest the weights that are left recover.
@@ -16,19 +17,19 @@ GROWING_SHARE = 2 / 3
 
 def prune_and_fit(
     model: Model,
-    x: Any,
-    y: Any,
+    x: Arrays,
+    y: Arrays,
     *,
-    sample_weight: Any = None,
+    sample_weight: Arrays | None = None,
     sparsity: float = 0.8,
     epochs: int = 2,
     batch_size: int = 32,
-    learning_rate: Any = None,
+    learning_rate: LearningRate | None = None,
     schedule: str = "polynomial",
     frequency: int = 100,
-    layers: Any = None,
-    loss: Any = None,
-    metric: Any = None,
+    layers: LayerChoice | None = None,
+    loss: Loss | None = None,
+    metric: MetricLike | None = None,
     description: str = "Pruning",
 ) -> Any:
     """Prune a trained model while it trains on, and strip it.
@@ -105,15 +106,15 @@ def prune_and_fit(
 
 def fine_tune(
     model: Model,
-    x: Any,
-    y: Any,
+    x: Arrays,
+    y: Arrays,
     *,
-    sample_weight: Any = None,
+    sample_weight: Arrays | None = None,
     epochs: int = 2,
     batch_size: int = 32,
-    learning_rate: Any = None,
-    loss: Any = None,
-    metric: Any = None,
+    learning_rate: LearningRate | None = None,
+    loss: Loss | None = None,
+    metric: MetricLike | None = None,
     description: str = "Fine-tuning",
 ) -> Any:
     """Train a model on, after something was removed from it.

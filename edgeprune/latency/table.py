@@ -205,7 +205,7 @@ def _times_of_csv(path: Path) -> dict[str, float]:
         }
 
 
-def _milliseconds(value: Any, where: str) -> float:
+def _milliseconds(value: float | str, where: str) -> float:
     try:
         time = float(value)
     except (TypeError, ValueError):

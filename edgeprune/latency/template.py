@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.latency.sizes import Size, SizeFinder, UnlikeFilesError
 from edgeprune.tflite.graph import OperatorCall, operators, scales, type_name, unpacked
 from edgeprune.tflite.tensors import tensor_shape
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 _MOST_VALUES = 64  # of a constant of whole numbers that may hold sizes: a shape, a beginning, paddings
 _WHOLE_NUMBERS: dict[str, np.dtype[Any]] = {"int32": np.dtype("<i4"), "int64": np.dtype("<i8")}
@@ -204,7 +207,7 @@ class FileTemplate:
 class _NewFile:
     """A .tflite file that is written: tensors, then the operators that use them."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: schema.ModelT) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self._codes = source.operatorCodes
@@ -213,7 +216,7 @@ class _NewFile:
         self._model.version, self._model.buffers, self._model.operatorCodes = 3, [schema.BufferT()], []
         self._graph.tensors, self._graph.operators = [], []
 
-    def add(self, tensor: Any, data: np.ndarray | None) -> int:
+    def add(self, tensor: schema.TensorT, data: np.ndarray | None) -> int:
         """Add a tensor, of a constant with its bytes; its number."""
         from ai_edge_litert import schema_py_generated as schema
 
@@ -231,7 +234,7 @@ class _NewFile:
         for number in numbers:
             self._graph.tensors[number].name = name.encode()
 
-    def run(self, operator: Any) -> None:
+    def run(self, operator: schema.OperatorT) -> None:
         """Add an operator whose code is that of the file it is from."""
         old = operator.opcodeIndex
         if old not in self._code_of:
@@ -272,7 +275,7 @@ def smallest_file() -> bytes:
 _OF_SUBGRAPHS = {"WHILE", "IF", "CALL", "CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
 
 
-def _numbers(values: Any) -> tuple[int, ...]:
+def _numbers(values: Iterable[int] | None) -> tuple[int, ...]:
     return () if values is None or np.isscalar(values) else tuple(int(value) for value in values)
 
 
@@ -330,7 +333,7 @@ def _fitted_data(sized: SizedTensor, shape: tuple[int, ...], counts: np.ndarray)
     return np.ascontiguousarray(values).ravel()
 
 
-def _fitted_quantization(tensor: Any, shape: tuple[int, ...]) -> Any:
+def _fitted_quantization(tensor: schema.TensorT, shape: tuple[int, ...]) -> Any:
     """The scales along an axis for its new size."""
     of_axis = scales(tensor)
     if of_axis is None or len(of_axis) == 1:
@@ -344,7 +347,7 @@ def _fitted_quantization(tensor: Any, shape: tuple[int, ...]) -> Any:
     return made
 
 
-def _fit_options(operator: Any, outputs: Sequence[tuple[int, ...]]) -> None:
+def _fit_options(operator: schema.OperatorT, outputs: Sequence[tuple[int, ...]]) -> None:
     """Shapes among an operator's options."""
     options: Any = operator.builtinOptions
     if options is not None and getattr(options, "newShape", None) is not None and not np.isscalar(options.newShape):

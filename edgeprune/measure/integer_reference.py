@@ -19,13 +19,16 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.tflite.edit import edited, new_operator
 from edgeprune.tflite.graph import operators
 from edgeprune.tflite.runtime import Runtime
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 _NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 
@@ -85,7 +88,7 @@ def with_integer_dense(content: bytes) -> bytes:
     return edited(content, _use_convolutions)
 
 
-def _use_convolutions(model: Any) -> bool:
+def _use_convolutions(model: schema.ModelT) -> bool:
     dense = [call for call in operators(model, "FULLY_CONNECTED") if _is_integer(model, call.graph, call.operator)]
     for call in dense:
         place = call.graph.operators.index(call.operator)
@@ -93,7 +96,7 @@ def _use_convolutions(model: Any) -> bool:
     return bool(dense)
 
 
-def _is_integer(model: Any, graph: Any, operator: Any) -> bool:
+def _is_integer(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT) -> bool:
     from ai_edge_litert.schema_py_generated import TensorType
 
     given, weights = (graph.tensors[number] for number in operator.inputs[:2])
@@ -101,7 +104,7 @@ def _is_integer(model: Any, graph: Any, operator: Any) -> bool:
     return stored and given.type in (TensorType.INT8, TensorType.INT16) and weights.type == TensorType.INT8
 
 
-def _as_convolution(model: Any, graph: Any, operator: Any) -> list[Any]:
+def _as_convolution(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT) -> list[Any]:
     """The three operators that stand for a dense layer: each sample as one pixel, a convolution, the shape restored."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -123,7 +126,7 @@ def _as_convolution(model: Any, graph: Any, operator: Any) -> list[Any]:
     return [_reshape(model, graph, given, pixels), convolution, _reshape(model, graph, sums, made)]
 
 
-def _like(graph: Any, number: int, shape: list[int]) -> int:
+def _like(graph: schema.SubGraphT, number: int, shape: list[int]) -> int:
     """A tensor like another one, of another shape; the number it gets."""
     tensor = copy.copy(graph.tensors[number])
     tensor.shape, tensor.shapeSignature = shape, None
@@ -131,7 +134,7 @@ def _like(graph: Any, number: int, shape: list[int]) -> int:
     return len(graph.tensors) - 1
 
 
-def _zeros(model: Any, graph: Any, given: int, weights: int) -> int:
+def _zeros(model: schema.ModelT, graph: schema.SubGraphT, given: int, weights: int) -> int:
     """A bias of nothing for a dense layer without one; the number of its tensor."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -149,7 +152,7 @@ def _zeros(model: Any, graph: Any, given: int, weights: int) -> int:
     return len(graph.tensors) - 1
 
 
-def _reshape(model: Any, graph: Any, given: int, made: int) -> Any:
+def _reshape(model: schema.ModelT, graph: schema.SubGraphT, given: int, made: int) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     options = schema.ReshapeOptionsT()

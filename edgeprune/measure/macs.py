@@ -16,12 +16,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune import flavor
 from edgeprune.text_table import text_table
 from edgeprune.tflite.file import Operator, read_tflite
-from edgeprune.types import Arrays, Layer, Model
+from edgeprune.types import AnyTensor, Array, Arrays, Layer, Model
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class _Calls:
         import tensorflow as tf
 
         @functools.wraps(call)
-        def marked_call(*args: Any, **kwargs: Any) -> Any:
+        def marked_call(*args: object, **kwargs: object) -> Any:
             first = tf.nest.flatten((args, kwargs))[:1]
             shape: Any = getattr(first[0], "shape", ()) if first else ()
             self.steps[number] = shape[1] if len(shape) > 1 else None
@@ -176,7 +179,7 @@ class _Calls:
         return self.steps.get(owner) if recurrent else None
 
 
-def _trace(model: Model, inputs: Any) -> Any:
+def _trace(model: Model, inputs: Arrays | None) -> Any:
     """The graph of the model's call on one sample."""
     import tensorflow as tf
 
@@ -192,7 +195,7 @@ def _trace(model: Model, inputs: Any) -> Any:
             )
 
     @tf.function
-    def call(inputs: Any) -> Any:
+    def call(inputs: AnyTensor) -> Any:
         return model(inputs, training=False)
 
     try:
@@ -204,7 +207,7 @@ def _trace(model: Model, inputs: Any) -> Any:
         raise ValueError(f"Model {model.name!r} cannot be called on inputs= of {given}.") from error
 
 
-def _sample_spec(array: Any) -> Any:
+def _sample_spec(array: Array) -> Any:
     import tensorflow as tf
 
     if isinstance(array, tf.TensorSpec):
@@ -217,7 +220,7 @@ def _sample_spec(array: Any) -> Any:
 
 
 def _count_graph(
-    graph: Any,
+    graph: tf.Graph,
     calls: _Calls,
     caller: int | None,
     times: int,
@@ -248,7 +251,7 @@ def _count_graph(
             uncounted[f"{calls.name(owner)} ({kind})"] = None
 
 
-def _reachable(graph: Any) -> list[Any]:
+def _reachable(graph: tf.Graph) -> list[Any]:
     """The operations that the outputs need, in the graph's order.
 
     A trace holds others: a recurrent layer calls its cell once beside the loop, only to learn a shape.
@@ -262,13 +265,13 @@ def _reachable(graph: Any) -> list[Any]:
     return [operation for operation in graph.get_operations() if operation in needed]
 
 
-def _function(graph: Any, operation: Any, attribute: str) -> Any:
+def _function(graph: tf.Graph, operation: tf.Operation, attribute: str) -> Any:
     """The graph of a function that an operation calls."""
     name = operation.get_attr(attribute).name
     return graph._get_function(name).graph
 
 
-def _sizes(tensor: Any) -> tuple[int | None, ...]:
+def _sizes(tensor: tf.Tensor) -> tuple[int | None, ...]:
     """A tensor's shape; the batch, where a function inside the trace forgot it, is one."""
     if tensor.shape.rank is None:
         return (None,)
@@ -281,7 +284,7 @@ def _product(*sizes: int | None) -> int | None:
     return math.prod(known) if len(known) == len(sizes) else None
 
 
-def _convolution_output(operation: Any) -> tuple[int | None, ...]:
+def _convolution_output(operation: tf.Operation) -> tuple[int | None, ...]:
     """The shape that a convolution makes."""
     output = operation.outputs[0]
     # A dilated one may run between SpaceToBatch and BatchToSpace, on padding that is cut off again.
@@ -291,25 +294,25 @@ def _convolution_output(operation: Any) -> tuple[int | None, ...]:
     return _sizes(output)
 
 
-def _matmul(operation: Any) -> int | None:
+def _matmul(operation: tf.Operation) -> int | None:
     a = _sizes(operation.inputs[0])
     flag = "transpose_a" if operation.type == "MatMul" else "adj_x"
     return _product(*_sizes(operation.outputs[0]), a[-2] if operation.get_attr(flag) else a[-1])
 
 
-def _convolution(operation: Any) -> int | None:
+def _convolution(operation: tf.Operation) -> int | None:
     return _product(*_convolution_output(operation), *_sizes(operation.inputs[1])[:-1])
 
 
-def _depthwise(operation: Any) -> int | None:
+def _depthwise(operation: tf.Operation) -> int | None:
     return _product(*_convolution_output(operation), *_sizes(operation.inputs[1])[:2])
 
 
-def _transposed(operation: Any) -> int | None:
+def _transposed(operation: tf.Operation) -> int | None:
     return _product(*_sizes(operation.inputs[2]), *_sizes(operation.inputs[1])[:-1])
 
 
-def _einsum(operation: Any) -> int | None:
+def _einsum(operation: tf.Operation) -> int | None:
     """One product for each combination of the indices that the two factors have."""
     if len(operation.inputs) < 2:
         return 0
@@ -329,7 +332,7 @@ def _index_names(labels: str, spread: int) -> list[str]:
     return [*before, *(f"...{axis}" for axis in reversed(range(spread))), *after]
 
 
-_GRAPH_MACS: dict[str, Callable[[Any], int | None]] = {
+_GRAPH_MACS: dict[str, Callable[[tf.Operation], int | None]] = {
     "MatMul": _matmul,
     "BatchMatMul": _matmul,
     "BatchMatMulV2": _matmul,
@@ -343,16 +346,17 @@ _GRAPH_MACS: dict[str, Callable[[Any], int | None]] = {
 }
 
 
-def _file_batch_matmul(operator: Any) -> int:
-    a, _ = operator.input_shapes
-    return math.prod(operator.output_shapes[0]) * (a[-2] if operator.options.adjX else a[-1])
+def _file_batch_matmul(operator: Operator) -> int:
+    a, made = operator.input_shapes[0], operator.output_shapes[0]
+    assert a is not None and made is not None, "neither can be left out"
+    return math.prod(made) * (a[-2] if operator.options.adjX else a[-1])
 
 
 def _file_sequence(weights: slice) -> Callable[[Operator], int]:
     """A recurrent operator multiplies all its weights at each time step."""
 
-    def count(operator: Any) -> int:
-        steps = math.prod(operator.input_shapes[0][:2])
+    def count(operator: Operator) -> int:
+        steps = math.prod((operator.input_shapes[0] or ())[:2])
         return steps * sum(math.prod(shape) for shape in operator.input_shapes[weights] if shape is not None)
 
     return count

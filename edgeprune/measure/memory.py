@@ -14,12 +14,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from edgeprune import flavor
 from edgeprune.measure.arena import arena_bytes, layer_operators
 from edgeprune.text_table import text_table
-from edgeprune.types import Layer, Model
+from edgeprune.types import AnyTensor, Layer, Model
 
 ITEM_BYTES = {"int8": 1, "int16": 2, "float16": 2, "float32": 4}
 _ALIGNMENT = 16
@@ -221,14 +221,14 @@ class _Walk:
         self._samples = 1  # in the batch
         self._times = 1
 
-    def value(self, tensor: Any) -> int:
+    def value(self, tensor: AnyTensor) -> int:
         """The number of the value that a symbolic tensor stands for."""
         shape = tuple(tensor.shape)[1:]
         if None in shape:
             raise ValueError(f"Model {self.model.name!r} has a tensor of shape {shape}: fix every size of its inputs.")
         return self._sized(math.prod(shape) * self.item_bytes * self._samples)
 
-    def unfold(self, graph: Any, feeds: Sequence[int]) -> tuple[int, ...]:
+    def unfold(self, graph: Model, feeds: Sequence[int]) -> tuple[int, ...]:
         """The calls of a model; returns the values of its outputs."""
         return tuple(flavor.run_model(graph, feeds, self._call, self._enter))
 
@@ -247,7 +247,7 @@ class _Walk:
     def _at_each_step(self, layer: Layer, given: tuple[int, ...], steps: Sequence[int | None]) -> tuple[int, ...]:
         """A nested model; `TimeDistributed` runs it on one step after the other, in tf_keras on all as one batch."""
         if not steps:
-            return self.unfold(layer, given)
+            return self.unfold(cast("Model", layer), given)
         count, *others = steps
         if count is None:
             raise ValueError(f"Layer {layer.name!r} of model {self.model.name!r} is called on steps of open number.")
@@ -321,7 +321,7 @@ def _reshaped(trace: _Trace) -> _Trace:
     return replace(trace, calls=tuple(calls))
 
 
-def _is_fused(layer: Layer, maker: Any, only_reader: bool) -> bool:
+def _is_fused(layer: Layer, maker: Layer | None, only_reader: bool) -> bool:
     kind = _kind(layer)
     if kind in _NOTHING_AT_INFERENCE or (kind == "Activation" and _activation(layer) == "linear"):
         return True

@@ -23,7 +23,7 @@ import numpy as np
 from edgeprune.data.losses import kind_of_loss, plain_names, setting
 from edgeprune.flavor import fresh_metric
 from edgeprune.measure.accuracy import predicted_classes, right_ones
-from edgeprune.types import KerasMetric, Loss
+from edgeprune.types import KerasMetric, Loss, TfTensor
 
 _HIGHER = frozenset(
     """
@@ -108,7 +108,7 @@ class Metric:
             except Exception:  # whatever a user's function raises is no reason to stop the training
                 return np.float32(math.nan)
 
-        def of_batch(y_true: Any, y_pred: Any) -> Any:
+        def of_batch(y_true: TfTensor, y_pred: TfTensor) -> Any:
             return tf.ensure_shape(tf.numpy_function(value, [y_true, y_pred], tf.float32), ())
 
         of_batch.__name__ = str(self.name)
@@ -145,7 +145,7 @@ def chosen_metrics(outputs: Iterable[str], metric: MetricLike | None) -> dict[st
     return {name: as_metrics(metric[name]) if name in metric else [] for name in outputs}
 
 
-def metrics_by_output(names: Iterable[str], metrics: Any, keras_3: bool) -> dict[str, list[Any]]:
+def metrics_by_output(names: Iterable[str], metrics: object, keras_3: bool) -> dict[str, list[Any]]:
     """The compiled metrics by the name of the output they are for.
 
     Args:
@@ -262,7 +262,7 @@ def weighted_mean(values: np.ndarray, sample_weight: np.ndarray | None) -> float
     return float((np.ma.getdata(values) * weights).sum() / total) if total else math.nan
 
 
-def _flat(metrics: Any) -> list[Any]:
+def _flat(metrics: object) -> list[Any]:
     """The metrics in any nesting of lists and dicts."""
     if metrics is None:
         return []

@@ -13,10 +13,10 @@ from edgeprune.data.named_inputs import named_inputs, named_samples
 from edgeprune.data.ports import input_shapes
 from edgeprune.progress import track
 from edgeprune.tflite.runtime import Runtime, in_number_order
-from edgeprune.types import Model
+from edgeprune.types import Arrays, DataLike, Model
 
 
-def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np.ndarray]:
+def predict(model: Model, samples: Arrays, *, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Run a Keras model on samples, with a progress bar.
 
     Args:
@@ -48,7 +48,9 @@ def predict(model: Model, samples: Any, *, batch_size: int = 32) -> dict[str, np
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def gather(judged: Model | Runtime, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
+def gather(
+    judged: Model | Runtime, x: DataLike, y: Arrays | None = None, sample_weight: Arrays | None = None
+) -> tuple[Any, Any, Any]:
     """Samples, labels and weights as arrays, whether passed as arrays or as batches.
 
     Args:
@@ -78,7 +80,7 @@ def gather(judged: Model | Runtime, x: Any, y: Any = None, sample_weight: Any = 
     return read.x, read.y, read.sample_weight if sample_weight is None else sample_weight
 
 
-def samples_for_file(runtime: Runtime, model: Model | None, samples: Any) -> dict[str, np.ndarray]:
+def samples_for_file(runtime: Runtime, model: Model | None, samples: Arrays) -> dict[str, np.ndarray]:
     """Samples as a file expects them, by the names of its inputs; a list is in the order of the model's inputs.
 
     Args:

@@ -149,7 +149,7 @@ def score_outputs(
     y: Arrays | None,
     sample_weight: Arrays | None = None,
     *,
-    inputs: Any = None,
+    inputs: Arrays | None = None,
     metric: MetricLike | None = None,
     model: Model | None = None,
     output: str | None = None,
@@ -303,7 +303,7 @@ def parts_by_output(
     return arrays
 
 
-def _has_parts(part: Any) -> bool:
+def _has_parts(part: object) -> bool:
     """Whether these are arrays for several outputs rather than one array."""
     return isinstance(part, Mapping) or (isinstance(part, list | tuple) and any(np.ndim(one) for one in part))
 
@@ -313,12 +313,12 @@ def _with_last_axis(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     return y_true[..., None] if (*y_true.shape, 1) == y_pred.shape else y_true
 
 
-def _is_list_of_one(part: Any, samples: int) -> bool:
+def _is_list_of_one(part: object, samples: int) -> bool:
     """Whether this is a list of arrays for outputs, of which there is one, rather than a list of labels."""
     return isinstance(part, list | tuple) and len(part) == 1 and np.ndim(part[0]) > 0 and len(part[0]) == samples
 
 
-def _only_input(inputs: Any) -> np.ndarray | None:
+def _only_input(inputs: Arrays | None) -> np.ndarray | None:
     """The samples of a model with one input; `None` where it has several."""
     if isinstance(inputs, Mapping | list | tuple):
         several = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
@@ -326,13 +326,13 @@ def _only_input(inputs: Any) -> np.ndarray | None:
     return None if inputs is None else np.asarray(inputs)
 
 
-def _is_input(y_true: np.ndarray, inputs: Any) -> bool:
+def _is_input(y_true: np.ndarray, inputs: Arrays | None) -> bool:
     """Whether the targets are the input, as with an autoencoder."""
     only = _only_input(inputs)
     return only is not None and (only is y_true or (only.shape == y_true.shape and np.array_equal(only, y_true)))
 
 
-def _own_targets(outputs: Mapping[str, np.ndarray], inputs: Any, compiled: flavor.Compilation | None) -> Any:
+def _own_targets(outputs: Mapping[str, np.ndarray], inputs: Arrays | None, compiled: flavor.Compilation | None) -> Any:
     """The input, where it is what an autoencoder without labels is to give again; else `None`."""
     only, (first, *others) = _only_input(inputs), outputs.values()
     if only is None or others or compiled is None or compiled.own_step or only.shape != first.shape:

@@ -162,7 +162,7 @@ class MicroRuntime:
         """The interpreter's own report on its arena, after a run."""
         return self._ask("print_allocations")[1]
 
-    def _ask(self, command: str, *arguments: Any) -> tuple[Any, str]:
+    def _ask(self, command: str, *arguments: object) -> tuple[Any, str]:
         """What the process answers, and what it says meanwhile."""
         assert self._process is not None, "an arena has been opened"
         succeeded, value, said = self._process.ask(command, arguments)

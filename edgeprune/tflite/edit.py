@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.tflite.graph import unpacked
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 
 def edited(content: bytes, change: Callable[[Any], bool]) -> bytes:
@@ -30,7 +33,7 @@ def edited(content: bytes, change: Callable[[Any], bool]) -> bytes:
     return bytes(builder.Output())
 
 
-def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int], version: int = 1) -> Any:
+def new_operator(model: schema.ModelT, name: str, inputs: list[int], outputs: list[int], version: int = 1) -> Any:
     """An operator without options (`OperatorT`), which the caller puts into a subgraph.
 
     Args:
@@ -63,7 +66,7 @@ def prefix(content: bytes, operators: int) -> bytes:
         The content of a file of the same inputs, whose outputs are those of the last operator; it has no signature.
     """
 
-    def cut(model: Any) -> bool:
+    def cut(model: schema.ModelT) -> bool:
         graph = model.subgraphs[0]
         graph.operators = graph.operators[:operators]
         graph.outputs = graph.operators[-1].outputs
@@ -87,7 +90,7 @@ def segment(content: bytes, given: set[int], wanted: int) -> tuple[bytes, list[i
     """
     inputs: list[int] = []
 
-    def cut(model: Any) -> bool:
+    def cut(model: schema.ModelT) -> bool:
         graph = model.subgraphs[0]
         makers = {int(number): operator for operator in graph.operators for number in operator.outputs}
         kept: list[Any] = []

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.tflite.graph import OperatorCall, operators, tensors, type_name, unpacked
 from edgeprune.tflite.tensors import ConstantTensor, buffer_bytes, constant_tensor, quantization_of, tensor_shape
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ def _operator(call: OperatorCall) -> Operator:
     )
 
 
-def _ports(model: Any, kind: str) -> tuple[PortTensor, ...]:
+def _ports(model: schema.ModelT, kind: str) -> tuple[PortTensor, ...]:
     """The inputs or the outputs of the graph that runs."""
     if not model.subgraphs:
         return ()
@@ -228,7 +231,7 @@ def _ports(model: Any, kind: str) -> tuple[PortTensor, ...]:
     return tuple(ports)
 
 
-def _output_steps(graph: Any, calls: list[OperatorCall]) -> dict[int, float]:
+def _output_steps(graph: schema.SubGraphT, calls: list[OperatorCall]) -> dict[int, float]:
     """The scale of each quantized output; where floats are asked for, of the integers they are made from."""
     made_from = {
         int(call.operator.outputs[0]): int(call.operator.inputs[0])
@@ -244,6 +247,6 @@ def _output_steps(graph: Any, calls: list[OperatorCall]) -> dict[int, float]:
     return steps
 
 
-def _at(indices: Any, facts: Sequence[Any]) -> tuple[Any, ...]:
+def _at(indices: Iterable[int] | None, facts: Sequence[Any]) -> tuple[Any, ...]:
     """What is known of an operator's inputs or outputs; -1 marks one left out."""
     return tuple(None if index == -1 else facts[index] for index in (() if indices is None else indices))

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeprune.tflite.graph import OperatorCall, operators, type_name, unpacked
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def _connected(calls: list[OperatorCall]) -> list[list[OperatorCall]]:
     )
 
 
-def _is_float(tensor: Any) -> bool:
+def _is_float(tensor: schema.TensorT | None) -> bool:
     return tensor is not None and type_name(tensor) == "float32"
 
 

@@ -6,12 +6,15 @@ The format keeps two values in a byte. Operators of int8 activations read them w
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.tflite.edit import edited
 from edgeprune.tflite.graph import OperatorCall, operators, scales, tensors
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 # The operators whose kernels in LiteRT and TFLM read weights of 4 bits, with the first version that does.
 # Source: tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc
@@ -32,7 +35,7 @@ def with_four_bit_weights(content: bytes) -> tuple[bytes, list[str]]:
     """
     narrowed: list[str] = []
 
-    def narrow(model: Any) -> bool:
+    def narrow(model: schema.ModelT) -> bool:
         done: dict[int, Any] = {}  # `id` of a weight to its scales before: several operators may read it
         for call in operators(model, *READ_FOUR_BITS):
             weight = call.input(1)
@@ -48,7 +51,7 @@ def with_four_bit_weights(content: bytes) -> tuple[bytes, list[str]]:
     return edited(content, narrow), narrowed
 
 
-def _four_bits(model: Any, weight: Any) -> np.ndarray | None:
+def _four_bits(model: schema.ModelT, weight: schema.TensorT) -> np.ndarray | None:
     """The integers of a weight on the grid of 4 bits; None where it is not on one, or is no constant in int8."""
     from ai_edge_litert.schema_py_generated import TensorType
 
@@ -61,7 +64,7 @@ def _four_bits(model: Any, weight: Any) -> np.ndarray | None:
     return np.round(exact).astype(np.int8) if off.max(initial=0.0) <= 0.5 + 1e-9 else None
 
 
-def _store(model: Any, weight: Any, values: np.ndarray) -> None:
+def _store(model: schema.ModelT, weight: schema.TensorT, values: np.ndarray) -> None:
     from ai_edge_litert.schema_py_generated import TensorType
 
     flat = np.append(values.ravel(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
@@ -70,7 +73,7 @@ def _store(model: Any, weight: Any, values: np.ndarray) -> None:
     _set_scale(weight, np.asarray(scales(weight), np.float64) * _LARGEST_INT8 / _LARGEST_INT4)
 
 
-def _rescale_bias(model: Any, call: OperatorCall, before: np.ndarray) -> None:
+def _rescale_bias(model: schema.ModelT, call: OperatorCall, before: np.ndarray) -> None:
     """Bring a bias to the steps of the products that it is added to."""
     bias = call.input(2)
     data = None if bias is None else model.buffers[bias.buffer].data
@@ -88,7 +91,7 @@ def _rescale_bias(model: Any, call: OperatorCall, before: np.ndarray) -> None:
     _set_scale(bias, np.asarray(scales(call.input(0)), np.float64) * after)
 
 
-def _put(model: Any, tensor: Any, data: np.ndarray) -> None:
+def _put(model: schema.ModelT, tensor: schema.TensorT, data: np.ndarray) -> None:
     """Give a tensor other bytes, in a buffer of its own where it shares one."""
     from ai_edge_litert.schema_py_generated import BufferT
 
@@ -98,12 +101,12 @@ def _put(model: Any, tensor: Any, data: np.ndarray) -> None:
     model.buffers[tensor.buffer].data = data
 
 
-def _set_scale(tensor: Any, scale: np.ndarray) -> None:
+def _set_scale(tensor: schema.TensorT, scale: np.ndarray) -> None:
     tensor.quantization = copy.copy(tensor.quantization)  # which may be another tensor's too
     tensor.quantization.scale = scale.astype(np.float32)
 
 
-def _operator_code(model: Any, call: OperatorCall) -> int:
+def _operator_code(model: schema.ModelT, call: OperatorCall) -> int:
     """The number of the operator's code in the version that reads 4 bits."""
     code = copy.copy(model.operatorCodes[call.operator.opcodeIndex])
     code.version = max(code.version, READ_FOUR_BITS[call.name])

@@ -10,9 +10,12 @@ The layout is that of `tensorflow/lite/schema/schema.fbs`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class OperatorCall:
         tensor = self.output(0) or self.input(0)
         return (tensor.name or b"").decode() if tensor is not None else ""
 
-    def _tensor(self, numbers: Any, place: int) -> Any:
+    def _tensor(self, numbers: Sequence[int] | None, place: int) -> Any:
         if numbers is None or place >= len(numbers) or numbers[place] == -1:
             return None
         return self.graph.tensors[numbers[place]]
@@ -60,7 +63,7 @@ def unpacked(content: bytes) -> Any:
     return ModelT.InitFromPackedBuf(content)
 
 
-def operators(model: Any, *names: str) -> Iterator[OperatorCall]:
+def operators(model: schema.ModelT, *names: str) -> Iterator[OperatorCall]:
     """The operators of all subgraphs, in the order they run.
 
     Args:
@@ -75,12 +78,12 @@ def operators(model: Any, *names: str) -> Iterator[OperatorCall]:
                 yield OperatorCall(name, custom, graph, operator, number)
 
 
-def tensors(model: Any) -> Iterator[Any]:
+def tensors(model: schema.ModelT) -> Iterator[Any]:
     """The tensors (`TensorT`) of all subgraphs."""
     return (tensor for graph in model.subgraphs or () for tensor in graph.tensors or ())
 
 
-def type_name(tensor: Any) -> str:
+def type_name(tensor: schema.TensorT) -> str:
     """The type of a tensor's values in small letters, such as `"float32"`."""
     return schema_names("TensorType")[tensor.type].lower()
 
@@ -93,7 +96,7 @@ def has_unit_scales(content: bytes) -> bool:
     )
 
 
-def scales(tensor: Any) -> Any:
+def scales(tensor: schema.TensorT | None) -> Any:
     """The scales of a quantized tensor, one or one for each channel; None where it is not quantized."""
     parameters = None if tensor is None else tensor.quantization
     if parameters is None or parameters.scale is None or not hasattr(parameters.scale, "__len__"):
@@ -110,7 +113,7 @@ def schema_names(enumeration: str) -> dict[int, str]:
     return {number: name for name, number in members if isinstance(number, int)}
 
 
-def _operator_name(code: Any) -> tuple[str, bool]:
+def _operator_name(code: schema.OperatorCodeT) -> tuple[str, bool]:
     # Files older than TensorFlow 2.4 know only the first field; newer ones write both.
     builtin = schema_names("BuiltinOperator")[max(code.deprecatedBuiltinCode, code.builtinCode)]
     if builtin == "CUSTOM":

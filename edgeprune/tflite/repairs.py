@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.tflite.edit import edited, new_operator
 from edgeprune.tflite.graph import operators, scales, tensors
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 # Places among an LSTM operator's inputs and intermediates.
 _LSTM_OUTPUT_STATE, _LSTM_CELL_STATE, _LSTM_HIDDEN = 18, 19, 4
@@ -21,12 +24,12 @@ def repaired(content: bytes) -> bytes:
     return edited(content, _repair)
 
 
-def _repair(model: Any) -> bool:
+def _repair(model: schema.ModelT) -> bool:
     repairs = (_repair_lstms, _repair_reversals, _use_select_v2, _shorten_names)
     return any([repair(model) for repair in repairs])
 
 
-def _repair_lstms(model: Any) -> bool:
+def _repair_lstms(model: schema.ModelT) -> bool:
     """Give the states of int8 LSTM operators scales for which the kernels are right; whether there are any.
 
     A kernel writes a step's output into the state and copies it from there, so that both have the output's scale;
@@ -48,7 +51,7 @@ def _repair_lstms(model: Any) -> bool:
     return found
 
 
-def _repair_reversals(model: Any) -> bool:
+def _repair_reversals(model: schema.ModelT) -> bool:
     """Have what is reversed keep its scale, and be brought to the result's afterwards; whether any had another.
 
     The kernels of REVERSE_V2 copy the values, whatever the scales of their input and output are.
@@ -69,7 +72,7 @@ def _repair_reversals(model: Any) -> bool:
     return found
 
 
-def _use_select_v2(model: Any) -> bool:
+def _use_select_v2(model: schema.ModelT) -> bool:
     """Replace SELECT by SELECT_V2, which microcontrollers have, where both are the same; whether there is one.
 
     They differ in a condition of another shape than the values: SELECT takes it for one value a row.
@@ -88,7 +91,7 @@ def _use_select_v2(model: Any) -> bool:
     return bool(selections)
 
 
-def _shorten_names(model: Any) -> bool:
+def _shorten_names(model: schema.ModelT) -> bool:
     """Cut very long names of tensors down to their first part; whether there were any.
 
     Each output of an UNPACK is named after all of them, which makes most of the file of a long unrolled sequence.
@@ -100,5 +103,5 @@ def _shorten_names(model: Any) -> bool:
     return found
 
 
-def _same_scale(one: Any, other: Any) -> bool:
+def _same_scale(one: schema.QuantizationParametersT, other: schema.QuantizationParametersT) -> bool:
     return np.array_equal(one.scale, other.scale) and np.array_equal(one.zeroPoint, other.zeroPoint)

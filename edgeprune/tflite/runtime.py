@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ class Runtime:
         return sizes.pop()[0]
 
 
-def in_number_order(names: Any) -> list[str]:
+def in_number_order(names: Iterable[str]) -> list[str]:
     """Names sorted with `output_10` after `output_2`: the order of a file's names that only count."""
     return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.tflite.graph import type_name
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 # How the bytes of a tensor are laid out, by the schema's type name. Several values share a byte below 8 bits,
 # the first in the low bits.
@@ -89,12 +92,12 @@ class ConstantTensor:
         }
 
 
-def tensor_shape(tensor: Any) -> tuple[int, ...]:
+def tensor_shape(tensor: schema.TensorT) -> tuple[int, ...]:
     """The shape that the file gives a tensor."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
-def buffer_bytes(buffer: Any, content: bytes) -> np.ndarray:
+def buffer_bytes(buffer: schema.BufferT, content: bytes) -> np.ndarray:
     """A buffer's bytes: inside the flatbuffer, or behind it where the model passes 2 GB."""
     if buffer.offset > 1:
         if buffer.offset + buffer.size > len(content):
@@ -104,7 +107,7 @@ def buffer_bytes(buffer: Any, content: bytes) -> np.ndarray:
     return np.zeros(0, np.uint8) if buffer.data is None or np.isscalar(buffer.data) else buffer.data
 
 
-def constant_tensor(tensor: Any, shape: tuple[int, ...], data: np.ndarray) -> ConstantTensor:
+def constant_tensor(tensor: schema.TensorT, shape: tuple[int, ...], data: np.ndarray) -> ConstantTensor:
     """A tensor whose values are in the file.
 
     Args:
@@ -159,7 +162,7 @@ def _unpack_bits(data: np.ndarray, dtype: str) -> np.ndarray:
     return values if dtype.startswith("u") else np.where(values >= 2 ** (bits - 1), values - 2**bits, values)
 
 
-def quantization_of(tensor: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+def quantization_of(tensor: schema.TensorT, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Scale and zero point, shaped to broadcast against the tensor; `(None, 0)` if it is not quantized."""
     parameters = tensor.quantization
     if parameters is None or parameters.scale is None or np.isscalar(parameters.scale):
@@ -174,7 +177,7 @@ def quantization_of(tensor: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     return scales, zero_points
 
 
-def _count_zeros(stored: np.ndarray, dtype: str, tensor: Any, shape: tuple[int, ...]) -> int:
+def _count_zeros(stored: np.ndarray, dtype: str, tensor: schema.TensorT, shape: tuple[int, ...]) -> int:
     if dtype not in _NUMPY and dtype not in _PACKED_BITS:
         return 0
     zero_point = quantization_of(tensor, shape)[1]
@@ -187,12 +190,12 @@ def _count_zeros(stored: np.ndarray, dtype: str, tensor: Any, shape: tuple[int, 
     return math.prod(shape) - int(np.count_nonzero(stored))
 
 
-def _index_bytes(sparsity: Any) -> int:
+def _index_bytes(sparsity: schema.SparsityParametersT) -> int:
     vectors = [x for d in sparsity.dimMetadata for x in (d.arraySegments, d.arrayIndices) if x is not None]
     return sum(np.asarray(vector.values).nbytes for vector in vectors)
 
 
-def _expand_sparse(stored: np.ndarray, sparsity: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _expand_sparse(stored: np.ndarray, sparsity: schema.SparsityParametersT, shape: tuple[int, ...]) -> np.ndarray:
     """Put the stored values of a sparse tensor at their places in a dense one.
 
     The format is a tree with one level per entry of `traversalOrder`: a dense level holds every index, a CSR
@@ -218,7 +221,7 @@ def _expand_sparse(stored: np.ndarray, sparsity: Any, shape: tuple[int, ...]) ->
     return dense
 
 
-def _descend(level: Any, parents: int) -> tuple[np.ndarray, np.ndarray]:
+def _descend(level: schema.DimensionMetadataT, parents: int) -> tuple[np.ndarray, np.ndarray]:
     """The children of one level of the tree: for each, its parent's number and its own position."""
     from ai_edge_litert.schema_py_generated import DimensionType
 

@@ -1,5 +1,7 @@
 from typing import Any
 
+from tf_keras.optimizers import schedules as schedules
+
 class Optimizer:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def apply_gradients(self, grads_and_vars: Any) -> Any: ...

@@ -1,5 +1,7 @@
 from typing import Any
 
+from keras.optimizers import schedules as schedules
+
 class Optimizer:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any: ...
