@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeprune import flavor as flavors
-from edgeprune.types import AnyTensor, DataLike
+from edgeprune.types import AnyTensor
 
 # With Keras's own 0.99 the averages lag behind weights that change as fast as under pruning.
 BATCH_NORM_MOMENTUM = 0.9
@@ -46,7 +46,7 @@ def resnet8(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10, 
             name=name,
         )(x)
 
-    def normalised(x: DataLike, name: str) -> Any:
+    def normalised(x: AnyTensor, name: str) -> Any:
         return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=name)(x)
 
     inputs = keras.Input(input_shape, name="image")

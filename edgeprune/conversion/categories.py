@@ -10,13 +10,16 @@ and a category counts nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.types import Model
+from edgeprune.types import Model, TfTensor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @contextlib.contextmanager
@@ -34,12 +37,12 @@ def compared(model: Model) -> Iterator[None]:
 class _NumberTable:
     """A table from integers to integers, without a resource of TensorFlow behind it."""
 
-    def __init__(self, table: Any):
+    def __init__(self, table: tf.lookup.StaticHashTable):
         keys, values = table.export()
         self._keys, self._values = keys.numpy(), values.numpy()
         self._default = table.default_value.numpy()
 
-    def lookup(self, numbers: Any) -> Any:
+    def lookup(self, numbers: TfTensor) -> Any:
         """The value of each number, the default where there is none."""
         import tensorflow as tf
 
@@ -67,18 +70,18 @@ def _counting_by_comparison() -> Iterator[None]:
             module.bincount = function
 
 
-def _comparing(bincount: Any) -> Any:
+def _comparing(bincount: Callable[..., Any]) -> Any:
     import tensorflow as tf
 
     def compare(
-        arr: Any,
-        weights: Any = None,
-        minlength: Any = None,
-        maxlength: Any = None,
-        dtype: Any = tf.int32,
+        arr: TfTensor,
+        weights: TfTensor | None = None,
+        minlength: int | None = None,
+        maxlength: int | None = None,
+        dtype: tf.DType = tf.int32,
         name: str | None = None,
         axis: int | None = None,
-        **options: Any,
+        **options: object,
     ) -> Any:
         known = isinstance(arr, tf.Tensor) and arr.shape.is_fully_defined() and minlength and minlength == maxlength
         if axis != -1 or not known:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ class ConverterSettings:
         return _INTEGER[self.quantization or ""] if self.integer_io is True else self.integer_io
 
 
-def check_flags(**flags: Any) -> None:
+def check_flags(**flags: object) -> None:
     """Refuse an argument that must be true or false and is neither.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 from edgeprune import flavor
 from edgeprune.conversion import categories
 from edgeprune.schemes import CALIBRATED
-from edgeprune.types import DataLike, Layer, Model
+from edgeprune.types import Layer, Model, TfTensor
 
 # A longer sequence is not unrolled: tracing and converting take a minute at this length, and grow with its square.
 LONGEST_UNROLLED = 500
@@ -89,7 +89,7 @@ def _embedding(layer: Layer) -> Callable[..., Any] | None:
     if getattr(layer, "quantization_mode", None) is not None:
         return None
 
-    def call(inputs: Any) -> Any:
+    def call(inputs: TfTensor) -> Any:
         indices = inputs if inputs.dtype in (tf.int32, tf.int64) else tf.cast(inputs, tf.int32)
         return tf.cast(tf.gather(tf.convert_to_tensor(layer.embeddings), indices), layer.compute_dtype)
 
@@ -118,7 +118,7 @@ def _up_sampling_2d(layer: Layer) -> Callable[..., Any] | None:
 def _up_sampling_3d(layer: Layer) -> Callable[..., Any]:
     import tensorflow as tf
 
-    def enlarged(volumes: Any) -> Any:
+    def enlarged(volumes: TfTensor) -> Any:
         batch, depth, height, width, channels = volumes.shape
         depths, heights, widths = layer.size
         deep = _enlarged(tf.reshape(volumes, (batch, depth, height * width, channels)), depths, 1)
@@ -128,7 +128,7 @@ def _up_sampling_3d(layer: Layer) -> Callable[..., Any]:
     return lambda volumes: _channels_last(layer, volumes, enlarged)
 
 
-def _enlarged(images: Any, rows: int, columns: int) -> Any:
+def _enlarged(images: TfTensor, rows: int, columns: int) -> Any:
     """Images `(batch, height, width, channels)` with each row and column repeated."""
     import tensorflow as tf
 
@@ -136,7 +136,7 @@ def _enlarged(images: Any, rows: int, columns: int) -> Any:
     return tf.image.resize(images, (height * rows, width * columns), "nearest")
 
 
-def _channels_last(layer: Layer, images: Any, function: Callable[[Any], Any]) -> Any:
+def _channels_last(layer: Layer, images: TfTensor, function: Callable[[Any], Any]) -> Any:
     import tensorflow as tf
 
     if layer.data_format == "channels_last":
@@ -167,14 +167,14 @@ def _recurrent_call(
         return None
     own = layer.call
 
-    def steps_of(sequences: Any) -> int | None:
+    def steps_of(sequences: object) -> int | None:
         return flavor.flatten(sequences, layer)[0].shape[1]
 
-    def looped(sequences: Any, **options: Any) -> Any:
+    def looped(sequences: object, **options: object) -> Any:
         with flavor.step_by_step(layer, unroll=layer.unroll):
             return own(sequences, **options)
 
-    def stepwise(sequences: Any, **options: Any) -> Any:
+    def stepwise(sequences: object, **options: object) -> Any:
         steps = steps_of(sequences)
         if steps is None or steps > LONGEST_UNROLLED:
             return looped(sequences, **options)
@@ -183,7 +183,9 @@ def _recurrent_call(
         with flavor.step_by_step(layer, unroll=True):
             return own(sequences, **options)
 
-    def fused(sequences: Any, mask: Any = None, initial_state: Any = None, **options: Any) -> Any:
+    def fused(
+        sequences: TfTensor, mask: TfTensor | None = None, initial_state: object = None, **options: object
+    ) -> Any:
         if mask is not None or initial_state is not None or isinstance(sequences, list | tuple):
             return stepwise(sequences, mask=mask, initial_state=initial_state, **options)
         return _fused_lstm(layer, sequences)
@@ -193,15 +195,22 @@ def _recurrent_call(
     return fused if quantization == "int8" and flavor.is_plain_lstm(layer) else stepwise
 
 
-def _fused_lstm(layer: Layer, sequences: Any) -> Any:
+def _fused_lstm(layer: Layer, sequences: TfTensor) -> Any:
     """An LSTM in the form in which the converter recognises the one of `tf_keras`: an annotated function.
 
     Source: tensorflow/compiler/mlir/lite/transforms/prepare_composite_functions_tf.cc and utils/lstm_utils.cc
     """
     import tensorflow as tf
 
-    def lstm(inputs: Any, output: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> Any:
-        def step(state: Any, x: DataLike) -> Any:
+    def lstm(
+        inputs: TfTensor,
+        output: TfTensor,
+        carry: TfTensor,
+        kernel: TfTensor,
+        recurrent_kernel: TfTensor,
+        bias: TfTensor,
+    ) -> Any:
+        def step(state: tuple[TfTensor, TfTensor], x: TfTensor) -> Any:
             output, carry = state
             gates = tf.matmul(x, kernel) + tf.matmul(output, recurrent_kernel) + bias
             i, f, candidate, o = tf.split(gates, 4, axis=1)

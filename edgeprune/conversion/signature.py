@@ -8,10 +8,13 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune import flavor
 from edgeprune.types import Model
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # What TensorFlow takes for the name of a signature's input, and of a scope.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
@@ -132,7 +135,7 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
     return serve.get_concrete_function()
 
 
-def _renamed(spec: Any, name: str) -> Any:
+def _renamed(spec: tf.TensorSpec, name: str) -> Any:
     return type(spec)(spec.shape, spec.dtype, name)
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,9 @@ from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import with_four_bit_weights
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -377,7 +380,7 @@ def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[st
         )
 
 
-def _has_loop(function: Any) -> bool:
+def _has_loop(function: tf.types.experimental.ConcreteFunction) -> bool:
     """Whether the traced function, or one that it calls, holds a loop."""
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]

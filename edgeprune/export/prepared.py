@@ -13,7 +13,7 @@ from edgeprune.conversion.signature import signature_specs
 from edgeprune.export import non_finite, representative, vocabulary_files
 from edgeprune.export.preprocessing_split import SplitModel, split_preprocessing
 from edgeprune.export.sample_ranges import range_notes
-from edgeprune.types import Model
+from edgeprune.types import DataLike, Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class PreparedModel:
 
 def prepare(
     model: Model,
-    representative_data: Any,
+    representative_data: DataLike | None,
     check_inputs: Callable[[Model, Mapping[str, Any]], None],
     *,
     calibrated: bool = True,

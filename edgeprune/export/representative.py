@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.data.batches import check_data, samples_of
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.tflite.runtime import texts
+from edgeprune.types import DataLike
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
-def samples(data: Any, specs: Mapping[str, Any], count: int = 100) -> dict[str, np.ndarray]:
+def samples(data: DataLike, specs: Mapping[str, Any], count: int = 100) -> dict[str, np.ndarray]:
     """Some samples of representative data, as the model's inputs take them.
 
     Args:
@@ -47,7 +51,7 @@ def samples(data: Any, specs: Mapping[str, Any], count: int = 100) -> dict[str, 
     return {name: _checked(name, found[name], spec) for name, spec in specs.items()}
 
 
-def _checked(name: str, array: np.ndarray, spec: Any) -> np.ndarray:
+def _checked(name: str, array: np.ndarray, spec: tf.TensorSpec) -> np.ndarray:
     """The values in the input's dtype, where that loses nothing that matters."""
     if array.dtype.kind not in ("OSU" if spec.dtype.name == "string" else "biuf"):
         raise ValueError(f"Input {name!r} expects {_described(spec)}; got values of type {array.dtype}.")
@@ -68,7 +72,7 @@ def _checked(name: str, array: np.ndarray, spec: Any) -> np.ndarray:
     return values
 
 
-def _described(spec: Any) -> str:
+def _described(spec: tf.TensorSpec) -> str:
     return f"shape {tuple(spec.shape)[1:]} and dtype {spec.dtype.name}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.types import Layer, Model
+from edgeprune.types import Arrays, Layer, Model
 
 # Layers through which an input's values reach the next layer as they are.
 _PASSING = ("CenterCrop", "Cropping2D", "FakeQuantize", "InputLayer", "Permute", "Resizing", "Reshape", "ZeroPadding2D")
@@ -34,17 +34,17 @@ def range_notes(model: Model, samples: Mapping[str, np.ndarray]) -> list[str]:
     return notes
 
 
-def difference_notes(samples: Mapping[str, np.ndarray], others: Any) -> list[str]:
+def difference_notes(samples: Mapping[str, np.ndarray], others: Arrays) -> list[str]:
     """A sentence for each input whose representative data has a far wider or narrower range than other samples of it.
 
     Args:
         samples: the representative data: input name to `(samples, ...)`.
         others: other samples, such as those of a validation: an array for the only input, or a dict of them.
     """
-    others = others if isinstance(others, Mapping) else dict.fromkeys(samples, others) if len(samples) == 1 else {}
+    named = others if isinstance(others, Mapping) else dict.fromkeys(samples, others) if len(samples) == 1 else {}
     notes = []
-    for name in samples.keys() & others.keys():
-        one, other = samples[name], np.asarray(others[name])
+    for name in samples.keys() & named.keys():
+        one, other = samples[name], np.asarray(named[name])
         wide, narrow = sorted((float(np.ptp(one)), float(np.ptp(other))), reverse=True)
         if narrow > 0 and wide > 50 * narrow:
             notes.append(

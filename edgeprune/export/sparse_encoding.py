@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.size import gzipped
 from edgeprune.tflite.graph import OperatorCall, operators, schema_names, type_name, unpacked
 from edgeprune.types import Model
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 _WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) compress the zeros."
 
@@ -182,5 +185,5 @@ class _Graph:
         return self._tensors[index]
 
 
-def _padding(options: Any) -> str:
+def _padding(options: schema.Conv2DOptionsT | schema.DepthwiseConv2DOptionsT) -> str:
     return schema_names("Padding")[options.padding]

@@ -15,7 +15,7 @@ from edgeprune import flavor
 from edgeprune.data.labels import by_output
 from edgeprune.data.losses import kind_of_loss, setting
 from edgeprune.layer_patterns import similar
-from edgeprune.types import AnyTensor, Layer, Model, TfTensor
+from edgeprune.types import AnyTensor, Layer, Model
 
 # What the values of an output are: one class of several, yes or no for each value, or real numbers.
 Meaning = Literal["classes", "yes_or_no", "numbers"]
@@ -60,7 +60,7 @@ class OutputTerm:
             return flavor.feature_distillation(self.keras, sample_weight)
         return flavor.logits_distillation(self.keras, self.temperature, sample_weight)
 
-    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: TfTensor | None) -> Any:
+    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: AnyTensor | None) -> Any:
         """The term of a batch, a scalar."""
         import tensorflow as tf
 
@@ -107,7 +107,7 @@ class FeatureTerm:
         """Keras's loss that computes the term."""
         return flavor.feature_distillation(self.keras, sample_weight)
 
-    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: TfTensor | None) -> Any:
+    def value(self, teacher: flavor.Seen, student: flavor.Seen, sample_weight: AnyTensor | None) -> Any:
         """The term of a batch, a scalar."""
         import tensorflow as tf
 
@@ -305,7 +305,7 @@ def _log(probabilities: AnyTensor) -> Any:
     return tf.math.log(tf.maximum(probabilities, _TINY))
 
 
-def _spread(weights: TfTensor | None, rank: int) -> Any:
+def _spread(weights: AnyTensor | None, rank: int) -> Any:
     """Weights with as many axes as the losses of samples and positions have."""
     import tensorflow as tf
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.kinds import is_keras_3, keras_of
-from edgeprune.types import Model
+from edgeprune.types import AnyTensor, Loss, Model
 
 # What a model overrides that trains or evaluates in its own way, so that its loss alone does not define its task.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -67,7 +67,7 @@ def fresh_compilation(model: Model) -> dict[str, Any]:
         return {name: _fresh(value, model) for name, value in settings.items()}
 
 
-def copy_compile_state(old: Any, new: Any) -> None:
+def copy_compile_state(old: Model, new: Model) -> None:
     """Compile a model as another is: optimizer, losses and metrics with the same settings and a fresh state."""
     if _settings(old) is None:
         return
@@ -82,7 +82,7 @@ def copy_compile_state(old: Any, new: Any) -> None:
 
 
 def fresh_metric(metric: Any) -> Any:
-    """The same metric with a state of its own; names and functions, which have no state, as they are.
+    """The same metric with a state of its own; names, functions and `None`, which have no state, as they are.
 
     Raises:
         Exception: whatever a custom class raises when it is made from its configuration.
@@ -104,7 +104,7 @@ def metric_values(
     *,
     metrics: Sequence[Any] = (),
     weighted_metrics: Sequence[Any] = (),
-    loss: Any = None,
+    loss: Loss | None = None,
     run_eagerly: bool = False,
     batch_size: int = 32,
 ) -> dict[str, Any]:
@@ -151,10 +151,10 @@ def _identity_model_class(keras: ModuleType) -> type:
     base: Any = keras.Model
 
     class Outputs(base):
-        def call(self, outputs: Any) -> Any:
+        def call(self, outputs: AnyTensor) -> Any:
             return outputs
 
-        def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        def compute_loss(self, *arguments: object, **named: object) -> Any:
             return super().compute_loss(*arguments, **named) if self.loss else tf.zeros(())
 
     return Outputs
@@ -168,7 +168,7 @@ def _settings(model: Model) -> dict[str, Any] | None:
     return dict(settings.config)
 
 
-def _fresh(value: Any, model: Model) -> Any:
+def _fresh(value: object, model: Model) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_fresh(part, model) for part in value)
     if isinstance(value, dict):

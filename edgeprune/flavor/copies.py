@@ -13,10 +13,10 @@ import numpy as np
 
 from edgeprune.flavor.graphs import graph_of
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
-from edgeprune.types import ArrayLike, Layer, Model
+from edgeprune.types import ArrayLike, Layer, Model, Variable
 
 
-def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None, **changes: Any) -> Any:
+def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None, **changes: object) -> Any:
     """A new layer with the same configuration but for `changes`, without its weights.
 
     A function in the graph of a Keras 3 model (the operation behind `x + y`) has no state and is returned
@@ -44,7 +44,7 @@ def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None
         changed = set(changes) - {"name"} or any(inside.get(id(part)) for part in layer._flatten_layers())
         if not changed and is_keras_3(layer):
             with contextlib.suppress(Exception):  # what it holds may not be copied
-                return _copied(layer, **changes)
+                return _copied(layer, changes.get("name"))
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"Layer {layer.name!r} of the class {kind.__name__} cannot be made again from its configuration: mend its "
@@ -52,7 +52,7 @@ def clone_layer(layer: Layer, inside: Mapping[int, dict[str, Any]] | None = None
         ) from error
 
 
-def is_made_from_config(layer: Any) -> bool:
+def is_made_from_config(layer: Layer) -> bool:
     """Whether a layer's class makes one from its configuration, as loading a file does."""
     try:
         return layer.__class__.from_config(layer.get_config()) is not None
@@ -70,7 +70,7 @@ def _from_configuration(layer: Layer, changes: dict[str, Any], inside: Mapping[i
         return layer.__class__.from_config(config)
 
 
-def _copied(layer: Layer, name: str | None = None) -> Any:
+def _copied(layer: Layer, name: object = None) -> Any:
     """A copy of a Keras 3 layer with all that it holds, outside any graph."""
     parts = list(layer._flatten_layers())
     memo: dict[int, Any] = {id(part): part.__class__.__new__(part.__class__) for part in parts}
@@ -103,7 +103,7 @@ def _tracked_copy(collection: Any, memo: dict[int, Any]) -> Any:
     return new
 
 
-def clone_wrapper(wrapper: Layer, layer: Layer, **changes: Any) -> Any:
+def clone_wrapper(wrapper: Layer, layer: Layer, **changes: object) -> Any:
     """A new wrapper with the same configuration around another layer."""
     inner = wrapper.__dict__["layer"]
     wrapper.__dict__["layer"] = keras_of(wrapper).layers.Activation("linear")  # the inner one's may not be had
@@ -136,16 +136,16 @@ def _config(layer: Layer) -> dict[str, Any]:
     return layer.get_config()
 
 
-def _are_described(parts: Any, values: list[Any]) -> bool:
+def _are_described(parts: object, values: list[Any]) -> bool:
     """Whether entries of a configuration describe these layers; a Sequential model's describe its input too."""
     return isinstance(parts, list | tuple) and 0 < len(parts) == len(values) and all(map(is_layer, parts))
 
 
-def _is_custom_function(part: Any) -> bool:
+def _is_custom_function(part: object) -> bool:
     return inspect.isfunction(part) and part.__module__.partition(".")[0] not in (KERAS_3, TF_KERAS, "tensorflow")
 
 
-def _changed_part(part: Any, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def _changed_part(part: Layer, serialized: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     """A layer inside another's configuration; the shapes that it was built for are left out."""
     kept = {key: value for key, value in serialized.items() if key != "build_config"}
     config = _changed_config(part, inside.get(id(part), {}), inside)
@@ -182,7 +182,7 @@ def clone_input(layer: Layer, batch_shape: tuple[int | None, ...] | None = None)
     return layer.__class__.from_config(config)
 
 
-def functional_model(like: Any, inputs: list[Any], outputs: Any, name: str | None = None) -> Any:
+def functional_model(like: Model, inputs: list[Any], outputs: object, name: str | None = None) -> Any:
     """A Functional model on these tensors, of the class (and name) of `like` and with inputs structured as its."""
     keras_3 = is_keras_3(like)
     if keras_3:
@@ -198,7 +198,7 @@ def functional_model(like: Any, inputs: list[Any], outputs: Any, name: str | Non
     return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=name or like.name)
 
 
-def _takes_inputs_and_outputs(functional: Any, kind: Any) -> bool:
+def _takes_inputs_and_outputs(functional: type[Model], kind: type[Model]) -> bool:
     """Whether a class of model is made as Functional models are, and asks for nothing more."""
     more = list(inspect.signature(kind.__init__).parameters.values())[3:]
     plain = all(one.default is not one.empty or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in more)
@@ -239,7 +239,7 @@ def initialize_with(values: dict[str, Any]) -> Iterator[None]:
     """
     import tensorflow as tf
 
-    def creator(next_creator: Callable[..., Any], **settings: Any) -> Any:
+    def creator(next_creator: Callable[..., Any], **settings: object) -> Any:
         name = settings.get("name")
         if name not in values:
             return next_creator(**settings)
@@ -256,7 +256,7 @@ def variables_to_copy(layer: Layer) -> list[Any]:
     return [] if hasattr(layer, "get_vocabulary") else list(layer.weights)
 
 
-def copy_layer_state(old: Any, new: Any, weights: Sequence[ArrayLike]) -> None:
+def copy_layer_state(old: Layer, new: Layer, weights: Sequence[ArrayLike]) -> None:
     """Give a layer its weights, values for `variables_to_copy(new)`, and what an adapted layer knows besides them."""
     if hasattr(old, "get_vocabulary"):
         if len(new.get_vocabulary()) != len(old.get_vocabulary()):
@@ -265,7 +265,8 @@ def copy_layer_state(old: Any, new: Any, weights: Sequence[ArrayLike]) -> None:
     if not weights:
         return
     if is_keras_3(old):
-        for variable, value in zip(new.weights, weights, strict=True):
+        variables: Sequence[Variable] = new.weights
+        for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
     else:
         new.set_weights(weights)
@@ -273,7 +274,7 @@ def copy_layer_state(old: Any, new: Any, weights: Sequence[ArrayLike]) -> None:
         new.finalize_state()
 
 
-def copy_trainable(old: Any, new: Any) -> None:
+def copy_trainable(old: Layer, new: Layer) -> None:
     """Set the trainable flags of a layer and of those inside it as they are in another."""
     for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
         if new_part.trainable != old_part.trainable:

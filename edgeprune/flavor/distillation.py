@@ -12,13 +12,13 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from edgeprune.flavor.kinds import KERAS_3, keras_of
-from edgeprune.types import AnyTensor, Layer, Model
+from edgeprune.types import AnyTensor, Layer, Model, Optimizer, TfTensor
 
 
 class DistillationLoss(Protocol):
     """What Keras calls by this name: a loss between what teacher and student compute."""
 
-    def compute_loss(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+    def compute_loss(self, teacher_outputs: TfTensor, student_outputs: TfTensor) -> Any:
         """A scalar."""
 
 
@@ -40,7 +40,7 @@ class Term(Protocol):
     def loss(self, sample_weight: AnyTensor | None = None) -> DistillationLoss:
         """Keras's loss that computes the term."""
 
-    def value(self, teacher: Seen, student: Seen, sample_weight: Any) -> Any:
+    def value(self, teacher: Seen, student: Seen, sample_weight: AnyTensor | None) -> Any:
         """The term of a batch, a scalar."""
 
 
@@ -80,7 +80,7 @@ class _LogitsDistillation:
         self.temperature = temperature
         self.loss = loss
 
-    def compute_loss(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+    def compute_loss(self, teacher_outputs: TfTensor, student_outputs: TfTensor) -> Any:
         import tensorflow as tf
 
         soft = [tf.nn.softmax(logits / self.temperature) for logits in (teacher_outputs, student_outputs)]
@@ -93,7 +93,7 @@ class _FeatureDistillation:
     def __init__(self, loss: Callable[[Any, Any], Any]) -> None:
         self.loss = loss
 
-    def compute_loss(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+    def compute_loss(self, teacher_outputs: TfTensor, student_outputs: TfTensor) -> Any:
         return self.loss(teacher_outputs, student_outputs)
 
 
@@ -102,7 +102,7 @@ def _weighted(keras: ModuleType, name: str, sample_weight: AnyTensor | None) -> 
     kind: Any = getattr(keras.losses, name)
 
     class Weighted(kind):
-        def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = sample_weight) -> Any:
+        def __call__(self, y_true: TfTensor, y_pred: TfTensor, sample_weight: AnyTensor | None = sample_weight) -> Any:
             return super().__call__(y_true, y_pred, sample_weight)
 
     loss = Weighted()
@@ -170,15 +170,20 @@ def _distiller_class(keras: ModuleType) -> Any:
             self.projections = list(projections)
             self._run_student, self._run_teacher, self._terms = run_student, run_teacher, tuple(terms)
 
-        def compile(self, optimizer: Any, **settings: Any) -> None:
+        def compile(self, optimizer: Optimizer | str, **settings: object) -> None:
             keras.Model.compile(self, optimizer, **settings)
 
-        def call(self, inputs: Any, training: bool = False) -> Any:
+        def call(self, inputs: AnyTensor, training: bool = False) -> Any:
             return self._run_student(inputs) if training else self.student(inputs, training=False)
 
         @tf.autograph.experimental.do_not_convert
         def compute_loss(
-            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+            self,
+            x: AnyTensor | None = None,
+            y: AnyTensor | None = None,
+            y_pred: Seen | AnyTensor | None = None,
+            sample_weight: AnyTensor | None = None,
+            training: bool = True,
         ) -> Any:
             if not isinstance(y_pred, Seen):
                 return self.student.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
@@ -201,7 +206,9 @@ def _distiller_class(keras: ModuleType) -> Any:
                 tracker.update_state(value * replicas, sample_weight=count)
             return loss
 
-        def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        def compute_metrics(
+            self, x: AnyTensor, y: AnyTensor | None, y_pred: Seen | AnyTensor, sample_weight: AnyTensor | None = None
+        ) -> dict[str, Any]:
             figures = {
                 "loss": self.total_loss_tracker.result(),
                 "student_loss": self.student_loss_tracker.result(),
@@ -221,10 +228,10 @@ def _distiller_class(keras: ModuleType) -> Any:
         def save(self, *arguments: Any, **named: Any) -> None:
             self.student.save(*arguments, **named)
 
-        def save_weights(self, *arguments: Any, **named: Any) -> None:
+        def save_weights(self, *arguments: object, **named: object) -> None:
             self.student.save_weights(*arguments, **named)
 
-        def load_weights(self, *arguments: Any, **named: Any) -> Any:
+        def load_weights(self, *arguments: object, **named: object) -> Any:
             return self.student.load_weights(*arguments, **named)
 
     return StudentTrainer

@@ -126,7 +126,7 @@ def _by_name(model: Model, inputs: Mapping[str, Any], input_shape: InputShape) -
     return {next(iter(inputs)): input_shape}
 
 
-def _joined(name: str, asked: Any, takes: tuple[int | None, ...]) -> tuple[int | None, ...]:
+def _joined(name: str, asked: object, takes: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """The shape of an input, with a batch of one and the sizes asked for in place of open ones."""
     if asked is None:
         return (1, *takes[1:])
@@ -141,7 +141,7 @@ def _joined(name: str, asked: Any, takes: tuple[int | None, ...]) -> tuple[int |
     return (1, *(taken if size is None else size for size, taken in zip(sizes, takes[1:], strict=True)))
 
 
-def _is_size(size: Any) -> bool:
+def _is_size(size: object) -> bool:
     return size is None or isinstance(size, int) and not isinstance(size, bool)
 
 

@@ -17,9 +17,13 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, flavor_of_class, keras_module
+
+if TYPE_CHECKING:
+    import h5py
+    import tensorflow as tf
 
 # Where Keras keeps what a model is made of; `utils`, `applications`, `saving` and others load, download and write.
 _MODELLING_NAMES = (
@@ -98,7 +102,7 @@ def _keras_file(path: Path) -> tuple[list[Any], list[Any], list[str]]:
     return [configuration], [compile_settings], linked
 
 
-def _hdf5(file: Any) -> tuple[list[Any], list[Any], list[str]]:
+def _hdf5(file: IO[bytes]) -> tuple[list[Any], list[Any], list[str]]:
     import h5py
 
     with h5py.File(file, "r") as content:
@@ -109,7 +113,7 @@ def _hdf5(file: Any) -> tuple[list[Any], list[Any], list[str]]:
         return [model], [training], list(_links(content))
 
 
-def _links(content: Any) -> Iterator[str]:
+def _links(content: h5py.Group) -> Iterator[str]:
     """Weights that lie in another file."""
     import h5py
 
@@ -145,7 +149,7 @@ def _saved_model(folder: Path) -> tuple[list[Any], list[Any], list[str]]:
     return configurations, compile_settings, unsafe
 
 
-def _unsafe_nodes(graph: Any) -> Iterator[Any]:
+def _unsafe_nodes(graph: tf.compat.v1.MetaGraphDef) -> Iterator[Any]:
     """The operators of a SavedModel that do what no layer does, each with its own name."""
     functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
     in_functions = (node for nodes in functions.values() for node in nodes)
@@ -167,7 +171,7 @@ def _reachable(names: Iterable[str], functions: Mapping[str, Iterable[Any]]) -> 
     return reached
 
 
-def _of_configuration(configuration: Any, flavor: str) -> Iterator[str]:
+def _of_configuration(configuration: object, flavor: str) -> Iterator[str]:
     """What the objects of one configuration would do, each with the name of its layer."""
     parts = [("the model", configuration)]
     while parts:
@@ -184,7 +188,7 @@ def _of_configuration(configuration: Any, flavor: str) -> Iterator[str]:
             parts += [(owner, value) for value in part]
 
 
-def _unknown_functions(part: Any, flavor: str) -> Iterator[str]:
+def _unknown_functions(part: object, flavor: str) -> Iterator[str]:
     """The custom functions in compile settings that are unknown here."""
     losses = [part.get("loss")] if isinstance(part, dict) else []
     while losses:  # a name, or names for each output, which Keras looks up in the first step of training alone
@@ -253,7 +257,7 @@ def _foreign(description: dict[str, Any], kind: str, flavor: str) -> str | None:
     )
 
 
-def _registered(name: Any, flavor: str) -> bool:
+def _registered(name: object, flavor: str) -> bool:
     return keras_module(flavor).saving.get_registered_object(name) is not None
 
 
@@ -285,7 +289,7 @@ def _node_def(written: Any) -> Any:
     return tf.compat.v1.NodeDef.FromString(str(written).encode())
 
 
-def _unsafe_operator(node: Any) -> bool:
+def _unsafe_operator(node: tf.compat.v1.NodeDef) -> bool:
     if node.op == "PrintV2":  # to the terminal it may
         return node.attr["output_stream"].s.startswith(b"file:")
     return bool(_UNSAFE_OPERATOR.fullmatch(node.op))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from edgeprune.flavor.copies import clone_layer
@@ -24,7 +25,7 @@ def call_for_inference(layer: Layer, args: tuple, kwargs: dict[str, Any]) -> Any
     return layer(*args, **(kwargs if decided else {**kwargs, "training": False}))
 
 
-def function_arguments(function: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+def function_arguments(function: Layer, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a function in the graph by their names, wherever they are kept.
 
     A Keras 3 operation keeps some in its configuration and is called on the others; `tf_keras` passes all.
@@ -38,7 +39,7 @@ def function_arguments(function: Any, args: tuple, kwargs: dict[str, Any]) -> di
     return {**settings, **bound.arguments}
 
 
-def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: dict[str, Any]) -> Any:
+def call_function(function: Layer, args: tuple, kwargs: dict[str, Any], changes: dict[str, Any]) -> Any:
     """Call a function in the graph again, with other values for some of its arguments.
 
     Args:
@@ -71,17 +72,17 @@ def call_function(function: Any, args: tuple, kwargs: dict[str, Any], changes: d
     return function(*args, **kwargs)
 
 
-def run_function(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+def run_function(function: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Compute a function in the graph on arrays."""
     return function.call(*args, **kwargs)
 
 
 @functools.cache
-def _signature_of(function: Any) -> Any:
+def _signature_of(function: Callable[..., Any]) -> Any:
     return inspect.signature(function)
 
 
-def _signature(function: Any) -> Any:
+def _signature(function: Callable[..., Any]) -> Any:
     """The signature; of a bound method, read once for its class."""
     if inspect.ismethod(function):
         signature = _signature_of(function.__func__)
@@ -96,7 +97,7 @@ def _slices_as_dicts(value: object) -> Any:
     return {name: getattr(value, name) for name in ("start", "stop", "step")} if isinstance(value, slice) else value
 
 
-def slice_entries(key: Any) -> list[Any]:
+def slice_entries(key: object) -> list[Any]:
     """The entries of an index into a tensor of the graph, slices as slices; `tf_keras` keeps them as dicts."""
     entries = list(key) if isinstance(key, list | tuple) else [key]
     return [slice(*(e[name] for name in ("start", "stop", "step"))) if isinstance(e, dict) else e for e in entries]

@@ -96,7 +96,7 @@ def graph_of(model: Layer) -> Any:
     return model._functional if is_keras_3(model) and hasattr(model, "_functional") else model
 
 
-def ordered_nodes(graph: Any) -> Iterator[Any]:
+def ordered_nodes(graph: Model) -> Iterator[Any]:
     """The calls of layers in a graph, producers first, without its inputs."""
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
@@ -277,7 +277,7 @@ def packed_as_called(model: Model, flat: Sequence[Any]) -> Any:
     return nest(is_keras_3(model)).pack_sequence_as(call_specs(model), list(flat))
 
 
-def named_outputs(model: Model, outputs: Any) -> dict[str, Any]:
+def named_outputs(model: Model, outputs: object) -> dict[str, Any]:
     """What a model returned, by the names that a file converted from it gives its outputs.
 
     Args:

@@ -13,16 +13,16 @@ import numpy as np
 from edgeprune.flavor.kinds import KERAS_3, is_model, keras_module, nest
 from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic, numbers_like
 from edgeprune.flavor.own_weights import own_weights_symbolic
-from edgeprune.types import Layer, Variable
+from edgeprune.types import AnyTensor, Layer, Variable
 
 
-def symbolic_leaves(structure: Any) -> list[Any]:
+def symbolic_leaves(structure: object) -> list[Any]:
     """The symbolic tensors in a structure, flat."""
     return [leaf for leaf in nest(keras_3=True).flatten(structure) if is_symbolic(leaf)]
 
 
 def called_in_place(
-    layers: list[Layer], reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
+    layers: list[Layer], reference: AnyTensor, args: tuple, kwargs: dict[str, Any], training: bool = False
 ) -> tuple[Any, bool]:
     """What the first of some layers returns for symbolic tensors, which stem from the calls inside it and the others.
 
@@ -62,7 +62,7 @@ def _gather_of_keras() -> Iterator[None]:
 
     ops, before = keras_module(KERAS_3).ops, tf.gather
 
-    def gather(params: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
+    def gather(params: AnyTensor, indices: AnyTensor, *args: object, **kwargs: object) -> Any:
         last = len(params.shape) - 1
         if not (is_symbolic(params) or is_symbolic(indices)):
             return before(params, indices, *args, **kwargs)
@@ -85,7 +85,7 @@ def _without_nodes(layers: set[int]) -> Iterator[None]:
     module = importlib.import_module("keras.src.layers.layer")
     kind = module.Node
 
-    def node(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    def node(operation: object, *args: object, **kwargs: object) -> Any:
         return None if id(operation) in layers else kind(operation, *args, **kwargs)
 
     vars(module)["Node"] = node
@@ -95,7 +95,9 @@ def _without_nodes(layers: set[int]) -> Iterator[None]:
         vars(module)["Node"] = kind
 
 
-def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any, *args: Any, **kwargs: Any) -> Any:
+def _called_on_constants(
+    layer: Layer, call: Callable[..., Any], reference: AnyTensor, *args: object, **kwargs: object
+) -> Any:
     """What a layer with weights returns for constants, as a symbolic tensor: a table read at every position."""
     if symbolic_leaves((args, kwargs)) or not args or not _is_constant(args[0]):
         return call(*args, **kwargs)
@@ -103,7 +105,7 @@ def _called_on_constants(layer: Layer, call: Callable[..., Any], reference: Any,
     return layer(made_symbolic(args[0], reference), *args[1:], **kwargs)
 
 
-def made_symbolic(value: object, reference: Any) -> Any:
+def made_symbolic(value: object, reference: AnyTensor) -> Any:
     """A constant as a symbolic tensor, which is as if it stemmed from another; what is symbolic, or None, as it is."""
     if is_symbolic(value) or value is None:
         return value

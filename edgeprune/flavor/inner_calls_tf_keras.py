@@ -12,7 +12,7 @@ from edgeprune.flavor.inner_calls import symbolic_leaves
 from edgeprune.flavor.kinds import is_keras_3
 from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic
 from edgeprune.flavor.own_weights import own_weights_symbolic, regularizers_in_tf_keras
-from edgeprune.types import Layer, Loss
+from edgeprune.types import AnyTensor, Layer, Loss, TfTensor
 
 
 def takes_training(layer: Layer) -> bool:
@@ -20,7 +20,7 @@ def takes_training(layer: Layer) -> bool:
     return layer._call_has_training_arg if is_keras_3(layer) else layer._call_spec.expects_training_arg
 
 
-def called_in_tf_keras(layer: Layer, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool) -> Any:
+def called_in_tf_keras(layer: Layer, reference: AnyTensor, args: tuple, kwargs: dict[str, Any], training: bool) -> Any:
     """What a layer of tf_keras returns for symbolic tensors, which stem from the calls inside it.
 
     Raises:
@@ -49,14 +49,14 @@ def called_in_tf_keras(layer: Layer, reference: Any, args: tuple, kwargs: dict[s
         return layer.call(*args, **kwargs)
 
 
-def _in_compute_dtype(dtype: str, tensor: Any) -> Any:
+def _in_compute_dtype(dtype: str, tensor: TfTensor) -> Any:
     import tensorflow as tf
 
     is_other = is_symbolic(tensor) and tensor.dtype.is_floating and tensor.dtype != dtype
     return tf.cast(tensor, dtype) if is_other else tensor
 
 
-def _in_graph_mode(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _in_graph_mode(call: Callable[..., Any], *args: object, **kwargs: object) -> Any:
     import tensorflow as tf
 
     if tf.executing_eagerly():  # called on symbolic tensors it would run in a graph
@@ -75,7 +75,7 @@ def _eager_reads_refused() -> Iterator[None]:
     kind = importlib.import_module("tensorflow.python.ops.resource_variable_ops").BaseResourceVariable
     read = kind._read_variable_op
 
-    def checked(variable: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(variable: tf.Variable, *args: object, **kwargs: object) -> Any:
         if tf.executing_eagerly() and variable.dtype.is_floating:
             raise NotUnfoldedError("it uses weights outside of the layers that hold them")
         return read(variable, *args, **kwargs)

@@ -12,13 +12,13 @@ from typing import Any
 
 from edgeprune.flavor.graphs import graph_nodes, is_nested
 from edgeprune.flavor.kinds import is_layer, layers_of
-from edgeprune.types import Model
+from edgeprune.types import AnyTensor, Layer, Model
 
 _CHANNELS_FIRST = ("channels_first", "NCW", "NCHW", "NCDHW")
 
 
 def with_kernels(
-    function: Callable[..., Any], part: Any, arguments: Mapping[str, Any] = MappingProxyType({})
+    function: Callable[..., Any], part: Layer, arguments: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[..., Any]:
     """A function that calls a part of a model, compiled by XLA where TensorFlow lacks kernels for that part.
 
@@ -35,7 +35,7 @@ def with_kernels(
     return tf.function(function, jit_compile=True, autograph=False) if lacks_kernels(part, arguments) else function
 
 
-def lacks_kernels(part: Any, arguments: Mapping[str, Any] = MappingProxyType({})) -> bool:
+def lacks_kernels(part: Layer, arguments: Mapping[str, Any] = MappingProxyType({})) -> bool:
     """Whether TensorFlow cannot compute a part of a model on this machine, unless it is compiled with `jit_compile`."""
     return not _has_channels_first_kernels() and _works_channels_first(part, arguments)
 
@@ -43,7 +43,7 @@ def lacks_kernels(part: Any, arguments: Mapping[str, Any] = MappingProxyType({})
 def batch_predictor(model: Model) -> Callable[[Any], Any]:
     """The model's `predict_on_batch`, or what returns the same where TensorFlow lacks kernels for the model."""
 
-    def call(inputs: Any) -> Any:
+    def call(inputs: AnyTensor) -> Any:
         return model(inputs, training=False)
 
     compiled = with_kernels(call, model)
@@ -63,7 +63,7 @@ def _has_channels_first_kernels() -> bool:
     return True
 
 
-def _works_channels_first(part: Any, arguments: Mapping[str, Any]) -> bool:
+def _works_channels_first(part: Layer, arguments: Mapping[str, Any]) -> bool:
     if is_nested(part):
         return any(_works_channels_first(node.layer, node.kwargs) for node in graph_nodes(part)[1])
     layers = layers_of(part) if is_layer(part) else [part]

@@ -44,7 +44,7 @@ def flavor_of(keras_object: object) -> str:
 
 
 @functools.lru_cache(maxsize=1024)  # asked several times for every layer of a model
-def flavor_of_class(kind: Any) -> str | None:
+def flavor_of_class(kind: type) -> str | None:
     """The name of the Keras a class derives from, `None` if from neither."""
     packages = {cls.__module__.partition(".")[0] for cls in kind.__mro__}
     return next((flavor for flavor in (TF_KERAS, KERAS_3) if flavor in packages), None)
@@ -162,7 +162,7 @@ def layer_names(model: Model, renamed: Mapping[int, str] | None = None) -> dict[
     names: dict[int, str] = {}
     renamed = renamed or {}
 
-    def visit(parent: Any, prefix: str) -> None:
+    def visit(parent: Layer, prefix: str) -> None:
         for layer in parent._flatten_layers(recursive=False, include_self=False):
             if id(layer) not in names:
                 name = renamed.get(id(layer), layer.name)
@@ -184,12 +184,12 @@ def nest(keras_3: bool) -> ModuleType:
     return tf.nest
 
 
-def flatten(structure: Any, keras_object: object) -> list[Any]:
+def flatten(structure: object, keras_object: object) -> list[Any]:
     """The leaves of a nested structure in the order in which the object's Keras expects them."""
     return nest(is_keras_3(keras_object)).flatten(structure)
 
 
-def map_structure(function: Callable[..., Any], structure: Any, keras_object: object) -> Any:
+def map_structure(function: Callable[..., Any], structure: object, keras_object: object) -> Any:
     """The nested structure with `function` applied to each leaf, in the manner of the object's Keras."""
     return nest(is_keras_3(keras_object)).map_structure(function, structure)
 

@@ -13,9 +13,12 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.flavor.legacy_layers import replaced_layers
+
+if TYPE_CHECKING:
+    import h5py
 
 
 class UntranslatableError(ValueError):
@@ -126,25 +129,25 @@ def translated(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _replace_layers(configuration: dict[str, Any], file: Any) -> None:
+def _replace_layers(configuration: dict[str, Any], file: h5py.File) -> None:
     """Put small models in the place of the model's own layers that Keras no longer has."""
     config = configuration["config"]
     layers = config if isinstance(config, list) else config["layers"]  # a Sequential model once was a list
     layers[:] = replaced_layers(layers, file["model_weights"])
 
 
-def _version(file: Any) -> str | None:
+def _version(file: h5py.File) -> str | None:
     if "model_config" not in file.attrs:
         return None
     return (_text(file, "keras_version") or "1").partition(".")[0]  # Keras 1.0 wrote none
 
 
-def _text(file: Any, name: str) -> str:
+def _text(file: h5py.File, name: str) -> str:
     value = file.attrs.get(name, "")
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _translate(part: Any, keras_1: bool) -> Any:
+def _translate(part: object, keras_1: bool) -> Any:
     """A configuration with every layer in it, at any depth, translated."""
     if isinstance(part, list):
         return [_translate(entry, keras_1) for entry in part]
@@ -242,7 +245,7 @@ def _constraint(old: Mapping[str, Any], name: str | None) -> dict[str, Any]:
     return {"class_name": kind, "config": {renamed.get(key, key): old[key] for key in old if key != "name"}}
 
 
-def _translate_training(file: Any, keras_1: bool) -> None:
+def _translate_training(file: h5py.File, keras_1: bool) -> None:
     """The loss, the metrics and the optimizer's arguments; its state in Keras 1 is of another layout and is dropped."""
     training = _translate(json.loads(_text(file, "training_config") or "null"), keras_1=False)
     config = (training or {}).get("optimizer_config", {}).get("config")
@@ -257,7 +260,7 @@ def _translate_training(file: Any, keras_1: bool) -> None:
         file.attrs["training_config"] = json.dumps(training)
 
 
-def _flip_kernels(weights: Any, configuration: Any) -> None:
+def _flip_kernels(weights: h5py.Group, configuration: object) -> None:
     """Turn the kernels of convolutions around: Theano convolved, TensorFlow correlates."""
     for name in _convolutions(configuration):
         for key in weights[name].attrs["weight_names"] if name in weights else ():
@@ -266,7 +269,7 @@ def _flip_kernels(weights: Any, configuration: Any) -> None:
                 stored[()] = stored[()][(slice(None, None, -1),) * (stored.ndim - 2)]
 
 
-def _convolutions(part: Any) -> Iterator[str]:
+def _convolutions(part: object) -> Iterator[str]:
     if isinstance(part, list):
         for entry in part:
             yield from _convolutions(entry)

@@ -6,12 +6,15 @@ Source: `MaxoutDense` and `Highway` of Keras 1.2.2, in `keras/layers/core.py` an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import h5py
 
-def replaced_layers(layers: list[Any], weights: Any) -> list[Any]:
+
+def replaced_layers(layers: list[Any], weights: h5py.Group) -> list[Any]:
     """The layers' descriptions with small models for those that can be built of others.
 
     Args:
@@ -27,7 +30,7 @@ def replaced_layers(layers: list[Any], weights: Any) -> list[Any]:
     return new
 
 
-def _replaced(layer: dict[str, Any], weights: Any) -> dict[str, Any]:
+def _replaced(layer: dict[str, Any], weights: h5py.Group) -> dict[str, Any]:
     build = _BUILT.get(layer.get("class_name"))
     name = layer.get("config", {}).get("name", layer.get("name"))
     if build is None or name not in weights:
@@ -82,12 +85,12 @@ def _highway(config: Mapping[str, Any], name: str, stored: list[np.ndarray]) -> 
     return {"class_name": "Functional", "config": model}, [gate_kernel, *biases[1:], kernel, *biases[:1]]
 
 
-def _dense(name: str, units: int, old: Mapping[str, Any], **config: Any) -> dict[str, Any]:
+def _dense(name: str, units: int, old: Mapping[str, Any], **config: object) -> dict[str, Any]:
     regularizers = {key: old[key] for key in ("W_regularizer", "b_regularizer") if old.get(key)}
     return _layer("Dense", name, units=units, **regularizers, **config)
 
 
-def _layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
+def _layer(kind: str, name: str, **config: object) -> dict[str, Any]:
     return {"class_name": kind, "config": {"name": name, **config}}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune.flavor.functions import call_function, function_arguments
 from edgeprune.flavor.graphs import GraphNode, function_name
 from edgeprune.flavor.kinds import KERAS_3, keras_module
-from edgeprune.types import AnyTensor
+from edgeprune.types import AnyTensor, Layer
 
 BATCH = 1009  # a prime, so that its multiples stand out, and small enough for tensors that are made with it
 
@@ -29,7 +29,7 @@ class NotUnfoldedError(Exception):
     """Raised where a layer's call cannot be made call by call."""
 
 
-def is_symbolic(leaf: Any) -> bool:
+def is_symbolic(leaf: object) -> bool:
     """Whether it is a symbolic tensor of either Keras."""
     return isinstance(leaf, keras_module(KERAS_3).KerasTensor) or type(leaf).__module__ == _TENSORS_OF_TF_KERAS
 
@@ -49,7 +49,7 @@ def with_marked_batch(tensor: AnyTensor, times: int = 1) -> Any:
     return marked
 
 
-def is_marked(size: Any) -> bool:
+def is_marked(size: object) -> bool:
     """Whether it is the marked size of a batch, or a multiple of it."""
     return isinstance(size, int | np.integer) and bool(size > 0 and size % BATCH == 0)
 
@@ -63,7 +63,7 @@ def einsum_sizes_kept() -> Iterator[None]:
     kind = keras_module(KERAS_3).layers.EinsumDense
     before = kind.compute_output_shape
 
-    def compute_output_shape(self: Any, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self: Layer, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         given = before(self, input_shape)
         taken, _, made = re.split("->|,", self.equation.replace(" ", ""))
         sizes = dict(zip(taken, input_shape, strict=False))
@@ -78,7 +78,7 @@ def einsum_sizes_kept() -> Iterator[None]:
         kind.compute_output_shape = before
 
 
-def holds_mark(value: Any) -> bool:
+def holds_mark(value: object) -> bool:
     """Whether an argument holds the marked size, or one that follows from it."""
     if isinstance(value, list | tuple):
         return any(map(holds_mark, value))
@@ -90,11 +90,11 @@ def holds_mark(value: Any) -> bool:
 _TAKE_SIZES = ("reshape", "broadcastto", "tile", "repeat", "slice", "full", "arange")
 
 
-def _holds_none(value: Any) -> bool:
+def _holds_none(value: object) -> bool:
     return isinstance(value, list | tuple) and any(part is None for part in value)
 
 
-def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], reference: Any) -> Any:
+def call_for_any_batch(node: GraphNode, args: tuple, kwargs: dict[str, Any], reference: AnyTensor | None) -> Any:
     """Call a function in the graph whose arguments may hold the marked size; what it returns fits every batch.
 
     Raises:
@@ -142,7 +142,7 @@ _BROADCAST = dict.fromkeys(
 ) | {"matmul": 2, "takealongaxis": 1}
 
 
-def _call_on_few_places(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _call_on_few_places(function: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Call a function that broadcasts; a constant that does not vary along an axis is given a single place there.
 
     So it fits every batch, and channels along that axis may go.
@@ -167,18 +167,19 @@ def _call_on_few_places(function: Any, args: tuple, kwargs: dict[str, Any]) -> A
     return call_function(function, args, kwargs, changes)
 
 
-def numbers_like(x: Any) -> Any:
+def numbers_like(x: AnyTensor) -> Any:
     """A symbolic tensor of the same shape that can be summed: itself, or ones in place of strings and of booleans."""
     can_be_summed = x.dtype.startswith(("float", "bfloat", "int", "uint"))
     return x if can_be_summed else keras_module(KERAS_3).ops.ones_like(x, dtype="float32")
 
 
-def _for_each_sample(x: Any, reference: Any) -> Any:
+def _for_each_sample(x: AnyTensor, reference: AnyTensor | None) -> Any:
     """A symbolic tensor `(1, ...)` once for each sample of another tensor: it is multiplied by a one for each.
 
     Zeros would not do: Keras takes a vector that is added for a bias where there are as many samples as channels.
     """
     ops = keras_module(KERAS_3).ops
-    reference = numbers_like(reference)
-    one = ops.ones_like(ops.sum(reference, axis=tuple(range(1, len(reference.shape)))), dtype=x.dtype)
+    assert reference is not None, "only calls inside a layer know the size of the batch"
+    numbers = numbers_like(reference)
+    one = ops.ones_like(ops.sum(numbers, axis=tuple(range(1, len(numbers.shape)))), dtype=x.dtype)
     return ops.multiply(x, ops.reshape(one, (-1, *(1,) * (len(x.shape) - 1))))

@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune.flavor.graphs import function_name
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, keras_module, keras_of
 from edgeprune.flavor.marked_batch import NotUnfoldedError, numbers_like
-from edgeprune.types import DataLike, Layer, Variable
+from edgeprune.types import AnyTensor, Layer, Variable
 
 
 @functools.cache
@@ -33,16 +33,16 @@ def own_weight_class(keras_3: bool = True) -> type:
     base: Any = keras.Operation
 
     class OwnWeight(base):
-        def __init__(self, variable: Variable, owner: Any) -> None:
+        def __init__(self, variable: Variable, owner: Layer) -> None:
             super().__init__()
             self.variable = variable
             self.owner = owner
             self.dtype = owner.compute_dtype if owner.autocast else variable.dtype
 
-        def call(self, x: DataLike) -> Any:
+        def call(self, x: AnyTensor) -> Any:
             return keras.ops.cast(self.variable.value, self.dtype)
 
-        def compute_output_spec(self, x: DataLike) -> Any:
+        def compute_output_spec(self, x: AnyTensor) -> Any:
             return keras.KerasTensor(tuple(self.variable.shape), dtype=self.dtype)
 
     return OwnWeight
@@ -56,20 +56,21 @@ def _own_weight_layer() -> type:
     class OwnWeight(base):
         symbol = "OwnWeight"  # as functions in the graph have one
 
-        def __init__(self, variable: Any, owner: Any) -> None:
+        def __init__(self, variable: Variable, owner: Layer) -> None:
             super().__init__(dtype=owner._dtype_policy)
-            floating = tf.as_dtype(variable.dtype).is_floating
             # Past Keras's tracking, so that it is no weight of this layer.
             self.__dict__.update(variable=variable, owner=owner)
-            self.__dict__["given_dtype"] = owner.compute_dtype if owner._autocast and floating else variable.dtype.name
+            own_dtype = tf.as_dtype(variable.dtype)
+            is_cast = owner._autocast and own_dtype.is_floating
+            self.__dict__["given_dtype"] = owner.compute_dtype if is_cast else own_dtype.name
 
-        def call(self, x: DataLike) -> Any:
+        def call(self, x: AnyTensor) -> Any:
             return tf.cast(tf.convert_to_tensor(self.variable), self.given_dtype)
 
     return OwnWeight
 
 
-def is_own_weight(operation: Any) -> bool:
+def is_own_weight(operation: Layer) -> bool:
     """Whether what stands in a graph is a weight that a composite layer uses itself."""
     return function_name(operation) == "ownweight"
 
@@ -80,7 +81,7 @@ def own_weights(layer: Layer) -> list[Any]:
     return [variable for variable in layer.variables if id(variable) not in inside]
 
 
-def own_weight_holder(operation: Any, shape: tuple[int, ...], name: str) -> Any:
+def own_weight_holder(operation: Layer, shape: tuple[int, ...], name: str) -> Any:
     """A dense layer for a weight that a composite layer uses itself: called on a one it returns its kernel.
 
     Args:
@@ -101,7 +102,7 @@ def own_weight_holder(operation: Any, shape: tuple[int, ...], name: str) -> Any:
     )
 
 
-def regularizers_in_tf_keras(layer: Any) -> dict[int, Any]:
+def regularizers_in_tf_keras(layer: Layer) -> dict[int, Any]:
     """`id` of a weight that a layer of tf_keras uses itself to its regularizer.
 
     Raises:
@@ -117,7 +118,7 @@ def regularizers_in_tf_keras(layer: Any) -> dict[int, Any]:
     return found
 
 
-def broadcast_own_weight(operation: Any, holder: Any, x: DataLike) -> Any:
+def broadcast_own_weight(operation: Layer, holder: Layer, x: AnyTensor) -> Any:
     """The symbolic tensor with the weight of an `OwnWeight`, from the layer that holds it with a leading axis of one.
 
     Args:
@@ -139,7 +140,7 @@ def broadcast_own_weight(operation: Any, holder: Any, x: DataLike) -> Any:
 
 
 @contextlib.contextmanager
-def own_weights_symbolic(layer: Layer, reference: Any) -> Iterator[None]:
+def own_weights_symbolic(layer: Layer, reference: AnyTensor) -> Iterator[None]:
     """While the body runs, symbolic tensors stand in for the weights that a layer uses itself.
 
     Whole numbers do not train: their values stand in for them.

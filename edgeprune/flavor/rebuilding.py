@@ -32,7 +32,7 @@ from edgeprune.flavor.graphs import (
 )
 from edgeprune.flavor.kinds import array_of, flatten, is_sequential, map_structure
 from edgeprune.flavor.own_weights import broadcast_own_weight, is_own_weight, own_weight_holder
-from edgeprune.types import AnyTensor, DataLike, Layer, Model, Variable
+from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
 def rebuild_graph(
@@ -66,7 +66,7 @@ def rebuild_graph(
     new_inputs = [clone_input(input_layer(old)) if new_input is None else new_input(old) for old in inputs]
     tensors = {}
 
-    def put(old: AnyTensor, new: Any) -> None:
+    def put(old: AnyTensor, new: Layer) -> None:
         tensors[id(old)] = new if behind is None else behind(old, new)
 
     for old, layer in zip(inputs, new_inputs, strict=True):
@@ -165,7 +165,7 @@ class Rebuilder:
         layers = self._layers_behind([*inputs, *(tensor for node in nodes for tensor in node.outputs)])
         return len(set(map(id, layers))) < len(layers)
 
-    def _call_behind(self, old: AnyTensor, new: Any) -> Any:
+    def _call_behind(self, old: AnyTensor, new: AnyTensor) -> Any:
         """A tensor of the new graph, with the layer called on it that stands behind the old one."""
         layer = self._behind.get(id(old))
         return new if layer is None else layer(new)
@@ -175,7 +175,7 @@ class Rebuilder:
         layer = input_layer(tensor)
         return clone_input(layer, self._changes.get(id(layer), {}).get("batch_shape"))
 
-    def _layer(self, old: Any) -> Any:
+    def _layer(self, old: Layer) -> Any:
         """The new layer that stands for an old one, in its wrapper."""
         old = self._unwrapped.get(id(old), old)
         if id(old) not in self._layers:
@@ -201,7 +201,7 @@ class Rebuilder:
             return call_function(node.layer, args, kwargs, self._changes.get(id(node.node), {}))
         return self._call_layer(node.layer, args, kwargs)
 
-    def _call_layer(self, old: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _call_layer(self, old: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Call the new layer that stands for an old one; at its first call its weights are made as they shall be."""
         old = self._unwrapped.get(id(old), old)
         new, names = self._layer(old), names_of_plain_weights(old)
@@ -214,7 +214,7 @@ class Rebuilder:
             self._filled.add(id(old))
         return given
 
-    def _own_weight(self, old: Any, x: DataLike) -> Any:
+    def _own_weight(self, old: Layer, x: AnyTensor) -> Any:
         """What holds a weight that a composite layer uses itself."""
         variable = old.variable
         if id(variable) in self._holders:
@@ -251,7 +251,7 @@ def _whole(weight: Variable) -> np.ndarray:
     return array_of(weight).copy()  # TensorFlow may use the memory of an array as that of a variable
 
 
-def _own_name(weight: Any) -> str:
+def _own_name(weight: Variable) -> str:
     """What a layer calls its weight; names of tf_keras hold those of layers and a number too."""
     return weight.name.rpartition("/")[2].partition(":")[0]
 
@@ -261,7 +261,7 @@ def _holds_layers(layer: Layer) -> bool:
     return is_nested(layer) or is_time_distributed(layer)
 
 
-def _check_shapes(old: Any, new: Any, values: list[np.ndarray]) -> None:
+def _check_shapes(old: Layer, new: Layer, values: list[np.ndarray]) -> None:
     """Check that a layer asked for weights of the shapes that are left of the old ones.
 
     Raises:

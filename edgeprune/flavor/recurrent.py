@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from edgeprune.flavor.kinds import is_keras_3, keras_of
 from edgeprune.types import Layer
@@ -37,7 +36,7 @@ def step_by_step(layer: Layer, *, unroll: bool) -> contextlib.AbstractContextMan
 
 
 @contextlib.contextmanager
-def overridden(layer: Layer, **attributes: Any) -> Iterator[None]:
+def overridden(layer: Layer, **attributes: object) -> Iterator[None]:
     """While the body runs, some attributes of a layer, its methods included, are others."""
     own = {name: vars(layer)[name] for name in attributes if name in vars(layer)}
     try:

@@ -18,7 +18,7 @@ from edgeprune.flavor.graphs import (
 )
 from edgeprune.flavor.kernels import with_kernels
 from edgeprune.flavor.kinds import flatten, is_model
-from edgeprune.types import Layer, Model
+from edgeprune.types import AnyTensor, Layer, Model
 
 # What makes a call: it is passed the call and a value for each of `node.inputs`, and returns one for each output.
 Caller = Callable[[GraphNode, list[Any]], Sequence[Any]]
@@ -217,7 +217,7 @@ def shapes_of_calls(model: Model, specs: Sequence[Any]) -> list[list[tuple[int |
         )
         return given
 
-    def run(*inputs: Any) -> list[Any]:
+    def run(*inputs: AnyTensor) -> list[Any]:
         shapes.clear()
         return run_model(model, inputs, call)
 

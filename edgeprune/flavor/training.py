@@ -37,7 +37,7 @@ def computing_in_float32(model: Model) -> Iterator[None]:
     """While the body runs, the layers of a model in mixed precision compute in float32."""
     keras_3, changed = is_keras_3(model), []
 
-    def set_policy(layer: Layer, policy: Any) -> None:
+    def set_policy(layer: Layer, policy: object) -> None:
         if keras_3:
             layer.dtype_policy = policy
         else:
@@ -70,7 +70,10 @@ def forget_compiled_step(model: Model) -> None:
 
 
 def moving_averages(optimizer: Any, variables: Sequence[Variable]) -> list[Any]:
-    """The optimizer's moving average of each variable, as `tf.Variable`s; empty without `use_ema`."""
+    """The optimizer's moving average of each variable, as `tf.Variable`s; empty without `use_ema`.
+
+    The optimizer is of either Keras, one that scales the loss around it, or None.
+    """
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     averages = getattr(optimizer, "_model_variables_moving_average", None)
@@ -120,7 +123,7 @@ def losses_restored(layers: Iterable[Layer]) -> Iterator[None]:
                 setattr(layer, name, losses)
 
 
-def _flat(states: Any) -> list[Any]:
+def _flat(states: object) -> list[Any]:
     if isinstance(states, list | tuple):
         return [one for state in states for one in _flat(state)]
     return [states] if hasattr(states, "assign") else []

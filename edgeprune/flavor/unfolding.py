@@ -198,7 +198,7 @@ class _Unfolding:
         if self._keras_3:
             self._count_samples(node, [tensors[id(tensor)] for tensor in node.inputs], given)
 
-    def _samples_of(self, tensor: Any) -> int:
+    def _samples_of(self, tensor: AnyTensor) -> int:
         return self._samples.get(id(tensor), (None, 1))[1]
 
     def _count_samples(self, node: GraphNode, taken: list[Any], given: list[Any]) -> None:
@@ -242,7 +242,7 @@ class _Unfolding:
                 self._wrappers[id(wrapper)] = wrapper
         return self._wrappers[id(wrapper)]
 
-    def _for_a_step(self, inner: Any, x: Any) -> Any:
+    def _for_a_step(self, inner: Model, x: AnyTensor) -> Any:
         """What is called on a step of a symbolic tensor, as a model where calls are made inside."""
         if is_nested(inner):
             return self.model(inner)
@@ -314,7 +314,7 @@ class _Unfolding:
         return tree.map_structure(lambda leaf: tensors.get(id(leaf), leaf), outputs)  # some may be constants
 
     def _called_in_place(
-        self, layer: Layer, reference: Any, args: tuple, kwargs: dict[str, Any], training: bool = False
+        self, layer: Layer, reference: AnyTensor, args: tuple, kwargs: dict[str, Any], training: bool = False
     ) -> tuple[Any, bool]:
         """What a layer returns for symbolic tensors, and whether it adds losses; composite layers inside are entered.
 
@@ -339,7 +339,7 @@ class _Unfolding:
                 self._name_parts(part)
 
     @contextlib.contextmanager
-    def _renamed(self, outputs: Any, taken: set[str]) -> Iterator[None]:
+    def _renamed(self, outputs: object, taken: set[str]) -> Iterator[None]:
         """While the body runs, the layers that lead to these tensors have their new names, each another."""
         before, key = {}, "name" if self._keras_3 else "_name"
         for node in _calls_between({}, self._tree.flatten(outputs)):
@@ -364,7 +364,7 @@ class _Unfolding:
 _REFERENCE = -1  # no `id` of an object: the key of a tensor that has the batch of the call that is looked into
 
 
-def _signatures(outputs: Any) -> list[Any]:
+def _signatures(outputs: object) -> list[Any]:
     """What is called to compute some symbolic tensors: layers, and functions by their names."""
     nodes = _calls_between({}, symbolic_leaves(outputs))
     return [function_name(node.layer) or id(node.layer) for node in nodes]

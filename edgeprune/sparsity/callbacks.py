@@ -156,7 +156,7 @@ class PruningSummaries(TensorBoardOfBoth):
         >>> callbacks = [UpdatePruningStep(), PruningSummaries("logs")]
     """
 
-    def __init__(self, log_dir: str, update_freq: str | int = "epoch", **kwargs: Any):
+    def __init__(self, log_dir: str, update_freq: str | int = "epoch", **kwargs: object):
         if not isinstance(log_dir, str) or not log_dir:
             raise ValueError(f"log_dir must be the name of a folder, got {log_dir!r}")
         if importlib.util.find_spec("tensorboard") is None:  # TensorFlow does not bring it
@@ -208,7 +208,7 @@ class PruningSummaries(TensorBoardOfBoth):
 
 
 def _forwarding(hook: str) -> Callable[..., None]:
-    def forward(self: PruningSummaries, *arguments: Any, **keywords: Any) -> None:
+    def forward(self: PruningSummaries, *arguments: object, **keywords: object) -> None:
         getattr(self._tensorboard, hook)(*arguments, **keywords)
 
     forward.__name__ = hook

@@ -78,7 +78,7 @@ def _install_when_built(layer: Layer, pruning: LayerPruning, alone: bool) -> Non
     build, parts_before = layer.build, set(map(id, flavor.layers_of(layer)))
 
     @functools.wraps(build)
-    def build_and_install(*args: Any, **kwargs: Any) -> None:
+    def build_and_install(*args: object, **kwargs: object) -> None:
         object.__setattr__(layer, "build", build)
         build(*args, **kwargs)
         if pruning_of(layer) is not pruning:
@@ -104,7 +104,7 @@ def _join_training(part: Layer, around: LayerPruning) -> None:
             around.run.counter.add(pruning)
 
 
-def hold(layer: Layer, pruning: Any) -> None:
+def hold(layer: Layer, pruning: object) -> None:
     """Set what a layer holds as its pruning, past Keras's tracking."""
     object.__setattr__(layer, _ATTRIBUTE, pruning)
 
@@ -175,7 +175,7 @@ def prune_model(model: Model, runs: dict[int, PruningRun]) -> Model:
     return model
 
 
-def prune_layer(layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
+def prune_layer(layer: Layer, run: PruningRun, **arguments: object) -> Layer:
     """Put a layer and the layers inside it under pruning, in place.
 
     Args:

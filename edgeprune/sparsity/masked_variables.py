@@ -19,7 +19,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 
 from edgeprune.sparsity import masks, prunable, updates
 from edgeprune.sparsity.settings import PruningRun
-from edgeprune.types import Layer, Optimizer, Variable
+from edgeprune.types import Layer, Optimizer, TfTensor, Variable
 
 
 class MaskedVariable:
@@ -47,7 +47,7 @@ class MaskedVariable:
         """The training step that is running or ran last; 0 before the first."""
         return self.run.step
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: TfTensor) -> Any:
         """The value with zeros where the mask is false; called by the optimizer after each update."""
         on_eager_step = self._pruning.training.on_eager_step
         if on_eager_step is None and self.run.step == 0:
@@ -97,7 +97,7 @@ class MaskedVariable:
         value = _first_replica(self.variable.value)
         self.variable.assign(tf.where(_first_replica(self._mask), value, tf.zeros((), value.dtype)))
 
-    def gather_scores(self, gradient: Any) -> None:
+    def gather_scores(self, gradient: TfTensor) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
         assert self._scores is not None, "only Taylor importance gathers scores"
         self._scores.assign_add(updates.taylor_scores(self.variable.value, gradient))
@@ -149,7 +149,7 @@ class LayerPruning(KerasSaveable):
     def _obj_type(self) -> str:
         return "Layer"
 
-    def save_own_variables(self, store: Any) -> None:
+    def save_own_variables(self, store: dict[str, Any]) -> None:
         """Write settings, step and masks, a bit a weight."""
         store["settings"] = np.frombuffer(json.dumps(self.run.get_config()).encode(), np.uint8)
         store["step"] = np.int64(self.run.step)
@@ -158,7 +158,7 @@ class LayerPruning(KerasSaveable):
             store[f"shape_{index}"] = np.asarray(weight.variable.shape)
             store[f"mask_{index}"] = np.packbits(weight.mask())
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: dict[str, Any]) -> None:
         """Go on from a file written under pruning; a file without pruning changes nothing.
 
         Raises:

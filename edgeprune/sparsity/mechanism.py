@@ -41,7 +41,7 @@ class Mechanism(Protocol):
     def prune_model(self, model: Model, runs: dict[int, PruningRun]) -> Model:
         """Put the layers with a run, by the layer's id, under pruning; returns the model to train."""
 
-    def prune_layer(self, layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
+    def prune_layer(self, layer: Layer, run: PruningRun, **arguments: object) -> Layer:
         """Put one layer under pruning, with arguments of the mechanism's own; returns the layer to use."""
 
     def has_masks(self, model: Layer) -> bool:

@@ -33,7 +33,7 @@ def prune_low_magnitude(
     layers: LayerChoice | None = None,
     scope: Literal["local", "global"] = "local",
     importance: Literal["magnitude", "taylor"] = "magnitude",
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Prunable:
     """Prune a model, a layer or a list of layers while it trains; TF-MOT's function, for both Kerases.
 

@@ -19,7 +19,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from edgeprune import flavor
 from edgeprune.sparsity import constraint_masks
 from edgeprune.sparsity.settings import PruningRun
-from edgeprune.types import Layer, Model
+from edgeprune.types import Layer, Model, PathLike
 
 
 class PruningInFile(KerasSaveable):
@@ -37,7 +37,7 @@ class PruningInFile(KerasSaveable):
         return "Layer"
 
 
-def _resume_layer(layer: Layer, runs: dict[int, PruningRun], store: Any) -> None:
+def _resume_layer(layer: Layer, runs: dict[int, PruningRun], store: dict[str, Any]) -> None:
     """Put a layer under the pruning in a file, if there is any; layers that were pruned in one call share `runs`."""
     if "settings" not in store:
         return
@@ -56,7 +56,7 @@ def _resume_layer(layer: Layer, runs: dict[int, PruningRun], store: Any) -> None
         pruning.load_own_variables(store)
 
 
-def resume(model: Model, path: str | Path) -> None:
+def resume(model: Model, path: PathLike) -> None:
     """Put a Keras 3 model that was loaded from a file under the pruning it was saved with: settings, masks and step.
 
     Args:
@@ -80,13 +80,13 @@ def loading_under_pruning() -> Iterator[None]:
     """While the body runs, Keras 3's `load_model` returns models that go on being pruned."""
     load_keras, load_h5 = saving_lib.load_model, legacy_h5_format.load_model_from_hdf5
 
-    def load_and_resume(filepath: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_and_resume(filepath: PathLike, *args: object, **kwargs: object) -> Any:
         model = load_keras(filepath, *args, **kwargs)
         if flavor.is_model(model) and model.built and os.path.exists(filepath):
             resume(model, filepath)
         return model
 
-    def load_and_warn(filepath: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_and_warn(filepath: PathLike, *args: object, **kwargs: object) -> Any:
         model = load_h5(filepath, *args, **kwargs)
         warnings.warn(
             f"{filepath}: model {model.name!r} is not under pruning, as Keras 3 writes neither masks nor step into an "

@@ -7,7 +7,7 @@ import json
 import math
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 import tensorflow as tf
@@ -218,12 +218,12 @@ def read(config: dict[str, Any] | None) -> PruningSchedule:
     return kind.from_config(config["config"])
 
 
-def _check_fraction(name: str, value: object) -> None:
+def _check_fraction(name: str, value: SupportsFloat | str) -> None:
     if not 0 <= _number(name, value) < 1:
         raise ValueError(f"{name} must be a fraction of zeros, 0 to below 1, got {value!r}.")
 
 
-def _check_power(value: object) -> None:
+def _check_power(value: SupportsFloat | str) -> None:
     if not 0 < _number("power", value) < math.inf:
         raise ValueError(f"power must be a finite number above 0, got {value!r}.")
 
@@ -233,14 +233,14 @@ def _check_returned(sparsity: float, step: int) -> None:
         raise ValueError(f"The pruning schedule returned the sparsity {sparsity} at step {step}, which is not in 0..1.")
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: SupportsFloat | str) -> float:
     try:
         return math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, got {value!r}.") from None
 
 
-def _whole_numbers(**values: Any) -> dict[str, int]:
+def _whole_numbers(**values: SupportsIndex) -> dict[str, int]:
     """The values as integers, which steps are counted in.
 
     Raises:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from edgeprune.sparsity import masks, schedules
 from edgeprune.sparsity.settings import PruningRun
-from edgeprune.types import Layer, Variable
+from edgeprune.types import Layer, TfTensor, Variable
 
 # Steps to wait for the first gradient; loss scaling may skip its first 15 or so.
 _PATIENCE = 20
@@ -87,7 +87,7 @@ def _finite_importance(weight: MaskedWeight) -> np.ndarray:
     return importance
 
 
-def taylor_scores(weight: Variable, gradient: Any) -> tf.Tensor:
+def taylor_scores(weight: Variable, gradient: TfTensor) -> tf.Tensor:
     """|weight x gradient| of one step in float32; zero where loss scaling has overflowed."""
     weight = tf.cast(tf.convert_to_tensor(weight), tf.float32)
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)  # an Embedding's gradient is sparse

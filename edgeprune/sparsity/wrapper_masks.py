@@ -17,7 +17,7 @@ import tensorflow as tf
 from edgeprune import flavor
 from edgeprune.sparsity import masks, prunable, schedules, updates
 from edgeprune.sparsity.settings import PruningRun
-from edgeprune.types import AnyTensor, Layer, Model, Variable
+from edgeprune.types import AnyTensor, Layer, Model, Shape, TfTensor, Variable
 
 tfmot_sparsity = flavor.import_tfmot().sparsity.keras
 
@@ -66,7 +66,7 @@ else:
 class PruneLowMagnitude(_PruneLowMagnitude):
     """TF-MOT's wrapper, which names no layer in its errors and leaves N:M sparsity out of its configuration."""
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Build the layer, then its masks.
 
         Raises:
@@ -88,7 +88,7 @@ class PruneLowMagnitude(_PruneLowMagnitude):
 class WrappedWeight:
     """One weight in one of TF-MOT's wrappers; `step` is the step its wrapper had come to."""
 
-    def __init__(self, name: str, run: PruningRun, step: int, variable: Variable, mask: Any):
+    def __init__(self, name: str, run: PruningRun, step: int, variable: Variable, mask: Variable):
         self.name = name
         self.run = run
         self.step = step
@@ -124,7 +124,7 @@ class WrappedWeight:
         """Make what the scores of Taylor importance are gathered in."""
         self._scores = tf.Variable(tf.zeros(self.variable.shape))
 
-    def gather_scores(self, gradient: Any) -> None:
+    def gather_scores(self, gradient: TfTensor) -> None:
         """Add |weight x gradient| of one step to the scores; called inside the compiled step."""
         assert self._scores is not None, "start_scores comes first"
         self._scores.assign_add(updates.taylor_scores(self.variable, gradient))
@@ -176,7 +176,7 @@ def has_masks(model: Layer) -> bool:
     return bool(wrappers_in(model)) or is_wrapper(model)
 
 
-def prune_layer(layer: Layer, run: PruningRun, **arguments: Any) -> Layer:
+def prune_layer(layer: Layer, run: PruningRun, **arguments: object) -> Layer:
     """Wrap one layer with TF-MOT's wrapper; one that is wrapped, or makes no weights, is returned as it is.
 
     Raises:
@@ -401,7 +401,7 @@ def _gather_scores_in(model: Model, weights: Sequence[WrappedWeight]) -> None:
     optimizer = model.optimizer
     apply_gradients = type(optimizer).apply_gradients
 
-    def apply_and_gather(grads_and_vars: Iterable[tuple[Any, Any]], *args: Any, **kwargs: Any) -> Any:
+    def apply_and_gather(grads_and_vars: Iterable[tuple[Any, Any]], *args: object, **kwargs: object) -> Any:
         pairs = list(grads_and_vars)
         for gradient, variable in pairs:
             if variable.ref() in scored and gradient is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from edgeprune import flavor, progress
 from edgeprune.sparsity.xnnpack import geometry
 from edgeprune.sparsity.xnnpack.misses import xnnpack_misses
-from edgeprune.types import Layer, Model
+from edgeprune.types import AnyTensor, Layer, Model
 
 
 def adapt_for_xnnpack(model: Model, *, exact: bool = True) -> Model:
@@ -105,7 +105,7 @@ class _Adaptation:
                 return self.new(layers.GlobalAveragePooling2D, layer, layer.name, keepdims=True)(image)
         return self.clone(layer)(*args, **kwargs)
 
-    def convolution(self, layer: Layer, image: Any, kernels: tuple[int, ...]) -> Any:
+    def convolution(self, layer: Layer, image: AnyTensor, kernels: tuple[int, ...]) -> Any:
         """A convolution with the same padding on every side where that computes the same (or may not)."""
         producer, tensors = flavor.producer_of(image)
         padding = producer if isinstance(producer, self.layers.ZeroPadding2D) else None
@@ -127,7 +127,7 @@ class _Adaptation:
         changes = {"kernel_size": (kernel, kernel), "padding": "valid"}
         return self.clone(layer, offsets, **changes)(even(source))
 
-    def pooling(self, layer: Layer, image: Any) -> Any:
+    def pooling(self, layer: Layer, image: AnyTensor) -> Any:
         """A global pooling that keeps the image's axes, and a Reshape that drops them."""
         pooled = self.clone(layer, keepdims=True)(image)
         shape = (image.shape[-1],)
@@ -135,18 +135,18 @@ class _Adaptation:
         self.flattened[id(flat)] = flat, pooled
         return flat
 
-    def clone(self, layer: Layer, offsets: tuple[int, int] | None = None, **changes: Any) -> Any:
+    def clone(self, layer: Layer, offsets: tuple[int, int] | None = None, **changes: object) -> Any:
         """The new form of a layer, one for each form in which a shared layer is called."""
         key = id(layer), offsets, tuple(changes.items())
         if key not in self.clones:
             if flavor.is_model(layer):
                 new = _Adaptation(layer, self.exact).run()
             else:
-                new = flavor.clone_layer(layer, **changes)
+                new = flavor.clone_layer(layer, None, **changes)
             self.clones[key] = layer, new, offsets
         return self.clones[key][1]
 
-    def new(self, layer_class: type, like: Any, name: str, **config: Any) -> Any:
+    def new(self, layer_class: type, like: Layer, name: str, **config: object) -> Any:
         """A layer that was not in the model, of the number type of the one it serves."""
         if name != like.name:
             name = next(n for n in _numbered(name) if n not in self.names)
@@ -154,7 +154,7 @@ class _Adaptation:
         return layer_class(name=name, dtype=like.get_config()["dtype"], **config)
 
 
-def _weights(old: Any, new: Any, offsets: tuple[int, int] | None) -> list[Any]:
+def _weights(old: Layer, new: Layer, offsets: tuple[int, int] | None) -> list[Any]:
     """The weights of a layer for its new form: the kernel put into a larger one of zeros at `offsets`."""
     weights = old.get_weights()
     if offsets is not None and old.kernel_size != new.kernel_size:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from edgeprune.types import Layer
@@ -120,12 +122,12 @@ def unwrapped(layer: Layer) -> Any:
     return layer.layer if type(layer).__name__ == "PruneLowMagnitude" else layer
 
 
-def is_convolution(layer: Layer, layers: Any) -> bool:
+def is_convolution(layer: Layer, layers: ModuleType) -> bool:
     """Whether it is a Conv2D and not the transposed one, which derives from it in `tf_keras`."""
     return isinstance(layer, layers.Conv2D) and not isinstance(layer, layers.Conv2DTranspose)
 
 
-def is_stem_like(layer: Layer, layers: Any, shape: tuple) -> bool:
+def is_stem_like(layer: Layer, layers: ModuleType, shape: tuple) -> bool:
     """Whether it is XNNPACK's first convolution but for its padding."""
     return (
         is_convolution(layer, layers)
@@ -136,7 +138,7 @@ def is_stem_like(layer: Layer, layers: Any, shape: tuple) -> bool:
     )
 
 
-def is_depthwise_like(layer: Layer, layers: Any) -> bool:
+def is_depthwise_like(layer: Layer, layers: ModuleType) -> bool:
     """Whether it is a depthwise convolution of the sparse path but for its padding."""
     return (
         isinstance(layer, layers.DepthwiseConv2D)
@@ -147,7 +149,7 @@ def is_depthwise_like(layer: Layer, layers: Any) -> bool:
     )
 
 
-def pools_whole_map(layer: Layer, layers: Any, shape: tuple) -> bool:
+def pools_whole_map(layer: Layer, layers: ModuleType, shape: tuple) -> bool:
     """Whether it is an average pooling over all pixels of the image."""
     return (
         isinstance(layer, layers.AveragePooling2D)
@@ -156,7 +158,7 @@ def pools_whole_map(layer: Layer, layers: Any, shape: tuple) -> bool:
     )
 
 
-def is_folded_reshape(layer: Layer, layers: Any) -> bool:
+def is_folded_reshape(layer: Layer, layers: ModuleType) -> bool:
     """Whether it gives a pooled vector its two axes back, as squeeze-and-excitation does."""
     return isinstance(layer, layers.Reshape) and tuple(layer.target_shape[:2]) == (1, 1)
 
@@ -179,7 +181,7 @@ def activation_name(layer: Layer) -> str:
     return name.lower().replace("_", "")
 
 
-def pairs(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+def pairs(padding: Sequence[Sequence[int]]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The padding of a ZeroPadding2D as tuples, which compare by value."""
     (top, bottom), (left, right) = padding
     return (top, bottom), (left, right)
