@@ -14,7 +14,7 @@ from edgeprune import staging
 
 # Returns whether an existing folder is replaced, or which of its files are, relative to it.
 Replaces: TypeAlias = Callable[[Path], bool | Collection[str]]
-# What a disk answers that takes no more. The system names no file then.
+# What a full disk answers. The system names no file then.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -277,7 +277,7 @@ def _kept(folder: Path, replaced: Collection[str]) -> list[Path]:
 
 
 def _keep(source: Path, target: Path) -> None:
-    """Give a file, or a folder that holds nothing, its place in the new folder."""
+    """Move a file, or a folder that holds nothing, to its place in the new folder."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if _is_folder(source):

@@ -1,4 +1,4 @@
-"""Signs of life for work that takes over a second: a bar where the steps are known, a spinner where not.
+"""Progress of work that takes over a second: a bar where the steps are known, a spinner where not.
 
 Both are drawn on stderr, in a terminal or a notebook, and are gone when the work is done. Where the command line's
 stderr is a file or a pipe, each stage is one line instead. When two are asked for at once, the outer one is shown.

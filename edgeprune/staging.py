@@ -69,7 +69,7 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def put_in_place(files: Mapping[Path, Path], *, overwrite: bool) -> None:
-    """Give finished files their names.
+    """Move finished files to their names.
 
     Args:
         files: what each becomes, by where it is in `new`.
@@ -130,7 +130,7 @@ def exchange(folder: Path, name: str) -> Path:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system knows no links."""
+    """Link a file under a second name; a copy where the file system knows no links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""A directory that developers of apps and firmware take over: the model, code that calls it, values to test it with."""
+"""A directory that developers of apps and firmware build on: the model, code that calls it, values to test it with."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _KOTLIN_WORDS = frozenset(
     try typealias typeof val var when while
     """.split()
 )
-# The type of the values that an app gives and gets, for each type that a file holds.
+# The type of the values that an app passes and reads, for each type that a file holds.
 _VALUES = {
     "float32": "float32",
     "int8": "int32",
@@ -141,7 +141,7 @@ class Interface:
 
     @property
     def values(self) -> str:
-        """The type of the values that an app gives or gets: real ones where the file holds them as integers."""
+        """The type of the values that an app passes or reads: real ones where the file holds them as integers."""
         return "float32" if self.port.quantized else _VALUES[self.port.dtype.name]
 
     @property
@@ -162,7 +162,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class Golden:
-    """Golden vectors as the generated classes take and return them: name to `(count, ...)`."""
+    """Golden vectors as the generated classes accept and return them: name to `(count, ...)`."""
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]

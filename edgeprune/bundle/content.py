@@ -38,7 +38,7 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        """Take single numbers and lists too."""
+        """Accept single numbers and lists too."""
         for field in ("mean", "std"):
             values = np.atleast_1d(np.asarray(getattr(self, field), np.float64))
             if values.ndim != 1 or not (np.abs(values) <= np.finfo(np.float32).max).all():

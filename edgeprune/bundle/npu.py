@@ -30,7 +30,7 @@ from edgeprune.measure.vela import NPU_OPERATOR, NpuReport, VelaError, compile_f
 # further one up to a kilobyte more.
 _INTERPRETER_BYTES = 4096
 _OPERATOR_BYTES = 1024
-# NPUs were made to give what the reference kernels give; a step is left for what was never run here, and as much again
+# NPUs were made to compute as the reference kernels do; a step is left for what was never run here, and as much again
 # for kernels that round otherwise than those.
 _TOLERANCE = {"int8": 1, "uint8": 1, "int16": 2}
 

@@ -92,7 +92,7 @@ def c_comment(text: str) -> str:
 
 
 def c_float(value: float) -> str:
-    """A C literal that gives the same float32."""
+    """A C literal of the same float32."""
     text = np.format_float_scientific(np.float32(value), trim="0")
     return f"{text}f"
 

@@ -5,7 +5,7 @@
     smaller = strip(model)
 
 Masked channels are zero in every weight that makes or reads them, and the optimizer keeps them so. Whatever saves the
-model meanwhile finds the zeros; `remove_dead_channels` takes them out of a model that was loaded from a file.
+model meanwhile finds the zeros; `remove_dead_channels` removes them from a model that was loaded from a file.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def _last_update(schedule: PruningSchedule, total_steps: int | None) -> int | No
 
 
 def strip_channels(model: SameLayer, verify: bool = True) -> SameLayer:
-    """Take the masked channels out of a model that was trained with `ChannelPruning`.
+    """Remove the masked channels of a model that was trained with `ChannelPruning`.
 
     Args:
         model: the model that was in `fit`, one inside it such as the student of a distiller, or one built around it. It

@@ -28,7 +28,7 @@ def masks_of(model: Layer) -> ChannelMasks | None:
 
 
 def put_masks_on(graph: ChannelGraph) -> None:
-    """Give a traced model masks that keep everything, and let its optimizer apply them."""
+    """Add masks that keep everything to a traced model, and let its optimizer apply them."""
     masks = ChannelMasks(graph)
     object.__setattr__(graph.model, _ATTRIBUTE, masks)
     masks.install()
@@ -154,7 +154,7 @@ class ChannelMasks:
         return ~alive | masked_now
 
     def shrink(self, strength: float) -> None:
-        """Take `strength` off the norm of each class that can be dropped, in units of its group's first mean norm."""
+        """Subtract `strength` from the norm of each class that can be dropped, in units of its group's first mean."""
         if self._unit is None:
             self._unit = tf.constant(self._mean_norms())
         self._scale_all(tf.constant(strength, tf.float32))

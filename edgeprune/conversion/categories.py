@@ -86,7 +86,7 @@ def _comparing(bincount: Callable[..., Any]) -> Any:
         known = isinstance(arr, tf.Tensor) and arr.shape.is_fully_defined() and minlength and minlength == maxlength
         if axis != -1 or not known:
             return bincount(arr, weights, minlength, maxlength, dtype, name, axis, **options)
-        # Not by slicing: the converter does not know the shape that a table of strings gives.
+        # Not by slicing: the converter does not know the shape of what a table of strings returns.
         hits = tf.reshape(arr, (*arr.shape, 1)) == tf.range(minlength, dtype=arr.dtype)
         if weights is not None:
             return tf.reduce_sum(tf.where(hits, weights[..., tf.newaxis], 0), axis=-2)

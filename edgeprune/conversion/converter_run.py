@@ -39,7 +39,7 @@ class ConverterSettings:
     allow_custom: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what the converter would take for something else."""
+        """Refuse what the converter would read as something else."""
         if self.quantization not in QUANTIZATIONS:
             known = ", ".join(map(repr, QUANTIZATIONS))
             raise ValueError(f"quantization must be one of {known}; got {self.quantization!r}.")

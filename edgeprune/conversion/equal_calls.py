@@ -83,7 +83,7 @@ def _equal_call(layer: Layer) -> Callable[..., Any] | None:
 
 
 def _embedding(layer: Layer) -> Callable[..., Any] | None:
-    """One GATHER, which takes indices from 0."""
+    """One GATHER, whose indices are counted from 0."""
     import tensorflow as tf
 
     if getattr(layer, "quantization_mode", None) is not None:

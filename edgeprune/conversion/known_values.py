@@ -57,7 +57,7 @@ def random_samples(
     Args:
         specs: input name to `tf.TensorSpec` with a batch of one.
         count: how many.
-        known: what `known_values` gives for the model: values to draw from instead.
+        known: what `known_values` returned for the model: values to draw from instead.
 
     Returns:
         Input name to array `(count, ...)`, in the input's dtype.

@@ -16,7 +16,7 @@ from edgeprune.types import Model
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# What TensorFlow takes for the name of a signature's input, and of a scope.
+# What TensorFlow accepts as the name of a signature's input, and of a scope.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
@@ -56,7 +56,7 @@ def signature_specs(model: Model) -> dict[str, Any]:
 
 
 def names_to_trace(names: Iterable[str]) -> dict[str, str]:
-    """The names under which inputs are traced: their own, or where TensorFlow takes those for none, a stand-in.
+    """The names under which inputs are traced: their own, or a stand-in where TensorFlow does not accept those.
 
     A SavedModel needs names like Python's. A file's signature may hold any, so a stand-in has as many bytes as the name
     in UTF-8, and `tflite.edit.with_names` puts the name in its place.
@@ -88,7 +88,7 @@ def _sanitized(name: str) -> str:
 
 @contextlib.contextmanager
 def traceable_names(model: Model) -> Iterator[None]:
-    """While the body runs, the model, its layers and variables have names that TensorFlow takes; Keras 3 allows any."""
+    """While the body runs, the model, its layers and variables have names that TensorFlow accepts."""
     named = []
     if flavor.is_keras_3(model):
         named += [(layer, "name", "") for layer in (model, *flavor.layers_of(model))]
@@ -106,12 +106,12 @@ def traceable_names(model: Model) -> Iterator[None]:
 
 
 def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[str, str], directory: str | Path) -> Any:
-    """Write a SavedModel with one signature, from which the converter takes the names of inputs and outputs.
+    """Write a SavedModel with one signature, from which the converter reads the names of inputs and outputs.
 
     Args:
         model: a built model of either Keras.
-        specs: what `signature_specs` gives for it.
-        traced: what `names_to_trace` gives for its inputs.
+        specs: what `signature_specs` returned for it.
+        traced: what `names_to_trace` returned for its inputs.
         directory: an empty folder.
 
     Returns:

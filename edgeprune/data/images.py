@@ -28,7 +28,7 @@ def open_folder(path: Path) -> Callable[[Ports | None], Data]:
             `test`, `validation` or `val` of such folders.
 
     Returns:
-        A function that reads the images in the size that a model takes: `(samples, height, width, channels)` of
+        A function that reads the images in the size that a model expects: `(samples, height, width, channels)` of
         float32 from 0 to 255, and the classes' numbers as int32, or one-hot where the model's loss needs it.
 
     Raises:

@@ -44,7 +44,7 @@ def named_samples(runtime: Runtime, samples: Arrays, order: list[str] | None = N
     Args:
         runtime: the opened file.
         samples: an array for one input; for several a list or tuple of arrays in the order of `order`, or a dict by
-            name. Each has a leading axis over the samples and holds real values: where the file takes integers for
+            name. Each has a leading axis over the samples and holds real values: where the file has integers for
             them, they are quantized when it is run.
         order: the names of the inputs in the order of a list; by default the file's.
 

@@ -1,4 +1,4 @@
-"""What a model takes and returns, as far as data have to fit it: the names and shapes of its inputs and outputs."""
+"""What a model accepts and returns, as far as data have to fit it: the names and shapes of its inputs and outputs."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ _MERGES = {
     "Subtract": _merged(_difference),
     "Multiply": _merged(_product),
     "Average": _merged(lambda values: sum(values) / len(values)),
-    # NumPy's give NaN where any value is.
+    # NumPy's return NaN where any value is.
     "Maximum": _merged(lambda values: float(np.max(values))),
     "Minimum": _merged(lambda values: float(np.min(values))),
 }

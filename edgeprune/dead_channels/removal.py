@@ -69,8 +69,8 @@ class DeadChannels:
     def __str__(self) -> str:
         """One line for each group that loses channels or keeps constant ones."""
         rows = [f"{row.name}: {row.before} -> {row.after}" for row in self.plan.planned if row.after < row.before]
-        stay = [f"{name}: {sentence}" for name, sentence in self.left.items()]
-        return "\n".join([f"{self.count} dead channels in {self.graph.model.name}", *rows, *stay])
+        left = [f"{name}: {sentence}" for name, sentence in self.left.items()]
+        return "\n".join([f"{self.count} dead channels in {self.graph.model.name}", *rows, *left])
 
     def apply(self, verify: bool = True) -> Model:
         """Build the model without them.

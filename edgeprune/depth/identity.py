@@ -1,4 +1,4 @@
-"""Layers that give what they take, and a model without them."""
+"""Layers that return their input, and a model without them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def drop_identity_layers(model: Model) -> Model:
 
 
 def identities(model: Model) -> dict[int, int]:
-    """The calls in a model, at any depth, whose layer gives what it takes."""
+    """The calls in a model, at any depth, whose layer returns its input."""
     found = {}
     for _, part in graphs(model):
         _, nodes, outputs = flavor.graph_nodes(part)

@@ -59,7 +59,7 @@ class OutputComparison:
 def pair_outputs(
     file_outputs: Mapping[str, np.ndarray], keras_outputs: Mapping[str, np.ndarray], model: Model
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Give the Keras outputs the file's names.
+    """Name the Keras outputs as the file does.
 
     Args:
         file_outputs: what the file gave, by name.

@@ -169,8 +169,8 @@ def export_tflite(
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
         num_samples: how many representative samples to use at most, 1 or more.
-        calibration: how the ranges of activations in an `"int8"` file are chosen. `"min-max"` takes all values that
-            occur in the samples; `"percentile"` leaves out one in a thousand; `"mse"` takes the range with the smallest
+        calibration: how the ranges of activations in an `"int8"` file are chosen. `"min-max"` covers all values that
+            occur in the samples; `"percentile"` leaves out one in a thousand; `"mse"` uses the range with the smallest
             squared error. `"auto"` tries these, and `equalize` before, on half of the samples, measures the files on
             the other half, and takes the one with the smallest error. It takes twice as long as `"min-max"` where that
             leaves hardly any error, and about five times as long where it does not.

@@ -299,7 +299,7 @@ def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
 
 
 def _output_layer(location: str, model: Model) -> Any | None:
-    """The layer behind an operator that gives one of the file's outputs, which are numbered in order of name."""
+    """The layer behind an operator of one of the file's outputs, which are numbered in order of name."""
     output = re.match(r"StatefulPartitionedCall:(\d)", location)
     layers = flavor.output_layers(model)
     if output is None or not layers:

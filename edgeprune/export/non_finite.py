@@ -37,7 +37,7 @@ def check_weights(model: Model) -> None:
 def check_finite_outputs(
     function: Callable[[Any], Mapping[str, Any]], samples: Mapping[str, np.ndarray], model: Model
 ) -> None:
-    """Refuse to calibrate a model that gives NaN or infinity for a representative sample.
+    """Refuse to calibrate a model that returns NaN or infinity for a representative sample.
 
     Args:
         function: the traced model, which takes a dict of inputs with a batch of one.

@@ -55,7 +55,7 @@ def prepare(
         model: a built model of `keras` 3 or `tf_keras`.
         representative_data: samples as `export_tflite` accepts them; None without.
         check_inputs: raises where the model that is converted has inputs that are not available, before data are read.
-        calibrated: whether a file has integer activations, and so takes over the ranges of a quantization-aware model.
+        calibrated: whether a file has integer activations, and so has the ranges of a quantization-aware model.
         num_samples: how many of them to use at most.
         without_preprocessing: whether layers that handle strings, or hash, are left to the application.
 

@@ -1,4 +1,4 @@
-"""Take a model apart at its lookup layers: what TFLite can hold is in the file, the rest in the application."""
+"""Split a model at its lookup layers: what TFLite can hold is in the file, the rest in the application."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _settings(layer: Layer) -> str:
 
 
 def _handles_strings(node: flavor.GraphNode) -> bool:
-    """Whether a call of a lookup layer reads or gives strings, or hashes."""
+    """Whether a call of a lookup layer reads or returns strings, or hashes."""
     if not is_lookup(node.layer):
         return False
     dtypes = [getattr(tensor.dtype, "name", tensor.dtype) for tensor in (*node.inputs, *node.outputs)]

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def samples(data: DataLike, specs: Mapping[str, Any], count: int = 100) -> dict[str, np.ndarray]:
-    """Some samples of representative data, as the model's inputs take them.
+    """Some samples of representative data, as the model's inputs expect them.
 
     Args:
         data: an array `(samples, ...)`; a dict of input name to array, or a list of arrays, for several inputs;
             or a stream: a `tf.data.Dataset`, a Keras `PyDataset` or `tf_keras` `Sequence`, a function that
-            returns a generator, or anything else that can be iterated over. A stream gives batches or single
+            returns a generator, or anything else that can be iterated over. A stream yields batches or single
             samples, with labels (a tuple of inputs and labels) or without.
-        specs: input name to `tf.TensorSpec` with a batch of one, as `input_specs` gives them.
+        specs: input name to `tf.TensorSpec` with a batch of one, as `input_specs` returns them.
         count: how many samples at most. From arrays they are taken at even distances, as data is often sorted;
             from a stream the first ones, and no more is read.
 

@@ -98,7 +98,7 @@ def _refuse_dense_layers(weights: list[_SparseWeight], quantization: str | None,
 
 
 def _refuse_stride_2_depthwise(graph: _Graph, model: Model) -> None:
-    """XNNPACK's sparse path takes SAME padding of a strided depthwise convolution for the symmetric one."""
+    """XNNPACK's sparse path treats SAME padding of a strided depthwise convolution as symmetric."""
     depthwise = next(graph.same_padded_stride_2_depthwise(), None)
     if depthwise is None or not graph.has_sparse_path_stem():
         return

@@ -285,7 +285,7 @@ def _smallest_index_range(model: Model) -> int:
 
 
 def _mismatch(runtime: Runtime, model: Model) -> list[str]:
-    """Whether the file takes other inputs than the model, in words."""
+    """Whether the file has other inputs than the model, in words."""
     ports = runtime.inputs.values()
     taken = [(port.shape[1:], _kind(port.dtype.kind, port.quantized)) for port in ports]
     specs = flavor.flatten(flavor.call_specs(model), model)

@@ -1,6 +1,6 @@
 """The terms of a distillation loss: outputs compared by what they stand for, features by their squared error.
 
-Keras's `LogitsDistillation` takes all outputs for logits of classes. A softmax that it is applied to a second time
+Keras's `LogitsDistillation` treats all outputs as logits of classes. A softmax that it is applied to a second time
 teaches next to nothing, and of a single sigmoid nothing at all, so probabilities become logits first.
 """
 

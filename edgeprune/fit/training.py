@@ -85,7 +85,7 @@ def count_steps(x: Arrays, batch_size: int) -> int:
 
 
 def is_keras_data(model: Model, x: object) -> bool:
-    """Whether these are batches as the `fit` of a model's Keras takes them, not arrays: a dataset of either kind."""
+    """Whether these are batches as the `fit` of a model's Keras accepts them, not arrays: a dataset of either kind."""
     import tensorflow as tf
 
     utils = flavor.keras_of(model).utils

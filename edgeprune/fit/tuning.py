@@ -52,7 +52,7 @@ def prune_and_fit(
         loss: a Keras loss or its name; left out, that of the compiled model, or
             `"sparse_categorical_crossentropy"` for a softmax over integer labels.
         metric: what is computed while it trains in place of the compiled metrics, which the model keeps: as
-            `edgeprune.score` takes it. Of a function it is the mean over the batches.
+            `edgeprune.score` accepts it. Of a function it is the mean over the batches.
         description: a few words shown before the progress bar.
 
     Returns:

@@ -257,7 +257,7 @@ def variables_to_copy(layer: Layer) -> list[Any]:
 
 
 def copy_layer_state(old: Layer, new: Layer, weights: Sequence[ArrayLike]) -> None:
-    """Give a layer its weights, values for `variables_to_copy(new)`, and what an adapted layer knows besides them."""
+    """Set a layer's weights, values for `variables_to_copy(new)`, and what an adapted layer knows besides them."""
     if hasattr(old, "get_vocabulary"):
         if len(new.get_vocabulary()) != len(old.get_vocabulary()):
             new.set_vocabulary(old.get_vocabulary())

@@ -20,7 +20,7 @@ def custom_objects_of(names: Iterable[str]) -> dict[str, Any]:
             it is imported is known under its registered name, too.
 
     Returns:
-        Name to class or function, as `load_model(custom_objects=...)` takes them. A later module goes before an
+        Name to class or function, as `load_model(custom_objects=...)` accepts them. A later module comes before an
         earlier one.
 
     Raises:

@@ -124,7 +124,7 @@ def make_distiller(
 
     It computes what the student does. The student's own compiled loss and metrics are those of the labels, with
     weights of samples and of outputs, and regularizers count in full. In Keras 3 it is a `Distiller`, whose own loss
-    leaves these out, runs the student twice where features are compared, and takes all outputs for logits.
+    leaves these out, runs the student twice where features are compared, and treats all outputs as logits.
 
     Args:
         student: the compiled model that is trained.

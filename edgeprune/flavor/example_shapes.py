@@ -1,6 +1,6 @@
 """The sizes at which a model of open length or size is looked at: those that are asked for, or some that it accepts.
 
-MACs and memory are those of inputs of one size. Where a model takes any (`Input((None, None, 3))`), it is looked at
+MACs and memory are those of inputs of one size. Where a model accepts any (`Input((None, None, 3))`), it is looked at
 with the first of a few sizes that none of its layers refuses, and what is printed says which.
 """
 
@@ -126,19 +126,19 @@ def _by_name(model: Model, inputs: Mapping[str, Any], input_shape: InputShape) -
     return {next(iter(inputs)): input_shape}
 
 
-def _joined(name: str, asked: object, takes: tuple[int | None, ...]) -> tuple[int | None, ...]:
+def _joined(name: str, asked: object, expected: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """The shape of an input, with a batch of one and the sizes asked for in place of open ones."""
     if asked is None:
-        return (1, *takes[1:])
+        return (1, *expected[1:])
     if isinstance(asked, str) or not isinstance(asked, Sequence) or not all(_is_size(size) for size in asked):
         raise TypeError(f"input_shape= accepts sizes such as (1, 128, 128, 3); got {asked!r} for input {name!r}.")
-    sizes = tuple(asked) if len(asked) == len(takes) - 1 else tuple(asked)[1:]
-    fits = len(asked) in (len(takes), len(takes) - 1) and all(
-        taken in (None, size) for size, taken in zip(sizes, takes[1:], strict=True)
+    sizes = tuple(asked) if len(asked) == len(expected) - 1 else tuple(asked)[1:]
+    fits = len(asked) in (len(expected), len(expected) - 1) and all(
+        taken in (None, size) for size, taken in zip(sizes, expected[1:], strict=True)
     )
     if not fits or not all(size is None or size > 0 for size in asked):
-        raise ValueError(f"input_shape={tuple(asked)} does not fit input {name!r}, whose shape is {takes}.")
-    return (1, *(taken if size is None else size for size, taken in zip(sizes, takes[1:], strict=True)))
+        raise ValueError(f"input_shape={tuple(asked)} does not fit input {name!r}, whose shape is {expected}.")
+    return (1, *(taken if size is None else size for size, taken in zip(sizes, expected[1:], strict=True)))
 
 
 def _is_size(size: object) -> bool:

@@ -178,8 +178,8 @@ def needed_calls(
 
     Args:
         nodes: the calls of a model, producers first.
-        tensors: symbolic tensors that these calls give.
-        instead: `id` of a call's node to the position of the input that the call gives instead of computing anything.
+        tensors: symbolic tensors that these calls return.
+        instead: `id` of a call's node to the position of the input that the call returns instead of computing anything.
 
     Returns:
         The calls, in their order; those of `instead` among them.
@@ -278,7 +278,7 @@ def packed_as_called(model: Model, flat: Sequence[Any]) -> Any:
 
 
 def named_outputs(model: Model, outputs: object) -> dict[str, Any]:
-    """What a model returned, by the names that a file converted from it gives its outputs.
+    """What a model returned, by the names that a file converted from it has for its outputs.
 
     Args:
         model: a model of either Keras.

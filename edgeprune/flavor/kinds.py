@@ -17,7 +17,7 @@ TF_KERAS = "tf_keras"
 
 
 def flavor_of(keras_object: object) -> str:
-    """Tell which Keras a model, layer, optimizer or callback belongs to.
+    """Which Keras a model, layer, optimizer or callback belongs to.
 
     Args:
         keras_object: any object whose class derives from a class of `keras` 3 or of `tf_keras`.

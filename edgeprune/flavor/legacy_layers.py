@@ -24,7 +24,7 @@ def replaced_layers(layers: list[Any], weights: h5py.Group) -> list[Any]:
     new = [_replaced(layer, weights) for layer in layers]
     first = layers[0].get("config", {}) if layers else {}
     if new[:1] != layers[:1] and "inbound_nodes" not in layers[0] and "batch_input_shape" in first:
-        # A Sequential model does not take its shape from a model that it begins with.
+        # A Sequential model does not have the shape of a model that it begins with.
         given = _layer("InputLayer", f"{first['name']}_given", batch_input_shape=first["batch_input_shape"])
         return [given, *new]
     return new

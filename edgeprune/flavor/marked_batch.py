@@ -1,7 +1,7 @@
 """Calls on symbolic tensors of Keras 3 that have come to hold the size of the batch, made to fit every batch.
 
 A layer's call may ask for the size of the batch (`ops.shape(x)[0]`), and symbolic tensors answer None, which few
-functions take. So the batch is given a size of `BATCH` while a layer is looked into, and where that number has come to
+functions accept. So the batch has a size of `BATCH` while a layer is looked into, and where that number has come to
 stand in an argument, the call is made again in another way.
 """
 

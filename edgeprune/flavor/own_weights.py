@@ -1,6 +1,6 @@
 """Weights that a composite layer uses itself: class tokens, tables of positions, scales.
 
-While the layer is looked into, a symbolic tensor stands in for each, which `OwnWeight` gives. In a rebuilt model a
+While the layer is looked into, a symbolic tensor stands in for each, which `OwnWeight` returns. In a rebuilt model a
 layer that comes with Keras holds it.
 """
 

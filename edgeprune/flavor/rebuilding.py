@@ -50,7 +50,7 @@ def rebuild_graph(
         model: a built Functional or Sequential model of either Keras; it is not touched.
         call: `call(node, args, kwargs)` is passed a call with its arguments, the new graph's tensors in place of the
             old ones, and returns the new graph's outputs. Nested models are one layer.
-        instead: `id` of a call's node to the position of the input that takes the place of its output.
+        instead: `id` of a call's node to the position of the input in place of its output.
         new_input: makes the input layer that stands for a symbolic input; left out, a copy.
         behind: `behind(old, new)` is passed each tensor of the old graph, inputs too, with the one of the new graph in
             its place, and returns what is used instead of this; left out, the new one.
@@ -90,7 +90,7 @@ class Rebuilder:
         cut: what remains of a weight, in memory of its own; left out, all of it.
         changes: `id` of a layer, or of a function's node, to the arguments that change, with their new values.
         renamed: `id` of a layer to its new name.
-        instead: `id` of a call's node to the position of the input that it gives instead of computing anything.
+        instead: `id` of a call's node to the position of the input that it returns instead of computing anything.
         taken_names: names that a layer of the new model must not be given besides.
         wrappers: `id` of a layer to what makes the layer that is called in place of the new one, around it.
         unwrapped: `id` of a layer that holds another to the one inside, which takes its place.

@@ -34,7 +34,7 @@ def run_model(model: Model, inputs: Sequence[Any], call: Caller, enter: Enterer 
     Args:
         model: a built model whose graph is known.
         inputs: a value for each of its inputs, in their order.
-        call: `call(node, taken)` is passed the values that the call takes, and returns those that it makes.
+        call: `call(node, taken)` is passed the values that the call reads, and returns its outputs.
         enter: `enter(node, inner, axes, taken)` does the same for a call of a model inside, with `model_inside` of the
             layer; `first_argument(node, taken)` is what `inner` is called on. Left out, the values are tensors, and the
             calls of `inner` are made, with the steps as samples where it is called on each step.
@@ -86,7 +86,7 @@ def run_calls(
 
 
 def first_argument(node: GraphNode, taken: Sequence[Any]) -> list[Any]:
-    """Of the values that a call takes, those that it is called on, without masks and states."""
+    """Of the values that a call reads, those that it is called on, without masks and states."""
     of_tensor = dict(zip(map(id, node.inputs), taken, strict=True))
     return [of_tensor[id(tensor)] for tensor in called_on(node)]
 

@@ -168,7 +168,7 @@ class _Unfolding:
         tensors = dict(zip(map(id, inputs), new_inputs, strict=True))
         taken = {node.layer.name for node in nodes if not self._unfolds(node.layer)}
         taken |= {input_layer(tensor).name for tensor in inputs}
-        # Not `run_calls`: it enters every nested model, which stays one call here where nothing in it is unfolded, and
+        # Not `run_calls`: it enters every nested model, which is one call here where nothing in it is unfolded, and
         # passes on values, where a call is made again from its own arguments, of which the tensors are a part.
         for node in nodes:
             self._make(node, tensors)
@@ -224,7 +224,7 @@ class _Unfolding:
             return self.model(layer, shapes)(*args, **kwargs)
         if function_name(layer) is None or is_own_weight(layer):
             return layer(*args, **kwargs)
-        if not self._keras_3:  # whose functions take the size of the batch as a symbolic tensor
+        if not self._keras_3:  # whose functions accept the size of the batch as a symbolic tensor
             return call_function(layer, args, kwargs, {})
         return call_for_any_batch(node, args, kwargs, tensors.get(_REFERENCE))
 

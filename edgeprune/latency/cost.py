@@ -47,7 +47,7 @@ class CostTerm:
 
     Attributes:
         lines: the lines.
-        cost: takes an array for each of them, which are broadcast, and returns the cost.
+        cost: accepts an array for each of them, which are broadcast, and returns the cost.
     """
 
     lines: tuple[int, ...]

@@ -20,7 +20,7 @@ from edgeprune.latency.template import FileTemplate
 _MAC = {"CONV_2D": 1.4, "FULLY_CONNECTED": 2.0, "DEPTHWISE_CONV_2D": 4.0, "TRANSPOSE_CONV": 4.0}
 _GATHERED, _RESULT, _TOUCHED, _CALL = 2.0, 10.0, 4.0, 500.0
 _WIDER = {"float32": 3.0, "int16": 1.6}  # than in int8
-_TOGETHER = 4  # values that one instruction takes
+_TOGETHER = 4  # values of one instruction
 
 
 class EstimatedCosts:

@@ -20,7 +20,7 @@ _ITEM_BYTES = {"float16": 2, "float32": 4, "float64": 8, "int16": 2, "int32": 4,
 
 
 def file_terms(template: FileTemplate, *, half_floats: bool = False) -> list[CostTerm]:
-    """The bytes of a file: its constants, by their lines, and what stays.
+    """The bytes of a file: its constants, by their lines, and the rest.
 
     Args:
         template: the model's file.
@@ -35,13 +35,13 @@ def file_terms(template: FileTemplate, *, half_floats: bool = False) -> list[Cos
         if of_axis is not None and len(of_axis) > 1:
             size = tensor.shape[tensor.tensor.quantization.quantizedDimension]
             terms.append(_product_term(size.lines, _SCALE_BYTES * size.factor))
-    stays = max(size - total(terms, counts) for counts, size in template.files)
+    rest = max(size - total(terms, counts) for counts, size in template.files)
     if half_floats:
         halves = [
             tensor for tensor in template.tensors.values() if tensor.data is not None and tensor.dtype == "float32"
         ]
         terms += [_proportional(tensor, -_HALF_SAVES) for tensor in halves]
-    return [*terms, _product_term((), stays)]
+    return [*terms, _product_term((), rest)]
 
 
 def live_limits(template: FileTemplate, most: float) -> list[Limit]:

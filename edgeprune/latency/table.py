@@ -1,6 +1,6 @@
 """Measured times of single operators: kept on disk for this machine, or read from what a device has measured.
 
-A table says how long each operator takes at each size, by the text that `FileTemplate.key` gives it.
+A table says how long each operator takes at each size, by the text of `FileTemplate.key`.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ class FileTemplate:
         counts: the original's counts.
         tensors: the tensors of the graph that runs.
         operators: its operators, in the order they run.
-        inputs: the numbers of the tensors that the file takes.
-        outputs: the numbers of those that it gives.
+        inputs: the numbers of the tensors of the file's inputs.
+        outputs: the numbers of its outputs.
         files: the counts of each file, and its bytes.
 
     Raises:
@@ -230,7 +230,7 @@ class _NewFile:
         return len(self._graph.tensors) - 1
 
     def rename(self, numbers: Sequence[int], name: str) -> None:
-        """Give tensors a name."""
+        """Name tensors."""
         for number in numbers:
             self._graph.tensors[number].name = name.encode()
 

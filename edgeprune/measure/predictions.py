@@ -25,7 +25,7 @@ def predict(model: Model, samples: Arrays, *, batch_size: int = 32) -> dict[str,
         batch_size: samples at once; a model with a fixed batch uses its own.
 
     Returns:
-        Output name to values `(samples, ...)`, in the model's order; the names are those the converter gives.
+        Output name to values `(samples, ...)`, in the model's order; the names are the converter's.
 
     Raises:
         ValueError: there are no samples, not as many as the model has inputs, or they are of another shape, no

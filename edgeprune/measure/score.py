@@ -333,7 +333,7 @@ def _is_input(y_true: np.ndarray, inputs: Arrays | None) -> bool:
 
 
 def _own_targets(outputs: Mapping[str, np.ndarray], inputs: Arrays | None, compiled: flavor.Compilation | None) -> Any:
-    """The input, where it is what an autoencoder without labels is to give again; else `None`."""
+    """The input, where it is what an autoencoder without labels is to return; else `None`."""
     only, (first, *others) = _only_input(inputs), outputs.values()
     if only is None or others or compiled is None or compiled.own_step or only.shape != first.shape:
         return None

@@ -22,7 +22,7 @@ class PlannedWeight:
     Attributes:
         layer: path name of the layer that holds it.
         weight: what the layer calls it, such as `"kernel"`.
-        mask: bool array of its shape, True where the value stays.
+        mask: bool array of its shape, True where the value is kept.
         run: the settings that it is pruned with.
         holder: the layer.
         variable: the weight itself.
@@ -68,7 +68,7 @@ def planned_weights(
     layers: LayerChoice | None,
     ignore: LayerChoice | None,
 ) -> tuple[list[PlannedWeight], dict[str, str]]:
-    """Choose the weights, and in each what stays: the largest magnitudes, as TF-MOT's masks have it.
+    """Choose the weights, and in each what is kept: the largest magnitudes, as TF-MOT's masks have it.
 
     Args:
         model: a built model of either Keras.

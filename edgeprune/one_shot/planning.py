@@ -44,7 +44,7 @@ def plan_weights(
 
     The masks are those that `prune_low_magnitude` with a `ConstantSparsity` makes at its first step, and TF-MOT too.
     `plan.apply()` is the model with the zeros; `plan.reconstruct(data)` chooses as many zeros again, layer by layer, so
-    that the weights that stay can make up for them. Pass exactly one of `sparsity` and `sparsity_m_by_n`.
+    that the kept weights can make up for them. Pass exactly one of `sparsity` and `sparsity_m_by_n`.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
@@ -97,7 +97,7 @@ def prune_weights(
 ) -> SameModel:
     """Prune a trained model in one shot: `plan_weights(model, sparsity, **settings).apply(reconstruct=reconstruct)`.
 
-    Nothing is trained, and no labels are needed. With `reconstruct`, some hundred samples, the weights that stay make
+    Nothing is trained, and no labels are needed. With `reconstruct`, some hundred samples, the kept weights make
     up for those that go; without it the smallest magnitudes become zero and that is all.
 
     Args:

@@ -17,7 +17,7 @@ from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
 class WeightRemoval:
-    """Weights that were set to zero: `edgeprune.channels.reconstruct.removal.Removal`, where every width stays.
+    """Weights that were set to zero: `edgeprune.channels.reconstruct.removal.Removal`, where every width is kept.
 
     Args:
         graph: the calls of the original model.

@@ -1,7 +1,7 @@
-"""The weights of a layer with zeros: which ones, and what those that stay become to make up for them.
+"""The weights of a layer with zeros: which ones, and what the kept ones become to make up for them.
 
 For every output the error is a quadratic function of its weights, whose matrix is that of the inputs' products. The
-zeros are chosen column by column as SparseGPT does; then the weights that stay are the least of that function.
+zeros are chosen column by column as SparseGPT does; then the kept weights are the least of that function.
 
 Source: Frantar and Alistarh, SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, 2023; and, for
 the updates, Hassibi and Stork, Optimal Brain Surgeon, 1993, and Frantar and Alistarh, Optimal Brain Compression, 2022.
@@ -17,20 +17,20 @@ from edgeprune.channels.reconstruct.columns import Settle, evenly, quadratic, se
 from edgeprune.channels.reconstruct.linear import Linear
 from edgeprune.channels.reconstruct.ridge import Equations, Solution
 
-DAMPINGS = 10.0 ** np.arange(0, -7, -1)  # of the mean square of an input; where data cannot tell, the first
+DAMPINGS = 10.0 ** np.arange(0, -7, -1)  # of the mean square of an input; where data do not decide, the first
 TRIED_OUTPUTS = 32  # that the damping is chosen by, at most
 MOST_TRIED = 1e10  # of the cube of the inputs times those outputs
-MOST_REFIT = 3e12  # of the cubes of the weights that stay, added up: some minutes
+MOST_REFIT = 3e12  # of the cubes of the kept weights, added up: some minutes
 
 
 class SparseSolver:
-    """Solves for a kernel of which as many weights stay as in a mask.
+    """Solves for a kernel of which as many weights are kept as in a mask.
 
     Args:
         linear: the layer.
         mask: bool array of the kernel's shape, True for the largest magnitudes.
         ranked: int array of that shape: the weights of one number compete for the zeros that the mask has among them.
-            None where the mask stays as it is.
+            None where the mask is not changed.
     """
 
     def __init__(self, linear: Linear, mask: np.ndarray, ranked: np.ndarray | None) -> None:
@@ -44,8 +44,8 @@ class SparseSolver:
     ) -> Solution:
         """The change of the weights that leaves the smallest residuals."""
         total = fit + held_out
-        if not total.xx.any():
-            return Solution(np.zeros_like(matrix), np.zeros_like(total.r), np.inf)
+        if not total.gram.any():
+            return Solution(np.zeros_like(matrix), np.zeros_like(total.residual_sums), np.inf)
         damping = self._best_damping(matrix, wanted, fit, held_out, intercept)
         hessian, goal = quadratic(matrix, wanted, total, intercept, damping)
         candidates = [_solved(hessian, goal, self._mask)]
@@ -64,12 +64,12 @@ class SparseSolver:
         inputs, outputs = matrix.shape[1:]
         count = int(np.clip(MOST_TRIED // inputs**3, 1, min(outputs, TRIED_OUTPUTS)))
         some = np.linspace(0, outputs - 1, count).astype(int)
-        tested_xx, tested_xr = held_out.moments(intercept)
+        tested_gram, tested_cross = held_out.moments(intercept)
 
         def error(damping: float) -> float:
             hessian, goal = quadratic(matrix, wanted, fit, intercept, damping)
             change = refitted(hessian, goal[..., some], self._mask[..., some]) - matrix[..., some]
-            return float(np.sum(change * (tested_xx @ change)) - 2 * np.sum(change * tested_xr[..., some]))
+            return float(np.sum(change * (tested_gram @ change)) - 2 * np.sum(change * tested_cross[..., some]))
 
         return float(min(DAMPINGS, key=error))
 
@@ -80,23 +80,23 @@ def refitted(hessian: np.ndarray, goal: np.ndarray, mask: np.ndarray) -> np.ndar
     Args:
         hessian: float64 array (groups, inputs, inputs), positive definite.
         goal: (groups, inputs, outputs).
-        mask: bool array (groups, inputs, outputs), True where a weight stays.
+        mask: bool array (groups, inputs, outputs), True where a weight is kept.
 
     Returns:
         An array (groups, inputs, outputs), exactly zero where the mask is False.
     """
     weights = np.zeros_like(goal)
     for group, output in np.ndindex(goal.shape[0], goal.shape[2]):
-        stays = np.flatnonzero(mask[group, :, output])
-        own = hessian[group][np.ix_(stays, stays)]
-        weights[group, stays, output] = np.linalg.solve(own, goal[group, stays, output])
+        kept = np.flatnonzero(mask[group, :, output])
+        own = hessian[group][np.ix_(kept, kept)]
+        weights[group, kept, output] = np.linalg.solve(own, goal[group, kept, output])
     return weights
 
 
 def sparse_columns(
     hessian: np.ndarray, goal: np.ndarray, blocks: Sequence[slice] | None, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose zeros column by column; each weight that goes is made up for by those of the columns to come.
+    """Choose zeros column by column; each removed weight is made up for by those of the columns to come.
 
     A weight's loss is what the error grows by where the weights of later columns make up for it: its square over its
     place in the diagonal of the inverse of the later columns' Hessian, which is read off one Cholesky factor for all.

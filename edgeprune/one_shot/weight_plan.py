@@ -42,7 +42,7 @@ class WeightPlan:
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """By path name (`"block/conv/kernel"`) a bool array of the weight's shape, True where the value stays."""
+        """By path name (`"block/conv/kernel"`) a bool array of the weight's shape, True where the value is kept."""
         return {one.name: one.mask for one in self.weights}
 
     @property
@@ -78,14 +78,14 @@ class WeightPlan:
     def reconstruct(
         self, data: DataLike, *, batch_size: int = 32, steps: int | None = None, seed: int = 0
     ) -> Reconstruction:
-        """Build the model with as many zeros, so placed that the weights that stay can make up for them on data.
+        """Build the model with as many zeros, so placed that the kept weights can make up for them on data.
 
         In the order of the graph, each weight of the plan gets as many zeros as its mask has, at N:M in every group,
-        where its layer's output suffers least; the weights that stay are solved by least squares, so that what the
-        layer computes from the inputs that the pruned model by now gives it comes as near to the original's as it can
+        where its layer's output suffers least; the kept weights are solved by least squares, so that what the
+        layer computes from the inputs that it has in the pruned model comes as near to the original's as it can
         (SparseGPT, Frantar and Alistarh, 2023). The data choose how far the weights may move. Layers without new zeros
-        that read what has changed are solved too; a batch normalization takes on the statistics of the data where that
-        lowers the error. Blocks of zeros stay where the plan has them. Nothing is trained.
+        that read what has changed are solved too; a batch normalization is set to the statistics of the data where that
+        lowers the error. Blocks of zeros are where the plan has them. Nothing is trained.
 
         Args:
             data: some hundred samples as the model meets them, in any form that `model.fit` accepts. Labels are not
@@ -101,7 +101,7 @@ class WeightPlan:
 
         Raises:
             TypeError: `batch_size`, `steps` or `seed` is no number.
-            ValueError: as `apply`; or the data have no batches or do not fit the model, or what a layer gives for them
+            ValueError: as `apply`; or the data have no batches or do not fit the model, or a layer's output for them
                 is not finite.
 
         Example:

@@ -1,7 +1,7 @@
 """The rounded weights of a layer that leave the smallest error of its output, rather than of the weights themselves.
 
 Weights are integers times a scale for each channel, symmetric around zero. A channel's scale is the one of several
-whose error is least; its largest weight stays at the last step, so that the grid can be read off the weights. Columns
+whose error is least; its largest weight is at the last step, so that the grid can be read off the weights. Columns
 are rounded one after the other, as GPTQ does, the later ones making up for each; then single weights are moved to
 other steps as long as the error falls.
 
@@ -53,7 +53,7 @@ class GridSolver:
         linear: the layer.
         num_bits: of its integers.
         one_scale: whether all its channels share a scale.
-        mask: bool array of the kernel's shape, False where a weight stays zero.
+        mask: bool array of the kernel's shape, False where a weight is zero.
     """
 
     def __init__(self, linear: Linear, num_bits: int, one_scale: bool, mask: np.ndarray) -> None:
@@ -66,7 +66,7 @@ class GridSolver:
         """The change of plainly rounded weights that leaves the smallest residuals; none where they are the best."""
         total = fit + held_out
         plain = Solution.of(np.zeros_like(matrix), total, intercept, np.inf)
-        if not total.xx.any():
+        if not total.gram.any():
             return plain
         damping = self._best_damping(matrix, wanted, fit, held_out, intercept)
         weights = self._solved(wanted, *quadratic(matrix, wanted, total, intercept, damping))
@@ -77,12 +77,12 @@ class GridSolver:
         self, matrix: np.ndarray, wanted: np.ndarray, fit: Equations, held_out: Equations, intercept: bool
     ) -> float:
         """The damping that does best on rows held out."""
-        xx, xr = held_out.moments(intercept)
+        gram, cross = held_out.moments(intercept)
 
         def error(damping: float) -> float:
             weights = self._solved(wanted, *quadratic(matrix, wanted, fit, intercept, damping), shares=_SHARES[2:3])
             change = weights - matrix
-            return float(np.sum(change * (xx @ change)) - 2 * np.sum(change * xr))
+            return float(np.sum(change * (gram @ change)) - 2 * np.sum(change * cross))
 
         return min(_DAMPINGS, key=error)
 

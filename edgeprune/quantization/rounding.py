@@ -95,7 +95,7 @@ class _Kernel:
         name: its path name.
         axes: those along which each entry has a scale of its own, counted from the end.
         num_bits: of its integers.
-        mask: bool array, False where it is zero and stays so.
+        mask: bool array, False where it is kept at zero.
     """
 
     name: str
@@ -121,7 +121,7 @@ def _rounded(graph: ChannelGraph, scheme: Scheme) -> RoundedWeights:
 
 
 class RoundedWeights:
-    """Weights that were rounded: `edgeprune.channels.reconstruct.removal.Removal`, where everything stays.
+    """Weights that were rounded: `edgeprune.channels.reconstruct.removal.Removal`, where every width is kept.
 
     Args:
         graph: the calls of the original model.

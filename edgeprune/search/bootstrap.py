@@ -50,7 +50,7 @@ def mean_interval(
         weights: of the samples, `(n,)`; each resample is weighed again.
         confidence: above 0 and below 1.
         num_resamples: how often the samples are drawn again, with replacement.
-        seed: of the draws; the same one gives the same interval.
+        seed: of the draws; the same one leads to the same interval.
 
     Raises:
         ValueError: there are no samples, an argument is out of its range, or the weights sum to 0.

@@ -61,7 +61,7 @@ def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str,
 
 
 def file_outputs(path: Path, model: Model, samples: Arrays) -> dict[str, np.ndarray]:
-    """What a file computes, by the names that its Keras model gives the outputs.
+    """What a file computes, by the names that its Keras model has for the outputs.
 
     Args:
         path: the .tflite file.

@@ -42,13 +42,13 @@ class _Sums:
 
     Attributes:
         count: the number of rows.
-        x: (groups, inputs).
-        xx: (groups, inputs, inputs), of the inputs' products.
+        input_sums: (groups, inputs).
+        gram: (groups, inputs, inputs), of the inputs' products.
     """
 
     count: int
-    x: np.ndarray
-    xx: np.ndarray
+    input_sums: np.ndarray
+    gram: np.ndarray
 
     @classmethod
     def zeros(cls, groups: int, inputs: int) -> _Sums:
@@ -57,8 +57,8 @@ class _Sums:
     def add(self, rows: np.ndarray) -> None:
         """Add rows (groups, rows, inputs)."""
         self.count += rows.shape[1]
-        self.x += rows.sum(axis=1)
-        self.xx += rows.transpose(0, 2, 1) @ rows
+        self.input_sums += rows.sum(axis=1)
+        self.gram += rows.transpose(0, 2, 1) @ rows
 
     def equations(self, kept: np.ndarray, kernel: np.ndarray) -> Equations:
         """The equations of groups that read some of their inputs alone.
@@ -70,18 +70,18 @@ class _Sums:
         groups, outputs = len(kernel), kernel.shape[2]
         made = Equations.zeros(groups, int(kept[0].sum()), outputs)
         made.count = self.count
-        for group, (x, xx, own) in enumerate(zip(self.x, self.xx, kept, strict=True)):
+        for group, (x, gram, own) in enumerate(zip(self.input_sums, self.gram, kept, strict=True)):
             lost = kernel[group][~own]
-            made.x[group] = x[own]
-            made.r[group] = x[~own] @ lost
-            made.xx[group] = xx[np.ix_(own, own)]
-            made.xr[group] = xx[np.ix_(own, ~own)] @ lost
-            made.rr[group] = np.einsum("io,io->o", lost, xx[np.ix_(~own, ~own)] @ lost)
+            made.input_sums[group] = x[own]
+            made.residual_sums[group] = x[~own] @ lost
+            made.gram[group] = gram[np.ix_(own, own)]
+            made.cross[group] = gram[np.ix_(own, ~own)] @ lost
+            made.residual_squares[group] = np.einsum("io,io->o", lost, gram[np.ix_(~own, ~own)] @ lost)
         return made
 
     def of(self, groups: np.ndarray) -> _Sums:
         """Those of some groups."""
-        return _Sums(self.count, self.x[groups], self.xx[groups])
+        return _Sums(self.count, self.input_sums[groups], self.gram[groups])
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +228,7 @@ def _solved(reader: _Reader, kept_mask: np.ndarray, fit: _Sums, held_out: _Sums)
     wanted = np.stack([matrix[group][:, makes[group]] for group in whole])  # all lose as many
     fitted, tested = (sums.of(whole).equations(reads[whole], wanted) for sums in (fit, held_out))
     total, solution = fitted + tested, solve_ridge(fitted, tested, has_shift)
-    if total.error(solution.change, solution.shift) < total.rr.sum():
+    if total.error(solution.change, solution.shift) < total.residual_squares.sum():
         for group, change, shift in zip(whole, solution.change, solution.shift, strict=True):
             matrix[group][np.ix_(reads[group], makes[group])] += change
             shifts[group, makes[group]] = shift

@@ -110,7 +110,7 @@ def hold(layer: Layer, pruning: object) -> None:
 
 
 def forget_pruning(layer: Layer) -> None:
-    """Take from a layer what it holds as its pruning."""
+    """Remove from a layer what it holds as its pruning."""
     object.__delattr__(layer, _ATTRIBUTE)
 
 
@@ -195,7 +195,7 @@ def prune_layer(layer: Layer, run: PruningRun, **arguments: object) -> Layer:
 
 
 def _set_input_shape(layer: Layer, arguments: dict[str, Any]) -> None:
-    """Give the layer the shape of its input, from which a Sequential is built, as Keras 3's own layers do."""
+    """Set the shape of its input, from which a Sequential is built, as Keras 3's own layers do."""
     unknown = sorted(set(arguments) - {"input_shape", "input_dim", "batch_input_shape", *_OF_THE_WRAPPER})
     if unknown:
         raise TypeError(f"prune_low_magnitude has no argument {', '.join(unknown)} for a Keras 3 layer.")

@@ -87,7 +87,7 @@ class MaskedVariable:
         return _first_replica(self._mask).numpy()
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, and start gathering scores from zero; the variable itself is not changed."""
+        """Set a new mask, and start gathering scores from zero; the variable itself is not changed."""
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(_first_replica(self._scores)))
@@ -103,7 +103,7 @@ class MaskedVariable:
         self._scores.assign_add(updates.taylor_scores(self.variable.value, gradient))
 
     def release(self) -> None:
-        """Give the variable back the constraint it came with; steps compiled with this one mask no more."""
+        """Set the variable's first constraint again; steps compiled with this one mask no more."""
         self._mask.assign(tf.ones_like(_first_replica(self._mask)))
         self.variable.constraint = self._own_constraint
 

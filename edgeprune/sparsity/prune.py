@@ -1,4 +1,4 @@
-"""Put a model under pruning and take it out again, on both Kerases."""
+"""Put a model under pruning and strip it again, on both Kerases."""
 
 from __future__ import annotations
 

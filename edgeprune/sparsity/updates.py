@@ -44,7 +44,7 @@ class MaskedWeight(Protocol):
         """The mask, booleans of the weight's shape."""
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask; the weight itself is not changed."""
+        """Set a new mask; the weight itself is not changed."""
 
 
 def update_masks(run: PruningRun, weights: list[MaskedWeight], sparsity: float) -> None:
@@ -303,6 +303,6 @@ def _warn_if_unfinished(schedule: schedules.PruningSchedule, step: int) -> None:
         end = f" of {schedule.end_step}" if schedule.end_step >= 0 else ""
         warnings.warn(
             f"Pruning was stripped at step {step}{end}, with a sparsity of {reached:.3f} rather than {wanted:.3f}: "
-            "train to the end of the schedule first, or give it an earlier end_step or a lower frequency (it "
+            "train to the end of the schedule first, or pass an earlier end_step or a lower frequency (it "
             f"updates masks every {schedule.frequency} steps from step {schedule.begin_step})."
         )

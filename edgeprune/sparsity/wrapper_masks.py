@@ -115,7 +115,7 @@ class WrappedWeight:
         return self._mask.numpy().astype(bool)
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Take a new mask, and start gathering scores from zero; the variable itself is not changed."""
+        """Set a new mask, and start gathering scores from zero; the variable itself is not changed."""
         self._mask.assign(mask)
         if self._scores is not None:
             self._scores.assign(tf.zeros_like(self._scores))

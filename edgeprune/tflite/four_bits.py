@@ -92,7 +92,7 @@ def _rescale_bias(model: schema.ModelT, call: OperatorCall, before: np.ndarray) 
 
 
 def _put(model: schema.ModelT, tensor: schema.TensorT, data: np.ndarray) -> None:
-    """Give a tensor other bytes, in a buffer of its own where it shares one."""
+    """Replace the bytes of a tensor, in a buffer of its own where it shares one."""
     from ai_edge_litert.schema_py_generated import BufferT
 
     if sum(one.buffer == tensor.buffer for one in tensors(model)) > 1:

@@ -39,7 +39,7 @@ def label_archive(names: Mapping[int, str], labels: Sequence[tuple[str, ...] | N
     file = io.BytesIO()
     with zipfile.ZipFile(cast(Any, _Shifted(file, start)), "w", zipfile.ZIP_STORED) as archive:
         for number, name in names.items():
-            # A fixed time: the same labels give the same bytes.
+            # A fixed time: the same labels make the same bytes.
             archive.writestr(zipfile.ZipInfo(name), "\n".join(labels[number] or ()))
     return file.getvalue()
 

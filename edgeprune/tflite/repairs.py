@@ -30,10 +30,10 @@ def _repair(model: schema.ModelT) -> bool:
 
 
 def _repair_lstms(model: schema.ModelT) -> bool:
-    """Give the states of int8 LSTM operators scales for which the kernels are right; whether there are any.
+    """Set scales of the states of int8 LSTM operators for which the kernels are right; whether there are any.
 
     A kernel writes a step's output into the state and copies it from there, so that both have the output's scale;
-    the converter gives the state another. And a cell that remains below 0.5 in calibration gets a step below 2^-15,
+    the converter sets another for the state. And a cell that remains below 0.5 in calibration gets a step below 2^-15,
     for which the kernels have no tanh. Neither is an error: the values are wrong.
     Source: tensorflow/lite/kernels/lstm_eval.cc and internal/reference/portable_tensor_utils.cc
     """
@@ -75,7 +75,7 @@ def _repair_reversals(model: schema.ModelT) -> bool:
 def _use_select_v2(model: schema.ModelT) -> bool:
     """Replace SELECT by SELECT_V2, which microcontrollers have, where both are the same; whether there is one.
 
-    They differ in a condition of another shape than the values: SELECT takes it for one value a row.
+    They differ in a condition of another shape than the values: SELECT reads it as one value a row.
     """
     from ai_edge_litert import schema_py_generated as schema
 

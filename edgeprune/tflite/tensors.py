@@ -93,7 +93,7 @@ class ConstantTensor:
 
 
 def tensor_shape(tensor: schema.TensorT) -> tuple[int, ...]:
-    """The shape that the file gives a tensor."""
+    """The shape of a tensor in the file."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 

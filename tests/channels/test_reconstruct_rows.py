@@ -106,7 +106,7 @@ def test_no_solution_leaves_a_larger_error_than_no_change(seed, inputs, count, i
     left = np.concatenate([residuals[:, ::3], residuals[:, 1::3]], axis=1)
     left = left - np.concatenate([rows[:, ::3], rows[:, 1::3]], axis=1) @ found.change - found.shift[:, None]
     assert total.error(found.change, found.shift) == pytest.approx(np.square(left).sum(), rel=1e-9, abs=1e-9)
-    assert np.square(left).sum() <= total.rr.sum() * (1 + 1e-9)
+    assert np.square(left).sum() <= total.residual_squares.sum() * (1 + 1e-9)
 
 
 def test_the_ridge_grows_with_the_noise():

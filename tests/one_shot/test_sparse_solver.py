@@ -126,7 +126,7 @@ def test_the_solution_has_the_zeros_and_no_larger_error_than_the_mask(name, m_by
     if m_by_n is not None:
         assert all(zeros[ranked == one].sum() == (~mask)[ranked == one].sum() for one in range(ranked.max() + 1))
     total = sums[0] + sums[1]
-    assert total.error(found.change, found.shift) < 0.9 * total.rr.sum()
+    assert total.error(found.change, found.shift) < 0.9 * total.residual_squares.sum()
 
 
 def test_where_refitting_takes_too_long_one_pass_is_enough(monkeypatch):
@@ -146,7 +146,7 @@ def test_where_refitting_takes_too_long_one_pass_is_enough(monkeypatch):
     for ranked in (np.zeros(kernel.shape, int), None):
         found = SparseSolver(linear, mask, ranked)(matrix, kernel[None], *sums, False)
         assert ((matrix + found.change) == 0).sum() == (~mask).sum()
-        assert total.error(found.change, found.shift) < 0.9 * total.rr.sum()
+        assert total.error(found.change, found.shift) < 0.9 * total.residual_squares.sum()
 
 
 def test_inputs_that_are_always_zero_change_nothing():

@@ -288,10 +288,10 @@ class ChannelGraph:
         free = {self.name_of(slot.layer) for group in self._free for slot in group.slots if not slot.reads}
         reasons = {group.name: group.frozen for group in self.groups if group.frozen is not None}
         for slot in self.slots:
-            stays = (
+            frozen = (
                 self.frozen_reason[number] for number in slot.classes.ravel().tolist() if number in self.frozen_reason
             )
-            if not slot.reads and (reason := next(stays, None)) is not None:
+            if not slot.reads and (reason := next(frozen, None)) is not None:
                 reasons.setdefault(self.name_of(slot.layer), reason)
         for name, reason in self.not_followed.items():
             reasons.setdefault(name, reason)
@@ -344,9 +344,9 @@ class ChannelGraph:
         """
         kept = {}
         for axis, slot in sorted(self.weight_slots.get(id(weight), {}).items()):
-            stays = kept_mask[slot.classes]
-            if not stays.all():
-                kept[axis] = np.nonzero(stays)[-1].reshape(*stays.shape[:-1], -1)
+            is_kept = kept_mask[slot.classes]
+            if not is_kept.all():
+                kept[axis] = np.nonzero(is_kept)[-1].reshape(*is_kept.shape[:-1], -1)
         return kept
 
     def full_mask(self) -> np.ndarray:

@@ -17,7 +17,7 @@ def run(
     Args:
         graph: a traced model.
         inputs: a tensor for each of the model's inputs, in their order.
-        call: `call(step, node, taken)` is given the tensors that the step takes, and returns those it gives;
+        call: `call(step, node, taken)` is passed a step's input tensors, and returns its outputs;
             `flavor.call_layer` does what the model does.
 
     Returns:

@@ -203,7 +203,7 @@ class ChannelPlan:
             TypeError: `name` is no text.
             ValueError: there is no such group or channel.
         """
-        return self._edited(name, indices, stays=True)
+        return self._edited(name, indices, keep=True)
 
     def drop(self, name: str, indices: int | Iterable[int]) -> ChannelPlan:
         """A new plan in which these channels are removed.
@@ -219,7 +219,7 @@ class ChannelPlan:
             TypeError: `name` is no text.
             ValueError: there is no such group or channel, the group is frozen, or none of its channels would be left.
         """
-        return self._edited(name, indices, stays=False)
+        return self._edited(name, indices, keep=False)
 
     def to_json(self) -> str:
         """The plan as JSON: for each group that loses channels the indices of the kept ones."""
@@ -319,8 +319,8 @@ class ChannelPlan:
         """Build the model without the dropped channels, and make up for them on unlabelled data.
 
         In the order of the graph, each weight that reads what the cut has changed is solved by least squares: what its
-        layer computes from the inputs that the smaller model by now gives it comes as near to the original's as it can.
-        The data choose how far the weights may move; a batch normalization takes on the statistics of the data where
+        layer computes from the inputs that it has in the smaller model comes as near to the original's as it can.
+        The data choose how far the weights may move; a batch normalization is set to the statistics of the data where
         that lowers the error. Nothing is trained. (He et al., Channel Pruning for Accelerating Very Deep Neural
         Networks, 2017.)
 
@@ -338,7 +338,7 @@ class ChannelPlan:
 
         Raises:
             TypeError, ValueError, RuntimeError: as `apply`; or the data have no batches or do not fit the model, or
-                what a layer gives for them is not finite.
+                what a layer returns for them is not finite.
 
         Example:
             >>> found = ep.plan_channels(model, pruning_ratio=0.5).reconstruct(x)
@@ -364,13 +364,13 @@ class ChannelPlan:
                 return group
         raise ValueError(f"There is no group {name!r}.{similar(name, [group.name for group in self.groups])}")
 
-    def _edited(self, name: str, indices: int | Iterable[int] | None, stays: bool) -> ChannelPlan:
+    def _edited(self, name: str, indices: int | Iterable[int] | None, keep: bool) -> ChannelPlan:
         group = self._group(name)
         chosen = np.arange(group.size) if indices is None else _positions(indices, group)
-        if group.frozen is not None and not stays and len(chosen):
+        if group.frozen is not None and not keep and len(chosen):
             raise ValueError(f"Group {name!r} is frozen: {group.frozen}.")
         kept_mask = self.kept_mask.copy()
-        kept_mask[group.classes[chosen]] = stays
+        kept_mask[group.classes[chosen]] = keep
         if not group.kept(kept_mask):
             raise ValueError(f"Group {name!r} would have no channels left; keep at least one.")
         return ChannelPlan(self.graph, kept_mask)

@@ -21,8 +21,8 @@ class GroupCurves(Protocol):
 def curve_scores(graph: ChannelGraph, scores: np.ndarray, curves: GroupCurves, kind: str) -> np.ndarray:
     """A score for each class that compares between groups: the predicted drop that its removal adds, for what it saves.
 
-    Within a group the order of the scores stays. The channel that goes as the n-th of its group costs what the curve
-    says of it, but no less than one that goes before it. What it saves is its share of the target: MACs, parameters or
+    Within a group the order of the scores is kept. The channel removed as the n-th of its group costs what the curve
+    says of it, but no less than one removed before it. What it saves is its share of the target: MACs, parameters or
     channels. (A greedy solution of the knapsack problem.)
 
     Args:
@@ -50,7 +50,7 @@ def curve_scores(graph: ChannelGraph, scores: np.ndarray, curves: GroupCurves, k
             # Where a curve is flat, the channels still go in their order.
             steps = steps + 1e-9 * steps.max() * np.arange(group.count) / group.count
             for classes in group.classes.reshape(group.heads or 1, -1):
-                order = np.lexsort((-np.arange(len(classes)), scores[classes]))  # of equals, the last goes first
+                order = np.lexsort((-np.arange(len(classes)), scores[classes]))  # of equals, the last is removed first
                 made[classes[order]] = steps
     return made
 

@@ -99,8 +99,8 @@ def probe_masks(graph: ChannelGraph, lines: Lines, groups: Sequence[Group]) -> l
     masks: list[np.ndarray] = []
     for number in range(_MOST_PROBES):
         masks.append(_probe(graph, groups, number))
-        told = np.stack([lines.counts(mask) for mask in (graph.full_mask(), *masks)])
-        if len(np.unique(told, axis=1).T) == len(lines.vectors):
+        counts = np.stack([lines.counts(mask) for mask in (graph.full_mask(), *masks)])
+        if len(np.unique(counts, axis=1).T) == len(lines.vectors):
             break
     return masks
 

@@ -112,8 +112,8 @@ def plan_channels(
             ranks groups of the same structure together. Scores are ranked relative to the mean of their group, those
             of `"lamp"`, `"random"` and of a function as they are. Those of `"reconstruction"` are errors: they are
             divided by the MACs or parameters, whichever the target counts, that a channel of the group costs. The
-            curves of `edgeprune.sensitivity` weigh the groups by what was measured: the channel goes next, of the least
-            important ones of each group, whose removal adds least to the predicted drop for what it saves.
+            curves of `edgeprune.sensitivity` weigh the groups by what was measured: the next channel is that of
+            the least important ones of each group whose removal adds least to the predicted drop for what it saves.
         ratios: layer name or pattern (`"block_?/conv*"`) to the fraction removed from the groups it matches, whatever
             the target removes of the others. The first pattern that matches a group counts.
         round_to: what is left of a group's channels is a multiple of this: a number, a function of the group, or

@@ -48,6 +48,6 @@ def _of_group(group: Group, readers: Sequence[Reader | Parts]) -> np.ndarray:
         return np.full(group.size, np.nan)
     order, errors = eliminate(own, group.classes)
     scores = np.empty(group.size)
-    # A later removal may add less, as it is left over by the one before: it still goes later.
+    # A later removal may add less, as it is left over by the one before: it is still removed later.
     scores[order] = np.maximum.accumulate(errors) + 1e-12 * np.arange(len(order))
     return scores

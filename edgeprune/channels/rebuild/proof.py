@@ -389,7 +389,7 @@ class _MaskedOriginal:
         outputs = flavor.call_layer(node, inputs, layer, self.changes.get(id(step.node)) if is_function else None)
         for position, place in enumerate(step.outputs):
             for axis, classes in self.graph.tensors[place].axes.items():
-                # Kept channels take their numbers; the others point to a plane of zeros behind the last.
+                # Kept channels have their numbers; the others point to a plane of zeros behind the last.
                 sources = np.where(self.kept_mask[classes], np.cumsum(self.kept_mask[classes]) - 1, -1)
                 tensor = outputs[position]
                 padding = [(0, int(a == axis)) for a in range(len(tensor.shape))]

@@ -19,41 +19,41 @@ class Moments:
 
     Attributes:
         count: the number of places.
-        x, xx: of the inputs and their squares.
-        t, tt, xt: of the wanted outputs, their squares, and their products with the inputs.
+        input_sums, square_sums: of the inputs and their squares.
+        target_sums, target_squares, cross_sums: of the wanted outputs, their squares, and products with the inputs.
         old: of the inputs in the original model.
     """
 
     count: int = 0
-    x: Any = 0.0
-    xx: Any = 0.0
-    t: Any = 0.0
-    tt: Any = 0.0
-    xt: Any = 0.0
+    input_sums: Any = 0.0
+    square_sums: Any = 0.0
+    target_sums: Any = 0.0
+    target_squares: Any = 0.0
+    cross_sums: Any = 0.0
     old: Any = 0.0
 
     def add(self, x: np.ndarray) -> None:
         """Add the inputs of a batch: (places, channels)."""
         self.count += len(x)
-        self.x += x.sum(axis=0)
-        self.xx += np.square(x).sum(axis=0)
+        self.input_sums += x.sum(axis=0)
+        self.square_sums += np.square(x).sum(axis=0)
 
     def add_wanted(self, x: np.ndarray, wanted: np.ndarray, old: np.ndarray) -> None:
         """Add wanted outputs and the original's inputs at the same places."""
-        self.t += wanted.sum(axis=0)
-        self.tt += np.square(wanted).sum(axis=0)
-        self.xt += (x * wanted).sum(axis=0)
+        self.target_sums += wanted.sum(axis=0)
+        self.target_squares += np.square(wanted).sum(axis=0)
+        self.cross_sums += (x * wanted).sum(axis=0)
         self.old += old.sum(axis=0)
 
     @property
     def mean(self) -> np.ndarray:
         """Of the inputs, for each channel."""
-        return self.x / self.count
+        return self.input_sums / self.count
 
     @property
     def variance(self) -> np.ndarray:
         """Of the inputs about their mean, for each channel."""
-        return np.maximum(self.xx / self.count - np.square(self.mean), 0.0)
+        return np.maximum(self.square_sums / self.count - np.square(self.mean), 0.0)
 
     def check(self, name: str) -> None:
         """See that they are finite.
@@ -61,14 +61,14 @@ class Moments:
         Raises:
             ValueError: they are not, or there are none.
         """
-        if not self.count or not np.isfinite(self.x).all():
+        if not self.count or not np.isfinite(self.input_sums).all():
             raise ValueError(f"What {name!r} is called on is NaN or infinite on this data: look for such values in it.")
 
     def error(self, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """For each channel the squares of `scale * x + offset - wanted`, added up."""
-        products = scale * self.xt + offset * self.t
-        own = scale * scale * self.xx + 2 * scale * offset * self.x + offset * offset * self.count
-        return own - 2 * products + self.tt
+        products = scale * self.cross_sums + offset * self.target_sums
+        own = scale * scale * self.square_sums + 2 * scale * offset * self.input_sums + offset * offset * self.count
+        return own - 2 * products + self.target_squares
 
 
 def by_channel(x: Array, axis: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def is_batch_norm(layer: Layer) -> bool:
 
 
 def is_normalized(graph: ChannelGraph, steps: Sequence[Step]) -> bool:
-    """Whether nothing but a batch normalization, which makes up for a shift, reads what some calls give."""
+    """Whether nothing but a batch normalization, which makes up for a shift, reads the outputs of some calls."""
     given = {place for step in steps for place in step.outputs}
     readers = [step for step in graph.steps if given & set(step.inputs)]
     read_elsewhere = given & (set(graph.outputs) | {fold.taken for fold in graph.folds})
@@ -108,13 +108,13 @@ def best_statistics(layer: Layer, moments: Moments) -> tuple[np.ndarray, np.ndar
     They are the layer's own, the same with a mean that is moved as that of the input is, or those of the data.
 
     Returns:
-        Mean and variance; None where all stay as they are.
+        Mean and variance; None where none changes.
     """
     mean, variance = (flavor.array_of(one).astype(np.float64) for one in (layer.moving_mean, layer.moving_variance))
     moved = mean + moments.mean - moments.old / moments.count
     choices = [(mean, variance), (moved, variance), (moments.mean, moments.variance)]
     errors = [moments.error(*_line(layer, *choice)) for choice in choices]
-    errors[0] -= 1e-9 * moments.tt  # what a rounding error would decide stays as it is
+    errors[0] -= 1e-9 * moments.target_squares  # what a rounding error would decide is left as it is
     best = np.argmin(errors, axis=0)
     if not best.any():
         return None

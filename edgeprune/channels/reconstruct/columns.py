@@ -74,7 +74,7 @@ def quadratic(
         intercept: whether the outputs can be shifted.
         damping: relative to the mean square of an input.
     """
-    xx, xr = equations.moments(intercept)
-    scale = mean_square(xx) or 1.0
-    hessian = xx + damping * scale * np.eye(xx.shape[-1])
-    return hessian, hessian @ wanted + xr + xx @ (matrix - wanted)
+    gram, cross = equations.moments(intercept)
+    scale = mean_square(gram) or 1.0
+    hessian = gram + damping * scale * np.eye(gram.shape[-1])
+    return hessian, hessian @ wanted + cross + gram @ (matrix - wanted)

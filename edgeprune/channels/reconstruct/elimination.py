@@ -36,7 +36,7 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A matrix with too many inputs for their moments, each class on its own: nothing stands in for what goes.
+    """A matrix with too many inputs for their moments, each class on its own: nothing makes up for what is removed.
 
     Attributes:
         classes: int array (parts,), each once.
@@ -51,7 +51,7 @@ def eliminate(readers: Sequence[Reader | Parts], classes: np.ndarray) -> tuple[n
     """Remove classes one after the other, each time the one whose removal adds the smallest error.
 
     Args:
-        readers: the matrices that read them; those inputs of theirs that belong to other classes stay.
+        readers: the matrices that read them; those inputs of theirs that belong to other classes are kept.
         classes: int array (classes,), those to remove.
 
     Returns:

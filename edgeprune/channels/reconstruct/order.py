@@ -32,7 +32,7 @@ def run_layer_by_layer(
     Args:
         graph: the traced model.
         inputs: a value for each of its inputs, in their order. What nothing reads any more is dropped.
-        call: is given calls of one layer with the values that each takes, and returns those that each gives.
+        call: is passed calls of one layer, each with its inputs, and returns the outputs of each.
         fold: is given a value whose steps become samples, or become steps again, as many as the second has.
 
     Returns:

@@ -97,7 +97,7 @@ class _Outputs:
         classes: int array, each class once.
         count: the number of rows.
         y: (classes + 1, groups, outputs), of the outputs.
-        yy: (classes + 1,), of their squares.
+        output_squares: (classes + 1,), of their squares.
     """
 
     inputs: list[np.ndarray]
@@ -105,7 +105,7 @@ class _Outputs:
     classes: np.ndarray
     count: int
     y: np.ndarray
-    yy: np.ndarray
+    output_squares: np.ndarray
 
     @classmethod
     def of(cls, matrix: np.ndarray, classes: np.ndarray) -> _Outputs:
@@ -122,11 +122,11 @@ class _Outputs:
             for group, own in enumerate(inputs):
                 made = x[group][:, own] @ self.matrix[group][own]
                 self.y[number, group] += made.sum(axis=0)
-                self.yy[number] += np.square(made).sum()
+                self.output_squares[number] += np.square(made).sum()
 
     def parts(self, name: str, intercept: bool, worth: float) -> Parts:
         """The mean squares of what the classes add, relative to that of the outputs, times what an error is worth."""
-        squares = self.yy / self.count
+        squares = self.output_squares / self.count
         if intercept:
             squares = squares - np.square(self.y / self.count).sum(axis=(1, 2))
         _check_finite(name, squares)

@@ -77,7 +77,7 @@ def _measured(graph: ChannelGraph, new: Model, inputs: list[Stream], store: Stor
 
 
 def _batches(taken: list[Stream], inputs: list[Stream]) -> Iterable[Sequence[Any]]:
-    """The tensors of each batch; none for a call that takes nothing."""
+    """The tensors of each batch; none for a call without inputs."""
     return zip(*taken, strict=True) if taken else ([] for _ in inputs[0])
 
 

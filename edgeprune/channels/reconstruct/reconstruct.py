@@ -1,7 +1,7 @@
 """Reconstruction: the smaller model's weights solved on unlabelled data so that it computes what the original did.
 
 Layer by layer, in the order of the graph, each weight that reads what the removal has changed is solved by least
-squares: its output, on the inputs that the smaller model by now gives it, comes as near to the original's as it can.
+squares: its output, on the inputs that it has in the smaller model, comes as near to the original's as it can.
 
 Source: He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 2017, for the least squares on sampled
 places. Frantar and Alistarh, Optimal Brain Compression, 2022, for the same on single weights.
@@ -41,7 +41,7 @@ def reconstruct(
 
     Raises:
         TypeError: `batch_size` or `steps` is no number.
-        ValueError: the data have no batches or do not fit the model, or what a layer gives for them is not finite.
+        ValueError: the data have no batches or do not fit the model, or what a layer returns for them is not finite.
     """
     graph, smaller = removal.graph, removal.smaller
     with Store() as store, flavor.state_restored(graph.model), flavor.state_restored(smaller):

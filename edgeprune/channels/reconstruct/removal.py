@@ -30,7 +30,7 @@ class Removal(Protocol):
     changes: Mapping[int, Mapping[str, Any]]
 
     def is_changed(self, step: Step) -> bool:
-        """Whether a call gives something else in the smaller model where it reads the same."""
+        """Whether a call returns something else in the smaller model where it reads the same."""
 
     def reduces(self, layer: Layer) -> bool:
         """Whether a layer of the original has lost weights that those left make up for, whatever it reads."""
@@ -53,7 +53,7 @@ class ChannelRemoval:
 
     Args:
         graph: the channels of the original model.
-        kept_mask: bool array (graph.class_count,), True for the classes that stay.
+        kept_mask: bool array (graph.class_count,), True for the kept classes.
         smaller: what `rebuild(graph, kept_mask)` returned.
     """
 

@@ -21,28 +21,28 @@ class Equations:
 
     Attributes:
         count: the number of rows.
-        x: (groups, inputs), of the inputs.
-        r: (groups, outputs), of the residuals: what the outputs lack.
-        xx: (groups, inputs, inputs), of the inputs' products.
-        xr: (groups, inputs, outputs), of the products of inputs and residuals.
-        rr: (groups, outputs), of the residuals' squares.
-        yy: the squares of the wanted outputs, all together.
+        input_sums: (groups, inputs), of the inputs.
+        residual_sums: (groups, outputs), of the residuals: what the outputs lack.
+        gram: (groups, inputs, inputs), of the inputs' products.
+        cross: (groups, inputs, outputs), of the products of inputs and residuals.
+        residual_squares: (groups, outputs), of the residuals' squares.
+        target_squares: the squares of the wanted outputs, all together.
     """
 
     count: int
-    x: np.ndarray
-    r: np.ndarray
-    xx: np.ndarray
-    xr: np.ndarray
-    rr: np.ndarray
-    yy: float = 0.0
+    input_sums: np.ndarray
+    residual_sums: np.ndarray
+    gram: np.ndarray
+    cross: np.ndarray
+    residual_squares: np.ndarray
+    target_squares: float = 0.0
 
     @classmethod
     def zeros(cls, groups: int, inputs: int, outputs: int) -> Equations:
         """The sums over no rows."""
         shapes = (inputs,), (outputs,), (inputs, inputs), (inputs, outputs), (outputs,)
-        x, r, xx, xr, rr = (np.zeros((groups, *shape)) for shape in shapes)
-        return cls(0, x, r, xx, xr, rr)
+        x, r, gram, cross, residual_squares = (np.zeros((groups, *shape)) for shape in shapes)
+        return cls(0, x, r, gram, cross, residual_squares)
 
     def add(self, x: np.ndarray, r: np.ndarray, y: np.ndarray) -> None:
         """Add rows.
@@ -53,40 +53,40 @@ class Equations:
             y: float64 array (groups, rows, outputs), the wanted outputs.
         """
         self.count += x.shape[1]
-        self.x += x.sum(axis=1)
-        self.r += r.sum(axis=1)
+        self.input_sums += x.sum(axis=1)
+        self.residual_sums += r.sum(axis=1)
         transposed = x.transpose(0, 2, 1)
-        self.xx += transposed @ x
-        self.xr += transposed @ r
-        self.rr += np.square(r).sum(axis=1)
-        self.yy += float(np.square(y).sum())
+        self.gram += transposed @ x
+        self.cross += transposed @ r
+        self.residual_squares += np.square(r).sum(axis=1)
+        self.target_squares += float(np.square(y).sum())
 
     def __add__(self, other: Equations) -> Equations:
-        names = ("count", "x", "r", "xx", "xr", "rr", "yy")
+        names = ("count", "input_sums", "residual_sums", "gram", "cross", "residual_squares", "target_squares")
         return Equations(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def moments(self, intercept: bool) -> tuple[np.ndarray, np.ndarray]:
-        """`xx` and `xr` for one row, about the means where there is an intercept."""
+        """`gram` and `cross` for one row, about the means where there is an intercept."""
         count = max(self.count, 1)
         if not intercept:
-            return self.xx / count, self.xr / count
-        x, r = self.x / count, self.r / count
-        return self.xx / count - x[:, :, None] * x[:, None, :], self.xr / count - x[:, :, None] * r[:, None, :]
+            return self.gram / count, self.cross / count
+        x, r = self.input_sums / count, self.residual_sums / count
+        return self.gram / count - x[:, :, None] * x[:, None, :], self.cross / count - x[:, :, None] * r[:, None, :]
 
     @property
     def mean_residual(self) -> np.ndarray:
         """(groups, outputs)."""
-        return self.r / max(self.count, 1)
+        return self.residual_sums / max(self.count, 1)
 
     @property
     def is_finite(self) -> bool:
         """Whether all sums are."""
-        return bool(np.isfinite(self.xx).all() and np.isfinite(self.rr).all())
+        return bool(np.isfinite(self.gram).all() and np.isfinite(self.residual_squares).all())
 
     def error(self, change: np.ndarray, shift: np.ndarray) -> float:
         """The squares of the residuals that are left after a change of the weights and a shift of the outputs."""
-        left = self.rr.sum() - 2 * np.sum(change * self.xr) + np.sum(change * (self.xx @ change))
-        means = self.r - np.einsum("gi,gio->go", self.x, change)
+        left = self.residual_squares.sum() - 2 * np.sum(change * self.cross) + np.sum(change * (self.gram @ change))
+        means = self.residual_sums - np.einsum("gi,gio->go", self.input_sums, change)
         return float(max(left - 2 * np.sum(shift * means) + self.count * np.sum(np.square(shift)), 0.0))
 
 
@@ -97,7 +97,7 @@ class Solution:
     Attributes:
         change: (groups, inputs, outputs).
         shift: (groups, outputs), of the bias; zeros where there is no intercept.
-        ridge: the ridge relative to the mean square of an input; infinite where the weights stay.
+        ridge: the ridge relative to the mean square of an input; infinite where the weights are left as they are.
     """
 
     change: np.ndarray
@@ -107,9 +107,9 @@ class Solution:
     @classmethod
     def of(cls, change: np.ndarray, total: Equations, intercept: bool, ridge: float) -> Solution:
         """A change of the weights with the best shift for it, where the outputs can be shifted."""
-        shift = np.zeros_like(total.r)
+        shift = np.zeros_like(total.residual_sums)
         if intercept:
-            shift = (total.r - np.einsum("gi,gio->go", total.x, change)) / max(total.count, 1)
+            shift = (total.residual_sums - np.einsum("gi,gio->go", total.input_sums, change)) / max(total.count, 1)
         return cls(change, shift, ridge)
 
 
@@ -150,43 +150,43 @@ def solve_ridge(fit: Equations, held_out: Equations, intercept: bool) -> Solutio
     """
     total = fit + held_out
     ratio = _best_ratio(fit, held_out, intercept)
-    xx, xr = total.moments(intercept)
-    scale = mean_square(xx)
+    gram, cross = total.moments(intercept)
+    scale = mean_square(gram)
     if np.isinf(ratio) or not scale:
-        change = np.zeros_like(xr)
+        change = np.zeros_like(cross)
     else:
-        change = np.linalg.solve(xx + ratio * scale * np.eye(xx.shape[-1]), xr)
+        change = np.linalg.solve(gram + ratio * scale * np.eye(gram.shape[-1]), cross)
     return Solution.of(change, total, intercept, ratio)
 
 
-def mean_square(xx: np.ndarray) -> float:
+def mean_square(gram: np.ndarray) -> float:
     """The mean square of an input."""
-    return float(np.einsum("gii->g", xx).mean() / xx.shape[-1])
+    return float(np.einsum("gii->g", gram).mean() / gram.shape[-1])
 
 
 def _best_ratio(fit: Equations, held_out: Equations, intercept: bool) -> float:
-    xx, xr = fit.moments(intercept)
-    tested_xx, tested_xr = held_out.moments(intercept)
-    if not mean_square(xx):
+    gram, cross = fit.moments(intercept)
+    tested_gram, tested_cross = held_out.moments(intercept)
+    if not mean_square(gram):
         return np.inf
-    sizes, vectors = np.linalg.eigh(xx)
+    sizes, vectors = np.linalg.eigh(gram)
     turned = vectors.transpose(0, 2, 1)
-    wanted, tested = turned @ xr, turned @ tested_xx @ vectors
-    tested_wanted = turned @ tested_xr
+    wanted, tested = turned @ cross, turned @ tested_gram @ vectors
+    tested_wanted = turned @ tested_cross
 
     def error(ratio: float) -> float:
-        change = wanted / (np.maximum(sizes, 0.0) + ratio * mean_square(xx))[:, :, None]
+        change = wanted / (np.maximum(sizes, 0.0) + ratio * mean_square(gram))[:, :, None]
         return float(np.sum(change * (tested @ change)) - 2 * np.sum(change * tested_wanted))
 
     return best_of_ratios(error, unchanged=0.0)
 
 
 def best_of_ratios(error: Callable[[float], float], unchanged: float) -> float:
-    """The ridge with the smallest error; infinite where weights that stay as they are do as well.
+    """The ridge with the smallest error; infinite where unchanged weights do as well.
 
     Args:
         error: of a ridge, on rows held out.
-        unchanged: the error of weights that stay.
+        unchanged: the error of unchanged weights.
     """
     errors = [error(ratio) for ratio in RATIOS]
     best = int(np.argmin(errors))

@@ -105,7 +105,7 @@ def solve_part(
     before = total.error(
         np.zeros_like(matrix), total.mean_residual if bias is None and intercept else np.zeros((groups, outputs))
     )
-    if before <= 1e-12 * total.yy:
+    if before <= 1e-12 * total.target_squares:
         return None
     solution = sums.solution(has_shift)
     change, shift = _rounded(kernel, matrix, solution.change), solution.shift
@@ -115,7 +115,7 @@ def solve_part(
         if bias is not None:
             old_bias = flavor.array_of(bias)
             bias.assign((old_bias + new.linear.shift_of(shift, old_bias.shape)).astype(old_bias.dtype))
-    before, after = (float(np.sqrt(error / total.yy)) for error in (before, min(after, before)))
+    before, after = (float(np.sqrt(error / total.target_squares)) for error in (before, min(after, before)))
     return SolvedLayer(name, before, after, total.count, inputs, solution.ridge)
 
 

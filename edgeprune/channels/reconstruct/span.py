@@ -25,21 +25,25 @@ class Rows:
     Attributes:
         blocks: arrays (rows, inputs) of float32.
         residuals: arrays (rows, outputs).
-        yy: the squares of the wanted outputs, all together.
+        target_squares: the squares of the wanted outputs, all together.
     """
 
     blocks: list[np.ndarray] = field(default_factory=list)
     residuals: list[np.ndarray] = field(default_factory=list)
-    yy: float = 0.0
+    target_squares: float = 0.0
 
     def add(self, x: np.ndarray, r: np.ndarray, y: np.ndarray) -> None:
         """Add rows: arrays (1, rows, inputs) and (1, rows, outputs) as `Equations.add` accepts them."""
         self.blocks.append(x[0].astype(np.float32))
         self.residuals.append(r[0])
-        self.yy += float(np.square(y).sum())
+        self.target_squares += float(np.square(y).sum())
 
     def __add__(self, other: Rows) -> Rows:
-        return Rows([*self.blocks, *other.blocks], [*self.residuals, *other.residuals], self.yy + other.yy)
+        return Rows(
+            [*self.blocks, *other.blocks],
+            [*self.residuals, *other.residuals],
+            self.target_squares + other.target_squares,
+        )
 
     @property
     def count(self) -> int:
@@ -111,7 +115,7 @@ def _best_ratio(products: np.ndarray, r: np.ndarray, fitted: int, intercept: boo
 
 
 def _centring(count: int, fitted: int, intercept: bool) -> np.ndarray:
-    """What takes the mean of the first rows from all rows."""
+    """What subtracts the mean of the first rows from all rows."""
     centre = np.eye(count)
     if intercept:
         centre[:, :fitted] -= 1 / max(fitted, 1)

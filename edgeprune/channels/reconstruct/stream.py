@@ -130,7 +130,7 @@ def steps_folded(stream: Stream, like: Stream | None) -> Stream:
 
 
 def _bytes_of(tensor: TfTensor) -> int:
-    """The bytes of a tensor that NumPy can write to a file; others (texts, bfloat16) stay in memory uncounted."""
+    """The bytes of a tensor that NumPy can write to a file; others (texts, bfloat16) are held in memory uncounted."""
     dtype: Any = getattr(tensor, "dtype", None)
     writable = (
         dtype is not None and dtype.name != "bfloat16" and (dtype.is_floating or dtype.is_integer or dtype.is_bool)

@@ -86,19 +86,19 @@ class Walk:
         return [list(map(Pair, *pair)) for pair in zip(old, new, strict=True)]
 
     def _is_changed(self, step: Step, taken: list[Pair]) -> bool:
-        """Whether a call of the smaller model gives something else."""
+        """Whether a call of the smaller model returns something else."""
         return not all(pair.same for pair in taken) or self._removal.is_changed(step)
 
     def _made(
         self, step: Step, taken: list[Stream], layer: Layer, changes: Mapping[str, Any] | None = None
     ) -> list[Stream]:
-        """What a call gives, for all batches."""
+        """What a call returns, for all batches."""
         node = self._nodes[id(step)]
         batches = zip(*taken, strict=True) if taken else ([] for _ in self._sizes)
         return self._store.streams(flavor.call_layer(node, list(batch), layer, changes) for batch in batches)
 
     def _smaller(self, step: Step, taken: list[Pair], old: list[Stream]) -> list[Stream]:
-        """What a call gives in the smaller model."""
+        """What a call returns in the smaller model."""
         if flavor.is_own_weight(step.layer):
             return self._store.streams([self._removal.left_of_tensor(step.outputs[0], x)] for x in old[0])
         new = [pair.new for pair in taken]
@@ -107,7 +107,7 @@ class Walk:
         return self._made(step, new, self._removal.counterparts[id(step.layer)])
 
     def _refit(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
-        """Fit what the smaller model's layer holds to what the original gives."""
+        """Fit what the smaller model's layer holds to what the original returns."""
         layer = steps[0].layer
         if flavor.function_name(layer) is not None or id(layer) in self._seen_layers:
             return

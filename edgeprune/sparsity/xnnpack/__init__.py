@@ -7,7 +7,7 @@ convolutions with the same padding on every side and a few element-wise layers; 
 zero, and no x86 processor with AVX uses that path at all.
 
 Sizes matter. Where both sides of its input are odd, a stride-2 `ZeroPadding2D` + 'valid' equals 'same', and
-TFLite's converter writes it as 'same', which the sparse path does not take. So the best input size is one less
+TFLite's converter writes it as 'same', which the sparse path does not support. So the best input size is one less
 than a multiple of 32 (223 for 224): there this module can keep the function of any MobileNet, and every
 stride-2 depthwise convolution meets an even size.
 

@@ -159,7 +159,7 @@ def pools_whole_map(layer: Layer, layers: ModuleType, shape: tuple) -> bool:
 
 
 def is_folded_reshape(layer: Layer, layers: ModuleType) -> bool:
-    """Whether it gives a pooled vector its two axes back, as squeeze-and-excitation does."""
+    """Whether it adds the two axes to a pooled vector again, as squeeze-and-excitation does."""
     return isinstance(layer, layers.Reshape) and tuple(layer.target_shape[:2]) == (1, 1)
 
 

@@ -165,7 +165,7 @@ def attention(call: Call) -> list[Value]:
         call.contract(stream, -1)
     scale: Any = call.layer.scale if type(call.layer).__name__ == "AdditiveAttention" else None
     call.index(scale, 0, line)
-    if scale is not None and value.shape[-1] == query.shape[-1]:  # tf_keras takes the scale's size from the value
+    if scale is not None and value.shape[-1] == query.shape[-1]:  # tf_keras has the scale's size of the value
         call.unite(line, call.channels(value, -1))
     queries, keys, channels = query.shape[1], key.shape[1], factor(line, query.shape[-1])
     made = call.channels(value, -1)

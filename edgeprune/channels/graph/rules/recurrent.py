@@ -67,7 +67,7 @@ def _cell(call: Call, cell: Layer, owner: Layer, below: Value | np.ndarray, step
         call: the call of the layer.
         cell: the cell.
         owner: the layer whose configuration holds the number of units.
-        below: the sequence that the cell takes, or what the cell under it makes.
+        below: the sequence that the cell reads, or what the cell under it makes.
         steps: how many steps there are for each place of the layer's first output.
     """
     kind, kernel = type(cell).__name__, cell.kernel
@@ -94,7 +94,7 @@ def _cell(call: Call, cell: Layer, owner: Layer, below: Value | np.ndarray, step
 
 @rule("Bidirectional")
 def bidirectional(call: Call) -> list[Value]:
-    """A recurrent layer from the first step on and another from the last, and what they give put together."""
+    """A recurrent layer from the first step on and another from the last, and their outputs put together."""
     layer, mode = call.layer, call.layer.merge_mode
     parts = (layer.forward_layer, layer.backward_layer)
     sequence, *states = _without_mask(call)

@@ -18,7 +18,7 @@ For custom layers of which the axes of the weights say all there is `axes_rule`,
 
 A family of layers is one file in this folder, imported by `rules/__init__.py`. Functions in the graph
 (`x + y`, `keras.ops.reshape`, `tf.reshape`) have rules made with `function_rule("reshape")`; their arguments
-are in `call.arguments` under the names that their own signature gives them.
+are in `call.arguments` under the names of their own signature.
 
 What a rule cannot follow it answers with `raise CannotFollow("why")`: everything that the call touches is frozen.
 """
