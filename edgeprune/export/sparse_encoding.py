@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.size import gzipped
 from edgeprune.tflite.graph import OperatorCall, operators, schema_names, type_name, unpacked
 from edgeprune.types import Model
-
-if TYPE_CHECKING:
-    from ai_edge_litert import schema_py_generated as schema
 
 _WAY_OUT = "Export without sparse=True and let gzip (an app store, a firmware update) compress the zeros."
 
@@ -157,7 +154,7 @@ class _Graph:
         """The location of each depthwise convolution with stride 2 and padding 'same'."""
         for call in self._calls:
             options = call.operator.builtinOptions
-            if call.name == "DEPTHWISE_CONV_2D" and options.strideH == 2 and _padding(options) == "SAME":
+            if call.name == "DEPTHWISE_CONV_2D" and options.strideH == 2 and _padding(call) == "SAME":
                 yield call.location
 
     def _begins_sparse_path(self, call: OperatorCall) -> bool:
@@ -165,7 +162,7 @@ class _Graph:
         return (
             tuple(self._tensors[call.operator.inputs[1]].shape[1:]) == (3, 3, 3)
             and (options.strideH, options.strideW) == (2, 2)
-            and _padding(options) == "VALID"
+            and _padding(call) == "VALID"
             and self._padding_before(call) == [[0, 0], [1, 1], [1, 1], [0, 0]]
         )
 
@@ -185,5 +182,5 @@ class _Graph:
         return self._tensors[index]
 
 
-def _padding(options: schema.Conv2DOptionsT | schema.DepthwiseConv2DOptionsT) -> str:
-    return schema_names("Padding")[options.padding]
+def _padding(call: OperatorCall) -> str:
+    return schema_names("Padding")[call.operator.builtinOptions.padding]
