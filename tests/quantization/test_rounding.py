@@ -63,7 +63,8 @@ def test_solved_weights_are_on_the_grid_and_never_worse_than_the_nearest_steps(n
     found = GridSolver(linear, bits, one_scale, kernel != 0)(matrix, wanted, *sums, True)
     solved = matrix + found.change
     total = sums[0] + sums[1]
-    assert total.error(found.change, found.shift) <= total.error(np.zeros_like(matrix), np.zeros_like(total.r)) + 1e-9
+    unchanged = total.error(np.zeros_like(matrix), np.zeros_like(total.residual_sums))
+    assert total.error(found.change, found.shift) <= unchanged + 1e-9
     steps = solved / scales_of(solved, bits, one_scale)  # the grid is read off the largest weight
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
     assert np.abs(steps).max() <= last_step(bits) + 1e-6
@@ -82,7 +83,7 @@ def test_few_weights_are_nearly_the_best_of_all_that_are_on_the_grid(seed):
     matrix = rounded(wanted, 3, False)
     sums = equations(rows, wanted, matrix)
     solved = matrix + GridSolver(linear, 3, False, wanted[0] != 0)(matrix, wanted, *sums, False).change
-    moments = (sums[0] + sums[1]).xx[0]
+    moments = (sums[0] + sums[1]).gram[0]
 
     def error(weights, output):
         off = weights - wanted[0, :, output]
