@@ -212,6 +212,7 @@ def _header(maker: Maker, prepared: _Prepared, settings: Mapping[str, Any]) -> S
     """What the search is; a metric that is constant or has no direction is refused here."""
     work, judge = prepared.work, maker.judge
     several = [samples for samples in (work.judged, prepared.held, work.train) if samples is not None]
+    graph = trace(work.model)
     own = {name: _plain(value) for name, value in settings.items() if name not in ("target", "seed", "time_budget")}
     return SearchHeader(
         model=work.model.name,
@@ -227,6 +228,8 @@ def _header(maker: Maker, prepared: _Prepared, settings: Mapping[str, Any]) -> S
         macs=count_macs(work.model).total,
         params=count_parameters(work.model).total,
         num_samples=work.judged.count,
+        widths={group.name: group.size for group in graph.groups if group.frozen is None},
+        frozen=graph.frozen,
         environment=this_environment(),
     )
 

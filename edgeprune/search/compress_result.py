@@ -7,15 +7,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from edgeprune.search.budget import amount_text
 from edgeprune.search.gate import Verdict
 from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.trial_table import pareto_front, trials_frame
 from edgeprune.text_table import text_table
 from edgeprune.types import Model
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @final
@@ -74,6 +78,28 @@ class CompressResult:
             "bundle": self.bundle and str(self.bundle),
             "notes": list(self.notes),
         }
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The trials as a pandas data frame, a row for each.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return trials_frame(self.trials)
+
+    def pareto(self, cost: str = "macs") -> tuple[Trial, ...]:
+        """The measured trials that no other one beats: those that lose less cost more.
+
+        Args:
+            cost: the figure that is set against what is lost, such as `"macs"`, `"size"` or `"latency_ms"`.
+
+        Returns:
+            The trials by their cost, the cheapest first.
+
+        Raises:
+            ValueError: there is no such cost.
+        """
+        return pareto_front(self.trials, cost)
 
 
 def rank_correlation(trials: Sequence[Trial]) -> float:

@@ -44,6 +44,8 @@ class SearchHeader:
         macs: the original's multiply-accumulates.
         params: the original's parameters.
         num_samples: how many samples trials are scored on.
+        widths: the channels of each group that can be cut, by its name.
+        frozen: the groups and layers that keep all their channels, each with the reason.
         environment: versions of packages, the machine.
         format: of the journal.
     """
@@ -61,6 +63,8 @@ class SearchHeader:
     macs: int
     params: int
     num_samples: int
+    widths: Mapping[str, int] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     format: int = SEARCH_FORMAT
 
