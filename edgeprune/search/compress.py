@@ -24,13 +24,15 @@ from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
 from edgeprune.search.engine import Engine, LocalEngine
 from edgeprune.search.file_costs import file_costs, file_outputs
+from edgeprune.search.finalists import Outcome
 from edgeprune.search.gate import Verdict, hold_out, verdict_on
-from edgeprune.search.guided import Outcome, guided
+from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import judge_of
 from edgeprune.search.making import Maker
 from edgeprune.search.recipe import Recipe
 from edgeprune.search.runner import JournalRunner
+from edgeprune.search.sampled import check_optuna, sampled
 from edgeprune.search.search_record import SearchEnding, SearchHeader, this_environment
 from edgeprune.search.space import SearchSpace, ways_of
 from edgeprune.search.trial_journal import TrialJournal
@@ -40,7 +42,7 @@ from edgeprune.targets import Target
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
-TRIALS, MODEL, RECIPE, BUNDLE = "trials.jsonl", "model.tflite", "recipe.json", "bundle"
+TRIALS, MODEL, RECIPE, BUNDLE, OPTUNA = "trials.jsonl", "model.tflite", "recipe.json", "bundle", "optuna.jsonl"
 Search = Literal["guided", "tpe", "nsga2"]
 
 
@@ -161,7 +163,7 @@ def compress(
     ):
         space = SearchSpace(maker, journal, folder / "curves.jsonl", ways)
         runner = _runner(engine, space, journal, folder, prepared, settings, say)
-        found = _searched(runner, space, budget, settings)
+        found = _searched(runner, space, budget, settings, len(maker.quick_rows), folder / OPTUNA)
         return _Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
 
 
@@ -189,6 +191,8 @@ def _check(settings: Mapping[str, Any]) -> None:
                 raise ValueError(f"{name} must be above 0; got {settings[name]}.")
     if settings["search"] not in ("guided", "tpe", "nsga2"):
         raise ValueError(f"search must be 'guided', 'tpe' or 'nsga2'; got {settings['search']!r}.")
+    if settings["search"] != "guided":
+        check_optuna()
 
 
 def _prepared(
@@ -257,9 +261,28 @@ def _runner(
     )
 
 
-def _searched(runner: JournalRunner, space: SearchSpace, budget: Budget, settings: Mapping[str, Any]) -> Outcome:
+def _searched(
+    runner: JournalRunner,
+    space: SearchSpace,
+    budget: Budget,
+    settings: Mapping[str, Any],
+    num_samples: int,
+    storage: Path,
+) -> Outcome:
     counts = {name: settings[name] for name in ("num_trials", "num_finalists")}
-    return guided(runner, budget, space.directions, **counts)
+    if settings["search"] == "guided":
+        return guided(runner, budget, space.directions, **counts)
+    return sampled(
+        runner,
+        budget,
+        space.directions,
+        [group.name for group in space.whole.free_groups],
+        sampler=settings["search"],
+        num_samples=num_samples,
+        seed=settings["seed"],
+        storage=storage,
+        **counts,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +348,10 @@ class _Ending:
         work = self.prepared.work
         samples = work.train or work.judged
         recipe = Recipe(
-            settings={**{name: _plain(value) for name, value in self.settings.items()}, **work.budget.limits},
+            settings={
+                **{name: _plain(value) for name, value in self.settings.items()},
+                **{name: _plain(limit) for name, limit in work.budget.limits.items()},
+            },
             candidate=candidate,
             data="validation" if work.train is None else "train",
             model_fingerprint=self.journal.header.model_fingerprint,
@@ -367,6 +393,8 @@ def _plain(value: Any) -> Any:
     """A setting as JSON has it."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    if isinstance(value, float) and value.is_integer():  # bytes, which are whole
+        return int(value)
     return vars(value) if isinstance(value, Scheme) else value
 
 

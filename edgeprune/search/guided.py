@@ -10,36 +10,26 @@ knapsack over the costs of operators. The one that keeps most without training i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.search.budget import Budget
+from edgeprune.search.finalists import (
+    Finalists,
+    Outcome,
+    broken_costs,
+    drop_of,
+    holds_all,
+    quick_drop_allowed,
+)
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
 
 NARROWEST = 0.02
-# Without training a model loses more than it will: what the quick judgement allows beside the limit, of the original's
-# score.
-_RECOVERED_SHARE, _RECOVERED_POINTS = 3.0, 0.05
 _FIRST_SHARE = 0.7
 _CLOSE = 1.05  # shares whose quotient is less are one
 _QUICK_STEPS, _MORE_STEPS = 5, 4
-_SPARSITIES = (0.5, 0.75)
+SPARSITIES = (0.5, 0.75)
 _MOST_BLOCKS = 3
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search ends with.
-
-    Attributes:
-        best: the measured trial that holds the limits on the search's samples, or comes nearest; None where no trial
-            could be measured.
-        holds: whether it holds them.
-    """
-
-    best: Trial | None
-    holds: bool
 
 
 @dataclass(frozen=True)
@@ -83,34 +73,21 @@ class _Guided:
     ) -> None:
         self.runner, self.budget, self.directions = runner, budget, directions
         self.quick_left, self.num_finalists = num_trials, num_finalists
-        self.way = 0
+        self.finalists = Finalists(runner, budget, directions.num_ways)
         self.floor = NARROWEST
 
     def outcome(self) -> Outcome:
         """Search."""
-        whole = self._whole()
-        if self.budget.costs and holds_all(self.budget, whole[-1]):
-            return Outcome(whole[-1], True)  # nothing has to be cut
+        whole = self.finalists.measure_whole()
+        if self.budget.costs and holds_all(self.budget, whole):
+            return Outcome(whole, True)  # nothing has to be cut
         following, share = self._quick_start()
-        return best_of(self.budget, [*whole, *self._finalists(following, share)])
-
-    def _whole(self) -> list[Trial]:
-        """The original in the first way to quantize that leaves most of the allowed loss to the cut."""
-        allowed, trials = self.budget.limits.get("max_accuracy_drop", math.inf), []
-        for way in range(self.directions.num_ways):
-            trials += self.runner.measured([{"target_macs": 1.0, "way": way}])
-            self.way = way
-            last = trials[-1]
-            if last.accuracy_drop is not None and last.accuracy_drop <= allowed / 2:
-                return trials
-        least = min(range(len(trials)), key=lambda way: _drop(trials[way]))
-        self.way = least
-        trials.append(trials.pop(least))
-        return trials
+        self._measure(following, share)
+        return self.finalists.outcome()
 
     def _quick_start(self) -> tuple[Settings, float]:
         """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold."""
-        followed: Settings = {"weighed_by": "l2", "way": self.way}
+        followed: Settings = {"weighed_by": "l2", "way": self.finalists.way}
         share, trial = self._bisected(followed, NARROWEST, 1.0, _QUICK_STEPS)
         for other in self._others():
             if self.budget.costs:  # each has a share of its own at which it is small enough
@@ -118,15 +95,15 @@ class _Guided:
                 own_share, found = self._bisected(other, low, high, _MORE_STEPS)
             else:
                 own_share, found = share, self._tried(other, share)
-            if found is not None and (trial is None or _drop(found) < _drop(trial)):
+            if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
                 followed, share, trial = other, own_share, found
         if not self.budget.costs and trial is not None:
             narrower, found = self._bisected(followed, max(self.floor, share / 3), share, _MORE_STEPS)
             share = narrower if found is not None else share
         if self.directions.plans_within:
-            within = {"weighed_by": "l2", "way": self.way}
+            within = {"weighed_by": "l2", "way": self.finalists.way}
             own_share, found = self._within(within)
-            if found is not None and (trial is None or _drop(found) < _drop(trial)):
+            if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
                 return {**within, "within": own_share}, own_share
         # Training makes up for more than the quick judgement dares to count on.
         return followed, _FIRST_SHARE if trial is None and share >= 1 and self.runner.is_training else share
@@ -134,13 +111,13 @@ class _Guided:
     def _others(self) -> list[Settings]:
         """What else may be done at one share of the MACs."""
         directions, weighings = self.directions, ("curves", "local")
-        found: list[Settings] = [{"weighed_by": one, "way": self.way} for one in weighings]
+        found: list[Settings] = [{"weighed_by": one, "way": self.finalists.way} for one in weighings]
         for count in range(1, min(directions.num_blocks, _MOST_BLOCKS) + 1):
-            found.append({"weighed_by": "l2", "way": self.way, "num_blocks": count})
+            found.append({"weighed_by": "l2", "way": self.finalists.way, "num_blocks": count})
         if directions.compresses_zeros:
-            found += [{"weighed_by": "l2", "way": self.way, "sparsity": one} for one in _SPARSITIES]
+            found += [{"weighed_by": "l2", "way": self.finalists.way, "sparsity": one} for one in SPARSITIES]
         if self.budget.costs:
-            found += [{"weighed_by": "l2", "way": way} for way in directions.four_bits if way != self.way]
+            found += [{"weighed_by": "l2", "way": way} for way in directions.four_bits if way != self.finalists.way]
         return found
 
     def _bisected(self, settings: Settings, low: float, high: float, steps: int) -> tuple[float, Trial | None]:
@@ -156,11 +133,11 @@ class _Guided:
             if trial.state != "ok":
                 self.floor, low = max(self.floor, share), share
             elif self.budget.costs:
-                if self._broken(trial):
+                if broken_costs(self.budget, trial):
                     high = share
                 else:
                     low, best = share, (share, trial)  # it fits: perhaps a wider one does
-            elif self._loses_too_much(trial):
+            elif drop_of(trial) > quick_drop_allowed(self.budget, self.runner):
                 low = share
             else:
                 high, best = share, (share, trial)
@@ -173,7 +150,7 @@ class _Guided:
             trial = self._made({**settings, "within": round(share, 4)})
             if trial is None or trial.state != "ok":
                 break
-            if not self._broken(trial):
+            if not broken_costs(self.budget, trial):
                 return round(share, 4), trial
             share /= 1 + self.budget.overshoot({**trial.figures, "accuracy_drop": 0.0}) + 0.02
         return share, None
@@ -187,86 +164,17 @@ class _Guided:
         self.quick_left -= 1
         return self.runner.quick([settings])[0]
 
-    def _finalists(self, following: Settings, share: float) -> list[Trial]:
+    def _measure(self, following: Settings, share: float) -> None:
         """Measured trials: by bisection from the share that the quick ones came to."""
-        low, high, trials = max(self.floor, share / 3), 1.0, list[Trial]()
+        low, high = max(self.floor, share / 3), 1.0
         key = "within" if "within" in following else "target_macs"
-        for _ in range(self.num_finalists if share < 1 or key == "within" else 0):
-            if trials and not self.runner.has_time("measured"):
+        for number in range(self.num_finalists if share < 1 or key == "within" else 0):
+            if number and not self.runner.has_time("measured"):
                 break
-            trial = self._measured({**following, key: share}, trials)
-            goes_wider = self._should_be_wider(trial)
+            goes_wider = self.finalists.goes_wider(self.finalists.measure({**following, key: share}))
             if goes_wider is None:
                 break
             low, high = (share, high) if goes_wider else (low, share)
             share = round(math.sqrt(low * high), 4)
             if high / low < _CLOSE:
                 break
-        return trials
-
-    def _measured(self, settings: Settings, trials: list[Trial]) -> Trial:
-        """A measured trial; where the model holds and its file does not, also in the next ways to quantize it."""
-        made: list[Trial] = []
-        for way in range(settings["way"], self.directions.num_ways):
-            made += self.runner.measured([{**settings, "way": way}])
-            if not self._falls_short_by_rounding(made[-1]):
-                break
-        trials += made
-        return min(made, key=_drop)
-
-    def _falls_short_by_rounding(self, trial: Trial) -> bool:
-        """Whether a file loses more than is allowed, and its Keras model does not."""
-        allowed = self.budget.limits.get("max_accuracy_drop", math.inf)
-        if trial.score is None or trial.float_score is None or _drop(trial) <= allowed:
-            return False
-        return _drop(trial) - abs(trial.float_score - trial.score) <= allowed
-
-    def _should_be_wider(self, trial: Trial) -> bool | None:
-        """Where the next measured trial is to go from one; None where no other width can be better."""
-        if trial.state != "ok":
-            return True
-        if not self.budget.costs:
-            return not holds_all(self.budget, trial)
-        if self._broken(trial):
-            return False
-        return None if holds_all(self.budget, trial) else True
-
-    def _broken(self, trial: Trial) -> list[str]:
-        return [one.limit for one in self.budget.exceeded(trial.figures) if one.limit in self.budget.costs]
-
-    def _loses_too_much(self, trial: Trial) -> bool:
-        limit = self.budget.limits.get("max_accuracy_drop")
-        if limit is None:
-            return False
-        recovered = _RECOVERED_POINTS * abs(self.runner.baseline)
-        return _drop(trial) > (limit * _RECOVERED_SHARE + recovered if self.runner.is_training else limit)
-
-
-def best_of(budget: Budget, trials: Sequence[Trial]) -> Outcome:
-    """The best measured trial: with limits on costs the one that loses least, else the narrowest; or the nearest.
-
-    Args:
-        budget: the limits.
-        trials: measured trials, those that failed too.
-    """
-    made = [trial for trial in trials if trial.state == "ok"]
-    if not made:
-        return Outcome(None, False)
-    holding = [trial for trial in made if holds_all(budget, trial)]
-    if not holding:
-        return Outcome(min(made, key=lambda trial: budget.overshoot(trial.figures)), False)
-    return Outcome(min(holding, key=lambda trial: _rank(budget, trial)), True)
-
-
-def holds_all(budget: Budget, trial: Trial) -> bool:
-    """Whether a trial is made and holds every limit."""
-    return trial.state == "ok" and not budget.exceeded(trial.figures)
-
-
-def _rank(budget: Budget, trial: Trial) -> tuple[float, float]:
-    drop, macs = _drop(trial), math.inf if trial.macs is None else trial.macs
-    return (drop, macs) if budget.costs else (macs, drop)
-
-
-def _drop(trial: Trial) -> float:
-    return math.inf if trial.accuracy_drop is None else trial.accuracy_drop

@@ -55,7 +55,7 @@ class Maker:
         begin, found = time.perf_counter(), Made("ok")
         try:
             found = self._measured(job.candidate) if job.stage == "measured" else self._quick(job)
-            if not math.isfinite(found.figures["accuracy_drop"]):
+            if not math.isfinite(found.figures["accuracy_drop"] or 0.0):
                 found = replace(found, state="nan", error=f"{self.judge.name} is not finite")
         except trial_errors() as error:
             found = failed(error)

@@ -43,6 +43,9 @@ class Runner(Protocol):
     def measured(self, several: Sequence[Settings]) -> list[Trial]:
         """Trials on their files, in the order of their settings."""
 
+    def stop(self, settings: Settings, look: Trial, reason: str) -> None:
+        """Record a quick trial that is not made, as a look at it was not good enough."""
+
 
 class JournalRunner:
     """Makes trials with an engine, and keeps them in a journal.
@@ -99,6 +102,12 @@ class JournalRunner:
     def measured(self, several: Sequence[Settings]) -> list[Trial]:
         """Trials on their files, in the order of their settings."""
         return self._trials("measured", several)
+
+    def stop(self, settings: Settings, look: Trial, reason: str) -> None:
+        """Record a quick trial that is not made, as a look at it was not good enough."""
+        if self._known("quick", settings) is None:
+            figures = {"quick_score": look.quick_score, **look.figures}
+            self._kept("quick", settings, look.candidate, Made("pruned", figures, reason))
 
     def path_of(self, trial: Trial) -> Path:
         """The file of a measured trial."""

@@ -124,7 +124,7 @@ class Made:
     """
 
     state: State
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float | None] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
     content: bytes | None = None

@@ -5,52 +5,12 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search.formula import Formula
 
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
 from edgeprune.search.guided import Directions, guided
 from edgeprune.search.trial_record import Candidate, Trial
-
-
-class Formula:
-    """A model of 1,000 MACs and of size 100; the narrower it is, the more it loses, and training halves that."""
-
-    baseline = 1.0
-
-    def __init__(self, budget, lost=lambda share: 0.1 * (1 / share - 1), unreachable=0.0, training=False, rounding=0.0):
-        self.trials, self.is_training, self._lost, self._unreachable = [], training, lost, unreachable
-        self._rounding = rounding
-
-    def has_time(self, stage):
-        return True
-
-    def quick(self, several):
-        return [self._trial("quick", one, self.lost_at(one)) for one in several]
-
-    def measured(self, several):
-        return [self._trial("measured", one, self.lost_at(one) / (2 if self.is_training else 1)) for one in several]
-
-    def lost_at(self, asked):
-        better = {"l2": 1.0, "curves": 0.9, "local": 1.1}[asked.get("weighed_by", "l2")]
-        return better * self._lost(asked["target_macs"]) * (2 if asked.get("num_blocks") else 1)
-
-    def _trial(self, stage, asked, lost):
-        for known in self.trials:
-            if (known.stage, known.settings) == (stage, asked):
-                return known
-        share = asked["target_macs"]
-        if share < self._unreachable:
-            trial = Trial(len(self.trials), stage, asked, state="failed", error="ValueError: no")
-        else:
-            figures = {"macs": 1000 * share, "size": 100 * share}
-            if stage == "measured":
-                rounding = self._rounding if asked["way"] == 0 else 0
-                figures |= {"score": 1 - lost - rounding, "accuracy_drop": lost + rounding, "float_score": 1 - lost}
-            else:
-                figures |= {"quick_score": 1 - lost, "accuracy_drop": lost}
-            trial = Trial(len(self.trials), stage, asked, **figures)
-        self.trials.append(trial)
-        return trial
 
 
 def search(budget, num_trials=40, num_finalists=6, directions=None, **formula):
