@@ -25,6 +25,7 @@ from edgeprune.cli.files import (
     write_files,
 )
 from edgeprune.cli.printing import show, show_json
+from edgeprune.types import Model
 
 if TYPE_CHECKING:
     from edgeprune.data import Data
@@ -140,7 +141,7 @@ def quantize_aware_command(
 
 
 def _export(
-    model: Any, scheme: TrainedScheme, arrays: Data, path: Path, exported: dict[Path, ExportResult], unfinished: Path
+    model: Model, scheme: TrainedScheme, arrays: Data, path: Path, exported: dict[Path, ExportResult], unfinished: Path
 ) -> None:
     """Write the file under the name it has until all are there; the result is of its own name."""
     from edgeprune.export.convert import export_tflite

@@ -29,7 +29,7 @@ from edgeprune.search.budget import Budget, Excess
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.search_record import this_environment
 from edgeprune.targets import Target
-from edgeprune.types import DataLike, Model
+from edgeprune.types import Arrays, DataLike, Loss, Model
 
 _Measured = TypeVar("_Measured")
 _FROM_MEMORIES = ("max_flash", "max_ram")
@@ -249,7 +249,7 @@ def _compared(
     return tuple(compare_output(name, outputs[name], paired[name], 0.0, np.inf)[0] for name in paired)
 
 
-def _classes(model: Model, outputs: Mapping[str, np.ndarray], y: Any) -> dict[str, ClassScores]:
+def _classes(model: Model, outputs: Mapping[str, np.ndarray], y: Arrays | None) -> dict[str, ClassScores]:
     """What the outputs that name classes mistake for what."""
     if y is None:
         return {}
@@ -266,7 +266,7 @@ def _classes(model: Model, outputs: Mapping[str, np.ndarray], y: Any) -> dict[st
     return found
 
 
-def _names_classes(loss: Any, labels: np.ndarray, output: np.ndarray) -> bool:
+def _names_classes(loss: Loss | None, labels: np.ndarray, output: np.ndarray) -> bool:
     """Whether an output names one class of several, or yes or no: by its loss, else by labels of whole numbers."""
     kind = kind_of_loss(loss, labels.shape, output.shape)
     if kind is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -245,7 +245,7 @@ def _runner(
     folder: Path,
     prepared: _Prepared,
     settings: Mapping[str, Any],
-    say: Any,
+    say: Callable[[str], None],
 ) -> JournalRunner:
     return JournalRunner(
         engine,
@@ -389,7 +389,7 @@ class _Ending:
         return written.directory, []
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A setting as JSON has it."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]

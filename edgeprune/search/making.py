@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from edgeprune.sparsity.callbacks import UpdatePruningStep
 from edgeprune.sparsity.prune import prune_low_magnitude
 from edgeprune.sparsity.schedules import ConstantSparsity
 from edgeprune.strip import strip_pruning
-from edgeprune.types import Model
+from edgeprune.types import Callback, Model
 
 _VARIANTS = 2  # that are kept, as models take memory
 _COST_SAMPLES = 2  # that a file is calibrated on of which the costs alone are looked at
@@ -180,7 +180,9 @@ class Maker:
             self._fitted(held, epochs, 1.0, "Training after the original", callbacks=[UpdatePruningStep()])
         )
 
-    def _fitted(self, student: Model, epochs: int, rate_share: float, what: str, callbacks: Any = ()) -> Model:
+    def _fitted(
+        self, student: Model, epochs: int, rate_share: float, what: str, callbacks: Sequence[Callback] = ()
+    ) -> Model:
         train, settings = self.work.train, self.work.settings
         assert train is not None, "there is nothing to train on"
         keras = flavor.keras_of(student)

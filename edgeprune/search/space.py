@@ -162,7 +162,11 @@ class SearchSpace:
         return self._curves[blocks]
 
 
-def ways_of(quantization: Any, device: Target, is_training: bool) -> tuple[Way, ...]:
+def ways_of(
+    quantization: Quantization | Scheme | Literal["auto"] | None | Sequence[Quantization | Scheme | None],
+    device: Target,
+    is_training: bool,
+) -> tuple[Way, ...]:
     """How the files of a search may be quantized, the preferred way first.
 
     Args:

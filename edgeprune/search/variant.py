@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from edgeprune.search.fake_weights import rounded_to_four_bits, with_zeros
 from edgeprune.search.quick_reconstruction import QuickReconstruction
 from edgeprune.search.sensitivity import removal_order
 from edgeprune.search.trial_record import Candidate
-from edgeprune.types import Model
+from edgeprune.types import DataLike, Model
 
 
 class Variant:
@@ -41,8 +40,8 @@ class Variant:
         self,
         original: Model,
         removed_blocks: tuple[str, ...],
-        solved_on: Any,
-        judged_on: Any,
+        solved_on: DataLike,
+        judged_on: DataLike,
         batch_size: int,
         seed: int,
     ) -> None:

@@ -6,7 +6,10 @@ import html
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly import graph_objects as go
 
 # In the middle between light and dark, so that they are read on both.
 BLUE, ORANGE, GREY, GREEN, PURPLE, RED = "#3f83c8", "#e0812c", "#8a8f98", "#3a9d6a", "#9467bd", "#d0504f"
@@ -144,7 +147,7 @@ def _repeated(colours: Sequence[Any]) -> Sequence[Any]:
     return [*colours] * math.ceil(64 / len(colours))
 
 
-def _plain(figure: Any) -> dict[str, Any]:
+def _plain(figure: go.Figure) -> dict[str, Any]:
     """A figure as plain values, in the page's own look."""
     figure.update_layout(
         margin={"l": 8, "r": 16, "t": 12, "b": 8},

@@ -182,7 +182,7 @@ def quantize_scope(*args: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def _check_model(model: Any, name: str) -> None:
+def _check_model(model: object, name: str) -> None:
     if model is None:
         raise ValueError(f"`{name}` cannot be None")
     if not flavor.is_model(model):
