@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from channels.masked_training import STEPS, X, Y, fit, net, schedule
+from nets.masked_nets import STEPS, X, Y, fit, net, schedule
 
 import edgeprune as ep
 from edgeprune import flavor as flavors

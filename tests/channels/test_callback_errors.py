@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from channels.masked_training import fit, net, schedule
+from nets.masked_nets import fit, net, schedule
 
 import edgeprune as ep
 from edgeprune.channels.callback import ChannelPruning, strip_channels

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 from nets.cuts import halved, randomize
+from nets.pieces import between_dense_layers
 from nets.samples import numbers
 
 import edgeprune as ep
@@ -99,18 +100,7 @@ KINDS = (
 
 
 def net(*parts, nested=False):
-    """The parts between two dense layers; in a model inside another where asked for."""
-    i = keras.Input((STEPS, 5))
-    x = layers.Dense(WIDTH, name="stem")(i)
-    if nested:
-        inside = inner = keras.Input((STEPS, WIDTH))
-        for part in parts:
-            inner = part(inner)
-        x = keras.Model(inside, inner, name="inside")(x)
-    else:
-        for part in parts:
-            x = part(x)
-    return randomize(keras.Model(i, layers.Dense(2, name="head")(x)))
+    return randomize(between_dense_layers(keras, (STEPS, 5), WIDTH, parts, nested))
 
 
 def inputs(batch):

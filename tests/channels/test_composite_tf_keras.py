@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from nets.cuts import halved, randomize
+from nets.pieces import between_dense_layers
 from nets.samples import numbers
 from tf_keras import layers
 
@@ -75,11 +76,7 @@ class Chain(layers.Layer):
 
 
 def net(*parts):
-    i = keras.Input((STEPS, 5))
-    x = layers.Dense(WIDTH, name="stem")(i)
-    for part in parts:
-        x = part(x)
-    return randomize(keras.Model(i, layers.Dense(2, name="head")(x)))
+    return randomize(between_dense_layers(keras, (STEPS, 5), WIDTH, parts))
 
 
 def inputs(batch):

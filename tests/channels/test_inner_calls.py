@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 from nets.cuts import halved, randomize
+from nets.pieces import between_dense_layers
 
 from edgeprune.channels.graph.trace import trace
 
@@ -94,11 +95,7 @@ KINDS = {  # to the number of groups that lose channels: the width, and heads or
 
 
 def net(*parts):
-    i = keras.Input((STEPS, 5))
-    x = layers.Dense(WIDTH, name="stem")(i)
-    for part in parts:
-        x = part(x)
-    return randomize(keras.Model(i, layers.Dense(2, name="head")(x)))
+    return randomize(between_dense_layers(keras, (STEPS, 5), WIDTH, parts))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,3 +45,18 @@ def block_class(k):
             return x + self.b(self.a(self.norm(x)))
 
     return Block
+
+
+def between_dense_layers(keras, shape, width, parts, nested=False):
+    """Parts that keep a sequence's shape, between two dense layers; in a model inside another where asked for."""
+    i = keras.Input(shape)
+    x = keras.layers.Dense(width, name="stem")(i)
+    if nested:
+        inside = inner = keras.Input((shape[0], width))
+        for part in parts:
+            inner = part(inner)
+        x = keras.Model(inside, inner, name="inside")(x)
+    else:
+        for part in parts:
+            x = part(x)
+    return keras.Model(i, keras.layers.Dense(2, name="head")(x))
