@@ -91,6 +91,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.one_shot.weight_plan import WeightPlan as WeightPlan
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.planning import QuantizationPlan as QuantizationPlan
+    from edgeprune.quantization.planning import plan_quantization as plan_quantization
     from edgeprune.quantization.report import QuantizationReport as QuantizationReport
     from edgeprune.quantization.report import quantization_report as quantization_report
     from edgeprune.quantization.rounding import round_weights as round_weights
@@ -179,6 +181,7 @@ _HOME = {
     "PruningSchedule": "edgeprune.sparsity.schedules",
     "PruningSummaries": "edgeprune.sparsity.callbacks",
     "QuantizationErrorReport": "edgeprune.report.file_errors",
+    "QuantizationPlan": "edgeprune.quantization.planning",
     "QuantizationReport": "edgeprune.quantization.report",
     "Recipe": "edgeprune.search.recipe",
     "Reconstruction": "edgeprune.channels.reconstruct.report",
@@ -220,6 +223,7 @@ _HOME = {
     "load_model": "edgeprune.flavor",
     "plan_blocks": "edgeprune.depth.blocks",
     "plan_channels": "edgeprune.channels.plan.planning",
+    "plan_quantization": "edgeprune.quantization.planning",
     "plan_weights": "edgeprune.one_shot.planning",
     "prune_channels": "edgeprune.channels.plan.planning",
     "prune_low_magnitude": "edgeprune.sparsity.prune",

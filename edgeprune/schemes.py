@@ -56,7 +56,7 @@ class Scheme:
     weight_bits: int = 32
     activation_bits: int = 32
     per_channel_dense: bool = True
-    layers: tuple[tuple[str, int], ...] = ()
+    layers: Mapping[str, int] | tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no converter makes."""
@@ -75,7 +75,7 @@ class Scheme:
     def __str__(self) -> str:
         """The name, and what differs from it."""
         of_bits: dict[int, list[str]] = {}
-        for pattern, bits in self.layers:
+        for pattern, bits in self.layer_bits.items():
             of_bits.setdefault(bits, []).append(pattern)
         parts = [f"weights of {bits} bits: {', '.join(patterns)}" for bits, patterns in of_bits.items()]
         parts += [] if self.per_channel_dense else ["one scale for a dense layer"]
@@ -88,7 +88,7 @@ class Scheme:
             >>> Scheme(4, 8, layers={"head": 8}).to_dict()["layers"]
             {'head': 8}
         """
-        return asdict(self) | {"layers": dict(self.layers)}
+        return asdict(self) | {"layers": self.layer_bits}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scheme:
@@ -106,9 +106,14 @@ class Scheme:
         return next(name for name, bits in _BITS.items() if bits == (self.weight_bits, self.activation_bits))
 
     @property
+    def layer_bits(self) -> dict[str, int]:
+        """Name or pattern of layers to the bits of their weights."""
+        return dict(self.layers)
+
+    @property
     def has_four_bits(self) -> bool:
         """Whether weights of any layer have 4 bits."""
-        return self.weight_bits == 4 or any(bits == 4 for _, bits in self.layers)
+        return self.weight_bits == 4 or 4 in self.layer_bits.values()
 
     @property
     def is_calibrated(self) -> bool:

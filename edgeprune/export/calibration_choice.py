@@ -1,30 +1,29 @@
-"""Where the ranges of an int8 file come from: from the converter, or put into the graph; and whether to equalize first.
+"""What is done to a float model before its file is made: equalized or not, its weights solved, its ranges chosen.
 
-With `"auto"` each way is tried on files made from half of the samples and measured on the other half; one is kept only
-where the measured error falls. Where the converter's own ranges leave next to none, nothing else is tried.
+With `"auto"` each of these is tried on a simulation of the file that is calibrated on half of the samples, and measured
+on the other half; one is kept only where the measured error falls. Where the plain file loses next to nothing, nothing
+else is tried. The converter runs once, for the file that is written.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import tempfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgeprune.export.agreement import pair_outputs
+from edgeprune import strip
+from edgeprune.depth.bypass import walkable
 from edgeprune.export.prepared import PreparedModel
-from edgeprune.measure.predictions import predict
-from edgeprune.output_capture import captured_output
 from edgeprune.quantization.calibration import calibrate
 from edgeprune.quantization.equalization import equalize
+from edgeprune.quantization.planning import with_wider_layers
 from edgeprune.quantization.ranges import RANGE_METHODS
+from edgeprune.quantization.rounding import round_weights
+from edgeprune.quantization.simulated_file import SimulatedFile, outputs_of
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import Scheme
-from edgeprune.tflite.runtime import Runtime
 from edgeprune.types import Model
 
 MIN_MAX, AUTO = "min-max", "auto"
@@ -33,17 +32,7 @@ _FALLS = 0.95  # an error that is less than this share of another is smaller
 _NEGLIGIBLE = 1e-3  # of the outputs' variance: 30 dB
 _MEASURED_ON = 64  # samples at most
 
-# Converts a prepared model, calibrated on its samples; returns the content of the file.
-Converter = Callable[[PreparedModel], bytes]
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A way to convert a model, and what it led to on samples that it was not calibrated on."""
-
-    prepared: PreparedModel
-    words: str
-    error: float
+Samples = dict[str, np.ndarray]
 
 
 def check_calibration(calibration: str, quantization: str | None, model_has_ranges: bool) -> None:
@@ -56,9 +45,9 @@ def check_calibration(calibration: str, quantization: str | None, model_has_rang
         raise ValueError(f"calibration must be one of {', '.join(map(repr, CALIBRATIONS))}; got {calibration!r}.")
     if calibration == MIN_MAX:
         return
-    if quantization != "int8":
+    if quantization not in ("int8", "int4"):
         raise ValueError(
-            f"calibration={calibration!r} is for quantization='int8', got {quantization!r}: leave it out, as "
+            f"calibration={calibration!r} is for quantization='int8' or 'int4', got {quantization!r}: leave it out, as "
             "other files have room for the whole range of values."
         )
     if model_has_ranges:
@@ -68,108 +57,167 @@ def check_calibration(calibration: str, quantization: str | None, model_has_rang
         )
 
 
-def calibrated(prepared: PreparedModel, calibration: str, scheme: Scheme, convert: Converter) -> PreparedModel:
-    """A prepared model with the ranges of its activations, if any other than the converter's shall be used.
+def calibrated(prepared: PreparedModel, calibration: str, scheme: Scheme) -> PreparedModel:
+    """A prepared model as it is converted: with weights of 4 bits, and with ranges other than the converter's.
 
     Args:
         prepared: the model, with its samples.
         calibration: one of `CALIBRATIONS`.
         scheme: what it is converted to.
-        convert: makes a file, for `"auto"`.
 
     Returns:
-        The same model, or one that computes the same, with what was chosen among its notes.
+        The same model, or one that computes the same, with what was done among its notes.
 
     Raises:
-        ValueError: the ranges of the model cannot be put into its graph.
+        ValueError: the ranges of the model cannot be put into its graph, or it cannot be followed; or a pattern of the
+            scheme fits no layer.
     """
-    if calibration == MIN_MAX:
+    if strip.is_quantize_aware(prepared.model):
         return prepared
-    if calibration != AUTO:
-        return _with_ranges(prepared, calibration, scheme)
-    return _chosen(prepared, scheme, convert)
+    if calibration == AUTO:
+        return _chosen(prepared, scheme)
+    return _made(prepared, _Way(calibration, solved=scheme.has_four_bits), scheme)
 
 
-def _with_ranges(prepared: PreparedModel, method: str, scheme: Scheme) -> PreparedModel:
-    rounding = quantize_aware(prepared.model, scheme, keep_zeros=False)
+def _chosen(prepared: PreparedModel, scheme: Scheme) -> PreparedModel:
+    """The best of what is tried, made again from all the samples."""
+    trials = _Trials(prepared, scheme)
+    ranges: list[dict[str, Any]] = [{"method": method} for method in RANGE_METHODS]
+    # By 4 bits more is lost than by ranges.
+    last = [{"solved": True}, *trials.widened, *ranges] if scheme.has_four_bits else [*ranges, {"solved": True}]
+    trials.attempt(_Way(MIN_MAX))
+    for change in ({"equalized": True}, *last):
+        if trials.errors and trials.errors[trials.best] > _NEGLIGIBLE:
+            trials.attempt(dataclasses.replace(trials.best, **change))
+    made = _made(prepared, trials.best, trials.scheme(trials.best))
+    return dataclasses.replace(made, notes=(*made.notes, trials.note))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to make a file of a float model.
+
+    Attributes:
+        method: how ranges are chosen.
+        equalized: whether channels are scaled before.
+        solved: whether the rounded weights are solved for, and biases take up what is left.
+        wider: whether some layers keep 8 bits where the others have 4.
+    """
+
+    method: str
+    equalized: bool = False
+    solved: bool = False
+    wider: bool = False
+
+    def __str__(self) -> str:
+        """In words."""
+        named = (
+            ("equalized", self.equalized),
+            ("layers of 8 bits", self.wider),
+            ("weights solved", self.solved),
+            (self.method, self.method != MIN_MAX),
+        )
+        return ", ".join(words for words, is_done in named if is_done) or MIN_MAX
+
+
+def _made(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
+    """A prepared model as it is converted."""
+    prepared = _with_new_weights(prepared, way, scheme)
+    if way.method == MIN_MAX and (way.solved or not scheme.has_four_bits):
+        return prepared
+    rounding = quantize_aware(prepared.in_file or prepared.model, scheme, keep_zeros=False)
     samples = prepared.samples or {}
-    calibrate(rounding, samples, len(next(iter(samples.values()))), method)
+    calibrate(rounding, samples, len(next(iter(samples.values()))), way.method)
     return dataclasses.replace(prepared, in_file=rounding)
 
 
-def _equalized(prepared: PreparedModel) -> PreparedModel:
-    found = equalize(prepared.model, prepared.samples)
+def _with_new_weights(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
+    """A prepared model, in floats, with its channels equalized, or its weights solved, or neither."""
+    samples = prepared.samples or {}
+    if way.equalized:
+        prepared = dataclasses.replace(prepared, model=_equalized(prepared.model, samples))
+    if way.solved:
+        found = round_weights(prepared.model, samples, scheme)
+        note = (
+            f"Weights: solved on {found.num_samples:,} samples, an error of the outputs of {found.after:.2%}; at their "
+            f"nearest steps it is {found.before:.2%}."
+        )
+        prepared = dataclasses.replace(prepared, in_file=found.model, notes=(*prepared.notes, note))
+    return prepared
+
+
+def _equalized(model: Model, samples: Samples) -> Model:
+    found = equalize(model, samples)
     if not found.scaled:
         raise ValueError("no channel can be scaled")
-    return dataclasses.replace(prepared, model=found.model)
+    return found.model
 
 
-def _chosen(prepared: PreparedModel, scheme: Scheme, convert: Converter) -> PreparedModel:
-    """The best of what is tried, made again from all the samples."""
-    samples = prepared.samples or {}
-    half = dataclasses.replace(prepared, samples={name: array[::2] for name, array in samples.items()})
-    # With one sample there is no other to measure on.
-    held_out = {name: (array[1::2] if len(array) > 1 else array)[:_MEASURED_ON] for name, array in samples.items()}
-    wanted = predict(prepared.model, held_out if len(held_out) > 1 else next(iter(held_out.values())))
-    tried: list[_Candidate] = []
-    failed: list[str] = []
+class _Trials:
+    """What was tried on half of the samples, and its errors on the other half.
 
-    def attempt(words: str, make: Callable[[], PreparedModel]) -> None:
-        try:
-            made = make()
-            tried.append(_Candidate(made, words, _file_error(convert(made), made.model, held_out, wanted)))
-        except ValueError as error:
-            failed.append(f"{words}: {str(error)[:120]}")
+    Args:
+        prepared: the float model, with its samples.
+        scheme: what the file is to be.
 
-    attempt("min-max", lambda: half)
-    if tried and tried[0].error > _NEGLIGIBLE:
-        attempt("equalized", lambda: _equalized(half))
-        base = _better(tried)
-        before = "" if base is tried[0] else f"{base.words}, "
-        for method in RANGE_METHODS:
-            if method != MIN_MAX:
-                attempt(f"{before}{method}", functools.partial(_with_ranges, base.prepared, method, scheme))
-    if not tried:  # the conversion says what is wrong
-        return prepared
-    best = _better(tried)
-    listed = ", ".join(f"{one.words} {one.error:.2%}" for one in tried)
-    note = f"Calibration: {best.words}. Error on samples that were held out, of the outputs' variance: {listed}."
-    if failed:
-        note += f" Not tried: {'; '.join(failed)}."
-    made = prepared
-    if best.words.startswith("equalized"):
-        made = _equalized(made)
-    if best.words.endswith(("percentile", "mse")):
-        made = _with_ranges(made, best.words.rpartition(" ")[2], scheme)
-    return dataclasses.replace(made, notes=(*prepared.notes, note))
-
-
-def _better(tried: list[_Candidate]) -> _Candidate:
-    """The first whose error no later one is clearly below: what is simpler comes first."""
-    best = tried[0]
-    for one in tried[1:]:
-        if one.error < best.error * _FALLS:
-            best = one
-    return best
-
-
-def _file_error(
-    content: bytes, model: Model, samples: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
-) -> float:
-    """The mean squared error of a file's outputs over their variance, the mean of all outputs.
-
-    Raises:
-        ValueError: the file does not run, or has other outputs.
+    Attributes:
+        best: what is kept so far; the first, or one that was clearly better.
+        errors: what was tried to its error.
     """
-    with tempfile.TemporaryDirectory() as folder, captured_output():
-        path = Path(folder) / "model.tflite"
-        path.write_bytes(content)
-        made = Runtime(path).run_all(samples, "Measuring")
-    expected, problems = pair_outputs(made, wanted, model)
-    if problems:
-        raise ValueError(problems[0])
-    errors = []
-    for name, values in expected.items():
-        difference = np.square(made[name].astype(np.float64) - values).mean()
-        errors.append(float(difference / max(np.var(values.astype(np.float64)), 1e-12)))
-    return float(np.mean(errors))
+
+    def __init__(self, prepared: PreparedModel, scheme: Scheme) -> None:
+        samples = prepared.samples or {}
+        self.best = _Way(MIN_MAX)
+        self.errors: dict[_Way, float] = {}
+        self._failed: list[str] = []
+        self._half = dataclasses.replace(prepared, samples={name: array[::2] for name, array in samples.items()})
+        # With one sample there is no other to measure on.
+        self._held_out = {
+            name: (array[1::2] if len(array) > 1 else array)[:_MEASURED_ON] for name, array in samples.items()
+        }
+        self._wanted = outputs_of(walkable(prepared.model), self._held_out)
+        self._scheme = scheme
+        self._wider_scheme: Scheme | None = None
+        self._simulated: dict[_Way, SimulatedFile] = {}  # of ways with the plain ranges
+
+    def attempt(self, way: _Way) -> None:
+        """Measure a way that was not tried yet."""
+        if way in self.errors:
+            return
+        try:
+            simulated = self._simulation(dataclasses.replace(way, method=MIN_MAX))
+            simulated.set_ranges(way.method)
+            self.errors[way] = simulated.error(self._held_out, self._wanted)
+        except ValueError as error:
+            self._failed.append(f"{way}: {str(error)[:120]}")
+            return
+        if self.errors[way] < self.errors.get(self.best, np.inf) * _FALLS:
+            self.best = way
+
+    def _simulation(self, way: _Way) -> SimulatedFile:
+        if way not in self._simulated:
+            base = _with_new_weights(self._half, dataclasses.replace(way, solved=False), self._scheme)
+            if way.wider and self._wider_scheme is None:
+                self._wider_scheme = with_wider_layers(base.model, base.samples or {})
+            made = _with_new_weights(base, _Way(MIN_MAX, solved=way.solved), self.scheme(way))
+            self._simulated[way] = SimulatedFile(made.in_file or made.model, self.scheme(way), base.samples or {})
+        return self._simulated[way]
+
+    def scheme(self, way: _Way) -> Scheme:
+        """The scheme of a way that was tried."""
+        return self._wider_scheme if way.wider and self._wider_scheme else self._scheme
+
+    @property
+    def widened(self) -> list[dict[str, Any]]:
+        """The change to a scheme in which some layers keep 8 bits, unless the user's has layers of its own."""
+        return [] if self._scheme.layers or self._scheme.weight_bits > 4 else [{"wider": True}]
+
+    @property
+    def note(self) -> str:
+        """What is kept, what was tried, and what could not be."""
+        listed = ", ".join(f"{way} {error:.2%}" for way, error in self.errors.items())
+        wider = f" ({self._wider_scheme})" if self.best.wider else ""
+        note = (
+            f"Calibration: {self.best}{wider}. Error on samples that were held out, of the outputs' variance: {listed}."
+        )
+        return f"{note} Not tried: {'; '.join(self._failed)}." if self._failed else note

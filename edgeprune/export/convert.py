@@ -26,14 +26,7 @@ from edgeprune.conversion.signature import (
     write_saved_model,
 )
 from edgeprune.data.batches import DATA_FORMS
-from edgeprune.export import (
-    calibration_choice,
-    diagnosis,
-    non_finite,
-    sparse_encoding,
-    vocabulary_files,
-    weight_rounding,
-)
+from edgeprune.export import calibration_choice, diagnosis, non_finite, sparse_encoding, vocabulary_files
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
@@ -169,11 +162,11 @@ def export_tflite(
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
         num_samples: how many representative samples to use at most, 1 or more.
-        calibration: how the ranges of activations in an `"int8"` file are chosen. `"min-max"` covers all values that
-            occur in the samples; `"percentile"` leaves out one in a thousand; `"mse"` uses the range with the smallest
-            squared error. `"auto"` tries these, and `equalize` before, on half of the samples, measures the files on
-            the other half, and takes the one with the smallest error. It takes twice as long as `"min-max"` where that
-            leaves hardly any error, and about five times as long where it does not.
+        calibration: how the ranges of activations in an `"int8"` or `"int4"` file are chosen. `"min-max"` takes all
+            values that occur in the samples; `"percentile"` leaves out one in a thousand; `"mse"` takes the range with
+            the smallest squared error. `"auto"` simulates the file: it tries `equalize`, these, and `round_weights` on
+            half of the samples, measures each on the other half, and keeps what lowers the error, until next to none is
+            left. In an `"int4"` file it may let some layers keep 8 bits (a tenth of the weights' bytes at most).
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `split_preprocessing(model, only_strings=True)` does. Beside the file lies `vocabulary.txt`, an entry a line
             (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
@@ -235,11 +228,8 @@ def export_tflite(
         num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
-    prepared = weight_rounding.rounded(prepared, scheme)
-    with status("Choosing ranges", verbose=bool(verbose) and calibration != calibration_choice.MIN_MAX):
-        prepared = calibration_choice.calibrated(
-            prepared, calibration, scheme, functools.partial(_content_alone, settings=settings)
-        )
+    with status("Calibrating", verbose=bool(verbose) and (scheme.has_four_bits or calibration != "min-max")):
+        prepared = calibration_choice.calibrated(prepared, calibration, scheme)
     return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, verbose=bool(verbose))
 
 
@@ -350,12 +340,6 @@ def _converted(
         non_finite.check_scales(content, model)
         notes += diagnosis.float_notes(content, model)
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
-
-
-def _content_alone(prepared: PreparedModel, *, settings: ConverterSettings) -> bytes:
-    """The content of the file that a prepared model becomes; what is to be said of it is said of the one kept."""
-    model = prepared.in_file or prepared.model
-    return _converted(model, prepared.specs, settings, prepared.samples, lambda text: None, [])[0]
 
 
 def _in_four_bits(content: bytes, model: Model) -> bytes:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import EqualizedChannels as EqualizedChannels
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.planning import PlannedLayer as PlannedLayer
+    from edgeprune.quantization.planning import QuantizationPlan as QuantizationPlan
+    from edgeprune.quantization.planning import plan_quantization as plan_quantization
     from edgeprune.quantization.report import QuantizationReport as QuantizationReport
     from edgeprune.quantization.report import RoundedActivation as RoundedActivation
     from edgeprune.quantization.report import RoundedKernel as RoundedKernel
@@ -22,11 +25,14 @@ if TYPE_CHECKING:  # for editors and type checkers
 _HOME = {
     "Equalization": "edgeprune.quantization.equalization",
     "EqualizedChannels": "edgeprune.quantization.equalization",
+    "PlannedLayer": "edgeprune.quantization.planning",
+    "QuantizationPlan": "edgeprune.quantization.planning",
     "QuantizationReport": "edgeprune.quantization.report",
     "RoundedActivation": "edgeprune.quantization.report",
     "RoundedKernel": "edgeprune.quantization.report",
     "calibrate": "edgeprune.quantization.calibration",
     "equalize": "edgeprune.quantization.equalization",
+    "plan_quantization": "edgeprune.quantization.planning",
     "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
     "round_weights": "edgeprune.quantization.rounding",

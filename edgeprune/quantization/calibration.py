@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgeprune import flavor
@@ -29,22 +31,58 @@ def calibrate(model: Model, data: DataLike, num_samples: int = 256, method: str 
         TypeError: the data are in no known form.
         ValueError: there are none, they do not fit the model, or an activation is NaN or infinite on them.
     """
-    chooser = range_method(method)
-    measured = {id(layer): (layer, chooser()) for layer in fake_quantizers(model) if layer.fixed_range is None}
+    set_ranges(range_choosers(model, data, num_samples, (method,))[method])
+
+
+# Each layer that rounds activations in a range that is measured, with what has seen its values.
+Choosers = list[tuple[FakeQuantizeLogic, RangeChooser]]
+
+
+def range_choosers(model: Model, data: DataLike, num_samples: int, methods: Sequence[str]) -> dict[str, Choosers]:
+    """Show the activations of a model to several ways of choosing ranges at once; the model is not changed.
+
+    Args:
+        model: a quantization-aware model.
+        data: samples, as `calibrate` accepts them.
+        num_samples: how many to use at most.
+        methods: the ways to choose.
+
+    Raises:
+        TypeError, ValueError: as `calibrate`, but for values that are not finite.
+    """
+    layers = [layer for layer in fake_quantizers(model) if layer.fixed_range is None]
+    choosers = {id(layer): [range_method(method)() for method in methods] for layer in layers}
     samples = samples_of(data, num_samples, inputs=input_shapes(model), source="The calibration data")
-    with flavor.state_restored(model), observed(model, {key: observer for key, (_, observer) in measured.items()}):
+    with flavor.state_restored(model), observed(model, {key: _All(own) for key, own in choosers.items()}):
         for batch in batches_of((samples,), _BATCH_SIZE, inputs=input_shapes(model)):
             inputs = input_tensors(model, batch.x)
             model(flavor.pack_inputs(model, inputs), training=False)
-    for layer, observer in measured.values():
-        _take(layer, observer)
+    return {method: [(layer, choosers[id(layer)][number]) for layer in layers] for number, method in enumerate(methods)}
 
 
-def _take(layer: FakeQuantizeLogic, observer: RangeChooser) -> None:
-    low, high = observer.range()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(
-            f"The values that {layer.name!r} rounds are NaN or infinite on the calibration data: no range holds them. "
-            "See to finite weights and inputs, or pass other data."
-        )
-    layer.set_range(low, high)
+def set_ranges(choosers: Choosers) -> None:
+    """Give layers the ranges that were chosen.
+
+    Raises:
+        ValueError: an activation is NaN or infinite.
+    """
+    for layer, chooser in choosers:
+        low, high = chooser.range()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(
+                f"The values that {layer.name!r} rounds are NaN or infinite on the calibration data: no range holds "
+                "them. See to finite weights and inputs, or pass other data."
+            )
+        layer.set_range(low, high)
+
+
+class _All:
+    """Shows values to several choosers."""
+
+    def __init__(self, choosers: Sequence[RangeChooser]) -> None:
+        self._choosers = choosers
+
+    def update(self, values: np.ndarray) -> None:
+        """Show them the values of a batch."""
+        for chooser in self._choosers:
+            chooser.update(values)

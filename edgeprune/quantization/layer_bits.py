@@ -25,7 +25,7 @@ def weight_bits(model: Model, scheme: Scheme, names: Mapping[int, str]) -> dict[
     Raises:
         ValueError: a pattern of the scheme fits no layer.
     """
-    of_pattern = by_first_pattern(model, dict(scheme.layers), names, "The scheme's layers")
+    of_pattern = by_first_pattern(model, scheme.layer_bits, names, "The scheme's layers")
     return {
         id(layer): bits if bits == 8 or reads_four_bits(layer) else 8
         for layer in flavor.layers_of(model)

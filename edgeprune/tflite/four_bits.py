@@ -23,11 +23,12 @@ _LARGEST_INT4 = 7  # the largest integer of a symmetric grid of 4 bits
 _LARGEST_INT8 = 127
 
 
-def with_four_bit_weights(content: bytes) -> tuple[bytes, list[str]]:
+def with_four_bit_weights(content: bytes, *, nearest: bool = False) -> tuple[bytes, list[str]]:
     """Store in 4 bits the int8 weights whose values are on a grid of 4 bits.
 
     Args:
         content: the content of a .tflite file in int8, whose weights have a scale for each channel, or one.
+        nearest: whether values off the grid are moved to its nearest steps, as where the size alone is of interest.
 
     Returns:
         The content of a file that computes the same, but for biases, which are rounded to the larger steps; and the
@@ -39,7 +40,7 @@ def with_four_bit_weights(content: bytes) -> tuple[bytes, list[str]]:
         done: dict[int, Any] = {}  # `id` of a weight to its scales before: several operators may read it
         for call in operators(model, *READ_FOUR_BITS):
             weight = call.input(1)
-            if id(weight) not in done and (values := _four_bits(model, weight)) is not None:
+            if id(weight) not in done and (values := _four_bits(model, weight, nearest)) is not None:
                 done[id(weight)] = np.asarray(weight.quantization.scale, np.float64)
                 _store(model, weight, values)
                 narrowed.append((weight.name or b"").decode())
@@ -51,8 +52,8 @@ def with_four_bit_weights(content: bytes) -> tuple[bytes, list[str]]:
     return edited(content, narrow), narrowed
 
 
-def _four_bits(model: schema.ModelT, weight: schema.TensorT) -> np.ndarray | None:
-    """The integers of a weight on the grid of 4 bits; None where it is not on one, or is no constant in int8."""
+def _four_bits(model: schema.ModelT, weight: schema.TensorT, nearest: bool) -> np.ndarray | None:
+    """The integers of a weight on the grid of 4 bits; None where it may not be moved to it, or is no int8 constant."""
     from ai_edge_litert.schema_py_generated import TensorType
 
     data = model.buffers[weight.buffer].data
@@ -61,7 +62,7 @@ def _four_bits(model: schema.ModelT, weight: schema.TensorT) -> np.ndarray | Non
     values = np.asarray(data, np.uint8).view(np.int8).reshape(weight.shape).astype(np.float64)
     exact = values * _LARGEST_INT4 / _LARGEST_INT8
     off = np.abs(exact - np.round(exact)) * _LARGEST_INT8 / _LARGEST_INT4  # in steps of int8, to which it was rounded
-    return np.round(exact).astype(np.int8) if off.max(initial=0.0) <= 0.5 + 1e-9 else None
+    return np.round(exact).astype(np.int8) if nearest or off.max(initial=0.0) <= 0.5 + 1e-9 else None
 
 
 def _store(model: schema.ModelT, weight: schema.TensorT, values: np.ndarray) -> None:

@@ -93,7 +93,7 @@ def test_bad_input(rng, tmp_path):
     model, x, path = net(flavors.KERAS_3), images(rng, 4), tmp_path / "m.tflite"
     with pytest.raises(ValueError, match="calibration must be one of 'min-max', 'percentile', 'mse', 'auto'"):
         ep.export_tflite(model, path, "int8", x, calibration="guess")
-    with pytest.raises(ValueError, match="calibration='mse' is for quantization='int8', got None"):
+    with pytest.raises(ValueError, match="calibration='mse' is for quantization='int8' or 'int4', got None"):
         ep.export_tflite(model, path, calibration="mse")
     aware = ep.quantize_aware(model, calibration=x)
     with pytest.raises(ValueError, match="quantization-aware and has its ranges"):

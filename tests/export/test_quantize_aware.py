@@ -146,7 +146,7 @@ def test_a_float_model_gets_solved_weights_of_four_bits(tmp_path):
     kernel.assign(np.where(np.random.default_rng(3).random(kernel.shape) < 0.5, 0, kernel))
     result = ep.export_tflite(model, tmp_path / "m.tflite", ep.Scheme(4, 8, layers={"head": 8}), x)
     assert result.quantization == "int4" and result.verification.passed
-    assert any(note.startswith("Weights of 4 bits: solved on 64 samples") for note in result.notes)
+    assert any(note.startswith("Weights: solved on 64 samples") for note in result.notes)
     expected = ep.round_weights(model, x, ep.Scheme(4, 8, layers={"head": 8})).model
     stored = {tensor.shape: tensor for tensor in ep.read_tflite(result.path).weights}
     assert stored[(5, 12)].dtype == "int8"

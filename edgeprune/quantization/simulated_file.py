@@ -1,0 +1,63 @@
+"""A file in integers before it is written: what its rounding costs, found without the converter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgeprune import flavor
+from edgeprune.data.batches import batches_of
+from edgeprune.data.ports import input_shapes
+from edgeprune.data.tensors import input_tensors
+from edgeprune.quantization.calibration import range_choosers, set_ranges
+from edgeprune.quantization.ranges import RANGE_METHODS
+from edgeprune.quantization.training import quantize_aware
+from edgeprune.schemes import Scheme
+from edgeprune.types import Model
+
+_BATCH_SIZE = 32
+
+
+class SimulatedFile:
+    """A model that rounds as its file will, with the ranges of every way to choose them.
+
+    Args:
+        model: a float model. It is not changed.
+        scheme: what the file is to be.
+        samples: input name to samples `(samples, ...)` that the ranges are measured on.
+
+    Attributes:
+        model: the quantization-aware model; it has the ranges of the way that was asked for last.
+
+    Raises:
+        ValueError: the model cannot be followed, has no kernel to round, or gives values that are not finite.
+    """
+
+    def __init__(self, model: Model, scheme: Scheme, samples: Mapping[str, np.ndarray]) -> None:
+        self.model = quantize_aware(model, scheme, keep_zeros=False)
+        self._choosers = range_choosers(self.model, samples, len(next(iter(samples.values()))), tuple(RANGE_METHODS))
+        self.set_ranges("min-max")
+
+    def set_ranges(self, method: str) -> None:
+        """Choose the ranges of activations in one of `RANGE_METHODS`."""
+        set_ranges(self._choosers[method])
+
+    def error(self, samples: Mapping[str, np.ndarray], wanted: list[np.ndarray]) -> float:
+        """The mean squared error of the outputs on samples over the wanted outputs' variance, the mean of all."""
+        made = outputs_of(self.model, samples)
+        errors = [
+            float(np.square(one - other).mean() / max(np.var(other), 1e-12))
+            for one, other in zip(made, wanted, strict=True)
+        ]
+        return float(np.mean(errors))
+
+
+def outputs_of(model: Model, samples: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """A model's outputs on samples, in float64, in its order."""
+    shapes = input_shapes(model)
+    made = [
+        flavor.call_model(model, input_tensors(model, batch.x))
+        for batch in batches_of((dict(samples),), _BATCH_SIZE, inputs=shapes)
+    ]
+    return [np.concatenate([np.asarray(one).astype(np.float64) for one in own]) for own in zip(*made, strict=True)]
