@@ -137,7 +137,9 @@ from edgeprune.flavor.training import (
     constrain,
     forget_compiled_step,
     moving_averages,
+    rounds_values,
     state_restored,
+    without_rounding,
 )
 from edgeprune.flavor.unfolding import (
     functional_stand_in,
@@ -241,6 +243,7 @@ __all__ = [
     "run_calls",
     "run_function",
     "run_model",
+    "rounds_values",
     "sequential_class",
     "shapes_of_calls",
     "slice_entries",
@@ -253,5 +256,6 @@ __all__ = [
     "initialize_with",
     "variables_to_copy",
     "with_kernels",
+    "without_rounding",
     "clone_wrapper",
 ]

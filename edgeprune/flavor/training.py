@@ -84,6 +84,29 @@ def moving_averages(optimizer: Any, variables: Sequence[Variable]) -> list[Any]:
     return [averages[optimizer._index_dict[optimizer._var_key(variable)]] for variable in variables]
 
 
+def rounds_values(layer: Layer) -> bool:
+    """Whether a layer rounds to the steps of a quantized file: it has a flag `rounds`."""
+    return isinstance(getattr(layer, "rounds", None), bool)
+
+
+@contextlib.contextmanager
+def without_rounding(*models: Model) -> Iterator[None]:
+    """While the body runs, layers that round to the steps of a quantized file do not.
+
+    Args:
+        *models: of either Keras, to be called eagerly.
+    """
+    rounding: list[Any] = [layer for model in models for layer in layers_of(model) if rounds_values(layer)]
+    before = [layer.rounds for layer in rounding]
+    try:
+        for layer in rounding:
+            layer.rounds = False
+        yield
+    finally:
+        for layer, value in zip(rounding, before, strict=True):
+            layer.rounds = value
+
+
 @contextlib.contextmanager
 def state_restored(model: Model) -> Iterator[None]:
     """Restore afterwards what calls of a model change: moving statistics, counters, states, random seeds.

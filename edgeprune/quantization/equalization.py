@@ -123,7 +123,8 @@ def equalize(
 
     Raises:
         TypeError: `model` is no Keras model, or the data are in no known form.
-        ValueError: the model is not built, carries pruning wrappers, or cannot be followed; or the data do not fit it.
+        ValueError: the model is not built, carries pruning wrappers, is quantization-aware, or cannot be followed; or
+            the data do not fit it.
         RuntimeError: the new model computes something else.
 
     Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019
@@ -136,6 +137,11 @@ def equalize(
         True
     """
     flavor.check_model(model)
+    if any(map(flavor.rounds_values, flavor.layers_of(model))):
+        raise ValueError(
+            f"Model {model.name!r} is quantization-aware, and has its ranges: equalize the float model, and call "
+            "quantize_aware on the result."
+        )
     graph = trace(model)
     scales = ChannelScales(graph)
     ranges = estimated_ranges(scales) if data is None else measured_ranges(scales, data, batch_size, steps)

@@ -107,6 +107,7 @@ class FakeQuantizeLogic(_BaseLayer):
         self.momentum = momentum
         self.supports_masking = True
         self.observer: Observer | None = None
+        self.rounds = True
 
     def build(self, input_shape: Shape | None = None) -> None:
         """Make the variables of a range that is measured."""
@@ -121,6 +122,7 @@ class FakeQuantizeLogic(_BaseLayer):
 
         if self.observer is not None:
             self.observer.update(np.asarray(tf.cast(x, tf.float32)))
+        if not self.rounds:
             return x
         values = tf.cast(x, tf.float32)
         if training and self.update_ranges and self.trainable and self.fixed_range is None:
@@ -258,10 +260,6 @@ class QuantizedLayerLogic(_BaseWrapper):
             kernel = kernel * tf.cast(tf.convert_to_tensor(getattr(self, f"{name}_mask")), tf.float32)
         return rounded_to_grid(kernel, self.kernel_axes[name], self.num_bits)
 
-    def get_prunable_weights(self) -> list[Variable]:
-        """The kernels that TF-MOT's wrapper may prune, those of the layer."""
-        return [getattr(self.layer, name) for name in self.kernel_axes]
-
     def compute_output_shape(self, input_shape: Shape) -> Any:
         """The layer's."""
         return self.layer.compute_output_shape(input_shape)
@@ -362,22 +360,12 @@ def observed(model: Model, observers: dict[int, Observer]) -> Iterator[None]:
         model: a quantization-aware model, to be called eagerly.
         observers: `id` of a layer among `fake_quantizers(model)` to what is shown its values.
     """
-    layers, weights = fake_quantizers(model), quantized_layers(model)
+    layers = fake_quantizers(model)
     try:
         for layer in layers:
-            layer.observer = observers.get(id(layer), _Nobody())
-        for wrapper in weights:
-            wrapper.rounds = False
-        yield
+            layer.observer = observers.get(id(layer))
+        with flavor.without_rounding(model):
+            yield
     finally:
         for layer in layers:
             layer.observer = None
-        for wrapper in weights:
-            wrapper.rounds = True
-
-
-class _Nobody:
-    """Looks at nothing."""
-
-    def update(self, values: np.ndarray) -> None:
-        """Look away."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from edgeprune.quantization import channel_rules  # noqa: F401, registers them
 from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
 from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
 from edgeprune.types import Variable

@@ -9,8 +9,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from edgeprune.quantization import channel_rules  # noqa: F401, registers them
 from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
 from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
+from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import Variable
 
 # The logic is typed as layers of Keras 3 are.
@@ -46,6 +48,10 @@ class QuantizedLayer(QuantizedLayerLogic, _Wrapper):
             yield
         finally:
             held.update(before)
+
+    def get_prunable_weights(self) -> list[Variable]:
+        """What TF-MOT's wrapper, which stands around this layer, may prune: the weights of the layer inside."""
+        return list(prunable_weights(self.layer).values())
 
     def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantize:
         return FakeQuantize(num_bits, update_ranges=update_ranges, name="before_activation")

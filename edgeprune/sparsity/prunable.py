@@ -121,7 +121,9 @@ def can_be_pruned(layer: Layer) -> bool:
 
 
 def why_not_prunable(layer: Layer) -> str | None:
-    """Why a layer with weights of its own is not pruned; None for layers without any."""
+    """Why a layer with weights of its own is not pruned; None for layers without any, and for those that only round."""
+    if flavor.rounds_values(layer):
+        return None
     if can_be_pruned(layer):
         return why_no_weights(layer) if layer.built else None
     if not _has_own_weights(layer):

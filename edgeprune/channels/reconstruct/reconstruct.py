@@ -41,9 +41,15 @@ def reconstruct(
 
     Raises:
         TypeError: `batch_size` or `steps` is no number.
-        ValueError: the data have no batches or do not fit the model, or what a layer returns for them is not finite.
+        ValueError: the data have no batches or do not fit the model, or what a layer returns for them is not finite;
+            or the model is quantization-aware.
     """
     graph, smaller = removal.graph, removal.smaller
+    if any(map(flavor.rounds_values, flavor.layers_of(graph.model))):
+        raise ValueError(
+            f"Model {graph.model.name!r} is quantization-aware, and its rounded kernels cannot be solved for: "
+            "reconstruct the float model, and call quantize_aware on what is left."
+        )
     with Store() as store, flavor.state_restored(graph.model), flavor.state_restored(smaller):
         inputs = input_streams(graph.walked, data, batch_size, steps, store)
         cut, cut_values = _outputs(smaller, inputs, store), values_of(smaller.weights)
