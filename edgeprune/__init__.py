@@ -104,6 +104,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import Inspection as Inspection
     from edgeprune.report.inspection import inspect as inspect
     from edgeprune.report.model_report import write_report as write_report
+    from edgeprune.report.search_report import write_search_report as write_search_report
     from edgeprune.schemes import Scheme as Scheme
     from edgeprune.search.compress import compress as compress
     from edgeprune.search.compress_result import CompressResult as CompressResult
@@ -252,6 +253,7 @@ _HOME = {
     "write_latency_files": "edgeprune.channels.plan.latency_files",
     "write_metadata": "edgeprune.tflite.metadata",
     "write_report": "edgeprune.report.model_report",
+    "write_search_report": "edgeprune.report.search_report",
     "xnnpack_misses": "edgeprune.sparsity.xnnpack",
 }
 

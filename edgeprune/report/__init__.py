@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.report.inspection import LayerRow as LayerRow
     from edgeprune.report.inspection import inspect as inspect
     from edgeprune.report.model_report import write_report as write_report
+    from edgeprune.report.search_report import write_search_report as write_search_report
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "inspect_tflite": "edgeprune.report.file_inspection",
     "quantization_error": "edgeprune.report.file_errors",
     "write_report": "edgeprune.report.model_report",
+    "write_search_report": "edgeprune.report.search_report",
 }
 
 __all__ = sorted(_HOME)

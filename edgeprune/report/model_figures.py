@@ -178,17 +178,18 @@ def measure_model(
         compared = _compared(path, outputs, keras_outputs, model)
         scores = scored(outputs)
         operators = _or_reason(partial(operator_costs, path, num_threads=num_threads))
-        costs = _costs(path, target)
+        costs, inspection = _costs(path, target), inspect_tflite(path)
         figures: dict[str, float | None] = {
             "accuracy_drop": _drop(model_scores, scores),
-            "size": path.stat().st_size,
+            "size": inspection.size.bytes,
+            "gzip_size": inspection.size.gzip_bytes,
             "latency_ms": latency.milliseconds,
         }
         figures |= costs if isinstance(costs, dict) else {}
         rows = operators if isinstance(operators, tuple) else ()
         measured.append(
             FileFigures(
-                inspection=(inspection := inspect_tflite(path)),
+                inspection=inspection,
                 latency=latency,
                 scores=scores,
                 classes=_classes(model, outputs, y),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeprune.measure.score import direction_words
@@ -36,14 +37,25 @@ def model_page(found: ModelFigures, title: str) -> Page:
     """Put what was measured on a page."""
     board = "" if found.target is None else f", for {found.target.name}"
     names = ", ".join(file.path.name for file in found.files)
-    sections = [section for make in _SECTIONS for section in make(found)]
     return Page(
         title=title,
         subtitle=f"{names} beside the Keras model, on {found.samples:,} samples{board}",
-        sections=tuple(sections),
+        sections=(_summary(found), *_details(found), _frozen(found), environment_section(found.environment)),
         figures=found.to_dict(),
         **_verdict(found),
     )
+
+
+def file_sections(found: ModelFigures) -> Iterator[Section]:
+    """What was measured on files, for the page of a search, which has a summary of its own."""
+    title = f"The file beside the original, on {found.samples:,} samples"
+    yield dataclasses.replace(_summary(found), key="file", title=title)
+    yield from _details(found)
+
+
+def _details(found: ModelFigures) -> Iterator[Section]:
+    for make in (_classes, _sizes, _latency, _errors, _layers):
+        yield from make(found)
 
 
 def _verdict(found: ModelFigures) -> dict[str, Any]:
@@ -56,13 +68,13 @@ def _verdict(found: ModelFigures) -> dict[str, Any]:
     return {"verdict": f"Limits that do not hold. {' '.join(said)}", "verdict_mark": "bad"}
 
 
-def _summary(found: ModelFigures) -> Iterator[Section]:
+def _summary(found: ModelFigures) -> Section:
     header = ("", "Keras", *(file.path.name for file in found.files))
     missing = [part.reason for file in found.files if isinstance(part := file.costs, NotMeasured)]
     missing += [scores.reason for scores in (found.scores, *(file.scores for file in found.files)) if scores.reason]
     note = " ".join(dict.fromkeys(missing))
     table = PageTable("The model and its files", header, tuple(_summary_rows(found)), note, sortable=False)
-    yield Section("summary", "Summary", (), (table,))
+    return Section("summary", "Summary", (), (table,))
 
 
 def _summary_rows(found: ModelFigures) -> Iterator[tuple[Cell, ...]]:
@@ -78,7 +90,11 @@ def _summary_rows(found: ModelFigures) -> Iterator[tuple[Cell, ...]]:
         yield title, "", *[figure(file.outputs[place].largest_error, ".4g") for file in files]
     sizes = [(file, file.inspection.size) for file in files]
     yield "Size", "", *[amount("size", size.bytes, _mark(file, limits, "size")) for file, size in sizes]
-    yield "Size after gzip", "", *[amount("size", size.gzip_bytes) for _, size in sizes]
+    yield (
+        "Size after gzip",
+        "",
+        *[amount("size", size.gzip_bytes, _mark(file, limits, "gzip_size")) for file, size in sizes],
+    )
     estimated = any("latency_ms" in _costs(file) for file in files)
     marks: list[Mark] = ["" if estimated else _mark(file, limits, "latency_ms") for file in files]
     times = [amount("latency_ms", file.latency.milliseconds, mark) for file, mark in zip(files, marks, strict=True)]
@@ -332,7 +348,9 @@ def _layers(found: ModelFigures) -> Iterator[Section]:
         rows.append(tuple(cells))
     parts: list[PageTable | Plot] = []
     if found.smaller is not None:
-        parts += widths_plot(found.model, found.smaller)
+        left = {group.name: group.channels for group in found.smaller.groups}
+        cut = [group for group in found.model.groups if group.frozen is None and group.name in left]
+        parts += width_plot([(group.name, group.channels, left[group.name]) for group in cut])
     parts.append(PageTable("The model layer by layer", tuple(header), tuple(rows)))
     if found.model.memory is not None:
         parts.append(_memory(found.model))
@@ -340,11 +358,8 @@ def _layers(found: ModelFigures) -> Iterator[Section]:
     yield Section("layers", "Layers", words, tuple(parts))
 
 
-def widths_plot(before: Inspection, after: Inspection) -> Iterator[Plot]:
-    """The channels of each group that can be cut in two models, where the groups have the same names."""
-    left = {group.name: group.channels for group in after.groups}
-    cut = [group for group in before.groups if group.frozen is None and group.name in left]
-    groups = [(group.name, group.channels, left[group.name]) for group in cut]
+def width_plot(groups: Sequence[tuple[str, int, int]]) -> Iterator[Plot]:
+    """The channels of groups before and after, by name; none where there are no groups."""
     if groups:
         names, *counts = zip(*groups, strict=True)
         series = dict(zip(("before", "after"), counts, strict=True))
@@ -376,24 +391,20 @@ def _memory(model: Inspection) -> PageTable:
     )
 
 
-def _frozen(found: ModelFigures) -> Iterator[Section]:
-    yield frozen_section(found.model)
+def _frozen(found: ModelFigures) -> Section:
+    if found.model.not_followed:
+        words = f"The model's graph cannot be followed: {found.model.not_followed}"
+        return Section("frozen", "What is frozen", (words,))
+    return frozen_section(found.model.frozen)
 
 
-def frozen_section(model: Inspection) -> Section:
-    """Which channels cannot be removed, and why."""
-    if model.not_followed:
-        return Section("frozen", "What is frozen", (f"The model's graph cannot be followed: {model.not_followed}",))
-    if not model.frozen:
+def frozen_section(frozen: Mapping[str, str]) -> Section:
+    """Which channels cannot be removed, and why, by the name of the group or layer."""
+    if not frozen:
         return Section("frozen", "What is frozen", ("Nothing: every group of channels can be cut.",))
-    rows = tuple((name, reason) for name, reason in model.frozen.items())
     words = "These keep all their channels when channels are removed."
-    table = PageTable("Groups and layers that are frozen", ("Name", "Why"), rows)
+    table = PageTable("Groups and layers that are frozen", ("Name", "Why"), tuple(frozen.items()))
     return Section("frozen", "What is frozen", (words,), (table,))
-
-
-def _environment(found: ModelFigures) -> Iterator[Section]:
-    yield environment_section(found.environment)
 
 
 def environment_section(environment: Mapping[str, str]) -> Section:
@@ -408,15 +419,3 @@ def _shapes(shapes: Sequence[tuple[int | None, ...]]) -> str:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-_SECTIONS: tuple[Callable[[ModelFigures], Iterator[Section]], ...] = (
-    _summary,
-    _classes,
-    _sizes,
-    _latency,
-    _errors,
-    _layers,
-    _frozen,
-    _environment,
-)

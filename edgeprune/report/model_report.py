@@ -32,6 +32,7 @@ def write_report(
     max_ram: float | str | None = None,
     max_latency_ms: float | str | None = None,
     max_size: float | str | None = None,
+    max_gzip_size: float | str | None = None,
     metric: MetricLike | None = None,
     class_names: Sequence[str] | None = None,
     title: str | None = None,
@@ -60,6 +61,7 @@ def write_report(
         max_ram: bytes of RAM.
         max_latency_ms: milliseconds of one run.
         max_size: bytes of the file.
+        max_gzip_size: bytes of the file after gzip.
         metric: what to score by, as `edgeprune.score` accepts it; left out, the compiled metrics.
         class_names: what the classes are called; left out, their numbers.
         title: the heading; left out, the model's name.
@@ -91,7 +93,8 @@ def write_report(
         raise ValueError("Pass one or more .tflite files to report on.")
     for name, count in (("num_samples", num_samples), ("num_runs", num_runs), ("num_threads", num_threads)):
         check_whole(name, count, 1)
-    device, budget = device_and_budget(target, max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size)
+    limits = (max_accuracy_drop, max_flash, max_ram, max_latency_ms, max_size, max_gzip_size)
+    device, budget = device_and_budget(target, *limits)
     require_plotly()
     check_paths(path, overwrite=overwrite)
     with status("Measuring", verbose=verbose) as say:

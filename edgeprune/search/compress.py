@@ -33,7 +33,7 @@ from edgeprune.search.making import Maker
 from edgeprune.search.recipe import Recipe
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import check_optuna, sampled
-from edgeprune.search.search_record import SearchEnding, SearchHeader, this_environment
+from edgeprune.search.search_record import TRIALS, SearchEnding, SearchHeader, this_environment
 from edgeprune.search.space import SearchSpace, ways_of
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate, Trial
@@ -42,7 +42,7 @@ from edgeprune.targets import Target
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
-TRIALS, MODEL, RECIPE, BUNDLE, OPTUNA = "trials.jsonl", "model.tflite", "recipe.json", "bundle", "optuna.jsonl"
+MODEL, RECIPE, BUNDLE, OPTUNA = "model.tflite", "recipe.json", "bundle", "optuna.jsonl"
 Search = Literal["guided", "tpe", "nsga2"]
 
 

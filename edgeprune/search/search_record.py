@@ -22,6 +22,7 @@ from edgeprune.types import PathLike
 
 SEARCH_FORMAT = 1
 TRIALS_KIND = "trials"
+TRIALS = "trials.jsonl"  # the journal, in the folder of a search
 _PACKAGES = ("tensorflow", "keras", "tf-keras", "numpy", "ai-edge-litert", "optuna", "ray")
 
 

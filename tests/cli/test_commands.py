@@ -289,4 +289,21 @@ def test_report_writes_a_page(folder, tflite, tmp_path):
     assert f"report: {page}" in result.output and "of the test samples" in result.output
     assert "max_size of 1 KiB" in page.read_text(encoding="utf-8")
     assert "--overwrite replaces it" in refused("report", folder / "keras.keras", tflite, *data)
+    missing = refused("report", folder / "keras.keras", "--data", folder / "split.npz", "-o", tmp_path / "r.html")
+    assert "one or more .tflite files" in missing
+    assert "pass --data" in refused("report", folder / "keras.keras", tflite, "-o", tmp_path / "r.html")
     assert "must end in .html" in refused("report", folder / "keras.keras", tflite, *data[:4], "-o", tmp_path / "r.txt")
+
+
+def test_report_on_a_search(folder, tmp_path):
+    search = ("compress", folder / "keras.keras", "--data", folder / "split.npz", "-o", tmp_path / "found")
+    run_ok(*search, "--max-drop", 1, "--epochs", 0, "--num-trials", 2, "--num-finalists", 1)
+    alone = run_ok("report", tmp_path / "found", "-o", tmp_path / "alone.html")
+    assert f"report: {tmp_path / 'alone.html'}" in alone.output
+    data = ("--model", folder / "keras.keras", "--data", folder / "split.npz", "--num-runs", 2)
+    run_ok("report", tmp_path / "found", *data, "-o", tmp_path / "whole.html")
+    parts = [(tmp_path / name).read_text(encoding="utf-8") for name in ("alone.html", "whole.html")]
+    assert ['id="classes"' in text for text in parts] == [False, True]
+    page = ("-o", tmp_path / "other.html")
+    assert "both --model and --data" in refused("report", tmp_path / "found", *data[:2], *page)
+    assert "is a search" in refused("report", tmp_path / "found", "--max-size", "1 KiB", *page)

@@ -6,7 +6,8 @@ import html
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
@@ -127,6 +128,77 @@ def heat_map(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str,
         yaxis={**ticks, "autorange": "reversed"},
     )
     return _plain(go.Figure(trace, layout))
+
+
+@final
+@dataclass(frozen=True)
+class Points:
+    """Points of a plot, which may be joined by a line.
+
+    Attributes:
+        name: of the series.
+        x: where each is.
+        y: where each is.
+        texts: what each says when it is pointed at, a line each.
+        colour: of all of them.
+        symbol: Plotly's name of their form; empty for a line without points.
+        size: pixels of a point.
+        joined: Plotly's name of how they are joined, such as `"linear"` or `"hv"`; empty for points alone.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    texts: Sequence[Sequence[str]]
+    colour: str
+    symbol: str = "circle"
+    size: int = 8
+    joined: str = ""
+
+
+def scatter(
+    series: Sequence[Points],
+    x_title: str,
+    y_title: str,
+    *,
+    x_limit: float | None = None,
+    y_limit: float | None = None,
+    x_format: str = "",
+) -> dict[str, Any]:
+    """Points over two axes, with dashed lines for limits.
+
+    Args:
+        series: the points; those of the last lie on top.
+        x_title: of the axis below.
+        y_title: of the axis beside.
+        x_limit: where a line is drawn across.
+        y_limit: where a line is drawn along.
+        x_format: how numbers below are written, in d3's words; by default as they are.
+    """
+    from plotly import graph_objects as go
+
+    traces = [
+        go.Scatter(
+            x=list(points.x),
+            y=list(points.y),
+            name=plotly_text(points.name),
+            mode="+".join(mode for mode, on in (("lines", points.joined), ("markers", points.symbol)) if on),
+            marker={"color": points.colour, "symbol": points.symbol or "circle", "size": points.size},
+            line={"color": points.colour, "width": 1.5, "shape": points.joined or "linear"},
+            customdata=["<br>".join(map(plotly_text, lines)) for lines in points.texts],
+            hovertemplate="%{customdata}<extra></extra>" if points.symbol else None,
+            hoverinfo=None if points.symbol else "skip",
+        )
+        for points in series
+    ]
+    lines = [_line(**{axis: value}) for axis, value in (("x", x_limit), ("y", y_limit)) if value is not None]
+    layout = go.Layout(
+        xaxis={"title": {"text": plotly_text(x_title)}, "tickformat": x_format},
+        yaxis={"title": {"text": plotly_text(y_title), "standoff": 12}},
+        showlegend=len(series) > 1,
+        shapes=lines,
+    )
+    return _plain(go.Figure(traces, layout))
 
 
 def _line(**where: float) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""The report on a search: every number on the page is one of its journal, however far that goes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from report.page_reader import NASTY, PageReader
+
+import edgeprune as ep
+from edgeprune.search.compress_result import CompressResult
+from edgeprune.search.curves import Sensitivity, SensitivityCurve
+from edgeprune.search.search_record import SearchEnding, SearchHeader
+from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_record import Candidate, Trial
+
+HEADER = SearchHeader(
+    model="net", model_fingerprint="abc", data_fingerprint="def", target="arduino-nano-33-ble",
+    limits={"max_accuracy_drop": 0.02, "max_flash": 90_000.0}, settings={"epochs": 3, "search": "guided"}, seed=7,
+    metric="accuracy", higher_is_better=True, baseline=0.9, macs=1000, params=400, num_samples=250,
+    environment={"python": "3.11"}, widths={"stem": 8, "conv": 16}, frozen={"head": "output of the model (head)"},
+)  # fmt: skip
+CUT = Candidate({"stem": 4}, (), 0.0, "int8")
+TRIALS = (
+    Trial(0, "quick", {"target_macs": 0.5}, CUT, quick_score=0.7, accuracy_drop=0.2, macs=500, params=210, seconds=0.5),
+    Trial(1, "measured", {"target_macs": 0.5}, CUT, quick_score=0.7, score=0.89, accuracy_drop=0.01, macs=500,
+          params=210, size=3000, gzip_size=2000, flash=70_000, latency_ms=0.25, seconds=2.5),
+    Trial(2, "measured", {"target_macs": 0.8}, CUT, "failed", error="RuntimeError: no kernel"),
+    Trial(3, "measured", {"target_macs": 0.9}, CUT, quick_score=0.8, score=0.9, accuracy_drop=0.0, macs=900, size=5000),
+    Trial(4, "measured", {"target_macs": 0.95}, CUT, quick_score=0.75, score=0.88, accuracy_drop=0.02, macs=950,
+          size=5500),
+)  # fmt: skip
+CURVES = Sensitivity(
+    "net", "channels", "accuracy", True, 0.9, "l2", True, 250,
+    (SensitivityCurve("stem", (), 8, (2, 4), (0.88, 0.5)), SensitivityCurve("conv", (), 16, (8,), (0.89,))),
+)  # fmt: skip
+VERDICT = {
+    "accepted": True, "exceeded": [], "metric": "accuracy", "before": 0.91, "after": 0.895, "lost": 0.015,
+    "lost_low": -0.005, "lost_high": 0.035, "confidence": 0.95, "num_samples": 249,
+    "measured": {"size": 3000, "flash": 70_001.0, "accuracy_drop": 0.015},
+}  # fmt: skip
+ENDING = SearchEnding(1, True, VERDICT, 0.5, ("more validation data would narrow it",))
+SECTIONS = "summary pareto widths trials ranking sensitivity frozen settings environment".split()
+
+
+def journal(folder, header=HEADER, trials=TRIALS, curves=CURVES, ending=ENDING):
+    """A folder with the journal of such a search."""
+    with TrialJournal(folder / "trials.jsonl", header) as writing:
+        for trial in trials:
+            writing.add(trial)
+        if curves is not None:
+            writing.guide_by(curves)
+        if ending is not None:
+            writing.end(ending)
+    return folder
+
+
+def page_on(folder):
+    path = ep.write_search_report(folder, folder / "report.html")
+    return PageReader(path.read_text(encoding="utf-8"))
+
+
+def test_every_number_is_one_of_the_journal(tmp_path):
+    page = page_on(journal(tmp_path))
+    assert page.sections == SECTIONS
+    rows = page.tables["All trials"]
+    columns = {name: place for place, (name, _) in enumerate(rows[0])}
+    fields = {"Trial": "number", "Without training": "quick_score", "File": "score", "Lost": "accuracy_drop"}
+    fields |= {"MACs": "macs", "Parameters": "params", "Size": "size", "Size after gzip": "gzip_size"}
+    fields |= {"Flash": "flash", "Time of a run": "latency_ms", "Seconds": "seconds"}
+    assert set(columns) == {*fields, "Stage", "State", "Model", "Error"}  # no column without a figure
+    for trial, row in zip(TRIALS, rows[1:], strict=True):
+        assert {field: row[columns[name]][1] for name, field in fields.items()} == {
+            field: getattr(trial, field) for field in fields.values()
+        }
+        assert [row[columns[name]][0] for name in ("Stage", "State", "Error")] == [
+            trial.stage, trial.state, trial.error or "",
+        ]  # fmt: skip
+    before, after, limit = (page.column("Before and after", number) for number in (1, 2, 3))
+    assert before["accuracy on the search's samples (250)"] == 0.9 and before["MACs"] == 1000
+    assert after["accuracy on the search's samples (250)"] == 0.89 and after["MACs"] == 500
+    held = "accuracy on those held out (249)"
+    assert (before[held], after[held]) == (VERDICT["before"], VERDICT["after"])
+    bounds = [after[f"{word} end of its 95% interval"] for word in ("Lower", "Upper")]
+    assert (after["Lost there"], *bounds) == (0.015, -0.005, 0.035) and limit["Lost there"] == 0.02
+    assert (after["Flash"], limit["Flash"]) == (70_001, 90_000)  # as the last check measured it
+    assert after["Flash, share of the 1024 KiB of arduino-nano-33-ble"] == 70_001 / 1024**2
+    assert page.column("The widths as a table", 2) == {"stem": 4, "conv": 16}
+    curves = {row[0][0]: [value for _, value in row[1:]] for row in page.tables["The curves as a table"][1:]}
+    assert curves == {"stem": [8, 0.25, 0.88, 0.5, 0.5, 0.5], "conv": [16, 0.5, 0.89, None, None, None]}
+    assert page.column("What was asked for", 1)["seed"] == 7
+    assert page.figures["ending"]["rank_correlation"] == 0.5 and page.figures["trials"][1]["score"] == 0.89
+
+
+def test_plots_show_what_the_journal_says(tmp_path):
+    page = page_on(journal(tmp_path))
+    flash, macs, size, widths, ranks, curves = page.plots
+    by_name = {trace["name"]: trace for trace in macs["data"]}
+    assert by_name["without training"]["x"] == [500] and by_name["without training"]["y"] == [0.2]
+    assert list(zip(by_name["measured"]["x"], by_name["measured"]["y"], strict=True)) == [
+        (500, 0.01), (900, 0.0), (950, 0.02),
+    ]  # fmt: skip
+    assert by_name["front"]["x"] == [500, 900] and by_name["chosen"]["x"] == [500]
+    assert "trial 1, measured<br>50.0% of the MACs" in by_name["chosen"]["customdata"][0]
+    assert [line["y0"] for line in macs["layout"]["shapes"]] == [0.02]
+    assert [line.get("x0") for line in flash["layout"]["shapes"]] == [90_000, 0]
+    assert [trace["name"] for trace in size["data"]] == ["front", "measured", "chosen"]
+    assert [trace["x"] for trace in widths["data"]] == [[16, 8], [16, 4]]  # by name, as JSON has them
+    assert (ranks["data"][0]["x"], ranks["data"][0]["y"]) == ([0.7, 0.8, 0.75], [0.89, 0.9, 0.88])
+    stem, conv, collapse = curves["data"]
+    assert (stem["x"], stem["y"]) == ([0.0, 0.25, 0.5], [0.9, 0.88, 0.5]) and conv["y"] == [0.9, 0.89]
+    assert (collapse["x"], collapse["y"]) == ([0.5], [0.5])
+
+
+def test_what_does_not_hold_is_named(tmp_path):
+    exceeded = [{"limit": "max_flash", "allowed": 90_000.0, "measured": 95_000.0}]
+    exceeded += [{"limit": "max_ram", "allowed": 9_000.0, "measured": None}]
+    verdict = {**VERDICT, "accepted": False, "exceeded": exceeded}
+    folder = journal(
+        tmp_path, ending=dataclasses.replace(ENDING, accepted=False, verdict=verdict, rank_correlation=None)
+    )
+    page = page_on(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert (
+        "Not accepted: this is the nearest. max_flash of 87.89 KiB: 92.77 KiB; max_ram of 8.789 KiB: not measured"
+        in text
+    )
+    assert "rank correlation is not known" in text and page.figures["ending"]["accepted"] is False
+
+
+def test_a_journal_that_was_cut_is_reported_as_far_as_it_goes(tmp_path):
+    whole = (journal(tmp_path / "whole") / "trials.jsonl").read_bytes()
+    (tmp_path / "cut").mkdir()
+    for share in (0.3, 0.6, 0.9):
+        path = tmp_path / "cut" / "trials.jsonl"
+        path.write_bytes(whole[: int(len(whole) * share)])
+        before = path.read_bytes()
+        ep.write_search_report(path, tmp_path / "cut" / "report.html", overwrite=True)
+        text = (tmp_path / "cut" / "report.html").read_text(encoding="utf-8")
+        page = PageReader(text)
+        assert "was stopped before its end, or is still running" in text and path.read_bytes() == before
+        assert {"summary", "trials", "frozen"} <= set(page.sections) and "widths" not in page.sections
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], lines[3][:20] + b"x" + lines[3][21:], *lines[4:]]))
+    with pytest.raises(ValueError, match="damaged"):
+        ep.write_search_report(path, tmp_path / "cut" / "report.html", overwrite=True)
+    path.write_bytes(b"no journal")
+    with pytest.raises(ValueError, match="is no journal of trials"):
+        ep.write_search_report(path, tmp_path / "cut" / "report.html", overwrite=True)
+
+
+def test_a_search_without_any_model(tmp_path):
+    header = dataclasses.replace(
+        HEADER, metric="mse", higher_is_better=False, target="board of my own", widths={}, frozen={}
+    )
+    nothing = SearchEnding(None, False, None, None, ("every trial failed: see their errors",))
+    failed = [
+        Trial(n, "measured", {}, None, state, error=f"E: {n}") for n, state in enumerate(("failed", "nan", "oom"))
+    ]
+    page = page_on(journal(tmp_path / "failed", header, failed, None, nothing))
+    assert page.sections == ["summary", "trials", "frozen", "settings", "environment"] and page.plots == []
+    assert [row[-1][0] for row in page.tables["All trials"][1:]] == ["E: 0", "E: 1", "E: 2"]
+    text = (tmp_path / "failed" / "report.html").read_text(encoding="utf-8")
+    assert "Not accepted: no model could be made." in text and "3 of 3 trials failed" in text
+    assert page_on(journal(tmp_path / "empty", header, (), None, None)).sections == page.sections
+    assert "No trial was made." in (tmp_path / "empty" / "report.html").read_text(encoding="utf-8")
+
+
+def test_names_in_a_journal_are_text(tmp_path):
+    header = dataclasses.replace(
+        HEADER,
+        model=NASTY,
+        metric=NASTY,
+        target=NASTY,
+        settings={NASTY: NASTY},
+        widths={NASTY: 8},
+        frozen={NASTY: NASTY},
+    )
+    candidate = Candidate({NASTY: 4}, (NASTY,), 0.5, "int8")
+    trial = dataclasses.replace(TRIALS[1], candidate=candidate, state="ok", error=NASTY)
+    curves = dataclasses.replace(CURVES, metric=NASTY, curves=(SensitivityCurve(NASTY, (), 8, (4,), (0.1,)),))
+    verdict = {**VERDICT, "metric": NASTY}
+    folder = journal(tmp_path, header, (trial,), curves, dataclasses.replace(ENDING, verdict=verdict, notes=(NASTY,)))
+    page = page_on(folder)
+    assert "<script>alert" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert page.figures["header"]["model"] == NASTY and page.column("The widths as a table", 2) == {NASTY: 4}
+
+
+def test_what_is_passed_is_checked_first(tmp_path):
+    folder = journal(tmp_path)
+    page_on(folder)
+    with pytest.raises(FileExistsError, match="is not overwritten"):
+        page_on(folder)
+    with pytest.raises(ValueError, match="pass both model= and data="):
+        ep.write_search_report(folder, tmp_path / "other.html", data=[1])
+    with pytest.raises(FileNotFoundError):
+        ep.write_search_report(tmp_path / "nowhere", tmp_path / "other.html")
+    result = CompressResult(False, None, None, None, None, (), 0.0, None, None, ())
+    with pytest.raises(ValueError, match="pass its folder, the output_dir of compress"):
+        ep.write_search_report(result, tmp_path / "other.html")
+    found = dataclasses.replace(result, path=folder / "model.tflite")
+    assert ep.write_search_report(found, tmp_path / "other.html").read_text() == (folder / "report.html").read_text()
