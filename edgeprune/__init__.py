@@ -91,6 +91,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.one_shot.weight_plan import WeightPlan as WeightPlan
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.evaluation import quantized_evaluation as quantized_evaluation
     from edgeprune.quantization.planning import QuantizationPlan as QuantizationPlan
     from edgeprune.quantization.planning import plan_quantization as plan_quantization
     from edgeprune.quantization.report import QuantizationReport as QuantizationReport
@@ -233,6 +234,7 @@ _HOME = {
     "pruning_step": "edgeprune.sparsity.prune",
     "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
+    "quantized_evaluation": "edgeprune.quantization.evaluation",
     "quantization_error": "edgeprune.report.file_errors",
     "read_latency_results": "edgeprune.latency.device_results",
     "read_latency_table": "edgeprune.latency.table",

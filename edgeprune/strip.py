@@ -8,10 +8,10 @@ from __future__ import annotations
 from edgeprune import flavor
 from edgeprune.channels import callback, masks
 from edgeprune.quantization.fake_quantize import (
+    check_ranges_known,
     fake_quantizers,
     is_quantize_aware,
     kernels_on_grid,
-    unknown_ranges,
 )
 from edgeprune.quantization.training import remove_fake_quantizers
 from edgeprune.sparsity.mechanism import mechanism_of
@@ -102,11 +102,7 @@ def has_ranges(model: Layer) -> bool:
     Raises:
         ValueError: it does, and a range has never seen data.
     """
-    if unknown := unknown_ranges(model):
-        raise ValueError(
-            f"The ranges of {', '.join(map(repr, unknown[:3]))}{', ...' if len(unknown) > 3 else ''} are not known: "
-            "train the quantization-aware model, or pass calibration=data to quantize_aware."
-        )
+    check_ranges_known(model)
     return bool(fake_quantizers(model))
 
 

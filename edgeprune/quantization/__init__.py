@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.quantization.equalization import Equalization as Equalization
     from edgeprune.quantization.equalization import EqualizedChannels as EqualizedChannels
     from edgeprune.quantization.equalization import equalize as equalize
+    from edgeprune.quantization.evaluation import quantized_evaluation as quantized_evaluation
     from edgeprune.quantization.planning import PlannedLayer as PlannedLayer
     from edgeprune.quantization.planning import QuantizationPlan as QuantizationPlan
     from edgeprune.quantization.planning import plan_quantization as plan_quantization
@@ -35,6 +36,7 @@ _HOME = {
     "plan_quantization": "edgeprune.quantization.planning",
     "quantization_report": "edgeprune.quantization.report",
     "quantize_aware": "edgeprune.quantization.training",
+    "quantized_evaluation": "edgeprune.quantization.evaluation",
     "round_weights": "edgeprune.quantization.rounding",
 }
 

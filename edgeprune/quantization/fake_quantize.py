@@ -141,6 +141,12 @@ class FakeQuantizeLogic(_BaseLayer):
         return tf.convert_to_tensor(self.range_min), tf.convert_to_tensor(self.range_max)
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """The range as it is now, as numbers."""
+        low, high = self.range
+        return float(np.asarray(low)), float(np.asarray(high))
+
+    @property
     def is_known(self) -> bool:
         """Whether the range is fixed, or has been measured on data."""
         return self.fixed_range is not None or float(np.asarray(self.seen)) > 0
@@ -330,6 +336,19 @@ def is_quantize_aware(model: Layer) -> bool:
 def unknown_ranges(model: Layer) -> list[str]:
     """The names of the layers that round activations in a range that has never seen data."""
     return [layer.name for layer in fake_quantizers(model) if not layer.is_known]
+
+
+def check_ranges_known(model: Layer) -> None:
+    """Refuse a model that rounds activations in a range that has never seen data.
+
+    Raises:
+        ValueError: names the layers.
+    """
+    if unknown := unknown_ranges(model):
+        raise ValueError(
+            f"The ranges of {', '.join(map(repr, unknown[:3]))}{', ...' if len(unknown) > 3 else ''} are not known: "
+            "train the quantization-aware model, or pass calibration=data to quantize_aware."
+        )
 
 
 @contextlib.contextmanager
