@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.search.budget import Budget
@@ -125,12 +124,3 @@ def quick_drop_allowed(budget: Budget, runner: Runner) -> float:
     """How much a quick trial may lose for its file to hold the limit once it is trained."""
     limit = budget.limits.get("max_accuracy_drop", math.inf)
     return limit * _RECOVERED_SHARE + _RECOVERED_POINTS * abs(runner.baseline) if runner.is_training else limit
-
-
-def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that no other beats in both MACs and drop, the narrowest first."""
-    front: list[Trial] = []
-    for trial in sorted(trials, key=lambda trial: (trial.macs or math.inf, drop_of(trial))):
-        if not front or drop_of(trial) < drop_of(front[-1]):
-            front.append(trial)
-    return front

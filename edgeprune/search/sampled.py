@@ -19,12 +19,12 @@ from edgeprune.search.finalists import (
     broken_costs,
     drop_of,
     holds_all,
-    pareto_front,
     quick_drop_allowed,
 )
 from edgeprune.search.guided import SPARSITIES, Directions
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
+from edgeprune.search.trial_table import pareto_front
 
 if TYPE_CHECKING:
     import optuna
@@ -225,7 +225,7 @@ def _measure(runner: Runner, budget: Budget, finalists: Finalists, quick: Sequen
         finalists.measure(settings)
     if budget.costs:
         return
-    front = pareto_front(quick)
+    front = pareto_front(quick, stage="quick")
     allowed = quick_drop_allowed(budget, runner)
     low, high = 0, len(front) - 1
     place = next((place for place, trial in enumerate(front) if drop_of(trial) <= allowed), high)

@@ -2,12 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 from search.formula import Formula
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.finalists import pareto_front
 from edgeprune.search.guided import Directions
 from edgeprune.search.sampled import sampled
 from edgeprune.search.trial_record import Trial
@@ -84,17 +82,3 @@ def test_optuna_opens_its_journal(tmp_path):
         study_name="compress", storage=optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     )
     assert len(study.trials) == 8
-
-
-def test_the_front_has_what_no_other_beats():
-    random = np.random.default_rng(0)
-    trials = [Trial(0, "quick", {}, macs=a, accuracy_drop=b) for a, b in random.uniform(size=(60, 2))]
-    front = pareto_front(trials)
-    assert front == sorted(
-        (
-            one
-            for one in trials
-            if not any(two.macs <= one.macs and two.accuracy_drop < one.accuracy_drop for two in trials)
-        ),
-        key=lambda one: one.macs,
-    )
