@@ -29,6 +29,7 @@ from edgeprune.cli.printing import show, show_json
 from edgeprune.types import Attention, Importance, Reduction, Scope
 
 if TYPE_CHECKING:
+    from edgeprune.channels.plan.channel_plan import ChannelPlan
     from edgeprune.channels.plan.curve_scores import GroupCurves
     from edgeprune.measure.score import Scores
 
@@ -50,6 +51,28 @@ def _scope(scope: Scope, curves: Path | None) -> Scope | GroupCurves:
     from edgeprune.search.curves import Sensitivity
 
     return Sensitivity.load(curves)
+
+
+def _limits(**limits: Any) -> dict[str, Any]:
+    """The limits of the plan, if there is any."""
+    if all(limit is None for limit in limits.values()):
+        raise ValueError(
+            "Pass one or more of --pruning-ratio, --target-macs, --target-params, --target-latency, --max-ram and "
+            "--max-flash."
+        )
+    return limits
+
+
+def _figures(plan: ChannelPlan) -> dict[str, Any]:
+    """A plan and what it saves, for JSON."""
+    return {
+        **json.loads(plan.to_json()),
+        "macs": asdict(plan.macs),
+        "params": asdict(plan.params),
+        "channels": asdict(plan.channels),
+        "limits": [asdict(limit) for limit in plan.limits],
+        "latency": plan.latency and asdict(plan.latency),
+    }
 
 
 def channels_command(
@@ -127,19 +150,14 @@ def channels_command(
     check_output_paths({output: MODEL_SUFFIXES, plan: (".json",)}, overwrite)
     if epochs and data is None:
         raise ValueError("--epochs fine-tunes on data: name them with --data.")
-    limits: dict[str, Any] = {
-        "pruning_ratio": pruning_ratio,
-        "target_macs": target_macs,
-        "target_params": target_params,
-        "target_latency": options.fraction_or_text(target_latency),
-        "max_ram": max_ram,
-        "max_flash": max_flash,
-    }
-    if all(limit is None for limit in limits.values()):
-        raise ValueError(
-            "Pass one or more of --pruning-ratio, --target-macs, --target-params, --target-latency, --max-ram and "
-            "--max-flash."
-        )
+    limits = _limits(
+        pruning_ratio=pruning_ratio,
+        target_macs=target_macs,
+        target_params=target_params,
+        target_latency=options.fraction_or_text(target_latency),
+        max_ram=max_ram,
+        max_flash=max_flash,
+    )
     source = open_data_option(data, label_columns if data or not reconstruct else None)
     unlabelled = reconstruct and open_data_option(reconstruct, label_columns)
     scored_by, weighed_by = named_metric(metric, data), _scope(scope, curves)
@@ -192,24 +210,15 @@ def channels_command(
             metric=scored_by if scores["before"] else None,
         )
         scores["fine-tuned"] = scored(smaller)
-    text = chosen.to_json()
     writers: dict[Path | None, Callable[[Path], Any]] = {
         output: partial(save_model, smaller),
-        plan: lambda path: path.write_text(text, encoding="utf-8"),
+        plan: lambda path: path.write_text(chosen.to_json(), encoding="utf-8"),
     }
     write_files({path: write for path, write in writers.items() if path is not None}, overwrite)
     if as_json:
-        figures: dict[str, Any] = {
-            "macs": asdict(chosen.macs),
-            "params": asdict(chosen.params),
-            "channels": asdict(chosen.channels),
-        }
-        figures |= {"limits": [asdict(limit) for limit in chosen.limits]}
-        figures |= {"latency": chosen.latency and asdict(chosen.latency)}
         show_json(
             {
-                **json.loads(text),
-                **figures,
+                **_figures(chosen),
                 **scores_to_dict(scores),
                 "reconstruction": found and found.to_dict(),
                 "held_out": arrays and arrays.held_out,

@@ -7,7 +7,7 @@ Every figure is measured on the file itself: its outputs by the LiteRT interpret
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -199,25 +199,18 @@ def verify_tflite(
 
     file_outputs = runtime.run_all(arrays, f"Verifying {file.path.name}")
     problems = [f"Output {name!r} holds NaN or infinity." for name in _not_finite(file_outputs)]
-    predicted: dict[str, Any] = {}
-    keras_outputs: dict[str, Any] = {}
+    predicted: dict[str, np.ndarray] = {}
+    keras_outputs: dict[str, np.ndarray] = {}
     comparisons: list[OutputComparison] = []
-    weights: tuple[WeightZeros, ...] = ()
+    weights = () if model is None else zeros_of_weights(model, file)
     if model is not None:
-        weights = zeros_of_weights(model, file)
-        mismatch = _mismatch(runtime, model)
-        problems += mismatch
+        problems += (mismatch := _mismatch(runtime, model))
         if not mismatch and not (x is None and file.quantization in CALIBRATED):
             # The only input needs no name: a model that was rebuilt or loaded may have another than the file.
-            given = arrays if len(arrays) > 1 else next(iter(arrays.values()))
-            predicted = predict(model, given)
+            predicted = predict(model, arrays if len(arrays) > 1 else next(iter(arrays.values())))
             keras_outputs, misfits = pair_outputs(file_outputs, predicted, model)
-            problems += misfits + [f"The Keras output {n!r} holds NaN or infinity." for n in _not_finite(keras_outputs)]
-        for name, keras_output in keras_outputs.items():
-            step = file.output_steps.get(runtime.outputs[name].index, 0.0)
-            comparison, wrong = compare_output(name, file_outputs[name], keras_output, step, tolerance)
-            comparisons.append(comparison)
-            problems += wrong
+            comparisons, wrong = _compared(file, runtime, file_outputs, keras_outputs, tolerance)
+            problems += [*misfits, *wrong]
     # A float file of another model fails on its outputs; quantized ones are allowed to differ by more.
     if file.quantization is not None and len(weights) > 1 and all(row.tensor is None for row in weights):
         problems.append("None of the Keras model's weights are in the file: it was converted from another model.")
@@ -254,6 +247,24 @@ def verify_tflite(
         tolerance=tolerance,
         problems=tuple(problems),
     )
+
+
+def _compared(
+    file: TfliteFile,
+    runtime: Runtime,
+    file_outputs: Mapping[str, np.ndarray],
+    keras_outputs: Mapping[str, np.ndarray],
+    tolerance: float,
+) -> tuple[list[OutputComparison], list[str]]:
+    """Each output of the file beside Keras's, and what is wrong with them."""
+    problems = [f"The Keras output {name!r} holds NaN or infinity." for name in _not_finite(keras_outputs)]
+    comparisons = []
+    for name, keras_output in keras_outputs.items():
+        step = file.output_steps.get(runtime.outputs[name].index, 0.0)
+        comparison, wrong = compare_output(name, file_outputs[name], keras_output, step, tolerance)
+        comparisons.append(comparison)
+        problems += wrong
+    return comparisons, problems
 
 
 def _random_samples_for(runtime: Runtime, model: Model | None) -> dict[str, np.ndarray]:
@@ -312,7 +323,7 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(shape) == len(expected) and all(b in (None, a) for a, b in zip(shape, expected, strict=True))
 
 
-def _not_finite(outputs: dict[str, np.ndarray]) -> list[str]:
+def _not_finite(outputs: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name, values in outputs.items() if values.dtype != object and not np.isfinite(values).all()]
 
 
@@ -350,54 +361,46 @@ def _report(result: Verification) -> Iterator[str]:
         yield f"  zeros kept    {result.zeros_kept:.2%}"
     if result.outputs:
         yield ""
-        yield text_table(
-            [
-                f"output, {f'{result.samples} samples' if result.samples else 'random samples'}",
-                "largest error",
-                "mean error",
-                "relative",
-                "of spread",
-                "same class",
-            ],
-            [
-                [
-                    row.name,
-                    f"{row.largest_error:.3g}",
-                    f"{row.mean_error:.3g}",
-                    f"{row.relative_error:.3g}",
-                    "" if row.spread_error is None else f"{row.spread_error:.3g}",
-                    "" if row.agreement is None else f"{row.agreement:.2%}",
-                ]
-                for row in result.outputs
-            ],
-        )
+        yield _outputs_table(result)
     yield ""
-    if result.weights:
-        yield text_table(
-            ["layer", "shape", "zeros in Keras", "in the file", "kept"],
+    yield _weights_table(result.weights) if result.weights else _tensors_table(result.tensors)
+
+
+def _outputs_table(result: Verification) -> str:
+    samples = f"{result.samples} samples" if result.samples else "random samples"
+    return text_table(
+        [f"output, {samples}", "largest error", "mean error", "relative", "of spread", "same class"],
+        [
             [
-                [
-                    row.layer,
-                    "x".join(map(str, row.shape)),
-                    f"{row.keras_zeros / row.elements:.2%}",
-                    *(
-                        ("not found", "")
-                        if row.tensor is None
-                        else (
-                            f"{(row.file_zeros or 0) / row.elements:.2%}",
-                            f"{(row.kept or 0) / row.keras_zeros:.2%}" if row.keras_zeros else "",
-                        )
-                    ),
-                ]
-                for row in result.weights
-            ],
-        )
-    else:
-        yield text_table(
-            ["tensor", "shape", "type", "bytes", "zeros"],
-            [
-                [row.name, "x".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", f"{row.sparsity:.2%}"]
-                for row in result.tensors
-                if row.is_weight
-            ],
-        )
+                row.name,
+                f"{row.largest_error:.3g}",
+                f"{row.mean_error:.3g}",
+                f"{row.relative_error:.3g}",
+                "" if row.spread_error is None else f"{row.spread_error:.3g}",
+                "" if row.agreement is None else f"{row.agreement:.2%}",
+            ]
+            for row in result.outputs
+        ],
+    )
+
+
+def _weights_table(weights: Sequence[WeightZeros]) -> str:
+    rows = []
+    for row in weights:
+        in_file = ["not found", ""]
+        if row.tensor is not None:
+            kept = f"{(row.kept or 0) / row.keras_zeros:.2%}" if row.keras_zeros else ""
+            in_file = [f"{(row.file_zeros or 0) / row.elements:.2%}", kept]
+        rows.append([row.layer, "x".join(map(str, row.shape)), f"{row.keras_zeros / row.elements:.2%}", *in_file])
+    return text_table(["layer", "shape", "zeros in Keras", "in the file", "kept"], rows)
+
+
+def _tensors_table(tensors: Sequence[ConstantTensor]) -> str:
+    return text_table(
+        ["tensor", "shape", "type", "bytes", "zeros"],
+        [
+            [row.name, "x".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", f"{row.sparsity:.2%}"]
+            for row in tensors
+            if row.is_weight
+        ],
+    )
