@@ -6,7 +6,7 @@ A scheme has a name for the common cases (`"int8"`) and is an object where more 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -121,9 +121,9 @@ class Scheme:
         return self.activation_bits < 32
 
 
-def _pairs(layers: Any) -> tuple[tuple[str, int], ...]:
+def _pairs(layers: Mapping[str, int] | Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
     """Bits of single layers, checked."""
-    pairs = tuple(layers.items()) if isinstance(layers, Mapping) else tuple(map(tuple, layers))
+    pairs: tuple[Any, ...] = tuple(layers.items()) if isinstance(layers, Mapping) else tuple(map(tuple, layers))
     for pair in pairs:
         if len(pair) != 2 or not isinstance(pair[0], str):
             raise TypeError(f"layers of a Scheme are names or patterns with their bits, got {layers!r}.")

@@ -54,7 +54,7 @@ def _scope(scope: Scope, curves: Path | None) -> Scope | GroupCurves:
 
 
 def _limits(**limits: Any) -> dict[str, Any]:
-    """The limits of the plan, if there is any."""
+    """The limits, arguments of `plan_channels`, if there is any."""
     if all(limit is None for limit in limits.values()):
         raise ValueError(
             "Pass one or more of --pruning-ratio, --target-macs, --target-params, --target-latency, --max-ram and "

@@ -140,7 +140,7 @@ def _renamed(spec: tf.TensorSpec, name: str) -> Any:
 
 
 def _leaves(structure: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Name and spec of every input, in the order in which both Kerases flatten a structure."""
+    """Name and spec of every input, in the order in which both Kerases flatten a spec or any nest of them."""
     if isinstance(structure, Mapping):
         for key in sorted(structure):
             yield from _leaves(structure[key], key)

@@ -284,7 +284,7 @@ def _is_function(data: object) -> bool:
 
 
 def _opened(data: Any) -> Any:
-    """What a function returns; data of another form as they are."""
+    """What a function returns; data of another form, whatever it is, as they are."""
     if not _is_function(data):
         return data
     name = getattr(data, "__name__", type(data).__name__)
@@ -346,7 +346,7 @@ def _fits(value: object, shape: Sequence[int | None]) -> bool:
     return own is not None and len(own) == len(shape) and all(b in (None, a) for a, b in zip(own, shape, strict=True))
 
 
-# Streams
+# Streams, which are known by what they do and not by their class: `Any`
 
 
 def _length(data: Any) -> float | None:

@@ -71,7 +71,7 @@ def _has_parts(value: object) -> bool:
 
 
 def _parts(name: str, samples: Any, inputs: InputShapes | None) -> dict[str, Any]:
-    """Inputs, labels and sample weights of arrays or of all batches."""
+    """Inputs, labels and sample weights of arrays or of all batches; a user's function may return anything."""
     if isinstance(samples, list):
         samples = (samples,)  # of several inputs, or of numbers
     if not is_data(samples) or callable(samples):
@@ -83,7 +83,7 @@ def _parts(name: str, samples: Any, inputs: InputShapes | None) -> dict[str, Any
     return {part: value for part, value in zip(PARTS, whole, strict=True) if value is not None}
 
 
-def _reported_batches(name: str, stream: Any) -> Iterator[Any]:
+def _reported_batches(name: str, stream: Any) -> Iterator[Any]:  # as `elements_of`
     batches = elements_of(stream, name)
     while True:
         with _reported(name):

@@ -224,7 +224,7 @@ def _distiller_class(keras: ModuleType) -> Any:
             super().reset_metrics()
             self.student.reset_metrics()
 
-        # What a callback saves is the student.
+        # What a callback saves is the student; the arguments are those of `Model.save`.
         def save(self, *arguments: Any, **named: Any) -> None:
             self.student.save(*arguments, **named)
 

@@ -280,7 +280,7 @@ def _computes(function: str) -> bool:
     return not _UNSAFE_FUNCTION.fullmatch(name) if not namespace else bool(_COMPUTING.fullmatch(function))
 
 
-def _node_def(written: Any) -> Any:
+def _node_def(written: Any) -> Any:  # what a file holds in that place
     import tensorflow as tf
     from google.protobuf import json_format
 

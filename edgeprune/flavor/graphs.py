@@ -102,7 +102,7 @@ def ordered_nodes(graph: Model) -> Iterator[Any]:
         yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
 
 
-def node_parts(node: Any) -> tuple[Any, list[Any], list[Any]]:
+def node_parts(node: Any) -> tuple[Any, list[Any], list[Any]]:  # a `Node` of either Keras, which are not public
     """The layer that a node calls, the tensors it is called on and the tensors it returns, both flat."""
     if hasattr(node, "operation"):
         return node.operation, list(node.input_tensors), list(node.output_tensors)

@@ -164,7 +164,7 @@ class ScoredOutput:
         with _naming(metric.name):
             return weighted_mean(values, self.sample_weight)
 
-    def _by_keras(self, keras: ModuleType, **metrics: Any) -> dict[str, float]:
+    def _by_keras(self, keras: ModuleType, **metrics: Any) -> dict[str, float]:  # arguments of `flavor.metric_values`
         names = [one.name for part in ("metrics", "weighted_metrics") for one in as_metrics(metrics.get(part, []))]
         with _naming(*names):
             values = flavor.metric_values(

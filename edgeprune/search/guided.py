@@ -2,7 +2,7 @@
 
 What a model costs and what it loses both move one way with its width, so that each limit has a width where it begins to
 hold. Where costs are limited the widest model that holds them is the one that loses least; where only the loss is
-limited it is the narrowest that holds it. How much each group loses at one share is told in several ways: by measured
+limited it is the narrowest that holds it. How much each group loses at one share is ranked in several ways: by measured
 curves, by the norms of the channels, with whole blocks removed, with zeros, and, within limits on time and memory, by a
 knapsack over the costs of operators. The one that keeps most without training is followed.
 """

@@ -174,7 +174,7 @@ class FunctionSchedule(PruningSchedule):
 
 
 def checked(schedule: Any, name: str) -> PruningSchedule:
-    """What was passed as a schedule, as one; its settings are checked, also where the class is TF-MOT's own.
+    """Whatever was passed as a schedule, as one; its settings are checked, also where the class is TF-MOT's own.
 
     Raises:
         ValueError: it is none, or a setting is out of its range.

@@ -39,7 +39,7 @@ class Ranking:
 
     Attributes:
         importance: its name, or `"a function"`.
-        reduction: how the scores of several layers were reduced; None for the importance's own way.
+        reduction: how the scores of several layers were reduced; None for the importance's own default.
     """
 
     importance: str
