@@ -33,7 +33,7 @@ def randomize(model, seed=0):
 
 
 def random_mask(graph: ChannelGraph, ratio=0.5, seed=0) -> np.ndarray:
-    """Drop `ratio` of the channels of every group that is not frozen, chosen at random (in each head); one stays."""
+    """Drop `ratio` of the channels of every group that is not frozen, chosen at random (in each head); one is kept."""
     rng = np.random.default_rng(seed)
     mask = graph.full_mask()
     for group in graph.groups:

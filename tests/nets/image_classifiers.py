@@ -86,7 +86,7 @@ def csp_dense_net(k):
 
 @net("patches tokens_up channels_up", "tokens_down head", notes=3)
 def mlp_mixer(k):
-    """One layer mixes places, the other channels; the places of the residual stream stay."""
+    """One layer mixes places, the other channels; the places of the residual stream are kept."""
     inputs = k.Input((8, 8, 3))
     x = k.Reshape((16, 12))(k.Conv2D(12, 2, 2, name="patches")(inputs))
     y = k.Permute((2, 1))(k.LayerNormalization()(x))

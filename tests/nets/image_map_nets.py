@@ -61,7 +61,7 @@ def atrous_pyramid(k):
 
 @net("stem:0 stem:1 a b join", "box")
 def yolo_routes(k):
-    """A route takes the second half of the channels by slicing, and comes back by concatenation."""
+    """A route reads the second half of the channels by slicing, and comes back by concatenation."""
     inputs = k.Input((8, 8, 3))
     x = conv(k, inputs, 16, name="stem", activation="leaky_relu")
     half = conv(k, x[..., 8:], 8, name="a", activation="leaky_relu")

@@ -21,7 +21,7 @@ def net(flavor, shape=(8, 8, 2), classes=3, optimizer="sgd", width=12):
     y = layers.Conv2D(2 * width, 1, name="expand")(x)
     y = layers.ReLU()(layers.BatchNormalization(name="expand_norm", momentum=0.8)(y))
     y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y)
-    y = layers.Activation("sigmoid")(y)  # gives one half where its input is masked
+    y = layers.Activation("sigmoid")(y)  # is one half where its input is masked
     x = layers.Add()([x, layers.Conv2D(width, 1, name="project")(y)])
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(classes, activation="softmax", name="head")(x), name="net")

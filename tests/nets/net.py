@@ -20,9 +20,9 @@ class Net:
     """A net and, of an architecture, what a trace of it must find.
 
     Attributes:
-        build: takes the names of a Keras, returns a model.
+        build: accepts the names of a Keras, returns a model.
         prunable: the names of the groups that can be pruned; None where no test asks for them.
-        frozen: the names of the groups that must stay.
+        frozen: the names of the groups that must be kept.
         flavors: the Kerases it is written for.
         notes: how many layers are reported that mix statistics across channels.
     """
