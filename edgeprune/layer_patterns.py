@@ -20,7 +20,7 @@ from typing import TypeVar
 from edgeprune import flavor
 from edgeprune.types import Model
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def fits_pattern(path: str, pattern: str) -> bool:
@@ -52,7 +52,7 @@ def layers_fitting(model: Model, pattern: str, paths: Mapping[int, str]) -> set[
     return {id(part) for layer in fitting for part in (layer, *flavor.layers_of(layer))}
 
 
-def by_first_pattern(model: Model, values: Mapping[str, T], paths: Mapping[int, str], source: str) -> dict[int, T]:
+def by_first_pattern(model: Model, values: Mapping[str, _T], paths: Mapping[int, str], source: str) -> dict[int, _T]:
     """By `id` the value of each layer that a pattern fits: that of the first that does.
 
     Args:
@@ -64,7 +64,7 @@ def by_first_pattern(model: Model, values: Mapping[str, T], paths: Mapping[int, 
     Raises:
         ValueError: a pattern fits no layer.
     """
-    found: dict[int, T] = {}
+    found: dict[int, _T] = {}
     for pattern, value in values.items():
         fitting = layers_fitting(model, pattern, paths)
         if not fitting:

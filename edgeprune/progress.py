@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 DELAY_SECONDS = 1.0
 _drawing = threading.Lock()
 _lines = ContextVar("lines", default=False)
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None, *, verbose: bool = True) -> Iterator[T]:
+def track(iterable: Iterable[_T], description: str, total: int | None = None, *, verbose: bool = True) -> Iterator[_T]:
     """Iterate, drawing a progress bar once the work has taken over a second.
 
     Args:

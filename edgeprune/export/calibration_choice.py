@@ -32,8 +32,6 @@ _FALLS = 0.95  # an error that is less than this share of another is smaller
 _NEGLIGIBLE = 1e-3  # of the outputs' variance: 30 dB
 _MEASURED_ON = 64  # samples at most
 
-Samples = dict[str, np.ndarray]
-
 
 def check_calibration(calibration: str, quantization: str | None, model_has_ranges: bool) -> None:
     """Refuse a way of choosing ranges that is none, or that a file has no use for.
@@ -146,7 +144,7 @@ def _with_new_weights(prepared: PreparedModel, way: _Way, scheme: Scheme) -> Pre
     return prepared
 
 
-def _equalized(model: Model, samples: Samples) -> Model:
+def _equalized(model: Model, samples: dict[str, np.ndarray]) -> Model:
     found = equalize(model, samples)
     if not found.scaled:
         raise ValueError("no channel can be scaled")
