@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from report.browser import CHROMIUM, opened_browser
+from report.written_search import journal
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -83,6 +84,22 @@ def test_a_column_sorts(browser, page):
         browser.value(f"{table}.tHead.rows[0].cells[1].querySelector('button').click()")
         values = browser.value(column)
         assert values == wanted(values) and len(set(values)) > 1
+
+
+def test_a_search_can_be_read_point_by_point(browser, tmp_path):
+    browser.open(ep.write_search_report(journal(tmp_path), tmp_path / "search.html"))
+    titles = browser.value("[...document.querySelectorAll('h2')].map(one => one.textContent)")
+    assert titles[:3] == ["Summary", "The Pareto front: what is lost and what it costs", "What was removed"]
+    chosen = "document.querySelector('#pareto .plot .scatterlayer .trace:last-child path.point')"
+    browser.value(f"{chosen}.scrollIntoView({{block: 'center'}})")
+    place = browser.value(
+        f"(() => {{ const box = {chosen}.getBoundingClientRect();"
+        " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+    )
+    browser.move_to(*place)
+    browser.value("new Promise(done => setTimeout(done, 300))")
+    assert "trial 1, measured" in browser.value(SHOWN) and "lost 0.01" in browser.value(SHOWN)
+    assert browser.said == []
 
 
 def test_print_has_every_table(browser, page, tmp_path):
