@@ -1,12 +1,14 @@
 """What post-training quantization loses, and what calibration and equalization bring back, on Fashion-MNIST.
 
-    python benchmarks/post_training.py [--nets inverted resnet8 ds_cnn] [--epochs 8] [--images 100] [--seeds 3] [--full]
+    python benchmarks/post_training.py [--nets inverted resnet8 ds_cnn] [--quantization int8 | int4]
+                                       [--epochs 8] [--images 100] [--seeds 3] [--full]
 
 Each net is trained once, on the sample inside the package (--full: on all of Fashion-MNIST). Its twins compute the
 same, but the channels between their layers are multiplied by 2^U(-3, 3) and divided by it again where they are read, as
-happens to nets in the wild: one twin for each seed. All are converted to int8 in each way, and the accuracy is measured
-on the file, on all test images. Rows are added to benchmarks/out/post_training/NET.json as they come, and those that
-are there are not made again (--again makes them). Goal: "auto" on the twins within 0.3 points of the float net.
+happens to nets in the wild: one twin for each seed. All are converted in each way, to int8 or int4, and the accuracy
+is measured on the file, on all test images. Rows are added to benchmarks/out/post_training/NET.json as they come, and
+those that are there are not made again (--again makes them). Goal: "auto" on the twins within 0.3 points of the float
+net.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ from edgeprune.text_table import text_table
 
 OUT = Path(__file__).parent / "out" / "post_training"
 GOAL = 0.3  # points
-WAYS = ("min-max", "percentile", "mse", "equalize", "auto")
+WAYS = {
+    "int8": ("min-max", "percentile", "mse", "equalize", "auto"),
+    # Each weight at its nearest step; solved for on the images; what measures best, with layers that may keep 8 bits.
+    "int4": ("nearest", "solved", "auto"),
+}
 
 
 def inverted_residuals(flavor_name: str = flavor.KERAS_3) -> Any:
@@ -92,42 +98,53 @@ def unbalanced_twin(model: Any, seed: int) -> Any:
     return twin
 
 
-def measure(model: Any, data: Data, images: int, results: Results, **key: Any) -> None:
+def measure(model: Any, data: Data, images: int, quantization: str, results: Results, **key: Any) -> None:
     """The accuracy of a model's files, one for each way."""
     x = data.x_train[:images]
-    for way in WAYS:
+    for way in WAYS[quantization]:
         if results.get(**key, way=way):
             continue
-        start = time.perf_counter()
-        equalized = ep.equalize(model, x).model if way == "equalize" else model
+        start = time.process_time()
+        prepared = model
+        if way == "equalize":
+            prepared = ep.equalize(model, x).model
+        elif way == "nearest":
+            prepared = ep.quantize_aware(model, "int4", calibration=x)
         with tempfile.TemporaryDirectory() as folder:
-            calibration = "min-max" if way == "equalize" else way
+            calibration = way if way in ("percentile", "mse", "auto") else "min-max"
             path = Path(folder) / "model.tflite"
-            made = ep.export_tflite(equalized, path, "int8", x, calibration=calibration, verify=False, verbose=False)
-            seconds = time.perf_counter() - start
+            made = ep.export_tflite(
+                prepared, path, quantization, x, calibration=calibration, verify=False, verbose=False
+            )
+            seconds = time.process_time() - start
             accuracy = ep.accuracy(path, data.x_test, data.y_test)
-        results.add(**key, way=way, accuracy=accuracy, seconds=seconds, notes=list(made.notes))
+        row = {"accuracy": accuracy, "seconds": seconds, "gzip_bytes": made.gzip_bytes, "notes": list(made.notes)}
+        results.add(**key, way=way, **row)
 
 
-def table(net: str, results: Results) -> str:
+def table(net: str, quantization: str, results: Results) -> str:
     """Accuracy of each way: of the net, and of its twins the worst."""
     dense = results.get(kind="float")
     assert dense is not None
-    rows = [("float", f"{100 * dense['accuracy']:.1f}", "", "", "")]
-    for way in WAYS:
+    rows = [("float", f"{100 * dense['accuracy']:.1f}", "", "", "", "")]
+    for way in WAYS[quantization]:
         own = [row for row in results.rows if row.get("way") == way]
         plain = [100 * row["accuracy"] for row in own if row["kind"] == "net"]
         twins = [100 * row["accuracy"] for row in own if row["kind"] == "twin"]
         lost = 100 * dense["accuracy"] - min(twins)
         verdict = ("met" if lost <= GOAL + 1e-9 else "missed") if way == "auto" else ""
         seconds = np.median([row["seconds"] for row in own])
-        rows.append((way, f"{plain[0]:.1f}", f"{min(twins):.1f} to {max(twins):.1f}", f"{seconds:.0f}", verdict))
-    return f"{net}\n" + text_table(("int8", "accuracy", "twins", "seconds", f"goal {GOAL}"), rows)
+        size = f"{own[0]['gzip_bytes'] / 1000:.1f}"
+        between = f"{min(twins):.1f} to {max(twins):.1f}"
+        rows.append((way, f"{plain[0]:.1f}", between, size, f"{seconds:.1f}", verdict))
+    header = (quantization, "accuracy", "twins", "kB gzip'd", "CPU seconds", f"goal {GOAL}")
+    return f"{net}\n" + text_table(header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=[*NETS])
+    parser.add_argument("--quantization", choices=WAYS, default="int8")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
@@ -137,14 +154,16 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     data = load(args.full)
     for net in args.nets:
-        results = Results(OUT / f"{net}.json", args.again)
+        suffix = "" if args.quantization == "int8" else f"_{args.quantization}"
+        results = Results(OUT / f"{net}{suffix}.json", args.again)
         model = trained(net, data, args.epochs)
         if results.get(kind="float") is None:
             results.add(kind="float", accuracy=ep.accuracy(model, data.x_test, data.y_test))
-        measure(model, data, args.images, results, kind="net")
+        measure(model, data, args.images, args.quantization, results, kind="net")
         for seed in range(args.seeds):
-            measure(unbalanced_twin(model, seed), data, args.images, results, kind="twin", seed=seed)
-        print(table(net, results), flush=True)
+            twin = unbalanced_twin(model, seed)
+            measure(twin, data, args.images, args.quantization, results, kind="twin", seed=seed)
+        print(table(net, args.quantization, results), flush=True)
 
 
 if __name__ == "__main__":

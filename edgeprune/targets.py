@@ -16,6 +16,15 @@ KINDS = ("phone", "computer", "microcontroller", "npu")
 RUNTIMES = {"phone": "litert", "computer": "litert", "microcontroller": "tflm", "npu": "vela"}
 KIB = 1024
 
+# The operators whose kernels read weights of 4 bits with a scale for each channel. TFLM's dense layers do so with one
+# scale alone; Vela ends with a signal at any, but stores weights of 15 values in fewer bits by itself.
+# Source: tensorflow/lite/micro/kernels/fully_connected_common.cc
+FOUR_BIT_OPERATORS = {
+    "litert": frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")),
+    "tflm": frozenset(("CONV_2D", "DEPTHWISE_CONV_2D")),
+    "vela": frozenset[str](),
+}
+
 # The builtin operators that TensorFlow Lite for Microcontrollers has kernels for. A test holds the list against the
 # interpreter itself.
 MICRO_OPERATORS = frozenset(
@@ -78,7 +87,7 @@ class Target:
             raise ValueError(
                 f"Target {self.name!r}: a {self.kind} is proven on {RUNTIMES[self.kind]!r}, not on {self.runtime!r}."
             )
-        known = (None, "dynamic", "float16", "int8", "int16x8")
+        known = (None, "dynamic", "float16", "int8", "int16x8", "int4")
         if not self.quantizations or set(self.quantizations) - set(known):
             raise ValueError(
                 f"Target {self.name!r}: quantizations must be some of {known}; got {self.quantizations!r}."
@@ -89,6 +98,11 @@ class Target:
                 raise ValueError(f"Target {self.name!r}: {which} must be positive, got {size}.")
         if self.kind == "npu" and not self.accelerator:
             raise ValueError(f"Target {self.name!r}: an npu needs its accelerator, such as 'ethos-u55-128'.")
+
+    @property
+    def four_bit_operators(self) -> frozenset[str]:
+        """The operators that read weights of 4 bits; those of others are on the same grid, in 8 bits."""
+        return FOUR_BIT_OPERATORS[self.runtime]
 
     def to_dict(self) -> dict[str, Any]:
         """The description as plain values, for JSON."""
@@ -150,7 +164,7 @@ def _microcontroller(name: str, description: str, ram: int | None = None, flash:
         name,
         "microcontroller",
         "tflm",
-        ("int8", "int16x8", None),
+        ("int8", "int16x8", None, "int4"),
         MICRO_OPERATORS,
         round_to=4,  # CMSIS-NN works on four channels at once
         flash_bytes=flash,
@@ -166,7 +180,7 @@ def _npu(family: str, macs: int) -> Target:
         name,
         "npu",
         "vela",
-        ("int8", "int16x8"),
+        ("int8", "int16x8", "int4"),
         MICRO_OPERATORS,
         round_to=16,
         accelerator=name,
@@ -180,7 +194,7 @@ def _builtin() -> tuple[Target, ...]:
             "phone",
             "phone",
             "litert",
-            ("int8", "dynamic", "float16", None, "int16x8"),
+            ("int8", "dynamic", "float16", None, "int16x8", "int4"),
             round_to="tile-int8",
             description="an Android phone's CPU through XNNPACK",
         ),
@@ -196,7 +210,7 @@ def _builtin() -> tuple[Target, ...]:
             "raspberry-pi",
             "computer",
             "litert",
-            ("int8", "dynamic", "float16", None, "int16x8"),
+            ("int8", "dynamic", "float16", None, "int16x8", "int4"),
             round_to="tile-int8",
             description="a Raspberry Pi's CPU through XNNPACK, called from Python",
         ),

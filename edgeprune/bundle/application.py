@@ -33,7 +33,7 @@ _LATENCY_RUNS = 50
 _LATENCY_SECONDS = 2.0
 # How far another processor's outputs may lie from ours, relative to the largest output: the rounding of float32 in
 # another order, of weights in float16, of activations that are quantized at run time. A GPU computes in float16.
-_TOLERANCE = {None: 1e-4, "float16": 1e-3, "dynamic": 0.05, "int8": 0.05, "int16x8": 0.01}
+_TOLERANCE = {None: 1e-4, "float16": 1e-3, "dynamic": 0.05, "int8": 0.05, "int4": 0.05, "int16x8": 0.01}
 _GPU_TOLERANCE = 0.02
 # Words Kotlin keeps to itself (https://kotlinlang.org/docs/keyword-reference.html), hard keywords only.
 _KOTLIN_WORDS = frozenset(

@@ -31,6 +31,7 @@ from edgeprune.data.batches import DATA_FORMS, joined, sample_count
 from edgeprune.data.labels import shape_fits
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.export import representative, vocabulary_files
+from edgeprune.export.calibration_choice import calibrated
 from edgeprune.export.convert import ValidationData, write_tflite
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.prepared import PreparedModel, prepare
@@ -39,7 +40,7 @@ from edgeprune.export.verify import Verification
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.score import score_lines, scores_to_dict
 from edgeprune.progress import status
-from edgeprune.schemes import CALIBRATED, Scheme
+from edgeprune.schemes import CALIBRATED, Scheme, scheme_of
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
 from edgeprune.tflite.runtime import Port
@@ -164,9 +165,10 @@ def export_bundle(
         (True, True)
     """
     device = target_named(target)
-    if isinstance(quantization, Scheme) and not quantization.per_channel_dense:
+    scheme = _checked_scheme(quantization, device)
+    quantization = scheme.name
+    if not scheme.per_channel_dense:
         per_channel_dense = False
-    quantization = _checked_quantization(quantization, device)
     _check_options(device, sparse=sparse, integer_io=integer_io)
     flavor.check_built_model(model)
     for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
@@ -175,13 +177,15 @@ def export_bundle(
     check_folder(directory, replaces=lambda old: overwrite and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
-    settings = ConverterSettings(quantization, sparse, integer_io)
+    settings = ConverterSettings(quantization, sparse, integer_io, four_bit_operators=device.four_bit_operators)
     prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
     if representative_data is None and quantization in CALIBRATED:
         raise ValueError(
             f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
             f"what the model will see, as {DATA_FORMS}."
         )
+    if scheme.has_four_bits:
+        prepared = calibrated(prepared, "min-max", scheme)
     plain, specs, samples = prepared.model, prepared.specs, prepared.samples
     labels = _checked_labels(labels, plain)
     _check_preprocessing(preprocessing, specs)
@@ -266,18 +270,15 @@ def _check_verification(verification: Verification, model: Model, quantization: 
         )
 
 
-def _checked_quantization(
-    quantization: Quantization | Literal["default"] | Scheme | None, device: Target
-) -> Quantization | None:
-    if quantization == "default":
-        return device.quantizations[0]
-    quantization = quantization.name if isinstance(quantization, Scheme) else quantization
-    if quantization not in device.quantizations:
+def _checked_scheme(quantization: Quantization | Literal["default"] | Scheme | None, device: Target) -> Scheme:
+    quantization = device.quantizations[0] if quantization == "default" else quantization
+    name = quantization.name if isinstance(quantization, Scheme) else quantization
+    if name not in device.quantizations:
         raise ValueError(
-            f"Target {device.name!r} does not run quantization={quantization!r}; it runs "
+            f"Target {device.name!r} does not run quantization={name!r}; it runs "
             f"{', '.join(map(repr, device.quantizations))}."
         )
-    return quantization
+    return scheme_of(quantization)
 
 
 def _checked_labels(labels: Iterable[str] | None, model: Model) -> list[str] | None:

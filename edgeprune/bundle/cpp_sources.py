@@ -137,7 +137,7 @@ def with_margin(arena_bytes: int, scratch: int) -> int:
 
 def ram_layer(content: BundleContent) -> str:
     """The Keras layer that sets the RAM; empty where the model's graph is not available."""
-    dtype = {"int8": "int8", "int16x8": "int16"}.get(content.quantization or "", "float32")
+    dtype = {"int8": "int8", "int4": "int8", "int16x8": "int16"}.get(content.quantization or "", "float32")
     try:
         return activation_memory(content.model, dtype).arena_layer
     except ValueError:

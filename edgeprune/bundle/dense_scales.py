@@ -43,6 +43,8 @@ def export_with_better_scales(
     """
     if per_channel_dense is not None:
         return export(dataclasses.replace(settings, per_channel_dense=per_channel_dense))
+    if settings.quantization == "int4":  # whose weights were solved with a scale for each unit
+        return export(settings)
     each = export(settings)
     if (
         device.kind != "microcontroller"

@@ -25,6 +25,8 @@ class ConverterSettings:
         per_channel_dense: whether the dense layers of a calibrated file have a scale per unit, rather than one.
         allow_flex: whether TensorFlow's own operators may be used.
         allow_custom: whether operators that the application brings may be used.
+        four_bit_operators: of an `"int4"` file, the operators that read weights of 4 bits where it will run; those of
+            others are on the same grid in 8 bits. None for all of LiteRT's.
 
     Raises:
         TypeError: an attribute is of another type.
@@ -37,6 +39,7 @@ class ConverterSettings:
     per_channel_dense: bool = True
     allow_flex: bool = False
     allow_custom: bool = False
+    four_bit_operators: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what the converter would read as something else."""

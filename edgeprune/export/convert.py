@@ -35,7 +35,7 @@ from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.edit import in_order, with_names
 from edgeprune.tflite.file import read_tflite
-from edgeprune.tflite.four_bits import with_four_bit_weights
+from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
 
@@ -321,7 +321,7 @@ def _converted(
                 _refuse_loop(saved_model, recipe, model)
             content = repaired(run_converter(saved_model, recipe, samples, say))
             if recipe.quantization == "int4":
-                content = _in_four_bits(content, model)
+                content = _in_four_bits(content, model, recipe.four_bit_operators)
             dense = (
                 run_converter(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
             )
@@ -342,10 +342,10 @@ def _converted(
     return with_names(in_order(content, list(names.values()), outputs), names), outputs
 
 
-def _in_four_bits(content: bytes, model: Model) -> bytes:
+def _in_four_bits(content: bytes, model: Model, readers: frozenset[str] | None) -> bytes:
     """The file with weights of 4 bits, where the model rounds them so."""
-    content, narrowed = with_four_bit_weights(content)
-    if not narrowed:
+    content, narrowed = with_four_bit_weights(content, tuple(READ_FOUR_BITS) if readers is None else readers)
+    if not narrowed and readers is None:
         raise diagnosis.ConversionError(
             f"No weight of model {model.name!r} is on a grid of 4 bits that an operator reads: pass what "
             "quantize_aware(model, 'int4') returns."

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.tflite.edit import edited, new_operator
+from edgeprune.tflite.four_bits import with_eight_bit_weights
 from edgeprune.tflite.graph import operators
 from edgeprune.tflite.runtime import Runtime
 
@@ -36,6 +37,8 @@ _NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 @contextlib.contextmanager
 def integer_reference(path: str | Path) -> Iterator[Runtime]:
     """Open a .tflite file on LiteRT's reference kernels, with dense layers in integers too.
+
+    Weights of 4 bits, which these kernels do not read, are the same integers in 8.
 
     Where an operator has no reference kernel, see `lacking_kernel`, the fast kernels run it all.
 
@@ -54,7 +57,7 @@ def integer_reference(path: str | Path) -> Iterator[Runtime]:
     """
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / "model.tflite"
-        rewritten.write_bytes(with_integer_dense(Path(path).read_bytes()))
+        rewritten.write_bytes(with_integer_dense(with_eight_bit_weights(Path(path).read_bytes())))
         yield Runtime(rewritten, reference=lacking_kernel(rewritten) is None, use_xnnpack=False)
 
 

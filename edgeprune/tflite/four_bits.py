@@ -6,6 +6,7 @@ The format keeps two values in a byte. Operators of int8 activations read them w
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,18 +17,23 @@ from edgeprune.tflite.graph import OperatorCall, operators, scales, tensors
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
 
-# The operators whose kernels in LiteRT and TFLM read weights of 4 bits, with the first version that does.
+# The operators whose kernels in LiteRT read weights of 4 bits, with the first version that does.
 # Source: tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc
 READ_FOUR_BITS = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
+# The versions of the same for weights of 8 bits with a scale for each channel.
+_READ_EIGHT_BITS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5}
 _LARGEST_INT4 = 7  # the largest integer of a symmetric grid of 4 bits
 _LARGEST_INT8 = 127
 
 
-def with_four_bit_weights(content: bytes, *, nearest: bool = False) -> tuple[bytes, list[str]]:
+def with_four_bit_weights(
+    content: bytes, readers: Collection[str] = tuple(READ_FOUR_BITS), *, nearest: bool = False
+) -> tuple[bytes, list[str]]:
     """Store in 4 bits the int8 weights whose values are on a grid of 4 bits.
 
     Args:
         content: the content of a .tflite file in int8, whose weights have a scale for each channel, or one.
+        readers: the operators that read 4 bits where the file will run, some of `READ_FOUR_BITS`.
         nearest: whether values off the grid are moved to its nearest steps, as where the size alone is of interest.
 
     Returns:
@@ -38,7 +44,7 @@ def with_four_bit_weights(content: bytes, *, nearest: bool = False) -> tuple[byt
 
     def narrow(model: schema.ModelT) -> bool:
         done: dict[int, Any] = {}  # `id` of a weight to its scales before: several operators may read it
-        for call in operators(model, *READ_FOUR_BITS):
+        for call in operators(model, *readers) if readers else ():  # without names it has all of them
             weight = call.input(1)
             if id(weight) not in done and (values := _four_bits(model, weight, nearest)) is not None:
                 done[id(weight)] = np.asarray(weight.quantization.scale, np.float64)
@@ -46,10 +52,33 @@ def with_four_bit_weights(content: bytes, *, nearest: bool = False) -> tuple[byt
                 narrowed.append((weight.name or b"").decode())
             if id(weight) in done:
                 _rescale_bias(model, call, done[id(weight)])
-                call.operator.opcodeIndex = _operator_code(model, call)
+                call.operator.opcodeIndex = _operator_code(model, call, READ_FOUR_BITS[call.name])
+        _drop_unused_codes(model)
         return bool(narrowed)
 
     return edited(content, narrow), narrowed
+
+
+def with_eight_bit_weights(content: bytes) -> bytes:
+    """Store in 8 bits what a file has in 4: the same integers, for kernels that read no others."""
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    def widen(model: schema.ModelT) -> bool:
+        done: set[int] = set()  # several operators may read a weight
+        for call in operators(model, *READ_FOUR_BITS):
+            weight = call.input(1)
+            if weight.type == TensorType.INT4:
+                done.add(id(weight))
+                packed = np.asarray(model.buffers[weight.buffer].data, np.uint8)
+                nibbles = np.stack([packed & 15, packed >> 4], axis=1).ravel()[: int(np.prod(weight.shape))]
+                _put(model, weight, ((nibbles.astype(np.int8) ^ 8) - 8).view(np.uint8))
+                weight.type = TensorType.INT8
+            if id(weight) in done:
+                call.operator.opcodeIndex = _operator_code(model, call, _READ_EIGHT_BITS[call.name])
+        _drop_unused_codes(model)
+        return bool(done)
+
+    return edited(content, widen)
 
 
 def _four_bits(model: schema.ModelT, weight: schema.TensorT, nearest: bool) -> np.ndarray | None:
@@ -107,12 +136,21 @@ def _set_scale(tensor: schema.TensorT, scale: np.ndarray) -> None:
     tensor.quantization.scale = scale.astype(np.float32)
 
 
-def _operator_code(model: schema.ModelT, call: OperatorCall) -> int:
-    """The number of the operator's code in the version that reads 4 bits."""
+def _operator_code(model: schema.ModelT, call: OperatorCall, version: int) -> int:
+    """The number of the operator's code in a version."""
     code = copy.copy(model.operatorCodes[call.operator.opcodeIndex])
-    code.version = max(code.version, READ_FOUR_BITS[call.name])
+    code.version = version
     for number, known in enumerate(model.operatorCodes):
         if (known.builtinCode, known.version) == (code.builtinCode, code.version):
             return number
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def _drop_unused_codes(model: schema.ModelT) -> None:
+    """Remove the codes of no operator: an interpreter asks for a kernel of each."""
+    calls = [operator for graph in model.subgraphs for operator in graph.operators]
+    used = sorted({operator.opcodeIndex for operator in calls})
+    model.operatorCodes = [model.operatorCodes[number] for number in used]
+    for operator in calls:
+        operator.opcodeIndex = used.index(operator.opcodeIndex)

@@ -86,7 +86,7 @@ def test_a_bundle_holds_what_was_measured(tmp_path, net, samples, writer):
     ("arguments", "error", "message"),
     [
         ({"target": "fridge"}, ValueError, "no target 'fridge'"),
-        ({"quantization": "int4"}, ValueError, "does not run quantization='int4'"),
+        ({"target": "phone-gpu", "quantization": "int4"}, ValueError, "does not run quantization='int4'"),
         ({"representative_data": None}, ValueError, "needs representative_data"),
         ({"labels": ["a", "b"]}, ValueError, "Got 2 labels, but the model's output 'out' has 3 values"),
         ({"labels": "abc"}, TypeError, "list of strings"),

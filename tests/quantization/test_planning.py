@@ -43,7 +43,7 @@ def test_the_plan_is_within_its_size_and_its_file_is_of_that_size(planned, tmp_p
     assert result.bytes == pytest.approx(plan.size, abs=300)
     stored = {tensor.shape: tensor.dtype for tensor in ep.read_tflite(result.path).weights}
     bits = {layer.name: layer.bits for layer in plan.layers}
-    assert stored[(8, 3, 3, 3)] == f"int{bits['stem']}" and stored[(12, 90)] == f"int{bits['hidden']}"
+    assert stored[(8, 3, 3, 3)] == f"int{bits['stem']}" and stored[(12, 40)] == f"int{bits['hidden']}"
 
 
 def test_the_plan_prints_and_its_scheme_survives_json(planned):
