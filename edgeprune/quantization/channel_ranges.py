@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,30 +10,25 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import Step
 from edgeprune.channels.graph.execution import run
-from edgeprune.data.batches import batches_of
-from edgeprune.data.ports import input_shapes
-from edgeprune.data.tensors import input_tensors
 from edgeprune.quantization.channel_scales import NORMALIZATIONS, ChannelScales, ScaledCall
 from edgeprune.quantization.scaled_weights import input_matrices
-from edgeprune.types import DataLike
+from edgeprune.types import AnyTensor
 
 _DEVIATIONS = 3.0  # a value of a normal distribution hardly ever lies further out
 
 
-def measured_ranges(scales: ChannelScales, data: DataLike, batch_size: int, steps: int | None) -> np.ndarray:
+def measured_ranges(scales: ChannelScales, batches: Iterable[list[AnyTensor]]) -> np.ndarray:
     """The largest magnitude of each channel that is stored between operators.
 
     Args:
         scales: the nodes of a traced model.
-        data: samples in any form that `model.fit` accepts; labels are not looked at.
-        batch_size: samples at once where `data` are arrays.
-        steps: batches of `data` at most.
+        batches: for each batch a tensor for each input of the model that was walked.
 
     Returns:
         For each node its largest magnitude; NaN for those that are not stored.
 
     Raises:
-        ValueError: the data have no batches, do not fit the model, or a value is NaN or infinite.
+        ValueError: there is no batch, or a value is NaN or infinite.
     """
     import tensorflow as tf
 
@@ -57,8 +53,8 @@ def measured_ranges(scales: ChannelScales, data: DataLike, batch_size: int, step
 
     with flavor.state_restored(graph.model):
         count = 0
-        for batch in batches_of(data, batch_size, steps, inputs=input_shapes(graph.walked)):
-            run(graph, input_tensors(graph.walked, batch.x), call)
+        for inputs in batches:
+            run(graph, inputs, call)
             count += 1
     if not count:
         raise ValueError("The data has no batches.")

@@ -4,6 +4,8 @@ The factor of a channel passes through what is positively homogeneous for each c
 joining, reshaping), is put into the weights of the layer that makes the channel, and is taken out of those of the
 layers that read it. An addition needs the same factor on both sides. Everything else stops it; the reason is kept.
 
+A ReLU6 lets a factor through as long as neither the values nor the scaled ones reach its bound.
+
 Each channel of each tensor is a *node*; nodes that need the same factor are united.
 """
 
@@ -82,15 +84,19 @@ class ChannelScales:
 
     Args:
         graph: the traced model.
+        bounded: whether factors go through a bounded ReLU; the values must then be known to stay below, see `caps`.
 
     Attributes:
         graph: the same.
         calls: the calls that absorb factors, producers first.
         frozen: for each node the reason why its factor is 1; None where it is free.
+        caps: the places that a bounded ReLU makes, each with its bound.
     """
 
-    def __init__(self, graph: ChannelGraph) -> None:
+    def __init__(self, graph: ChannelGraph, *, bounded: bool = False) -> None:
         self.graph = graph
+        self.caps: dict[int, float] = {}
+        self._bounded = bounded
         self.calls: list[ScaledCall] = []
         self._ids = Ids()
         self._of_step = nodes_of_steps(graph)
@@ -109,8 +115,33 @@ class ChannelScales:
         for fold in graph.folds:
             self._pass([fold.taken], [fold.given], "a model for each step")
         self.roots = self._ids.find(np.arange(len(self._ids)))
+        self.frozen = self._reasons()
+
+    def freeze_capped(self, ranges: np.ndarray) -> None:
+        """Freeze the channels whose values come near the bound of their ReLU.
+
+        Args:
+            ranges: the largest magnitude of each node, on data.
+        """
+        for place, cap in self.caps.items():
+            nodes = self.nodes(place)
+            if nodes is not None and (near := ~(_HEADROOM * ranges[nodes] < cap)).any():
+                self._ids.freeze(nodes[near], f"its values come near {cap:g}, the bound of a ReLU")
+        self.frozen = self._reasons()
+
+    def largest_factors(self, ranges: np.ndarray) -> np.ndarray:
+        """For each root the largest factor with which no values reach the bound of a ReLU; `ranges` as above."""
+        most = np.full(len(self.roots), np.inf)
+        for place, cap in self.caps.items():
+            nodes = self.nodes(place)
+            if nodes is not None:
+                largest = np.maximum(cap / (_HEADROOM * np.maximum(ranges[nodes], 1e-30)), 1.0)
+                np.minimum.at(most, self.roots[nodes], np.nan_to_num(largest, nan=1.0))
+        return most
+
+    def _reasons(self) -> list[str | None]:
         reasons = self._ids.frozen()
-        self.frozen = [reasons.get(root) for root in self.roots.tolist()]
+        return [reasons.get(root) for root in self.roots.tolist()]
 
     def nodes(self, place: int) -> np.ndarray | None:
         """The nodes along the channel axis of a tensor; None where it has none."""
@@ -173,7 +204,7 @@ class ChannelScales:
         elif kind in _MERGES or (kind in _MERGE_FUNCTIONS and len(step.inputs) == 2):
             self._merge(step, reason)
         elif (kind in _ACTIVATIONS or kind in _ACTIVATION_FUNCTIONS) and len(step.inputs) == 1:
-            if self._lets_factors_through(step):
+            if self._takes_bound(step.outputs[0], self._bound_of_call(step)):
                 self._pass(step.inputs, step.outputs, reason)
             else:
                 self._freeze_all(step, f"{reason} is another function of scaled values")
@@ -232,7 +263,7 @@ class ChannelScales:
         ]
         if kind in NORMALIZATIONS:
             self._normalize(step, name)
-        elif not _is_homogeneous(getattr(layer, "activation", None)):
+        elif not self._takes_bound(given, _bound_of_activation(getattr(layer, "activation", None))):
             self._freeze(given, f"the activation of {name} is another function of scaled values")
         call = ScaledCall(step, kind, *lines)
         known = self._seen.setdefault(id(layer), call)
@@ -271,8 +302,16 @@ class ChannelScales:
         if maker is not None and self._kind(maker) in _LINEAR and self._readers.get(taken) == [step]:
             self._freeze(taken, f"{name} is folded into the layer before")
 
-    def _lets_factors_through(self, step: Step) -> bool:
-        """Whether a call on a tensor multiplied by a factor returns its output multiplied by it, tried out."""
+    def _takes_bound(self, place: int, bound: float | None) -> bool:
+        """Whether factors go through what makes a tensor, below a bound that is kept."""
+        if bound is None or (np.isfinite(bound) and not self._bounded):
+            return False
+        if np.isfinite(bound):
+            self.caps[place] = bound
+        return True
+
+    def _bound_of_call(self, step: Step) -> float | None:
+        """As `_bound`, of a call, tried out."""
         import tensorflow as tf
 
         node = self._of_step[id(step)]
@@ -281,11 +320,30 @@ class ChannelScales:
             x = tf.constant(np.random.default_rng(0).normal(size=shape), node.inputs[0].dtype)
             given = [np.asarray(flavor.call_layer(node, [x * factor])[0], np.float64) for factor in _FACTORS]
         except Exception:  # whatever a layer raises that accepts no such values
-            return False
-        return _are_multiples(given)
+            return None
+        return _bound(np.asarray(x, np.float64), given)
 
 
 _FACTORS = (1.0, 0.01, 3.0, 1000.0)
+_HEADROOM = 1.25  # how many times as large as on the data values may get below a bound
+
+
+def _bound(x: np.ndarray, given: list[np.ndarray]) -> float | None:
+    """The value above which a function is no longer the same function of scaled values; infinite for ReLU.
+
+    Args:
+        x: values.
+        given: what the function makes of them, multiplied by each of `_FACTORS`.
+
+    Returns:
+        None where it is another function of scaled values anywhere.
+    """
+    if _are_multiples(given):
+        return np.inf
+    cap = float(given[-1].max(initial=0.0))
+    pairs = zip(_FACTORS, given, strict=True)
+    is_clipped = all(np.allclose(np.clip(x * factor, 0.0, cap), one, rtol=1e-3) for factor, one in pairs)
+    return cap if is_clipped and cap > 0 else None
 
 
 def _are_multiples(given: list[np.ndarray]) -> bool:
@@ -295,16 +353,16 @@ def _are_multiples(given: list[np.ndarray]) -> bool:
     )
 
 
-def _is_homogeneous(activation: Callable[[np.ndarray], ArrayLike] | None) -> bool:
-    """Whether an activation of scaled values is the scaled activation."""
+def _bound_of_activation(activation: Callable[[np.ndarray], ArrayLike] | None) -> float | None:
+    """As `_bound`, of an activation."""
     if activation is None:
-        return True
+        return np.inf
     x = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
     try:
         given = [np.asarray(activation(x * np.float32(factor)), np.float64) for factor in _FACTORS]
     except Exception:  # a custom function may raise anything
-        return False
-    return _are_multiples(given)
+        return None
+    return _bound(x.astype(np.float64), given)
 
 
 def _weights(layer: Layer, kind: str) -> list[Any]:

@@ -11,6 +11,7 @@ by it where it is read; the function does not change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,13 +22,17 @@ from edgeprune import flavor
 from edgeprune.channels.graph.ids import Ids
 from edgeprune.channels.graph.trace import garbage_collection_off, trace
 from edgeprune.channels.rebuild.proof import on_random_inputs, tolerance_of
+from edgeprune.data.batches import batches_of
+from edgeprune.data.ports import input_shapes
+from edgeprune.data.tensors import input_tensors
 from edgeprune.quantization.channel_ranges import estimated_ranges, measured_ranges
 from edgeprune.quantization.channel_scales import DEPTHWISE, ChannelScales
 from edgeprune.quantization.scaled_weights import input_matrices, scaled_weights
 from edgeprune.text_table import text_table
-from edgeprune.types import DataLike, Model, Variable
+from edgeprune.types import AnyTensor, DataLike, Model, Variable
 
 _SWEEPS = 8  # a factor changes what the others of its tensor are compared with
+_COMPARED = 8  # batches at most
 _SMALLEST = 1e-4  # of a tensor's largest channel: what is smaller counts as this
 
 
@@ -61,7 +66,8 @@ class Equalization:
         model: the new model.
         scaled: what was scaled.
         left_out: path name of a layer to the reason why the channels that it makes have no factor.
-        difference: the largest difference of the new model's outputs on random inputs, over the largest output.
+        difference: the largest difference of the new model's outputs over the largest output, on random inputs; on the
+            data where channels of a bounded ReLU are scaled.
         measured: whether ranges were measured on data rather than estimated from the weights.
     """
 
@@ -107,8 +113,10 @@ def equalize(
 
     For files in integers, `"int8"` above all, of models whose channels differ widely in size. The factors go through
     ReLU, LeakyReLU, PReLU, pooling, padding, dropout, additions, concatenations and reshaping, into and out of dense
-    layers and convolutions of every kind, embeddings and batch normalizations. They stop at other activations (ReLU6,
-    swish, sigmoid), at the inputs and the outputs of the model, and at layers that are unknown.
+    layers and convolutions of every kind, embeddings and batch normalizations. They stop at other activations (swish,
+    sigmoid), at the inputs and the outputs of the model, and at layers that are unknown. Of a bounded ReLU, as ReLU6,
+    those channels are scaled whose values stay below the bound on `data`, and only so far that values a quarter larger
+    would stay below it too: beyond, the function is another one.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or subclassed with a call that can be
@@ -143,17 +151,26 @@ def equalize(
             "quantize_aware on the result."
         )
     graph = trace(model)
-    scales = ChannelScales(graph)
-    ranges = estimated_ranges(scales) if data is None else measured_ranges(scales, data, batch_size, steps)
+    scales = ChannelScales(graph, bounded=data is not None)
+    held: list[list[AnyTensor]] = []
+    if data is None:
+        ranges = estimated_ranges(scales)
+    else:
+        shapes = input_shapes(graph.walked)
+        read = (input_tensors(graph.walked, one.x) for one in batches_of(data, batch_size, steps, inputs=shapes))
+        ranges = measured_ranges(scales, _holding(read, held))
+        scales.freeze_capped(ranges)
     parts = _parts(scales, ranges)
-    factors = np.ones(len(scales.roots))
+    factors, most = np.ones(len(scales.roots)), scales.largest_factors(ranges)
     rows = []
     for part in parts:
         part.solve()
+        part.factors = np.minimum(part.factors, most[part.roots])
         factors[part.roots] = part.factors
         rows.append(part.row())
     built = with_factors(scales, factors[scales.roots])
-    return Equalization(built, tuple(rows), _left_out(scales), _difference(graph.walked, built), data is not None)
+    difference = _difference(graph.walked, built, held if scales.caps else [])
+    return Equalization(built, tuple(rows), _left_out(scales), difference, data is not None)
 
 
 def with_factors(scales: ChannelScales, factors: np.ndarray) -> Any:
@@ -176,6 +193,14 @@ def with_factors(scales: ChannelScales, factors: np.ndarray) -> Any:
     return built
 
 
+def _holding(batches: Iterable[list[AnyTensor]], held: list[list[AnyTensor]]) -> Iterator[list[AnyTensor]]:
+    """The batches; the first ones are held."""
+    for batch in batches:
+        if len(held) < _COMPARED:
+            held.append(batch)
+        yield batch
+
+
 def _replaced(new: dict[int, np.ndarray], weight: Variable) -> np.ndarray:
     values = flavor.array_of(weight)
     return new[id(weight)].astype(values.dtype) if id(weight) in new else values.copy()
@@ -191,8 +216,8 @@ def _left_out(scales: ChannelScales) -> dict[str, str]:
     return reasons
 
 
-def _difference(old: Model, new: Model) -> float:
-    """The largest difference of two models' outputs on random inputs, over the largest output.
+def _difference(old: Model, new: Model, batches: list[list[AnyTensor]]) -> float:
+    """The largest difference of two models' outputs over the largest output, on batches or else on random inputs.
 
     Raises:
         RuntimeError: it is more than rounding explains.
@@ -205,7 +230,7 @@ def _difference(old: Model, new: Model) -> float:
             largest = max(largest, float(np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), 1e-12)))
         return largest
 
-    difference = float(on_random_inputs(old, compared, small=True))
+    difference = max(map(compared, batches)) if batches else float(on_random_inputs(old, compared, small=True))
     if not difference <= tolerance_of(old):
         raise RuntimeError(
             f"The equalized model differs from {old.name!r} by {difference:.2g} of the largest output: report it."

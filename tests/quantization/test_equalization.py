@@ -160,6 +160,30 @@ def test_what_stops_factors_is_named(flavor):
     assert json.loads(json.dumps(found.to_dict()))["scaled"] == []
 
 
+def test_below_the_bound_of_a_relu_channels_are_scaled(flavor, rng):
+    model = small(flavors.keras_module(flavor), "relu6")
+    layer = model.get_layer
+    factors = np.array([0.02, 1.0, 0.1, 8.0, 0.5, 0.01])  # the fourth reaches 6
+    for weight in (layer("norm").gamma, layer("norm").beta):
+        weight.assign((np.asarray(weight) + 0.1) * factors)
+    x = rng.normal(size=(40, 6, 6, 2)).astype(np.float32)
+    found = equalize(model, x)
+    assert found.difference < 1e-5 and found.scaled[0].layers == ("norm",) and found.scaled[0].channels == 5
+    assert found.scaled[0].use_after > 2 * found.scaled[0].use_before
+    for values in (x, 1.2 * x):  # values a quarter larger are below the bound too
+        np.testing.assert_allclose(outputs(found.model, values), outputs(model, values), rtol=1e-4, atol=1e-5)
+    gammas = [np.asarray(one.get_layer("norm").gamma) for one in (model, found.model)]
+    assert gammas[1][3] == gammas[0][3] and (gammas[1][[0, 2, 5]] > 2 * gammas[0][[0, 2, 5]]).all()
+
+
+def test_channels_at_the_bound_of_a_relu_are_left_out_with_the_reason(rng):
+    model = small(flavors.keras_module(flavors.KERAS_3), "relu6")
+    norm = model.get_layer("norm")
+    norm.gamma.assign(np.asarray(norm.gamma) * 50)
+    found = equalize(model, rng.normal(size=(40, 6, 6, 2)).astype(np.float32))
+    assert found.left_out["norm"] == "its values come near 6, the bound of a ReLU"
+
+
 def test_a_trained_model_goes_on_training(flavor, rng):
     """Statistics of batch normalization that was not folded follow its input."""
     keras = flavors.keras_module(flavor)
