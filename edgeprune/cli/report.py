@@ -18,6 +18,7 @@ from edgeprune.cli.files import (
     start_tensorflow,
 )
 from edgeprune.cli.printing import show
+from edgeprune.types import Model
 
 if TYPE_CHECKING:
     from edgeprune.data import DataSource
@@ -111,7 +112,7 @@ def report_command(
     show(f"report: {output}\n{note}".rstrip())
 
 
-def _with_samples(arguments: dict[str, Any], source: DataSource, model: Any) -> str:
+def _with_samples(arguments: dict[str, Any], source: DataSource, model: Model) -> str:
     """Add the samples and their classes to the arguments, and say which samples they are."""
     samples = source.read(model)
     arguments |= {"data": samples.test, "class_names": class_names(samples, model)}

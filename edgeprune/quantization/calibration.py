@@ -61,7 +61,7 @@ def range_choosers(model: Model, data: DataLike, num_samples: int, methods: Sequ
 
 
 def set_ranges(choosers: Choosers) -> None:
-    """Give layers the ranges that were chosen.
+    """Set the ranges that were chosen.
 
     Raises:
         ValueError: an activation is NaN or infinite.

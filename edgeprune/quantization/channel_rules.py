@@ -16,7 +16,7 @@ def fake_quantize(call: Call) -> Value:
 
 @rule("edgeprune.QuantizedLayer")
 def quantized_layer(call: Call) -> Sequence[Value]:
-    """The layer inside, whose kernels have masks of their shape for the zeros that stay."""
+    """The layer inside, whose kernels have masks of their shape for the zeros that are kept."""
     layer = call.layer
     given = call.follow(layer.layer, call.inputs, call.output_shapes)
     for name in layer.kept_zeros:

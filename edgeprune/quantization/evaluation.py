@@ -25,7 +25,7 @@ from edgeprune.quantization.fake_quantize import (
 from edgeprune.quantization.integer_arithmetic import Steps
 from edgeprune.quantization.integer_operators import IntegerOperator, operator_of, whole_numbers
 from edgeprune.quantization.kinds import CallKind, kind_of
-from edgeprune.types import AnyTensor, Model
+from edgeprune.types import AnyTensor, Model, TfTensor
 
 _KernelSet = Literal["xnnpack", "reference"]
 
@@ -95,7 +95,7 @@ class _Making:
         self._rebuilder.fill()
         return built
 
-    def _put(self, old: AnyTensor, new: Any) -> Any:
+    def _put(self, old: AnyTensor, new: TfTensor) -> Any:
         self._tensors[id(old)] = new
         return new
 
@@ -175,7 +175,7 @@ class _Making:
 def _on_steps(steps: Steps) -> Callable[[Any], Any]:
     """Real values rounded to steps, as an application encodes its inputs."""
 
-    def rounded(values: Any) -> Any:
+    def rounded(values: TfTensor) -> Any:
         import tensorflow as tf
 
         numbers = tf.round(tf.cast(values, tf.float32) / np.float32(steps.scale))

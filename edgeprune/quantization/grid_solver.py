@@ -20,7 +20,7 @@ from edgeprune.channels.reconstruct.ridge import Equations, Solution
 _SHARES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7)  # of the scale at which no weight is cut off
 _DAMPINGS = (1.0, 0.1, 0.01)  # of the mean square of an input
 _SWEEPS = 4  # over all columns, moving single weights
-_MOST_WORK = 2e10  # products of a pass over all columns; where a scale takes more, only one is tried
+_MOST_WORK = 2e10  # products of a pass over all columns; where a scale needs more, only one is tried
 
 
 def scales_of(matrix: np.ndarray, num_bits: int, one_scale: bool) -> np.ndarray:

@@ -97,7 +97,7 @@ def fixed_point_product(
         sums: whole numbers of 32 bits.
         multipliers: one, or one for each channel.
         shifts: as many.
-        halves_up: whether the second rounding takes halves up, or away from zero.
+        halves_up: whether the second rounding is half up, or half away from zero.
     """
     import tensorflow as tf
 

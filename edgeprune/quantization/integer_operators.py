@@ -21,7 +21,7 @@ from edgeprune.quantization.integer_arithmetic import (
     rounded_away,
 )
 from edgeprune.quantization.kinds import CallKind, own_activation
-from edgeprune.types import Layer
+from edgeprune.types import Layer, TfTensor, Variable
 
 _SIGMOID_STEP = 1 / 256
 _MEANS = {"GlobalAveragePooling1D": (1,), "GlobalAveragePooling2D": (1, 2)}
@@ -71,7 +71,7 @@ class IntegerOperator:
         if self.largest is not None:
             low, high = max(low, 0), min(high, round(min(self.largest / steps.scale, 255)))
 
-        def real(numbers: Any) -> Any:
+        def real(numbers: TfTensor) -> Any:
             import tensorflow as tf
 
             return tf.clip_by_value(numbers, np.float64(low), np.float64(high)) * steps.scale
@@ -104,7 +104,7 @@ def whole_numbers(keras_object: object, function: Callable[..., Any], name: str)
     return flavor.keras_of(keras_object).layers.Lambda(function, dtype="float64", name=name)
 
 
-def _numbers(values: Any, steps: Steps) -> Any:
+def _numbers(values: TfTensor, steps: Steps) -> Any:
     """Real values on steps as whole numbers, counted from zero."""
     import tensorflow as tf
 
@@ -183,10 +183,10 @@ def integer_weights(
     return integers, np.rint(biases * finer), scales.astype(np.float32)
 
 
-def _folded(normalization: Any) -> tuple[np.ndarray, np.ndarray]:
+def _folded(normalization: Layer) -> tuple[np.ndarray, np.ndarray]:
     """The factor and the offset of each channel, as a batch normalization applies them at inference."""
 
-    def values(weight: Any, without: float) -> Any:
+    def values(weight: Variable | None, without: float) -> Any:
         return without if weight is None else flavor.array_of(weight).astype(np.float64)
 
     variance = values(normalization.moving_variance, 1.0)
@@ -194,7 +194,7 @@ def _folded(normalization: Any) -> tuple[np.ndarray, np.ndarray]:
     return factor, values(normalization.beta, 0.0) - values(normalization.moving_mean, 0.0) * factor
 
 
-def _largest(layer: Any) -> float:
+def _largest(layer: Layer) -> float:
     """What a ReLU cuts off at."""
     if flavor.function_name(layer) == "relu6" or own_activation(layer) == "relu6":
         return 6.0
@@ -205,7 +205,7 @@ def _sum(operator: IntegerOperator, steps: Steps, name: str) -> Any:
     """Two tensors, added."""
     scales, real = [one.scale for one in operator.steps], operator.on_steps(steps)
 
-    def function(pair: Any) -> Any:
+    def function(pair: Sequence[TfTensor]) -> Any:
         a, b = (_numbers(values, one) for values, one in zip(pair, operator.steps, strict=True))
         return real(added(a, b, scales, steps.scale, operator.kernels))
 
@@ -217,7 +217,7 @@ def _average_pool(operator: IntegerOperator, steps: Steps, name: str) -> Any:
     (taken,), real = operator.steps, operator.on_steps(steps)
     layer = flavor.clone_layer(operator.node.layer, dtype="float64", name=f"{name}_averages")
 
-    def stored(values: Any) -> Any:
+    def stored(values: TfTensor) -> Any:
         return _numbers(values, taken) + taken.zero_point
 
     averages = layer(whole_numbers(layer, stored, f"{name}_numbers")(operator.inputs[0]))
@@ -234,7 +234,7 @@ def _mean(operator: IntegerOperator, steps: Steps, name: str) -> Any:
         axes = tuple(axis + 1 for axis in axes)
     (taken,), real = operator.steps, operator.on_steps(steps)
 
-    def function(values: Any) -> Any:
+    def function(values: TfTensor) -> Any:
         numbers = _numbers(values, taken)
         count = int(np.prod([numbers.shape[axis] for axis in axes]))
         sums = tf.reduce_sum(numbers, axes, keepdims=layer.keepdims)
@@ -243,7 +243,7 @@ def _mean(operator: IntegerOperator, steps: Steps, name: str) -> Any:
     return whole_numbers(layer, function, name)(operator.inputs[0])
 
 
-def _with_activation(operator: IntegerOperator, wrapper: Any) -> IntegerOperator:
+def _with_activation(operator: IntegerOperator, wrapper: Layer) -> IntegerOperator:
     """The function behind a layer with an activation of its own, which is an operator of its own in the file."""
     before = Steps.of_range(*wrapper.before_activation.limits)
     values = operator.build(before, f"{wrapper.layer.name}_before_activation")
@@ -255,7 +255,7 @@ def _swish(operator: IntegerOperator, steps: Steps, name: str) -> Any:
     """Values times their sigmoid, two operators."""
     (taken,), real = operator.steps, operator.on_steps(steps)
 
-    def function(values: Any) -> Any:
+    def function(values: TfTensor) -> Any:
         import tensorflow as tf
 
         shares = tf.minimum(tf.round(tf.sigmoid(values) / _SIGMOID_STEP), 255.0)
@@ -266,11 +266,11 @@ def _swish(operator: IntegerOperator, steps: Steps, name: str) -> Any:
 
 
 def _in_floats(operator: IntegerOperator, steps: Steps, name: str) -> Any:
-    """An activation, from a table of what floats give."""
+    """An activation, from a table of its values in floats."""
     layer: Any = operator.node.layer
     real, activation = operator.on_steps(steps), layer.layer.activation
 
-    def function(values: Any) -> Any:
+    def function(values: TfTensor) -> Any:
         import tensorflow as tf
 
         return real(rounded_away(tf.cast(activation(tf.cast(values, tf.float32)), tf.float64) / steps.scale))

@@ -94,7 +94,7 @@ def _range_for_kernel(
     chosen: Collection[int],
     ranges: dict[int, Range],
 ) -> Range | None:
-    """The range of what a layer that is left out gives, where a rounded kernel is multiplied with it."""
+    """The range of the output of a layer that is left out, where a rounded kernel is multiplied with it."""
     followers = [one for one in graph.followers(tensor) if one is not None and id(_inner(one.layer)) in chosen]
     if not any(kind_of(one) is CallKind.WEIGHTED for one in followers):
         return None

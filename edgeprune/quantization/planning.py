@@ -122,7 +122,7 @@ def plan_quantization(
         num_samples: how many samples to use at most.
 
     Returns:
-        The plan; `plan.scheme` goes to `export_tflite`.
+        The plan; pass `plan.scheme` to `export_tflite`.
 
     Raises:
         TypeError: `model` is no Keras model, the data are in no known form, or `max_size` is neither number nor text.

@@ -5,7 +5,7 @@
     ep.export_tflite(found.model, "model.tflite", "int4", x[:200])
 
 Layer by layer, in the order of the graph, a kernel is rounded so that its layer's output, on the inputs that the
-rounded model by now gives it, comes as near to the float model's as it can; the bias takes up the mean of what is left.
+rounded model has, comes as near to the float model's as it can; the bias absorbs the mean of what is left.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def round_weights(
     """Round a model's weights to the grid of a file, without training, so that its outputs change least.
 
     A kernel's rounded weights are solved for on data: not each weight's nearest step, but those steps that together
-    leave the smallest error of the layer's output. Biases take up the mean of what is left, and batch normalizations
-    its shift. Weights that are zero stay zero.
+    leave the smallest error of the layer's output. Biases absorb the mean of what is left, and batch normalizations
+    its shift. Weights that are zero are kept.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
@@ -66,7 +66,7 @@ def round_weights(
     Raises:
         TypeError: `model` is no Keras model, or the data are in no known form.
         ValueError: the model is not built, under pruning, or cannot be followed; the scheme has no integer weights, or
-            a pattern in it fits no layer; the data have no batches or do not fit the model, or what a layer gives for
+            a pattern in it fits no layer; the data have no batches or do not fit the model, or what a layer returns for
             them is not finite.
 
     Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers, 2022;
@@ -174,5 +174,5 @@ class RoundedWeights:
 def _bias_alone(
     matrix: np.ndarray, wanted: np.ndarray, fit: Equations, held_out: Equations, intercept: bool
 ) -> Solution:
-    """The solver of weights that stay."""
+    """The solver of weights that do not change."""
     return Solution.of(np.zeros_like(matrix), fit + held_out, intercept, np.inf)

@@ -31,7 +31,7 @@ class SimulatedFile:
         model: the quantization-aware model; it has the ranges of the way that was asked for last.
 
     Raises:
-        ValueError: the model cannot be followed, has no kernel to round, or gives values that are not finite.
+        ValueError: the model cannot be followed, has no kernel to round, or returns values that are not finite.
     """
 
     def __init__(self, model: Model, scheme: Scheme, samples: Mapping[str, np.ndarray]) -> None:

@@ -355,7 +355,7 @@ def _widths(record: SearchRecord) -> Iterator[Section]:
     if not candidate.widths:
         words.append("No group lost channels.")
     before = record.header.widths
-    # A removed block may take a group along.
+    # A removed block may remove a group too.
     groups = [(one, before[one], candidate.widths.get(one, before[one])) for one in before]
     yield Section("widths", "What was removed", tuple(words), tuple(width_plot(groups)))
 

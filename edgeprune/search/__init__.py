@@ -2,8 +2,8 @@
 
     curves = edgeprune.sensitivity(model, (x_test, y_test))
 
-`Candidates` computes what smaller models of one traced model would, without building them; `QuickReconstruction` gives
-them the weights that make up for what they lack.
+`Candidates` computes what smaller models of one traced model would, without building them; `QuickReconstruction` solves
+the weights that make up for what they lack.
 
     candidates, solver = Candidates(graph, x), QuickReconstruction(graph, x)
     outputs = candidates.outputs(plan.kept_mask, solver.values(plan.kept_mask))

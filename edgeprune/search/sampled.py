@@ -1,6 +1,6 @@
 """The searches that sample: Optuna's TPE and NSGA-II over the width of each group, and its successive halving.
 
-Optuna's own journal, `optuna.jsonl`, is written anew from the trials at each run, so that a search that was stopped
+Optuna's own journal, `optuna.jsonl`, is written again from the trials at each run, so that a search that was stopped
 continues from the trials alone; `optuna-dashboard` opens it.
 """
 

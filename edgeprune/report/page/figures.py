@@ -36,7 +36,7 @@ def axis_name(name: str) -> str:
 
 
 def plotly_text(text: str) -> str:
-    """Text of which Plotly takes nothing for mark-up."""
+    """Text in which Plotly reads nothing as mark-up."""
     return html.escape(text, quote=False)
 
 

@@ -8,6 +8,6 @@ __all__ = ["Default8BitPrunePreserveQuantizeScheme"]
 
 
 class Default8BitPrunePreserveQuantizeScheme(Default8BitQuantizeScheme):
-    """Weights and activations of 8 bits; weights that are zero stay zero."""
+    """Weights and activations of 8 bits; weights that are zero are kept."""
 
     keeps_zeros = True
