@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from elsewhere import Elsewhere
 
 from edgeprune import flavor as flavors
 
@@ -36,6 +37,14 @@ def sample():
     from edgeprune.datasets import load_fashion_mnist
 
     return tuple((x[..., None].astype(np.float32) / 255, y) for x, y in load_fashion_mnist())
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    """A process without edgeprune that loads models."""
+    process = Elsewhere()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,8 +82,13 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Whole files, the longest first."""
+    """Whole files, the longest first; what lies above `flavor` runs with tf_keras among the slow tests."""
+    for item in items:
+        above = item.get_closest_marker("above_flavor") is not None
+        if above and item.callspec.params["flavor"] == flavors.TF_KERAS:
+            item.add_marker("slow")
     here = Path(__file__).parent
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(str(item.path.relative_to(here).with_suffix("")), len(order)))
@@ -87,3 +101,4 @@ def pytest_configure(config):
 
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # takes longer than a tiny graph

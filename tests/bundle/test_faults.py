@@ -70,7 +70,9 @@ def test_a_file_that_does_not_fit_on_the_disk_leaves_nothing(target, tmp_path, m
     assert (tmp_path / "old" / "model_card.json").read_text() == "{}", "the old bundle is untouched"
 
 
+@pytest.mark.slow
 def test_a_kill_half_way_leaves_no_bundle(tmp_path):
+    """Kills of the writer of folders itself are in `tests/test_atomic_folders.py`."""
     _need("cortex-m")
     script = textwrap.dedent(
         f"""

@@ -14,6 +14,8 @@ from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.measure.macs import count_macs
 
 CASES = [(name, flavor) for name, net in ARCHITECTURES.items() for flavor in net.flavors]
+# Every other net of tf_keras is slow: the layers of all are in `test_rebuild.py` and `test_every_layer.py` in both.
+SLOW = [case for case in CASES if case[1] == flavors.TF_KERAS][::2]
 
 
 def half(graph):
@@ -30,7 +32,10 @@ def in_heads(group):
     return group.name.endswith(("/key", "/value"))
 
 
-@pytest.mark.parametrize(("name", "flavor"), CASES, ids=["-".join(case) for case in CASES])
+@pytest.mark.parametrize(
+    ("name", "flavor"),
+    [pytest.param(*case, id="-".join(case), marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+)
 def test_half_of_it_goes(name, flavor):
     """Proven; and the MACs of the graph are those counted on the models themselves."""
     net = ARCHITECTURES[name]

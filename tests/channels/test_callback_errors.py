@@ -57,11 +57,13 @@ def test_arguments_that_make_no_sense(arguments, error, message):
         ({"pruning_ratio": 0.5, "importance": "taylor"}, "measured on data"),
     ],
 )
+@pytest.mark.above_flavor
 def test_what_cannot_be_reached_is_told_early(flavor, arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(net(flavor), ChannelPruning(ep.ConstantSparsity(0.5, 1, frequency=1), **arguments), epochs=1)
 
 
+@pytest.mark.above_flavor
 def test_an_open_end_needs_a_known_length(flavor):
     model = net(flavor)
     pruning = ChannelPruning(schedule(0.5), pruning_ratio=0.5)
@@ -71,6 +73,7 @@ def test_an_open_end_needs_a_known_length(flavor):
         pruning.on_train_batch_begin(0)
 
 
+@pytest.mark.above_flavor
 def test_diverged_training_is_told(flavor):
     model = net(flavor)
     kernel = model.get_layer("stem").kernel
@@ -79,6 +82,7 @@ def test_diverged_training_is_told(flavor):
         fit(model, ChannelPruning(ep.ConstantSparsity(0.5, 1), pruning_ratio=0.5))
 
 
+@pytest.mark.above_flavor
 def test_strip_says_what_is_missing(flavor):
     model = net(flavor)
     assert not is_channel_pruned(model)

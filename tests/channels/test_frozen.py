@@ -56,7 +56,7 @@ def steps(keras):
     }
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_layer_with_weights_is_in_a_free_group_or_frozen(keras, data):
     """Random chains and residual nets; what a layer's weights can lose says which of the two it is."""

@@ -59,7 +59,8 @@ def test_the_proof_sees_a_wrong_weight(cut_of):
     kernel.assign(before)
 
 
-@pytest.mark.parametrize("names", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [SMALL, LARGE], ids=["small", "large"])
 def test_the_files_load_without_edgeprune(cut_of, names, tmp_path):
     folders = [tmp_path / str(number) for number in range(len(names))]
     for name, folder in zip(names, folders, strict=True):

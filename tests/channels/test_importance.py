@@ -70,6 +70,7 @@ def samples(count=24):
     return rng.standard_normal((count, 4, 4, 2)).astype("float32"), rng.integers(0, 3, count)
 
 
+@pytest.mark.above_flavor
 def test_norms_are_summed_over_all_slices(flavor):
     model = net(flavor)
     l1 = [np.abs(k).sum() + abs(g) + np.abs(h).sum() for k, g, h in parts(model)]
@@ -78,6 +79,7 @@ def test_norms_are_summed_over_all_slices(flavor):
     np.testing.assert_allclose(class_scores(graph_of(model), "l2")[:CHANNELS], l2, rtol=1e-5)
 
 
+@pytest.mark.above_flavor
 def test_bn_scale_is_gamma_and_says_nothing_without(flavor):
     model = net(flavor)
     scores = class_scores(graph_of(model), "bn_scale")
@@ -171,6 +173,7 @@ def test_fisher_is_half_the_squares_of_weight_times_gradient(flavor):
 
 
 @pytest.mark.parametrize("importance", ["taylor", "fisher"])
+@pytest.mark.above_flavor
 def test_every_form_of_data_gives_the_same_and_leaves_the_model_alone(flavor, importance):
     import tensorflow as tf
 
@@ -266,6 +269,7 @@ def test_errors(arguments, words):
         class_scores(graph_of(net("keras")), **arguments)
 
 
+@pytest.mark.above_flavor
 def test_without_a_loss_or_an_end_there_is_an_error(flavor):
     import tensorflow as tf
 
@@ -305,6 +309,7 @@ def test_activation_is_what_the_next_layer_reads(flavor):
         np.testing.assert_array_equal(np.asarray(weight), old)
 
 
+@pytest.mark.above_flavor
 def test_activation_takes_several_inputs_by_name_or_in_order(flavor):
     from edgeprune.channels.graph.trace import trace
 

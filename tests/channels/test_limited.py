@@ -74,6 +74,7 @@ def net(flavor, width=32):
     return keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(x)))
 
 
+@pytest.mark.above_flavor
 def test_a_plan_holds_its_time_and_stands_on_the_stairs(flavor, costs):
     model = net(flavor)
     plan = ep.plan_channels(model, target_latency=0.5)
@@ -113,6 +114,7 @@ def test_what_operators_do_not_say_is_made_up_for(monkeypatch):
     assert "measured for phone" in str(plan)
 
 
+@pytest.mark.above_flavor
 def test_limits_hold_together(flavor, costs):
     model = net(flavor)
     plan = ep.plan_channels(model, target_latency=0.7, target_macs=0.4, target_params=0.5, pruning_ratio=0.3)
@@ -126,7 +128,7 @@ def test_limits_hold_together(flavor, costs):
     assert "channels removed: 0." in str(plan) and "(requested at least 0.3)" in str(plan)
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize(("flavor", "quantization"), [("keras", "int8"), ("tf_keras", None)])
 def test_bytes_of_the_file_and_of_the_activations(flavor, quantization, tmp_path):
     model = net(flavor)
     x = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
@@ -156,6 +158,7 @@ def test_the_arena_of_a_microcontroller(tmp_path):
         ep.plan_channels(model, max_ram=1000)
 
 
+@pytest.mark.above_flavor
 def test_fractions_together_need_no_file(flavor, monkeypatch):
     monkeypatch.setattr(limited, "converted", lambda *args: pytest.fail("nothing is to be converted"))
     plan = ep.plan_channels(net(flavor), target_macs=0.6, target_params=0.4)

@@ -59,6 +59,7 @@ def test_states_that_are_carried_are_compared_from_zero_and_stay(flavor):
     assert all(not np.asarray(state).any() for state in made.states)
 
 
+@pytest.mark.above_flavor
 def test_a_model_that_is_random_is_told_so(flavor):
     K = keras_module(flavor)
 
@@ -84,6 +85,7 @@ def test_a_layer_that_the_graph_calls_as_in_training_is_compared_as_its_keras_ru
             ep.prune_channels(model, pruning_ratio=0.5)
 
 
+@pytest.mark.above_flavor
 def test_nan_is_not_the_fault_of_the_rebuild(flavor):
     model = dense_net(keras_module(flavor))
     model.layers[1].bias.assign([np.nan] * 8)
@@ -166,6 +168,7 @@ def test_json_of_another_shape_is_no_plan(edit):
         ChannelPlan.from_json(model, json.dumps(content))
 
 
+@pytest.mark.above_flavor
 def test_weights_put_back_after_the_training_are_noticed(flavor):
     K = keras_module(flavor)
     model = dense_net(K)
@@ -202,6 +205,7 @@ def test_classes_that_are_made_in_another_way_become_plain_ones(flavor):
         assert ep.prune_channels(model, pruning_ratio=0.5).count_params() < model.count_params()
 
 
+@pytest.mark.above_flavor
 def test_a_part_of_size_zero(flavor):
     K = keras_module(flavor)
     model = dense_net(K, lambda x: K.layers.Concatenate()([x, x[:, :0]]))
@@ -210,6 +214,7 @@ def test_a_part_of_size_zero(flavor):
     assert plan.channels.after < plan.channels.before
 
 
+@pytest.mark.above_flavor
 def test_an_input_of_size_zero(flavor):
     K = keras_module(flavor)
     i = K.Input((0,))

@@ -52,6 +52,7 @@ def left(plan):
 
 @pytest.mark.parametrize("target", [{"pruning_ratio": 0.5}, {"target_macs": 0.5}, {"target_params": 0.4}])
 @pytest.mark.parametrize("scope", ["local", "global", "isomorphic"])
+@pytest.mark.above_flavor
 def test_the_model_built_has_what_the_plan_says(flavor, target, scope):
     model = residual_net(flavor)
     before = [np.asarray(weight).copy() for weight in model.weights]
@@ -72,6 +73,7 @@ def test_the_model_built_has_what_the_plan_says(flavor, target, scope):
         np.testing.assert_array_equal(np.asarray(new), values)
 
 
+@pytest.mark.above_flavor
 def test_groups_frozen_and_channels(flavor):
     plan = plan_channels(residual_net(flavor), pruning_ratio=0.5, scope="local")
     assert [group.name for group in plan.groups] == ["stem", "a_expand", "b_expand", "hidden", "head"]
@@ -128,6 +130,7 @@ def test_what_is_ignored_keeps_all_its_channels(ignore, frozen):
     assert all(plan.kept_mask[group.classes].all() for group in plan.groups if group.name in frozen)
 
 
+@pytest.mark.above_flavor
 def test_a_nested_model_stands_for_its_layers(flavor):
     model = nested_net(flavor)
     plan = plan_channels(model, pruning_ratio=0.5, ignore=model.get_layer("inner"))
@@ -148,6 +151,7 @@ def test_ratios_by_name_and_pattern():
     assert plan.macs.kept == pytest.approx(0.6, rel=0.01)
 
 
+@pytest.mark.above_flavor
 def test_a_plan_can_be_edited(flavor):
     plan = plan_channels(residual_net(flavor), pruning_ratio=0.25, scope="local")
     whole = plan.keep("stem")
@@ -162,6 +166,7 @@ def test_a_plan_can_be_edited(flavor):
     assert edited.params.after == count_parameters(edited.apply()).total
 
 
+@pytest.mark.above_flavor
 def test_json_and_back(flavor):
     model = residual_net(flavor)
     plan = plan_channels(model, target_macs=0.5, ignore="hidden", round_to=4)
@@ -231,6 +236,7 @@ def test_global_magnitudes_are_relative_to_their_group():
 
 
 @pytest.mark.parametrize("importance", ["taylor", "fisher", "activation", "reconstruction"])
+@pytest.mark.above_flavor
 def test_importance_on_data(flavor, importance):
     model = residual_net(flavor)
     rng = np.random.default_rng(0)
@@ -240,6 +246,7 @@ def test_importance_on_data(flavor, importance):
     assert plan.macs.kept == pytest.approx(0.5, rel=0.01)
 
 
+@pytest.mark.above_flavor
 def test_tiles_of_depthwise_channels_are_full(flavor):
     plan = plan_channels(residual_net(flavor), target_macs=0.7, round_to="tile")
     assert {left(plan)["a_expand"], left(plan)["b_expand"]} <= {16, 24}  # 24 is all of them
@@ -247,6 +254,7 @@ def test_tiles_of_depthwise_channels_are_full(flavor):
     assert min(left(plan)["a_expand"], left(plan)["b_expand"]) == 16 or left(plan)["stem"] == 8
 
 
+@pytest.mark.above_flavor
 def test_units_and_heads_are_rounded_as_the_channels_they_give(flavor):
     keras = flavors.keras_module(flavor)
     inputs = keras.Input((6, 16))
@@ -398,6 +406,7 @@ def test_a_stored_plan_with_any_value_in_any_place_is_read_or_refused_in_one_lin
         assert str(read)
 
 
+@pytest.mark.above_flavor
 def test_weights_that_are_no_numbers_are_named(flavor):
     model = nested_net(flavor)
     kernel = next(weight for weight in model.weights if "kernel" in weight.name)
@@ -406,6 +415,7 @@ def test_weights_that_are_no_numbers_are_named(flavor):
         plan_channels(model, pruning_ratio=0.5)
 
 
+@pytest.mark.above_flavor
 def test_what_the_groups_save_adds_up_to_the_whole(flavor):
     """Two convolutions in a row share what both save; the rows, with that one, sum to the model's MACs."""
     keras = flavors.keras_module(flavor)

@@ -138,8 +138,15 @@ def cells(keras):
     return {kind.__name__: kind for kind in (Leaky, Wrapping, Peephole)}
 
 
-@pytest.mark.parametrize("name", ["Leaky", "Wrapping", "Peephole"])
-@pytest.mark.parametrize("place", ["alone", "in a stack", "both ways", "on each step"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        *(("alone", name) for name in ("Leaky", "Wrapping", "Peephole")),
+        ("in a stack", "Leaky"),
+        ("both ways", "Wrapping"),
+        ("on each step", "Peephole"),
+    ],
+)
 def test_a_cell_of_ones_own_keeps_its_units(keras, name, place, tmp_path):
     L, known = keras.layers, cells(keras)
     cell = known[name]

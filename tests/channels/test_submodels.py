@@ -47,6 +47,7 @@ def check(model, expected):
     return smaller
 
 
+@pytest.mark.above_flavor
 def test_a_model_inside_the_one_that_was_trained(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
     student = student_of(keras)
@@ -58,6 +59,7 @@ def test_a_model_inside_the_one_that_was_trained(flavor, tmp_path):
     assert ep.count_macs_of_file(result.path).total == 10 * 6 + 6 * 8
 
 
+@pytest.mark.above_flavor
 def test_a_model_around_the_one_that_was_trained(flavor):
     keras = flavors.keras_module(flavor)
     inner = around(keras, student_of(keras))
@@ -70,6 +72,7 @@ def test_a_model_around_the_one_that_was_trained(flavor):
     assert widths(ep.strip_pruning(other)) == {"hidden": 6, "features": 8, "last": 2}  # a new layer reads all of them
 
 
+@pytest.mark.above_flavor
 def test_two_models_inside(flavor):
     keras = flavors.keras_module(flavor)
     encoder = student_of(keras, "encoder")
@@ -84,6 +87,7 @@ def test_two_models_inside(flavor):
     np.testing.assert_allclose(smaller[1](smaller[0](X)), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.above_flavor
 def test_a_model_that_was_trained_alone_and_then_inside(flavor):
     keras = flavors.keras_module(flavor)
     student = student_of(keras)

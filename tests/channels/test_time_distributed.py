@@ -228,6 +228,7 @@ def test_several_inputs(kind):
     check(model, [f"each/inner/{name}" for name in ("a", "b", "c")])
 
 
+@pytest.mark.above_flavor
 def test_importance_and_training_on_data(keras):
     """Scores that are measured on data see the channels inside; masks of training follow them."""
     model = film_net(keras, keras.layers.TimeDistributed(frame_net(keras), name="each"))

@@ -33,17 +33,6 @@ def test_help_and_version_start_without_tensorflow():
     assert run_ok("--version").stdout == f"edgeprune {__version__}\n"
 
 
-def test_command_itself_is_quiet(folder):
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeprune", "inspect", str(folder / "keras.keras"), "--json"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["model"] == "tiny"
-    assert all(re.fullmatch(r".+ \.\.\. \d+ s", line) for line in done.stderr.splitlines()), "one line a stage"
-
-
 @pytest.mark.parametrize("name", ["keras.keras", "keras.h5", "tf_keras.h5", "saved_model"])
 def test_inspect_shows_layers(folder, name):
     content = json.loads(run_ok("inspect", folder / name, "--json").stdout)
@@ -76,7 +65,7 @@ def test_inspect_shows_what_a_file_holds(tflite):
     assert re.search(r"^FULLY_CONNECTED +2$", text, re.M) and re.search(r"^input +features +1x6 +float32$", text, re.M)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize(("flavor", "suffix"), [("keras", ".keras"), ("tf_keras", ".h5")])
 def test_prune_writes_a_plain_model_with_exact_zeros(folder, tmp_path, flavor, suffix):
     from edgeprune.flavor import load_model
 
@@ -145,7 +134,7 @@ def test_prune_knows_the_loss_of_an_uncompiled_classifier(folder, tmp_path):
     assert "accuracy" not in result.stdout
 
 
-@pytest.mark.parametrize("name", ["keras.keras", "tf_keras.h5"])
+@pytest.mark.parametrize("name", ["keras.keras", pytest.param("tf_keras.h5", marks=pytest.mark.slow)])
 def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, name):
     output, plan = (tmp_path / name).with_stem("small"), tmp_path / "plan.json"
     content = json.loads(
@@ -165,7 +154,7 @@ def test_channels_writes_a_smaller_plain_model_and_its_plan(folder, tmp_path, na
     assert again.apply().count_params() == smaller.count_params()
 
 
-@pytest.mark.parametrize("name", ["keras.keras", "tf_keras.h5"])
+@pytest.mark.parametrize("name", ["keras.keras", pytest.param("tf_keras.h5", marks=pytest.mark.slow)])
 def test_channels_are_made_up_for_on_unlabelled_data(folder, tmp_path, name):
     output = (tmp_path / name).with_stem("small")
     arguments = (

@@ -77,18 +77,3 @@ def test_a_disk_that_is_full_for_the_output():
     done = edgeprune("targets", "--json", redirect="> /dev/full")
     assert done.returncode == 2
     assert done.stderr == "error: [Errno 28] No space left on device: 'stdout'\n"
-
-
-def test_a_file_name_that_is_not_utf_8(tmp_path):
-    name = os.fsdecode(b"caf\xe9.tflite")
-    code = (
-        "import keras, sys\n"
-        "from edgeprune import cli\n"
-        "keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save('m.keras')\n"
-        "sys.argv = ['edgeprune', 'convert', 'm.keras', '-o', sys.argv[1]]\n"
-        "cli.main()\n"
-    )
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / name).exists() and rb"caf\udce9.tflite" in done.stdout

@@ -38,6 +38,7 @@ def regression(tmp_path_factory):
     return folder
 
 
+@pytest.mark.above_flavor
 def test_the_same_seed_gives_the_same_figures(regression, tmp_path, flavor):
     def pruned(seed):
         return json.loads(
@@ -89,6 +90,7 @@ def test_verify_and_bundle_score_by_the_metric_that_is_named(regression, tmp_pat
     assert "RootMeanSquaredError" in card and "lower is better" in card and "accuracy" not in card
 
 
+@pytest.mark.parametrize("flavor", ["tf_keras", pytest.param("keras", marks=pytest.mark.slow)])
 def test_prune_and_channels_score_by_the_metric_that_is_named(regression, tmp_path, flavor):
     """A function of a module: the same on the model and in what is printed, and no trace of it in the file."""
     model, data = regression / f"{flavor}{FILES[flavor]}", regression / "data.npz"

@@ -71,14 +71,24 @@ def in_terminal(folder, commands):
     return parts
 
 
-def in_a_pipe(folder, commands):
-    """The lines that each command prints where nobody looks on."""
-    environment = os.environ | {"FORCE_COLOR": "", "COLUMNS": "80"}
+NOT_UTF_8 = os.fsdecode(b"caf\xe9.tflite")
+
+
+@pytest.fixture(scope="module")
+def piped(folder):
+    """The lines that commands print where nobody looks on, and those of their standard error."""
+    commands = [
+        ("targets",),
+        ("inspect", "model.keras"),
+        ("inspect", "model.keras", "--json"),
+        ("convert", "model.keras", "-o", NOT_UTF_8),
+    ]
+    environment = os.environ | {"FORCE_COLOR": "", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8:strict"}
     arguments = [sys.executable, "-c", RUN, json.dumps(commands)]
     done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     *parts, _ = done.stdout.split("\x1e\n")
-    return [part.splitlines() for part in parts]
+    return [part.splitlines() for part in parts], done.stderr.splitlines()
 
 
 COMMANDS = (
@@ -106,12 +116,22 @@ def test_nothing_is_cut_in_80_columns(folder, commands):
         assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines), f"{command}: too wide, and no path"
 
 
-def test_a_pipe_has_one_line_a_row(folder):
-    targets, layers = in_a_pipe(folder, [("targets",), ("inspect", "model.keras")])
+def test_a_pipe_has_one_line_a_row(piped):
+    targets, layers, *_ = piped[0]
     (row,) = [line for line in targets if line.startswith("ethos-u55-128 ")]
     assert "int8" in row and "128 MACs a cycle" in row
     (row, *_) = [line for line in layers if line.startswith(LONG)]
     assert row.split()[:3] == [LONG, "Conv2D", "6x6x8"]
+
+
+def test_a_command_is_quiet(piped):
+    (_, _, printed, _), errors = piped
+    assert json.loads("\n".join(printed))["model"]
+    assert all(re.fullmatch(r".+ \.\.\. \d+ s", line) for line in errors), "one line a stage"
+
+
+def test_a_file_name_that_is_not_utf_8(piped, folder):
+    assert (folder / NOT_UTF_8).exists() and r"caf\udce9.tflite" in "\n".join(piped[0][3])
 
 
 def test_running_several_models_is_no_warning():

@@ -94,7 +94,7 @@ def widths(model):
 
 @pytest.mark.parametrize("name", NETS)
 @given(data=st.data())
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_zero_slices_leave_the_output_as_it_is(flavor, name, data):
     model = net(flavor, name)
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000), "seed"))
@@ -170,6 +170,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.above_flavor
 def test_dead_channels_are_found(flavor, case):
     make, expected = CASES[case]
     keras = flavors.keras_module(flavor)

@@ -157,6 +157,7 @@ def test_removal_is_equal_to_the_gated_original(flavor, name):
     assert not set(plan.removed[0].layers) & set(names(shallower))
 
 
+@pytest.mark.above_flavor
 def test_a_score_is_the_change_of_the_output(flavor):
     model = net(flavor)
     plan = plan_blocks(model, num_blocks=1, data=X, batch_size=7)
@@ -171,6 +172,7 @@ def test_a_score_is_the_change_of_the_output(flavor):
     assert plan.measure == "change of the output"
 
 
+@pytest.mark.above_flavor
 def test_a_score_is_the_increase_of_the_loss_where_there_are_labels(flavor):
     keras = flavors.keras_module(flavor)
     model = net(flavor)
@@ -184,6 +186,7 @@ def test_a_score_is_the_increase_of_the_loss_where_there_are_labels(flavor):
     assert plan_blocks(model, num_blocks=1, data=(X, Y)).measure == "change of the output"  # no loss is known
 
 
+@pytest.mark.above_flavor
 def test_blocks_are_scored_anew_after_each_removal(flavor):
     """Two branches that cancel each other: each matters alone, and neither does once the other is gone with it."""
     keras = flavors.keras_module(flavor)
@@ -208,6 +211,7 @@ def test_blocks_are_scored_anew_after_each_removal(flavor):
     assert rows[second].score == pytest.approx(abs(factor - 1), rel=1e-4)
 
 
+@pytest.mark.above_flavor
 def test_a_target_in_macs(flavor):
     model = net(flavor)
     plan = plan_blocks(model, target_macs=0.7, data=X)
@@ -216,6 +220,7 @@ def test_a_target_in_macs(flavor):
     assert count_macs(plan.apply()).total == plan.macs_after
 
 
+@pytest.mark.above_flavor
 def test_the_table(flavor):
     plan = plan_blocks(net(flavor), num_blocks=1, data=X, ignore="b2_*")
     text = str(plan).splitlines()
@@ -225,6 +230,7 @@ def test_the_table(flavor):
     assert sum("1. (" in line for line in text) == 1
 
 
+@pytest.mark.above_flavor
 def test_compile_state_stays(flavor):
     model = net(flavor)
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -329,6 +335,7 @@ def test_identity_layers_in_a_nested_model(flavor):
     assert [name for name in names(smaller) if "input" not in name] == ["body", "inner", "head"]
 
 
+@pytest.mark.above_flavor
 def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
     plan = plan_blocks(net(flavor), num_blocks=1, data=X)
     monkeypatch.setattr(
@@ -353,11 +360,13 @@ def test_a_wrong_removal_is_noticed(flavor, monkeypatch):
         ({"num_blocks": 1, "data": X, "batch_size": 0}, "batch_size must be a whole number of 1 or more"),
     ],
 )
+@pytest.mark.above_flavor
 def test_arguments_that_make_no_sense(flavor, arguments, message):
     with pytest.raises(ValueError, match=message):
         plan_blocks(unchanged_net(flavor), **arguments)
 
 
+@pytest.mark.above_flavor
 def test_a_model_that_gives_nan_is_told(flavor):
     model = net(flavor)
     model.layers[-1].bias.assign(np.full(model.layers[-1].bias.shape, np.nan, np.float32))
@@ -365,6 +374,7 @@ def test_a_model_that_gives_nan_is_told(flavor):
         plan_blocks(model, num_blocks=1, data=X)
 
 
+@pytest.mark.above_flavor
 def test_a_count_that_is_no_number(flavor):
     for count in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="num_blocks must be a finite number"):
@@ -375,6 +385,7 @@ def test_a_count_that_is_no_number(flavor):
         plan_blocks(unchanged_net(flavor), num_blocks="all", data=X)
 
 
+@pytest.mark.above_flavor
 def test_models_without_blocks(flavor):
     keras = flavors.keras_module(flavor)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])

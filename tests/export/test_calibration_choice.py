@@ -47,7 +47,7 @@ def file_error(path, model, x):
     return float(np.square(made - np.asarray(model(x))).mean())
 
 
-@pytest.mark.parametrize("calibration", ["percentile", "mse"])
+@pytest.mark.parametrize(("flavor", "calibration"), [("keras", "percentile"), ("tf_keras", "mse")])
 def test_ranges_are_in_the_file(flavor, calibration, rng, tmp_path):
     model, x = net(flavor), images(rng)
     x[0, 0, 0, :] = 12.0, -9.0  # values far out
@@ -63,6 +63,7 @@ def test_ranges_are_in_the_file(flavor, calibration, rng, tmp_path):
     assert read_tflite(result.path).operator_counts == read_tflite(plain.path).operator_counts
 
 
+@pytest.mark.above_flavor
 def test_auto_keeps_what_measures_better(flavor, rng, tmp_path):
     model, x = net(flavor, unbalanced=True), images(rng)
     auto = exported(model, x, tmp_path / "auto.tflite", "auto")

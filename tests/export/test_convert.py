@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import sys
@@ -45,9 +46,22 @@ def run(path, samples):
 POST_TRAINING = [name for name in converter_run.QUANTIZATIONS if name != "int4"]
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The model of `two_in_three_out`, its samples and the result of its export, once for each Keras and format."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    @functools.cache
+    def once(flavor, quantization):
+        model, data = two_in_three_out(flavor), two_inputs(np.random.default_rng(0))
+        return model, data, export_tflite(model, folder / f"{flavor}_{quantization}.tflite", quantization, data)
+
+    return once
+
+
 @pytest.mark.parametrize("quantization", POST_TRAINING)
-def test_names_order_and_batch(flavor, quantization, rng, tmp_path):
-    result = export_tflite(two_in_three_out(flavor), tmp_path / "m.tflite", quantization, two_inputs(rng), verify=False)
+def test_names_order_and_batch(flavor, quantization, exported):
+    _, _, result = exported(flavor, quantization)
     names = signature(result.path)
     assert set(names["inputs"]) == {"zoom", "about"} and set(names["outputs"]) == {"kind", "box", "age"}
     assert result.inputs == ("zoom", "about") and result.outputs == ("kind", "box", "age")
@@ -60,11 +74,10 @@ def test_names_order_and_batch(flavor, quantization, rng, tmp_path):
 @pytest.mark.parametrize(
     "quantization, tolerance", [(None, 1e-5), ("float16", 5e-3), ("dynamic", 5e-2), ("int16x8", 2e-2)]
 )
-def test_outputs_are_those_of_the_model(flavor, quantization, tolerance, rng, tmp_path):
-    model, data = two_in_three_out(flavor), two_inputs(rng)
-    export_tflite(model, tmp_path / "m.tflite", quantization, data)
+def test_outputs_are_those_of_the_model(flavor, quantization, tolerance, exported):
+    model, data, result = exported(flavor, quantization)
     expected = dict(zip(("kind", "box", "age"), model.predict([data["zoom"], data["about"]], verbose=0), strict=True))
-    got, _ = run(tmp_path / "m.tflite", data)
+    got, _ = run(result.path, data)
     for name in expected:
         np.testing.assert_allclose(got[name], expected[name], atol=tolerance)
 
@@ -94,6 +107,7 @@ def test_integer_or_float_inputs_and_outputs(quantization, integer, rng, tmp_pat
 
 
 @pytest.mark.parametrize("integer_io, dtype", [("int8", np.int8), ("uint8", np.uint8)])
+@pytest.mark.above_flavor
 def test_the_integers_of_inputs_and_outputs_can_be_chosen(flavor, integer_io, dtype, rng, tmp_path):
     """In the model's order, and as near to the model as the int8 file is."""
     model, data = two_in_three_out(flavor), two_inputs(rng)
@@ -110,6 +124,7 @@ def test_the_integers_of_inputs_and_outputs_can_be_chosen(flavor, integer_io, dt
         assert np.abs(got[name] - expected[name]).mean() < 3 * detail["quantization"][0]
 
 
+@pytest.mark.above_flavor
 def test_uint8_leaves_inputs_of_whole_numbers_alone(flavor, rng, tmp_path):
     keras = flavors.keras_module(flavor)
     tokens, other = keras.Input((6,), dtype="int32", name="tokens"), keras.Input((4,), name="other")
@@ -123,6 +138,7 @@ def test_uint8_leaves_inputs_of_whole_numbers_alone(flavor, rng, tmp_path):
 
 @pytest.mark.parametrize("quantization", ["int8", "int16x8"])
 @pytest.mark.parametrize("per_channel, scales", [(True, 300), (False, 1)])
+@pytest.mark.above_flavor
 def test_one_scale_or_many_for_a_dense_layer(flavor, quantization, per_channel, scales, rng, tmp_path):
     model, data = dense(flavor, 300), rng.random((20, 4))
     result = export_tflite(model, tmp_path / "m.tflite", quantization, data, per_channel_dense=per_channel)
@@ -261,6 +277,7 @@ def test_the_layer_that_needs_a_missing_operator_is_named(flavor, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.above_flavor
 def test_a_missing_operator_let_in_is_in_the_file_and_said(flavor, tmp_path):
     flex, custom = odd_layers(flavor)
     result = export_tflite(flex, tmp_path / "flex.tflite", allow_flex=True)
@@ -270,6 +287,7 @@ def test_a_missing_operator_let_in_is_in_the_file_and_said(flavor, tmp_path):
     assert read_tflite(result.path).custom_operators == ("Acos",)
 
 
+@pytest.mark.above_flavor
 def test_a_function_marked_as_one_operator_does_not_slip_in(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
 
@@ -344,6 +362,7 @@ def test_pruning_is_ended_in_the_file_and_goes_on_in_the_model(flavor, rng, tmp_
     model.fit(x, rng.random((32, 4)), verbose=0, callbacks=[sparsity.UpdatePruningStep()])
 
 
+@pytest.mark.above_flavor
 def test_nothing_is_printed(flavor, capfd, rng, tmp_path):
     export_tflite(dense(flavor), tmp_path / "m.tflite", "int8", rng.random((10, 4)))
     os.write(2, b"still connected")

@@ -49,6 +49,7 @@ def images(rng):
 
 
 @pytest.mark.parametrize("quantization", [None, "float16"])
+@pytest.mark.above_flavor
 def test_stride_2_same_depthwise_behind_a_sparse_path_stem_is_refused(flavor, quantization, rng, tmp_path):
     model = with_zeros(conv_net(flavor), 0.8, rng)
     with pytest.raises(
@@ -61,6 +62,7 @@ def test_stride_2_same_depthwise_behind_a_sparse_path_stem_is_refused(flavor, qu
 
 @pytest.mark.parametrize("changes", [{"depthwise": "valid"}, {"stem": "same"}])
 @pytest.mark.parametrize("quantization", [None, pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.above_flavor
 def test_either_change_makes_it_exportable(flavor, changes, quantization, rng, images, tmp_path):
     model = with_zeros(conv_net(flavor, **changes), 0.8, rng)
     result = export_tflite(model, tmp_path / "m.tflite", quantization, images, sparse=True)
@@ -77,6 +79,7 @@ def test_int8_needs_no_refusal_of_the_depthwise(rng, images, tmp_path):
     assert result.verification.passed
 
 
+@pytest.mark.above_flavor
 def test_int8_dense_layer_with_scattered_zeros_is_refused(flavor, rng, tmp_path):
     model = with_zeros(dense_net(flavor), 0.8, rng)
     x = rng.random((20, 32))
@@ -85,6 +88,7 @@ def test_int8_dense_layer_with_scattered_zeros_is_refused(flavor, rng, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.above_flavor
 def test_int8_dense_layer_with_blocks_of_zeros_runs(flavor, rng, tmp_path):
     model = with_zeros(dense_net(flavor), 0.8, rng, block=16)
     result = export_tflite(model, tmp_path / "m.tflite", "int8", rng.random((20, 32)), sparse=True)
@@ -92,6 +96,7 @@ def test_int8_dense_layer_with_blocks_of_zeros_runs(flavor, rng, tmp_path):
     assert any(tensor.sparse for tensor in read_tflite(result.path).tensors)
 
 
+@pytest.mark.above_flavor
 def test_float16_dense_layer_with_blocks_of_zeros_is_refused(flavor, rng, tmp_path):
     model = with_zeros(dense_net(flavor), 0.8, rng, block=16)
     with pytest.raises(ValueError, match=r"float16.*layer 'wide' \(Dense\).*NaN"):
@@ -106,11 +111,13 @@ def test_dense_layer_with_scattered_zeros_runs_in_floats(quantization, rng, tmp_
 
 
 @pytest.mark.parametrize("quantization", ["dynamic", "int16x8"])
+@pytest.mark.above_flavor
 def test_quantizations_that_never_work_are_refused_at_once(flavor, quantization, rng, tmp_path):
     with pytest.raises(ValueError, match=f"sparse=True does not support quantization='{quantization}'.*gzip"):
         export_tflite(dense_net(flavor), tmp_path / "m.tflite", quantization, rng.random((20, 32)), sparse=True)
 
 
+@pytest.mark.above_flavor
 def test_a_model_without_enough_zeros_is_refused(flavor, rng, tmp_path):
     model = with_zeros(dense_net(flavor), 0.1, rng)
     with pytest.raises(ValueError, match="no weight of model .* has enough zeros.*Prune"):

@@ -65,6 +65,7 @@ def test_each_kernel_is_found_with_its_zeros(cnns, flavor, quantization):
     assert len({row.tensor for row in rows}) == len(rows)
 
 
+@pytest.mark.above_flavor
 def test_zeros_that_drift_away_are_seen(flavor, tmp_path):
     """The file is made from a model in which 40 of the head's zeros and 10 of the stem's have become small values."""
     keras = importlib.import_module(flavor)
@@ -147,6 +148,7 @@ def heads(keras):
 
 
 @pytest.mark.parametrize("structure", ["dict", "nested", "list", "subclassed"])
+@pytest.mark.above_flavor
 def test_outputs_are_paired_by_what_they_are(flavor, tmp_path, structure):
     keras = importlib.import_module(flavor)
     inputs, outputs = heads(keras)
@@ -281,6 +283,7 @@ def test_probabilities_below_one_integer_step_are_no_disagreement(tmp_path, inte
     assert result.passed, result.problems
 
 
+@pytest.mark.above_flavor
 def test_half_precision_model_is_a_coarser_reference(flavor, tmp_path):
     keras = importlib.import_module(flavor)
     half, full = (
@@ -294,6 +297,7 @@ def test_half_precision_model_is_a_coarser_reference(flavor, tmp_path):
     assert result.tolerance > FORMAT_TOLERANCE[None]
 
 
+@pytest.mark.above_flavor
 def test_nan_outputs_are_a_problem(flavor, tmp_path):
     keras = importlib.import_module(flavor)
     model = keras.Sequential([keras.Input(batch_shape=(1, 3)), keras.layers.Dense(2, name="head")])
@@ -307,6 +311,7 @@ def test_nan_outputs_are_a_problem(flavor, tmp_path):
     assert not verify_tflite(path).passed  # on random values too
 
 
+@pytest.mark.above_flavor
 def test_other_shape_or_number_of_outputs_is_a_problem(flavor, tmp_path):
     keras = importlib.import_module(flavor)
     small, large = (
@@ -322,6 +327,7 @@ def test_other_shape_or_number_of_outputs_is_a_problem(flavor, tmp_path):
 
 
 @pytest.mark.parametrize("quantization", [None, "dynamic", "int8"])
+@pytest.mark.above_flavor
 def test_without_samples_another_model_fails(cnns, flavor, quantization, tmp_path):
     keras = importlib.import_module(flavor)
     model, files = cnns[flavor]

@@ -41,6 +41,7 @@ def without_half(graph, name="made"):
 
 
 @pytest.mark.parametrize("kind", ["Dense", "Conv2D", "grouped", "Conv2DTranspose", "SeparableConv2D"])
+@pytest.mark.above_flavor
 def test_the_last_layer_is_solved_as_by_the_whole_reconstruction(flavor, kind, x):
     graph = trace(last_reader_net(flavor, kind))
     kept = without_half(graph)
@@ -69,6 +70,7 @@ def normalized_net(flavor, mixed):
     return model
 
 
+@pytest.mark.above_flavor
 def test_what_other_channels_explain_is_no_loss(flavor, x, rng):
     graph = trace(normalized_net(flavor, rng.normal(size=(4, 4)).astype(np.float32)))
     kept, candidates = without_half(graph), Candidates(graph, x)

@@ -59,6 +59,7 @@ def by_hand(model, name, count, importance="l2"):
     return plan.drop(name, np.argsort(scores)[:count].tolist())
 
 
+@pytest.mark.above_flavor
 def test_each_score_is_that_of_the_smaller_model(flavor, data):
     model, (x, y) = residual_net(flavor), data
     curves = ep.sensitivity(model, (x, y), levels=(0.3, 0.75))
@@ -71,6 +72,7 @@ def test_each_score_is_that_of_the_smaller_model(flavor, data):
             assert score == pytest.approx(ep.score(smaller, x, y)["accuracy"])
 
 
+@pytest.mark.above_flavor
 def test_without_labels_the_distance_of_the_outputs_is_measured(flavor, data):
     model, (x, _) = residual_net(flavor, compiled=False), data
     curves = ep.sensitivity(model, x, levels=[0.5], importance="l1", batch_size=16)
@@ -83,6 +85,7 @@ def test_without_labels_the_distance_of_the_outputs_is_measured(flavor, data):
         assert agreement[curve.name].scores[0] == np.mean(old.argmax(-1) == new.argmax(-1))
 
 
+@pytest.mark.above_flavor
 def test_the_weights_of_each_layer_are_pruned_by_magnitude(flavor, data):
     model, (x, y) = residual_net(flavor), data
     curves = ep.sensitivity(
@@ -101,6 +104,7 @@ def test_the_weights_of_each_layer_are_pruned_by_magnitude(flavor, data):
         layer.kernel.assign(kernel)
 
 
+@pytest.mark.above_flavor
 def test_the_model_does_not_change(flavor, data):
     model = residual_net(flavor)
     before = [np.array(weight) for weight in model.weights]

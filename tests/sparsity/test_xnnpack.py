@@ -96,7 +96,7 @@ def test_mobilenets_one_less_than_a_multiple_of_32(flavor_name, name, alpha):
     assert np.array_equal(run(model, x), expected)  # nothing is shared
 
 
-@pytest.mark.parametrize("flavor_name", FLAVORS)
+@pytest.mark.parametrize("flavor_name", ["tf_keras", pytest.param("keras", marks=pytest.mark.slow)])
 def test_even_sizes_say_what_is_missing_and_may_shift_by_a_pixel(flavor_name):
     model = application(flavor_name, "MobileNetV2", 64, 0.35)
     with pytest.warns(UserWarning, match="exact=False") as warned:
@@ -119,7 +119,7 @@ def test_even_sizes_say_what_is_missing_and_may_shift_by_a_pixel(flavor_name):
     assert np.abs(result - expected).max() > 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("flavor_name", FLAVORS)
+@pytest.mark.parametrize("flavor_name", ["keras", pytest.param("tf_keras", marks=pytest.mark.slow)])
 def test_odd_maps_inside_are_left_and_told(flavor_name):
     model = application(flavor_name, "MobileNetV2", 97, 0.35)
     with pytest.warns(UserWarning, match="multiple of 32, or one less"):
