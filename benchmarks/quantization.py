@@ -3,6 +3,9 @@
     python benchmarks/quantization.py [--nets resnet8 ds_cnn inverted conv1d] [--rows float qat_int8] [--seeds 3]
                                       [--epochs 8] [--tune 3] [--train 60000] [--test 10000]
     python benchmarks/quantization.py --table          the tables of what was measured so far
+    python benchmarks/quantization.py --agreement      quantized_evaluation beside the files of the trained nets
+    python benchmarks/quantization.py --step-time      time of a step over plain fit, [--rounds 9] [--steps 50]
+    python benchmarks/quantization.py --coverage       every model of keras.applications [--only 'MobileNet*']
 
 Each net is trained once for each seed, and all rows begin with it. `control` is the float net trained on for --tune
 epochs; the rows with training have as many. Accuracy is measured on the file, in percent of the test images.
@@ -21,6 +24,8 @@ Rows are added to benchmarks/out/quantization/NET.json as they come, and those t
 from __future__ import annotations
 
 import argparse
+import fnmatch
+import json
 import os
 import time
 from collections.abc import Callable
@@ -260,6 +265,43 @@ def _mean(results: Results, row: str, key: str) -> float:
     return float(np.mean([one[key] for one in results.rows if one["row"] == row] or [np.nan]))
 
 
+def measure_agreement(arguments: argparse.Namespace) -> None:
+    """The agreement of the trained nets with their files; nets that are not trained yet are trained first."""
+    from quantization_agreement import agreement, agreement_table
+
+    results = Results(arguments.out / "agreement.json", arguments.again)
+    for name in arguments.nets:
+        data = NETS[name].data().first(arguments.train, arguments.test)
+        bench = Bench(name, arguments.first_seed, data, arguments)
+        for kind in (row for row in arguments.rows if row in ("qat_int8", "qat_int4", "pqat_int8")):
+            if results.get(net=name, model=kind) is None:
+                scheme = kind.rpartition("_")[2]
+                for row in agreement(bench.model(kind), scheme, data.x_test, arguments.tflm_samples):
+                    made = results.add(net=name, model=kind, **row)
+                    print({key: value for key, value in made.items() if key != "operators"}, flush=True)
+    print(agreement_table(results.rows))
+
+
+def measure_step_time(arguments: argparse.Namespace) -> None:
+    from quantization_steps import MODELS, step_table, step_times
+
+    for title in MODELS:
+        rows = step_times(title, arguments.rounds, arguments.steps)
+        print(step_table(title, rows, arguments.rounds, arguments.steps), flush=True)
+
+
+def measure_coverage(arguments: argparse.Namespace) -> None:
+    from coverage import builders
+    from quantization_coverage import coverage_table, in_a_process_of_its_own
+
+    results = Results(arguments.out / "coverage.json", arguments.again)
+    for name in builders(flavor.KERAS_3):
+        if fnmatch.fnmatchcase(name, arguments.only) and results.get(model=name) is None:
+            row = results.add(**in_a_process_of_its_own(name))
+            print(name, row.get("error") or f"{row['float_operators']} in floats, {row['seconds']:.0f} s", flush=True)
+    print(coverage_table(results.rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=[*NETS])
@@ -273,8 +315,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the rows and models")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--table", action="store_true", help="print what was measured so far")
+    parser.add_argument("--agreement", action="store_true")
+    parser.add_argument("--tflm-samples", type=int, default=10_000, help="of the agreement on TFLM")
+    parser.add_argument("--step-time", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--only", default="*", help="a pattern of models")
+    parser.add_argument("--cover-one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.cover_one:
+        from quantization_coverage import covered
+
+        print(json.dumps(covered(arguments.cover_one)))
+    elif arguments.agreement:
+        measure_agreement(arguments)
+    elif arguments.step_time:
+        measure_step_time(arguments)
+    elif arguments.coverage:
+        measure_coverage(arguments)
+    else:
+        measure_accuracy(arguments)
+
+
+def measure_accuracy(arguments: argparse.Namespace) -> None:
     for name in arguments.nets:
         results = Results(arguments.out / f"{name}.json", arguments.again)
         if not arguments.table:

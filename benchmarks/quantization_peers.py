@@ -33,6 +33,18 @@ def tensorflow_int8(model: Any, samples: np.ndarray, path: Path) -> None:
         path.write_bytes(converter.convert())
 
 
+def tfmot_model(model: Any) -> Any:
+    """A model of `tf_keras` as TF-MOT prepares it for quantization-aware training.
+
+    Raises:
+        Absent: TF-MOT refuses it.
+    """
+    try:
+        return import_tfmot().quantization.keras.quantize_model(model)
+    except Exception as error:  # of any kind, by the layer that it does not know
+        raise Absent(f"TF-MOT: {' '.join(str(error).split())[:160]}") from error
+
+
 def tfmot_int8(model: Any, net: Net, data: Data, epochs: int, learning_rate: float, seed: int, path: Path) -> None:
     """TF-MOT's quantization-aware training of the same net with the same weights, on `tf_keras`.
 
@@ -43,10 +55,7 @@ def tfmot_int8(model: Any, net: Net, data: Data, epochs: int, learning_rate: flo
 
     twin = net.build(flavor.TF_KERAS)
     twin.set_weights([flavor.array_of(weight) for weight in in_order_of(twin, model)])
-    try:
-        aware = import_tfmot().quantization.keras.quantize_model(twin)
-    except (ValueError, RuntimeError) as error:
-        raise Absent(f"TF-MOT: {' '.join(str(error).split())[:160]}") from error
+    aware = tfmot_model(twin)
     train(aware, data, epochs, learning_rate, seed, "TF-MOT")
     converter = tf.lite.TFLiteConverter.from_keras_model(aware)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
