@@ -199,7 +199,9 @@ def _time_round(runtimes: list[Runtime], order: random.Random) -> list[float]:
 
 
 def _random_input(port: Port, generator: np.random.Generator) -> np.ndarray:
-    """Random values of the input's type: small non-negative numbers, so that an index is in range."""
+    """Random values of the input's type: small non-negative numbers, so that an index is in range; one word."""
+    if port.holds_text:
+        return port.encode(np.full(port.shape, "word"))
     if port.dtype.kind == "f":
         return generator.random(port.shape).astype(port.dtype)
     if port.quantized:

@@ -141,3 +141,10 @@ def test_file_that_loads_but_does_not_run_is_named(tmp_path):
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([gather.get_concrete_function()]).convert())
     with pytest.raises(ValueError, match="gather.tflite loads but does not run"):
         benchmark(path, num_runs=1)
+
+
+def test_a_file_that_reads_words_is_timed(tmp_path):
+    keras = importlib.import_module("keras")
+    lookup = keras.layers.StringLookup(vocabulary=["a", "b"])
+    model = keras.Sequential([keras.Input(batch_shape=(1, 1), dtype="string"), lookup, keras.layers.Embedding(3, 2)])
+    assert benchmark([convert(model, tmp_path / "words.tflite")], num_runs=2, warmup_runs=0).rows[0].milliseconds > 0
