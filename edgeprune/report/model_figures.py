@@ -32,6 +32,7 @@ from edgeprune.targets import Target
 from edgeprune.types import Arrays, DataLike, Loss, Model
 
 _Measured = TypeVar("_Measured")
+MOST_CLASSES = 60  # of a confusion matrix: those of a thousand would not fit into a page
 _FROM_MEMORIES = ("max_flash", "max_ram")
 
 
@@ -84,7 +85,7 @@ class FileFigures:
             **self.inspection.to_dict(),
             "latency": asdict(self.latency),
             **self.scores.to_dict(),
-            "classes": {name: one.to_dict() for name, one in self.classes.items()},
+            "classes": _class_figures(self.classes),
             "outputs": [asdict(one) for one in self.outputs],
             "operator_costs": [
                 {**row.to_dict(), "layers": list(layers)} for row, layers in zip(rows, self.layers, strict=True)
@@ -133,7 +134,7 @@ class ModelFigures:
             "model": self.model.to_dict(),
             "smaller": self.smaller and self.smaller.to_dict(),
             **self.scores.to_dict(),
-            "classes": {name: one.to_dict() for name, one in self.classes.items()},
+            "classes": _class_figures(self.classes),
             "class_names": self.class_names and list(self.class_names),
             "files": [one.to_dict() for one in self.files],
             "latency": self.timed.to_dict(),
@@ -216,6 +217,15 @@ def measure_model(
         budget=budget,
         environment=this_environment(),
     )
+
+
+def _class_figures(classes: Mapping[str, ClassScores]) -> dict[str, Any]:
+    """The scores of each class as plain values; without the matrix where it is large."""
+    figures = {name: one.to_dict() for name, one in classes.items()}
+    for name, one in classes.items():
+        if len(one.counts) > MOST_CLASSES:
+            del figures[name]["counts"]
+    return figures
 
 
 def _or_reason(measure: Callable[[], _Measured]) -> _Measured | NotMeasured:

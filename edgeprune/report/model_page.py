@@ -7,10 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from edgeprune.measure.class_scores import ClassScores
 from edgeprune.measure.score import direction_words
 from edgeprune.report.file_errors import BROKEN, QuantizationErrorReport
 from edgeprune.report.inspection import Inspection
-from edgeprune.report.model_figures import FileFigures, ModelFigures, NotMeasured
+from edgeprune.report.model_figures import MOST_CLASSES, FileFigures, ModelFigures, NotMeasured
 from edgeprune.report.page.content import (
     Cell,
     Figure,
@@ -26,7 +29,7 @@ from edgeprune.report.page.content import (
 from edgeprune.report.page.figures import BLUE, GREY, ORANGE, heat_map, row_bars, row_height
 from edgeprune.search.budget import amount_text
 
-_MOST_CLASSES = 60  # of a confusion matrix
+_MOST_MISTAKES = 20
 _ALONE = (
     "Each operator is timed in a file of its own. The times do not add up to the file's: an interpreter fuses some "
     "operators, and calling each costs time."
@@ -168,7 +171,9 @@ def _classes(found: ModelFigures) -> Iterator[Section]:
             for place, name in enumerate(names)
         )
         parts.append(PageTable(f"Recall and precision of each class{of}", tuple(header), rows))
-        if len(names) <= _MOST_CLASSES:
+        if len(names) > MOST_CLASSES:
+            parts.append(_mistakes(f"The most frequent mistakes{of}", {"Keras": before, **dict(after)}, names))
+        else:
             for name, own in (("Keras", before), *after):
                 parts.append(
                     _confusion(
@@ -178,9 +183,20 @@ def _classes(found: ModelFigures) -> Iterator[Section]:
                     )
                 )
     if parts:
-        many = any(len(one.counts) > _MOST_CLASSES for one in found.classes.values())
-        words = (f"Confusion matrices of more than {_MOST_CLASSES} classes are left out.",) if many else ()
-        yield Section("classes", "Scores of each class", words, tuple(parts))
+        yield Section("classes", "Scores of each class", (), tuple(parts))
+
+
+def _mistakes(caption: str, scores: Mapping[str, ClassScores], names: Sequence[str]) -> PageTable:
+    """The pairs of classes that one of several models mistakes most often, instead of a large matrix."""
+    counts = {name: one.counts * (1 - np.eye(len(names), dtype=int)) for name, one in scores.items()}
+    worst = np.max(list(counts.values()), axis=0)
+    order = np.argsort(-worst, axis=None, kind="stable")[:_MOST_MISTAKES]
+    places = [divmod(int(place), len(names)) for place in order if worst.flat[place]]
+    rows = tuple(
+        (names[right], names[named], *(figure(int(one[right, named]), ",d") for one in counts.values()))
+        for right, named in places
+    )
+    return PageTable(caption, ("Class", "Named", *counts), rows)
 
 
 def _confusion(label: str, counts: list[list[int]], names: Sequence[str]) -> Plot:

@@ -215,3 +215,22 @@ def test_classes_are_counted():
     assert found.precision[2] == pytest.approx((labels[named == 2] == 2).mean())
     never = count_classes(np.array([[0.9, 0.1]]), np.array([0]))
     assert math.isnan(never.recall[1]) and never.to_dict()["precision"] == [1.0, None]
+
+
+def test_many_classes_have_no_matrix(tmp_path):
+    keras = flavors.keras_module(flavors.KERAS_3)
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((4,), dtype="int32"), keras.layers.Embedding(9, 3), keras.layers.Flatten()]
+    model = keras.Sequential([*layers, keras.layers.Dense(300, activation="softmax")])
+    x, y = np.random.default_rng(0).integers(0, 9, (40, 4)), np.repeat([7, 11], 20)
+    ep.export_tflite(model, tmp_path / "m.tflite", verify=False, verbose=False)
+    path = ep.write_report(model, tmp_path / "m.tflite", (x, y), tmp_path / "r.html", num_runs=1, verbose=False)
+    page, named = PageReader(path.read_text(encoding="utf-8")), np.asarray(model(x)).argmax(-1)
+    rows = page.tables["The most frequent mistakes"][1:]
+    counted = {(7, n): int(((y == 7) & (named == n)).sum()) for n in range(300) if n != 7}
+    counted |= {(11, n): int(((y == 11) & (named == n)).sum()) for n in range(300) if n != 11}
+    worst = sorted(filter(None, counted.values()), reverse=True)[:20]
+    assert [row[2][1] for row in rows] == worst
+    assert all(counted[int(row[0][0]), int(row[1][0])] == row[2][1] for row in rows)
+    assert "counts" not in page.figures["classes"][next(iter(page.figures["classes"]))]
+    assert not any(plot["data"][0]["type"] == "heatmap" for plot in page.plots)
