@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgeprune.measure.class_scores import ClassScores
-from edgeprune.measure.score import direction_words
 from edgeprune.report.file_errors import BROKEN, QuantizationErrorReport
 from edgeprune.report.inspection import Inspection
 from edgeprune.report.model_figures import MOST_CLASSES, FileFigures, ModelFigures, NotMeasured
 from edgeprune.report.page.content import (
     Cell,
-    Figure,
-    Mark,
     Page,
     PageTable,
     Plot,
     Section,
-    amount,
     figure,
+    share_of,
     sizes_text,
 )
 from edgeprune.report.page.figures import BLUE, GREY, ORANGE, heat_map, row_bars, row_height
-from edgeprune.search.budget import amount_text
+from edgeprune.report.summary_section import summary_section
 
 _MOST_MISTAKES = 20
 _ALONE = (
@@ -43,7 +39,7 @@ def model_page(found: ModelFigures, title: str) -> Page:
     return Page(
         title=title,
         subtitle=f"{names} beside the Keras model, on {found.samples:,} samples{board}",
-        sections=(_summary(found), *_details(found), _frozen(found), environment_section(found.environment)),
+        sections=(summary_section(found), *_details(found), _frozen(found), environment_section(found.environment)),
         figures=found.to_dict(),
         **_verdict(found),
     )
@@ -52,7 +48,7 @@ def model_page(found: ModelFigures, title: str) -> Page:
 def file_sections(found: ModelFigures) -> Iterator[Section]:
     """What was measured on files, for the page of a search, which has a summary of its own."""
     title = f"The file beside the original, on {found.samples:,} samples"
-    yield dataclasses.replace(_summary(found), key="file", title=title)
+    yield dataclasses.replace(summary_section(found), key="file", title=title)
     yield from _details(found)
 
 
@@ -69,86 +65,6 @@ def _verdict(found: ModelFigures) -> dict[str, Any]:
         return {"verdict": "Every limit holds.", "verdict_mark": "good"}
     said = (f"{name}: {'; '.join(map(str, limits))}." for name, limits in broken.items())
     return {"verdict": f"Limits that do not hold. {' '.join(said)}", "verdict_mark": "bad"}
-
-
-def _summary(found: ModelFigures) -> Section:
-    header = ("", "Keras", *(file.path.name for file in found.files))
-    missing = [part.reason for file in found.files if isinstance(part := file.costs, NotMeasured)]
-    missing += [scores.reason for scores in (found.scores, *(file.scores for file in found.files)) if scores.reason]
-    note = " ".join(dict.fromkeys(missing))
-    table = PageTable("The model and its files", header, tuple(_summary_rows(found)), note, sortable=False)
-    return Section("summary", "Summary", (), (table,))
-
-
-def _summary_rows(found: ModelFigures) -> Iterator[tuple[Cell, ...]]:
-    files, limits = found.files, found.budget.limits if found.budget else {}
-    for one in found.scores:
-        title = f"{one.name} ({direction_words(one.higher_is_better)})"
-        yield title, Figure(one.value, one.text), *[_score(file, one.name) for file in files]
-    for place, output in enumerate(files[0].outputs):
-        of = f" of {output.name}" if len(files[0].outputs) > 1 else ""
-        if output.agreement is not None:
-            yield f"Same class as Keras{of}", "", *[figure(file.outputs[place].agreement, ".2%") for file in files]
-        title = f"Largest difference from Keras{of}"
-        yield title, "", *[figure(file.outputs[place].largest_error, ".4g") for file in files]
-    sizes = [(file, file.inspection.size) for file in files]
-    yield "Size", "", *[amount("size", size.bytes, _mark(file, limits, "size")) for file, size in sizes]
-    yield (
-        "Size after gzip",
-        "",
-        *[amount("size", size.gzip_bytes, _mark(file, limits, "gzip_size")) for file, size in sizes],
-    )
-    estimated = any("latency_ms" in _costs(file) for file in files)
-    marks: list[Mark] = ["" if estimated else _mark(file, limits, "latency_ms") for file in files]
-    times = [amount("latency_ms", file.latency.milliseconds, mark) for file, mark in zip(files, marks, strict=True)]
-    yield f"Time of a run{' on this machine' if estimated else ''}", "", *times
-    if len(files) > 1:
-        yield f"Time relative to {files[0].path.name}", "", *[figure(file.latency.ratio, ".2f") for file in files]
-    yield "MACs", figure(found.model.macs, ",d"), *[figure(file.inspection.macs.total, ",d") for file in files]
-    counts = [file.inspection.parameters for file in files]
-    yield "Parameters", figure(found.model.parameters, ",d"), *[figure(count, ",d") for count in counts]
-    zeros = [_share(file.inspection.zeros, count) for file, count in zip(files, counts, strict=True)]
-    yield "Zeros in the weights", figure(found.model.sparsity, ".1%"), *[figure(zero, ".1%") for zero in zeros]
-    for name, title in (("latency_ms", "Time of a run, estimated by Vela"), ("flash", "Flash"), ("ram", "RAM")):
-        if any(name in _costs(file) for file in files):
-            yield title, "", *[amount(name, _costs(file).get(name), _mark(file, limits, name)) for file in files]
-            yield from _board_share(found, name, title)
-    for name, limit in limits.items():
-        yield f"{name} of {amount_text(name, limit)}", "", *[_holds(file, name) for file in files]
-
-
-def _board_share(found: ModelFigures, name: str, title: str) -> Iterator[tuple[Cell, ...]]:
-    """How much of the board's memory the files need."""
-    target = found.target
-    memory = None if target is None else {"flash": target.flash_bytes, "ram": target.ram_bytes}.get(name)
-    if target is not None and memory is not None:
-        shares = [_costs(file)[name] / memory if name in _costs(file) else None for file in found.files]
-        cells = (figure(share, ".1%", "" if share is None or share <= 1 else "bad") for share in shares)
-        yield f"{title}, share of the {amount_text(name, memory)} of {target.name}", "", *cells
-
-
-def _costs(file: FileFigures) -> dict[str, float]:
-    return file.costs if isinstance(file.costs, dict) else {}
-
-
-def _mark(file: FileFigures, limits: Mapping[str, float], name: str) -> Mark:
-    """Whether a figure holds its limit, where it has one."""
-    if f"max_{name}" not in limits:
-        return ""
-    return "bad" if any(one.limit == f"max_{name}" for one in file.exceeded) else "good"
-
-
-def _holds(file: FileFigures, name: str) -> Figure:
-    """A limit as a cell."""
-    excess = next((one for one in file.exceeded if one.limit == name), None)
-    if excess is None:
-        return Figure(1, "holds", "good")
-    known = not math.isnan(excess.by)
-    return Figure(0, f"{amount_text(name, excess.by)} over" if known else "not measured", "bad")
-
-
-def _score(file: FileFigures, name: str) -> Cell:
-    return next((Figure(one.value, one.text) for one in file.scores if one.name == name), "")
 
 
 def _classes(found: ModelFigures) -> Iterator[Section]:
@@ -358,7 +274,11 @@ def _layers(found: ModelFigures) -> Iterator[Section]:
         smaller = after.get(row.name)
         if after:
             cells.append("" if smaller is None else _shapes(smaller.output_shapes))
-        cells += [figure(row.macs, ",d"), figure(row.parameters, ",d"), figure(_share(row.zeros, row.prunable), ".1%")]
+        cells += [
+            figure(row.macs, ",d"),
+            figure(row.parameters, ",d"),
+            figure(share_of(row.zeros, row.prunable), ".1%"),
+        ]
         if after:
             cells += ["", ""] if smaller is None else [figure(smaller.macs, ",d"), figure(smaller.parameters, ",d")]
         rows.append(tuple(cells))
@@ -431,7 +351,3 @@ def environment_section(environment: Mapping[str, str]) -> Section:
 
 def _shapes(shapes: Sequence[tuple[int | None, ...]]) -> str:
     return ", ".join(sizes_text(shape[1:]) for shape in shapes)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan

@@ -9,6 +9,7 @@ from edgeprune.report.model_figures import ModelFigures
 from edgeprune.report.model_page import environment_section, file_sections, frozen_section, width_plot
 from edgeprune.report.page.content import Cell, Figure, Mark, Page, PageTable, Plot, Section, amount, figure
 from edgeprune.report.page.figures import BLUE, COLOURS, GREY, ORANGE, Points, scatter
+from edgeprune.report.summary_section import board_share
 from edgeprune.search.budget import amount_text
 from edgeprune.search.compress_result import settings_text
 from edgeprune.search.curves import Sensitivity, SensitivityCurve
@@ -144,16 +145,8 @@ def _summary_rows(record: SearchRecord) -> Iterator[tuple[Cell, ...]]:
         if name in after or name in before or f"max_{name}" in header.limits:
             cells = (_cell(name, before.get(name)), _cell(name, after.get(name), mark(f"max_{name}")))
             yield _TITLES[name], *cells, limit(f"max_{name}")
-            yield from _board_share(header.target, name, after.get(name))
-
-
-def _board_share(target: str, name: str, value: float | None) -> Iterator[tuple[Cell, ...]]:
-    """How much of the board's memory the file needs; of a target that this process does not know, nothing."""
-    device = TARGETS.get(target)
-    memory = None if device is None else {"flash": device.flash_bytes, "ram": device.ram_bytes}.get(name)
-    if memory is not None and value is not None:
-        share = figure(value / memory, ".1%", "bad" if value > memory else "")
-        yield f"{_TITLES[name]}, share of the {amount_text(name, memory)} of {target}", "", share, ""
+            shares = board_share(TARGETS.get(header.target), name, _TITLES[name], [after.get(name)])
+            yield from ((words, "", *cells, "") for words, cells in shares)
 
 
 def _cell(name: str, value: float | None, mark: Mark = "") -> Cell:

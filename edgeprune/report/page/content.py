@@ -141,3 +141,8 @@ def sizes_text(shape: tuple[int | None, ...]) -> str:
         '?×28×28×1'
     """
     return "×".join("?" if size is None or size < 0 else str(size) for size in shape) or "one value"
+
+
+def share_of(part: float, whole: float) -> float:
+    """A part of a whole; NaN, which is an empty cell, of nothing."""
+    return part / whole if whole else math.nan
