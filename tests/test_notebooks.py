@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-NEEDS = {"04_microcontroller": "tflite_micro"}
+NEEDS = {"04_microcontroller": "tflite_micro", "07_fit_a_budget": "tflite_micro"}
 # Stands before a notebook's first cell here. ResNet-8 itself is what the demo trains, prunes and exports in its tests.
 SETTINGS = """
 %reset -f
@@ -39,6 +39,7 @@ FEWER = {
         "kept = (0.9, 0.7, 0.5, 0.35, 0.25)": "kept = (0.5,)",
         "widths = range(20, 101, 4)": "widths = (48, 64)",
     },
+    "07_fit_a_budget": {"num_trials=10, num_finalists=3": "num_trials=4, num_finalists=1"},
 }
 
 

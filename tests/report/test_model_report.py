@@ -119,10 +119,10 @@ def test_any_name_is_text():
     bars = row_bars([NASTY], {NASTY: [1.5]}, {NASTY: [NASTY]}, "ms")
     plots = (Plot(NASTY, bars, 100, table), Plot(NASTY, heat_map([[1]], [NASTY]), 100))
     section = Section("one", NASTY, (NASTY,), (table, *plots))
-    text = page_html(Page(NASTY, NASTY, (section,), {"name": NASTY}, NASTY, "bad"))
+    text = page_html(Page(NASTY, NASTY, (section,), {"name": NASTY, "none": math.nan}, NASTY, "bad"))
     page = PageReader(text)
     assert "<script>alert" not in text and "img" not in page.tags and len(page.scripts) == 5
-    assert page.figures == {"name": NASTY} and page.tables[NASTY][1] == [[NASTY, None], [NASTY, 1.5]]
+    assert page.figures == {"name": NASTY, "none": None} and page.tables[NASTY][1] == [[NASTY, None], [NASTY, 1.5]]
     assert page.plots[0]["data"][0]["customdata"] == [[html.escape(NASTY, quote=False)] * 2]
 
 

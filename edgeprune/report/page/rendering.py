@@ -11,6 +11,8 @@ import functools
 import gzip
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,6 @@ def page_html(page: Page) -> str:
             script=script,
             plotly=packed,
             script_digests=[_digest(script), _digest(plotly)],
-            figures=json.dumps(page.figures, allow_nan=False),
         )
     )
 
@@ -88,12 +89,22 @@ def _environment() -> Any:
         autoescape=True,
     )
     environment.tests["figure"] = lambda cell: isinstance(cell, Figure)
-    environment.filters["in_script"] = _in_script
+    environment.filters["json"] = _json_in_script
     return environment
 
 
-def _in_script(text: str) -> Any:
-    """JSON in a script element, which nothing in it can end."""
+def _json_in_script(values: Any) -> Any:
+    """Plain values as JSON in a script element, which nothing in it can end."""
     import markupsafe
 
+    text = json.dumps(_finite(values), allow_nan=False)
     return markupsafe.Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _finite(values: Any) -> Any:
+    """The values with None for NaN and infinity, which JSON does not have."""
+    if isinstance(values, Mapping):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
