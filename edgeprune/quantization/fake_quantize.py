@@ -149,7 +149,10 @@ class FakeQuantizeLogic(_BaseLayer):
     @property
     def is_known(self) -> bool:
         """Whether the range is fixed, or has been measured on data."""
-        return self.fixed_range is not None or float(np.asarray(self.seen)) > 0
+        import tensorflow as tf
+
+        # Under tf.distribute each replica has a value of its own, which only a tensor joins.
+        return self.fixed_range is not None or float(tf.convert_to_tensor(self.seen)) > 0
 
     def set_range(self, low: float, high: float) -> None:
         """Set a range that was measured elsewhere; zero is put into it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from edgeprune import flavor
 from edgeprune.dead_channels.constant_channels import built_in_kind
@@ -21,6 +21,7 @@ class CallKind(enum.Enum):
     AVERAGE = "returns values between those of its inputs, on the same steps"
     JOIN = "puts several tensors side by side, on the same steps"
     NOTHING = "returns its input, at inference"
+    RECURRENT = "runs over the steps in one operator, whose ranges the converter measures"
     OTHER = "makes values of another range"
 
 
@@ -74,6 +75,8 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
         {'kernel': (-2, -1)}
     """
     kind = built_in_kind(layer)
+    if kind == "EinsumDense":
+        return _einsum_axes(layer)
     found = {name: axes for name, axes in _KERNELS.get(kind, {}).items() if getattr(layer, name, None) is not None}
     return dict.fromkeys(found, ()) if kind == "Dense" and not per_channel_dense else found
 
@@ -81,6 +84,16 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
 def reads_four_bits(layer: Layer) -> bool:
     """Whether the operators that a layer becomes read kernels of 4 bits: those of `tflite.four_bits.READ_FOUR_BITS`."""
     return built_in_kind(layer) in _READ_FOUR_BITS
+
+
+def _einsum_axes(layer: Any) -> dict[str, tuple[int, ...]]:
+    """The kernel of an EinsumDense that a file computes as a dense layer: each letter is summed over, or new."""
+    terms, _, result = layer.equation.replace(" ", "").partition("->")
+    source, letters = terms.split(",")
+    new = [letter in result for letter in letters]
+    if any((letter in source) == is_new for letter, is_new in zip(letters, new, strict=True)):
+        return {}
+    return {"kernel": tuple(axis - len(letters) for axis, is_new in enumerate(new) if is_new)}
 
 
 def own_activation(layer: Layer) -> str:
@@ -98,7 +111,7 @@ def own_activation(layer: Layer) -> str:
 
 def splits_activation(layer: Layer) -> bool:
     """Whether a file computes a layer with a kernel and its own activation in two operators."""
-    return built_in_kind(layer) in _KERNELS and own_activation(layer) not in {"linear", *_FUSED_RELUS}
+    return bool(kernel_axes(layer)) and own_activation(layer) not in {"linear", *_FUSED_RELUS}
 
 
 def fixed_range(layer: Layer) -> tuple[float, float] | None:
@@ -136,8 +149,10 @@ def _kind_of_layer(layer: Layer) -> CallKind:
     while flavor.is_time_distributed(layer):
         layer = layer.layer
     kind = built_in_kind(layer)
-    if kind in _KERNELS:
+    if kind in _KERNELS or (kind == "EinsumDense" and len(layer.kernel.shape) == 2 and kernel_axes(layer)):
         return CallKind.WEIGHTED
+    if flavor.is_plain_lstm(getattr(layer, "forward_layer", layer)):
+        return CallKind.RECURRENT
     if kind == "Activation":
         name = own_activation(layer)
         return CallKind.NOTHING if name == "linear" else CallKind.RELU if name in _FUSED_RELUS else CallKind.OTHER

@@ -60,7 +60,7 @@ def place(
     """
     graph = _Graph(model)
     placement = Placement()
-    for layer in flavor.layers_of(model):
+    for layer in (_inner(node.layer) for _, node in graph.calls() if flavor.function_name(node.layer) is None):
         if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense)):
             placement.kernels[id(layer)] = axes
     if activations:
@@ -96,7 +96,8 @@ def _range_for_kernel(
 ) -> Range | None:
     """The range of the output of a layer that is left out, where a rounded kernel is multiplied with it."""
     followers = [one for one in graph.followers(tensor) if one is not None and id(_inner(one.layer)) in chosen]
-    if not any(kind_of(one) is CallKind.WEIGHTED for one in followers):
+    is_needed = any(kind_of(one) is CallKind.WEIGHTED for one in followers)
+    if not is_needed or kind_of(node) is CallKind.RECURRENT:
         return None
     shared = _shared_range(graph, part, tensor, ranges)
     return Range(node.layer.name, fixed_range(_inner(node.layer))) if shared is None else None
@@ -113,7 +114,7 @@ def _range_of(
 ) -> Range | None:
     """The range in which a call's output is rounded; None where it is not, or is on steps already."""
     kind = kind_of(node)
-    if kind in (CallKind.NOTHING, CallKind.MOVEMENT) or _is_fused(graph, node, kind, tensor):
+    if kind in (CallKind.NOTHING, CallKind.MOVEMENT, CallKind.RECURRENT) or _is_fused(graph, node, kind, tensor):
         return None
     if kind is CallKind.AVERAGE and (shared := _shared_range(graph, part, node.inputs[0], ranges)) is not None:
         return shared

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.depth.bypass import graphs
 from edgeprune.quantization.fake_quantize import (
     FakeQuantizeLogic,
     fake_quantizers,
@@ -22,6 +24,7 @@ from edgeprune.types import Layer, Model
 # Folded into the kernel before them, or looked into.
 _WITHOUT_KERNELS = ("BatchNormalization", "TimeDistributed", "Bidirectional", "RNN")
 _NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
+_INSIDE = "inside a layer that is whole: quantized when the file is written, with ranges of the representative data"
 _LEFT_OUT = "left out by `layers` or `ignore`"
 
 
@@ -127,10 +130,11 @@ def quantization_report(model: Model) -> QuantizationReport:
         for wrapper in wrappers
         for name in wrapper.kernel_axes
     ]
+    called = {id(layer) for layer in _called_layers(model)}
     left = {
         names[id(layer)]: reason
         for layer in flavor.layers_of(model)
-        if layer not in wrappers and id(layer) not in inside and (reason := _why_left(layer))
+        if layer not in wrappers and id(layer) not in inside and (reason := _why_left(layer, id(layer) in called))
     }
     return QuantizationReport(
         model.name, tuple(kernels), tuple(_activation(names[id(one)], one) for one in fake_quantizers(model)), left
@@ -151,7 +155,17 @@ def _activation(name: str, layer: FakeQuantizeLogic) -> RoundedActivation:
     )
 
 
-def _why_left(layer: Layer) -> str | None:
+def _called_layers(model: Model) -> Iterator[Layer]:
+    """The layers that the model calls itself: not those inside a layer that is whole."""
+    for _, part in graphs(model):
+        for node in flavor.graph_nodes(part)[1]:
+            layer: Any = node.layer
+            while flavor.is_time_distributed(layer):
+                layer = layer.layer
+            yield layer
+
+
+def _why_left(layer: Layer, is_called: bool) -> str | None:
     """Why a layer with weights of its own is left in floats while the model trains; None where it has none."""
     if flavor.is_model(layer) or is_fake_quantize(layer) or type(layer).__name__ in _WITHOUT_KERNELS:
         return None
@@ -159,4 +173,6 @@ def _why_left(layer: Layer) -> str | None:
     own = [weight for weight in layer.weights if id(weight) not in parts and "float" in str(weight.dtype)]
     if not own:
         return None
+    if not is_called:
+        return _INSIDE
     return _LEFT_OUT if kernel_axes(layer) else _NO_RULE

@@ -198,6 +198,7 @@ class _Making:
         self._keep_zeros = keep_zeros
         self._renamed = dict(renamed)
         self._prefix = prefix
+        self._keep_names: set[int] = set()
         self._classes = layer_classes(model)
         self._bits = weight_bits(model, scheme, flavor.layer_names(model))
 
@@ -230,14 +231,20 @@ class _Making:
         return found
 
     def _names_of_outputs(self) -> dict[int, str]:
-        """Ranges of values that a model returns have the name of the layer behind them, which is the output's name."""
+        """What rounds the values that a model returns has the name of the layer before it, which is the output's name.
+
+        Where nothing does, the layer keeps its name.
+        """
         names: dict[int, str] = {}
         for _, part in graphs(self._model):
-            outputs = {id(tensor): tensor for tensor in flavor.flatten(flavor.graph_nodes(part)[2], part)}
-            for key, tensor in outputs.items():
-                one = self._placement.ranges.get(key)
-                maker = flavor.producer_of(tensor)[0]
-                if one is None or id(one) in names or not flavor.is_layer(maker) or flavor.function_name(maker):
+            _, nodes, outputs = flavor.graph_nodes(part)
+            makers = {id(tensor): node.layer for node in nodes for tensor in node.outputs}
+            for key in dict.fromkeys(map(id, flavor.flatten(outputs, part))):
+                one, maker = self._placement.ranges.get(key), makers.get(key)
+                if maker is None or flavor.function_name(maker) or (one is not None and id(one) in names):
+                    continue
+                if one is None:
+                    self._keep_names.add(id(maker))
                     continue
                 name = self._renamed.get(id(maker), maker.name)
                 names[id(one)] = name
@@ -258,7 +265,7 @@ class _Making:
                 kept_zeros=zeros,
                 activation_bits=8 if splits else None,
                 update_ranges=self._update_ranges,
-                name=self._prefix + layer.name,
+                name=layer.name if id(old) in self._keep_names else self._prefix + layer.name,
             )
 
         return wrap

@@ -1,0 +1,126 @@
+"""Models of every kind are trained for quantization; what stays in floats is listed with the reason."""
+
+import numpy as np
+import pytest
+from nets.composite_nets import composite, sequence, subclassed
+from nets.quantized_nets import branched, chain, half, images, shared
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.quantization.fake_quantize import fake_quantizers, quantized_layers
+
+X = images(32)
+Y = np.arange(len(X)) % 5
+
+
+def rounded(model):
+    return [one.layer for one in ep.quantization_report(model).kernels]
+
+
+@pytest.mark.parametrize("make", [composite, subclassed])
+def test_layers_inside_layers_are_rounded_in_their_places(flavor, make):
+    model = make(flavor)
+    aware = ep.quantize_aware(model, calibration=X)
+    assert rounded(aware) == ["block_conv", "block_dense", "head"]
+    assert [layer.name for layer in fake_quantizers(aware) if "range" in layer.name][1:] == [
+        *("conv_range", "norm_range", "pool_range"),  # the normalization is folded into the dense layer
+    ]
+    expected = np.asarray(model.predict(X, verbose=0))
+    assert 0 < np.abs(aware.predict(X, verbose=0) - expected).max() < 0.05
+    np.testing.assert_array_equal(ep.strip_quantization(aware).predict(X, verbose=0), expected)
+
+
+def test_a_composite_layer_is_chosen_by_its_name(flavor):
+    aware = ep.quantize_aware(composite(flavor), layers="block")
+    assert rounded(aware) == ["block_conv", "block_dense"]
+    assert rounded(ep.quantize_aware(composite(flavor), ignore="block/conv")) == ["block_dense", "head"]
+
+
+def test_a_convolution_with_swish_is_split(flavor):
+    aware = ep.quantize_aware(composite(flavor), calibration=X)
+    conv = aware.get_layer("quantized_block_conv")
+    low, high = (float(np.asarray(end)) for end in conv.before_activation.range)
+    assert low < -0.3 < high, "the range of the convolution, not that of swish, which ends at -0.28"
+
+
+def test_several_inputs_and_outputs_with_a_function_train(flavor):
+    model = shared(flavor)
+    aware = ep.quantize_aware(model, calibration={"a": X, "b": X[::-1]})
+    assert flavors.output_names(aware, 2) == flavors.output_names(model, 2)
+    aware.compile("sgd", "mse")
+    aware.fit([X, X[::-1]], [np.zeros((32, 3)), np.zeros((32, 1))], verbose=0)
+    assert rounded(aware) == ["conv", "p", "q"]
+
+
+def test_attention_and_recurrent_layers_are_listed_with_the_reason(flavor, tmp_path):
+    x = np.random.default_rng(0).normal(size=(16, 6, 8)).astype(np.float32)
+    aware = ep.quantize_aware(sequence(flavor), calibration=x)
+    report = ep.quantization_report(aware)
+    assert rounded(aware) == ["mixed", "heads", "head"]
+    assert [one.num_scales for one in report.kernels] == [7, 6, 2]
+    assert "no rule" in report.left["norm"]
+    for name in ("lstm/lstm_cell", "attention/query"):
+        assert "inside a layer that is whole" in report.left[name]
+    assert "lstm_range" not in [layer.name for layer in fake_quantizers(aware)], "the converter could not fuse it"
+    result = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", x)
+    assert result.verification.passed
+    stored = {tensor.shape: tensor.values() for tensor in ep.read_tflite(result.path).weights if tensor.dtype == "int8"}
+    for wrapper in quantized_layers(aware)[:2]:
+        kernel = np.asarray(wrapper.rounded("kernel"), np.float64)
+        kernel = kernel.reshape(len(kernel), -1).T
+        np.testing.assert_allclose(stored[kernel.shape], kernel, atol=1e-5 * np.abs(kernel).max())
+
+
+def test_mixed_precision_trains_and_keeps_float32_kernels(flavor):
+    aware = ep.quantize_aware(half(flavor), calibration=X)
+    aware.compile("adam", "sparse_categorical_crossentropy")
+    aware.fit(X, Y, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in aware.get_weights())
+    plain = ep.strip_quantization(aware)
+    assert plain.get_layer("stem").compute_dtype == "float16"
+    assert all("float32" in str(weight.dtype) for weight in plain.get_layer("stem").weights)
+
+
+def test_replicas_share_one_range(flavor, two_replicas):
+    with two_replicas.scope():
+        aware = ep.quantize_aware(chain(flavor))
+        aware.compile("sgd", "sparse_categorical_crossentropy")
+    aware.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+    (low, high) = ep.quantization_report(aware).activations[0].range
+    assert X.min() <= low < -0.9 and 0.9 < high <= X.max()
+
+
+def test_after_a_teacher(flavor):
+    teacher = chain(flavor)
+    teacher.compile("adam", "sparse_categorical_crossentropy")
+    student = ep.quantize_aware(teacher, "int4", calibration=X)
+    before, taught = student.get_weights(), teacher.get_weights()
+    student = ep.distill(student, teacher, X, epochs=1, batch_size=8)
+    assert np.isfinite(student.history.history["distillation_loss"]).all()
+    assert any(np.any(old != new) for old, new in zip(before, student.get_weights(), strict=True))
+    for old, new in zip(taught, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert rounded(student) == ["stem", "head"]
+
+
+def test_h5_files_and_weights(flavor, tmp_path):
+    aware = ep.quantize_aware(branched(flavor), calibration=X)
+    expected = aware.predict(X, verbose=0)
+    aware.save(tmp_path / "aware.h5")
+    np.testing.assert_array_equal(ep.load_model(tmp_path / "aware.h5").predict(X, verbose=0), expected)
+    aware.save_weights(tmp_path / "aware.weights.h5")
+    again = ep.quantize_aware(branched(flavor))
+    again.load_weights(tmp_path / "aware.weights.h5")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), expected)
+
+
+def test_int16x8_rounds_weights_alone(flavor, tmp_path):
+    model = branched(flavor)
+    aware = ep.quantize_aware(model, "int16x8")
+    assert not fake_quantizers(aware) and len(quantized_layers(aware)) == 7
+    assert flavors.output_names(aware, 1) == flavors.output_names(model, 1) == ["head"]
+    aware.compile("sgd", "sparse_categorical_crossentropy")
+    aware.fit(X, Y, verbose=0)
+    result = ep.export_tflite(aware, tmp_path / "m.tflite", "int16x8", X)
+    assert result.verification.passed and result.verification.outputs[0].mean_error < 1e-3
+    assert [layer.name for layer in ep.strip_quantization(aware).layers] == [layer.name for layer in model.layers]
