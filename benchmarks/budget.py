@@ -56,7 +56,9 @@ def dense_model(name: str, data: Data, epochs: int, results: Results) -> Any:
     train(model, data, epochs, LEARNING_RATE, f"{name}, dense")
     seconds = time.perf_counter() - begin
     model.compile(
-        flavor.keras_of(model).optimizers.Adam(FINE_TUNING_RATE), "sparse_categorical_crossentropy", ["accuracy"]
+        flavor.keras_of(model).optimizers.Adam(FINE_TUNING_RATE),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
     )
     model.save(path)
     results.add(way="dense", epochs=epochs, seconds=seconds, macs=ep.count_macs(model).total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeprune.cli.apply import apply_command
 from edgeprune.cli.benchmark import benchmark_command
 from edgeprune.cli.bundle import bundle_command
 from edgeprune.cli.channels import channels_command
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         compress_command,
         "edgeprune compress model.keras --data data.npz --target cortex-m --max-drop 1% -o compressed",
     ),
+    "apply": (apply_command, "edgeprune apply compressed/recipe.json model.keras --data data.npz -o again.tflite"),
     "convert": (convert_command, "edgeprune convert model.keras --quantization int8 --data data.npz -o model.tflite"),
     "verify": (verify_command, "edgeprune verify model.tflite --model model.keras --data data.npz"),
     "debug": (debug_command, "edgeprune debug model.keras model.tflite --data data.npz"),

@@ -24,7 +24,8 @@ def target_names(incomplete: str) -> list[tuple[str, str]]:
     return [(name, entry.description) for name, entry in TARGETS.items() if name.startswith(incomplete)]
 
 
-def _positive(value: float | None) -> float | None:
+def positive(value: float | None) -> float | None:
+    """A number above 0, or None."""
     return _checked(value, "a positive number", lambda number: 0 < number < _LARGEST_FLOAT)
 
 
@@ -119,11 +120,15 @@ WithoutPreprocessingOption = Annotated[
 TargetOption = Annotated[
     str, typer.Option(autocompletion=target_names, help="The device; `edgeprune targets` lists them.")
 ]
+SearchQuantizationOption = Annotated[
+    list[Literal["auto", "none", "dynamic", "float16", "int8", "int16x8", "int4"]] | None,
+    typer.Option(help="How files store and compute numbers; repeatable, the preferred one first.  [default: auto]"),
+]
 FileQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")]
 PlannedQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")]
 IgnoreOption = Annotated[list[str] | None, typer.Option(help="Layers to leave whole, by name pattern; repeatable.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples per step.")]
-LearningRateOption = Annotated[float | None, typer.Option(callback=_positive, help="By default that of the model.")]
+LearningRateOption = Annotated[float | None, typer.Option(callback=positive, help="By default that of the model.")]
 LossOption = Annotated[
     str | None, typer.Option(callback=_not_empty, help="A Keras loss; by default that of the model.")
 ]
@@ -160,7 +165,7 @@ LevelsOption = Annotated[
     typer.Option("--level", callback=_levels, help="A fraction to remove; repeatable; by default 0.25, 0.5 and 0.75."),
 ]
 MaxDropOption = Annotated[
-    float, typer.Option(callback=_positive, help="The drop, as a fraction of the score, that counts as collapse.")
+    float, typer.Option(callback=positive, help="The drop, as a fraction of the score, that counts as collapse.")
 ]
 InputShapeOption = Annotated[
     list[str] | None,

@@ -23,7 +23,7 @@ _UNITS: dict[str, tuple[Mapping[str, float], str]] = {
     "max_accuracy_drop": ({"%": 0.01}, "0.01 or '1%'"),
     "max_latency_ms": ({"us": 1e-3, "ms": 1.0, "s": 1e3}, "20 or '20 ms'"),
 }
-_LIMITS = ("max_accuracy_drop", "max_flash", "max_ram", "max_latency_ms", "max_size", "max_gzip_size")
+LIMITS = ("max_accuracy_drop", "max_flash", "max_ram", "max_latency_ms", "max_size", "max_gzip_size")
 _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-zµ%]*)\s*")
 
 
@@ -90,12 +90,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Read the texts and refuse what no model holds."""
-        for name in _LIMITS:
+        for name in LIMITS:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _amount(name, value))
         if not self.limits:
-            raise ValueError(f"Nothing is limited: pass at least one of {', '.join(_LIMITS)}.")
+            raise ValueError(f"Nothing is limited: pass at least one of {', '.join(LIMITS)}.")
         for name, limit in self.limits.items():
             if limit < 0 or (limit == 0 and name != "max_accuracy_drop"):
                 raise ValueError(f"{name} of {limit:g} is held by no model: pass more than 0.")

@@ -23,12 +23,14 @@ from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
 from edgeprune.search.engine import Engine, LocalEngine
+from edgeprune.search.engine_ray import RayEngine
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.finalists import Outcome
 from edgeprune.search.gate import Verdict, hold_out, verdict_on
 from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import judge_of
+from edgeprune.search.logs import LogKind, check_kinds, logs
 from edgeprune.search.making import Maker
 from edgeprune.search.recipe import Recipe
 from edgeprune.search.runner import JournalRunner
@@ -61,6 +63,11 @@ def compress(
     metric: MetricLike | None = None,
     quantization: Quantization | Scheme | Literal["auto"] | None | Sequence[Quantization | Scheme | None] = "auto",
     search: Search = "guided",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    num_workers: int = 2,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float | None = None,
@@ -69,6 +76,7 @@ def compress(
     time_budget: float | None = None,
     output_dir: PathLike = "compressed",
     bundle: bool = True,
+    log: Sequence[LogKind] = ("csv",),
     resume: bool = False,
     seed: int = 0,
     verbose: bool = True,
@@ -102,6 +110,12 @@ def compress(
             `train`) or int16x8.
         search: how candidates are chosen. `"guided"`: by bisection, from measured curves; the same at each run.
             `"tpe"`, `"nsga2"`: by Optuna's samplers of these names, over the width of each group.
+        engine: where trials are made: `"local"`, in this process, or `"ray"`, as Ray tasks. The same seed finds the
+            same on both; a worker that dies is replaced, and its trial made again.
+        address: of a Ray cluster that runs, such as `"auto"`; left out, one is started on this machine.
+        num_workers: trials that are made at once on a cluster that is started.
+        cpus_per_trial: processors that a Ray task occupies.
+        gpus_per_trial: GPUs that a Ray task occupies.
         epochs: passes over the training samples for each model that is measured.
         batch_size: samples per step.
         learning_rate: where the training begins, to fall to 0 on a cosine; left out, that of the model, unchanged.
@@ -112,6 +126,8 @@ def compress(
         output_dir: the folder for the file `model.tflite`, its `recipe.json`, its `bundle`, and the trials with their
             journal.
         bundle: whether to write the bundle for the target, as `export_bundle` does.
+        log: where trials are logged beside the journal, in `output_dir`: `"csv"`, `"tensorboard"`, `"mlflow"`,
+            `"wandb"`.
         resume: whether a search that was stopped in this folder continues.
         seed: of the split, the reconstruction, the training and the interval.
         verbose: whether to draw what is being done.
@@ -148,6 +164,9 @@ def compress(
         "seed": seed,
     }
     _check(settings)
+    check_kinds(log)
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine must be 'local' or 'ray'; got {engine!r}.")
     flavor.check_built_model(model)
     if all(group.frozen is not None for group in trace(model).groups):
         raise ValueError(f"No channel of model {model.name!r} can be removed: inspect(model) says why.")
@@ -156,13 +175,20 @@ def compress(
     folder = Path(output_dir)
     check_parents(folder / TRIALS)
     maker = Maker(prepared.work)
+    workers: dict[str, Any] = {
+        "address": address,
+        "num_workers": num_workers,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+    }
     with (
         TrialJournal(folder / TRIALS, _header(maker, prepared, settings), resume=resume) as journal,
         status("Compressing", verbose=verbose) as say,
-        contextlib.closing(LocalEngine(maker)) as engine,
+        contextlib.closing(LocalEngine(maker) if engine == "local" else RayEngine(maker.work, **workers)) as made_by,
     ):
         space = SearchSpace(maker, journal, folder / "curves.jsonl", ways)
-        runner = _runner(engine, space, journal, folder, prepared, settings, say)
+        logged = logs(log, folder, journal.trials, f"{model.name} on {device.name}")
+        runner = _runner(made_by, space, journal, folder, prepared, settings, say, logged)
         found = _searched(runner, space, budget, settings, len(maker.quick_rows), folder / OPTUNA)
         return _Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
 
@@ -246,6 +272,7 @@ def _runner(
     prepared: _Prepared,
     settings: Mapping[str, Any],
     say: Callable[[str], None],
+    log: Callable[[Trial], None],
 ) -> JournalRunner:
     return JournalRunner(
         engine,
@@ -258,6 +285,7 @@ def _runner(
         time_budget=settings["time_budget"],
         counts={"quick": settings["num_trials"], "measured": settings["num_finalists"] + 1},
         say=lambda text: say(f"Compressing: {text}"),
+        log=log,
     )
 
 
@@ -314,7 +342,7 @@ class _Ending:
         model = self._model(best, best.candidate)
         recipe = self._recipe(best.candidate, path)
         bundled, said = self._bundled(model, best.candidate)
-        notes = (*_notes(found.holds, best.candidate, verdict), *said)
+        notes = (*_notes(found.holds, best.candidate, verdict, trials), *said)
         self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
         return CompressResult(
             accepted=verdict.accepted,
@@ -398,7 +426,10 @@ def _plain(value: object) -> Any:
     return vars(value) if isinstance(value, Scheme) else value
 
 
-def _notes(holds: bool, candidate: Candidate, verdict: Verdict) -> Iterator[str]:
+def _notes(holds: bool, candidate: Candidate, verdict: Verdict, trials: Sequence[Trial]) -> Iterator[str]:
+    failures = [trial for trial in trials if trial.stage == "measured" and trial.state != "ok"]
+    if failures:
+        yield f"{len(failures)} of the models that were to be measured failed, the last with {failures[-1].error}"
     if candidate.is_whole and verdict.accepted:
         yield "nothing had to be cut: the file is the original, quantized"
     if holds and not verdict.accepted:

@@ -10,6 +10,7 @@ knapsack over the costs of operators. The one that keeps most without training i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.search.budget import Budget
@@ -89,7 +90,10 @@ class _Guided:
         """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold."""
         followed: Settings = {"weighed_by": "l2", "way": self.finalists.way}
         share, trial = self._bisected(followed, NARROWEST, 1.0, _QUICK_STEPS)
-        for other in self._others():
+        others = self._others()
+        if not self.budget.costs:
+            self._all_tried(others, share)
+        for other in others:
             if self.budget.costs:  # each has a share of its own at which it is small enough
                 low, high = max(self.floor, share / 2), min(1.0, share * 4)
                 own_share, found = self._bisected(other, low, high, _MORE_STEPS)
@@ -157,6 +161,11 @@ class _Guided:
 
     def _tried(self, settings: Settings, share: float) -> Trial | None:
         return self._made({**settings, "target_macs": share})
+
+    def _all_tried(self, several: Sequence[Settings], share: float) -> None:
+        """Have several trials made at once, where there are workers for it."""
+        if self.runner.has_time("quick"):
+            self.runner.quick([{**settings, "target_macs": share} for settings in several[: self.quick_left]])
 
     def _made(self, settings: Settings) -> Trial | None:
         if self.quick_left < 1 or not self.runner.has_time("quick"):

@@ -7,7 +7,7 @@ applied = ep.apply_recipe("compressed/recipe.json", model, train)
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -16,7 +16,7 @@ from edgeprune import flavor
 from edgeprune.atomic import atomic_path, check_paths
 from edgeprune.layer_patterns import similar
 from edgeprune.measure.predictions import gather
-from edgeprune.search.budget import Budget
+from edgeprune.search.budget import LIMITS, Budget
 from edgeprune.search.gate import hold_out
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.making import Maker
@@ -27,6 +27,28 @@ from edgeprune.types import DataLike, Model, PathLike
 
 RECIPE_FORMAT = 1
 _FORMAT_KEY = "edgeprune recipe"
+# The arguments of `compress` that are settings: what belongs to one run, such as its data, is none.
+SETTINGS = (
+    "target",
+    *LIMITS,
+    "metric",
+    "quantization",
+    "search",
+    "engine",
+    "address",
+    "num_workers",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "num_trials",
+    "num_finalists",
+    "time_budget",
+    "bundle",
+    "log",
+    "seed",
+)
 
 
 @final
@@ -188,12 +210,11 @@ def trial_settings(settings: Mapping[str, Any]) -> TrialSettings:
     )
 
 
-def read_settings(path: PathLike, known: Collection[str]) -> dict[str, Any]:
+def read_settings(path: PathLike) -> dict[str, Any]:
     """The settings of a search from a YAML or JSON file, also from the recipe of another search.
 
     Args:
-        path: the file: a mapping of names to values.
-        known: the names of settings.
+        path: the file: a mapping of names of `compress`'s arguments to values.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -205,8 +226,8 @@ def read_settings(path: PathLike, known: Collection[str]) -> dict[str, Any]:
     if not isinstance(settings, Mapping):
         raise ValueError(f"{path} holds no settings: a mapping of names to values is expected.")
     for name in settings:
-        if name not in known:
-            raise ValueError(f"{path}: there is no setting {name!r}.{similar(str(name), known)}")
+        if name not in SETTINGS:
+            raise ValueError(f"{path}: there is no setting {name!r}.{similar(str(name), SETTINGS)}")
     return dict(settings)
 
 

@@ -4,41 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from search.small_net import data, trained_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search import read_search, space
 
 
-def net(keras):
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((12,), name="features"),
-            layers.Dense(32, activation="relu", name="first"),
-            layers.Dense(32, activation="relu", name="second"),
-            layers.Dense(3, activation="softmax", name="out"),
-        ],
-        name="net",
-    )
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def data(count, seed):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, 12)).astype("f4")
-    return x, (x[:, 0] > 0).astype(int) + (x[:, 1] > 0)
-
-
 @pytest.fixture(scope="module")
 def trained():
-    found = {}
-    for flavor in (flavors.KERAS_3, flavors.TF_KERAS):
-        found[flavor] = net(flavors.keras_module(flavor))
-        found[flavor].fit(*data(256, 0), epochs=8, verbose=0)
-    return found
+    return {flavor: trained_net(flavor) for flavor in (flavors.KERAS_3, flavors.TF_KERAS)}
 
 
 SETTINGS = {"num_trials": 3, "num_finalists": 1, "bundle": False, "verbose": False}
