@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import final
 
 from edgeprune.channels.plan.limits import parse_bytes
@@ -110,6 +110,13 @@ class Budget:
     def costs(self) -> list[str]:
         """The names of the limits on what a file costs."""
         return [name for name in self.limits if name != "max_accuracy_drop"]
+
+    def with_memories(self, target: Target) -> Budget:
+        """The budget, and the memories of a microcontroller where they are known and not limited further."""
+        if target.kind != "microcontroller":
+            return self
+        flash, ram = self.max_flash or target.flash_bytes, self.max_ram or target.ram_bytes
+        return replace(self, max_flash=flash, max_ram=ram)
 
     def check_target(self, target: Target) -> None:
         """Refuse limits that a device cannot have, or whose figures cannot be measured for it.

@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeprune import flavor
-from edgeprune.atomic import atomic_path, check_parents
-from edgeprune.bundle.bundle import export_bundle
+from edgeprune.atomic import check_parents
 from edgeprune.channels.graph.trace import trace
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import count_parameters
-from edgeprune.measure.predictions import gather, predict
+from edgeprune.measure.predictions import gather
 from edgeprune.number_checks import check_number, check_seed, check_whole
 from edgeprune.progress import status
-from edgeprune.schemes import Scheme, scheme_of
+from edgeprune.schemes import Scheme
 from edgeprune.search.budget import Budget
-from edgeprune.search.compress_result import CompressResult, rank_correlation
+from edgeprune.search.compress_result import CompressResult
+from edgeprune.search.ending import Ending, Prepared, plain
 from edgeprune.search.engine import Engine, LocalEngine
 from edgeprune.search.engine_ray import RayEngine
-from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.finalists import Outcome
-from edgeprune.search.gate import Verdict, hold_out, verdict_on
+from edgeprune.search.gate import hold_out
 from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
-from edgeprune.search.judge import judge_of
+from edgeprune.search.judge import check_varies
 from edgeprune.search.logs import LogKind, check_kinds, logs
 from edgeprune.search.making import Maker
-from edgeprune.search.recipe import Recipe
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import check_optuna, sampled
-from edgeprune.search.search_record import TRIALS, SearchEnding, SearchHeader, this_environment
+from edgeprune.search.search_record import TRIALS, SearchHeader, this_environment
 from edgeprune.search.space import SearchSpace, ways_of
 from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.trial_record import Trial
 from edgeprune.search.work import Samples, TrialSettings, Work
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
-MODEL, RECIPE, BUNDLE, OPTUNA = "model.tflite", "recipe.json", "bundle", "optuna.jsonl"
+OPTUNA = "optuna.jsonl"
 Search = Literal["guided", "tpe", "nsga2"]
 
 
@@ -99,8 +95,9 @@ def compress(
         target: the device, a name of `edgeprune targets` or a `Target`. Latency on phones and computers is that of this
             machine.
         max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit.
-        max_flash: bytes of flash for file and code, such as `"256 KiB"`; on microcontrollers and NPUs.
-        max_ram: bytes of RAM for the arena, on microcontrollers.
+        max_flash: bytes of flash for file and code, such as `"256 KiB"`; on microcontrollers and NPUs. A board whose
+            memories are known is never exceeded: left out, all of it may be used.
+        max_ram: bytes of RAM for the arena, on microcontrollers, likewise.
         max_latency_ms: milliseconds of one run, on phones, computers and NPUs.
         max_size: bytes of the file.
         max_gzip_size: bytes of the file after gzip; where it is limited, weights may become zero.
@@ -190,20 +187,7 @@ def compress(
         logged = logs(log, folder, journal.trials, f"{model.name} on {device.name}")
         runner = _runner(made_by, space, journal, folder, prepared, settings, say, logged)
         found = _searched(runner, space, budget, settings, len(maker.quick_rows), folder / OPTUNA)
-        return _Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """What a search begins with.
-
-    Attributes:
-        work: what trials are made from.
-        held: the samples that only the last check sees.
-    """
-
-    work: Work
-    held: Samples
+        return Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -229,21 +213,22 @@ def _prepared(
     device: Target,
     budget: Budget,
     settings: Mapping[str, Any],
-) -> _Prepared:
+) -> Prepared:
     training = None if train is None else Samples(*gather(model, train))
     judged, held = (Samples(*part) for part in hold_out(*gather(model, validation), seed=settings["seed"]))
     metric = "agreement" if metric is None and judged.y is None else metric
     names = ("epochs", "batch_size", "learning_rate", "seed")
     made = TrialSettings(device, **{name: settings[name] for name in names})
-    return _Prepared(Work(model, training, judged, metric, budget, made), held)
+    return Prepared(Work(model, training, judged, metric, budget, made), held)
 
 
-def _header(maker: Maker, prepared: _Prepared, settings: Mapping[str, Any]) -> SearchHeader:
+def _header(maker: Maker, prepared: Prepared, settings: Mapping[str, Any]) -> SearchHeader:
     """What the search is; a metric that is constant or has no direction is refused here."""
     work, judge = prepared.work, maker.judge
+    check_varies(judge, maker.original_outputs)
     several = [samples for samples in (work.judged, prepared.held, work.train) if samples is not None]
     graph = trace(work.model)
-    own = {name: _plain(value) for name, value in settings.items() if name not in ("target", "seed", "time_budget")}
+    own = {name: plain(value) for name, value in settings.items() if name not in ("target", "seed", "time_budget")}
     return SearchHeader(
         model=work.model.name,
         model_fingerprint=fingerprint(work.model, [], []),
@@ -269,7 +254,7 @@ def _runner(
     space: SearchSpace,
     journal: TrialJournal,
     folder: Path,
-    prepared: _Prepared,
+    prepared: Prepared,
     settings: Mapping[str, Any],
     say: Callable[[str], None],
     log: Callable[[Trial], None],
@@ -311,131 +296,3 @@ def _searched(
         storage=storage,
         **counts,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Ending:
-    """The last check, and all that is written when a search is done."""
-
-    maker: Maker
-    prepared: _Prepared
-    journal: TrialJournal
-    runner: JournalRunner
-    folder: Path
-    settings: Mapping[str, Any]
-    bundle: bool
-
-    def result(self, found: Outcome) -> CompressResult:
-        """Hold the best file against the budget, and write what belongs to it."""
-        trials = tuple(self.journal.trials)
-        correlation = rank_correlation(trials)
-        known = None if math.isnan(correlation) else correlation
-        best = found.best
-        if best is None or best.candidate is None:
-            notes: tuple[str, ...] = ("every trial failed: see their errors",)
-            self.journal.end(SearchEnding(None, False, None, known, notes))
-            return CompressResult(False, None, None, None, None, trials, correlation, None, None, notes)
-        path = self.folder / MODEL
-        with atomic_path(path) as unfinished:
-            unfinished.write_bytes(self.runner.path_of(best).read_bytes())
-        verdict = self._verdict(path)
-        model = self._model(best, best.candidate)
-        recipe = self._recipe(best.candidate, path)
-        bundled, said = self._bundled(model, best.candidate)
-        notes = (*_notes(found.holds, best.candidate, verdict, trials), *said)
-        self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
-        return CompressResult(
-            accepted=verdict.accepted,
-            path=path,
-            model=model,
-            candidate=best.candidate,
-            verdict=verdict,
-            trials=trials,
-            rank_correlation=correlation,
-            recipe=recipe,
-            bundle=bundled,
-            notes=notes,
-        )
-
-    def _verdict(self, path: Path) -> Verdict:
-        work, held = self.prepared.work, self.prepared.held
-        before = predict(work.model, held.x, batch_size=work.settings.batch_size)
-        judge = judge_of(work.model, before, held.x, held.y, held.sample_weight, work.metric, work.settings.batch_size)
-        costs = file_costs(path, work.settings.target, list(work.budget.limits))
-        after = file_outputs(path, work.model, held.x)
-        return verdict_on(work.budget, costs, judge, before, after, seed=work.settings.seed)
-
-    def _model(self, best: Trial, candidate: Candidate) -> Model:
-        if candidate.is_whole and not candidate.quantize_aware:
-            return self.prepared.work.model
-        model = self.maker.untrained(candidate)
-        model.set_weights(self.runner.weights_of(best))
-        return model
-
-    def _recipe(self, candidate: Candidate, path: Path) -> Path:
-        work = self.prepared.work
-        samples = work.train or work.judged
-        recipe = Recipe(
-            settings={
-                **{name: _plain(value) for name, value in self.settings.items()},
-                **{name: _plain(limit) for name, limit in work.budget.limits.items()},
-            },
-            candidate=candidate,
-            data="validation" if work.train is None else "train",
-            model_fingerprint=self.journal.header.model_fingerprint,
-            data_fingerprint=data_fingerprint([*vars(samples).values()]),
-            size=path.stat().st_size,
-        )
-        recipe.save(self.folder / RECIPE)
-        return self.folder / RECIPE
-
-    def _bundled(self, model: Model, candidate: Candidate) -> tuple[Path | None, list[str]]:
-        """The bundle of the model, with what the user should know about it."""
-        work, held = self.prepared.work, self.prepared.held
-        device = work.settings.target
-        if not self.bundle:
-            return None, []
-        name = scheme_of(candidate.quantization).name
-        if name not in device.quantizations:
-            return None, [f"no bundle was written: those for {device.name!r} are not in {name or 'float32'}"]
-        labelled = (held.x, held.y, held.sample_weight) if held.sample_weight is not None else (held.x, held.y)
-        scheme = scheme_of(candidate.quantization)
-        try:
-            written = export_bundle(
-                model,
-                self.folder / BUNDLE,
-                device,
-                work.unlabelled,
-                validation_data=None if held.y is None else labelled,
-                metric=None if work.metric == "agreement" or work.metric == "distance" else work.metric,
-                quantization=candidate.quantization,
-                per_channel_dense=scheme.per_channel_dense if scheme.is_calibrated else None,
-                overwrite=True,
-            )
-        except (ValueError, ImportError) as error:
-            return None, [f"no bundle was written: {' '.join(str(error).split())}"]
-        return written.directory, []
-
-
-def _plain(value: object) -> Any:
-    """A setting as JSON has it."""
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and value.is_integer():  # bytes, which are whole
-        return int(value)
-    return vars(value) if isinstance(value, Scheme) else value
-
-
-def _notes(holds: bool, candidate: Candidate, verdict: Verdict, trials: Sequence[Trial]) -> Iterator[str]:
-    failures = [trial for trial in trials if trial.stage == "measured" and trial.state != "ok"]
-    if failures:
-        yield f"{len(failures)} of the models that were to be measured failed, the last with {failures[-1].error}"
-    if candidate.is_whole and verdict.accepted:
-        yield "nothing had to be cut: the file is the original, quantized"
-    if holds and not verdict.accepted:
-        yield "the limits held on the samples of the search, and do not on those that were held out"
-    if not holds:
-        yield "no model that was tried holds every limit: this is the nearest"
-    limit = verdict.allowed_drop
-    if verdict.accepted and limit is not None and verdict.lost.high > limit:
-        yield f"the interval of the drop reaches beyond the limit of {limit:.4g}: more validation data would narrow it"

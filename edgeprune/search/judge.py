@@ -106,6 +106,30 @@ def judge_of(
     return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value, of_rows, each)
 
 
+def check_varies(judge: Judge, outputs: Outputs) -> None:
+    """Refuse a figure that is the same whatever is computed: no model is better than another by it.
+
+    Args:
+        judge: what scores outputs.
+        outputs: the original's.
+
+    Raises:
+        ValueError: it is the same for outputs of other samples, in another order and of zeros.
+    """
+    others: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+        lambda values: np.roll(values, 1, axis=0),
+        lambda values: values[..., ::-1],
+        np.zeros_like,
+    )
+    for other in others:
+        if judge.score({name: other(np.asarray(values)) for name, values in outputs.items()}) != judge.baseline:
+            return
+    raise ValueError(
+        f"{judge.name} is {judge.baseline:.4g} whatever the model computes for these samples: pass another metric=, or "
+        "samples of more than one class."
+    )
+
+
 def taken(part: object, rows: np.ndarray) -> Any:
     """The samples with these numbers, of arrays in any structure."""
     return mapped(lambda array: np.asarray(array)[rows], part)

@@ -22,7 +22,7 @@ from edgeprune.one_shot.planning import prune_weights
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
 from edgeprune.search.file_costs import file_costs, file_outputs
-from edgeprune.search.judge import Judge, judge_of, taken
+from edgeprune.search.judge import Judge, Outputs, judge_of, taken
 from edgeprune.search.trial_record import Candidate
 from edgeprune.search.variant import Variant
 from edgeprune.search.work import Job, Made, Samples, Work, failed, trial_errors
@@ -62,9 +62,14 @@ class Maker:
         return replace(found, seconds=time.perf_counter() - begin)
 
     @cached_property
+    def original_outputs(self) -> dict[str, np.ndarray]:
+        """What the original computes for the samples that trials are judged on."""
+        return predict(self.work.model, self.work.judged.x, batch_size=self.work.settings.batch_size)
+
+    @cached_property
     def judge(self) -> Judge:
         """What scores outputs for all samples that trials are judged on."""
-        return judge_for(self.work, self.work.judged)
+        return judge_for(self.work, self.work.judged, self.original_outputs)
 
     def variant(self, removed_blocks: tuple[str, ...] = ()) -> Variant:
         """The model without some of its blocks."""
@@ -213,9 +218,8 @@ class Maker:
         return self.judge.of_rows(self.quick_rows)
 
 
-def judge_for(work: Work, samples: Samples) -> Judge:
-    """What scores outputs for these samples."""
-    outputs = predict(work.model, samples.x, batch_size=work.settings.batch_size)
+def judge_for(work: Work, samples: Samples, outputs: Outputs) -> Judge:
+    """What scores outputs for these samples, for which the original computes `outputs`."""
     return judge_of(
         work.model, outputs, samples.x, samples.y, samples.sample_weight, work.metric, work.settings.batch_size
     )

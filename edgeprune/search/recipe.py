@@ -232,7 +232,10 @@ def read_settings(path: PathLike) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: byte {error.start}.") from error
     if path.suffix in (".yaml", ".yml"):
         try:
             import yaml

@@ -123,7 +123,7 @@ class JournalRunner:
         found: list[Trial | None] = [self._known(stage, settings) for settings in several]
         wanted: list[tuple[int, Candidate]] = []
         for place, settings in enumerate(several):
-            if found[place] is None:
+            if found[place] is None and settings not in several[:place]:
                 try:
                     wanted.append((place, self._candidate(settings)))
                 except trial_errors() as error:
@@ -133,7 +133,9 @@ class JournalRunner:
         for (place, candidate), made in zip(wanted, self._engine.made(jobs), strict=True):
             found[place] = self._kept(stage, several[place], candidate, made)
             self._report(stage)
-        return [trial for trial in found if trial is not None]
+        # What was asked for twice at once is one trial.
+        firsts = [found[several.index(settings)] for settings in several]
+        return [trial for trial in firsts if trial is not None]
 
     def _known(self, stage: Stage, settings: Settings) -> Trial | None:
         for trial in self._journal.trials:

@@ -25,15 +25,24 @@ def folder(tmp_path_factory):
 
 
 def compress(folder, *arguments):
-    small = ("--num-trials", 1, "--num-finalists", 1, "--epochs", 0, "--quantization", "none")
+    small = ("--num-trials", 1, "--num-finalists", 1, "--epochs", 0, "--quantization", "none", "--no-bundle")
     return run("compress", folder / "model.keras", "--data", folder / "data.npz", *small, *arguments)
 
 
 def test_exit_codes_tell_whether_the_budget_is_held(folder, tmp_path):
-    done = compress(folder, "--max-drop", "100%", "--json", "-o", tmp_path / "a")
+    recipe = tmp_path / "budget.yaml"
+    recipe.write_text("max_accuracy_drop: 0.0001\nnum_trials: 9\nseed: 5\n")
+    done = compress(folder, "--recipe", recipe, "--max-drop", "100%", "--json", "-o", tmp_path / "a")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["accepted"] and found["file"] == str(tmp_path / "a" / "model.tflite") and not found["held_out"]
+    settings = json.loads((tmp_path / "a" / "recipe.json").read_text())["settings"]
+    assert settings["max_accuracy_drop"] == 1 and settings["num_trials"] == 1 and settings["seed"] == 5
+    files = (tmp_path / "a" / "recipe.json", folder / "model.keras", "--data", folder / "data.npz")
+    done = run("apply", *files, "-o", tmp_path / "again.tflite", "--keras-output", tmp_path / "again.keras")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "again.tflite").stat().st_size == (tmp_path / "a" / "model.tflite").stat().st_size
+    assert "note" not in done.stdout and (tmp_path / "again.keras").exists()
     done = compress(folder, "--max-size", "10 B", "-o", tmp_path / "b")
     assert done.exit_code == 3 and "not accepted" in done.stdout and "max_size of 10 B" in done.stdout
     done = compress(folder, "--max-size", "10 B", "-o", tmp_path / "b", "--resume")
@@ -44,4 +53,7 @@ def test_bad_limits_are_refused_before_anything_is_read(folder, tmp_path):
     files = ("compress", folder / "model.keras", "--data", folder / "data.npz", "-o", tmp_path / "c")
     assert "Nothing is limited" in refused(*files)
     assert "is no amount" in refused(*files, "--max-latency", "20 KB")
+    recipe = tmp_path / "budget.json"
+    recipe.write_text('{"max_drop": "1%"}')
+    assert "there is no setting 'max_drop'" in refused(*files, "--recipe", recipe)
     assert not (tmp_path / "c").exists()

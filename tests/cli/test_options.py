@@ -16,11 +16,13 @@ from edgeprune.channels.plan import importance, reduction, selection, solver
 from edgeprune.cli import app, options
 from edgeprune.cli.commands import COMMANDS
 from edgeprune.fit import SCHEDULES
+from edgeprune.search.recipe import Recipe
+from edgeprune.search.trial_record import Candidate
 from edgeprune.targets import TARGETS
 
 EXAMPLES = {name: example for name, (_, example) in COMMANDS.items()}
 # What is taken as it is written; a metric that no score can be made with is reported, and the command goes on.
-ANYTHING_GOES = {"--author", "--description", "--metric", "--model-version", "--custom"}
+ANYTHING_GOES = {"--address", "--author", "--description", "--metric", "--model-version", "--custom"}
 TARGETS_OF_PLANS = (
     *("--pruning-ratio", "--target-macs", "--target-params"),
     *("--target-latency", "--max-ram", "--max-flash", "--latency-table"),
@@ -34,12 +36,14 @@ WRONG = {
     "--cache": ["broken.npz/below"],
     "--curves": ["broken.npz"],
     "--data": ["broken.npz"],
+    "--engine": ["cloud"],
     "--epochs": ["-1"],
     "--flavor": ["torch"],
     "--frequency": ["0"],
     "--ignore": ["nothing*"],
     "--importance": ["guess"],
     "--input-shape": ["x"],
+    "--keras-output": ["plan.txt"],
     "--kind": ["layers"],
     "--label-column": ["no_such_column", "--data", "table.csv"],
     "--labels": ["broken.npz"],
@@ -50,8 +54,10 @@ WRONG = {
     "--max-drop": ["-1"],
     "--num-samples": ["0"],
     "--plot": ["plan.txt"],
+    "--log": ["mail"],
     "--loss": ["no_such_loss", "--epochs", "1"],
     "--max-flash": ["much"],
+    "--max-gzip-size": ["wide"],
     "--max-ram": ["0"],
     "--target-latency": ["soon"],
     "--target-macs": ["2"],
@@ -71,15 +77,19 @@ WRONG = {
     "--num-finalists": ["0"],
     "--num-runs": ["0"],
     "--num-trials": ["0"],
+    "--num-workers": ["0"],
+    "--recipe": ["broken.npz"],
     "--schedule": ["sudden"],
     "--scheme": ["float16"],
     "--scope": ["near"],
+    "--search": ["luck"],
     "--seed": ["-1"],
     "--sparsity": ["1"],
     "--sparsity-m-by-n": ["24"],
     "--std": ["nan", "--mean", "1"],
     "--target": ["toaster"],
     "--num-threads": ["0"],
+    "--time-budget": ["0"],
     "--warmup-runs": ["-1"],
 }
 
@@ -109,6 +119,8 @@ def folder(tmp_path_factory):
     (folder / "model.tflite").write_bytes(b"no model")
     (folder / "broken.npz").write_bytes(b"\xff\xfe no archive")
     generator = np.random.default_rng(0)
+    settings = {"target": "phone", "epochs": 0, "batch_size": 8, "learning_rate": None, "seed": 0}
+    Recipe(settings, Candidate(), "train", "", "", 0).save(folder / "recipe.json")
     np.savez(folder / "data.npz", x=generator.random((16, 4), np.float32), y=generator.integers(0, 3, 16))
     return folder
 
@@ -117,7 +129,9 @@ def folder(tmp_path_factory):
 def test_a_wrong_value_is_an_error_that_names_the_option(folder, monkeypatch, name, option):
     monkeypatch.chdir(folder)
     model = "model.tflite" if name in ("verify", "benchmark") else "." if name == "latency-table" else "model.keras"
+    model = "recipe.json" if name == "apply" else model
     needed = {
+        "apply": ["model.keras", "--data", "data.npz", "-o", "new.tflite"],
         "demo": [],
         "prune": ["--data", "data.npz", "-o", "new.keras"],
         "quantize-aware": ["--data", "data.npz", "-o", "new.tflite"],

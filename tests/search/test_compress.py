@@ -1,5 +1,6 @@
 """From a budget to a file, end to end: what is written, what is measured, and what goes on after a stop."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,11 +10,16 @@ from search.small_net import data, trained_net
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search import read_search, space
+from edgeprune.targets import target
 
 
 @pytest.fixture(scope="module")
 def trained():
     return {flavor: trained_net(flavor) for flavor in (flavors.KERAS_3, flavors.TF_KERAS)}
+
+
+def constant(y_true, y_pred):
+    return np.full(len(y_true), 0.5)
 
 
 SETTINGS = {"num_trials": 3, "num_finalists": 1, "bundle": False, "verbose": False}
@@ -116,12 +122,40 @@ def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path)
         ({"max_size": 100, "num_trials": 0}, "num_trials must be a whole"),
         ({"max_size": 100, "target": "cortex"}, "no target 'cortex'"),
         ({"max_size": 100, "metric": lambda y_true, y_pred: 0.0}, "Which direction of"),
+        ({"max_size": 100, "metric": ep.Metric(constant, higher_is_better=True)}, "is 0.5 whatever the model computes"),
+        ({"max_flash": "1 MiB", "target": "stm32f446re"}, "more than the 512 KiB of flash that 'stm32f446re' has"),
+        ({"max_size": 100, "quantization": "int4", "target": "cortex-m"}, "'cortex-m' does not run models in int4"),
+        ({"max_size": 100, "quantization": []}, "quantization is empty"),
+        ({"max_size": 100, "search": "random"}, "search must be 'guided', 'tpe' or 'nsga2'"),
+        ({"max_size": 100, "log": ["mail"]}, "log must name some of 'csv', 'tensorboard'"),
+        ({"max_size": 100, "time_budget": 0}, "time_budget must be above 0"),
     ],
 )
 def test_bad_input_is_refused(settings, words, trained, tmp_path):
     with pytest.raises(ValueError, match=words):
         ep.compress(trained["keras"], None, data(40, 1), output_dir=tmp_path, **settings)
     assert not (tmp_path / "trials.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "validation, settings, words",
+    [
+        (np.zeros((40, 7), "f4"), {}, "7"),
+        (data(40, 1)[0], {"metric": "accuracy"}, "label"),
+        (data(1, 1), {}, "1 samples are too few"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(validation, settings, words, trained, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        ep.compress(trained["keras"], None, validation, max_size=100, output_dir=tmp_path, **settings)
+
+
+def test_a_board_that_cannot_hold_the_smallest_is_named(trained, tmp_path):
+    board = dataclasses.replace(target("cortex-m"), name="tiny", flash_bytes=2000, ram_bytes=500)
+    settings = {**SETTINGS, "num_trials": 1, "max_accuracy_drop": 1.0}
+    result = ep.compress(trained["keras"], None, data(60, 1), output_dir=tmp_path, target=board, **settings)
+    assert not result.accepted and {one.limit for one in result.verdict.exceeded} == {"max_flash", "max_ram"}
+    assert "max_flash of 1.953 KiB: " in str(result) and "over" in str(result)
 
 
 def test_a_model_that_cannot_be_cut_is_refused(tmp_path):

@@ -1,0 +1,106 @@
+"""What asks for trials: journals that are continued after a stop at any trial, limits on time, what is reported."""
+
+import math
+
+import numpy as np
+import pytest
+from search.test_journal_file import SEARCH
+
+from edgeprune.search.budget import Budget
+from edgeprune.search.guided import Directions, guided
+from edgeprune.search.runner import JournalRunner
+from edgeprune.search.sampled import sampled
+from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_record import Candidate
+from edgeprune.search.work import Made
+
+BUDGET = Budget(max_accuracy_drop=0.3, max_size=60)
+
+
+class FormulaEngine:
+    """Makes trials of a model of 32 channels: half of what is removed is lost."""
+
+    def __init__(self, stop_after=math.inf, seconds=0.0):
+        self.count, self._stop_after, self._seconds = 0, stop_after, seconds
+
+    def made(self, jobs):
+        for job in jobs:
+            if self.count >= self._stop_after:
+                raise KeyboardInterrupt
+            self.count += 1
+            share = job.candidate.widths.get("stem", 32) / 32
+            figures = {"accuracy_drop": (1 - share) / 2, "macs": 100 * share, "size": 100 * share}
+            if job.stage == "quick":
+                yield Made("ok", {**figures, "quick_score": 1 - (1 - share) / 2}, seconds=self._seconds)
+            else:
+                content, weights = f"file of {share}".encode(), [np.full(2, share)]
+                figures |= {"score": 1 - (1 - share) / 2}
+                yield Made("ok", figures, seconds=self._seconds, content=content, weights=weights)
+
+
+def candidate(settings):
+    share = settings["keep"]["stem"] if "keep" in settings else settings["target_macs"]
+    if share < 0.1:
+        raise ValueError("nothing is so small")
+    return Candidate({} if share >= 1 else {"stem": max(1, round(32 * share))})
+
+
+def runner_in(folder, engine, journal, **more):
+    made = {"budget": BUDGET, "is_training": False, "baseline": 1.0, **more}
+    return JournalRunner(engine, candidate, journal, folder / "trials", **made)
+
+
+def search(folder, engine, strategy, resume=False):
+    with TrialJournal(folder / "trials.jsonl", SEARCH, resume=resume) as journal:
+        runner = runner_in(folder, engine, journal)
+        counts = {"num_trials": 8, "num_finalists": 2}
+        if strategy == "guided":
+            return guided(runner, BUDGET, Directions(), **counts), journal.trials
+        more = {"sampler": strategy, "num_samples": 8, "seed": 0, "storage": folder / "optuna.jsonl"}
+        return sampled(runner, BUDGET, Directions(), ["stem"], **counts, **more), journal.trials
+
+
+@pytest.mark.parametrize("strategy", ["guided", "tpe", "nsga2"])
+def test_a_stop_after_any_trial_changes_nothing(strategy, tmp_path):
+    engine = FormulaEngine()
+    whole = search(tmp_path / "whole", engine, strategy)
+    assert whole[0].best is not None and engine.count > 5
+    for stop in range(engine.count):
+        folder = tmp_path / str(stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(folder, FormulaEngine(stop), strategy)
+        text = (folder / "trials.jsonl").read_bytes()
+        (folder / "trials.jsonl").write_bytes(text[: len(text) - stop])  # and the last line may be cut
+        rest = FormulaEngine()
+        assert search(folder, rest, strategy, resume=True) == whole
+        assert rest.count <= engine.count - stop + 1
+
+
+def test_a_file_that_is_lost_is_made_again_and_weights_are_kept(tmp_path):
+    with TrialJournal(tmp_path / "trials.jsonl", SEARCH) as journal:
+        runner = runner_in(tmp_path, FormulaEngine(), journal)
+        (first,) = runner.measured([{"target_macs": 0.5}])
+        assert runner.path_of(first).read_bytes() == b"file of 0.5"
+        assert [values.tolist() for values in runner.weights_of(first)] == [[0.5, 0.5]]
+        assert runner.measured([{"target_macs": 0.5}]) == [first]
+        (tmp_path / "trials" / "0.npz").unlink()
+        (again,) = runner.measured([{"target_macs": 0.5}])
+        assert again.number == 1 and again.score == first.score
+        quick, failed = runner.quick([{"target_macs": 0.5}, {"target_macs": 0.05}])
+        assert quick.quick_score == 0.75 and failed.state == "failed" and "nothing is so small" in failed.error
+        assert runner.measured([{"target_macs": 0.5, "way": 1}])[0].quick_score == 0.75
+
+
+def test_time_is_shared_and_reported(tmp_path):
+    said = []
+    with TrialJournal(None, SEARCH) as journal:
+        more = {"time_budget": 1000.0, "say": said.append, "counts": {"quick": 9, "measured": 3}}
+        runner = runner_in(tmp_path, FormulaEngine(seconds=400.0), journal, **more)
+        assert runner.has_time("quick") and runner.has_time("measured")
+        runner.measured([{"target_macs": 0.5}])
+        later = runner_in(tmp_path, FormulaEngine(seconds=400.0), journal, **more)  # after a stop
+        assert not later.has_time("quick") and later.has_time("measured")
+        later.measured([{"target_macs": 0.7}])
+        last = runner_in(tmp_path, FormulaEngine(), journal, **more)
+        assert not last.has_time("measured")
+    assert said[0] == "file 1 of 3, 17 min left" and said[1].startswith("file 2 of 3, best so far loses 0.25, within")
