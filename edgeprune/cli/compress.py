@@ -80,8 +80,8 @@ def compress_command(
         bool | None, typer.Option("--bundle/--no-bundle", help="Write the bundle for the target.  [default: bundle]")
     ] = None,
     log: Annotated[
-        list[Literal["csv", "tensorboard", "mlflow", "wandb"]] | None,
-        typer.Option(help="Where trials are logged; repeatable.  [default: csv]"),
+        list[str] | None,
+        typer.Option(help="Where trials are logged: csv, tensorboard, mlflow, wandb; repeatable.  [default: csv]"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.  [default: 0]")
@@ -150,7 +150,7 @@ def compress_command(
         raise typer.Exit(NOT_ACCEPTED)
 
 
-def _quantization(names: list[Any] | None) -> Any:
+def _quantization(names: list[str] | None) -> str | list[str | None] | None:
     """One way to quantize, or several, as `compress` accepts them; `"none"` alone, which no default hides."""
     if not names:
         return None

@@ -121,8 +121,11 @@ TargetOption = Annotated[
     str, typer.Option(autocompletion=target_names, help="The device; `edgeprune targets` lists them.")
 ]
 SearchQuantizationOption = Annotated[
-    list[Literal["auto", "none", "dynamic", "float16", "int8", "int16x8", "int4"]] | None,
-    typer.Option(help="How files store and compute numbers; repeatable, the preferred one first.  [default: auto]"),
+    list[str] | None,
+    typer.Option(
+        help="How files store and compute numbers: none, dynamic, float16, int8, int16x8, int4; repeatable, the "
+        "preferred one first.  [default: auto]"
+    ),
 ]
 FileQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="How the file stores and computes numbers.")]
 PlannedQuantizationOption = Annotated[QuantizationChoice, typer.Option(help="What the model will be converted to.")]

@@ -13,8 +13,8 @@ from edgeprune.report.model_figures import measure_model
 from edgeprune.report.page.figures import require_plotly
 from edgeprune.report.page.rendering import write_page
 from edgeprune.report.search_page import search_page
-from edgeprune.search.compress import MODEL
 from edgeprune.search.compress_result import CompressResult
+from edgeprune.search.ending import MODEL
 from edgeprune.search.search_record import TRIALS, read_search
 from edgeprune.targets import TARGETS
 from edgeprune.types import DataLike, Model
