@@ -143,6 +143,7 @@ def test_the_seed_makes_it_repeatable(result, few):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_with_tf_keras(few, tmp_path, monkeypatch):
     """With a smaller net."""
     monkeypatch.setattr(models, "resnet8", models.small_cnn)

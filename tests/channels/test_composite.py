@@ -120,7 +120,7 @@ def check_unfolded(model):
     nested=st.booleans(),
     twice=st.booleans(),
 )
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_blocks_are_unfolded_equal_and_lose_half(kinds, chained, nested, twice):
     parts = [Step(kind, name=f"{kind}_{number}") for number, kind in enumerate(kinds)]
     parts = [Chain(parts, name="chain")] if chained else parts

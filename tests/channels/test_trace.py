@@ -337,7 +337,7 @@ def random_model(K, steps):
     seed=st.integers(0, 5),
     flavor=st.sampled_from(("keras", "tf_keras")),
 )
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_graphs_compute_the_same_without_random_channels(steps, ratio, seed, flavor):
     _, _, found = halved(random_model(keras_module(flavor), steps), ratio, seed)
     assert found.passed, found

@@ -156,7 +156,7 @@ def test_a_float_model_gets_solved_weights_of_four_bits(tmp_path):
     assert (stored[left.shape].values()[np.moveaxis(np.asarray(kernel), -1, 0) == 0] == 0).all()
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4"])
+@pytest.mark.parametrize(("flavor", "scheme"), [("keras", "int4"), ("tf_keras", "int8")])
 def test_pruned_while_trained_for_quantization(flavor, scheme, tmp_path):
     x = images()
     model = ep.prune_low_magnitude(

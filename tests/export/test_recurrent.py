@@ -98,6 +98,7 @@ def test_lstms_one_after_the_other_with_small_cells(flavor, rng, tmp_path):
     assert len(steps) == 2 and min(steps) == 2.0**-15
 
 
+@pytest.mark.above_flavor
 def test_in_floats_a_file_begins_each_run_afresh(flavor, rng, tmp_path):
     model = net(flavor, lambda L: L.LSTM(8), lambda L: L.Dense(2))
     data = rng.normal(size=(8, 6, 4)).astype(np.float32)
@@ -107,6 +108,7 @@ def test_in_floats_a_file_begins_each_run_afresh(flavor, rng, tmp_path):
     assert not any("state" in note for note in result.notes)
 
 
+@pytest.mark.above_flavor
 def test_a_file_that_keeps_a_state_says_so_and_the_model_stays_as_it_is(flavor, rng, tmp_path):
     model = net(flavor, lambda L: L.LSTM(8), lambda L: L.Dense(2))
     layer, data = model.layers[0], rng.normal(size=(8, 6, 4)).astype(np.float32)
@@ -143,6 +145,7 @@ def test_what_is_no_plain_lstm_is_unrolled_in_int8(flavor, layers, rng, tmp_path
     assert any("unrolled" in note and "into 3 steps" in note for note in result.notes)
 
 
+@pytest.mark.above_flavor
 def test_int16x8_has_no_fused_operator(flavor, rng, tmp_path):
     model = net(flavor, lambda L: L.LSTM(8, name="memory"), shape=(3, 4))
     data = rng.normal(size=(20, 3, 4)).astype(np.float32)
@@ -189,6 +192,7 @@ def long_sequence(flavor):
     return net(flavor, lambda L: L.GRU(2, name="memory"), shape=(equal_calls.LONGEST_UNROLLED + 1, 1))
 
 
+@pytest.mark.above_flavor
 def test_a_loop_that_stays_is_refused_with_formats_that_work(flavor, rng, tmp_path):
     """An int8 conversion of a loop would end the process."""
     model = long_sequence(flavor)

@@ -11,7 +11,10 @@ from edgeprune.export.weight_zeros import zeros_of_weights
 from edgeprune.measure.size import file_size
 from edgeprune.tflite.file import read_tflite
 
-QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+QUANTIZATIONS = {"keras": (None, "float16", "dynamic", "int8"), "tf_keras": (None, "int8")}
+CASES = pytest.mark.parametrize(
+    ("flavor", "quantization"), [(name, q) for name, formats in QUANTIZATIONS.items() for q in formats]
+)
 KERNEL_SIZES = {"stem": [216], "depthwise": [72], "separable": [72, 96], "transposed": [540], "head": [4050]}
 
 
@@ -22,12 +25,12 @@ def cnns(tmp_path_factory):
     cnns = {}
     for flavor in FLAVORS:
         model = set_zeros(small_cnn(importlib.import_module(flavor)), 0.75)
-        files = {q: convert(model, folder / f"{flavor}_{q}.tflite", q, images()) for q in QUANTIZATIONS}
+        files = {q: convert(model, folder / f"{flavor}_{q}.tflite", q, images()) for q in QUANTIZATIONS[flavor]}
         cnns[flavor] = model, files
     return cnns
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@CASES
 def test_a_good_file_passes_with_every_figure(cnns, flavor, quantization):
     model, files = cnns[flavor]
     x = images(12)
@@ -51,7 +54,7 @@ def test_a_good_file_passes_with_every_figure(cnns, flavor, quantization):
         assert output.relative_error < 1e-5
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@CASES
 def test_each_kernel_is_found_with_its_zeros(cnns, flavor, quantization):
     model, files = cnns[flavor]
     rows = verify_tflite(files[quantization], model).weights
@@ -326,8 +329,7 @@ def test_other_shape_or_number_of_outputs_is_a_problem(flavor, tmp_path):
     assert result.problems == ("The file has 1 outputs, the Keras model has 2.",)
 
 
-@pytest.mark.parametrize("quantization", [None, "dynamic", "int8"])
-@pytest.mark.above_flavor
+@pytest.mark.parametrize(("flavor", "quantization"), [("keras", None), ("keras", "dynamic"), ("tf_keras", "int8")])
 def test_without_samples_another_model_fails(cnns, flavor, quantization, tmp_path):
     keras = importlib.import_module(flavor)
     model, files = cnns[flavor]

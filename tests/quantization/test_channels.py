@@ -68,6 +68,7 @@ def test_channels_weights_and_steps_in_one_fit(flavor, tmp_path):
     assert plain.count_params() < branched(flavor).count_params()
 
 
+@pytest.mark.above_flavor
 def test_the_layers_that_round_are_not_listed_as_unpruned(flavor):
     model = ep.prune_low_magnitude(ep.quantize_aware(branched(flavor), calibration=X), ep.ConstantSparsity(0.5, 0))
     report = ep.sparsity_report(model)

@@ -134,6 +134,7 @@ def test_ranges_become_alike_and_the_function_stays(flavor, with_data, rng):
         assert spread(found.model, name) < spread(model, name) / 4
 
 
+@pytest.mark.above_flavor
 def test_the_file_in_int8_loses_less(flavor, rng, tmp_path):
     model = unbalanced(flavors.keras_module(flavor), rng)
     x = rng.normal(size=(60, 6, 6, 2)).astype(np.float32)
@@ -151,6 +152,7 @@ def test_the_file_in_int8_loses_less(flavor, rng, tmp_path):
     assert error(equalize(model, x).model, "equalized.tflite") < error(model, "plain.tflite") / 4
 
 
+@pytest.mark.above_flavor
 def test_what_stops_factors_is_named(flavor):
     found = equalize(small(flavors.keras_module(flavor), "relu6"))
     assert "another function of scaled values" in found.left_out["norm"]
@@ -160,6 +162,7 @@ def test_what_stops_factors_is_named(flavor):
     assert json.loads(json.dumps(found.to_dict()))["scaled"] == []
 
 
+@pytest.mark.above_flavor
 def test_below_the_bound_of_a_relu_channels_are_scaled(flavor, rng):
     model = small(flavors.keras_module(flavor), "relu6")
     layer = model.get_layer

@@ -58,6 +58,7 @@ def test_weights_of_4_bits_are_the_file_on_xnnpack(tmp_path):
     assert np.abs(apart).max() <= 1 and np.mean(apart != 0) < 2e-3
 
 
+@pytest.mark.above_flavor
 def test_it_has_the_names_and_the_compilation_of_the_model(flavor):
     model = chain(flavor)
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])

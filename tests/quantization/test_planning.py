@@ -60,6 +60,7 @@ def test_training_rounds_each_layer_to_the_bits_of_the_plan(planned):
     assert {one.layer: one.num_bits for one in rounded} == {one.name: one.bits for one in plan.layers}
 
 
+@pytest.mark.above_flavor
 def test_sizes_that_cannot_be_held_or_read_are_refused(flavor):
     model, x = chain(flavor), images(8)
     whole = ep.plan_quantization(model, x, max_size="1 MiB")

@@ -97,6 +97,7 @@ def test_few_weights_are_nearly_the_best_of_all_that_are_on_the_grid(seed):
         assert least - 1e-9 <= own <= max(nearest, 2 * least)
 
 
+@pytest.mark.above_flavor
 def test_a_model_of_four_bits_computes_more_like_the_float_one(flavor):
     model, x = branched(flavor), images()
     for name in ("left", "head"):
@@ -119,6 +120,7 @@ def test_a_model_of_four_bits_computes_more_like_the_float_one(flavor):
         assert not kernel[np.asarray(model.get_layer(name).weights[0]) == 0].any()
 
 
+@pytest.mark.above_flavor
 def test_what_has_no_integer_weights_or_no_such_layer_is_refused(flavor):
     with pytest.raises(ValueError, match="needs a scheme with weights in integers, such as 'int4'; got 'float16'"):
         ep.round_weights(chain(flavor), images(), "float16")

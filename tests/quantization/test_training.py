@@ -116,6 +116,7 @@ def test_a_kernel_that_is_all_zero_is_trained(flavor):
     assert np.array(ep.strip_quantization(model).get_layer("d").kernel).all()
 
 
+@pytest.mark.above_flavor
 def test_chosen_layers_alone_are_rounded(flavor):
     aware = ep.quantize_aware(branched(flavor), layers=["stem*", "head"], ignore="stem_relu")
     assert [wrapper.layer.name for wrapper in quantized_layers(aware)] == ["stem", "head"]
@@ -147,6 +148,7 @@ def unbuilt(flavor):
         (lambda flavor: ep.prune_low_magnitude(chain(flavor)), {}, "is under pruning"),
     ],
 )
+@pytest.mark.above_flavor
 def test_bad_input_is_refused(flavor, make, arguments, message):
     with pytest.raises(ValueError, match=message):
         ep.quantize_aware(make(flavor), **arguments)
