@@ -4,7 +4,7 @@
                                       [--epochs 8] [--tune 3] [--train 60000] [--test 10000]
     python benchmarks/quantization.py --table          the tables of what was measured so far
     python benchmarks/quantization.py --agreement      quantized_evaluation beside the files of the trained nets
-    python benchmarks/quantization.py --step-time      time of a step over plain fit, [--rounds 9] [--steps 50]
+    python benchmarks/quantization.py --step-time      time of a step over plain fit, [--rounds 9] [--only 'ResNet*']
     python benchmarks/quantization.py --coverage       every model of keras.applications [--only 'MobileNet*']
 
 Each net is trained once for each seed, and all rows begin with it. `control` is the float net trained on for --tune
@@ -285,7 +285,7 @@ def measure_agreement(arguments: argparse.Namespace) -> None:
 def measure_step_time(arguments: argparse.Namespace) -> None:
     from quantization_steps import MODELS, step_table, step_times
 
-    for title in MODELS:
+    for title in (title for title in MODELS if fnmatch.fnmatchcase(title, arguments.only)):
         rows = step_times(title, arguments.rounds, arguments.steps)
         print(step_table(title, rows, arguments.rounds, arguments.steps), flush=True)
 

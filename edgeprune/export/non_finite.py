@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.export.diagnosis import ConversionError, origin
 from edgeprune.measure.parameters import weights_by_layer
-from edgeprune.tflite.graph import scales, tensors, unpacked
+from edgeprune.tflite.graph import OperatorCall, operators, scales, tensors, type_name, unpacked
 from edgeprune.types import Model
 
 
@@ -59,17 +59,39 @@ def check_finite_outputs(
                 )
 
 
+# Beyond it any sum but zero leaves the range of int8, and XNNPACK refuses to load the file.
+_LARGEST_FACTOR = 256.0
+
+
 def check_scales(content: bytes, model: Model) -> None:
-    """Refuse a file with a tensor that was infinite in calibration, though no output was.
+    """Refuse a file with a tensor that was infinite in calibration, though no output was, or with one far too narrow.
 
     Raises:
         ConversionError: names the layer.
     """
-    for tensor in tensors(unpacked(content)):
+    unpacked_model = unpacked(content)
+    for call in operators(unpacked_model, "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        _check_factors(call, model)
+    for tensor in tensors(unpacked_model):
         if scales(tensor) is None or np.isfinite(scales(tensor)).all():
             continue
         raise ConversionError(
             f"The values of {origin(tensor.name.decode(), model)} in model {model.name!r} are too large for "
             "float32 on the representative data, so that there is no range to quantize. Scale the data as in "
             "training, or check for weights that are far too large."
+        )
+
+
+def _check_factors(call: OperatorCall, model: Model) -> None:
+    """Refuse an operator in int8 whose sums leave the range of its output as soon as they are not zero."""
+    taken, weights, made = call.input(0), call.input(1), call.output(0)
+    if {type_name(taken), type_name(made)} != {"int8"}:
+        return
+    factor = float(np.max(np.asarray(scales(taken), np.float64) * scales(weights) / scales(made)))
+    if factor >= _LARGEST_FACTOR:
+        layer = origin((weights.name or b"").decode(), model)
+        raise ConversionError(
+            f"The weights of {layer} in model {model.name!r} are far too large for the range of what it returns: a "
+            f"channel's sums are multiplied by {factor:,.0f}, and int8 has 256 values. Calibrate on data like those in "
+            "training, or look for a training that has diverged."
         )

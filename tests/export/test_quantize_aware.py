@@ -178,3 +178,11 @@ def test_models_of_every_wiring_become_integers(flavor, make, tmp_path):
     assert {dtype for operator in operators for dtype in operator.output_dtypes} == {"int8"}
     assert result.verification.passed and all(output.mean_error < 0.01 for output in result.verification.outputs)
     assert "QUANTIZE" not in result.verification.operators
+
+
+def test_weights_that_are_too_large_for_a_range_are_named(tmp_path):
+    model = ep.quantize_aware(chain("keras"), calibration=images(), update_ranges=False)
+    stem = model.get_layer("quantized_stem").layer
+    stem.kernel.assign(np.asarray(stem.kernel) * 1e6)
+    with pytest.raises(ValueError, match=r"weights of layer .*stem.* are far too large for the range"):
+        ep.export_tflite(model, tmp_path / "model.tflite", "int8", verbose=False)
