@@ -8,7 +8,7 @@ layer that is unknown here makes channels that vary, so what is found is certain
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -285,7 +285,7 @@ def _rule_of(layer: Layer) -> Callable[[_View], Constants] | None:
         return (
             _zeros_moved if name in _KEEP_ZERO else _of_two_tensors(name) if name in _BINARY else _FUNCTIONS.get(name)
         )
-    return _LAYERS.get(built_in_kind(layer))
+    return _LAYERS.get(flavor.built_in_kind(layer))
 
 
 def _of_two_tensors(name: str) -> Callable[[_View], Constants]:
@@ -297,13 +297,3 @@ def _of_two_tensors(name: str) -> Callable[[_View], Constants]:
         return _zeros_moved(view) if name in ("multiply", "mul") else {}
 
     return merge
-
-
-def built_in_kind(layer: Layer) -> str:
-    """The name of Keras's own class whose `call` the layer has; empty where it has a call of its own."""
-    kind: Any = type(layer)
-    own: Iterator[Any] = (
-        cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
-    )
-    ancestor = next(own, None)
-    return ancestor.__name__ if ancestor is not None and kind.call is ancestor.call else ""

@@ -20,7 +20,7 @@ from edgeprune.channels.graph.rules.kernels import channel_axis
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.selection import freeze_in_attention
-from edgeprune.dead_channels.constant_channels import Constants, built_in_kind, constants, pads_with_zeros
+from edgeprune.dead_channels.constant_channels import Constants, constants, pads_with_zeros
 from edgeprune.progress import status
 from edgeprune.types import Layer, Model
 
@@ -296,7 +296,7 @@ class _Use:
     def _home(self, step: Step) -> tuple[Any, str, int] | None:
         """Where a constant that a call reads can be added: layer, weight, sign; None where it cannot."""
         layer = step.layer
-        kind = built_in_kind(layer)
+        kind = flavor.built_in_kind(layer)
         if kind not in ("Dense", "Conv1D", "Conv2D", "Conv3D") or self._calls[id(layer)] > 1:
             return None
         if kind != "Dense" and (layer.groups > 1 or pads_with_zeros(layer, layer.kernel, len(layer.kernel.shape) - 2)):
@@ -311,7 +311,7 @@ class _Use:
         axis = -1 if kind == "Dense" else channel_axis(layer)
         rank = len(self.graph.tensors[place].shape)
         fits = (
-            built_in_kind(norm) == "BatchNormalization"
+            flavor.built_in_kind(norm) == "BatchNormalization"
             and self._calls[id(norm)] == 1
             and norm.axis in (axis, axis % rank, [axis % rank])
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.dead_channels.constant_channels import built_in_kind, scale_and_offset
+from edgeprune.dead_channels.constant_channels import scale_and_offset
 from edgeprune.depth.bypass import graphs, rebuilt_without, same_kind, walkable
 from edgeprune.types import Model
 
@@ -54,7 +54,7 @@ def identities(model: Model) -> dict[int, int]:
 
 
 def _is_identity(node: flavor.GraphNode) -> bool:
-    test = _IDENTITIES.get(built_in_kind(node.layer)) if flavor.function_name(node.layer) is None else None
+    test = _IDENTITIES.get(flavor.built_in_kind(node.layer)) if flavor.function_name(node.layer) is None else None
     one_each = len(node.inputs) == len(node.outputs) == 1
     return test is not None and one_each and same_kind(node.inputs[0], node.outputs[0]) and test(node)
 
@@ -77,7 +77,7 @@ _RANKS = (1, 2, 3)
 
 _IDENTITIES: dict[str, Callable[[flavor.GraphNode], bool]] = {
     "Identity": lambda node: True,
-    "Activation": lambda node: getattr(node.layer.activation, "__name__", "") == "linear",
+    "Activation": lambda node: flavor.has_linear_activation(node.layer),
     **dict.fromkeys(("Dropout", "AlphaDropout", "GaussianDropout"), _all_equal("rate", 0)),
     **{f"SpatialDropout{rank}D": _all_equal("rate", 0) for rank in _RANKS},
     "GaussianNoise": _all_equal("stddev", 0),

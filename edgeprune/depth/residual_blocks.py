@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.depth.bypass import called, graphs, same_kind, walkable
 from edgeprune.measure.macs import count_macs
 from edgeprune.types import Model
@@ -75,19 +74,13 @@ def _returning(model: Model) -> Iterator[tuple[flavor.GraphNode, int]]:
         for tensor in node.outputs:
             bits[id(tensor)] = 1 << len(bits)
             ancestors[id(tensor)] = before | bits[id(tensor)]
-        if _is_addition(node):
+        if flavor.is_addition(node.layer) and len(node.inputs) > 1:
             for position, shortcut in enumerate(node.inputs):
                 others = [tensor for number, tensor in enumerate(node.inputs) if number != position]
                 if same_kind(shortcut, node.outputs[0]) and all(
                     tensor is not shortcut and ancestors[id(tensor)] & bits[id(shortcut)] for tensor in others
                 ):
                     yield node, position
-
-
-def _is_addition(node: flavor.GraphNode) -> bool:
-    name = flavor.function_name(node.layer)
-    is_addition = built_in_kind(node.layer) == "Add" if name is None else name in ("add", "addv2")
-    return is_addition and len(node.inputs) > 1
 
 
 def passing(removed: Sequence[Block]) -> dict[int, int]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from edgeprune.flavor.kinds import (
+    built_in_kind,
     check_built,
     is_graph_model,
     is_keras_3,
@@ -83,6 +84,12 @@ def function_name(layer: Layer) -> str | None:
     """
     symbol = getattr(layer, "symbol", None) if is_layer(layer) else layer.__class__.__name__
     return symbol.rpartition(".")[2].lower().replace("_", "") if isinstance(symbol, str) else None
+
+
+def is_addition(layer: Layer) -> bool:
+    """Whether what is called adds tensors: the layer `Add`, or the function behind `x + y`."""
+    name = function_name(layer)
+    return built_in_kind(layer) == "Add" if name is None else name in ("add", "addv2")
 
 
 def graph_of(model: Layer) -> Any:

@@ -82,6 +82,22 @@ def is_model(keras_object: object) -> TypeGuard[Model]:
         return False
 
 
+def built_in_kind(layer: object) -> str:
+    """The name of Keras's own class whose `call` a layer or an operation has; empty where it has a call of its own."""
+    kind: Any = type(layer)
+    for ancestor in kind.__mro__:
+        if ancestor.__module__.partition(".")[0] in (KERAS_3, TF_KERAS):
+            same = getattr(kind, "call", None) is getattr(ancestor, "call", None)
+            return str(ancestor.__name__) if same else ""
+    return ""
+
+
+def has_linear_activation(layer: Layer) -> bool:
+    """Whether a layer has no activation, or one that returns what it is called on."""
+    activation = getattr(layer, "activation", None)
+    return activation is None or getattr(activation, "__name__", "") == "linear"
+
+
 def check_model(keras_object: object) -> None:
     """See that an argument is a Keras model.
 

@@ -24,7 +24,6 @@ from edgeprune.channels.graph.ids import Ids
 from edgeprune.channels.graph.rules.kernels import channel_axis, depthwise_kernel
 from edgeprune.channels.reconstruct.batch_norm import statistics_axis
 from edgeprune.channels.reconstruct.order import nodes_of_steps
-from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.types import ArrayLike, Layer
 
 CONVOLUTIONS = frozenset(("Conv1D", "Conv2D", "Conv3D"))
@@ -172,7 +171,7 @@ class ChannelScales:
         return self.graph.name_of(step.layer)
 
     def _kind(self, step: Step) -> str:
-        return flavor.function_name(step.layer) or built_in_kind(step.layer)
+        return flavor.function_name(step.layer) or flavor.built_in_kind(step.layer)
 
     def _nodes_of(self, place: int, classes: np.ndarray) -> np.ndarray:
         return self._nodes[place][np.searchsorted(self._classes[place], classes)]

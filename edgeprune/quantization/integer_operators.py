@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.quantization.fake_quantize import QuantizedLayerLogic, is_quantized_layer
 from edgeprune.quantization.integer_arithmetic import (
     Kernels,
@@ -51,7 +50,7 @@ class IntegerOperator:
 
     def followed_by(self, node: flavor.GraphNode) -> IntegerOperator | None:
         """The operator with a batch normalization or ReLU that follows; None where these are not fused."""
-        if built_in_kind(node.layer) == "BatchNormalization":
+        if flavor.built_in_kind(node.layer) == "BatchNormalization":
             free = self.rule is _weighted and self.normalization is None and self.largest is None
             return dataclasses.replace(self, normalization=node.layer) if free else None
         return dataclasses.replace(self, largest=_largest(node.layer))
@@ -87,7 +86,7 @@ def operator_of(
     if is_quantized_layer(layer):
         operator = IntegerOperator(node, inputs, steps, kernels, _weighted)
         return operator if layer.before_activation is None else _with_activation(operator, layer)
-    rule = _rule(kind, flavor.function_name(layer) or built_in_kind(layer), node)
+    rule = _rule(kind, flavor.function_name(layer) or flavor.built_in_kind(layer), node)
     return None if rule is None else IntegerOperator(node, inputs, steps, kernels, rule)
 
 
@@ -141,7 +140,7 @@ def _weighted(operator: IntegerOperator, steps: Steps, name: str) -> Any:
 
 def _kernels_of_four_bits(layer: Layer) -> Kernels:
     """XNNPACK leaves convolutions with weights of 4 bits to LiteRT's own kernels."""
-    kind = built_in_kind(layer)
+    kind = flavor.built_in_kind(layer)
     return "xnnpack" if kind == "Dense" else "reference" if kind.startswith("Depthwise") else "ruy"
 
 
@@ -229,7 +228,7 @@ def _mean(operator: IntegerOperator, steps: Steps, name: str) -> Any:
     import tensorflow as tf
 
     layer: Any = operator.node.layer
-    axes = _MEANS[built_in_kind(layer)]
+    axes = _MEANS[flavor.built_in_kind(layer)]
     if layer.data_format == "channels_first":
         axes = tuple(axis + 1 for axis in axes)
     (taken,), real = operator.steps, operator.on_steps(steps)

@@ -6,7 +6,6 @@ import enum
 from typing import Any, SupportsFloat
 
 from edgeprune import flavor
-from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.types import Layer
 
 
@@ -74,7 +73,7 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
         >>> kernel_axes(layer)
         {'kernel': (-2, -1)}
     """
-    kind = built_in_kind(layer)
+    kind = flavor.built_in_kind(layer)
     if kind == "EinsumDense":
         return _einsum_axes(layer)
     found = {name: axes for name, axes in _KERNELS.get(kind, {}).items() if getattr(layer, name, None) is not None}
@@ -83,7 +82,7 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
 
 def reads_four_bits(layer: Layer) -> bool:
     """Whether the operators that a layer becomes read kernels of 4 bits: those of `tflite.four_bits.READ_FOUR_BITS`."""
-    return built_in_kind(layer) in _READ_FOUR_BITS
+    return flavor.built_in_kind(layer) in _READ_FOUR_BITS
 
 
 def _einsum_axes(layer: Any) -> dict[str, tuple[int, ...]]:
@@ -103,7 +102,7 @@ def own_activation(layer: Layer) -> str:
         return "linear"
     if not flavor.is_layer(activation):
         return str(getattr(activation, "__name__", ""))
-    kind = built_in_kind(activation)
+    kind = flavor.built_in_kind(activation)
     if kind == "ReLU":
         return "relu" if _is_fused_relu(activation) else ""
     return kind.lower() if kind in ("Softmax",) else ""
@@ -118,7 +117,7 @@ def fixed_range(layer: Layer) -> tuple[float, float] | None:
     """The range of what a call returns, where it follows from the function and not from data."""
     name = flavor.function_name(layer)
     if name is None:
-        kind = built_in_kind(layer)
+        kind = flavor.built_in_kind(layer)
         name = "softmax" if kind == "Softmax" else own_activation(layer)
     return _FIXED_RANGES.get(name)
 
@@ -148,7 +147,7 @@ def _kind_of_function(name: str) -> CallKind:
 def _kind_of_layer(layer: Layer) -> CallKind:
     while flavor.is_time_distributed(layer):
         layer = layer.layer
-    kind = built_in_kind(layer)
+    kind = flavor.built_in_kind(layer)
     if kind in _KERNELS or (kind == "EinsumDense" and len(layer.kernel.shape) == 2 and kernel_axes(layer)):
         return CallKind.WEIGHTED
     if flavor.is_plain_lstm(getattr(layer, "forward_layer", layer)):

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
-from edgeprune.dead_channels.constant_channels import built_in_kind
 from edgeprune.search.candidates import Values
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import Layer, Variable
@@ -46,7 +45,7 @@ def rounded_to_four_bits(graph: ChannelGraph, kept_mask: np.ndarray, values: Val
     """
     found = dict(values)
     for layer, weight, array, kept in _prunable(graph, kept_mask, values):
-        is_depthwise = (built_in_kind(layer) or "").startswith("Depthwise")
+        is_depthwise = (flavor.built_in_kind(layer) or "").startswith("Depthwise")
         axes = tuple(range(array.ndim - (2 if is_depthwise else 1)))
         largest = np.abs(np.where(kept, array, 0)).max(axis=axes, keepdims=True)
         scale = np.where(largest > 0, largest, 1.0) / _LARGEST_OF_FOUR_BITS

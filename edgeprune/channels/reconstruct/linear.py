@@ -328,10 +328,10 @@ def linear_parts(layer: Layer) -> list[Part]:
     if flavor.function_name(layer) is not None:
         return []
     folded = 0
-    while flavor.is_time_distributed(layer) or _kind(layer) == "SpectralNormalization":
+    while flavor.is_time_distributed(layer) or flavor.built_in_kind(layer) == "SpectralNormalization":
         folded += flavor.is_time_distributed(layer)
         layer = layer.layer
-    if _kind(layer) == "Bidirectional":
+    if flavor.built_in_kind(layer) == "Bidirectional":
         return [Part(one.layer, one.linear, folded) for half in _halves(layer) for one in linear_parts(half)]
     if (linear := _linear(layer)) is not None:
         return [Part(layer, linear, folded)]
@@ -348,15 +348,6 @@ def _linear(layer: Layer) -> Linear | None:
     if flavor.is_recurrent(layer):
         cell = getattr(layer.cell, "cells", [layer.cell])[0]
         return _CELLS[type(cell).__name__](cell) if type(cell).__name__ in _CELLS else None
-    kind = _kind(layer)
+    kind = flavor.built_in_kind(layer)
     made = _KINDS[kind](layer) if kind in _KINDS else None
     return None if isinstance(made, _Einsum) and not made.is_product else made
-
-
-def _kind(layer: Layer) -> str | None:
-    """The name of the Keras class that a layer is called as; None for a class with a call of its own."""
-    for ancestor in type(layer).__mro__:
-        if ancestor.__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS):
-            same = getattr(type(layer), "call", None) is getattr(ancestor, "call", None)
-            return ancestor.__name__ if same else None
-    return None
