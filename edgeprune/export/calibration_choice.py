@@ -8,12 +8,14 @@ else is tried. The converter runs once, for the file that is written.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeprune import strip
+from edgeprune.data.ports import input_shapes
 from edgeprune.depth.bypass import walkable
 from edgeprune.export.prepared import PreparedModel
 from edgeprune.quantization.calibration import calibrate
@@ -124,24 +126,29 @@ def _made(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
     if way.method == MIN_MAX and (way.solved or not scheme.has_four_bits):
         return prepared
     rounding = quantize_aware(prepared.in_file or prepared.model, scheme, keep_zeros=False)
-    samples = prepared.samples or {}
+    samples = _inputs(rounding, prepared)
     calibrate(rounding, samples, len(next(iter(samples.values()))), way.method)
     return dataclasses.replace(prepared, in_file=rounding)
 
 
 def _with_new_weights(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
     """A prepared model, in floats, with its channels equalized, or its weights solved, or neither."""
-    samples = prepared.samples or {}
     if way.equalized:
-        prepared = dataclasses.replace(prepared, model=_equalized(prepared.model, samples))
+        equalized = _equalized(prepared.model, _inputs(prepared.model, prepared))
+        prepared = dataclasses.replace(prepared, model=equalized)
     if way.solved:
-        found = round_weights(prepared.model, samples, scheme)
+        found = round_weights(prepared.model, _inputs(prepared.model, prepared), scheme)
         note = (
             f"Weights: solved on {found.num_samples:,} samples, an error of the outputs of {found.after:.2%}; at their "
             f"nearest steps it is {found.before:.2%}."
         )
         prepared = dataclasses.replace(prepared, in_file=found.model, notes=(*prepared.notes, note))
     return prepared
+
+
+def _inputs(model: Model, prepared: PreparedModel) -> dict[str, np.ndarray]:
+    """The samples by the names that a model's inputs have in Keras, which need not be those in a file."""
+    return dict(zip(input_shapes(walkable(model)), (prepared.samples or {}).values(), strict=True))
 
 
 def _equalized(model: Model, samples: dict[str, np.ndarray]) -> Model:
@@ -164,7 +171,7 @@ class _Trials:
     """
 
     def __init__(self, prepared: PreparedModel, scheme: Scheme) -> None:
-        samples = prepared.samples or {}
+        samples = _inputs(prepared.model, prepared)
         self.best = _Way(MIN_MAX)
         self.errors: dict[_Way, float] = {}
         self._failed: list[str] = []
@@ -196,9 +203,12 @@ class _Trials:
         if way not in self._simulated:
             base = _with_new_weights(self._half, dataclasses.replace(way, solved=False), self._scheme)
             if way.wider and self._wider_scheme is None:
-                self._wider_scheme = with_wider_layers(base.model, base.samples or {})
-            made = _with_new_weights(base, _Way(MIN_MAX, solved=way.solved), self.scheme(way))
-            self._simulated[way] = SimulatedFile(made.in_file or made.model, self.scheme(way), base.samples or {})
+                self._wider_scheme = with_wider_layers(base.model, _inputs(base.model, base))
+            with warnings.catch_warnings():  # of half of the samples being few
+                warnings.simplefilter("ignore", UserWarning)
+                made = _with_new_weights(base, _Way(MIN_MAX, solved=way.solved), self.scheme(way))
+            model = made.in_file or made.model
+            self._simulated[way] = SimulatedFile(model, self.scheme(way), _inputs(model, base))
         return self._simulated[way]
 
     def scheme(self, way: _Way) -> Scheme:

@@ -11,6 +11,8 @@ et al., QuantEase: Optimization-based Quantization for Language Models, 2023, fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgeprune.channels.reconstruct.columns import Settle, evenly, quadratic, settle_columns
@@ -20,7 +22,8 @@ from edgeprune.channels.reconstruct.ridge import Equations, Solution
 _SHARES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7)  # of the scale at which no weight is cut off
 _DAMPINGS = (1.0, 0.1, 0.01)  # of the mean square of an input
 _SWEEPS = 4  # over all columns, moving single weights
-_MOST_WORK = 2e10  # products of a pass over all columns; where a scale needs more, only one is tried
+_MOST_WORK = 5e8  # products of a pass over all columns; of a larger layer one scale and one damping are tried
+_USUAL_SHARE, _USUAL_DAMPING = 0.88, 0.1
 
 
 def scales_of(matrix: np.ndarray, num_bits: int, one_scale: bool) -> np.ndarray:
@@ -77,28 +80,33 @@ class GridSolver:
         self, matrix: np.ndarray, wanted: np.ndarray, fit: Equations, held_out: Equations, intercept: bool
     ) -> float:
         """The damping that does best on rows held out."""
+        if _is_large(matrix):
+            return _USUAL_DAMPING
         gram, cross = held_out.moments(intercept)
 
         def error(damping: float) -> float:
-            weights = self._solved(wanted, *quadratic(matrix, wanted, fit, intercept, damping), shares=_SHARES[2:3])
+            weights = self._solved(wanted, *quadratic(matrix, wanted, fit, intercept, damping), (self._usual_share,))
             change = weights - matrix
             return float(np.sum(change * (gram @ change)) - 2 * np.sum(change * cross))
 
         return min(_DAMPINGS, key=error)
 
     def _solved(
-        self, wanted: np.ndarray, hessian: np.ndarray, goal: np.ndarray, shares: tuple[float, ...] = _SHARES
+        self, wanted: np.ndarray, hessian: np.ndarray, goal: np.ndarray, shares: Sequence[float] = _SHARES
     ) -> np.ndarray:
         """The rounded weights for which `weights' hessian weights / 2 - goal' weights` is least, of those tried."""
-        groups, inputs, outputs = wanted.shape
-        if self._num_bits > 4 or groups * inputs * inputs * outputs * len(shares) > _MOST_WORK:
-            shares = shares[:1]
+        if self._num_bits > 4 or _is_large(wanted):
+            shares = (self._usual_share,)
         found = [self._at_share(wanted, hessian, goal, share) for share in shares]
         errors = np.array([np.sum(one * (hessian @ one / 2 - goal), axis=1) for one in found])  # (shares, g, outputs)
         if self._one_scale:
             return found[int(errors.sum(axis=(1, 2)).argmin())]
         best = errors.argmin(axis=0)[None, :, None]
         return np.take_along_axis(np.array(found), best, axis=0)[0]
+
+    @property
+    def _usual_share(self) -> float:
+        return _USUAL_SHARE if self._num_bits <= 4 else 1.0
 
     def _at_share(self, wanted: np.ndarray, hessian: np.ndarray, goal: np.ndarray, share: float) -> np.ndarray:
         scales = share * scales_of(wanted, self._num_bits, self._one_scale)
@@ -116,7 +124,7 @@ class GridSolver:
 
         weights = settle_columns(hessian, goal, evenly(wanted.shape[1]), begin)
         gradient = hessian @ weights - goal
-        for _ in range(_SWEEPS):
+        for _ in range(1 if _is_large(wanted) else _SWEEPS):
             moved = False
             for column in range(wanted.shape[1]):
                 curvature = hessian[:, column, column, None]
@@ -139,3 +147,8 @@ class GridSolver:
         else:
             np.put_along_axis(pinned, sizes.argmax(axis=1, keepdims=True), True, axis=1)
         return pinned & (sizes > 0)
+
+
+def _is_large(matrix: np.ndarray) -> bool:
+    groups, inputs, outputs = matrix.shape
+    return bool(groups * inputs * inputs * outputs > _MOST_WORK)

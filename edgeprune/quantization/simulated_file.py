@@ -25,7 +25,7 @@ class SimulatedFile:
     Args:
         model: a float model. It is not changed.
         scheme: what the file is to be.
-        samples: input name to samples `(samples, ...)` that the ranges are measured on.
+        samples: for each input, in the model's order, samples `(samples, ...)` that the ranges are measured on.
 
     Attributes:
         model: the quantization-aware model; it has the ranges of the way that was asked for last.
@@ -36,7 +36,8 @@ class SimulatedFile:
 
     def __init__(self, model: Model, scheme: Scheme, samples: Mapping[str, np.ndarray]) -> None:
         self.model = quantize_aware(model, scheme, keep_zeros=False)
-        self._choosers = range_choosers(self.model, samples, len(next(iter(samples.values()))), tuple(RANGE_METHODS))
+        inputs = _named(self.model, samples)
+        self._choosers = range_choosers(self.model, inputs, len(next(iter(inputs.values()))), tuple(RANGE_METHODS))
         self.set_ranges("min-max")
 
     def set_ranges(self, method: str) -> None:
@@ -58,6 +59,11 @@ def outputs_of(model: Model, samples: Mapping[str, np.ndarray]) -> list[np.ndarr
     shapes = input_shapes(model)
     made = [
         flavor.call_model(model, input_tensors(model, batch.x))
-        for batch in batches_of((dict(samples),), _BATCH_SIZE, inputs=shapes)
+        for batch in batches_of((_named(model, samples),), _BATCH_SIZE, inputs=shapes)
     ]
     return [np.concatenate([np.asarray(one).astype(np.float64) for one in own]) for own in zip(*made, strict=True)]
+
+
+def _named(model: Model, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The samples by the names of a model's inputs, which a rebuilt model may have others of than the original."""
+    return dict(zip(input_shapes(model), samples.values(), strict=True))

@@ -76,7 +76,7 @@ def test_auto_keeps_what_measures_better(flavor, rng, tmp_path):
 
 def test_auto_tries_nothing_where_little_is_lost(rng, tmp_path):
     keras = flavors.keras_module(flavors.KERAS_3)
-    model = keras.Sequential([keras.Input((8, 8, 2), name="image"), keras.layers.Conv2D(2, 1, name="mix")])
+    model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(2, 1, name="mix")])
     (note,) = exported(model, images(rng), tmp_path / "m.tflite", "auto").notes
     assert note.startswith("Calibration: min-max. Error on samples that were held out") and "equalized" not in note
 
