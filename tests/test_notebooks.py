@@ -109,7 +109,7 @@ def test_what_a_notebook_uses_of_edgeprune_is_there(path):
     for node in nodes:
         called = resolved(node.func, names) if isinstance(node, ast.Call) else None
         if called is not None:
-            keywords = {word.arg: None for word in node.keywords}
+            keywords = {word.arg: None for word in node.keywords if word.arg}  # `**settings` have no name
             inspect.signature(called).bind_partial(*[None] * len(node.args), **keywords)
             calls += 1
         elif isinstance(node, ast.Attribute):
