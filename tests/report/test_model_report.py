@@ -37,7 +37,7 @@ def images():
     return rng.normal(size=(60, 8, 8, 1)).astype("f4"), rng.integers(0, 3, 60)
 
 
-@pytest.fixture(scope="module", params=[flavors.KERAS_3, flavors.TF_KERAS])
+@pytest.fixture(scope="module", params=[flavors.KERAS_3, pytest.param(flavors.TF_KERAS, marks=pytest.mark.slow)])
 def reported(request, images, tmp_path_factory):
     """A model, its two files, and the page on them."""
     folder, model = tmp_path_factory.mktemp("report"), classifier(flavors.keras_module(request.param))
