@@ -39,6 +39,7 @@ FEWER = {
         "kept = (0.9, 0.7, 0.5, 0.35, 0.25)": "kept = (0.5,)",
         "widths = range(20, 101, 4)": "widths = (48, 64)",
     },
+    "06_quantization": {'write("int8, auto", model, "int8", calibration="auto")\n': ""},
     "07_fit_a_budget": {"num_trials=10, num_finalists=3": "num_trials=4, num_finalists=1"},
 }
 
