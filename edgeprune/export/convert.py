@@ -219,6 +219,11 @@ def export_tflite(
             f"quantization={scheme.name!r} needs representative_data: about 100 samples of what the model will see, "
             f"as {DATA_FORMS}."
         )
+    if scheme.activation_bits == 16 and strip.has_ranges(model):
+        raise ValueError(
+            f"Model {model.name!r} was trained for activations of 8 bits, and its ranges are for those: pass "
+            "quantization='int8', or train what quantize_aware(model, 'int16x8') returns."
+        )
     flavor.check_built(model)
     prepared = prepare(
         model,

@@ -27,8 +27,10 @@ else:
 
 # The range that an activation is thought to have before any data has passed, as TF-MOT's.
 _UNSEEN = (-6.0, 6.0)
-# The narrowest range: values that are always zero need a step all the same.
-_NARROWEST = 1e-6
+# The end of the range of values that are all zero: any, but not so near that no multiplier reaches its steps.
+_OF_ZEROS = 1.0
+# How far a range counts as seen that is known from zeros alone: the next values take its place.
+_HARDLY_SEEN = 1e-6
 
 
 class Observer(Protocol):
@@ -158,7 +160,7 @@ class FakeQuantizeLogic(_BaseLayer):
         """Set a range that was measured elsewhere; zero is put into it."""
         low, high = min(low, 0.0), max(high, 0.0)
         self.range_min.assign(low)
-        self.range_max.assign(max(high, low + _NARROWEST))
+        self.range_max.assign(high if high > low else _OF_ZEROS)
         self.seen.assign(1.0)
 
     def _follow(self, values: TfTensor) -> None:
@@ -166,13 +168,15 @@ class FakeQuantizeLogic(_BaseLayer):
         import tensorflow as tf
 
         low, high = tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)
-        high = tf.maximum(high, low + _NARROWEST)
-        kept = self.momentum * tf.convert_to_tensor(self.seen)
+        seen, zeros = tf.convert_to_tensor(self.seen), tf.equal(low, high)
+        high = tf.where(zeros, _OF_ZEROS, high)
+        # A range that was measured holds zeros too; one that was not is that of zeros until other values come.
+        kept = tf.where(zeros, tf.round(seen), self.momentum * seen)
         finite = tf.math.is_finite(low) & tf.math.is_finite(high)  # in mixed precision a step may overflow
         for variable, new in ((self.range_min, low), (self.range_max, high)):
             old = tf.convert_to_tensor(variable)
             variable.assign(tf.where(finite, old * kept + new * (1.0 - kept), old))
-        self.seen.assign(tf.where(finite, 1.0, tf.convert_to_tensor(self.seen)))
+        self.seen.assign(tf.where(finite, tf.where(zeros, tf.maximum(seen, _HARDLY_SEEN), 1.0), seen))
 
     def _state(self, name: str, value: float) -> Any:
         raise NotImplementedError

@@ -43,6 +43,7 @@ def test_the_smaller_model_is_quantization_aware(flavor):
     assert ep.count_macs(smaller).total == plan.macs.after < plan.macs.before == ep.count_macs(model).total
 
 
+@pytest.mark.above_flavor
 def test_all_channels_kept_computes_the_same(flavor):
     model = aware_model(flavor)
     same = ep.plan_channels(model, pruning_ratio=0.0).apply()
@@ -77,6 +78,7 @@ def test_the_layers_that_round_are_not_listed_as_unpruned(flavor):
     assert {name.rpartition("/")[2] for name in report.skipped} == {"stem_bn", "depth", "depth_bn", "point_bn"}
 
 
+@pytest.mark.above_flavor
 def test_what_comes_before(flavor):
     with pytest.raises(ValueError, match="equalize the float model, and call quantize_aware on the result"):
         ep.equalize(ep.quantize_aware(branched(flavor)))

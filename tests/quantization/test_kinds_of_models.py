@@ -30,12 +30,14 @@ def test_layers_inside_layers_are_rounded_in_their_places(flavor, make):
     np.testing.assert_array_equal(ep.strip_quantization(aware).predict(X, verbose=0), expected)
 
 
+@pytest.mark.above_flavor
 def test_a_composite_layer_is_chosen_by_its_name(flavor):
     aware = ep.quantize_aware(composite(flavor), layers="block")
     assert rounded(aware) == ["block_conv", "block_dense"]
     assert rounded(ep.quantize_aware(composite(flavor), ignore="block/conv")) == ["block_dense", "head"]
 
 
+@pytest.mark.above_flavor
 def test_a_convolution_with_swish_is_split(flavor):
     aware = ep.quantize_aware(composite(flavor), calibration=X)
     conv = aware.get_layer("quantized_block_conv")
@@ -52,6 +54,7 @@ def test_several_inputs_and_outputs_with_a_function_train(flavor):
     assert rounded(aware) == ["conv", "p", "q"]
 
 
+@pytest.mark.above_flavor
 def test_attention_and_recurrent_layers_are_listed_with_the_reason(flavor, tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 6, 8)).astype(np.float32)
     aware = ep.quantize_aware(sequence(flavor), calibration=x)
@@ -90,6 +93,7 @@ def test_replicas_share_one_range(flavor, two_replicas):
     assert X.min() <= low < -0.9 and 0.9 < high <= X.max()
 
 
+@pytest.mark.above_flavor
 def test_after_a_teacher(flavor):
     teacher = chain(flavor)
     teacher.compile("adam", "sparse_categorical_crossentropy")
@@ -114,6 +118,7 @@ def test_h5_files_and_weights(flavor, tmp_path):
     np.testing.assert_array_equal(again.predict(X, verbose=0), expected)
 
 
+@pytest.mark.above_flavor
 def test_int16x8_rounds_weights_alone(flavor, tmp_path):
     model = branched(flavor)
     aware = ep.quantize_aware(model, "int16x8")

@@ -152,6 +152,7 @@ def test_the_kernels_that_tfmot_rounds_are_rounded_to_its_steps(both):
         np.testing.assert_allclose(np.asarray(wrapper.rounded(own)), wanted, atol=1e-6)
 
 
+@pytest.mark.above_flavor
 def test_values_that_a_marked_layer_reads_are_rounded(flavor):
     """As TF-MOT does; left in floats, a file would compute the layer in floats."""
     model = chain(flavor)
@@ -168,6 +169,7 @@ def test_values_that_a_marked_layer_reads_are_rounded(flavor):
     np.testing.assert_array_equal(np.array(aware.get_layer("stem").kernel), np.array(model.get_layer("stem").kernel))
 
 
+@pytest.mark.above_flavor
 @pytest.mark.parametrize("make", [branched, nested])
 def test_all_layers_marked_is_the_whole_model(flavor, make):
     model, x = make(flavor), images(8)
@@ -178,6 +180,7 @@ def test_all_layers_marked_is_the_whole_model(flavor, make):
     np.testing.assert_array_equal(applied.predict(x, verbose=0), whole.predict(x, verbose=0))
 
 
+@pytest.mark.above_flavor
 def test_a_scheme_names_bits(flavor):
     keras = flavors.keras_module(flavor)
     head = quantization.quantize_annotate_layer(keras.layers.Dense(2, name="head"))
