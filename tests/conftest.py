@@ -80,8 +80,8 @@ LONGEST = (
     *("sparsity/test_resume", "export/test_recurrent", "channels/test_states", "sparsity/test_prune_loops"),
     *("fit/test_distilling", "sparsity/test_xnnpack", "cli/test_refusals", "cli/test_commands"),
     *("channels/test_time_distributed", "dead_channels/test_removal", "bundle/test_npu", "channels/test_plan"),
-    *("channels/test_channels_first", "channels/test_composite", "channels/test_composite_tf_keras"),
-    *("test_notebooks", "cli/test_terminal", "cli/test_tasks", "test_demo"),
+    *("channels/test_composite", "channels/test_composite_tf_keras"),
+    *("cli/test_terminal", "cli/test_tasks", "test_demo"),
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docs_pages
 import pytest
+from used_names import checked_calls
 
 import edgeprune
 
@@ -50,6 +51,19 @@ def titled(page: Path) -> str:
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=titled)
 def test_python_of_a_page_runs_from_its_top_to_its_end(page, errors):
     assert errors[str(page)] is None, errors[str(page)]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=titled)
+def test_what_a_page_uses_of_edgeprune_is_there(page):
+    """In blocks that are slow or never run, too."""
+    checked_calls(code for _, code in docs_pages.blocks_of(page))
+
+
+def test_a_name_or_argument_that_is_not_there_is_found():
+    with pytest.raises(AttributeError):
+        checked_calls(["import edgeprune as ep", "ep.measure.no_such"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such'"):
+        checked_calls(["import edgeprune as ep", "ep.count_macs(model, no_such=1)"])
 
 
 @pytest.mark.slow

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
-import inspect
-import pkgutil
 from pathlib import Path
 
 import pytest
+from used_names import checked_calls
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 NEEDS = {"04_microcontroller": "tflite_micro", "07_fit_a_budget": "tflite_micro"}
@@ -59,14 +56,9 @@ def kernel():
             yield client
 
 
-# What the others call is run by tests of its own, by the guides and by the demo; their names are checked below.
-QUICK = "02_remove_channels"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=() if path.stem == QUICK else pytest.mark.slow, id=path.stem) for path in NOTEBOOKS],
-)
+# What they call is run by tests of its own, by guides and by the demo; the names and arguments are checked below.
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path, kernel):
     import nbformat
 
@@ -84,38 +76,12 @@ def test_notebook_runs(path, tmp_path, kernel):
     assert list(tmp_path.glob("*.tflite"))
 
 
-def resolved(node, names):
-    """What `a.b.c` is, where `a` is a name that a notebook has imported; None for anything else."""
-    if isinstance(node, ast.Name):
-        return names.get(node.id)
-    if isinstance(node, ast.Attribute) and (parent := resolved(node.value, names)) is not None:
-        return getattr(parent, node.attr) if inspect.ismodule(parent) else None
-    return None
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_a_notebook_uses_of_edgeprune_is_there(path):
-    """Every name that it imports or reads from a module, and every keyword that it passes to one of them."""
     import nbformat
 
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    nodes = [node for source in cells for node in ast.walk(ast.parse(source))]
-    names, calls = {}, 0
-    for node in nodes:
-        for alias in node.names if isinstance(node, ast.ImportFrom | ast.Import) else ():
-            if isinstance(node, ast.Import) and alias.name == "edgeprune":
-                names[alias.asname or alias.name] = importlib.import_module("edgeprune")
-            elif isinstance(node, ast.ImportFrom) and node.module.startswith("edgeprune"):
-                names[alias.asname or alias.name] = pkgutil.resolve_name(f"{node.module}.{alias.name}")
-    for node in nodes:
-        called = resolved(node.func, names) if isinstance(node, ast.Call) else None
-        if called is not None:
-            keywords = {word.arg: None for word in node.keywords if word.arg}  # `**settings` have no name
-            inspect.signature(called).bind_partial(*[None] * len(node.args), **keywords)
-            calls += 1
-        elif isinstance(node, ast.Attribute):
-            resolved(node, names)
-    assert calls >= 8
+    cells = nbformat.read(path, as_version=4).cells
+    assert checked_calls(cell.source for cell in cells if cell.cell_type == "code") >= 8
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

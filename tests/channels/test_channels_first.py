@@ -14,6 +14,7 @@ from edgeprune.fit import fine_tune
 from edgeprune.flavor import kernels
 
 
+@pytest.mark.slow
 def test_all_that_runs_a_model_runs_without_onednn(tmp_path):
     """oneDNN is off on CPUs without AVX-512. What is computed is compared with the same net on channels-last data."""
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
