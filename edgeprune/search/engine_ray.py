@@ -1,7 +1,8 @@
 """Trials as Ray tasks, on a local cluster or an existing one.
 
 Each worker process makes the trials that it gets as `engine.LocalEngine` would: a trial depends on its job and on the
-work alone, so that where it is made changes nothing. A worker that dies is replaced, and its trial made again.
+work alone, so that where it is made changes nothing but how sums round on another number of threads. A worker that dies
+is replaced, and its trial made again.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ def trials_held_out(x, y):
     return hold_out(x, y, seed=0)[1]
 
 
+@pytest.mark.slow  # test_runner.py has a stop after any trial
 def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
     model, validation = trained["keras"], data(80, 1)
     settings = {**SETTINGS, "max_accuracy_drop": 0.1, "quantization": None, "target": "phone"}

@@ -49,7 +49,7 @@ def test_without_pyyaml_the_error_names_the_extra(tmp_path, monkeypatch):
         recipes.read_settings(tmp_path / "budget.yml")
 
 
-@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("trains", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_recipe_makes_the_same_model_again(trains, tmp_path):
     model, validation = trained_net(), data(120, 1)
     train = data(96, 2) if trains else None
