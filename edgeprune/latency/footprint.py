@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -15,16 +15,20 @@ from edgeprune.tflite.graph import scales
 from edgeprune.tflite.tensors import tensor_shape
 
 _HALF_SAVES = 2  # bytes of a weight
+_FOUR_BITS_SAVE = 0.5
 _SCALE_BYTES = 12  # a float32 and the int64 of a zero point
 _ITEM_BYTES = {"float16": 2, "float32": 4, "float64": 8, "int16": 2, "int32": 4, "int64": 8, "uint16": 2, "uint32": 4}
 
 
-def file_terms(template: FileTemplate, *, half_floats: bool = False) -> list[CostTerm]:
+def file_terms(
+    template: FileTemplate, *, half_floats: bool = False, four_bit_operators: Collection[str] = ()
+) -> list[CostTerm]:
     """The bytes of a file: its constants, by their lines, and the rest.
 
     Args:
         template: the model's file.
         half_floats: whether weights in float32 will be stored in float16.
+        four_bit_operators: the operators whose weights in int8 will be stored in 4 bits.
     """
     terms = []
     for tensor in (tensor for tensor in template.tensors.values() if tensor.data is not None):
@@ -41,6 +45,9 @@ def file_terms(template: FileTemplate, *, half_floats: bool = False) -> list[Cos
             tensor for tensor in template.tensors.values() if tensor.data is not None and tensor.dtype == "float32"
         ]
         terms += [_proportional(tensor, -_HALF_SAVES) for tensor in halves]
+    read = {one.inputs[1] for one in template.operators if one.name in four_bit_operators}
+    weights = [template.tensors[number] for number in sorted(read)]
+    terms += [_proportional(one, -_FOUR_BITS_SAVE) for one in weights if one.data is not None and one.dtype == "int8"]
     return [*terms, _product_term((), rest)]
 
 

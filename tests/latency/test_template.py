@@ -8,9 +8,12 @@ from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.lines import Lines, probe_masks
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.conversion.plain import converted
+from edgeprune.latency.cost import total
+from edgeprune.latency.footprint import file_terms
 from edgeprune.latency.sizes import Size, SizeFinder, UnlikeFilesError
 from edgeprune.latency.template import FileTemplate
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.four_bits import with_four_bit_weights
 from edgeprune.tflite.runtime import Runtime
 
 
@@ -134,3 +137,15 @@ def test_files_of_other_operators_are_refused():
         contents.append(converted(keras.Model(inputs, outputs), None))
     with pytest.raises(UnlikeFilesError, match="other operators at other widths"):
         FileTemplate(contents, np.array([[3], [3]]))
+
+
+@pytest.mark.parametrize(
+    "readers", [("CONV_2D", "DEPTHWISE_CONV_2D"), ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+)
+def test_bytes_of_weights_of_four_bits(readers):
+    graph, lines, template, contents = template_of(net("keras"), "int8")
+    mask = another_mask(graph)
+    terms = file_terms(template, four_bit_operators=readers)
+    for content, kept in ((contents[0], graph.full_mask()), (converted(rebuild(graph, mask), "int8"), mask)):
+        narrow = len(with_four_bit_weights(content, readers, nearest=True)[0])
+        assert total(terms, lines.counts(kept)) == pytest.approx(narrow, rel=0.02) and narrow < len(content)

@@ -100,7 +100,9 @@ def within_limits(
         template = file_template(graph, choices, limits.quantization)
         flash = parse_bytes("max_flash", limits.max_flash)
         if flash is not None:
-            held.append(("max_flash", Limit(flash, file_terms(template, half_floats=limits.quantization == "float16"))))
+            four = limits.target.four_bit_operators if limits.quantization == "int4" else ()
+            terms = file_terms(template, half_floats=limits.quantization == "float16", four_bit_operators=four)
+            held.append(("max_flash", Limit(flash, terms)))
         memory = _memory(graph, template, limits)
         model = None if costs is None else CostModel.of(template, costs, choices.points)
     chosen, latency = _solved(choices, held, memory, model, limits)
@@ -145,7 +147,7 @@ def _memory(graph: ChannelGraph, template: FileTemplate, limits: Limits) -> _Mem
         return None
     beside = 0
     if limits.target.kind == "microcontroller":
-        dtype = {"int8": "int8", "int16x8": "int16"}.get(limits.quantization or "", "float32")
+        dtype = {"int8": "int8", "int4": "int8", "int16x8": "int16"}.get(limits.quantization or "", "float32")
         whole = activation_memory(graph.model, dtype)
         beside = whole.arena - whole.planned
     return _Memory(template, most, beside)
