@@ -42,6 +42,7 @@ class Directions:
         four_bits: the numbers of those with weights of 4 bits.
         num_blocks: how many residual blocks can be removed.
         compresses_zeros: whether zeros make what is limited smaller.
+        finer_widths: a rounding of widths that is finer than the target's, which then may be tried; None for none.
         plans_within: whether widths can be planned within the limits.
     """
 
@@ -49,6 +50,7 @@ class Directions:
     four_bits: tuple[int, ...] = ()
     num_blocks: int = 0
     compresses_zeros: bool = False
+    finer_widths: int | None = None
     plans_within: bool = False
 
 
@@ -116,6 +118,9 @@ class _Guided:
         """What else may be done at one share of the MACs."""
         directions, weighings = self.directions, ("curves", "local")
         found: list[Settings] = [{"weighed_by": one, "way": self.finalists.way} for one in weighings]
+        if directions.finer_widths is not None:
+            finer = {"way": self.finalists.way, "round_to": directions.finer_widths}
+            found += [{"weighed_by": one, **finer} for one in ("l2", "curves")]
         for count in range(1, min(directions.num_blocks, _MOST_BLOCKS) + 1):
             found.append({"weighed_by": "l2", "way": self.finalists.way, "num_blocks": count})
         if directions.compresses_zeros:

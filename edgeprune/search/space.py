@@ -31,6 +31,8 @@ WeighedBy = Literal["curves", "l2", "local"]
 AUTO = "auto"
 # Runtimes compute weights of 4 bits in these kinds of target.
 _FOUR_BITS = ("phone", "computer")
+# Where a target's widths are rounded to the tiles of its kernels, fewer MACs may still be in between.
+_FINER_WIDTHS = 8
 _TRAINED_FOR = ("int8", "int4", "int16x8")
 
 
@@ -80,6 +82,7 @@ class SearchSpace:
             num_ways=len(self.ways),
             four_bits=tuple(four_bits),
             num_blocks=len(self.blocks),
+            finer_widths=_FINER_WIDTHS if isinstance(self._target.round_to, str) else None,
             compresses_zeros="max_gzip_size" in self._maker.work.budget.limits,
             plans_within=self.can_plan_within,
         )
@@ -91,7 +94,8 @@ class SearchSpace:
             settings: the widths as `"target_macs"`, the fraction of the original's MACs to keep, with `"weighed_by"`;
                 as `"within"`, the fraction of each limit to use up, with `"weighed_by"`; or as `"keep"`, the fraction
                 of its channels that each group keeps; all are kept where none is there. `"num_blocks"`, how many
-                blocks are removed; `"sparsity"`; `"way"`, the number of a way to quantize.
+                blocks are removed; `"sparsity"`; `"way"`, the number of a way to quantize; `"round_to"` in place of the
+                target's.
 
         Raises:
             ValueError: nothing is so small.
@@ -117,7 +121,7 @@ class SearchSpace:
         weighed_by = settings.get("weighed_by", "l2")
         scope: Any = self._curves_of(variant, blocks) if weighed_by == "curves" else None
         scope = scope or {"l2": "global", "local": "local"}[weighed_by]
-        plan = plan_graph(variant.graph, asked, scope=scope, round_to=self._target.round_to)
+        plan = plan_graph(variant.graph, asked, scope=scope, round_to=settings.get("round_to", self._target.round_to))
         return variant.widths(plan.kept_mask)
 
     def _limits(self, share: float) -> Limits:

@@ -75,6 +75,16 @@ def test_where_the_file_alone_loses_too_much_the_next_way_to_quantize_is_taken()
     assert all(trial.settings["way"] == 0 for trial in runner.trials)
 
 
+def test_finer_widths_are_tried_where_the_targets_are_coarse():
+    class Coarse(Formula):
+        def lost_at(self, asked):
+            return super().lost_at(asked) * (0.5 if asked.get("round_to") == 8 else 1)
+
+    budget = Budget(max_accuracy_drop=0.3)
+    found = guided(Coarse(budget), budget, Directions(finer_widths=8), num_trials=40, num_finalists=4)
+    assert found.holds and found.best.settings["round_to"] == 8
+
+
 def test_blocks_are_removed_where_that_keeps_more():
     class Deep(Formula):
         def lost_at(self, asked):
