@@ -125,6 +125,28 @@ def nets(K):
     return {one.__name__: one for one in made}
 
 
+def test_of_many_channels_some_are_removed_at_once_as_one_by_one(monkeypatch):
+    """One reader with two inputs a class and one with one; half of the classes are mixtures of the others."""
+    random = np.random.default_rng(0)
+    classes = np.arange(40)
+
+    def reader(width):
+        owner = np.repeat(classes, width)
+        rows = random.normal(size=(500, 20 * width)) @ random.normal(size=(20 * width, 40 * width))
+        rows += 0.1 * random.normal(size=rows.shape)
+        return Reader(rows.T @ rows / 500, random.normal(size=(40 * width, 6)), owner[None])
+
+    both = [reader(2), reader(1)]
+    order, errors = eliminate(both, classes)  # fewer than LOOKED_AT: all are looked at for each
+    assert sorted(order) == list(classes)
+    monkeypatch.setattr(elimination, "AT_ONCE", 3)
+    monkeypatch.setattr(elimination, "LOOKED_AT", 16)
+    again, their_errors = eliminate(both, classes)
+    assert sorted(again) == list(classes)
+    np.testing.assert_allclose(np.cumsum(their_errors)[[19, 39]], np.cumsum(errors)[[19, 39]], rtol=0.02)
+    assert len(set(order[:20]) & set(again[:20])) >= 18
+
+
 @BOTH
 @pytest.mark.parametrize("name", nets(keras))
 def test_copies_of_channels_go_first_whatever_reads_them(K, name):

@@ -3,7 +3,8 @@
 Removing some inputs of a matrix and solving for the others' weights again adds an error that is known in closed form:
 with the solved weights V and the inverse P of the inputs' moments it is tr(V_c' P_cc^-1 V_c) for the inputs c of a
 channel. After each removal V and P are those of what is left (a step of a Cholesky factorization of P, pivoted by that
-error), so that each error counts what has gone before.
+error), so that each error counts what has gone before. Of many channels only those with the smallest errors are looked
+at for some removals, which then change all others at once.
 
 Source: Hassibi and Stork, Second order derivatives for network pruning: Optimal Brain Surgeon, 1993, here for whole
 channels and layer by layer; Frantar and Alistarh, Optimal Brain Compression, 2022.
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+AT_ONCE = 8  # classes that are removed between two looks at all others
+LOOKED_AT = 64  # classes that those are chosen from, the ones with the smallest errors
 RIDGE = 1e-4  # relative to the mean square of an input: what samples alone cannot tell apart
 
 
@@ -69,17 +72,36 @@ def eliminate(readers: Sequence[Reader | Parts], classes: np.ndarray) -> tuple[n
     apart = np.zeros(len(classes))
     for parts in (one for one in readers if isinstance(one, Parts)):
         apart += np.where(classes[:, None] == parts.classes, parts.errors, 0.0).sum(axis=1)
-    left = np.ones(len(classes), bool)
-    order, errors = [], []
-    for _ in classes:
-        added = sum((one.errors() for one in eliminations), apart)
+    left, order, errors = np.arange(len(classes)), list[int](), list[float]()
+    while len(left):
+        lowest = left[np.argsort(_added(eliminations, apart)[left], kind="stable")[:LOOKED_AT]]
+        count = len(lowest) if len(lowest) == len(left) else AT_ONCE
+        removed, their_errors = _greedy([one.of_some(lowest) for one in eliminations], apart[lowest], count)
+        order += lowest[removed].tolist()
+        errors += their_errors
+        for one in eliminations:
+            one.remove(lowest[removed])
+        left = np.setdiff1d(left, lowest[removed])
+    return np.array(order, int), np.array(errors)
+
+
+def _greedy(eliminations: Sequence[_Elimination], apart: np.ndarray, count: int) -> tuple[list[int], list[float]]:
+    """Remove so many classes, each time the one whose removal adds the smallest error, and those errors."""
+    left = np.ones(len(apart), bool)
+    order, errors = list[int](), list[float]()
+    for _ in range(count):
+        added = _added(eliminations, apart)
         lowest = int(np.argmin(np.where(left, added, np.inf)))
         left[lowest] = False
         order.append(lowest)
-        errors.append(float(np.maximum(added, 0.0)[lowest]))
+        errors.append(max(float(added[lowest]), 0.0))
         for one in eliminations:
-            one.remove(lowest)
-    return np.array(order), np.array(errors)
+            one.remove(np.array([lowest]))
+    return order, errors
+
+
+def _added(eliminations: Sequence[_Elimination], apart: np.ndarray) -> np.ndarray:
+    return sum((one.errors() for one in eliminations), apart)
 
 
 class _Elimination:
@@ -121,20 +143,31 @@ class _Elimination:
         products = self.solved @ self.solved.transpose(0, 2, 1)
         return np.einsum("cvw,cvw->c", np.linalg.inv(self.blocks), products)
 
-    def remove(self, number: int) -> None:
-        """Remove a class and solve for what is left."""
-        rows = slice(number * self.width, (number + 1) * self.width)
+    def of_some(self, numbers: np.ndarray) -> _Elimination:
+        """What is left of it, for some classes alone: none of the others will be removed."""
+        rows = self._rows(numbers)
+        used = self.factor[rows, : self.used]
+        inverse = self.inverse[np.ix_(rows, rows)] - used @ used.T
+        return _Elimination(inverse, self.solved[numbers], len(numbers))
+
+    def remove(self, numbers: np.ndarray) -> None:
+        """Remove some classes and solve for what is left."""
+        rows = self._rows(numbers)
         used = self.factor[:, : self.used]
-        column = self.inverse[:, rows] - used @ used[rows].T
-        root = np.linalg.inv(np.linalg.cholesky(_positive(column[rows])))
-        new = column @ root.T
-        self.factor[:, self.used : self.used + self.width] = new
-        self.used += self.width
-        self.solved -= (new @ (root @ self.solved[number])).reshape(self.solved.shape)
-        of_each = new.reshape(len(self.blocks), self.width, self.width)
+        columns = self.inverse[:, rows] - used @ used[rows].T
+        root = np.linalg.inv(np.linalg.cholesky(_positive(columns[rows])))
+        new = columns @ root.T
+        self.factor[:, self.used : self.used + len(rows)] = new
+        self.used += len(rows)
+        outputs = self.solved.shape[2]
+        self.solved -= (new @ (root @ self.solved[numbers].reshape(-1, outputs))).reshape(self.solved.shape)
+        of_each = new.reshape(len(self.blocks), self.width, -1)
         self.blocks -= of_each @ of_each.transpose(0, 2, 1)
-        self.blocks[number] = np.eye(self.width)
-        self.solved[number] = 0.0
+        self.blocks[numbers] = np.eye(self.width)
+        self.solved[numbers] = 0.0
+
+    def _rows(self, numbers: np.ndarray) -> np.ndarray:
+        return (numbers[:, None] * self.width + np.arange(self.width)).ravel()
 
 
 def _positive(block: np.ndarray) -> np.ndarray:
