@@ -160,26 +160,20 @@ def integer_weights(
     layer: Any = wrapper.layer
     ((name, axes),) = wrapper.kernel_axes.items()
     kernel = np.asarray(wrapper.rounded(name), np.float64)
-    kept = [kernel.ndim + axis for axis in axes]
-    others = tuple(axis for axis in range(kernel.ndim) if axis not in kept)
+    channels = [kernel.ndim + axis for axis in axes or (-1,)]
+    shape = [size if axis in channels else 1 for axis, size in enumerate(kernel.shape)]
+    factor, offset = (np.ones(1), 0.0) if normalization is None else _folded(normalization)
+    kernel = kernel * np.broadcast_to(factor, int(np.prod(shape))).reshape(shape)
+    others = tuple(axis for axis in range(kernel.ndim) if axis not in channels) if axes else None
     steps = 2 ** (wrapper.num_bits - 1) - 1
     scale = np.abs(kernel).max(axis=others, keepdims=True) / steps
-    integers = np.rint(np.divide(kernel, scale, out=np.zeros_like(kernel), where=scale > 0))
+    scale = np.where(scale > 0, scale, 1.0)
+    scales = np.broadcast_to(scale, shape).reshape(-1)
     bias = 0.0 if getattr(layer, "bias", None) is None else flavor.array_of(layer.bias).astype(np.float64)
-    scales = scale.reshape(-1)
-    if normalization is not None:
-        factor, offset = _folded(normalization)
-        bias = bias * factor + offset
-        scales = scales * np.abs(factor)
-        shape = (
-            kernel.shape[kept[0] :] if len(kept) == 2 else [-1 if axis in kept else 1 for axis in range(kernel.ndim)]
-        )
-        integers = integers * np.sign(factor).reshape(shape)
-    scales = np.where(scales > 0, scales, 1.0)
     # A file of 4 bits is made from one of 8, whose bias is brought to larger steps.
     finer = steps / 127
-    biases = np.rint(np.broadcast_to(bias, scales.shape) / (step * scales * finer))
-    return integers, np.rint(biases * finer), scales.astype(np.float32)
+    biases = np.rint(np.broadcast_to(bias * factor + offset, scales.shape) / (step * scales * finer))
+    return np.rint(kernel / scale), np.rint(biases * finer), scales.astype(np.float32)
 
 
 def _folded(normalization: Layer) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from edgeprune.measure.integer_reference import integer_reference
 from edgeprune.quantization.fake_quantize import fake_quantizers, quantized_layers, rounded_to_grid
 from edgeprune.quantization.integer_arithmetic import Steps, fixed_point, rescaled
 from edgeprune.quantization.integer_operators import integer_weights
+from edgeprune.schemes import Scheme
 from edgeprune.tflite.runtime import Runtime
 
 layers = keras.layers
@@ -52,9 +53,10 @@ def test_int8_is_the_file_on_both_sets_of_kernels(flavor, make, tmp_path):
             assert np.abs(apart).max() <= 1 and np.mean(apart != 0) < 2e-3, kernels
 
 
-def test_weights_of_4_bits_are_the_file_on_xnnpack(tmp_path):
-    model = ep.quantize_aware(branched("keras"), "int4", calibration=images())
-    (apart,) = steps_apart(model, export(model, tmp_path, "int4"), [images()], "xnnpack")
+@pytest.mark.parametrize("scheme", ["int4", Scheme(weight_bits=4, activation_bits=8, per_channel_dense=False)])
+def test_weights_of_4_bits_are_the_file_on_xnnpack(scheme, tmp_path):
+    model = ep.quantize_aware(branched("keras"), scheme, calibration=images())
+    (apart,) = steps_apart(model, export(model, tmp_path, scheme), [images()], "xnnpack")
     assert np.abs(apart).max() <= 1 and np.mean(apart != 0) < 2e-3
 
 
