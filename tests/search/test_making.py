@@ -1,0 +1,103 @@
+"""What may be done to a model in a trial: zeros, 4 bits, training for the rounding, blocks, widths within limits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from search.small_net import data, trained_net
+from search.test_journal_file import SEARCH
+
+import edgeprune as ep
+from edgeprune import flavor as flavors
+from edgeprune.search.budget import Budget
+from edgeprune.search.making import Maker
+from edgeprune.search.space import SearchSpace, ways_of
+from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_record import Candidate
+from edgeprune.search.work import Job, Samples, TrialSettings, Work
+from edgeprune.targets import target
+
+
+@pytest.fixture(scope="module")
+def work():
+    settings = TrialSettings(target("phone"), 1, 32, 0.01, 0)
+    budget = Budget(max_gzip_size="1 MB")
+    return Work(trained_net(), Samples(*data(96, 2)), Samples(*data(80, 1)), None, budget, settings)
+
+
+@pytest.fixture(scope="module")
+def maker(work):
+    return Maker(work)
+
+
+def both(maker, candidate):
+    quick, measured = (maker.made(Job(stage, candidate)) for stage in ("quick", "measured"))
+    assert quick.state == measured.state == "ok", (quick.error, measured.error)
+    return quick, measured
+
+
+def test_zeros_are_in_the_weights_and_make_the_file_smaller_once_packed(maker):
+    widths = {"first": 16}
+    (quick, dense), (sparse_quick, sparse) = (
+        both(maker, Candidate(widths, sparsity=zeros, quantization="int8")) for zeros in (0.0, 0.75)
+    )
+    model = maker.untrained(Candidate(widths, quantization="int8"))
+    model.set_weights(sparse.weights)
+    kernel = model.get_layer("second").kernel.numpy()
+    assert kernel.shape == (16, 32) and (kernel == 0).mean() == 0.75
+    assert sparse.figures["gzip_size"] < dense.figures["gzip_size"]
+    assert sparse_quick.figures["gzip_size"] < quick.figures["gzip_size"]
+    assert sparse_quick.figures["macs"] == dense.figures["macs"] == 12 * 16 + 16 * 32 + 32 * 3
+
+
+def test_what_is_trained_for_its_rounding_is_a_file_of_its_kind(maker):
+    _, four = both(maker, Candidate({"first": 16}, quantization="int4", quantize_aware=True))
+    _, eight = both(maker, Candidate({"first": 16}, quantization="int8", quantize_aware=True))
+    assert four.figures["size"] < eight.figures["size"] and "float_score" not in eight.figures
+    restored = maker.untrained(Candidate({"first": 16}, quantization="int8", quantize_aware=True))
+    restored.set_weights(eight.weights)
+
+
+def test_a_trial_that_is_no_number_or_fails_is_one_that_failed(maker):
+    broken = Maker(dataclasses.replace(maker.work, train=Samples(data(96, 2)[0] * np.nan, data(96, 2)[1])))
+    made = broken.made(Job("measured", Candidate({"first": 8})))
+    assert made.state in ("failed", "nan") and made.error
+    assert "has no group 'third'" in maker.made(Job("quick", Candidate({"third": 1}))).error
+
+
+def test_blocks_are_removed_and_widths_are_planned_within_limits():
+    keras = flavors.keras_module("keras")
+    keras.utils.set_random_seed(0)
+    layers, (x, y) = keras.layers, data(80, 1)
+    inputs = keras.Input((12,))
+    first = layers.Dense(24, "relu", name="stem")(inputs)
+    joined = layers.Add(name="join")([first, layers.Dense(24, "relu", name="branch")(first)])
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="out")(joined), name="residual")
+    budget = Budget(max_flash="40 KiB", max_ram="8 KiB")
+    settings = TrialSettings(target("cortex-m"), 0, 32, None, 0)
+    maker = Maker(Work(model, None, Samples(x, y), "accuracy", budget, settings))
+    space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of("int8", target("cortex-m"), False))
+    assert space.blocks == ("join",) and space.directions.plans_within
+    without = space.candidate({"target_macs": 1.0, "num_blocks": 1})
+    assert without.removed_blocks == ("join",)
+    quick, measured = both(maker, without)
+    assert quick.figures["macs"] == measured.figures["macs"] == 12 * 24 + 24 * 3
+    assert quick.figures["flash"] == measured.figures["flash"]  # known before it is trained
+    assert space.candidate({"within": 1.0, "weighed_by": "l2"}).widths == {}  # all of it fits
+    size = maker.made(Job("quick", Candidate(quantization="int8"))).figures["size"]
+    tight = Maker(dataclasses.replace(maker.work, budget=Budget(max_flash=int(0.93 * size))))
+    space = SearchSpace(tight, TrialJournal(None, SEARCH), None, ways_of("int8", target("cortex-m"), False))
+    narrow = space.candidate({"within": 1.0, "weighed_by": "l2"})
+    assert narrow.widths and tight.variant().params(narrow.widths) < tight.variant().params({})
+
+
+@pytest.mark.slow
+def test_the_bundle_computes_what_the_file_does(tmp_path):
+    from edgeprune.search.file_costs import file_outputs
+
+    model, (x, y) = trained_net(), data(80, 1)
+    settings = {"max_accuracy_drop": 1.0, "num_trials": 3, "num_finalists": 1, "verbose": False}
+    result = ep.compress(model, None, (x, y), target="cortex-m", output_dir=tmp_path, **settings)
+    assert result.bundle == tmp_path / "bundle" and (result.bundle / "SHA256SUMS").exists(), result.notes
+    one, other = (file_outputs(path, model, x) for path in (result.path, result.bundle / "model.tflite"))
+    assert np.array_equal(one["out"], other["out"])
