@@ -45,6 +45,7 @@ from edgeprune import flavor
 from edgeprune.export.weight_zeros import zeros_of_weights
 from edgeprune.measure import file_size, read_tflite
 from edgeprune.text_table import text_table
+from edgeprune.tfmot.quantization.keras import quantize_scope
 
 OUT = Path(__file__).parent / "out" / "quantization"
 LEARNING_RATE, TUNING_RATE = 4e-3, 1e-3
@@ -67,7 +68,8 @@ class Bench:
         """The model of this kind: from its file, or made now."""
         path = self.path(kind, "keras")
         if path.exists():
-            return flavor.load_model(path)
+            with quantize_scope():
+                return flavor.load_model(path)
         model = MODELS[kind](self)
         model.save(path)
         return model
