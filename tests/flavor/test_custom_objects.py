@@ -122,6 +122,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("flavor", KERASES)
+@pytest.mark.above_flavor
 def test_every_command_takes_custom(tmp_path, flavor, capsys):
     module, k = tmp_path / "own.py", KERASES[flavor]
     module.write_text(SOURCE.format(keras=flavor))

@@ -42,6 +42,7 @@ def steps_apart(model, path, x, kernels):
 
 
 @pytest.mark.parametrize("make", [branched, nested, shared])
+@pytest.mark.above_flavor
 def test_int8_is_the_file_on_both_sets_of_kernels(flavor, make, tmp_path):
     model = make(flavor)
     x = [images(), images(seed=1)][: len(model.inputs)]

@@ -1,6 +1,7 @@
 """From a budget to a file, end to end: what is written, what is measured, and what goes on after a stop."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -15,7 +16,8 @@ from edgeprune.targets import target
 
 @pytest.fixture(scope="module")
 def trained():
-    return {flavor: trained_net(flavor) for flavor in (flavors.KERAS_3, flavors.TF_KERAS)}
+    """A net of a Keras, trained once."""
+    return functools.cache(trained_net)
 
 
 def constant(y_true, y_pred):
@@ -25,8 +27,9 @@ def constant(y_true, y_pred):
 SETTINGS = {"num_trials": 3, "num_finalists": 1, "bundle": False, "verbose": False}
 
 
+@pytest.mark.above_flavor
 def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
-    model, (x, y) = trained[flavor], data(120, 1)
+    model, (x, y) = trained(flavor), data(120, 1)
     before = model.get_weights()
     train = data(128, 2) if flavor == flavors.TF_KERAS else None
     settings = {**SETTINGS, "max_accuracy_drop": "20%", "target": "cortex-m", "epochs": 2}
@@ -63,7 +66,7 @@ def trials_held_out(x, y):
 
 @pytest.mark.slow  # test_runner.py has a stop after any trial
 def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
-    model, validation = trained["keras"], data(80, 1)
+    model, validation = trained("keras"), data(80, 1)
     settings = {**SETTINGS, "max_accuracy_drop": 0.1, "quantization": None, "target": "phone"}
     calls, cut = [], space.plan_graph
 
@@ -92,7 +95,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
 
     monkeypatch.setattr(space, "plan_graph", failing)
     result = ep.compress(
-        trained["keras"],
+        trained("keras"),
         None,
         data(60, 1),
         max_size="1 KiB",
@@ -108,7 +111,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
 def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path):
     x, _ = data(60, 1)
     limits = {"max_size": "1 MB", "max_accuracy_drop": 0.2}
-    result = ep.compress(trained["keras"], None, x, output_dir=tmp_path, quantization=None, **limits, **SETTINGS)
+    result = ep.compress(trained("keras"), None, x, output_dir=tmp_path, quantization=None, **limits, **SETTINGS)
     assert result.accepted and result.verdict.metric == "agreement" and len(result.trials) == 1
     assert result.notes[0] == "nothing had to be cut: the file is the original, quantized"
     assert np.isnan(result.rank_correlation)
@@ -134,7 +137,7 @@ def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path)
 )
 def test_bad_input_is_refused(settings, words, trained, tmp_path):
     with pytest.raises(ValueError, match=words):
-        ep.compress(trained["keras"], None, data(40, 1), output_dir=tmp_path, **settings)
+        ep.compress(trained("keras"), None, data(40, 1), output_dir=tmp_path, **settings)
     assert not (tmp_path / "trials.jsonl").exists()
 
 
@@ -148,13 +151,13 @@ def test_bad_input_is_refused(settings, words, trained, tmp_path):
 )
 def test_data_that_do_not_fit_are_refused(validation, settings, words, trained, tmp_path):
     with pytest.raises(ValueError, match=words):
-        ep.compress(trained["keras"], None, validation, max_size=100, output_dir=tmp_path, **settings)
+        ep.compress(trained("keras"), None, validation, max_size=100, output_dir=tmp_path, **settings)
 
 
 def test_a_board_that_cannot_hold_the_smallest_is_named(trained, tmp_path):
     board = dataclasses.replace(target("cortex-m"), name="tiny", flash_bytes=2000, ram_bytes=500)
     settings = {**SETTINGS, "num_trials": 1, "max_accuracy_drop": 1.0}
-    result = ep.compress(trained["keras"], None, data(60, 1), output_dir=tmp_path, target=board, **settings)
+    result = ep.compress(trained("keras"), None, data(60, 1), output_dir=tmp_path, target=board, **settings)
     assert not result.accepted and {one.limit for one in result.verdict.exceeded} == {"max_flash", "max_ram"}
     assert "max_flash of 1.953 KiB: " in str(result) and "over" in str(result)
 
