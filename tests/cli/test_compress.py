@@ -57,3 +57,14 @@ def test_bad_limits_are_refused_before_anything_is_read(folder, tmp_path):
     recipe.write_text('{"max_drop": "1%"}')
     assert "there is no setting 'max_drop'" in refused(*files, "--recipe", recipe)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_stop_says_how_to_continue(folder, tmp_path, monkeypatch):
+    import edgeprune.search.compress as compressing
+
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compressing, "compress", stopped)
+    done = compress(folder, "--max-drop", "1%", "-o", tmp_path / "out")
+    assert done.exit_code != 0 and f"what was tried is kept in {tmp_path / 'out'}: --resume continues" in done.stderr
