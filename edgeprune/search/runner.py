@@ -166,7 +166,9 @@ class JournalRunner:
         return trial
 
     def _quick_score(self, candidate: Candidate | None) -> float | None:
-        """The quick score of the same widths, however quantized."""
+        """The quick score of the same widths, however quantized; that of the original is its own."""
+        if candidate is not None and candidate.is_whole:
+            return self.baseline
         for trial in self._journal.trials:
             if trial.stage == "quick" and candidate is not None and trial.candidate is not None:
                 if _shape(trial.candidate) == _shape(candidate) and trial.quick_score is not None:

@@ -89,6 +89,7 @@ def test_a_file_that_is_lost_is_made_again_and_weights_are_kept(tmp_path):
         quick, failed = runner.quick([{"target_macs": 0.5}, {"target_macs": 0.05}])
         assert quick.quick_score == 0.75 and failed.state == "failed" and "nothing is so small" in failed.error
         assert runner.measured([{"target_macs": 0.5, "way": 1}])[0].quick_score == 0.75
+        assert runner.measured([{"target_macs": 1.0}])[0].quick_score == 1.0
 
 
 def test_time_is_shared_and_reported(tmp_path):
