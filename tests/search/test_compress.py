@@ -128,7 +128,7 @@ def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path)
         ({"max_size": 100, "metric": lambda y_true, y_pred: 0.0}, "Which direction of"),
         ({"max_size": 100, "metric": ep.Metric(constant, higher_is_better=True)}, "is 0.5 whatever the model computes"),
         ({"max_flash": "1 MiB", "target": "stm32f446re"}, "more than the 512 KiB of flash that 'stm32f446re' has"),
-        ({"max_size": 100, "quantization": "int4", "target": "cortex-m"}, "'cortex-m' does not run models in int4"),
+        ({"max_size": 100, "quantization": "int8", "target": "phone-gpu"}, "'phone-gpu' does not run models in int8"),
         ({"max_size": 100, "quantization": []}, "quantization is empty"),
         ({"max_size": 100, "search": "random"}, "search must be 'guided', 'tpe' or 'nsga2'"),
         ({"max_size": 100, "log": ["mail"]}, "log must name some of 'csv', 'tensorboard'"),
