@@ -29,8 +29,6 @@ Way = tuple[QuantizationLike, bool]
 # What tells the groups how much each loses: measured curves, the norms of all channels, or the same of each.
 WeighedBy = Literal["curves", "l2", "local"]
 AUTO = "auto"
-# Runtimes compute weights of 4 bits in these kinds of target.
-_FOUR_BITS = ("phone", "computer")
 # Where a target's widths are rounded to the tiles of its kernels, fewer MACs may still be in between.
 _FINER_WIDTHS = 8
 _TRAINED_FOR = ("int8", "int4", "int16x8")
@@ -200,7 +198,7 @@ def ways_of(
     ways: list[Way] = []
     for one in asked:
         name = scheme_of(one).name
-        if name not in device.quantizations and not (name == "int4" and device.kind in _FOUR_BITS):
+        if name not in device.quantizations:
             runs = ", ".join(map(repr, device.quantizations))
             raise ValueError(f"{device.name!r} does not run models in {name or 'float32'}; it runs {runs}.")
         if name != "int4":
