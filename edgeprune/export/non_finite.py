@@ -70,8 +70,6 @@ def check_scales(content: bytes, model: Model) -> None:
         ConversionError: names the layer.
     """
     unpacked_model = unpacked(content)
-    for call in operators(unpacked_model, "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-        _check_factors(call, model)
     for tensor in tensors(unpacked_model):
         if scales(tensor) is None or np.isfinite(scales(tensor)).all():
             continue
@@ -80,6 +78,8 @@ def check_scales(content: bytes, model: Model) -> None:
             "float32 on the representative data, so that there is no range to quantize. Scale the data as in "
             "training, or check for weights that are far too large."
         )
+    for call in operators(unpacked_model, "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        _check_factors(call, model)
 
 
 def _check_factors(call: OperatorCall, model: Model) -> None:

@@ -210,7 +210,7 @@ def test_bad_input_is_refused(flavor):
             function("model.keras")
     with pytest.raises(ValueError, match="can only be a `keras.layers.Layer` instance. .*: Sequential"):
         quantization.quantize_annotate_layer(model)
-    with pytest.raises(ValueError, match="Leave it out, and name the bits by the scheme"):
+    with pytest.raises(ValueError, match="Leave it out, name the bits by the scheme"):
         quantization.quantize_annotate_layer(layer, object())
     with pytest.raises(ValueError, match="must contain at least one layer"):
         quantization.quantize_apply(model)
