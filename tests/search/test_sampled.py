@@ -75,7 +75,7 @@ def test_optuna_opens_its_journal(tmp_path):
     from optuna.storages.journal import JournalFileBackend
 
     path = tmp_path / "new" / "optuna.jsonl"
-    for _ in range(2):  # the second run writes it anew
+    for _ in range(2):  # the second run writes it again
         search(Budget(max_accuracy_drop=0.3), "tpe", storage=path, num_trials=8)
     assert all(json.loads(line) for line in path.read_text().splitlines())
     study = optuna.load_study(
