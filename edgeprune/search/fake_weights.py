@@ -8,11 +8,10 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
+from edgeprune.quantization.grid_solver import last_step
 from edgeprune.search.candidates import Values
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import Layer, Variable
-
-_LARGEST_OF_FOUR_BITS = 7
 
 
 def with_zeros(graph: ChannelGraph, kept_mask: np.ndarray, values: Values, sparsity: float) -> Values:
@@ -43,13 +42,13 @@ def rounded_to_four_bits(graph: ChannelGraph, kept_mask: np.ndarray, values: Val
         kept_mask: as in `with_zeros`.
         values: as in `with_zeros`.
     """
-    found = dict(values)
+    found, last = dict(values), last_step(4)
     for layer, weight, array, kept in _prunable(graph, kept_mask, values):
-        is_depthwise = (flavor.built_in_kind(layer) or "").startswith("Depthwise")
+        is_depthwise = flavor.built_in_kind(layer).startswith("Depthwise")
         axes = tuple(range(array.ndim - (2 if is_depthwise else 1)))
         largest = np.abs(np.where(kept, array, 0)).max(axis=axes, keepdims=True)
-        scale = np.where(largest > 0, largest, 1.0) / _LARGEST_OF_FOUR_BITS
-        levels = np.clip(np.rint(array / scale), -_LARGEST_OF_FOUR_BITS, _LARGEST_OF_FOUR_BITS)
+        scale = np.where(largest > 0, largest, 1.0) / last
+        levels = np.clip(np.rint(array / scale), -last, last)
         found[id(weight)] = (levels * scale).astype(array.dtype)
     return found
 
