@@ -5,6 +5,7 @@ The library names its own arguments. Here, in one place, they become the options
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,5 +89,6 @@ def _spoken_of(message: str, context: typer.Context, options: Mapping[str, str])
 def _texts(value: object) -> list[str]:
     """A value as it may stand in a message: a path also as the file below which it cannot lie."""
     if isinstance(value, Path):
-        return [str(value), *(str(folder) for folder in value.parents if folder.is_file())]
+        # Not `Path.is_file`, which fails on a name that is too long.
+        return [str(value), *(str(folder) for folder in value.parents if os.path.isfile(folder))]
     return [text for entry in value for text in _texts(entry)] if isinstance(value, list | tuple) else [str(value)]

@@ -114,12 +114,13 @@ def check_varies(judge: Judge, outputs: Outputs) -> None:
         outputs: the original's.
 
     Raises:
-        ValueError: it is the same for outputs of other samples, in another order and of zeros.
+        ValueError: it is the same for outputs of other samples, in another order, of zeros and of random numbers.
     """
     others: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
         lambda values: np.roll(values, 1, axis=0),
         lambda values: values[..., ::-1],
         np.zeros_like,
+        lambda values: np.random.default_rng(0).random(values.shape).astype(values.dtype),
     )
     for other in others:
         if judge.score({name: other(np.asarray(values)) for name, values in outputs.items()}) != judge.baseline:

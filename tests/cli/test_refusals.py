@@ -35,6 +35,7 @@ from edgeprune import flavor as flavors
         (["--target-macs", "0.5", "--reconstruct", "absent.npz"], "No data file at absent.npz"),
         (["--target-macs", "0.5", "-o", "keras.h5"], "another name. --overwrite replaces it"),
         (["--target-macs", "0.5", "--plan", "plan.txt"], "must end in .json"),
+        (["--target-macs", "0.5", "-o", f"{'x' * 300}/new.keras"], "File name too long"),
         (
             ["--target-macs", "0.5", "--plan", "keras.h5/plan.json"],
             "keras.h5 is a file, so that nothing can be written below",
