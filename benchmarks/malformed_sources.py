@@ -31,7 +31,7 @@ _TABLES = {
     "open quote": (_HEADER + '"' + _ROW * 3).encode(),
     "a long field": (_HEADER + "1" * 200_000 + ",1,1,1,1,1,1\n").encode(),
     "one line of 1 MB": b"a" * 1_000_000,
-    "semicolons": (_HEADER + _ROW).replace(",", ";").encode(),
+    "rows of semicolons": (_HEADER + _ROW.replace(",", ";")).encode(),
 }
 
 

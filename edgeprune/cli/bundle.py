@@ -80,7 +80,7 @@ def bundle_command(
         output,
         target,
         arrays and arrays.x_train,
-        labels=classes or (arrays and class_names(arrays, keras_model)),
+        labels=(arrays and class_names(arrays, keras_model)) if classes is None else classes,
         validation_data=arrays and arrays.test,
         metric=scored_by,
         preprocessing=Preprocessing(tuple(mean or [0.0]), tuple(std or [1.0])) if mean or std else None,

@@ -143,12 +143,17 @@ def test_convert_refuses(folder, monkeypatch, arguments, message):
         (["demo", "-o", "data.npz/x"], "data.npz is a file, so that nothing can be written below it"),
         (["bundle", "keras.keras", "-o", "data.npz/x/y"], "data.npz is a file, so that nothing can be written below"),
         (["bundle", "keras.keras", "-o", "b", "--labels", "latin.txt"], "latin.txt is not a text file in UTF-8"),
+        (
+            ["bundle", "keras.keras", "--target", "cortex-m", "-o", "b", "--labels", "none.txt", "--data", "data.npz"],
+            "Got 0",
+        ),
     ],
 )
 def test_other_refusals(folder, tflite, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     (folder / "bad.tflite").write_bytes(b"bad")
     (folder / "latin.txt").write_bytes("größe\n".encode("latin-1"))
+    (folder / "none.txt").write_bytes(b"")
     assert message in refused(*arguments)
 
 
