@@ -33,9 +33,9 @@ from edgeprune import flavor
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
 from edgeprune.search.gate import hold_out
-from edgeprune.search.making import Maker
+from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate, Trial
-from edgeprune.search.work import Job, Samples, TrialSettings, Work
 from edgeprune.targets import target as target_of
 from edgeprune.text_table import text_table
 

@@ -28,14 +28,14 @@ from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import check_varies
 from edgeprune.search.logs import LogKind, check_kinds, logs
-from edgeprune.search.making import Maker
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import check_optuna, sampled
 from edgeprune.search.search_record import TRIALS, SearchHeader, this_environment
-from edgeprune.search.space import SearchSpace, ways_of
+from edgeprune.search.search_space import SearchSpace, ways_of
+from edgeprune.search.trial_job import Samples, TrialSettings, Work
 from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Trial
-from edgeprune.search.work import Samples, TrialSettings, Work
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization

@@ -17,13 +17,13 @@ from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.finalists import Outcome
 from edgeprune.search.gate import Verdict, verdict_on
 from edgeprune.search.journal import data_fingerprint
-from edgeprune.search.making import Maker, judge_for
 from edgeprune.search.recipe import Recipe
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.search_record import SearchEnding
+from edgeprune.search.trial_job import Samples, Work
 from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_maker import Maker, judge_for
 from edgeprune.search.trial_record import Candidate, Trial
-from edgeprune.search.work import Samples, Work
 from edgeprune.types import Model
 
 MODEL, RECIPE, BUNDLE = "model.tflite", "recipe.json", "bundle"

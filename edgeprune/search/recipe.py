@@ -19,9 +19,9 @@ from edgeprune.measure.predictions import gather
 from edgeprune.search.budget import LIMITS, Budget
 from edgeprune.search.gate import hold_out
 from edgeprune.search.journal import data_fingerprint, fingerprint
-from edgeprune.search.making import Maker
+from edgeprune.search.trial_job import Samples, TrialSettings, Work
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate
-from edgeprune.search.work import Samples, TrialSettings, Work
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike
 

@@ -13,9 +13,9 @@ import numpy as np
 from edgeprune.atomic import atomic_path
 from edgeprune.search.budget import Budget
 from edgeprune.search.engine import Engine
+from edgeprune.search.trial_job import Job, Made, failed, trial_errors
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate, Stage, Trial
-from edgeprune.search.work import Job, Made, failed, trial_errors
 
 # Of a time budget, what quick trials may use up.
 _QUICK_SHARE = 0.3

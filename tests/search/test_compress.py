@@ -10,7 +10,7 @@ from search.small_net import data, trained_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.search import read_search, space
+from edgeprune.search import read_search, search_space
 from edgeprune.targets import target
 
 
@@ -68,7 +68,7 @@ def trials_held_out(x, y):
 def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
     model, validation = trained("keras"), data(80, 1)
     settings = {**SETTINGS, "max_accuracy_drop": 0.1, "quantization": None, "target": "phone"}
-    calls, cut = [], space.plan_graph
+    calls, cut = [], search_space.plan_graph
 
     def stopped(*arguments, **named):
         calls.append(1)
@@ -76,10 +76,10 @@ def test_a_search_that_was_stopped_goes_on(trained, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return cut(*arguments, **named)
 
-    monkeypatch.setattr(space, "plan_graph", stopped)
+    monkeypatch.setattr(search_space, "plan_graph", stopped)
     with pytest.raises(KeyboardInterrupt):
         ep.compress(model, None, validation, output_dir=tmp_path / "a", **settings)
-    monkeypatch.setattr(space, "plan_graph", cut)
+    monkeypatch.setattr(search_space, "plan_graph", cut)
     journal = tmp_path / "a" / "trials.jsonl"
     text = journal.read_bytes()
     journal.write_bytes(text[:-5])  # and its last trial is lost
@@ -93,7 +93,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
     def failing(*arguments, **named):
         raise MemoryError("no memory is left")
 
-    monkeypatch.setattr(space, "plan_graph", failing)
+    monkeypatch.setattr(search_space, "plan_graph", failing)
     result = ep.compress(
         trained("keras"),
         None,

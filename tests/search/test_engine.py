@@ -15,9 +15,9 @@ import edgeprune as ep
 from edgeprune.search import compress as compressing
 from edgeprune.search import engine_ray
 from edgeprune.search.budget import Budget
-from edgeprune.search.making import Maker
+from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate
-from edgeprune.search.work import Job, Samples, TrialSettings, Work
 from edgeprune.targets import target
 
 SETTINGS = {"max_accuracy_drop": 0.1, "num_finalists": 2, "epochs": 1, "bundle": False, "verbose": False}

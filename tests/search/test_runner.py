@@ -10,9 +10,9 @@ from edgeprune.search.budget import Budget
 from edgeprune.search.guided import Directions, guided
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import sampled
+from edgeprune.search.trial_job import Made
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate
-from edgeprune.search.work import Made
 
 BUDGET = Budget(max_accuracy_drop=0.3, max_size=60)
 

@@ -10,11 +10,11 @@ from search.test_journal_file import SEARCH
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search.budget import Budget
-from edgeprune.search.making import Maker
-from edgeprune.search.space import SearchSpace, ways_of
+from edgeprune.search.search_space import SearchSpace, ways_of
+from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate
-from edgeprune.search.work import Job, Samples, TrialSettings, Work
 from edgeprune.targets import target
 
 

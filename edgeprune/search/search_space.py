@@ -15,9 +15,9 @@ from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.search.curves import Sensitivity
 from edgeprune.search.guided import Directions
 from edgeprune.search.judge import taken
-from edgeprune.search.making import Maker
 from edgeprune.search.sensitivity import sensitivity
 from edgeprune.search.trial_journal import TrialJournal
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate
 from edgeprune.search.variant import Variant
 from edgeprune.targets import Target

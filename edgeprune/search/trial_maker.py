@@ -23,9 +23,9 @@ from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.judge import Judge, Outputs, judge_of, taken
+from edgeprune.search.trial_job import Job, Made, Samples, Work, failed, trial_errors
 from edgeprune.search.trial_record import Candidate
 from edgeprune.search.variant import Variant
-from edgeprune.search.work import Job, Made, Samples, Work, failed, trial_errors
 from edgeprune.sparsity.callbacks import UpdatePruningStep
 from edgeprune.sparsity.prune import prune_low_magnitude
 from edgeprune.sparsity.schedules import ConstantSparsity
