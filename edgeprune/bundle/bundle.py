@@ -32,7 +32,7 @@ from edgeprune.data.labels import shape_fits
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.export import representative, vocabulary_files
 from edgeprune.export.calibration_choice import calibrated
-from edgeprune.export.convert import ValidationData, write_tflite
+from edgeprune.export.convert import ExportResult, ValidationData, write_tflite
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.sample_ranges import difference_notes
@@ -171,19 +171,13 @@ def export_bundle(
         per_channel_dense = False
     _check_options(device, sparse=sparse, integer_io=integer_io)
     flavor.check_built_model(model)
-    for argument, text in {"name": name, "author": author, "version": version, "description": description}.items():
-        if not isinstance(text, str) and (argument, text) != ("name", None):
-            raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
+    _check_texts(name=name, author=author, version=version, description=description)
     check_folder(directory, replaces=lambda old: overwrite and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
     settings = ConverterSettings(quantization, sparse, integer_io, four_bit_operators=device.four_bit_operators)
     prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
-    if representative_data is None and quantization in CALIBRATED:
-        raise ValueError(
-            f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
-            f"what the model will see, as {DATA_FORMS}."
-        )
+    _check_calibration(representative_data, quantization, device)
     if scheme.has_four_bits:
         prepared = calibrated(prepared, "min-max", scheme)
     plain, specs, samples = prepared.model, prepared.specs, prepared.samples
@@ -198,18 +192,8 @@ def export_bundle(
         atomic_folder(directory, replaces=lambda old: overwrite and written_files(old)) as folder,
         status(f"Bundling for {device.name}") as say,
     ):
-        export = functools.partial(
-            write_tflite, prepared, folder / "model.tflite", overwrite=True, verbose=False, validation=validation
-        )
-        try:
-            exported = export_with_better_scales(export, plain, device, settings, per_channel_dense)
-        except LoopError as error:
-            raise error.among(device.quantizations) from error
-        except OperatorError as error:
-            raise error.without_options() from error
-        verification = exported.verification
-        assert verification is not None, "a bundle's file is verified when it is exported"
-        _check_verification(verification, plain, quantization, device)
+        path = folder / "model.tflite"
+        exported, verification = _exported(prepared, path, device, settings, per_channel_dense, validation)
         notes = [note for note in exported.notes if note not in verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
         if samples is not None and validation is not None:
@@ -238,6 +222,41 @@ def export_bundle(
         write_manifest(folder)
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
     return Bundle(Path(directory), device, files, verification, figures, tuple(notes))
+
+
+def _exported(
+    prepared: PreparedModel,
+    path: Path,
+    device: Target,
+    settings: ConverterSettings,
+    per_channel_dense: bool | None,
+    validation: ValidationData | None,
+) -> tuple[ExportResult, Verification]:
+    """Write the bundle's file; the errors name what a bundle has arguments for."""
+    export = functools.partial(write_tflite, prepared, path, overwrite=True, verbose=False, validation=validation)
+    try:
+        exported = export_with_better_scales(export, prepared.model, device, settings, per_channel_dense)
+    except LoopError as error:
+        raise error.among(device.quantizations) from error
+    except OperatorError as error:
+        raise error.without_options() from error
+    assert exported.verification is not None, "a bundle's file is verified when it is exported"
+    _check_verification(exported.verification, prepared.model, settings.quantization, device)
+    return exported, exported.verification
+
+
+def _check_texts(**texts: Any) -> None:
+    for argument, text in texts.items():
+        if not isinstance(text, str) and (argument, text) != ("name", None):
+            raise TypeError(f"{argument} must be a string, got {type(text).__name__}.")
+
+
+def _check_calibration(data: DataLike | None, quantization: str | None, device: Target) -> None:
+    if data is None and quantization in CALIBRATED:
+        raise ValueError(
+            f"Target {device.name!r} computes in {quantization}, which needs representative_data: about 100 samples of "
+            f"what the model will see, as {DATA_FORMS}."
+        )
 
 
 def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> None:

@@ -10,7 +10,7 @@ A block is scored by what its removal does to the output on data, or to the loss
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -211,49 +211,55 @@ def plan_blocks(
         )
     left = [block for block in blocks if not _ignored(blocks, ignore, block)]
     scorer = Scorer(walked, blocks, list(batches_of(data, batch_size, steps, inputs=input_shapes(walked))), loss)
+
+    def reached(removed: Sequence[Block]) -> bool:
+        if target_macs is None:
+            return len(removed) >= (num_blocks or 0)
+        return whole.without(removed) <= target_macs * whole.total
+
+    first, removed = _remove_until(reached, left, walked, scorer, whole, model.name)
+    return BlockPlan(
+        model,
+        walked,
+        tuple(_scored(block, first, removed) for block in blocks),
+        scorer.measure,
+        whole.total,
+        whole.without(list(removed)),
+        tuple(removed),
+    )
+
+
+def _remove_until(
+    reached: Callable[[Sequence[Block]], bool],
+    blocks: Sequence[Block],
+    walked: Any,
+    scorer: Scorer,
+    whole: MacsWithout,
+    name: str,
+) -> tuple[dict[str, float], dict[Block, float]]:
+    """All blocks' scores while none is removed, and the removed ones with their scores, in their order."""
     first: dict[str, float] = {}
-    removed: list[Block] = []
-    scores_when_removed: list[float] = []
-    while (
-        len(removed) < (num_blocks or 0) if target_macs is None else whole.without(removed) > target_macs * whole.total
-    ):
-        candidates = [block for block in left if is_called(walked, block, removed)]
+    removed: dict[Block, float] = {}
+    while not reached(list(removed)):
+        candidates = [block for block in blocks if is_called(walked, block, list(removed))]
         if not candidates:
+            share = whole.without(list(removed)) / whole.total
             raise ValueError(
-                f"Only {len(removed)} of the blocks of {model.name!r} can be removed"
-                + (
-                    "."
-                    if target_macs is None
-                    else f", and {whole.without(removed) / whole.total:.3f} of its MACs are left."
-                )
+                f"Only {len(removed)} of the blocks of {name!r} can be removed; {share:.3f} of its MACs are left."
             )
         scores = {}
         for block in track(candidates, f"Scoring {len(candidates)} blocks"):
             scores[block.name] = scorer.score([*removed, block])
         first = first or scores
         best = min(candidates, key=lambda block: scores[block.name])
-        removed.append(best)
-        scores_when_removed.append(scores[best.name])
-    order = {block.name: place for place, block in enumerate(removed)}
-    return BlockPlan(
-        model,
-        walked,
-        tuple(
-            ScoredBlock(
-                block.name,
-                block.layers,
-                block.macs,
-                first.get(block.name, math.nan),
-                order[block.name] + 1 if block.name in order else None,
-                scores_when_removed[order[block.name]] if block.name in order else None,
-            )
-            for block in blocks
-        ),
-        scorer.measure,
-        whole.total,
-        whole.without(removed),
-        tuple(removed),
-    )
+        removed[best] = scores[best.name]
+    return first, removed
+
+
+def _scored(block: Block, first: Mapping[str, float], removed: Mapping[Block, float]) -> ScoredBlock:
+    place = list(removed).index(block) + 1 if block in removed else None
+    score = first.get(block.name, math.nan)
+    return ScoredBlock(block.name, block.layers, block.macs, score, place, removed.get(block))
 
 
 def without_blocks(model: Model, names: Sequence[str], verify: bool = True) -> Model:

@@ -202,7 +202,7 @@ def verify_tflite(
     predicted: dict[str, np.ndarray] = {}
     keras_outputs: dict[str, np.ndarray] = {}
     comparisons: list[OutputComparison] = []
-    weights = () if model is None else zeros_of_weights(model, file)
+    weights: tuple[WeightZeros, ...] = ()
     if model is not None:
         problems += (mismatch := _mismatch(runtime, model))
         if not mismatch and not (x is None and file.quantization in CALIBRATED):
@@ -211,9 +211,8 @@ def verify_tflite(
             keras_outputs, misfits = pair_outputs(file_outputs, predicted, model)
             comparisons, wrong = _compared(file, runtime, file_outputs, keras_outputs, tolerance)
             problems += [*misfits, *wrong]
-    # A float file of another model fails on its outputs; quantized ones are allowed to differ by more.
-    if file.quantization is not None and len(weights) > 1 and all(row.tensor is None for row in weights):
-        problems.append("None of the Keras model's weights are in the file: it was converted from another model.")
+        weights = zeros_of_weights(model, file)
+        problems += _foreign_weights(file, weights)
 
     def scored(outputs: Mapping[str, np.ndarray]) -> Scores:
         if model is not None and not keras_outputs:
@@ -247,6 +246,13 @@ def verify_tflite(
         tolerance=tolerance,
         problems=tuple(problems),
     )
+
+
+def _foreign_weights(file: TfliteFile, weights: Sequence[WeightZeros]) -> list[str]:
+    """Whether a quantized file has none of the model's weights; a float file of another model fails on its outputs."""
+    if file.quantization is None or len(weights) < 2 or any(row.tensor is not None for row in weights):
+        return []
+    return ["None of the Keras model's weights are in the file: it was converted from another model."]
 
 
 def _compared(
