@@ -16,8 +16,10 @@ import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PREFIX = ".unfinished-edgeprune-"
@@ -41,13 +43,13 @@ def staging(parent: Path) -> Iterator[Path]:
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         remove_leftovers(parent)
-        folder, handle = _make_locked(parent)
-        try:
+        with contextlib.ExitStack() as ending:
+            with _signals_held():
+                folder, handle = _make_locked(parent)
+                ending.callback(os.close, handle)
+                ending.callback(_remove, folder)
             (folder / "new").mkdir()
             yield folder
-        finally:
-            _remove(folder)
-            os.close(handle)
     finally:
         for made in missing:
             with contextlib.suppress(OSError):  # it holds what was written
@@ -160,6 +162,31 @@ def _make_locked(parent: Path) -> tuple[Path, int]:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise FileNotFoundError(f"{parent}: another process removes again and again what is written here.")
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let what signals raise wait until the end of the body, so that nothing is made that nobody knows of yet.
+
+    A mask would not do: what one thread blocks another one, as TensorFlow has them, is sent. Python runs its handlers
+    in the main thread alone, so that another one is not interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    with contextlib.ExitStack() as restored:
+        restored.callback(_raise_first, came)  # runs last, when the handlers are back
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(handler := signal.getsignal(number)):
+                restored.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, frame: came.append(number))
+        yield
+
+
+def _raise_first(came: Sequence[int]) -> None:
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _open(folder: Path) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,42 @@ def test_no_file_of_somebody_else_is_ever_lost(tmp_path_factory, owned, mine, ne
     files = {name: text for name, text in tree(here / "b").items() if text is not None}
     assert not mine & new and files == {name: "mine" for name in mine} | {name: "new" for name in new}
     assert os.listdir(here) == ["b"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("step", ["mkdtemp", "_open", "_lock"])
+def test_a_signal_in_the_instant_in_which_the_hidden_folder_is_made_leaves_nothing(tmp_path, monkeypatch, number, step):
+    owner = staging.tempfile if step == "mkdtemp" else staging
+    real, before = getattr(owner, step), signal.getsignal(number)
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(*arguments):
+        raise Stopped
+
+    def interrupted(*arguments, **named):
+        made = real(*arguments, **named)
+        os.kill(os.getpid(), number)
+        return made
+
+    monkeypatch.setattr(owner, step, interrupted)
+    signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped), atomic_folder(tmp_path / "b"):
+            pytest.fail("the signal came before")
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_is_written_in_another_thread(tmp_path):
+    def written():
+        with atomic_folder(tmp_path / "b") as folder:
+            write(folder, {"card": "1"})
+
+    thread = threading.Thread(target=written)
+    thread.start()
+    thread.join()
+    assert tree(tmp_path / "b") == {"card": "1"}

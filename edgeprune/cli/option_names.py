@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -35,7 +35,8 @@ def in_options(message: str, context: typer.Context) -> str:
         context: the command that was run, with the values of its options.
 
     Returns:
-        The message; where it names no argument, the option in front whose value or whose name it speaks of.
+        The message; where it names no argument, the options in front whose values it has, or the one whose name it has
+        first.
     """
     options = _options(context)
     names = "|".join(sorted(options, key=len, reverse=True))
@@ -66,24 +67,44 @@ def _options(context: typer.Context) -> dict[str, str]:
 
 
 def _spoken_of(message: str, context: typer.Context, options: Mapping[str, str]) -> list[str]:
-    """The options that were passed whose values are in the message; where none is, the first whose name is."""
+    """The options that were passed whose values are in the message; where none is, that whose name is first in it."""
     given = {
         name: value
         for name, value in context.params.items()
         if name in options and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-    by_value = [
+    # A value inside another one is not what the message speaks of, as a folder in the path of a file.
+    by_value = {name: _spans(message, value) for name, value in given.items()}
+    outermost = [
         options[name]
-        for name, value in given.items()
-        if any(len(text) >= _SHORTEST_VALUE and text in message for text in _texts(value))
+        for name, spans in by_value.items()
+        if any(not _lies_in_longer(span, by_value.values()) for span in spans)
     ]
-    by_name = [
-        option
+    by_name = {
+        found.start(): option
         for argument, option in options.items()
         if _FILLED_BY.get(argument, argument) in given
-        and re.search(rf"\b{argument.replace('_', ' ')}\b", message, re.IGNORECASE)
+        and (found := re.search(rf"\b{argument.replace('_', ' ')}\b", message, re.IGNORECASE))
+    }
+    return outermost or [by_name[place] for place in sorted(by_name)[:1]]
+
+
+def _spans(message: str, value: object) -> list[tuple[int, int]]:
+    """Where a value stands in a message."""
+    return [
+        found.span()
+        for text in _texts(value)
+        if len(text) >= _SHORTEST_VALUE
+        for found in re.finditer(re.escape(text), message)
     ]
-    return by_value or by_name[:1]
+
+
+def _lies_in_longer(span: tuple[int, int], several: Iterable[Sequence[tuple[int, int]]]) -> bool:
+    return any(
+        begin <= span[0] and span[1] <= end and end - begin > span[1] - span[0]
+        for spans in several
+        for begin, end in spans
+    )
 
 
 def _texts(value: object) -> list[str]:

@@ -28,7 +28,8 @@ class Command(TyperCommand):
         except USER_ERRORS as error:
             if os.environ.get("EDGEPRUNE_DEBUG"):
                 raise
-            hint = " --overwrite replaces it." if isinstance(error, NotOverwrittenError) else ""
+            can_overwrite = any("--overwrite" in parameter.opts for parameter in ctx.command.params)
+            hint = " --overwrite replaces it." if can_overwrite and isinstance(error, NotOverwrittenError) else ""
             notes = getattr(error, "__notes__", [])
             _fail(in_options(" ".join([f"{error or type(error).__name__}{hint}", *notes]), ctx))
         except Exception as error:

@@ -20,10 +20,30 @@ def check_and_compile(model: Model, x: Arrays, y: Arrays | None, loss: Loss | No
 
     Args:
         model: a model of either Keras.
+        x: as in `check_training_data`.
+        y: as in `check_training_data`.
+        loss: as in `check_training_data`.
+
+    Raises:
+        ValueError: the data do not fit, or no loss is known.
+    """
+    chosen = check_training_data(model, x, y, loss)
+    if flavor.compilation_of(model) is None:
+        model.compile(loss=chosen)
+
+
+def check_training_data(model: Model, x: Arrays, y: Arrays | None, loss: Loss | None = None) -> Loss | None:
+    """Refuse data that do not fit a model and its loss.
+
+    Args:
+        model: a model of either Keras; it is not changed.
         x: inputs `(n, ...)`; a dict by input name or a list for several.
         y: labels or targets `(n, ...)`; a dict by output name or a list for several.
         loss: a Keras loss or its name; left out, that of the compiled model, or `"sparse_categorical_crossentropy"` for
             a softmax over integer labels.
+
+    Returns:
+        The loss that it is trained with; None for a model with a step of its own.
 
     Raises:
         ValueError: the data do not fit, or no loss is known.
@@ -40,8 +60,7 @@ def check_and_compile(model: Model, x: Arrays, y: Arrays | None, loss: Loss | No
         for name, labels in by_output(shapes, y, "labels").items():
             if labels is not None and losses[name] is not None:
                 check_output_labels(labels_of(name, shapes), np.asarray(labels), shapes[name], losses[name])
-    if compiled is None:
-        model.compile(loss=chosen)
+    return chosen
 
 
 def compilation_for(

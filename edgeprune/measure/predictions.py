@@ -31,13 +31,10 @@ def predict(model: Model, samples: Arrays, *, batch_size: int = 32) -> dict[str,
         ValueError: there are no samples, not as many as the model has inputs, or they are of another shape, no
             numbers or not finite.
     """
-    arrays = [np.asarray(array) for array in named_inputs(model, samples).values()]
-    _check_values(model, arrays)
+    arrays = checked_inputs(model, samples)
     fixed = model.inputs[0].shape[0] if flavor.is_graph_model(model) else None
     size = fixed or batch_size
     count = len(arrays[0])
-    if count == 0:
-        raise ValueError(f"Model {model.name!r} was called on no samples.")
     parts, predict_on_batch = [], flavor.batch_predictor(model)
     for start in track(range(0, count, size), f"Running {model.name}"):
         batch = [array[start : start + size] for array in arrays]
@@ -46,6 +43,23 @@ def predict(model: Model, samples: Arrays, *, batch_size: int = 32) -> dict[str,
             batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
         parts.append(flavor.named_outputs(model, predict_on_batch(flavor.packed_as_called(model, batch))))
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def checked_inputs(model: Model, samples: Arrays) -> list[np.ndarray]:
+    """The arrays of a model's inputs, in its order, checked.
+
+    Args:
+        model: a built model of either Keras.
+        samples: as `accuracy` accepts them.
+
+    Raises:
+        ValueError: as `predict`.
+    """
+    arrays = [np.asarray(array) for array in named_inputs(model, samples).values()]
+    _check_values(model, arrays)
+    if len(arrays[0]) == 0:
+        raise ValueError(f"Model {model.name!r} was called on no samples.")
+    return arrays
 
 
 def gather(

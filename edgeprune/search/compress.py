@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,25 +14,27 @@ from edgeprune.channels.graph.trace import trace
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import count_parameters
-from edgeprune.measure.predictions import gather
 from edgeprune.number_checks import check_number, check_seed, check_whole
 from edgeprune.progress import status
 from edgeprune.schemes import Scheme
 from edgeprune.search.budget import Budget
+from edgeprune.search.checked_samples import training_samples, validation_samples
 from edgeprune.search.compress_result import CompressResult
-from edgeprune.search.ending import Ending, Prepared, plain
+from edgeprune.search.ending import Ending, Prepared, check_is_free, plain
 from edgeprune.search.engine import Engine, LocalEngine
 from edgeprune.search.engine_ray import RayEngine
+from edgeprune.search.file_costs import untrained_costs
 from edgeprune.search.finalists import Outcome
 from edgeprune.search.gate import hold_out
 from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import check_varies
 from edgeprune.search.logs import LogKind, check_kinds, logs
+from edgeprune.search.reach import beyond_reach, within_memories
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import check_optuna, sampled
 from edgeprune.search.search_record import TRIALS, SearchHeader, this_environment
-from edgeprune.search.search_space import SearchSpace, ways_of
+from edgeprune.search.search_space import SearchSpace, Way, ways_of
 from edgeprune.search.trial_job import Samples, TrialSettings, Work
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_maker import Maker
@@ -96,7 +99,8 @@ def compress(
             machine.
         max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit.
         max_flash: bytes of flash for file and code, such as `"256 KiB"`; on microcontrollers and NPUs. A board whose
-            memories are known is never exceeded: left out, all of it may be used.
+            memories are known is never exceeded: left out, all of it may be used, and where the model does not fit
+            the memories are limits as if they were passed.
         max_ram: bytes of RAM for the arena, on microcontrollers, likewise.
         max_latency_ms: milliseconds of one run, on phones, computers and NPUs.
         max_size: bytes of the file.
@@ -137,7 +141,7 @@ def compress(
         ValueError: nothing is limited, or a limit cannot be held on this target; the data do not fit the model, are
             too few, or the figure has no direction; nothing of the model can be cut; the folder's journal is of another
             search.
-        FileExistsError: the folder has trials, and `resume` is false.
+        FileExistsError: the folder has trials, and `resume` is false; or files of the same names that no search wrote.
         ImportError: what the search or the target needs is not installed.
 
     Example:
@@ -165,12 +169,12 @@ def compress(
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be 'local' or 'ray'; got {engine!r}.")
     flavor.check_built_model(model)
-    if all(group.frozen is not None for group in trace(model).groups):
-        raise ValueError(f"No channel of model {model.name!r} can be removed: inspect(model) says why.")
-    prepared = _prepared(model, train, validation, metric, device, budget, settings)
-    ways = ways_of(quantization, device, prepared.work.is_training)
+    _check_can_be_cut(model)
     folder = Path(output_dir)
     check_parents(folder / TRIALS)
+    check_is_free(folder)
+    ways = ways_of(quantization, device, train is not None and epochs > 0)
+    prepared = _prepared(model, train, validation, metric, device, budget, ways, settings)
     maker = Maker(prepared.work)
     workers: dict[str, Any] = {
         "address": address,
@@ -186,8 +190,17 @@ def compress(
         space = SearchSpace(maker, journal, folder / "curves.jsonl", ways)
         logged = logs(log, folder, journal.trials, f"{model.name} on {device.name}")
         runner = _runner(made_by, space, journal, folder, prepared, settings, say, logged)
-        found = _searched(runner, space, budget, settings, len(maker.quick_rows), folder / OPTUNA)
+        found = _nearest(runner, space, maker) or _searched(
+            runner, space, prepared.work.budget, settings, len(maker.quick_rows), folder / OPTUNA
+        )
         return Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
+
+
+def _check_can_be_cut(model: Model) -> None:
+    graph = trace(model)
+    if all(group.frozen is not None for group in graph.groups):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(graph.frozen.items())[:3])
+        raise ValueError(f"No channel of model {model.name!r} can be removed ({reasons}); inspect lists all layers.")
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -212,20 +225,26 @@ def _prepared(
     metric: MetricLike | None,
     device: Target,
     budget: Budget,
+    ways: Sequence[Way],
     settings: Mapping[str, Any],
 ) -> Prepared:
-    training = None if train is None else Samples(*gather(model, train))
-    judged, held = (Samples(*part) for part in hold_out(*gather(model, validation), seed=settings["seed"]))
+    training = None if train is None else training_samples(model, train)
+    samples = validation_samples(model, validation)
+    judged, held = (
+        Samples(*part) for part in hold_out(samples.x, samples.y, samples.sample_weight, seed=settings["seed"])
+    )
     metric = "agreement" if metric is None and judged.y is None else metric
     names = ("epochs", "batch_size", "learning_rate", "seed")
     made = TrialSettings(device, **{name: settings[name] for name in names})
+    budget = within_memories(budget, model, device, ways[0][0], judged.x)
     return Prepared(Work(model, training, judged, metric, budget, made), held)
 
 
 def _header(maker: Maker, prepared: Prepared, settings: Mapping[str, Any]) -> SearchHeader:
-    """What the search is; a metric that is constant or has no direction is refused here."""
+    """What the search is; a metric that is constant, has no direction or raises is refused here."""
     work, judge = prepared.work, maker.judge
     check_varies(judge, maker.original_outputs)
+    prepared.held_judge.score(prepared.held_outputs)  # that it can be scored is not to be found out at the end
     several = [samples for samples in (work.judged, prepared.held, work.train) if samples is not None]
     graph = trace(work.model)
     own = {name: plain(value) for name, value in settings.items() if name not in ("target", "seed", "time_budget")}
@@ -272,6 +291,18 @@ def _runner(
         say=lambda text: say(f"Compressing: {text}"),
         log=log,
     )
+
+
+def _nearest(runner: JournalRunner, space: SearchSpace, maker: Maker) -> Outcome | None:
+    """The narrowest model where even that exceeds a limit on costs."""
+    work = maker.work
+
+    def costs_of(settings: Mapping[str, Any]) -> dict[str, float]:
+        candidate = space.candidate(settings)
+        model = maker.untrained(replace(candidate, quantize_aware=False))
+        return untrained_costs(model, candidate.quantization, work.judged.x, work.settings.target, work.budget.costs)
+
+    return beyond_reach(runner, work.budget, space.narrowest(), costs_of)
 
 
 def _searched(

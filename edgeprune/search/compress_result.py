@@ -149,7 +149,7 @@ def settings_text(trial: Trial) -> str:
         parts.append(f"{settings['within']:.0%} of the limits")
     if "keep" in settings:
         kept = list(settings["keep"].values())
-        parts.append(f"{np.mean(kept):.0%} of the channels")
+        parts.append(f"{np.mean(kept):.0%} of the channels" if any(kept) else "one channel in each group")
     if settings.get("weighed_by") in ("curves", "local"):
         parts.append(settings["weighed_by"])
     if settings.get("num_blocks"):

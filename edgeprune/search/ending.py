@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgeprune.atomic import atomic_path
+import numpy as np
+
+from edgeprune.atomic import NotOverwrittenError, atomic_path
 from edgeprune.bundle.bundle import export_bundle
 from edgeprune.measure.predictions import predict
 from edgeprune.schemes import Scheme, scheme_of
+from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
 from edgeprune.search.file_costs import file_costs, file_outputs
-from edgeprune.search.finalists import Outcome
+from edgeprune.search.finalists import Outcome, broken_costs, drop_of
 from edgeprune.search.gate import Verdict, verdict_on
 from edgeprune.search.journal import data_fingerprint
+from edgeprune.search.judge import Judge
 from edgeprune.search.recipe import Recipe
 from edgeprune.search.runner import JournalRunner
-from edgeprune.search.search_record import SearchEnding
+from edgeprune.search.search_record import TRIALS, SearchEnding
 from edgeprune.search.trial_job import Samples, Work
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_maker import Maker, judge_for
@@ -40,6 +45,29 @@ class Prepared:
 
     work: Work
     held: Samples
+
+    @cached_property
+    def held_outputs(self) -> dict[str, np.ndarray]:
+        """What the original computes for the samples that were held out."""
+        return predict(self.work.model, self.held.x, batch_size=self.work.settings.batch_size)
+
+    @cached_property
+    def held_judge(self) -> Judge:
+        """What scores outputs for the samples that were held out."""
+        return judge_for(self.work, self.held, self.held_outputs)
+
+
+def check_is_free(folder: Path) -> None:
+    """Refuse a folder with files in it that a search would replace and that no search wrote.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    written = [folder / name for name in (MODEL, RECIPE, BUNDLE)]
+    if not (folder / TRIALS).exists() and (found := [path for path in written if path.exists()]):
+        raise NotOverwrittenError(
+            f"{found[0]} is there already, without the trials of its search: choose another folder."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,22 +94,23 @@ class Ending:
 
     def result(self, found: Outcome) -> CompressResult:
         """Hold the best file against the budget, and write what belongs to it."""
-        trials = tuple(self.journal.trials)
+        trials, work = tuple(self.journal.trials), self.prepared.work
         correlation = rank_correlation(trials)
         known = None if math.isnan(correlation) else correlation
         best = found.best
         if best is None or best.candidate is None:
-            notes: tuple[str, ...] = ("every trial failed: see their errors",)
+            errors = [trial.error for trial in trials if trial.error]
+            notes: tuple[str, ...] = (f"every trial failed, the last with {errors[-1]}",)
             self.journal.end(SearchEnding(None, False, None, known, notes))
             return CompressResult(False, None, None, None, None, trials, correlation, None, None, notes)
         path = self.folder / MODEL
+        verdict = self._verdict(self.runner.path_of(best))
         with atomic_path(path) as unfinished:
             unfinished.write_bytes(self.runner.path_of(best).read_bytes())
-        verdict = self._verdict(path)
         model = self._model(best, best.candidate)
         recipe = self._recipe(best.candidate, path)
         bundled, said = self._bundled(model, best.candidate)
-        notes = (*_notes(found.holds, best.candidate, verdict, trials), *said)
+        notes = (*_notes(work.budget, found, best.candidate, verdict, trials), *said)
         self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
         return CompressResult(
             accepted=verdict.accepted,
@@ -97,12 +126,11 @@ class Ending:
         )
 
     def _verdict(self, path: Path) -> Verdict:
-        work, held = self.prepared.work, self.prepared.held
-        before = predict(work.model, held.x, batch_size=work.settings.batch_size)
-        judge, budget = judge_for(work, held, before), work.budget.with_memories(work.settings.target)
+        prepared, work = self.prepared, self.prepared.work
+        budget = work.budget.with_memories(work.settings.target)
         costs = file_costs(path, work.settings.target, list(budget.limits))
-        after = file_outputs(path, work.model, held.x)
-        return verdict_on(budget, costs, judge, before, after, seed=work.settings.seed)
+        after = file_outputs(path, work.model, prepared.held.x)
+        return verdict_on(budget, costs, prepared.held_judge, prepared.held_outputs, after, seed=work.settings.seed)
 
     def _model(self, best: Trial, candidate: Candidate) -> Model:
         if candidate.is_whole and not candidate.quantize_aware:
@@ -165,16 +193,37 @@ def plain(value: object) -> Any:
     return vars(value) if isinstance(value, Scheme) else value
 
 
-def _notes(holds: bool, candidate: Candidate, verdict: Verdict, trials: Sequence[Trial]) -> Iterator[str]:
+def _notes(
+    budget: Budget, found: Outcome, candidate: Candidate, verdict: Verdict, trials: Sequence[Trial]
+) -> Iterator[str]:
     failures = [trial for trial in trials if trial.stage == "measured" and trial.state != "ok"]
     if failures:
         yield f"{len(failures)} of the models that were to be measured failed, the last with {failures[-1].error}"
     if candidate.is_whole and verdict.accepted:
-        yield "nothing had to be cut: the file is the original, quantized"
-    if holds and not verdict.accepted:
+        why = "nothing had to be cut" if budget.costs else "no narrower model that was tried holds the limit"
+        yield f"{why}: the file is the original{'' if candidate.quantization is None else ', quantized'}"
+    if found.holds and not verdict.accepted:
         yield "the limits held on the samples of the search, and do not on those that were held out"
-    if not holds:
+    if not found.holds:
         yield "no model that was tried holds every limit: this is the nearest"
+        if reason := found.reason or _contradiction(budget, trials):
+            yield reason
     limit = verdict.allowed_drop
     if verdict.accepted and limit is not None and verdict.lost.high > limit:
         yield f"the interval of the drop reaches beyond the limit of {limit:.4g}: more validation data would narrow it"
+
+
+def _contradiction(budget: Budget, trials: Sequence[Trial]) -> str:
+    """That the limits contradict each other, where each alone is held by a model that was measured; else nothing."""
+    measured = [trial for trial in trials if trial.state == "ok" and trial.stage == "measured"]
+    allowed = budget.limits.get("max_accuracy_drop")
+    small = [trial for trial in measured if not broken_costs(budget, trial)]
+    good = [trial for trial in measured if allowed is not None and drop_of(trial) <= allowed]
+    if allowed is None or not small or not good:
+        return ""
+    least, nearest = min(map(drop_of, small)), min(good, key=lambda trial: budget.overshoot(trial.figures))
+    return (
+        f"the limits contradict each other in what was tried: models that hold those on costs lose {least:.4g} or "
+        f"more, and of those that lose at most {allowed:.4g} the nearest exceeds "
+        f"{budget.exceeded(nearest.figures)[0]}"
+    )

@@ -10,18 +10,25 @@ import numpy as np
 
 from edgeprune.bundle.cpp_sources import kernel_bytes, with_margin
 from edgeprune.bundle.microcontroller import scratch_bytes
+from edgeprune.data.batches import samples_of
+from edgeprune.export.convert import export_tflite
 from edgeprune.measure.latency import benchmark
 from edgeprune.measure.predictions import samples_for_file
 from edgeprune.measure.score import outputs_by_keras_name
 from edgeprune.measure.size import file_size
 from edgeprune.measure.tflm import measure_arena
 from edgeprune.measure.vela import compile_for_npu
+from edgeprune.quantization.training import quantize_aware
+from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.targets import Target
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.runtime import Runtime
-from edgeprune.types import Arrays, Model
+from edgeprune.types import Arrays, Model, Quantization
+
+QuantizationLike = Quantization | Scheme | None
 
 _TIMED_RUNS, _TIMED_SECONDS = 30, 3.0
+_COST_SAMPLES = 2  # that a file is calibrated on of which the costs alone are looked at
 
 
 def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str, float]:
@@ -58,6 +65,30 @@ def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str,
             figures["arena"] = measure_arena(path).bytes
             figures["ram"] = with_margin(int(figures["arena"]), scratch_bytes(path))
     return figures
+
+
+def untrained_costs(
+    model: Model, quantization: QuantizationLike, samples: Arrays, target: Target, limits: Collection[str]
+) -> dict[str, float]:
+    """What the file of a model will cost: its size, arena and time follow from the shapes, not from the weights.
+
+    Args:
+        model: a model with weights of any kind; its file is calibrated with a few samples alone.
+        quantization: of the file, as `export_tflite` accepts it.
+        samples: inputs.
+        target: as `file_costs` accepts it.
+        limits: as `file_costs` accepts them.
+
+    Raises:
+        ValueError: the model cannot be converted.
+    """
+    few, scheme = samples_of(samples, _COST_SAMPLES), scheme_of(quantization)
+    if scheme.weight_bits == 4:
+        model = quantize_aware(model, scheme, calibration=few)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        export_tflite(model, path, quantization, few, verify=False, verbose=False)
+        return file_costs(path, target, limits)
 
 
 def file_outputs(path: Path, model: Model, samples: Arrays) -> dict[str, np.ndarray]:

@@ -18,10 +18,12 @@ class Outcome:
         best: the measured trial that holds the limits on the search's samples, or comes nearest; None where no trial
             could be measured.
         holds: whether it holds them.
+        reason: why no model can hold them, where that is known.
     """
 
     best: Trial | None
     holds: bool
+    reason: str = ""
 
 
 class Finalists:

@@ -96,6 +96,7 @@ def verdict_on(
     Raises:
         ValueError: an argument is out of its range.
     """
+    scores = judge.score(before), judge.score(after)  # these say why there is none
     lost = _lost(judge, before, after, confidence, seed)
     figures = {**measured, "accuracy_drop": lost.value}
     exceeded = budget.exceeded(figures)
@@ -103,8 +104,8 @@ def verdict_on(
         accepted=not exceeded,
         exceeded=exceeded,
         metric=judge.name,
-        before=judge.score(before),
-        after=judge.score(after),
+        before=scores[0],
+        after=scores[1],
         lost=lost,
         measured=figures,
         num_samples=len(next(iter(before.values()))),
@@ -168,7 +169,7 @@ def hold_out(
     is_held = np.zeros(count, bool)
     is_held[row[np.diff(places) > 0]] = True
     if not is_held.any() or is_held.all():
-        raise ValueError(f"{count} samples are too few to hold {share:.0%} of them out: pass more, or validation data.")
+        raise ValueError(f"{count} samples are too few to hold {share:.0%} of them out: pass more.")
     parts = []
     for chosen in (np.flatnonzero(~is_held), np.flatnonzero(is_held)):
         parts.append(tuple(taken(part, chosen) for part in (x, y, sample_weight)))

@@ -13,6 +13,7 @@ from edgeprune.depth.blocks import plan_blocks
 from edgeprune.depth.residual_blocks import find_blocks
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.search.curves import Sensitivity
+from edgeprune.search.file_costs import QuantizationLike
 from edgeprune.search.guided import Directions
 from edgeprune.search.judge import taken
 from edgeprune.search.sensitivity import sensitivity
@@ -23,7 +24,6 @@ from edgeprune.search.variant import Variant
 from edgeprune.targets import Target
 from edgeprune.types import Quantization
 
-QuantizationLike = Quantization | Scheme | None
 # How a file is quantized, and whether its model is trained for that.
 Way = tuple[QuantizationLike, bool]
 # What tells the groups how much each loses: measured curves, the norms of all channels, or the same of each.
@@ -84,6 +84,11 @@ class SearchSpace:
             compresses_zeros="max_gzip_size" in self._maker.work.budget.limits,
             plans_within=self.can_plan_within,
         )
+
+    def narrowest(self) -> dict[int, dict[str, Any]]:
+        """By the number of a way to quantize, the settings of the narrowest model that there is."""
+        kept, count = dict.fromkeys((group.name for group in self.whole.free_groups), 0.0), len(self.blocks)
+        return {way: {"keep": kept, "num_blocks": count, "way": way} for way in range(len(self.ways))}
 
     def candidate(self, settings: Mapping[str, Any]) -> Candidate:
         """The candidate that settings mean.

@@ -21,7 +21,7 @@ from edgeprune.measure.predictions import predict
 from edgeprune.one_shot.planning import prune_weights
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
-from edgeprune.search.file_costs import file_costs, file_outputs
+from edgeprune.search.file_costs import file_costs, file_outputs, untrained_costs
 from edgeprune.search.judge import Judge, Outputs, judge_of, taken
 from edgeprune.search.trial_job import Job, Made, Samples, Work, failed, trial_errors
 from edgeprune.search.trial_record import Candidate
@@ -33,7 +33,6 @@ from edgeprune.strip import strip_pruning
 from edgeprune.types import Callback, Model
 
 _VARIANTS = 2  # that are kept, as models take memory
-_COST_SAMPLES = 2  # that a file is calibrated on of which the costs alone are looked at
 # Of the training for the rounding of a file: it begins with weights that are trained already.
 _ROUNDING_RATE, _ROUNDING_EPOCHS = 0.1, 0.5
 
@@ -128,18 +127,10 @@ class Maker:
             "params": variant.params(candidate.widths),
         }
         if self.work.budget.costs and job.num_samples is None:
-            figures |= self._quick_costs(candidate, variant)
+            device, costs = self.work.settings.target, self.work.budget.costs
+            model = variant.quick_model(candidate)
+            figures |= untrained_costs(model, candidate.quantization, self._unlabelled, device, costs)
         return Made("ok", figures)
-
-    def _quick_costs(self, candidate: Candidate, variant: Variant) -> dict[str, float]:
-        """What the file will cost: its size, arena and time follow from the shapes, so that it needs no training."""
-        model, few = variant.quick_model(candidate), taken(self._unlabelled, np.arange(_COST_SAMPLES))
-        if candidate.quantize_aware and scheme_of(candidate.quantization).weight_bits == 4:
-            model = quantize_aware(model, _scheme(candidate), calibration=few)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            export_tflite(model, path, candidate.quantization, few, verify=False, verbose=False)
-            return file_costs(path, self.work.settings.target, self.work.budget.costs)
 
     def _measured(self, candidate: Candidate) -> Made:
         model = self.finished(candidate)

@@ -181,6 +181,22 @@ def test_arguments_of_the_library_become_options():
         assert in_options(message, context) == expected
 
 
+def test_an_error_has_the_option_in_front_that_it_speaks_of(tmp_path):
+    from edgeprune.cli.option_names import in_options
+
+    labels, folder = tmp_path / "out.txt", tmp_path / "out"
+    labels.touch()
+    arguments = ["m.keras", "--labels", str(labels), "-o", str(folder)]
+    context = command_of("bundle").make_context("bundle", arguments, resilient_parsing=True)
+    for message, expected in (
+        ("3 labels for one output.", "--labels: 3 labels for one output."),
+        ("The output has 3 classes, and labels none.", "--output: The output has 3 classes, and labels none."),
+        (f"{labels} is empty.", f"--labels: {labels} is empty."),
+        (f"{folder}/model.tflite is there.", f"--output: {folder}/model.tflite is there."),
+    ):
+        assert in_options(message, context) == expected
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_with_options_that_exist_and_cuts_no_name(name):
     text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).stdout

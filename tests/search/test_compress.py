@@ -10,7 +10,10 @@ from search.small_net import data, trained_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.search import read_search, search_space
+from edgeprune.search import ending, read_search, search_space
+from edgeprune.search.budget import Budget
+from edgeprune.search.reach import within_memories
+from edgeprune.search.trial_record import Candidate, Trial
 from edgeprune.targets import target
 
 
@@ -98,7 +101,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(trained, tmp_path
         trained("keras"),
         None,
         data(60, 1),
-        max_size="1 KiB",
+        max_size="4 KiB",
         output_dir=tmp_path / "out",
         quantization=None,
         **SETTINGS,
@@ -113,7 +116,7 @@ def test_what_holds_already_is_said_and_labels_may_be_missing(trained, tmp_path)
     limits = {"max_size": "1 MB", "max_accuracy_drop": 0.2}
     result = ep.compress(trained("keras"), None, x, output_dir=tmp_path, quantization=None, **limits, **SETTINGS)
     assert result.accepted and result.verdict.metric == "agreement" and len(result.trials) == 1
-    assert result.notes[0] == "nothing had to be cut: the file is the original, quantized"
+    assert result.notes[0] == "nothing had to be cut: the file is the original"
     assert np.isnan(result.rank_correlation)
 
 
@@ -141,29 +144,105 @@ def test_bad_input_is_refused(settings, words, trained, tmp_path):
     assert not (tmp_path / "trials.jsonl").exists()
 
 
+def with_nan(values):
+    values = np.array(values, "f4")
+    values.flat[-1] = np.nan
+    return values
+
+
+def raising(y_true, y_pred):
+    raise KeyError("lost")
+
+
+GOOD = data(40, 1)
+
+
 @pytest.mark.parametrize(
-    "validation, settings, words",
+    "train, validation, settings, words",
     [
-        (np.zeros((40, 7), "f4"), {}, "7"),
-        (data(40, 1)[0], {"metric": "accuracy"}, "label"),
-        (data(1, 1), {}, "1 samples are too few"),
+        (None, np.zeros((40, 7), "f4"), {}, r"validation: .* of shape \(12,\), got an array of shape \(40, 7\)"),
+        (None, GOOD[0], {"metric": "accuracy"}, "label"),
+        (None, data(1, 1), {}, "1 samples are too few"),
+        (None, (GOOD[0][:0], GOOD[1][:0]), {}, "validation: there are no samples"),
+        (None, (GOOD[0], GOOD[1][:9]), {}, r"validation: .* different numbers of samples: \[9, 40\]"),
+        (None, (with_nan(GOOD[0]), GOOD[1]), {}, "validation: .* hold NaN or infinity"),
+        (None, (GOOD[0], with_nan(GOOD[1])), {}, "validation: 1 of the 40 labels are NaN"),
+        (None, (*GOOD, with_nan(np.ones(40))), {}, "validation: 1 of the 40 sample weights are NaN"),
+        (None, GOOD, {"metric": ep.Metric(raising, higher_is_better=True)}, "raising raised KeyError: 'lost'"),
+        ((GOOD[0][:, :7], GOOD[1]), GOOD, {}, r"train: .* of shape \(12,\), got an array of shape \(40, 7\)"),
+        ((GOOD[0], GOOD[1][:9]), GOOD, {}, r"train: .* different numbers of samples: \[9, 40\]"),
+        ((GOOD[0], GOOD[1] + 5), GOOD, {}, "train: The labels must be class numbers from 0 to 2; got"),
+        ((with_nan(GOOD[0]), GOOD[1]), GOOD, {}, "train: .* hold NaN or infinity"),
+        ((GOOD[0], with_nan(GOOD[1])), GOOD, {}, "train: 1 of the 40 labels are NaN"),
+        ([], GOOD, {}, "train: The data has no batches"),
+        ((GOOD[0], None, np.ones(40)), GOOD, {}, "train: without labels no sample is weighed"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(validation, settings, words, trained, tmp_path):
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(
+    train, validation, settings, words, trained, tmp_path
+):
     with pytest.raises(ValueError, match=words):
-        ep.compress(trained("keras"), None, validation, max_size=100, output_dir=tmp_path, **settings)
+        ep.compress(trained("keras"), train, validation, max_size=100, output_dir=tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_that_raises_at_the_end_leaves_no_file_that_was_not_checked(trained, tmp_path):
+    def failing_in_the_end(y_true, y_pred):
+        if (tmp_path / "out" / "trials" / "0.npz").exists():
+            raise KeyError("lost")
+        return y_pred.argmax(axis=-1) == y_true
+
+    metric = ep.Metric(failing_in_the_end, higher_is_better=True)
+    with pytest.raises(ValueError, match="failing_in_the_end raised KeyError: 'lost'"):
+        ep.compress(
+            trained("keras"), None, GOOD, metric=metric, max_size="1 MB", output_dir=tmp_path / "out", **SETTINGS
+        )
+    assert read_search(tmp_path / "out" / "trials.jsonl").trials and not (tmp_path / "out" / "model.tflite").exists()
+
+
+def test_files_that_no_search_wrote_are_not_replaced(trained, tmp_path):
+    (tmp_path / "model.tflite").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"model.tflite is there already, without the trials of its search"):
+        ep.compress(trained("keras"), None, GOOD, max_size=100, output_dir=tmp_path, **SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
 
 
 def test_a_board_that_cannot_hold_the_smallest_is_named(trained, tmp_path):
     board = dataclasses.replace(target("cortex-m"), name="tiny", flash_bytes=2000, ram_bytes=500)
-    settings = {**SETTINGS, "num_trials": 1, "max_accuracy_drop": 1.0}
+    settings = {**SETTINGS, "max_accuracy_drop": 1.0, "num_trials": 20}
     result = ep.compress(trained("keras"), None, data(60, 1), output_dir=tmp_path, target=board, **settings)
     assert not result.accepted and {one.limit for one in result.verdict.exceeded} == {"max_flash", "max_ram"}
     assert "max_flash of 1.953 KiB: " in str(result) and "over" in str(result)
+    assert len(result.trials) <= 2, "nothing else need be tried"
+    assert result.notes[-1].startswith("even the narrowest model, of one channel in each group, exceeds max_flash")
+
+
+def test_memories_that_the_original_fits_into_are_no_limits_of_the_search(trained):
+    board = dataclasses.replace(target("cortex-m"), name="small", flash_bytes=2**20, ram_bytes=1)
+    (x, _), model, budget = data(8, 1), trained("keras"), Budget(max_accuracy_drop=0.1)
+    assert within_memories(budget, model, board, "int8", x).limits == {
+        "max_accuracy_drop": 0.1,
+        "max_flash": 2**20,
+        "max_ram": 1,
+    }
+    assert within_memories(budget, model, dataclasses.replace(board, ram_bytes=2**20), "int8", x) == budget
+    assert within_memories(budget, model, target("phone"), "int8", x) == budget
+
+
+def test_limits_that_contradict_each_other_are_named():
+    budget = Budget(max_accuracy_drop=0.01, max_size="3 KiB")
+    measured = [
+        Trial(0, "measured", {}, Candidate(), accuracy_drop=0.0, size=6000),
+        Trial(1, "measured", {}, Candidate({"first": 4}), accuracy_drop=0.2, size=2900),
+        Trial(2, "quick", {}, Candidate({"first": 4}), accuracy_drop=0.0, size=2900),
+    ]
+    said = ending._contradiction(budget, measured)
+    assert "models that hold those on costs lose 0.2 or more" in said and "max_size of 3 KiB: 5.859 KiB" in said
+    assert not ending._contradiction(budget, measured[:1]) and not ending._contradiction(budget, measured[1:])
 
 
 def test_a_model_that_cannot_be_cut_is_refused(tmp_path):
     keras = flavors.keras_module("keras")
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3, activation="softmax")], name="flat")
-    with pytest.raises(ValueError, match="No channel of model 'flat' can be removed"):
+    with pytest.raises(ValueError, match=r"No channel of model 'flat' can be removed \(dense.*: output of the model"):
         ep.compress(model, None, data(40, 1), max_size=100, output_dir=tmp_path)
