@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.types import Array, Layer
+
+NUMBERS_AT_ONCE = 1 << 20  # turned into float64
 
 
 @dataclass
@@ -71,10 +73,13 @@ class Moments:
         return own - 2 * products + self.target_squares
 
 
-def by_channel(x: Array, axis: int) -> np.ndarray:
-    """A tensor as float64 array (places, channels)."""
-    array = np.asarray(x).astype(np.float64)
-    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+def by_channel(axis: int, *tensors: Array) -> Iterator[tuple[np.ndarray, ...]]:
+    """Tensors of one shape as float64 arrays (places, channels), some samples at a time."""
+    arrays = [np.asarray(x) for x in tensors]
+    samples = max(NUMBERS_AT_ONCE // max(arrays[0][:1].size, 1), 1)
+    for start in range(0, len(arrays[0]), samples):
+        blocks = (np.moveaxis(x[start : start + samples], axis, -1) for x in arrays)
+        yield tuple(block.reshape(-1, block.shape[-1]).astype(np.float64) for block in blocks)
 
 
 def statistics_axis(layer: Layer) -> int | None:

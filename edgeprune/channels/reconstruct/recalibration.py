@@ -87,6 +87,7 @@ def _moments(layer: Layer, name: str, streams: list[Stream]) -> Moments:
     moments = Moments()
     for stream in streams:
         for x in stream:
-            moments.add(by_channel(x, axis))
+            for (own,) in by_channel(axis, x):
+                moments.add(own)
     moments.check(name)
     return moments

@@ -125,13 +125,13 @@ class Walk:
         moments = batch_norm.Moments()
         for step, (pair, *_), (given,) in zip(steps, taken, old, strict=True):
             for x, x_old, wanted in zip(pair.new, pair.old, given, strict=True):
-                own = batch_norm.by_channel(x, axis)
                 originals = (
-                    batch_norm.by_channel(self._removal.left_of_tensor(place, tensor), axis)
+                    self._removal.left_of_tensor(place, tensor)
                     for place, tensor in ((step.outputs[0], wanted), (step.inputs[0], x_old))
                 )
-                moments.add(own)
-                moments.add_wanted(own, *originals)
+                for own, *others in batch_norm.by_channel(axis, x, *originals):
+                    moments.add(own)
+                    moments.add_wanted(own, *others)
         best = batch_norm.best_statistics(layer, moments)
         if best is not None:
             batch_norm.assign(layer, *best)
