@@ -43,7 +43,8 @@ def sensitivity_command(
     reconstruct: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA", help="Samples, without labels, on which the layers that read a group are solved again."
+            metavar="DATA",
+            help="Samples, without labels, on which layers that lost inputs or weights are solved again.",
         ),
     ] = None,
     max_drop: options.MaxDropOption = 0.1,

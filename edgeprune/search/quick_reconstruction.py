@@ -1,7 +1,7 @@
-"""Layers that read removed channels solved again, from sums over what they read in the original.
+"""Layers that lost channels or weights solved again, from sums over what they read in the original.
 
 One pass over the samples adds up the products of all inputs of each layer. From these sums alone the weights for any
-choice of channels follow, so that a candidate costs a solve for each layer that reads what it lacks, and no pass. Each
+choice of channels or zeros follow, so that a candidate costs a solve for each layer that lacks some, and no pass. Each
 layer is solved on what it reads in the original, where `ChannelPlan.reconstruct` runs the smaller model up to it.
 
 Source: Frantar and Alistarh, Optimal Brain Compression, 2022, for solving layers from the products of their inputs.
@@ -27,6 +27,7 @@ from edgeprune.channels.reconstruct.windows import Chosen
 from edgeprune.data.batches import batches_of
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.tensors import input_tensors
+from edgeprune.one_shot.sparse_solver import SparseSolver
 from edgeprune.progress import track
 from edgeprune.types import DataLike, Layer, Variable
 
@@ -79,6 +80,18 @@ class _Sums:
             made.residual_squares[group] = np.einsum("io,io->o", lost, gram[np.ix_(~own, ~own)] @ lost)
         return made
 
+    def equations_of_change(self, lost: np.ndarray) -> Equations:
+        """The equations of outputs that lack what a matrix (groups, inputs, outputs) makes of the inputs."""
+        products = self.gram @ lost
+        return Equations(
+            self.count,
+            self.input_sums,
+            np.einsum("gi,gio->go", self.input_sums, lost),
+            self.gram,
+            products,
+            np.einsum("gio,gio->go", lost, products),
+        )
+
     def of(self, groups: np.ndarray) -> _Sums:
         """Those of some groups."""
         return _Sums(self.count, self.input_sums[groups], self.gram[groups])
@@ -117,6 +130,11 @@ class _Reader:
         groups, inputs, _ = self.matrix.shape
         return 2 * 8 * groups * inputs * inputs
 
+    @property
+    def has_shift(self) -> bool:
+        """Whether its outputs can be shifted."""
+        return self.linear.bias is not None or bool(self.means)
+
     def reads_less(self, kept_mask: np.ndarray) -> bool:
         """Whether it reads a channel that is removed."""
         return any(slot.reads and not kept_mask[slot.classes].all() for slot in self.slots)
@@ -129,27 +147,48 @@ class _Reader:
                 flags &= kept_mask[slot.classes].reshape(slot.spread)
         return self.linear.matrix(flags) > 0
 
+    def values(self, matrix: np.ndarray, shifts: np.ndarray) -> dict[int, np.ndarray]:
+        """`id`s of the kernel, and of what absorbs a shift of the outputs, with their values.
+
+        Args:
+            matrix: the new kernel, as `matrix` has the old one.
+            shifts: (groups, outputs).
+        """
+        kernel, bias = self.linear.kernel, self.linear.bias
+        old = flavor.array_of(kernel)
+        values = {id(kernel): self.linear.kernel_of(matrix, old.shape).astype(old.dtype)}
+        if bias is not None:
+            old = flavor.array_of(bias)
+            values[id(bias)] = (old + self.linear.shift_of(shifts, old.shape)).astype(old.dtype)
+        for mean in self.means:
+            old = flavor.array_of(mean)
+            values[id(mean)] = (old - shifts.reshape(old.shape)).astype(old.dtype)
+        return values
+
 
 class QuickReconstruction:
-    """The weights of layers that read removed channels, solved on samples.
+    """The weights of layers that read removed channels, or that lost weights of their own, solved on samples.
 
     Args:
         graph: the traced model, which is not changed.
         data: samples in any form that `model.fit` accepts, held in memory; labels are not looked at.
         batch_size: samples at once where `data` are arrays.
         seed: of the choice of the places that layers are solved on.
+        all_kernels: whether those of layers that read no channels are solved too.
 
     Raises:
         ValueError: there are no samples, or they do not fit the model.
     """
 
-    def __init__(self, graph: ChannelGraph, data: DataLike, batch_size: int = 32, seed: int = 0) -> None:
+    def __init__(
+        self, graph: ChannelGraph, data: DataLike, batch_size: int = 32, seed: int = 0, all_kernels: bool = False
+    ) -> None:
         self._graph, self._seed = graph, seed
         batches = batches_of(data, batch_size, inputs=input_shapes(graph.walked))
         self.batches = [input_tensors(graph.walked, batch.x) for batch in batches]
         if not self.batches:
             raise ValueError("The data has no batches.")
-        self._readers = list(_readers(graph))
+        self._readers = [one for one in _readers(graph) if all_kernels or any(slot.reads for slot in one.slots)]
         self._sums: dict[int, tuple[_Sums, _Sums]] = {}
 
     def values(self, kept_mask: np.ndarray) -> dict[int, np.ndarray]:
@@ -166,6 +205,27 @@ class QuickReconstruction:
             if reader.reads_less(kept_mask):
                 values.update(_solved(reader, kept_mask, *self._sums_of(reader)))
         return values
+
+    def sparse_values(self, kernel: Variable, mask: np.ndarray) -> dict[int, np.ndarray]:
+        """The weights for as many zeros in a kernel as a mask has, where its layer's output suffers least.
+
+        Args:
+            kernel: a variable of the original.
+            mask: bool array of its shape, True where the value is kept.
+
+        Returns:
+            As `values`; empty where the kernel is not that of a layer that can be solved by itself.
+        """
+        reader = next((one for one in self._readers if one.linear.kernel is kernel), None)
+        if reader is None:
+            return {}
+        matrix = np.where(reader.linear.matrix(mask) > 0, reader.matrix, 0.0)
+        fitted, tested = (sums.equations_of_change(reader.matrix - matrix) for sums in self._sums_of(reader))
+        solve = SparseSolver(reader.linear, mask, np.zeros(mask.shape, int))
+        solution = solve(matrix, reader.matrix, fitted, tested, reader.has_shift)
+        if (fitted + tested).error(solution.change, solution.shift) < (fitted + tested).residual_squares.sum():
+            return reader.values(matrix + solution.change, solution.shift)
+        return {}
 
     def _sums_of(self, reader: _Reader) -> tuple[_Sums, _Sums]:
         """The sums of the rows that are solved on and of those held out; in a pass for it and those after it."""
@@ -219,32 +279,23 @@ class QuickReconstruction:
 
 def _solved(reader: _Reader, kept_mask: np.ndarray, fit: _Sums, held_out: _Sums) -> dict[int, np.ndarray]:
     """The kernel, and what absorbs a shift of the outputs, by the `id`s of the variables."""
-    matrix, kernel, bias = reader.matrix.copy(), reader.linear.kernel, reader.linear.bias
-    has_shift = bias is not None or bool(reader.means)
+    matrix = reader.matrix.copy()
     shifts = np.zeros((matrix.shape[0], matrix.shape[2]))
     reads = np.asarray(reader.kept(kept_mask, reads=True).any(axis=2))
     makes = np.asarray(reader.kept(kept_mask, reads=False).any(axis=1))
     whole = np.flatnonzero(np.any(reads, axis=1) & np.any(makes, axis=1))  # the groups that are not removed
     wanted = np.stack([matrix[group][:, makes[group]] for group in whole])  # all lose as many
     fitted, tested = (sums.of(whole).equations(reads[whole], wanted) for sums in (fit, held_out))
-    total, solution = fitted + tested, solve_ridge(fitted, tested, has_shift)
+    total, solution = fitted + tested, solve_ridge(fitted, tested, reader.has_shift)
     if total.error(solution.change, solution.shift) < total.residual_squares.sum():
         for group, change, shift in zip(whole, solution.change, solution.shift, strict=True):
             matrix[group][np.ix_(reads[group], makes[group])] += change
             shifts[group, makes[group]] = shift
-    old = flavor.array_of(kernel)
-    values = {id(kernel): reader.linear.kernel_of(matrix, old.shape).astype(old.dtype)}
-    if bias is not None:
-        old = flavor.array_of(bias)
-        values[id(bias)] = (old + reader.linear.shift_of(shifts, old.shape)).astype(old.dtype)
-    for mean in reader.means:
-        old = flavor.array_of(mean)
-        values[id(mean)] = (old - shifts.reshape(old.shape)).astype(old.dtype)
-    return values
+    return reader.values(matrix, shifts)
 
 
 def _readers(graph: ChannelGraph) -> Iterator[_Reader]:
-    """The layers that read channels with one kernel of their own and are not too wide to solve."""
+    """The layers with one kernel of their own that are not too wide to solve."""
     calls: dict[int, list[tuple[int, Step]]] = {}
     for number, step in enumerate(graph.steps):
         calls.setdefault(id(step.layer), []).append((number, step))
@@ -257,7 +308,7 @@ def _readers(graph: ChannelGraph) -> Iterator[_Reader]:
         steps = tuple(step for _, step in own)
         means = () if parts[0].linear.bias is not None else tuple(_means_behind(graph, steps, parts[0]))
         reader = _Reader(number, parts[0], steps, slots, means)
-        if any(slot.reads for slot in slots) and reader.matrix.shape[1] <= MOST_INPUTS:
+        if reader.matrix.shape[1] <= MOST_INPUTS:
             yield reader
 
 

@@ -107,7 +107,9 @@ def sensitivity(
         ignore: layers, or names or patterns of layers, that are left out.
         attention: what attention layers lose, as `plan_channels` accepts it.
         reconstruct: samples, without labels, on which the layers that read a group are solved again before it is
-            scored, as `plan.reconstruct` solves all layers: what the others can make up for is then no loss.
+            scored, as `plan.reconstruct` solves all layers: what the others can make up for is then no loss. Of
+            `kind="weights"` the layer itself, as `ep.prune_weights` does: its kept weights make up for the zeros, which
+            are chosen anew. Layers with several kernels, and those inside others, keep their largest magnitudes.
         batch_size: samples at once where `data` are arrays.
         seed: of `importance="random"`, and of the places that layers are solved on.
         cache: a file to which each measurement is appended. A run on the same model, data and settings reads from it
@@ -131,23 +133,21 @@ def sensitivity(
     """
     levels = _checked(levels, kind)
     check_data(data, batch_size)
-    if reconstruct is not None and kind != "channels":
-        raise ValueError("reconstruct= makes up for removed channels: leave it out for kind='weights'.")
     check_seed(seed)
     flavor.check_built_model(model)
     solver: QuickReconstruction | None = None
     samples, labels, sample_weight = gather(model, data)
     with status("Following the channels", verbose=verbose):
         graph = freeze_in_attention(trace(model), attention)
+    if reconstruct is not None:
+        solver = QuickReconstruction(graph, reconstruct, batch_size, seed, all_kernels=kind == "weights")
     if kind == "channels":
         ignored = {group.name: "ignored" for entry in entries(ignore) for group in matching(graph, entry)}
         graph = freeze(graph, ignored)
         scores = class_scores(graph, importance, data, seed, batch_size=batch_size)
-        if reconstruct is not None:
-            solver = QuickReconstruction(graph, reconstruct, batch_size, seed)
         parts = _groups(graph, scores, solver)
     else:
-        parts = _layers(graph, _ids_of(graph, entries(ignore)))
+        parts = _layers(graph, _ids_of(graph, entries(ignore)), solver)
     if not parts:
         raise ValueError(f"Nothing of model {model.name!r} can be pruned: inspect(model) says why.")
     candidates = Candidates(graph, samples, batch_size)
@@ -234,24 +234,26 @@ def _ids_of(graph: ChannelGraph, ignored: Sequence[str | Layer]) -> set[int]:
     return found
 
 
-def _layers(graph: ChannelGraph, left_out: set[int]) -> list[_Part]:
+def _layers(graph: ChannelGraph, left_out: set[int], solver: QuickReconstruction | None) -> list[_Part]:
     """The layers whose weights can be pruned, those inside others too."""
 
     def part(layer: Layer) -> _Part:
-        weights = prunable_weights(layer).values()
-        arrays = {id(weight): flavor.array_of(weight) for weight in weights}
-        sizes = np.abs(np.concatenate([array.ravel() for array in arrays.values()]).astype(np.float64))
+        weights = list(prunable_weights(layer).values())
+        arrays = [flavor.array_of(weight) for weight in weights]
+        sizes = np.abs(np.concatenate([array.ravel() for array in arrays]).astype(np.float64))
         order = np.argsort(sizes, kind="stable")
 
         def trial(count: int) -> _Trial:
             kept = np.ones(sizes.size, bool)
             kept[order[:count]] = False
-            ends = np.cumsum([array.size for array in arrays.values()])[:-1]
-            masks = np.split(kept, ends)
+            ends = np.cumsum([array.size for array in arrays])[:-1]
+            masks = [own.reshape(array.shape) for own, array in zip(np.split(kept, ends), arrays, strict=True)]
             values = {
-                key: np.where(mask.reshape(array.shape), array, 0).astype(array.dtype)
-                for (key, array), mask in zip(arrays.items(), masks, strict=True)
+                id(weight): np.where(mask, array, 0).astype(array.dtype)
+                for weight, mask, array in zip(weights, masks, arrays, strict=True)
             }
+            if solver is not None and len(weights) == 1:
+                values |= solver.sparse_values(weights[0], masks[0])
             return _Trial(graph.full_mask(), values)
 
         name = graph.name_of(layer)

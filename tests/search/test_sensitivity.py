@@ -105,6 +105,35 @@ def test_the_weights_of_each_layer_are_pruned_by_magnitude(flavor, data):
 
 
 @pytest.mark.above_flavor
+def test_weights_that_stay_make_up_for_the_zeros_as_one_shot_pruning_does(flavor, data):
+    model, x = residual_net(flavor), data[0]
+    plain = ep.sensitivity(model, x, kind="weights", levels=[0.5])
+    solved = ep.sensitivity(model, x, kind="weights", levels=[0.5], reconstruct=x)
+    assert solved.reconstructed and not plain.reconstructed
+    assert solved["head"].scores[0] < plain["head"].scores[0]
+    wanted = model.predict(x, verbose=0)
+    for curve in solved:
+        layer = model.get_layer(curve.name)
+        values = layer.get_weights()
+        layer.set_weights(ep.prune_weights(model, {curve.name: 0.5}, reconstruct=x).get_layer(curve.name).get_weights())
+        distance = np.linalg.norm(model.predict(x, verbose=0) - wanted) / np.linalg.norm(wanted)
+        layer.set_weights(values)
+        assert curve.scores[0] == pytest.approx(distance, rel=1e-3)
+
+
+def test_layers_with_several_kernels_keep_their_largest_magnitudes(rng):
+    layers = flavors.keras_module("keras").layers
+    model = flavors.keras_module("keras").Sequential([layers.Input((4, 3)), layers.SimpleRNN(4), layers.Dense(2)])
+    x = rng.normal(size=(40, 4, 3)).astype(np.float32)
+    plain, solved = (
+        ep.sensitivity(model, x, kind="weights", levels=[0.5], reconstruct=samples) for samples in (None, x)
+    )
+    (recurrent, dense), (recurrent_solved, dense_solved) = plain, solved
+    assert recurrent_solved == recurrent
+    assert dense_solved.scores < dense.scores
+
+
+@pytest.mark.above_flavor
 def test_the_model_does_not_change(flavor, data):
     model = residual_net(flavor)
     before = [np.array(weight) for weight in model.weights]
