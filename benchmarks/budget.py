@@ -41,7 +41,7 @@ from edgeprune.text_table import text_table
 
 OUT = Path(__file__).parent / "out" / "budget"
 WAYS = ("compress", "int8", "zeros", "scratch", "macs")
-FINE_TUNING_RATE = 2e-3
+FINE_TUNING_RATE = 4e-3
 GOALS = {"macs": 4.0, "size": 12.0, "latency": 2.5}
 
 
@@ -78,6 +78,7 @@ def compressed(model: Any, data: Data, arguments: argparse.Namespace, folder: Pa
         learning_rate=FINE_TUNING_RATE,
         num_trials=arguments.trials,
         num_finalists=arguments.finalists,
+        time_budget=60 * arguments.minutes,
         output_dir=folder,
         bundle=False,
         resume=True,
@@ -187,12 +188,12 @@ def maker_of(model: Any, data: Data, epochs: int, target: str) -> Maker:
     return Maker(Work(model, train_on, judged, None, Budget(max_accuracy_drop=1.0), settings))
 
 
-def random_candidate(maker: Maker, number: int) -> Candidate:
+def random_candidate(maker: Maker, number: int, epochs: int) -> Candidate:
     """Random widths, of about a quarter to all of each group."""
     random = np.random.default_rng(number)
     groups = maker.variant().free_groups
     widths = {group.name: max(1, round(group.count * random.uniform(0.2, 1.0))) for group in groups}
-    return Candidate({name: width for name, width in widths.items()}, quantization="int8")
+    return Candidate(widths, quantization="int8", epochs=(epochs,))
 
 
 def ranks(model: Any, data: Data, arguments: argparse.Namespace, results: Results) -> float:
@@ -200,7 +201,7 @@ def ranks(model: Any, data: Data, arguments: argparse.Namespace, results: Result
     maker = maker_of(model, data, arguments.epochs, "phone")
     trials = []
     for number in range(arguments.rank):
-        candidate = random_candidate(maker, number)
+        candidate = random_candidate(maker, number, arguments.epochs)
         row = results.get(way="rank", number=number, epochs=arguments.epochs)
         if row is None:
             quick, measured = (maker.made(Job(stage, candidate)) for stage in ("quick", "measured"))
@@ -258,7 +259,8 @@ def main() -> None:
     parser.add_argument("--epochs-dense", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=6, help="of each net that is trained after the cut")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--finalists", type=int, default=3)
+    parser.add_argument("--finalists", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=42, help="for the trials of a search")
     parser.add_argument("--rank", type=int, default=0, help="random plans that are ranked, instead of the table")
     parser.add_argument("--candidates", type=int, default=0, help="random plans that are timed, instead of the table")
     parser.add_argument("--sample", action="store_true", help="the sample inside the package instead of the full set")
@@ -272,7 +274,7 @@ def main() -> None:
         if arguments.candidates:
             maker = maker_of(model, data, 0, "phone")
             seconds = [
-                maker.made(Job("quick", random_candidate(maker, number))).seconds
+                maker.made(Job("quick", random_candidate(maker, number, 0))).seconds
                 for number in range(arguments.candidates)
             ]
             each = np.mean(seconds[1:])

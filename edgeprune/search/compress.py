@@ -44,6 +44,7 @@ from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
 OPTUNA = "optuna.jsonl"
+_SIZES = {"max_flash", "max_size", "max_gzip_size"}
 Search = Literal["guided", "tpe", "nsga2"]
 
 
@@ -173,7 +174,8 @@ def compress(
     folder = Path(output_dir)
     check_parents(folder / TRIALS)
     check_is_free(folder)
-    ways = ways_of(quantization, device, train is not None and epochs > 0)
+    is_training, is_size_limited = train is not None and epochs > 0, bool(_SIZES & {*budget.costs})
+    ways = ways_of(quantization, device, is_training, is_size_limited)
     prepared = _prepared(model, train, validation, metric, device, budget, ways, settings)
     maker = Maker(prepared.work)
     workers: dict[str, Any] = {
@@ -287,7 +289,7 @@ def _runner(
         is_training=prepared.work.is_training,
         baseline=journal.header.baseline,
         time_budget=settings["time_budget"],
-        counts={"quick": settings["num_trials"], "measured": settings["num_finalists"] + 1},
+        counts={"quick": settings["num_trials"]},
         say=lambda text: say(f"Compressing: {text}"),
         log=log,
     )

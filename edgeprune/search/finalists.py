@@ -1,13 +1,25 @@
-"""The slow loop of every strategy: which trials are trained and measured on their files, and which of them is best."""
+"""The slow loop of every strategy: which trials are trained and measured on their files, and which of them is best.
+
+A model is trained in parts, each of which ends with a file that is measured. One that is clearly behind after its first
+part is stopped: successive halving (Jamieson and Talwalkar, Non-stochastic Best Arm Identification, 2016). How much of
+a loss the rest of the training makes up for is learned from the models of this search that were trained to the end.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeprune.search.budget import Budget
+from edgeprune.search.directions import Directions
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
+
+# The share of a loss after the first part of the training that is left after the last one, until it is known.
+_LEFT_BY_TRAINING, _LEAST_LEFT = 0.4, 0.1
+# Of the allowed drop, what the doubt about a drop may use up at most.
+_MOST_DOUBT = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -32,50 +44,82 @@ class Finalists:
     Args:
         runner: makes them.
         budget: the limits.
-        num_ways: how many ways to quantize there are.
+        directions: how they may be quantized, and how long they are trained.
 
     Attributes:
         way: the number of the way to quantize that the original's file is best in.
         trials: those that were measured.
     """
 
-    def __init__(self, runner: Runner, budget: Budget, num_ways: int) -> None:
-        self._runner, self._budget, self._num_ways = runner, budget, num_ways
+    def __init__(self, runner: Runner, budget: Budget, directions: Directions) -> None:
+        self._runner, self._budget, self._directions = runner, budget, directions
+        self._parts = directions.parts if runner.is_training else ()
+        self._left: list[float] = []  # of a loss after the first part, after the last one
         self.way = 0
         self.trials: list[Trial] = []
 
     def measure_whole(self) -> Trial:
         """Measure the original, in the first way to quantize that leaves half of the allowed drop to the cut."""
         made: list[Trial] = []
-        for way in range(self._num_ways):
+        for way in (0, *self._directions.ways_after(0)):
             made += self._runner.measured([{"target_macs": 1.0, "way": way}])
             self.way = way
             if drop_of(made[-1]) <= self._allowed / 2:
                 break
         else:
-            self.way = min(range(len(made)), key=lambda way: drop_of(made[way]))
+            self.way = min(made, key=drop_of).settings["way"]
         self.trials += made
-        return made[self.way]
+        return next(trial for trial in made if trial.settings["way"] == self.way)
 
     def measure(self, settings: Settings) -> Trial:
-        """Measure a trial; where the model holds and its file does not, also in the next ways to quantize it."""
-        made: list[Trial] = []
-        for way in range(settings["way"], self._num_ways):
-            made += self._runner.measured([{**settings, "way": way}])
-            if not self._falls_short_by_rounding(made[-1]):
-                break
+        """Train and measure a model; where it holds and its file does not, also in the next ways to quantize it."""
+        way = self._directions.untrained(settings["way"])
+        made = list(self._trained({**settings, "way": way}))
+        made += self._quantized(made[-1], [one for one in self._directions.ways_after(way) if one >= settings["way"]])
         self.trials += made
         return min(made, key=drop_of)
 
+    def has_time(self) -> bool:
+        """Whether there is time to train another model to the end."""
+        return self._runner.has_time("measured", sum(self._parts))
+
+    def expected_drop(self, trial: Trial) -> float:
+        """What a trial would lose if it were trained to the end."""
+        drop = drop_of(trial)
+        return drop * self._left_by_training if drop > 0 and self._rest(trial) else drop
+
+    def passes(self, trial: Trial) -> bool:
+        """Whether a trial holds every limit, and the drop still would if it were worse by its standard error."""
+        if not holds_all(self._budget, trial):
+            return False
+        doubt = min(trial.drop_error or 0.0, self._allowed * _MOST_DOUBT)
+        return drop_of(trial) + doubt <= self._allowed
+
     def goes_wider(self, trial: Trial) -> bool | None:
-        """Whether what is measured after a trial is to be wider; None where no other width can be better."""
-        if trial.state != "ok":
-            return True
-        if not self._budget.costs:
-            return not holds_all(self._budget, trial)
-        if broken_costs(self._budget, trial):
+        """Within limits on costs: whether what is measured next is to be wider; None where no other can be better."""
+        if trial.state == "ok" and broken_costs(self._budget, trial):
             return False
         return None if holds_all(self._budget, trial) else True
+
+    def finish(self) -> Outcome:
+        """The best, trained to the end, and in 4 bits where that is a way; what there is no time for is left out."""
+        found = self.outcome()
+        if found.best is None or not found.holds:
+            return found
+        if (rest := self._rest(found.best)) and self._runner.has_time("measured", rest):
+            self.trials += self._runner.measured([self._continued(found.best, found.best.settings["way"], rest)])
+        best = self.outcome().best
+        if best is not None and not self._budget.costs and self._can_continue(best):
+            self._narrow(best)
+        return self.outcome()
+
+    def _narrow(self, best: Trial) -> None:
+        """Files of 4 bits of a trained model, where these are not what is tried first."""
+        four_bits = [] if 0 in self._directions.four_bits else self._directions.four_bits
+        for way in four_bits:
+            if way not in self._directions.quantize_aware:
+                (made,) = self._runner.measured([self._continued(best, way)])
+                self.trials += [made, *self._quantized(made, self._directions.ways_after(way))]
 
     def outcome(self) -> Outcome:
         """The best: with limits on costs the one that loses least, else the narrowest; or the nearest."""
@@ -87,15 +131,66 @@ class Finalists:
             return Outcome(min(made, key=lambda trial: self._budget.overshoot(trial.figures)), False)
         return Outcome(min(holding, key=self._rank), True)
 
-    def _rank(self, trial: Trial) -> tuple[float, float]:
-        drop, macs = drop_of(trial), math.inf if trial.macs is None else trial.macs
-        return (drop, macs) if self._budget.costs else (macs, drop)
+    def _trained(self, settings: Settings) -> Iterator[Trial]:
+        """A model after each part of its training, until more of it is not worth its time."""
+        first, *rest = self._parts or (0,)
+        (last,) = self._runner.measured([{**settings, "epochs": first} if first else settings])
+        yield last
+        for epochs in rest:
+            if not self._is_worth_training(last) or not self._runner.has_time("measured", epochs):
+                return
+            (made,) = self._runner.measured([self._continued(last, settings["way"], epochs)])
+            if made.state == "ok" and _float_drop(last) > 0:
+                self._left.append(_float_drop(made) / _float_drop(last))
+            yield (last := made)
+
+    def _quantized(self, trained: Trial, ways: list[int]) -> Iterator[Trial]:
+        """The files of a trained model in other ways, until one does not lose too much by rounding."""
+        last = trained
+        for way in ways:
+            if not self._falls_short_by_rounding(last):
+                break
+            (last,) = self._runner.measured([self._continued(trained, way)])
+            yield last
+
+    def _continued(self, trial: Trial, way: int, epochs: int = 0) -> Settings:
+        """The settings of a model that is made from a trial's."""
+        more = {"epochs": epochs, "after": trial.number}
+        return {**{name: value for name, value in trial.settings.items() if name not in more}, "way": way, **more}
+
+    def _can_continue(self, trial: Trial) -> bool:
+        """Whether what a trial left are the weights of a float model that was cut."""
+        is_whole = trial.settings.get("target_macs") == 1.0 and not trial.settings.get("num_blocks")
+        return not is_whole and trial.settings["way"] not in self._directions.quantize_aware
+
+    def _rest(self, trial: Trial) -> int:
+        """How many epochs a model was not trained for."""
+        is_first = bool(trial.settings.get("epochs")) and "after" not in trial.settings
+        return sum(self._parts[1:]) if is_first and trial.state == "ok" and self._can_continue(trial) else 0
+
+    def _is_worth_training(self, trial: Trial) -> bool:
+        """Whether the rest of the training may decide: it does not pass already, and is not clearly behind."""
+        if trial.state != "ok" or broken_costs(self._budget, trial):
+            return False
+        expected = _float_drop(trial) * self._left_by_training
+        if self._budget.costs:
+            others = [drop_of(one) for one in self.trials if holds_all(self._budget, one)]
+            return expected < min(others, default=math.inf)
+        return not self.passes(trial) and expected <= self._allowed
+
+    @property
+    def _left_by_training(self) -> float:
+        return min(1.0, max(_LEAST_LEFT, min(self._left, default=_LEFT_BY_TRAINING)))
+
+    def _rank(self, trial: Trial) -> tuple[float, ...]:
+        drop, macs, size = drop_of(trial), _or_inf(trial.macs), _or_inf(trial.size)
+        if self._budget.costs:
+            return drop, macs
+        return (0, macs, size, drop) if self.passes(trial) else (1, drop, macs)
 
     def _falls_short_by_rounding(self, trial: Trial) -> bool:
         """Whether a file loses more than is allowed, and its Keras model does not."""
-        if trial.score is None or trial.float_score is None or drop_of(trial) <= self._allowed:
-            return False
-        return drop_of(trial) - abs(trial.float_score - trial.score) <= self._allowed
+        return trial.state == "ok" and drop_of(trial) > self._allowed and _float_drop(trial) <= self._allowed
 
     @property
     def _allowed(self) -> float:
@@ -117,8 +212,19 @@ def drop_of(trial: Trial) -> float:
     return math.inf if trial.accuracy_drop is None else trial.accuracy_drop
 
 
+def _float_drop(trial: Trial) -> float:
+    """How much worse the Keras model of a file is: what the file loses, less what its rounding does."""
+    if trial.score is None or trial.float_score is None:
+        return drop_of(trial)
+    return drop_of(trial) - abs(trial.float_score - trial.score)
+
+
+def _or_inf(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
 # Without training a model loses more than it will: what the quick judgement allows beside the limit, of the original's
-# score.
+# score. It is a guess, which chooses the first model that is trained and no other.
 _RECOVERED_SHARE, _RECOVERED_POINTS = 3.0, 0.2
 
 

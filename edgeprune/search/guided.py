@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.finalists import (
-    Finalists,
-    Outcome,
-    broken_costs,
-    drop_of,
-    holds_all,
-    quick_drop_allowed,
-)
+from edgeprune.search.directions import SPARSITIES, Directions
+from edgeprune.search.finalists import Finalists, Outcome, broken_costs, drop_of, holds_all, quick_drop_allowed
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
 
@@ -29,29 +23,10 @@ NARROWEST = 0.02
 _FIRST_SHARE = 0.7
 _CLOSE = 1.05  # shares whose quotient is less are one
 _QUICK_STEPS, _MORE_STEPS = 5, 4
-SPARSITIES = (0.5, 0.75)
+# Trained models: of the allowed drop, what is aimed at; shares whose quotient is less are near; how far from both ends
+# of an interval the next one is, of its length; how a share may shrink at once, and shrinks at least.
+_AIMED_AT, _NEAR, _MARGIN, _LARGEST_STEP, _SMALLEST_STEP = 0.7, 1.12, 0.25, 0.55, 0.88
 _MOST_BLOCKS = 3
-
-
-@dataclass(frozen=True)
-class Directions:
-    """What a search may do beside widths.
-
-    Attributes:
-        num_ways: how many ways to quantize there are.
-        four_bits: the numbers of those with weights of 4 bits.
-        num_blocks: how many residual blocks can be removed.
-        compresses_zeros: whether zeros make what is limited smaller.
-        finer_widths: a rounding of widths that is finer than the target's, which then may be tried; None for none.
-        plans_within: whether widths can be planned within the limits.
-    """
-
-    num_ways: int = 1
-    four_bits: tuple[int, ...] = ()
-    num_blocks: int = 0
-    compresses_zeros: bool = False
-    finer_widths: int | None = None
-    plans_within: bool = False
 
 
 def guided(runner: Runner, budget: Budget, directions: Directions, *, num_trials: int, num_finalists: int) -> Outcome:
@@ -62,7 +37,7 @@ def guided(runner: Runner, budget: Budget, directions: Directions, *, num_trials
         budget: the limits.
         directions: what may be done beside widths.
         num_trials: quick trials at most.
-        num_finalists: measured trials at most, those of the original beside them.
+        num_finalists: models that are trained and measured at most, beside the original.
 
     Returns:
         The best measured trial.
@@ -76,7 +51,7 @@ class _Guided:
     ) -> None:
         self.runner, self.budget, self.directions = runner, budget, directions
         self.quick_left, self.num_finalists = num_trials, num_finalists
-        self.finalists = Finalists(runner, budget, directions.num_ways)
+        self.finalists = Finalists(runner, budget, directions)
         self.floor = NARROWEST
 
     def outcome(self) -> Outcome:
@@ -85,8 +60,10 @@ class _Guided:
         if self.budget.costs and holds_all(self.budget, whole):
             return Outcome(whole, True)  # nothing has to be cut
         following, share = self._quick_start()
-        self._measure(following, share)
-        return self.finalists.outcome()
+        if share < 1 or "within" in following:
+            measure = self._widest_within if self.budget.costs else self._narrowest
+            measure(following, share)
+        return self.finalists.finish()
 
     def _quick_start(self) -> tuple[Settings, float]:
         """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold."""
@@ -126,7 +103,8 @@ class _Guided:
         if directions.compresses_zeros:
             found += [{"weighed_by": "l2", "way": self.finalists.way, "sparsity": one} for one in SPARSITIES]
         if self.budget.costs:
-            found += [{"weighed_by": "l2", "way": way} for way in directions.four_bits if way != self.finalists.way]
+            narrow = [way for way in directions.four_bits if way not in directions.quantize_aware]
+            found += [{"weighed_by": "l2", "way": way} for way in narrow if way != self.finalists.way]
         return found
 
     def _bisected(self, settings: Settings, low: float, high: float, steps: int) -> tuple[float, Trial | None]:
@@ -178,12 +156,29 @@ class _Guided:
         self.quick_left -= 1
         return self.runner.quick([settings])[0]
 
-    def _measure(self, following: Settings, share: float) -> None:
-        """Measured trials: by bisection from the share that the quick ones came to."""
+    def _narrowest(self, following: Settings, share: float) -> None:
+        """Trained models: what each of them lost says how narrow the next one is."""
+        allowed = self.budget.limits["max_accuracy_drop"]
+        passed, failed = Loss(1.0, 0.0), None
+        for number in range(self.num_finalists):
+            if number and not self.finalists.has_time():
+                break
+            trial = self.finalists.measure({**following, "target_macs": share})
+            if self.finalists.passes(trial):
+                passed = Loss(share, drop_of(trial))
+            else:
+                failed = Loss(share, self.finalists.expected_drop(trial))
+            found = next_share(passed, failed, _AIMED_AT * allowed, self.floor)
+            if found is None:
+                break
+            share = found
+
+    def _widest_within(self, following: Settings, share: float) -> None:
+        """Trained models within limits on costs: by bisection from the share that the quick ones came to."""
         low, high = max(self.floor, share / 3), 1.0
         key = "within" if "within" in following else "target_macs"
-        for number in range(self.num_finalists if share < 1 or key == "within" else 0):
-            if number and not self.runner.has_time("measured"):
+        for number in range(self.num_finalists):
+            if number and not self.finalists.has_time():
                 break
             goes_wider = self.finalists.goes_wider(self.finalists.measure({**following, key: share}))
             if goes_wider is None:
@@ -192,3 +187,39 @@ class _Guided:
             share = round(math.sqrt(low * high), 4)
             if high / low < _CLOSE:
                 break
+
+
+class Loss(NamedTuple):
+    """What a model of a share of the MACs loses once it is trained."""
+
+    share: float
+    drop: float
+
+
+def next_share(passed: Loss, failed: Loss | None, aimed_at: float, floor: float) -> float | None:
+    """The share of the MACs that is to be trained next: where the drop that is aimed at is expected.
+
+    What is lost grows about with the logarithm of the share, which is nothing at 1.
+
+    Args:
+        passed: the narrowest model that passes.
+        failed: the widest that does not; None where all passed.
+        aimed_at: the drop.
+        floor: the least share.
+
+    Returns:
+        The share; None where the two are close.
+
+    Example:
+        >>> next_share(Loss(0.5, 0.002), Loss(0.25, 0.012), aimed_at=0.007, floor=0.02)
+        0.3536
+    """
+    if failed is None:
+        steps = aimed_at / passed.drop if passed.drop > 0 else math.inf
+        share = min(max(passed.share * _LARGEST_STEP, passed.share**steps), passed.share * _SMALLEST_STEP)
+        return round(share, 4) if share > floor else None
+    if passed.share / failed.share < _NEAR:
+        return None
+    way = (aimed_at - passed.drop) / (failed.drop - passed.drop) if failed.drop > passed.drop else 0.5
+    way = min(1 - _MARGIN, max(_MARGIN, way))
+    return round(passed.share * (failed.share / passed.share) ** way, 4)

@@ -132,6 +132,25 @@ def check_varies(judge: Judge, outputs: Outputs) -> None:
     )
 
 
+def standard_error(judge: Judge, before: Outputs, after: Outputs) -> float | None:
+    """How far what is lost on other samples may be from what is lost on these: its standard error.
+
+    Args:
+        judge: what scores outputs.
+        before: the original's.
+        after: a candidate's.
+
+    Returns:
+        In the figure's unit; None where the figure is no mean over samples.
+    """
+    own, others = judge.of_samples(before), judge.of_samples(after)
+    if own is None or others is None:
+        return None
+    (first, weights), (second, _) = own, others
+    lost = (first - second) * (1.0 if weights is None else weights / np.mean(weights))
+    return float(np.std(lost) / math.sqrt(len(lost)))
+
+
 def _random(seed: int, values: np.ndarray) -> np.ndarray:
     return np.random.default_rng(seed).random(values.shape).astype(values.dtype)
 

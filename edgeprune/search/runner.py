@@ -34,8 +34,8 @@ class Runner(Protocol):
     def baseline(self) -> float:
         """The original's score."""
 
-    def has_time(self, stage: Stage) -> bool:
-        """Whether there is time for another trial."""
+    def has_time(self, stage: Stage, epochs: int = 0) -> bool:
+        """Whether there is time for another trial, which trains for so many epochs."""
 
     def quick(self, several: Sequence[Settings]) -> list[Trial]:
         """Trials without training, in the order of their settings."""
@@ -85,14 +85,16 @@ class JournalRunner:
         before = sum(trial.seconds for trial in journal.trials)
         self._begin = time.monotonic() - before
 
-    def has_time(self, stage: Stage) -> bool:
-        """Whether there is time for another trial: of files, for one as long as the longest so far."""
+    def has_time(self, stage: Stage, epochs: int = 0) -> bool:
+        """Whether there is time for another trial: of files, for one as slow as the slowest so far."""
         if self._time_budget is None:
             return True
         left = self._time_budget - (time.monotonic() - self._begin)
         if stage == "quick":
             return left > (1 - _QUICK_SHARE) * self._time_budget
-        longest = max((trial.seconds for trial in self._journal.trials if trial.stage == "measured"), default=0.0)
+        made = [trial for trial in self._journal.trials if trial.stage == "measured"]
+        each = [trial.seconds / trial.settings["epochs"] for trial in made if trial.settings.get("epochs")]
+        longest = epochs * max(each) if epochs and each else max((trial.seconds for trial in made), default=0.0)
         return left > longest
 
     def quick(self, several: Sequence[Settings]) -> list[Trial]:
@@ -128,7 +130,7 @@ class JournalRunner:
                     wanted.append((place, self._candidate(settings)))
                 except trial_errors() as error:
                     found[place] = self._kept(stage, settings, None, failed(error))
-        jobs = [Job(stage, candidate, several[place].get("num_samples")) for place, candidate in wanted]
+        jobs = [self._job(stage, candidate, several[place]) for place, candidate in wanted]
         self._report(stage)
         for (place, candidate), made in zip(wanted, self._engine.made(jobs), strict=True):
             found[place] = self._kept(stage, several[place], candidate, made)
@@ -136,6 +138,13 @@ class JournalRunner:
         # What was asked for twice at once is one trial.
         firsts = [found[several.index(settings)] for settings in several]
         return [trial for trial in firsts if trial is not None]
+
+    def _job(self, stage: Stage, candidate: Candidate, settings: Settings) -> Job:
+        if "after" not in settings:
+            return Job(stage, candidate, settings.get("num_samples"))
+        before = self._journal.trials[settings["after"]]
+        assert before.candidate is not None, "a trial that failed is not continued"
+        return Job(stage, candidate, weights=self.weights_of(before), parts_done=len(before.candidate.epochs))
 
     def _known(self, stage: Stage, settings: Settings) -> Trial | None:
         for trial in self._journal.trials:

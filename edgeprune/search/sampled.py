@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.search.budget import Budget
+from edgeprune.search.directions import SPARSITIES, Directions
 from edgeprune.search.finalists import (
     Finalists,
     Outcome,
@@ -21,7 +22,6 @@ from edgeprune.search.finalists import (
     holds_all,
     quick_drop_allowed,
 )
-from edgeprune.search.guided import SPARSITIES, Directions
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
 from edgeprune.search.trial_table import pareto_front
@@ -57,7 +57,7 @@ def sampled(
         groups: names of the groups that can lose channels.
         sampler: `"tpe"` or `"nsga2"`.
         num_trials: quick trials at most.
-        num_finalists: measured trials at most, those of the original beside them.
+        num_finalists: models that are trained and measured at most, beside the original.
         num_samples: how many samples a quick trial is scored on.
         seed: of the sampler.
         storage: the file for Optuna's journal; None for none.
@@ -73,7 +73,7 @@ def sampled(
     2016 (successive halving).
     """
     check_optuna()
-    finalists = Finalists(runner, budget, directions.num_ways)
+    finalists = Finalists(runner, budget, directions)
     whole = finalists.measure_whole()
     if budget.costs and holds_all(budget, whole):
         return Outcome(whole, True)  # nothing has to be cut
@@ -82,7 +82,7 @@ def sampled(
         study = _Study(runner, budget, directions, groups, finalists.way, sampler, seed, storage)
         quick = study.trials(num_trials, num_samples)
     _measure(runner, budget, finalists, quick, num_finalists)
-    return finalists.outcome()
+    return finalists.finish()
 
 
 def check_optuna() -> None:
@@ -116,7 +116,8 @@ class _Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.runner, self.budget, self.directions = runner, budget, directions
         self.groups, self.is_single = groups, sampler == "tpe"
-        self.ways = [way, *(one for one in directions.four_bits if one != way and budget.costs)]
+        narrow = set(directions.four_bits) - {way, *directions.quantize_aware} if budget.costs else ()
+        self.ways = [way, *sorted(narrow)]
         shared: dict[str, Any] = {"seed": seed, "constraints_func": lambda trial: trial.user_attrs[_CONSTRAINTS]}
         made: Any
         if self.is_single:
@@ -220,7 +221,7 @@ def _storage(path: Path | None) -> Any:
 def _measure(runner: Runner, budget: Budget, finalists: Finalists, quick: Sequence[Trial], num_finalists: int) -> None:
     """Measured trials: within limits on costs those that lose least, else by bisection along the Pareto front."""
     for number, settings in enumerate(_within_costs(budget, quick) if budget.costs else ()):
-        if number >= num_finalists or (number and not runner.has_time("measured")):
+        if number >= num_finalists or (number and not finalists.has_time()):
             return
         finalists.measure(settings)
     if budget.costs:
@@ -230,10 +231,10 @@ def _measure(runner: Runner, budget: Budget, finalists: Finalists, quick: Sequen
     low, high = 0, len(front) - 1
     place = next((place for place, trial in enumerate(front) if drop_of(trial) <= allowed), high)
     for number in range(num_finalists if front else 0):
-        if number and not runner.has_time("measured"):
+        if number and not finalists.has_time():
             return
-        goes_wider = finalists.goes_wider(finalists.measure(front[place].settings))
-        low, high = (place + 1, high) if goes_wider else (low, place - 1)
+        passes = finalists.passes(finalists.measure(front[place].settings))
+        low, high = (low, place - 1) if passes else (place + 1, high)
         if low > high:
             return
         place = (low + high) // 2

@@ -13,8 +13,8 @@ from edgeprune.depth.blocks import plan_blocks
 from edgeprune.depth.residual_blocks import find_blocks
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.search.curves import Sensitivity
+from edgeprune.search.directions import Directions
 from edgeprune.search.file_costs import QuantizationLike
-from edgeprune.search.guided import Directions
 from edgeprune.search.judge import taken
 from edgeprune.search.sensitivity import sensitivity
 from edgeprune.search.trial_journal import TrialJournal
@@ -31,7 +31,7 @@ WeighedBy = Literal["curves", "l2", "local"]
 AUTO = "auto"
 # Where a target's widths are rounded to the tiles of its kernels, fewer MACs may still be in between.
 _FINER_WIDTHS = 8
-_TRAINED_FOR = ("int8", "int4", "int16x8")
+_TRAINED_FOR = ("int8", "int4")
 
 
 class SearchSpace:
@@ -79,16 +79,19 @@ class SearchSpace:
         return Directions(
             num_ways=len(self.ways),
             four_bits=tuple(four_bits),
+            quantize_aware=tuple(way for way, (_, is_trained_for) in enumerate(self.ways) if is_trained_for),
             num_blocks=len(self.blocks),
             finer_widths=_FINER_WIDTHS if isinstance(self._target.round_to, str) else None,
             compresses_zeros="max_gzip_size" in self._maker.work.budget.limits,
             plans_within=self.can_plan_within,
+            epochs=self._num_epochs,
         )
 
     def narrowest(self) -> dict[int, dict[str, Any]]:
         """By the number of a way to quantize, the settings of the narrowest model that there is."""
         kept, count = dict.fromkeys((group.name for group in self.whole.free_groups), 0.0), len(self.blocks)
-        return {way: {"keep": kept, "num_blocks": count, "way": way} for way in range(len(self.ways))}
+        trained = {"epochs": self._num_epochs} if self._num_epochs else {}
+        return {way: {"keep": kept, "num_blocks": count, "way": way, **trained} for way in range(len(self.ways))}
 
     def candidate(self, settings: Mapping[str, Any]) -> Candidate:
         """The candidate that settings mean.
@@ -98,7 +101,7 @@ class SearchSpace:
                 as `"within"`, the fraction of each limit to use up, with `"weighed_by"`; or as `"keep"`, the fraction
                 of its channels that each group keeps; all are kept where none is there. `"num_blocks"`, how many
                 blocks are removed; `"sparsity"`; `"way"`, the number of a way to quantize; `"round_to"` in place of the
-                target's.
+                target's; `"epochs"`, how long it is trained, and `"after"`, the trial that it begins from.
 
         Raises:
             ValueError: nothing is so small.
@@ -106,7 +109,13 @@ class SearchSpace:
         blocks = self.blocks[: settings["num_blocks"]] if settings.get("num_blocks") else ()
         quantization, quantize_aware = self.ways[settings.get("way", 0)]
         widths = self._widths(self._maker.variant(blocks), blocks, settings)
-        return Candidate(widths, blocks, settings.get("sparsity", 0.0), quantization, quantize_aware)
+        sparsity, epochs = settings.get("sparsity", 0.0), self._epochs(settings)
+        return Candidate(widths, blocks, sparsity, quantization, quantize_aware, epochs)
+
+    def _epochs(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        before = self._journal.trials[settings["after"]].candidate if "after" in settings else None
+        own = settings.get("epochs", 0)
+        return (*(before.epochs if before is not None else ()), *([own] if own else ()))
 
     def _widths(self, variant: Variant, blocks: tuple[str, ...], settings: Mapping[str, Any]) -> dict[str, int]:
         if "keep" in settings:
@@ -147,6 +156,11 @@ class SearchSpace:
         return bool(names & set(self._maker.work.budget.limits)) and self.ways[0][0] in self._target.quantizations
 
     @property
+    def _num_epochs(self) -> int:
+        work = self._maker.work
+        return work.settings.epochs if work.is_training else 0
+
+    @property
     def _target(self) -> Target:
         return self._maker.work.settings.target
 
@@ -173,6 +187,7 @@ def ways_of(
     quantization: Quantization | Scheme | Literal["auto"] | None | Sequence[Quantization | Scheme | None],
     device: Target,
     is_training: bool,
+    is_size_limited: bool = False,
 ) -> tuple[Way, ...]:
     """How the files of a search may be quantized, the preferred way first.
 
@@ -181,6 +196,8 @@ def ways_of(
             of int8 what loses less where that loses too much.
         device: the target.
         is_training: whether models are trained, so that they may be trained for the rounding.
+        is_size_limited: whether `"auto"` has weights of 4 bits too, which are smaller, and no faster: runtimes unpack
+            them to 8.
 
     Raises:
         ValueError: there is no such quantization, the target does not run it, or there is none.
@@ -192,7 +209,8 @@ def ways_of(
     """
     if isinstance(quantization, str) and quantization == AUTO:
         first = device.quantizations[0]
-        more = [one for one in device.quantizations if one == "int16x8"] if first == "int8" else []
+        others = ("int16x8", *(["int4"] if is_size_limited else []))
+        more = [one for one in others if one in device.quantizations] if first == "int8" else []
         asked: Sequence[Any] = [first, *more]
     elif isinstance(quantization, list | tuple):
         asked = quantization
@@ -206,8 +224,7 @@ def ways_of(
         if name not in device.quantizations:
             runs = ", ".join(map(repr, device.quantizations))
             raise ValueError(f"{device.name!r} does not run models in {name or 'float32'}; it runs {runs}.")
-        if name != "int4":
-            ways.append((one, False))
-        if name == "int4" or (is_training and name in _TRAINED_FOR and name != "int16x8"):
+        ways.append((one, False))
+        if is_training and name in _TRAINED_FOR:
             ways.append((one, True))
     return tuple(ways)

@@ -47,7 +47,8 @@ class TrialSettings:
 
     Attributes:
         target: the device.
-        epochs: passes over the training samples after the cut, after the original as the teacher; 0 without training.
+        epochs: passes over the training samples after the cut, after the original as the teacher, which training for
+            the rounding takes half of; 0 without training.
         batch_size: samples per step.
         learning_rate: where the training begins, to fall to 0 on a cosine; None for the model's own.
         seed: of all that is drawn.
@@ -103,11 +104,15 @@ class Job:
         stage: without training, or on the file.
         candidate: the model.
         num_samples: how many samples a quick trial is scored on; None for `quick_samples`.
+        weights: those of the same model after some parts of its training, to go on from; None to begin.
+        parts_done: how many parts those are.
     """
 
     stage: Stage
     candidate: Candidate
     num_samples: int | None = None
+    weights: Sequence[np.ndarray] | None = None
+    parts_done: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from edgeprune.one_shot.planning import prune_weights
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
 from edgeprune.search.file_costs import file_costs, file_outputs, untrained_costs
-from edgeprune.search.judge import Judge, Outputs, judge_of, taken
+from edgeprune.search.judge import Judge, Outputs, judge_of, standard_error, taken
 from edgeprune.search.trial_job import Job, Made, Samples, Work, failed, trial_errors
 from edgeprune.search.trial_record import Candidate
 from edgeprune.search.variant import Variant
@@ -35,6 +35,7 @@ from edgeprune.types import Callback, Model
 _VARIANTS = 2  # that are kept, as models take memory
 # Of the training for the rounding of a file: it begins with weights that are trained already.
 _ROUNDING_RATE, _ROUNDING_EPOCHS = 0.1, 0.5
+_TRAINING = "Training after the original"
 
 
 class Maker:
@@ -47,13 +48,12 @@ class Maker:
     def __init__(self, work: Work) -> None:
         self.work = work
         self._variants: dict[tuple[str, ...], Variant] = {}
-        self._trained: dict[str, Model] = {}
 
     def made(self, job: Job) -> Made:
         """A trial; what fails is a trial that failed."""
         begin, found = time.perf_counter(), Made("ok")
         try:
-            found = self._measured(job.candidate) if job.stage == "measured" else self._quick(job)
+            found = self._measured(job) if job.stage == "measured" else self._quick(job)
             if not math.isfinite(found.figures["accuracy_drop"] or 0.0):
                 found = replace(found, state="nan", error=f"{self.judge.name} is not finite")
         except trial_errors() as error:
@@ -92,16 +92,22 @@ class Maker:
         smaller = self.variant(candidate.removed_blocks).plain_model(candidate)
         return quantize_aware(smaller, _scheme(candidate)) if candidate.quantize_aware else smaller
 
-    def finished(self, candidate: Candidate) -> Model:
-        """A candidate as the model whose file is measured: cut, made up for, pruned and trained."""
-        smaller = self._float_model(candidate)
+    def finished(self, candidate: Candidate, weights: Sequence[np.ndarray] | None = None, parts_done: int = 0) -> Model:
+        """A candidate as the model whose file is measured: cut, made up for, pruned and trained.
+
+        Args:
+            candidate: what it is.
+            weights: those of its float model after some parts of its training, to go on from; None to begin.
+            parts_done: how many parts those are.
+        """
+        smaller = self._trained(candidate, self._float_model(candidate, weights), parts_done)
         if not candidate.quantize_aware:
             return smaller
         rounding = quantize_aware(smaller, _scheme(candidate), calibration=self._unlabelled)
         if not self.work.is_training:
             return rounding
         epochs = max(1, round(_ROUNDING_EPOCHS * self.work.settings.epochs))
-        return self._fitted(rounding, epochs, _ROUNDING_RATE, "Training for the rounding")
+        return self._fitted(rounding, epochs, "Training for the rounding", rate_share=_ROUNDING_RATE)
 
     def write(self, model: Model, candidate: Candidate, path: Path) -> None:
         """Write a candidate's file.
@@ -132,12 +138,14 @@ class Maker:
             figures |= untrained_costs(model, candidate.quantization, self._unlabelled, device, costs)
         return Made("ok", figures)
 
-    def _measured(self, candidate: Candidate) -> Made:
-        model = self.finished(candidate)
+    def _measured(self, job: Job) -> Made:
+        candidate, model = job.candidate, self.finished(job.candidate, job.weights, job.parts_done)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
             self.write(model, candidate, path)
-            figures = _scored(self.judge, "score", file_outputs(path, self.work.model, self.work.judged.x))
+            outputs = file_outputs(path, self.work.model, self.work.judged.x)
+            figures: dict[str, float | None] = {**_scored(self.judge, "score", outputs)}
+            figures["drop_error"] = standard_error(self.judge, self.original_outputs, outputs)
             figures |= file_costs(path, self.work.settings.target, list(self.work.budget.limits))
             content = path.read_bytes()
         if not candidate.quantize_aware and candidate.quantization is not None:
@@ -151,38 +159,43 @@ class Maker:
             return self.judge.baseline
         return self.judge.score(predict(model, self.work.judged.x, batch_size=self.work.settings.batch_size))
 
-    def _float_model(self, candidate: Candidate) -> Model:
-        """The trained model before it is quantized; the last one is kept for another file of it."""
+    def _float_model(self, candidate: Candidate, weights: Sequence[np.ndarray] | None) -> Model:
+        """The model before it is trained and quantized, or with the weights that it has so far."""
         if candidate.is_whole:
             return self.work.model
-        key = repr((sorted(candidate.widths.items()), candidate.removed_blocks, candidate.sparsity))
-        if key not in self._trained:
-            smaller = self.variant(candidate.removed_blocks).solved_model(candidate)
-            smaller = self._with_zeros(smaller, candidate.sparsity)
-            self._trained = {key: smaller}
-        return self._trained[key]
-
-    def _with_zeros(self, smaller: Model, sparsity: float) -> Model:
-        """Prune the weights where that is asked for, and train what is left."""
-        epochs = self.work.settings.epochs
-        if sparsity:
-            smaller = prune_weights(smaller, sparsity, reconstruct=self._unlabelled)
-        if not self.work.is_training:
-            return smaller
-        if not sparsity:
-            return self._fitted(smaller, epochs, 1.0, "Training after the original")
-        held = prune_low_magnitude(smaller, ConstantSparsity(sparsity, 0, frequency=1))
-        return strip_pruning(
-            self._fitted(held, epochs, 1.0, "Training after the original", callbacks=[UpdatePruningStep()])
+        variant = self.variant(candidate.removed_blocks)
+        if weights is not None:
+            model = variant.plain_model(candidate)
+            model.set_weights(weights)
+            return model
+        smaller = variant.solved_model(candidate)
+        return (
+            prune_weights(smaller, candidate.sparsity, reconstruct=self._unlabelled) if candidate.sparsity else smaller
         )
 
+    def _trained(self, candidate: Candidate, smaller: Model, parts_done: int) -> Model:
+        """The model after the rest of its training, in which zeros stay zeros."""
+        for number, epochs in enumerate(candidate.epochs[parts_done:], parts_done):
+            if not candidate.sparsity:
+                smaller = self._fitted(smaller, epochs, _TRAINING, number)
+                continue
+            held = prune_low_magnitude(smaller, ConstantSparsity(candidate.sparsity, 0, frequency=1))
+            smaller = strip_pruning(self._fitted(held, epochs, _TRAINING, number, callbacks=[UpdatePruningStep()]))
+        return smaller
+
     def _fitted(
-        self, student: Model, epochs: int, rate_share: float, what: str, callbacks: Sequence[Callback] = ()
+        self,
+        student: Model,
+        epochs: int,
+        what: str,
+        part: int = 0,
+        rate_share: float = 1.0,
+        callbacks: Sequence[Callback] = (),
     ) -> Model:
         train, settings = self.work.train, self.work.settings
         assert train is not None, "there is nothing to train on"
         keras = flavor.keras_of(student)
-        keras.utils.set_random_seed(settings.seed)
+        keras.utils.set_random_seed((settings.seed + part) % 2**32)  # each part has another order
         rate: Any = settings.learning_rate
         if rate is not None:
             steps = epochs * count_steps(train.x, settings.batch_size)

@@ -28,6 +28,7 @@ class Candidate:
         sparsity: fraction of the weights that are zero, 0 to below 1.
         quantization: of the file: a name, a `Scheme`, or None for float32.
         quantize_aware: whether it is trained for the rounding of its file.
+        epochs: passes over the training samples before that, in parts that each end with a learning rate of 0.
     """
 
     widths: Mapping[str, int] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Candidate:
     sparsity: float = 0.0
     quantization: Quantization | Scheme | None = None
     quantize_aware: bool = False
+    epochs: tuple[int, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -43,7 +45,12 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """The candidate as plain values, for JSON; a `Scheme` is a dict of its fields."""
-        return {**asdict(self), "widths": dict(self.widths), "removed_blocks": list(self.removed_blocks)}
+        return {
+            **asdict(self),
+            "widths": dict(self.widths),
+            "removed_blocks": list(self.removed_blocks),
+            "epochs": list(self.epochs),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
@@ -57,7 +64,8 @@ class Candidate:
             quantization = Scheme(**stored) if isinstance(stored, Mapping) else scheme_of(stored).name
             widths = {str(name): int(width) for name, width in values["widths"].items()}
             blocks = tuple(map(str, values["removed_blocks"]))
-            return cls(widths, blocks, float(values["sparsity"]), quantization, bool(values["quantize_aware"]))
+            quantize_aware, epochs = bool(values["quantize_aware"]), tuple(map(int, values["epochs"]))
+            return cls(widths, blocks, float(values["sparsity"]), quantization, quantize_aware, epochs)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{dict(values)!r:.80} is no candidate: {error!r}") from error
 
@@ -77,6 +85,7 @@ class Trial:
         score: the metric of the file, on the search's samples; of a quick trial None.
         float_score: the metric of the Keras model that the file was converted from; of a quick trial None.
         accuracy_drop: how much worse than the original's the score of its stage is.
+        drop_error: the standard error of the drop of a file; None where the metric is no mean over samples.
         macs: multiply-accumulates of one inference.
         params: parameters of the Keras model.
         size: bytes of the file.
@@ -98,6 +107,7 @@ class Trial:
     score: float | None = None
     float_score: float | None = None
     accuracy_drop: float | None = None
+    drop_error: float | None = None
     macs: float | None = None
     params: float | None = None
     size: float | None = None
@@ -111,7 +121,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         """Leave out figures that are no numbers."""
-        for name in ("quick_score", "score", "float_score", *FIGURES):
+        for name in ("quick_score", "score", "float_score", "drop_error", *FIGURES):
             value = getattr(self, name)
             finite = None if value is None or not math.isfinite(value) else float(value)
             object.__setattr__(self, name, finite)

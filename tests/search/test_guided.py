@@ -1,6 +1,7 @@
 """The guided search on models whose costs and losses are formulas, and its rank correlation."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,13 +10,17 @@ from search.formula import Formula
 
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
-from edgeprune.search.guided import Directions, guided
+from edgeprune.search.directions import Directions
+from edgeprune.search.finalists import Finalists
+from edgeprune.search.guided import Loss, guided, next_share
 from edgeprune.search.trial_record import Candidate, Trial
 
 
 def search(budget, num_trials=40, num_finalists=6, directions=None, **formula):
     runner = Formula(budget, **formula)
-    found = guided(runner, budget, directions or Directions(), num_trials=num_trials, num_finalists=num_finalists)
+    found = guided(
+        runner, budget, directions or Directions(epochs=6), num_trials=num_trials, num_finalists=num_finalists
+    )
     return found, runner
 
 
@@ -62,6 +67,74 @@ def test_widths_that_cannot_be_made_are_recorded_and_passed_over():
     assert any(trial.error for trial in runner.trials)
     found, _ = search(Budget(max_accuracy_drop=1.0), unreachable=2.0)
     assert found.best is None and not found.holds
+
+
+def measured(runner):
+    return [one for one in runner.trials if one.stage == "measured" and one.settings.get("target_macs", 0) < 1]
+
+
+def test_a_model_that_is_clearly_behind_is_stopped_after_its_first_part():
+    budget = Budget(max_accuracy_drop=0.05)
+    runner = Formula(budget, training=True)
+    finalists = Finalists(runner, budget, Directions(epochs=6))
+    stopped = finalists.measure({"target_macs": 0.2, "weighed_by": "l2", "way": 0})  # loses 0.36, of 0.4
+    assert len(runner.trials) == 1 and stopped.settings["epochs"] == 2 and not finalists.passes(stopped)
+    assert finalists.expected_drop(stopped) == pytest.approx(0.4 * 0.36)
+    first = finalists.measure({"target_macs": 0.5, "weighed_by": "l2", "way": 0})  # 0.09, then 0.05
+    last = runner.trials[-1]
+    assert first == last and last.settings == {**runner.trials[1].settings, "epochs": 4, "after": 1}
+    assert finalists.expected_drop(stopped) == pytest.approx(0.36 * 0.5 / 0.9)  # as that one has shown
+    passing = finalists.measure({"target_macs": 0.8, "weighed_by": "l2", "way": 0})  # 0.0225
+    assert finalists.passes(passing) and passing == runner.trials[-1] and passing.settings["epochs"] == 2
+    assert finalists.finish().best.settings == {**passing.settings, "target_macs": 0.5, "epochs": 4, "after": 1}
+
+
+def test_after_a_pass_a_narrower_one_is_trained_and_after_a_failure_one_in_between():
+    _, runner = search(Budget(max_accuracy_drop=0.05), training=True, num_finalists=5)
+    shares = list(dict.fromkeys(one.settings["target_macs"] for one in measured(runner)))
+    low, high = 0.0, 1.0
+    for share in shares:
+        assert low < share < high
+        last = [one for one in measured(runner) if one.settings["target_macs"] == share][-1]
+        low, high = (low, share) if last.accuracy_drop <= 0.05 else (share, high)
+    assert len(shares) == 5 and high < 1.25 / (1 + 2 * 0.05 / 0.09)
+
+
+def test_a_drop_that_may_be_beyond_the_limit_on_other_samples_does_not_pass():
+    class Doubtful(Formula):
+        def _trial(self, stage, asked, lost):
+            made = super()._trial(stage, asked, lost)
+            return replace(made, drop_error=0.01)
+
+    budget = Budget(max_accuracy_drop=0.05)
+    finalists = Finalists(Doubtful(budget), budget, Directions())
+    sure, unsure = (finalists.measure({"target_macs": share, "way": 0}) for share in (0.75, 0.68))
+    assert sure.accuracy_drop < 0.04 < unsure.accuracy_drop < 0.05
+    assert finalists.passes(sure) and not finalists.passes(unsure)
+    assert finalists.outcome().best == sure
+
+
+@given(st.floats(0.05, 1.0), st.floats(0, 0.02), st.none() | st.tuples(st.floats(0.01, 0.99), st.floats(0, 1)))
+def test_the_next_share_lies_between_what_passed_and_what_failed(passed, drop, failed):
+    failed = failed and Loss(failed[0] * passed, failed[1])
+    found = next_share(Loss(passed, drop), failed, 0.007, 0.02)
+    if found is not None:
+        assert (failed.share if failed else 0.02) < found < passed
+    elif failed is None:
+        assert passed < 0.02 / 0.5
+
+
+def test_the_best_file_is_written_with_4_bits_too_where_that_was_asked_for():
+    class Narrow(Formula):
+        narrow = (1, 2)
+
+    budget, directions = Budget(max_accuracy_drop=0.3), Directions(num_ways=3, four_bits=(1, 2), quantize_aware=(2,))
+    runner = Narrow(budget)
+    found = guided(runner, budget, directions, num_trials=40, num_finalists=3)
+    assert found.holds and found.best.settings["way"] == 1 and found.best.settings["epochs"] == 0
+    best_of_8 = runner.trials[found.best.settings["after"]]
+    assert found.best.macs == best_of_8.macs and found.best.size < best_of_8.size
+    assert sum(one.settings["way"] in (1, 2) for one in runner.trials) == 1
 
 
 def test_where_the_file_alone_loses_too_much_the_next_way_to_quantize_is_taken():

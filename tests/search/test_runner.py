@@ -7,7 +7,8 @@ import pytest
 from search.test_journal_file import SEARCH
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.guided import Directions, guided
+from edgeprune.search.directions import Directions
+from edgeprune.search.guided import guided
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import sampled
 from edgeprune.search.trial_job import Made

@@ -6,7 +6,7 @@ import pytest
 from search.formula import Formula
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.guided import Directions
+from edgeprune.search.directions import Directions
 from edgeprune.search.sampled import sampled
 from edgeprune.search.trial_record import Trial
 

@@ -21,7 +21,7 @@ from edgeprune.targets import target
 @pytest.fixture(scope="module")
 def work():
     settings = TrialSettings(target("phone"), 1, 32, 0.01, 0)
-    budget = Budget(max_gzip_size="1 MB")
+    budget = Budget(max_gzip_size="1 MB", max_size="1 MB")
     return Work(trained_net(), Samples(*data(96, 2)), Samples(*data(80, 1)), None, budget, settings)
 
 
@@ -31,6 +31,7 @@ def maker(work):
 
 
 def both(maker, candidate):
+    candidate = dataclasses.replace(candidate, epochs=(maker.work.settings.epochs,) if maker.work.is_training else ())
     quick, measured = (maker.made(Job(stage, candidate)) for stage in ("quick", "measured"))
     assert quick.state == measured.state == "ok", (quick.error, measured.error)
     return quick, measured
@@ -58,9 +59,23 @@ def test_what_is_trained_for_its_rounding_is_a_file_of_its_kind(maker):
     restored.set_weights(eight.weights)
 
 
+def test_training_goes_on_from_a_trial(maker):
+    first, both_parts = (Candidate({"first": 16}, epochs=parts) for parts in ((1,), (1, 2)))
+    begun = maker.made(Job("measured", first))
+    ended = maker.made(Job("measured", both_parts, weights=begun.weights, parts_done=1))
+    at_once = maker.made(Job("measured", both_parts))
+    assert ended.figures["drop_error"] == at_once.figures["drop_error"] >= 0
+    assert all(np.allclose(*pair, atol=1e-6) for pair in zip(ended.weights, at_once.weights, strict=True))
+    assert not all(np.allclose(*pair, atol=1e-3) for pair in zip(ended.weights, begun.weights, strict=True))
+    again = dataclasses.replace(first, quantization="int8")  # another file of the same model
+    eight = maker.made(Job("measured", again, weights=begun.weights, parts_done=1))
+    assert all(np.array_equal(*pair) for pair in zip(eight.weights, begun.weights, strict=True))
+    assert eight.figures["size"] < begun.figures["size"] and eight.figures["float_score"] == begun.figures["score"]
+
+
 def test_a_trial_that_is_no_number_or_fails_is_one_that_failed(maker):
     broken = Maker(dataclasses.replace(maker.work, train=Samples(data(96, 2)[0] * np.nan, data(96, 2)[1])))
-    made = broken.made(Job("measured", Candidate({"first": 8})))
+    made = broken.made(Job("measured", Candidate({"first": 8}, epochs=(1,))))
     assert made.state in ("failed", "nan") and made.error
     assert "has no group 'third'" in maker.made(Job("quick", Candidate({"third": 1}))).error
 
