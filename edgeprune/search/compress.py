@@ -84,12 +84,12 @@ def compress(
     """Find a smaller model that holds a budget, and prove its file.
 
     Candidates keep fewer channels, and perhaps fewer residual blocks. Each is cut, made up for by reconstruction and
-    scored without training, in seconds; the best few are trained after the original (with `train`), written as files
-    and measured. Half of the validation data is looked at meanwhile. The other half decides at the end, once: the file
-    is accepted if every limit holds there.
+    scored without training, in seconds. Few are trained after the original (with `train`), written as files and
+    measured; what each of them lost says how narrow the next one is. Half of the validation data is looked at
+    meanwhile. The other half decides at the end, once: the file is accepted if every limit holds there.
 
     With limits on costs the model that holds them and loses least is looked for, with `max_accuracy_drop` alone the one
-    of the fewest MACs.
+    of the fewest MACs, whose drop holds by its standard error where there is such a model.
 
     Args:
         model: a trained model of `keras` 3 or `tf_keras`. It is not changed.
@@ -109,7 +109,8 @@ def compress(
         metric: what is judged by, as `edgeprune.score` accepts it; left out, the compiled metric.
         quantization: of the files, as `export_tflite` accepts it; None for float32; or several of these, the preferred
             one first. `"auto"`: the target's own, and where int8 loses too much, training for the rounding (with
-            `train`) or int16x8.
+            `train`) or int16x8; where bytes are limited also int4, whose files are smaller and no faster. Where only
+            the drop is limited, the best file is tried in int4 too if that is among several.
         search: how candidates are chosen. `"guided"`: by bisection, from measured curves; the same at each run.
             `"tpe"`, `"nsga2"`: by Optuna's samplers of these names, over the width of each group.
         engine: where trials are made: `"local"`, in this process, or `"ray"`, as Ray tasks. The same seed finds the
@@ -118,11 +119,12 @@ def compress(
         num_workers: trials that are made at once on a cluster that is started.
         cpus_per_trial: processors that a Ray task occupies.
         gpus_per_trial: GPUs that a Ray task occupies.
-        epochs: passes over the training samples for each model that is measured.
+        epochs: passes over the training samples for each model that is measured, in two parts: a third, after which
+            models that pass already or are clearly behind are stopped, and the rest. The best one has all of them.
         batch_size: samples per step.
         learning_rate: where the training begins, to fall to 0 on a cosine; left out, that of the model, unchanged.
         num_trials: models at most that are judged without training.
-        num_finalists: widths at most that are trained and measured.
+        num_finalists: models at most that are trained and measured.
         time_budget: seconds for all trials; a third of it at most for those without training. At least one model is
             measured. With it, results depend on how fast the machine is.
         output_dir: the folder for the file `model.tflite`, its `recipe.json`, its `bundle`, and the trials with their

@@ -63,6 +63,8 @@ class CompressResult:
         lines = [head, table, f"rank correlation of the scores without training with those of the files: {ranks}"]
         places = (("file", self.path), ("recipe", self.recipe), ("bundle", self.bundle))
         lines += [f"{name}: {path}" for name, path in places if path is not None]
+        if self.path is not None:
+            lines.append(f"all of it as one page: edgeprune report {self.path.parent}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,8 +113,8 @@ def rank_correlation(trials: Sequence[Trial]) -> float:
     Returns:
         -1 to 1; NaN for fewer than three models, or where one of them does not vary.
     """
-    pairs = {
-        json.dumps(trial.candidate.to_dict(), sort_keys=True): (trial.quick_score, trial.score)
+    pairs = {  # of a model that was trained in parts, the last one counts
+        json.dumps({**trial.candidate.to_dict(), "epochs": None}, sort_keys=True): (trial.quick_score, trial.score)
         for trial in trials
         if trial.candidate is not None and trial.stage == "measured" and None not in (trial.quick_score, trial.score)
     }
@@ -156,6 +158,8 @@ def settings_text(trial: Trial) -> str:
         parts.append(f"{settings['num_blocks']} blocks removed")
     if settings.get("sparsity"):
         parts.append(f"{settings['sparsity']:.0%} zeros")
+    if trial.candidate is not None and trial.candidate.epochs:
+        parts.append(f"{' + '.join(map(str, trial.candidate.epochs))} epochs")
     if trial.candidate is not None and trial.stage == "measured":
         scheme = trial.candidate.quantization
         name = scheme if isinstance(scheme, str) else "float32" if scheme is None else str(scheme.name)
