@@ -40,7 +40,9 @@ def report_command(
     label_columns: options.LabelColumnsOption = None,
     original: Annotated[
         Path | None,
-        typer.Option("--model", exists=True, help="Of a search: the original, to measure the chosen file beside it."),
+        typer.Option(
+            "--model", exists=True, help="Of a search: the original, where not that in its folder is to be measured."
+        ),
     ] = None,
     converted_from: Annotated[
         Path | None,
@@ -57,6 +59,7 @@ def report_command(
     max_ram: Annotated[str | None, typer.Option(help="A limit on RAM for the arena: 64 KiB.")] = None,
     max_latency_ms: Annotated[str | None, typer.Option("--max-latency", help="Time of one run: 20 ms.")] = None,
     max_size: Annotated[str | None, typer.Option(help="The file's size: 256 KiB.")] = None,
+    max_gzip_size: Annotated[str | None, typer.Option(help="The file's size after gzip: 100 KiB.")] = None,
     metric: options.MetricOption = None,
     num_samples: Annotated[int, typer.Option(min=1, help="How many samples layers are compared on at most.")] = 50,
     num_runs: Annotated[int, typer.Option(min=1, max=options.LARGEST, help="Timed runs of each file.")] = 50,
@@ -75,6 +78,7 @@ def report_command(
         "max_ram": max_ram,
         "max_latency_ms": max_latency_ms,
         "max_size": max_size,
+        "max_gzip_size": max_gzip_size,
     }
     device, _ = device_and_budget(target, *limits.values())
     is_search = model.suffix == ".jsonl" or (model / TRIALS).is_file()
@@ -95,12 +99,15 @@ def report_command(
     if converted_from is not None:
         shared["converted_from"] = load_model_file(converted_from, unsafe, custom)
     if is_search:
+        from edgeprune.flavor.custom_objects import custom_objects_of
         from edgeprune.report.search_report import write_search_report
 
         note = ""
         if original is not None and source is not None:
             shared["model"] = load_model_file(original, unsafe, custom)
             note = _with_samples(shared, source, shared["model"])
+        else:
+            custom_objects_of(custom or ())  # which registers the classes that the models in the folder need
         write_search_report(model, output, **shared)
     else:
         from edgeprune.report.model_report import write_report

@@ -36,13 +36,14 @@ _PLOT_HEIGHT = 420
 _SMALL_PLOT_HEIGHT = 320
 
 
-def search_page(record: SearchRecord, title: str, measured: ModelFigures | None = None) -> Page:
+def search_page(record: SearchRecord, title: str, measured: ModelFigures | None = None, not_measured: str = "") -> Page:
     """Put what a journal says on a page.
 
     Args:
         record: what the journal says.
         title: the heading.
         measured: what was measured on the chosen file since; its sections follow those of the journal.
+        not_measured: why it could not be measured.
     """
     header, ending = record.header, record.ending
     quick = sum(trial.stage == "quick" for trial in record.trials)
@@ -54,7 +55,7 @@ def search_page(record: SearchRecord, title: str, measured: ModelFigures | None 
             f"A search for {header.target}: {quick:,} models judged without training, {files:,} measured as files, "
             f"seed {header.seed}"
         ),
-        sections=tuple(_sections(record, measured)),
+        sections=tuple(_sections(record, measured, not_measured)),
         figures={
             "header": header.to_dict(),
             "trials": [trial.to_dict() for trial in record.trials],
@@ -67,12 +68,14 @@ def search_page(record: SearchRecord, title: str, measured: ModelFigures | None 
     )
 
 
-def _sections(record: SearchRecord, measured: ModelFigures | None) -> Iterator[Section]:
+def _sections(record: SearchRecord, measured: ModelFigures | None, not_measured: str) -> Iterator[Section]:
     for make in (_summary, _trade_offs, _widths, _trials, _ranking, _sensitivity):
         yield from make(record)
     yield frozen_section(record.header.frozen)
     if measured is not None:
         yield from file_sections(measured)
+    elif not_measured:
+        yield Section("file", "The file beside the original", (f"Not measured: {not_measured}",))
     yield _settings(record)
     yield environment_section(record.header.environment)
 

@@ -15,6 +15,7 @@ from edgeprune.report.page.rendering import write_page
 from edgeprune.report.search_page import search_page
 from edgeprune.search.compress_result import CompressResult
 from edgeprune.search.ending import MODEL
+from edgeprune.search.evidence import load_evidence
 from edgeprune.search.search_record import TRIALS, read_search
 from edgeprune.targets import TARGETS
 from edgeprune.types import DataLike, Model
@@ -38,15 +39,16 @@ def write_search_report(
     """Write what a search found as one HTML file: every number on it is one of its journal.
 
     The page has the verdict with its interval, before and after, what models lose against what they cost, all trials,
-    how well the quick judgement ranks, sensitivity curves, widths, what is frozen, and the settings. With `model` and
-    `data` the chosen file is measured again, and the sections of `write_report` follow. The page loads nothing from
-    elsewhere. A search that was stopped, or is still running, is reported as far as it is.
+    how well the quick judgement ranks, sensitivity curves, widths, what is frozen, and the settings. The chosen file is
+    measured again beside the models and on the samples that the search kept in its folder, or on those that are passed,
+    and the sections of `write_report` follow. The page loads nothing from elsewhere. A search that was stopped, or is
+    still running, is reported as far as it is.
 
     Args:
         search: what `compress` returned; its folder; or the journal in it.
         path: the HTML file to write.
-        model: the original.
-        data: samples to measure on, as `write_report` accepts them.
+        model: the original; left out, that in the folder.
+        data: samples to measure on, as `write_report` accepts them; left out, at most 2,000 of those held out.
         converted_from: the Keras model of the chosen file, which layers are compared with; left out, that of `search`
             where it is what `compress` returned.
         metric: what to score by, as `edgeprune.score` accepts it; left out, the compiled metrics.
@@ -79,9 +81,15 @@ def write_search_report(
     require_plotly()
     check_paths(path, overwrite=overwrite)
     journal = _journal_of(search)
-    record, measured = read_search(journal), None
+    record, measured, reason = read_search(journal), None, ""
+    smaller = search.model if isinstance(search, CompressResult) and converted_from is None else converted_from
+    if model is None and record.ending is not None:
+        try:
+            if kept := load_evidence(journal.parent):
+                model, data, smaller = kept.original, (*vars(kept.samples).values(),), kept.smaller
+        except ValueError as error:
+            reason = f"{error} Pass the model and data."
     if model is not None and data is not None:
-        smaller = search.model if isinstance(search, CompressResult) and converted_from is None else converted_from
         with status("Measuring", verbose=verbose) as say:
             measured = measure_model(
                 model,
@@ -97,7 +105,8 @@ def write_search_report(
                 num_threads=1,
                 say=lambda what: say(f"Measuring {what}"),
             )
-    return write_page(search_page(record, title or record.header.model, measured), path, overwrite=overwrite)
+    page = search_page(record, title or record.header.model, measured, reason)
+    return write_page(page, path, overwrite=overwrite)
 
 
 def _journal_of(search: str | Path | CompressResult) -> Path:

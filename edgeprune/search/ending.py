@@ -17,6 +17,7 @@ from edgeprune.measure.predictions import predict
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
+from edgeprune.search.evidence import EVIDENCE, save_evidence
 from edgeprune.search.file_costs import file_costs, file_outputs
 from edgeprune.search.finalists import Outcome, broken_costs, drop_of
 from edgeprune.search.gate import Verdict, verdict_on
@@ -63,7 +64,7 @@ def check_is_free(folder: Path) -> None:
     Raises:
         FileExistsError: there is one.
     """
-    written = [folder / name for name in (MODEL, RECIPE, BUNDLE)]
+    written = [folder / name for name in (MODEL, RECIPE, BUNDLE, EVIDENCE)]
     if not (folder / TRIALS).exists() and (found := [path for path in written if path.exists()]):
         raise NotOverwrittenError(
             f"{found[0]} is there already, without the trials of its search: choose another folder."
@@ -110,6 +111,7 @@ class Ending:
         model = self._model(best, best.candidate)
         recipe = self._recipe(best.candidate, path)
         bundled, said = self._bundled(model, best.candidate)
+        said += self._evidence(model)
         notes = (*_notes(work.budget, found, best.candidate, verdict, trials), *said)
         self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
         return CompressResult(
@@ -155,6 +157,15 @@ class Ending:
         )
         recipe.save(self.folder / RECIPE)
         return self.folder / RECIPE
+
+    def _evidence(self, model: Model) -> list[str]:
+        """Keep what a report needs, with what the user should know about it."""
+        work, held = self.prepared.work, self.prepared.held
+        try:
+            save_evidence(self.folder, work.model, model, held, work.settings.seed)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            return [f"a report on this folder needs the models and the data, which could not be kept: {error}"]
+        return []
 
     def _bundled(self, model: Model, candidate: Candidate) -> tuple[Path | None, list[str]]:
         """The bundle of the model, with what the user should know about it."""

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from cli.invoked import refused, run
+from cli.invoked import refused, run, run_ok
+from report.page_reader import PageReader
 
 import edgeprune.flavor as flavors
 
@@ -36,6 +37,9 @@ def test_exit_codes_tell_whether_the_budget_is_held(folder, tmp_path):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["accepted"] and found["file"] == str(tmp_path / "a" / "model.tflite") and not found["held_out"]
+    run_ok("report", tmp_path / "a", "-o", tmp_path / "a.html", "--num-runs", 1, "--num-samples", 4)
+    page = PageReader((tmp_path / "a.html").read_text(encoding="utf-8"))
+    assert {"trials", "file", "classes", "latency", "layers", "environment"} <= set(page.sections)
     settings = json.loads((tmp_path / "a" / "recipe.json").read_text())["settings"]
     assert settings["max_accuracy_drop"] == 1 and settings["num_trials"] == 1 and settings["seed"] == 5
     files = (tmp_path / "a" / "recipe.json", folder / "model.keras", "--data", folder / "data.npz")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from report.page_reader import NASTY, PageReader
 from report.written_search import CURVES, ENDING, HEADER, TRIALS, VERDICT, journal
+from search.small_net import data, net, trained_net
 
 import edgeprune as ep
+from edgeprune import flavor as flavors
 from edgeprune.search.compress_result import CompressResult
 from edgeprune.search.curves import SensitivityCurve
+from edgeprune.search.evidence import load_evidence, save_evidence
 from edgeprune.search.search_record import SearchEnding
+from edgeprune.search.trial_job import Samples
 from edgeprune.search.trial_record import Candidate, Trial
 
 SECTIONS = "summary pareto widths trials ranking sensitivity frozen settings environment".split()
@@ -162,3 +167,42 @@ def test_what_is_passed_is_checked_first(tmp_path):
         ep.write_search_report(result, tmp_path / "other.html")
     found = dataclasses.replace(result, path=folder / "model.tflite")
     assert ep.write_search_report(found, tmp_path / "other.html").read_text() == (folder / "report.html").read_text()
+
+
+def test_the_file_is_measured_beside_what_the_search_kept(tmp_path):
+    keras = flavors.keras_module(flavors.KERAS_3)
+    folder, (x, y) = journal(tmp_path), data(30, 1)
+    model, smaller = trained_net(), net(keras, "smaller")
+    ep.export_tflite(smaller, folder / "model.tflite", verify=False, verbose=False)
+    save_evidence(folder, model, smaller, Samples(x, y), 0)
+    kept = load_evidence(folder)
+    assert np.array_equal(kept.samples.x, x) and np.array_equal(kept.samples.y, y) and kept.smaller.name == "smaller"
+    assert all(np.array_equal(*pair) for pair in zip(kept.original.get_weights(), model.get_weights(), strict=True))
+    page = PageReader(
+        ep.write_search_report(folder, tmp_path / "r.html", num_runs=1, verbose=False).read_text(encoding="utf-8")
+    )
+    assert page.sections == [*SECTIONS[:7], "file", "classes", "size", "latency", "layers", *SECTIONS[7:]]
+    own = float(np.mean(model.predict(x, verbose=0).argmax(axis=-1) == y))
+    assert page.figures["measured"]["scores"]["accuracy"]["value"] == pytest.approx(own)
+    (folder / "evidence" / "model.keras").write_bytes(b"damaged")
+    text = ep.write_search_report(folder, tmp_path / "d.html", verbose=False).read_text(encoding="utf-8")
+    assert "Not measured: " in text and "Pass the model and data." in text
+    assert load_evidence(tmp_path / "nowhere") is None
+
+
+def test_samples_of_several_inputs_and_outputs_are_kept_by_name(tmp_path):
+    keras = flavors.keras_module(flavors.KERAS_3)
+    left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")
+    joined = keras.layers.Concatenate()([left, right])
+    outputs = [keras.layers.Dense(1, name=name)(joined) for name in ("first", "second")]
+    model = keras.Model([left, right], outputs, name="pair")
+    rng = np.random.default_rng(0)
+    x, y = [rng.normal(size=(9, size)).astype("f4") for size in (2, 3)], [rng.normal(size=(9, 1)) for _ in outputs]
+    save_evidence(tmp_path, model, model, Samples(x, y, np.arange(9.0)), 0)
+    kept = load_evidence(tmp_path)
+    assert kept.smaller is None and np.array_equal(kept.samples.sample_weight, np.arange(9.0))
+    assert [np.array_equal(*pair) for pair in zip(kept.samples.x.values(), x, strict=True)] == [True, True]
+    assert list(kept.samples.x) == ["left", "right"] and np.array_equal(kept.samples.y["second"], y[1])
+    many = Samples(np.zeros((5000, 2), "f4"), np.zeros(5000))
+    save_evidence(tmp_path, net(keras), net(keras), many, 0)
+    assert load_evidence(tmp_path).samples.count == 2000
