@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeprune.search.budget import Budget
 from edgeprune.search.directions import SPARSITIES, Directions
@@ -52,7 +52,7 @@ class _Guided:
         self.runner, self.budget, self.directions = runner, budget, directions
         self.quick_left, self.num_finalists = num_trials, num_finalists
         self.finalists = Finalists(runner, budget, directions)
-        self.floor = NARROWEST
+        self._floors: dict[Any, float] = {}  # by the rounding of widths, the widest share that cannot be made
 
     def outcome(self) -> Outcome:
         """Search."""
@@ -74,14 +74,14 @@ class _Guided:
             self._all_tried(others, share)
         for other in others:
             if self.budget.costs:  # each has a share of its own at which it is small enough
-                low, high = max(self.floor, share / 2), min(1.0, share * 4)
+                low, high = max(self._floor(other), share / 2), min(1.0, share * 4)
                 own_share, found = self._bisected(other, low, high, _MORE_STEPS)
             else:
                 own_share, found = share, self._tried(other, share)
             if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
                 followed, share, trial = other, own_share, found
         if not self.budget.costs and trial is not None:
-            narrower, found = self._bisected(followed, max(self.floor, share / 3), share, _MORE_STEPS)
+            narrower, found = self._bisected(followed, max(self._floor(followed), share / 3), share, _MORE_STEPS)
             share = narrower if found is not None else share
         if self.directions.plans_within:
             within = {"weighed_by": "l2", "way": self.finalists.way}
@@ -118,7 +118,7 @@ class _Guided:
             if trial is None:
                 break
             if trial.state != "ok":
-                self.floor, low = max(self.floor, share), share
+                self._floors[settings.get("round_to")], low = share, share
             elif self.budget.costs:
                 if broken_costs(self.budget, trial):
                     high = share
@@ -141,6 +141,9 @@ class _Guided:
                 return round(share, 4), trial
             share /= 1 + self.budget.overshoot({**trial.figures, "accuracy_drop": 0.0}) + 0.02
         return share, None
+
+    def _floor(self, settings: Settings) -> float:
+        return max(NARROWEST, self._floors.get(settings.get("round_to"), 0.0))
 
     def _tried(self, settings: Settings, share: float) -> Trial | None:
         return self._made({**settings, "target_macs": share})
@@ -168,14 +171,14 @@ class _Guided:
                 passed = Loss(share, drop_of(trial))
             else:
                 failed = Loss(share, self.finalists.expected_drop(trial))
-            found = next_share(passed, failed, _AIMED_AT * allowed, self.floor)
+            found = next_share(passed, failed, _AIMED_AT * allowed, self._floor(following))
             if found is None:
                 break
             share = found
 
     def _widest_within(self, following: Settings, share: float) -> None:
         """Trained models within limits on costs: by bisection from the share that the quick ones came to."""
-        low, high = max(self.floor, share / 3), 1.0
+        low, high = max(self._floor(following), share / 3), 1.0
         key = "within" if "within" in following else "target_macs"
         for number in range(self.num_finalists):
             if number and not self.finalists.has_time():
@@ -199,7 +202,7 @@ class Loss(NamedTuple):
 def next_share(passed: Loss, failed: Loss | None, aimed_at: float, floor: float) -> float | None:
     """The share of the MACs that is to be trained next: where the drop that is aimed at is expected.
 
-    What is lost grows about with the logarithm of the share, which is nothing at 1.
+    What is lost grows about with the inverse of the share, from nothing at 1.
 
     Args:
         passed: the narrowest model that passes.
@@ -212,14 +215,15 @@ def next_share(passed: Loss, failed: Loss | None, aimed_at: float, floor: float)
 
     Example:
         >>> next_share(Loss(0.5, 0.002), Loss(0.25, 0.012), aimed_at=0.007, floor=0.02)
-        0.3536
+        0.3333
     """
     if failed is None:
-        steps = aimed_at / passed.drop if passed.drop > 0 else math.inf
-        share = min(max(passed.share * _LARGEST_STEP, passed.share**steps), passed.share * _SMALLEST_STEP)
+        times = aimed_at / passed.drop if passed.drop > 0 else math.inf
+        expected = 1 / (1 + (1 / passed.share - 1) * times)
+        share = min(max(passed.share * _LARGEST_STEP, expected), passed.share * _SMALLEST_STEP)
         return round(share, 4) if share > floor else None
     if passed.share / failed.share < _NEAR:
         return None
     way = (aimed_at - passed.drop) / (failed.drop - passed.drop) if failed.drop > passed.drop else 0.5
     way = min(1 - _MARGIN, max(_MARGIN, way))
-    return round(passed.share * (failed.share / passed.share) ** way, 4)
+    return round(1 / ((1 - way) / passed.share + way / failed.share), 4)
