@@ -7,11 +7,11 @@
 A dense net is trained once. For each device and each allowed drop `compress` looks for the smallest net; beside it are
 (a) `int8`: the dense net, quantized; (b) `zeros`: 80 % zeros with TF-MOT's schedule, then int8; (c) `scratch`: as many
 MACs as the found net by uniform widths, trained from scratch for as long as compress took; (d) `macs`: a plan of as
-many MACs with the same training after the dense net. All are int8 files, scored on the half of the test images that
-compress did not look at, and timed in turns. Rows are added to benchmarks/out/budget/NET.json as they come, and those
-that are there are not made again; compress itself continues where it was stopped. Goal at one point: 4 times fewer
-MACs, 12 times smaller than the dense float file, 2.5 times faster than the dense int8 file, ahead of (a) to (d), in 45
-minutes on two cores.
+many MACs with the same training after the dense net. All are int8 files, and `int4` is what compress found with weights
+of 4 bits, solved without training. They are scored on the half of the test images that compress did not look at, and
+timed in turns. Rows are added to benchmarks/out/budget/NET.json as they come, and those that are there are not made
+again; compress itself continues where it was stopped. Goal at one point: 4 times fewer MACs, 12 times smaller than the
+dense float file, 2.5 times faster than the dense int8 file, ahead of (a) to (d), in 45 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from results import Results
 import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.search.budget import Budget
-from edgeprune.search.compress_result import rank_correlation
+from edgeprune.search.compress_result import CompressResult, rank_correlation
 from edgeprune.search.gate import hold_out
 from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial_maker import Maker
@@ -40,7 +40,7 @@ from edgeprune.targets import target as target_of
 from edgeprune.text_table import text_table
 
 OUT = Path(__file__).parent / "out" / "budget"
-WAYS = ("compress", "int8", "zeros", "scratch", "macs")
+WAYS = ("compress", "int4", "int8", "zeros", "scratch", "macs")
 FINE_TUNING_RATE = 4e-3
 GOALS = {"macs": 4.0, "size": 12.0, "latency": 2.5}
 
@@ -65,9 +65,9 @@ def dense_model(name: str, data: Data, epochs: int, results: Results) -> Any:
     return model
 
 
-def compressed(model: Any, data: Data, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What compress finds."""
-    result = ep.compress(
+def search(model: Any, data: Data, arguments: argparse.Namespace, folder: Path) -> CompressResult:
+    """What compress finds, or found before."""
+    return ep.compress(
         model,
         (data.x_train, data.y_train),
         (data.x_test, data.y_test),
@@ -83,6 +83,11 @@ def compressed(model: Any, data: Data, arguments: argparse.Namespace, folder: Pa
         bundle=False,
         resume=True,
     )
+
+
+def compressed(model: Any, data: Data, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The row of what compress finds."""
+    result = search(model, data, arguments, folder)
     assert result.model is not None and result.path is not None and result.candidate is not None
     print(result, flush=True)
     return {
@@ -163,10 +168,14 @@ def measure(name: str, data: Data, arguments: argparse.Namespace, results: Resul
                 else:
                     assert found is not None, "the others are as large, or as long, as what compress found"
                     begin = time.perf_counter()
-                    net = baseline(way, model, data, arguments.epochs, found, dense)
+                    if way == "int4":
+                        net = search(model, data, arguments, folder).model
+                    else:
+                        net = baseline(way, model, data, arguments.epochs, found, dense)
                     row = {"seconds": time.perf_counter() - begin, "macs": ep.count_macs(net).total}
                     row["file"] = str(folder / f"{way}.tflite")
-                    ep.export_tflite(net, row["file"], "int8", data.x_train[:512], overwrite=True, verify=False)
+                    scheme = "int4" if way == "int4" else "int8"
+                    ep.export_tflite(net, row["file"], scheme, data.x_train[:512], overwrite=True, verify=False)
                 results.add(**key, way=way, **row, **scored(Path(row["file"]), model, data))
             timed(results, key)
     return model
