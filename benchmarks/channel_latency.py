@@ -68,7 +68,8 @@ class Files:
             plan = ep.plan_channels(model, target_macs=0.5, round_to=round_to)
             kept, written = plan.macs.kept, plan.apply(verify=False)
         samples = np.random.default_rng(0).random((SAMPLES, self.size, self.size, 3), np.float32)
-        ep.export_tflite(written, path, quantization, samples if quantization else None, overwrite=True)
+        samples = samples if quantization else None
+        ep.export_tflite(written, path, quantization, samples, calibration="min-max", overwrite=True)
         self.kept[path.name] = kept
         self.index.write_text(json.dumps(self.kept, indent=1))
 

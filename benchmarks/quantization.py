@@ -5,7 +5,8 @@
     python benchmarks/quantization.py --table          the tables of what was measured so far
     python benchmarks/quantization.py --agreement      quantized_evaluation beside the files of the trained nets
     python benchmarks/quantization.py --step-time      time of a step over plain fit, [--rounds 9] [--only 'ResNet*']
-    python benchmarks/quantization.py --coverage       every model of keras.applications [--only 'MobileNet*']
+    python benchmarks/quantization.py --coverage       every model of keras.applications [--only 'MobileNet*'], with
+                                                       --hub small configurations of KerasHub's
 
 Each net is trained once for each seed, and all rows begin with it. `control` is the float net trained on for --tune
 epochs; the rows with training have as many. Accuracy is measured on the file, in percent of the test images.
@@ -151,7 +152,7 @@ ROWS: dict[str, Callable[[Bench], dict[str, Any]]] = {
         "tf_int8", lambda path: tensorflow_int8(bench.model("float"), bench.samples, path)
     ),
     "ptq_int8": lambda bench: bench.file("ptq_int8", bench.model("float"), "int8", calibration="auto"),
-    "ptq_int4": lambda bench: bench.file("ptq_int4", bench.model("float"), "int4"),
+    "ptq_int4": lambda bench: bench.file("ptq_int4", bench.model("float"), "int4", calibration="min-max"),
     "twin_tf": lambda bench: bench.by_peer(
         "twin_tf", lambda path: tensorflow_int8(bench.model("twin"), bench.samples, path)
     ),
@@ -293,13 +294,12 @@ def measure_step_time(arguments: argparse.Namespace) -> None:
 
 
 def measure_coverage(arguments: argparse.Namespace) -> None:
-    from coverage import builders
-    from quantization_coverage import coverage_table, in_a_process_of_its_own
+    from quantization_coverage import coverage_table, in_a_process_of_its_own, names
 
-    results = Results(arguments.out / "coverage.json", arguments.again)
-    for name in builders(flavor.KERAS_3):
+    results = Results(arguments.out / f"{'hub_' * arguments.hub}coverage.json", arguments.again)
+    for name in names(arguments.hub):
         if fnmatch.fnmatchcase(name, arguments.only) and results.get(model=name) is None:
-            row = results.add(**in_a_process_of_its_own(name))
+            row = results.add(**in_a_process_of_its_own(name, arguments.hub))
             print(name, row.get("error") or f"{row['float_operators']} in floats, {row['seconds']:.0f} s", flush=True)
     print(coverage_table(results.rows))
 
@@ -323,6 +323,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--hub", action="store_true", help="of the coverage: KerasHub's architectures")
     parser.add_argument("--only", default="*", help="a pattern of models")
     parser.add_argument("--cover-one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -330,7 +331,7 @@ def main() -> None:
     if arguments.cover_one:
         from quantization_coverage import covered
 
-        print(json.dumps(covered(arguments.cover_one)))
+        print(json.dumps(covered(arguments.cover_one, arguments.hub)))
     elif arguments.agreement:
         measure_agreement(arguments)
     elif arguments.step_time:

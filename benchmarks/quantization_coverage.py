@@ -1,4 +1,5 @@
-"""Which models of `keras.applications` can be trained for quantization: `quantization.py --coverage`.
+"""Which models can be trained for quantization: `quantization.py --coverage`, those of `keras.applications`, and with
+`--hub` small configurations of KerasHub's architectures (hub_nets.py).
 
 Each model has a process of its own, at a small input: prepared with `quantize_aware`, trained for a step, exported.
 """
@@ -11,6 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +27,51 @@ from edgeprune.measure import read_tflite
 from edgeprune.text_table import text_table
 
 SIDES = {"Inception": 75, "Xception": 71}  # by the beginning of the name; 32 for all others
+SAMPLES = 8  # to calibrate on
+TRAINED_ON = 2
+LENGTH = 16  # of texts
 TIME_LIMIT = 1800  # seconds for one model
 
 
-def covered(name: str) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Covered:
+    """A model with random inputs.
+
+    Attributes:
+        model: of Keras 3.
+        x: an array, or input name to array.
+        twin: builds the same for `tf_keras`; None where there is none.
+    """
+
+    model: Any
+    x: Any
+    twin: Callable[[], Any] | None = None
+
+
+def names(hub: bool) -> list[str]:
+    """The models to cover."""
+    if not hub:
+        return list(builders(flavor.KERAS_3))
+    from hub_nets import NETS
+
+    return list(NETS)
+
+
+def covered(name: str, hub: bool) -> dict[str, Any]:
     """Prepare, train and export one model; the figures of it."""
     start = time.perf_counter()
-    model = built(flavor.KERAS_3, name)
-    x = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
-    aware = ep.quantize_aware(model, "int8", calibration=x)
+    net = _of_hub(name) if hub else _of_applications(name)
+    model = net.model
+    aware = ep.quantize_aware(model, "int8", calibration=net.x)
     # Nets without trained weights have steep gradients, which a step of another optimizer follows out of every range.
-    aware.compile(flavor.keras_of(aware).optimizers.Adam(1e-4), "sparse_categorical_crossentropy")
-    loss = float(aware.train_on_batch(x[:2], np.zeros(2)))
+    keras = flavor.keras_of(aware)
+    few, targets = _batch(aware, net.x)
+    aware.compile(keras.optimizers.Adam(1e-4), keras.tree.map_structure(lambda _: "mse", targets))
+    loss = float(np.sum(aware.train_on_batch(few, targets)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
-        made = ep.export_tflite(aware, path, "int8", x, verbose=False)
+        made = ep.export_tflite(aware, path, "int8", net.x, verbose=False)
         operators = read_tflite(path).operators
-    try:
-        tfmot_model(built(flavor.TF_KERAS, name))
-        peer = "quantized"
-    except Absent as error:
-        peer = str(error)
     return {
         "model": name,
         "parameters": model.count_params(),
@@ -56,23 +83,54 @@ def covered(name: str) -> dict[str, Any]:
         "left": dict(ep.quantization_report(aware).left),
         "notes": list(made.notes),
         "passed": made.verification is not None and made.verification.passed,
-        "tfmot": peer,
+        "tfmot": _by_tfmot(net),
         "seconds": time.perf_counter() - start,
     }
 
 
-def built(keras: str, name: str) -> Any:
+def _of_applications(name: str) -> Covered:
     side = next((side for start, side in SIDES.items() if name.startswith(start)), 32)
-    return builders(keras)[name](input_shape=(side, side, 3), weights=None, classes=10)
+
+    def built(keras: str) -> Any:
+        return builders(keras)[name](input_shape=(side, side, 3), weights=None, classes=10)
+
+    x = np.random.default_rng(0).random((SAMPLES, side, side, 3), np.float32)
+    return Covered(built(flavor.KERAS_3), x, lambda: built(flavor.TF_KERAS))
 
 
-def in_a_process_of_its_own(name: str) -> dict[str, Any]:
+def _of_hub(name: str) -> Covered:
+    from hub_coverage import inputs_for
+    from hub_nets import NETS, of_fixed_length
+
+    model = of_fixed_length(NETS[name].build(), LENGTH, NETS[name].shapes)
+    x = inputs_for(name, model, SAMPLES)
+    return Covered(model, x if len(x) > 1 else next(iter(x.values())))
+
+
+def _batch(model: Any, x: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a step of training: zeros, in the outputs' structure."""
+    keras = flavor.keras_of(model)
+    few = {name: array[:TRAINED_ON] for name, array in x.items()} if isinstance(x, dict) else x[:TRAINED_ON]
+    return few, keras.tree.map_structure(lambda output: np.zeros(output.shape, np.float32), model(few, training=False))
+
+
+def _by_tfmot(net: Covered) -> str:
+    """What TF-MOT makes of the model: "quantized", or why not."""
+    if net.twin is None:
+        return "has no Keras 3"
+    try:
+        tfmot_model(net.twin())
+    except Absent as error:
+        return str(error)
+    return "quantized"
+
+
+def in_a_process_of_its_own(name: str, hub: bool) -> dict[str, Any]:
     """The row of one model; that of a process which fails or takes too long has an error."""
     script = Path(__file__).with_name("quantization.py")
+    command = [sys.executable, script, "--cover-one", name, *(["--hub"] if hub else [])]
     try:
-        done = subprocess.run(
-            [sys.executable, script, "--cover-one", name], capture_output=True, text=True, timeout=TIME_LIMIT
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
         return {"model": name, "error": f"not done after {TIME_LIMIT} s"}
     if done.returncode:

@@ -128,7 +128,10 @@ def _pairs(layers: Mapping[str, int] | Iterable[tuple[str, int]]) -> tuple[tuple
         if len(pair) != 2 or not isinstance(pair[0], str):
             raise TypeError(f"layers of a Scheme are names or patterns with their bits, got {layers!r}.")
         if pair[1] not in (4, 8):
-            raise ValueError(f"Weights of layer {pair[0]!r} have 4 or 8 bits, got {pair[1]!r}.")
+            raise ValueError(
+                f"Weights of layer {pair[0]!r} have 4 or 8 bits, got {pair[1]!r}. Activations of 16 bits are for whole "
+                "files, 'int16x8'; a layer in floats is one that quantize_aware(model, ignore=...) leaves out."
+            )
     if len(dict(pairs)) < len(pairs):
         raise ValueError(f"layers of a Scheme name a pattern twice: {layers!r}.")
     return pairs

@@ -10,6 +10,7 @@ from edgeprune.channels import callback, masks
 from edgeprune.quantization.fake_quantize import (
     check_ranges_known,
     fake_quantizers,
+    has_dense_channel_scales,
     is_quantize_aware,
     kernels_on_grid,
 )
@@ -19,6 +20,7 @@ from edgeprune.sparsity.prune import remove_weight_masks, with_masks_applied
 from edgeprune.types import Layer, Model, SameLayer, SameModel
 
 __all__ = [
+    "has_dense_channel_scales",
     "has_ranges",
     "is_pruned",
     "is_quantize_aware",

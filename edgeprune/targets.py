@@ -16,14 +16,12 @@ KINDS = ("phone", "computer", "microcontroller", "npu")
 RUNTIMES = {"phone": "litert", "computer": "litert", "microcontroller": "tflm", "npu": "vela"}
 KIB = 1024
 
-# The operators whose kernels read weights of 4 bits with a scale for each channel. TFLM's dense layers do so with one
-# scale alone; Vela ends with a signal at any, but stores weights of 15 values in fewer bits by itself.
+# The operators whose kernels read weights of 4 bits. TFLM's dense layers do so with one scale alone; Vela ends with a
+# signal at any, but stores weights of 15 values in fewer bits by itself.
 # Source: tensorflow/lite/micro/kernels/fully_connected_common.cc
-FOUR_BIT_OPERATORS = {
-    "litert": frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")),
-    "tflm": frozenset(("CONV_2D", "DEPTHWISE_CONV_2D")),
-    "vela": frozenset[str](),
-}
+_ALL_READ = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"))
+FOUR_BIT_OPERATORS = {"litert": _ALL_READ, "tflm": _ALL_READ, "vela": frozenset[str]()}
+_WITH_ONE_SCALE = {"tflm": frozenset(("FULLY_CONNECTED",))}
 
 # The builtin operators that TensorFlow Lite for Microcontrollers has kernels for. A test holds the list against the
 # interpreter itself.
@@ -99,10 +97,14 @@ class Target:
         if self.kind == "npu" and not self.accelerator:
             raise ValueError(f"Target {self.name!r}: an npu needs its accelerator, such as 'ethos-u55-128'.")
 
-    @property
-    def four_bit_operators(self) -> frozenset[str]:
-        """The operators that read weights of 4 bits; those of others are on the same grid, in 8 bits."""
-        return FOUR_BIT_OPERATORS[self.runtime]
+    def four_bit_operators(self, per_channel_dense: bool = True) -> frozenset[str]:
+        """The operators that read weights of 4 bits; those of others are on the same grid, in 8 bits.
+
+        Args:
+            per_channel_dense: whether each unit of a dense layer has a scale of its own.
+        """
+        unread = _WITH_ONE_SCALE.get(self.runtime, frozenset()) if per_channel_dense else frozenset()
+        return FOUR_BIT_OPERATORS[self.runtime] - unread
 
     def to_dict(self) -> dict[str, Any]:
         """The description as plain values, for JSON."""

@@ -8,7 +8,7 @@ Each kind of target has a writer; what they share (checks, conversion, proof, mo
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import importlib
 import json
 import platform
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeprune import __version__, flavor
+from edgeprune import __version__, flavor, strip
 from edgeprune.atomic import atomic_folder, check_folder
 from edgeprune.bundle.content import BundleContent, Preprocessing, identifier, raw_samples_note
 from edgeprune.bundle.dense_scales import export_with_better_scales
@@ -31,7 +31,7 @@ from edgeprune.data.batches import DATA_FORMS, joined, sample_count
 from edgeprune.data.labels import shape_fits
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.export import representative, vocabulary_files
-from edgeprune.export.calibration_choice import calibrated
+from edgeprune.export.calibration_choice import calibrated, check_calibration
 from edgeprune.export.convert import ExportResult, ValidationData, write_tflite
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.prepared import PreparedModel, prepare
@@ -44,7 +44,7 @@ from edgeprune.schemes import CALIBRATED, Scheme, scheme_of
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
 from edgeprune.tflite.runtime import Port
-from edgeprune.types import DataLike, Model, Quantization
+from edgeprune.types import Calibration, DataLike, Model, Quantization
 
 MODEL_CARD = "model_card.json"
 GOLDEN_SAMPLES = 8
@@ -110,6 +110,7 @@ def export_bundle(
     sparse: bool = False,
     integer_io: bool | Literal["int8", "uint8"] = True,
     per_channel_dense: bool | None = None,
+    calibration: Calibration = "auto",
     without_preprocessing: bool = False,
     name: str | None = None,
     author: str = "",
@@ -137,9 +138,10 @@ def export_bundle(
         integer_io: whether an `"int8"` or `"int16x8"` file has integers for inputs and outputs, as in `export_tflite`;
             `"uint8"` for sources such as cameras. `False`, for floats, is for phones and
             computers.
-        per_channel_dense: whether each unit of a dense layer has a scale of its own in an `"int8"` or `"int16x8"`
-            file. By default each has, but on a microcontroller where one scale a layer makes the arena smaller by a
-            tenth or more, at no more than twice the error; a note reports what was measured.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own in a file in integers. By default
+            each has, but on a microcontroller where one scale a layer makes the arena smaller by a tenth or more, or
+            the file in `"int4"`, at no more than twice the error; a note reports what was measured.
+        calibration: how an `"int8"` or `"int4"` file of a float model is calibrated, as in `export_tflite`.
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `export_tflite` does; their vocabularies lie in the folder. The data are those of the whole model.
         name: the model's name in the bundle, by default the Keras model's; any characters.
@@ -175,11 +177,12 @@ def export_bundle(
     check_folder(directory, replaces=lambda old: overwrite and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
-    settings = ConverterSettings(quantization, sparse, integer_io, four_bit_operators=device.four_bit_operators)
+    settings = ConverterSettings(quantization, sparse, integer_io)
+    check_calibration(calibration, quantization, strip.is_quantize_aware(model))
     prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
     _check_calibration(representative_data, quantization, device)
-    if scheme.has_four_bits:
-        prepared = calibrated(prepared, "min-max", scheme)
+    if scheme.has_four_bits and strip.is_quantize_aware(prepared.model):  # which was trained with scales of its own
+        per_channel_dense = strip.has_dense_channel_scales(prepared.model)
     plain, specs, samples = prepared.model, prepared.specs, prepared.samples
     labels = _checked_labels(labels, plain)
     _check_preprocessing(preprocessing, specs)
@@ -193,7 +196,9 @@ def export_bundle(
         status(f"Bundling for {device.name}") as say,
     ):
         path = folder / "model.tflite"
-        exported, verification = _exported(prepared, path, device, settings, per_channel_dense, validation)
+        exported, verification = _exported(
+            prepared, calibration, scheme, path, device, settings, per_channel_dense, validation
+        )
         notes = [note for note in exported.notes if note not in verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
         if samples is not None and validation is not None:
@@ -226,6 +231,8 @@ def export_bundle(
 
 def _exported(
     prepared: PreparedModel,
+    calibration: Calibration,
+    scheme: Scheme,
     path: Path,
     device: Target,
     settings: ConverterSettings,
@@ -233,7 +240,12 @@ def _exported(
     validation: ValidationData | None,
 ) -> tuple[ExportResult, Verification]:
     """Write the bundle's file; the errors name what a bundle has arguments for."""
-    export = functools.partial(write_tflite, prepared, path, overwrite=True, verbose=False, validation=validation)
+
+    def export(settings: ConverterSettings) -> ExportResult:
+        own = dataclasses.replace(scheme, per_channel_dense=settings.per_channel_dense)
+        found = calibrated(prepared, calibration, own)
+        return write_tflite(found, path, settings, overwrite=True, verbose=False, validation=validation)
+
     try:
         exported = export_with_better_scales(export, prepared.model, device, settings, per_channel_dense)
     except LoopError as error:

@@ -1,7 +1,8 @@
 """One scale for a dense layer or one for each of its units: what is better on a microcontroller is found by measuring.
 
 The interpreter for microcontrollers keeps 8 bytes of its arena for each unit with a scale of its own, and while it
-prepares the layer it needs 4 more. A phone keeps them in memory that nobody misses.
+prepares the layer it needs 4 more. A phone keeps them in memory that nobody misses. Weights of 4 bits that have one
+scale are read by its dense layers as they are; with more scales they take 8 bits each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from edgeprune.measure.tflm import MicroError, measure_arena
 from edgeprune.targets import Target
 from edgeprune.types import Model
 
-# One scale is chosen where the arena shrinks to this share or less, and the error grows to this multiple or less.
+# One scale is chosen where the arena shrinks to this share or less (of 4 bits, the file at all), and the error grows to
+# this multiple or less.
 _LIGHTER = 0.9
 _ERROR = 2.0
 
@@ -42,29 +44,55 @@ def export_with_better_scales(
         What was exported last, with a note where there was a choice.
     """
     if per_channel_dense is not None:
-        return export(dataclasses.replace(settings, per_channel_dense=per_channel_dense))
-    if settings.quantization == "int4":  # whose weights were solved with a scale for each unit
-        return export(settings)
-    each = export(settings)
-    if (
-        device.kind != "microcontroller"
-        or not settings.calibrated
-        or not _may_shrink_arena(model, settings.quantization)
-    ):
+        return export(_with(settings, device, per_channel_dense))
+    each = export(_with(settings, device, per_channel_dense=True))
+    if device.kind != "microcontroller" or not settings.calibrated:
         return each
+    if settings.quantization == "int4":
+        return _smaller(export, device, settings, each)
+    return _lighter(export, device, settings, each) if _may_shrink_arena(model, settings.quantization) else each
+
+
+def _with(settings: ConverterSettings, device: Target, per_channel_dense: bool) -> ConverterSettings:
+    readers = device.four_bit_operators(per_channel_dense)
+    return dataclasses.replace(settings, per_channel_dense=per_channel_dense, four_bit_operators=readers)
+
+
+def _lighter(
+    export: Callable[[ConverterSettings], ExportResult], device: Target, settings: ConverterSettings, each: ExportResult
+) -> ExportResult:
+    """The export with one scale for each dense layer where that makes the arena smaller."""
     content = each.path.read_bytes()
     try:
         arena = measure_arena(each.path).bytes
-        one = export(dataclasses.replace(settings, per_channel_dense=False))
+        one = export(_with(settings, device, per_channel_dense=False))
         lighter = measure_arena(one.path).bytes
     except MicroError:  # the writer says why it does not run
         each.path.write_bytes(content)
         return each
-    before, after = _error(each), _error(one)
-    figures = (
-        f"the arena is {lighter:,} bytes rather than {arena:,}, the relative error {after:.3g} rather than {before:.3g}"
+    return _kept(
+        each, one, lighter <= _LIGHTER * arena, f"the arena is {lighter:,} bytes rather than {arena:,}", content
     )
-    if _verified(one).passed and lighter <= _LIGHTER * arena and after <= _ERROR * before:
+
+
+def _smaller(
+    export: Callable[[ConverterSettings], ExportResult], device: Target, settings: ConverterSettings, each: ExportResult
+) -> ExportResult:
+    """The export with one scale for each dense layer where the runtime reads 4 bits with no others."""
+    more = device.four_bit_operators(per_channel_dense=False) - device.four_bit_operators()
+    if more.isdisjoint(_verified(each).operators):
+        return each
+    content = each.path.read_bytes()
+    one = export(_with(settings, device, per_channel_dense=False))
+    gained = f"they are read in 4 bits, the file is {one.bytes:,} bytes rather than {each.bytes:,}"
+    return _kept(each, one, one.bytes < each.bytes, gained, content)
+
+
+def _kept(each: ExportResult, one: ExportResult, pays: bool, gained: str, content: bytes) -> ExportResult:
+    """The export with one scale for each dense layer where it pays and errs little more; else the other's content."""
+    before, after = _error(each), _error(one)
+    figures = f"{gained}, the relative error {after:.3g} rather than {before:.3g}"
+    if _verified(one).passed and pays and after <= _ERROR * before:
         note = f"Dense layers have one scale each: so {figures}. per_channel_dense=True uses one for each unit."
         return dataclasses.replace(one, notes=(*one.notes, note))
     each.path.write_bytes(content)

@@ -19,8 +19,8 @@ def convert_command(
     quantization: options.FileQuantizationOption = "none",
     data: options.OptionalDataOption = None,
     calibration: Annotated[
-        Calibration, typer.Option(help="How an int8 file's ranges are chosen; auto measures and keeps the best.")
-    ] = "min-max",
+        Calibration, typer.Option(help="How an int8 or int4 file is calibrated; auto measures and keeps the best.")
+    ] = "auto",
     label_columns: options.LabelColumnsOption = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Store weights without their zeros.")] = False,
     float_io: Annotated[bool, typer.Option("--float-io", help="An integer file has float inputs and outputs.")] = False,

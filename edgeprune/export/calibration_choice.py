@@ -1,14 +1,15 @@
 """What is done to a float model before its file is made: equalized or not, its weights solved, its ranges chosen.
 
-With `"auto"` each of these is tried on a simulation of the file that is calibrated on half of the samples, and measured
-on the other half; one is kept only where the measured error falls. Where the plain file loses next to nothing, nothing
-else is tried. The converter runs once, for the file that is written.
+With `"auto"`, the default, each of these is tried on a simulation of the file that is calibrated on half of the
+samples, and measured on the other half; one is kept only where the measured error falls. Where the plain file loses
+next to nothing, nothing else is tried. The converter runs once, for the file that is written.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +31,13 @@ from edgeprune.types import Model
 
 MIN_MAX, AUTO = "min-max", "auto"
 CALIBRATIONS = (*RANGE_METHODS, AUTO)
+_CHOSEN_FOR = ("int8", "int4")
 _FALLS = 0.95  # an error that is less than this share of another is smaller
 _NEGLIGIBLE = 1e-3  # of the outputs' variance: 30 dB
+_LOSSY = 1e-2  # where the weights of 8 bits are worth the time to solve for them
+_MOST_SOLVED = 1_000_000  # parameters of a model whose weights are solved for in a trial, which takes minutes beyond
 _MEASURED_ON = 64  # samples at most
+_FEWEST = 8  # samples: fewer say little about others
 
 
 def check_calibration(calibration: str, quantization: str | None, model_has_ranges: bool) -> None:
@@ -43,9 +48,9 @@ def check_calibration(calibration: str, quantization: str | None, model_has_rang
     """
     if calibration not in CALIBRATIONS:
         raise ValueError(f"calibration must be one of {', '.join(map(repr, CALIBRATIONS))}; got {calibration!r}.")
-    if calibration == MIN_MAX:
+    if calibration in (MIN_MAX, AUTO):  # which any file may have, or which chooses nothing where there is no choice
         return
-    if quantization not in ("int8", "int4"):
+    if quantization not in _CHOSEN_FOR:
         raise ValueError(
             f"calibration={calibration!r} is for quantization='int8' or 'int4', got {quantization!r}: leave it out, as "
             "other files have room for the whole range of values."
@@ -72,8 +77,12 @@ def calibrated(prepared: PreparedModel, calibration: str, scheme: Scheme) -> Pre
         ValueError: the ranges of the model cannot be put into its graph, or it cannot be followed; or a pattern of the
             scheme fits no layer.
     """
-    if strip.is_quantize_aware(prepared.model):
+    if strip.is_quantize_aware(prepared.model) or scheme.name not in _CHOSEN_FOR:
         return prepared
+    if calibration == AUTO and _count(prepared) < _FEWEST:
+        made = _made(prepared, _Way(MIN_MAX, solved=scheme.has_four_bits), scheme)
+        note = f"Calibration: min-max, as {_FEWEST} samples or more are needed to measure other ways."
+        return dataclasses.replace(made, notes=(*made.notes, note))
     if calibration == AUTO:
         return _chosen(prepared, scheme)
     return _made(prepared, _Way(calibration, solved=scheme.has_four_bits), scheme)
@@ -82,15 +91,27 @@ def calibrated(prepared: PreparedModel, calibration: str, scheme: Scheme) -> Pre
 def _chosen(prepared: PreparedModel, scheme: Scheme) -> PreparedModel:
     """The best of what is tried, made again from all the samples."""
     trials = _Trials(prepared, scheme)
-    ranges: list[dict[str, Any]] = [{"method": method} for method in RANGE_METHODS]
-    # By 4 bits more is lost than by ranges.
-    last = [{"solved": True}, *trials.widened, *ranges] if scheme.has_four_bits else [*ranges, {"solved": True}]
     trials.attempt(_Way(MIN_MAX))
-    for change in ({"equalized": True}, *last):
-        if trials.errors and trials.errors[trials.best] > _NEGLIGIBLE:
+    for change, least in _changes(scheme, prepared.model.count_params() <= _MOST_SOLVED):
+        if trials.errors and trials.errors[trials.best] > least:
             trials.attempt(dataclasses.replace(trials.best, **change))
+    if scheme.has_four_bits:  # that solved weights are better needs no trial
+        trials.best = dataclasses.replace(trials.best, solved=True)
     made = _made(prepared, trials.best, trials.scheme(trials.best))
     return dataclasses.replace(made, notes=(*made.notes, trials.note))
+
+
+def _changes(scheme: Scheme, is_small: bool) -> Iterator[tuple[dict[str, Any], float]]:
+    """What is tried, each with the error up to which it is not."""
+    yield {"equalized": True}, _NEGLIGIBLE
+    if scheme.has_four_bits and is_small:  # by 4 bits more is lost than by ranges
+        yield {"solved": True}, _NEGLIGIBLE
+        if scheme.weight_bits == 4 and not scheme.layers:
+            yield {"wider": True}, _NEGLIGIBLE
+    for method in RANGE_METHODS:
+        yield {"method": method}, _NEGLIGIBLE
+    if not scheme.has_four_bits and is_small:
+        yield {"solved": True}, _LOSSY
 
 
 @dataclass(frozen=True)
@@ -146,6 +167,10 @@ def _with_new_weights(prepared: PreparedModel, way: _Way, scheme: Scheme) -> Pre
     return prepared
 
 
+def _count(prepared: PreparedModel) -> int:
+    return len(next(iter((prepared.samples or {}).values()), ()))
+
+
 def _inputs(model: Model, prepared: PreparedModel) -> dict[str, np.ndarray]:
     """The samples by the names that a model's inputs have in Keras, which need not be those in a file."""
     return dict(zip(input_shapes(walkable(model)), (prepared.samples or {}).values(), strict=True))
@@ -176,10 +201,7 @@ class _Trials:
         self.errors: dict[_Way, float] = {}
         self._failed: list[str] = []
         self._half = dataclasses.replace(prepared, samples={name: array[::2] for name, array in samples.items()})
-        # With one sample there is no other to measure on.
-        self._held_out = {
-            name: (array[1::2] if len(array) > 1 else array)[:_MEASURED_ON] for name, array in samples.items()
-        }
+        self._held_out = {name: array[1::2][:_MEASURED_ON] for name, array in samples.items()}
         self._wanted = outputs_of(walkable(prepared.model), self._held_out)
         self._scheme = scheme
         self._wider_scheme: Scheme | None = None
@@ -193,8 +215,8 @@ class _Trials:
             simulated = self._simulation(dataclasses.replace(way, method=MIN_MAX))
             simulated.set_ranges(way.method)
             self.errors[way] = simulated.error(self._held_out, self._wanted)
-        except ValueError as error:
-            self._failed.append(f"{way}: {str(error)[:120]}")
+        except Exception as error:  # of layers of the user's own too: the plain file does not need any of this
+            self._failed.append(f"{way}: {' '.join(str(error).split())[:120]}")
             return
         if self.errors[way] < self.errors.get(self.best, np.inf) * _FALLS:
             self.best = way
@@ -216,16 +238,10 @@ class _Trials:
         return self._wider_scheme if way.wider and self._wider_scheme else self._scheme
 
     @property
-    def widened(self) -> list[dict[str, Any]]:
-        """The change to a scheme in which some layers keep 8 bits, unless the user's has layers of its own."""
-        return [] if self._scheme.layers or self._scheme.weight_bits > 4 else [{"wider": True}]
-
-    @property
     def note(self) -> str:
         """What is kept, what was tried, and what could not be."""
         listed = ", ".join(f"{way} {error:.2%}" for way, error in self.errors.items())
-        wider = f" ({self._wider_scheme})" if self.best.wider else ""
-        note = (
-            f"Calibration: {self.best}{wider}. Error on samples that were held out, of the outputs' variance: {listed}."
-        )
+        note = f"Calibration: {self.best}{f' ({self._wider_scheme})' if self.best.wider else ''}."
+        if listed:
+            note += f" Error on samples that were held out, of the outputs' variance: {listed}."
         return f"{note} Not tried: {'; '.join(self._failed)}." if self._failed else note

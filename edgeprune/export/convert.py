@@ -125,7 +125,7 @@ def export_tflite(
     integer_io: bool | Literal["int8", "uint8"] = True,
     per_channel_dense: bool = True,
     num_samples: int = 100,
-    calibration: Calibration = "min-max",
+    calibration: Calibration = "auto",
     without_preprocessing: bool = False,
     overwrite: bool = False,
     allow_flex: bool = False,
@@ -162,11 +162,13 @@ def export_tflite(
             file, which is more accurate. With `False` the layer has one scale: the file is smaller, and a
             microcontroller needs less RAM, as TFLM keeps two numbers for each scale.
         num_samples: how many representative samples to use at most, 1 or more.
-        calibration: how the ranges of activations in an `"int8"` or `"int4"` file are chosen. `"min-max"` takes all
-            values that occur in the samples; `"percentile"` leaves out one in a thousand; `"mse"` takes the range with
-            the smallest squared error. `"auto"` simulates the file: it tries `equalize`, these, and `round_weights` on
-            half of the samples, measures each on the other half, and keeps what lowers the error, until next to none is
-            left. In an `"int4"` file it may let some layers keep 8 bits (a tenth of the weights' bytes at most).
+        calibration: how an `"int8"` or `"int4"` file of a float model is calibrated. `"auto"` simulates the file: on
+            half of the samples it tries the ways below, `equalize` and `round_weights`, measures each on the other
+            half, and keeps what lowers the error, until next to none is left; a note reports the figures. In an
+            `"int4"` file it may let some layers keep 8 bits (a tenth of the weights' bytes at most). Or only a way to
+            choose the ranges of activations: `"min-max"` takes all values that occur in the samples; `"percentile"`
+            leaves out one in a thousand; `"mse"` takes the range with the smallest squared error. A model from
+            `quantize_aware` keeps its own.
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `split_preprocessing(model, only_strings=True)` does. Beside the file lies `vocabulary.txt`, an entry a line
             (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
@@ -206,6 +208,8 @@ def export_tflite(
     check_flags(without_preprocessing=without_preprocessing, overwrite=overwrite, verify=verify, verbose=verbose)
     scheme = scheme_of(quantization)
     per_channel_dense = per_channel_dense and scheme.per_channel_dense
+    if scheme.has_four_bits and strip.is_quantize_aware(model):  # which was trained with scales of its own
+        per_channel_dense = strip.has_dense_channel_scales(model)
     settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
     if not isinstance(num_samples, numbers.Integral) or isinstance(num_samples, bool):
         raise TypeError(f"num_samples must be a whole number, got {num_samples!r}.")
@@ -233,7 +237,7 @@ def export_tflite(
         num_samples=num_samples,
         without_preprocessing=without_preprocessing,
     )
-    with status("Calibrating", verbose=bool(verbose) and (scheme.has_four_bits or calibration != "min-max")):
+    with status("Calibrating", verbose=bool(verbose) and settings.calibrated):
         prepared = calibration_choice.calibrated(prepared, calibration, scheme)
     return write_tflite(prepared, path, settings, overwrite=overwrite, verify=verify, verbose=bool(verbose))
 

@@ -20,7 +20,7 @@ def quantized_layer(call: Call) -> Sequence[Value]:
     layer = call.layer
     given = call.follow(layer.layer, call.inputs, call.output_shapes)
     for name in layer.kept_zeros:
-        kernel, mask = getattr(layer.layer, name), getattr(layer, f"{name}_mask")
+        kernel, mask = layer.kernel(name), layer.mask(name)
         for axis in range(len(kernel.shape)):
             call.index(mask, axis, call.record.line_of(kernel, axis))
     return given

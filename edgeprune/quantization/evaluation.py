@@ -24,7 +24,7 @@ from edgeprune.quantization.fake_quantize import (
 )
 from edgeprune.quantization.integer_arithmetic import Steps
 from edgeprune.quantization.integer_operators import IntegerOperator, operator_of, whole_numbers
-from edgeprune.quantization.kinds import CallKind, kind_of
+from edgeprune.quantization.kinds import CallKind, kernel_axes, kind_of
 from edgeprune.types import AnyTensor, Model, TfTensor
 
 _KernelSet = Literal["xnnpack", "reference"]
@@ -132,7 +132,8 @@ class _Making:
     def _note(self, node: flavor.GraphNode) -> None:
         """Note the steps of what a call returns, or the operator of the file that makes it."""
         output, steps = node.outputs[0], [self._steps.get(id(tensor)) for tensor in node.inputs]
-        kind = CallKind.WEIGHTED if is_quantized_layer(node.layer) else kind_of(node)
+        own = is_quantized_layer(node.layer) and kernel_axes(node.layer.layer)  # not of a layer inside
+        kind = CallKind.WEIGHTED if own else kind_of(node)
         before = self._operators.get(id(node.inputs[0])) if node.inputs else None
         for old in node.outputs:
             self._steps.pop(id(old), None)

@@ -199,12 +199,14 @@ class QuantizedLayerLogic(_BaseWrapper):
 
     Args:
         layer: the layer.
-        kernel_axes: name of a kernel, an attribute of the layer, to the axes along which each entry has its own scale.
+        kernel_axes: name of a kernel, an attribute of the layer or of one inside it (`"cell.kernel"`), to the axes
+            along which each entry has its own scale.
         num_bits: of the kernels' integers.
         kept_zeros: the kernels whose zeros are kept in training.
         activation_bits: of the integers between the layer and its activation, where a file computes these in two
             operators; None where it does not.
         update_ranges: whether training moves the range of these.
+        parts: how many parts the last axis of the kernels is split into, as an axis of its own before it.
         **kwargs: arguments of every layer.
     """
 
@@ -216,6 +218,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         kept_zeros: Sequence[str] = (),
         activation_bits: int | None = None,
         update_ranges: bool = True,
+        parts: int = 1,
         **kwargs: object,
     ) -> None:
         super().__init__(layer, **kwargs)
@@ -224,6 +227,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         self.kept_zeros = tuple(kept_zeros)
         self.activation_bits = activation_bits
         self.update_ranges = update_ranges
+        self.parts = parts
         self.before_activation: Any = None
         if activation_bits is not None:
             self.before_activation = self._fake_quantize(activation_bits, update_ranges)
@@ -235,34 +239,44 @@ class QuantizedLayerLogic(_BaseWrapper):
         if not self.layer.built:
             self.layer.build(input_shape)
             self.layer.built = True
+        self._build_inner()
         for name in self.kept_zeros:
-            shape = tuple(getattr(self.layer, name).shape)
-            setattr(self, f"{name}_mask", self._state(f"{name}_mask", shape))
+            setattr(self, _mask_name(name), self._state(_mask_name(name), tuple(self.kernel(name).shape)))
         if self.before_activation is not None and not self.before_activation.built:
             self.before_activation.build()
         self.built = True
 
+    def kernel(self, name: str) -> Any:
+        """The variable of a kernel."""
+        return getattr(*holder_of(self.layer, name))
+
+    def mask(self, name: str) -> Any:
+        """The variable that is zero where zeros of a kernel are kept."""
+        return getattr(self, _mask_name(name))
+
     def keep_zeros(self) -> None:
         """Hold what is zero in the kernels now."""
         for name in self.kept_zeros:
-            getattr(self, f"{name}_mask").assign(flavor.array_of(getattr(self.layer, name)) != 0)
+            self.mask(name).assign(flavor.array_of(self.kernel(name)) != 0)
 
     def set_zeros(self) -> None:
         """Put the zeros that are held into the kernels, where rounding has put them already."""
         for name in self.kept_zeros:
-            kernel = getattr(self.layer, name)
-            kernel.assign(flavor.array_of(kernel) * flavor.array_of(getattr(self, f"{name}_mask")))
+            kernel = self.kernel(name)
+            kernel.assign(flavor.array_of(kernel) * flavor.array_of(self.mask(name)))
 
-    def call(self, inputs: AnyTensor, training: bool | None = None, **kwargs: object) -> Any:
+    def call(self, inputs: AnyTensor, *args: object, **kwargs: object) -> Any:
         """What the layer returns with rounded kernels."""
+        # Named, it would be the second tensor for `tf_keras`; the layers inside know from the call around them.
+        kwargs.pop("training", None)
         kernels = {name: self.rounded(name) for name in self.kernel_axes} if self.rounds else {}
         with self._with_kernels(kernels):
             if self.before_activation is None:
-                return self.layer(inputs, **kwargs)
+                return self.layer(inputs, *args, **kwargs)
             activation = self.layer.activation
             with _attribute(self.layer, "activation", None):
-                given = self.layer(inputs, **kwargs)
-        return activation(self.before_activation(given, training=training))
+                given = self.layer(inputs, *args, **kwargs)
+        return activation(self.before_activation(given))
 
     def rounded(self, name: str) -> Any:
         """A kernel on its grid."""
@@ -270,8 +284,19 @@ class QuantizedLayerLogic(_BaseWrapper):
 
         kernel = tf.cast(tf.convert_to_tensor(self._stored(name)), tf.float32)
         if name in self.kept_zeros:
-            kernel = kernel * tf.cast(tf.convert_to_tensor(getattr(self, f"{name}_mask")), tf.float32)
-        return rounded_to_grid(kernel, self.kernel_axes[name], self.num_bits)
+            kernel = kernel * tf.cast(tf.convert_to_tensor(self.mask(name)), tf.float32)
+        if self.parts == 1:
+            return rounded_to_grid(kernel, self.kernel_axes[name], self.num_bits)
+        *shape, last = kernel.shape
+        parts = tf.reshape(kernel, [*shape, self.parts, last // self.parts])
+        return tf.reshape(rounded_to_grid(parts, self.kernel_axes[name], self.num_bits), kernel.shape)
+
+    def integers(self, name: str) -> np.ndarray:
+        """What a file stores for a kernel: the steps of its grid, shaped as it is."""
+        kernel, axes = np.asarray(self.rounded(name)), self.kernel_axes[name]
+        others = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in axes)
+        largest = np.abs(kernel).max(axis=others, keepdims=True)
+        return np.rint(kernel / np.where(largest > 0, largest, 1.0) * (2 ** (self.num_bits - 1) - 1)).astype(int)
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         """The layer's."""
@@ -279,8 +304,11 @@ class QuantizedLayerLogic(_BaseWrapper):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        names = ("kernel_axes", "num_bits", "kept_zeros", "activation_bits", "update_ranges")
+        names = ("kernel_axes", "num_bits", "kept_zeros", "activation_bits", "update_ranges", "parts")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    def _build_inner(self) -> None:
+        """Make the weights of layers inside that are made at the first call."""
 
     def _stored(self, name: str) -> Variable:
         """The kernel's variable, in the precision in which it is trained."""
@@ -298,6 +326,10 @@ class QuantizedLayerLogic(_BaseWrapper):
         raise NotImplementedError
 
 
+def _mask_name(kernel: str) -> str:
+    return f"{kernel.replace('.', '_')}_mask"
+
+
 @contextlib.contextmanager
 def _attribute(layer: Layer, name: str, value: object) -> Iterator[None]:
     """While the body runs, an attribute of a layer has another value, without Keras taking note of it."""
@@ -308,6 +340,22 @@ def _attribute(layer: Layer, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         held[name] = before
+
+
+def holder_of(layer: Layer, path: str) -> tuple[Any, str]:
+    """The layer that has a weight, at a path from another, and the attribute's name.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.GRU(2)
+        >>> holder_of(layer, "cell.kernel") == (layer.cell, "kernel")
+        True
+    """
+    *names, attribute = path.split(".")
+    holder: Any = layer
+    for name in names:
+        holder = getattr(holder, name)
+    return holder, attribute
 
 
 def layer_classes(keras_object: object) -> Any:
@@ -340,6 +388,11 @@ def is_quantize_aware(model: Layer) -> bool:
     return any(is_fake_quantize(layer) or is_quantized_layer(layer) for layer in flavor.layers_of(model))
 
 
+def has_dense_channel_scales(model: Layer) -> bool:
+    """Whether the units of dense layers have a scale each, in a quantization-aware model."""
+    return all(axes for layer in quantized_layers(model) for axes in layer.kernel_axes.values())
+
+
 def unknown_ranges(model: Layer) -> list[str]:
     """The names of the layers that round activations in a range that has never seen data."""
     return [layer.name for layer in fake_quantizers(model) if not layer.is_known]
@@ -365,7 +418,7 @@ def kernels_on_grid(model: Model) -> Iterator[None]:
     try:
         for layer in quantized_layers(model):
             for name in layer.kernel_axes:
-                variable = getattr(layer.layer, name)
+                variable = layer.kernel(name)
                 rounded = np.asarray(layer.rounded(name))
                 held.append((variable, flavor.array_of(variable).copy()))
                 variable.assign(rounded)

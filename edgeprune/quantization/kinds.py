@@ -35,6 +35,9 @@ _KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
 }
 # Convolutions of one axis become those of two.
 _READ_FOUR_BITS = {"Dense", *(f"{kind}Conv{rank}D" for kind in ("", "Depthwise", "Separable") for rank in (1, 2))}
+_ATTENTIONS = {"MultiHeadAttention", "GroupedQueryAttention"}
+_PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
+_RECURRENT = {"LSTM", "GRU", "SimpleRNN"}
 # Softmax and sigmoid end below 1, tanh below 1 too: these are the ranges of their operators.
 _UNIT, _SYMMETRIC = (0.0, 255 / 256), (-1.0, 127 / 128)
 _FIXED_RANGES = {"softmax": _UNIT, "softmaxv2": _UNIT, "sigmoid": _UNIT, "tanh": _SYMMETRIC}
@@ -78,6 +81,48 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
         return _einsum_axes(layer)
     found = {name: axes for name, axes in _KERNELS.get(kind, {}).items() if getattr(layer, name, None) is not None}
     return dict.fromkeys(found, ()) if kind == "Dense" and not per_channel_dense else found
+
+
+def inner_kernel_axes(layer: Layer) -> dict[str, tuple[int, ...]]:
+    """The kernels inside a layer that is called as a whole: an attention, or a recurrent layer of a known kind.
+
+    Args:
+        layer: a built layer of either Keras.
+
+    Returns:
+        The path of the attribute to the axes along which each entry has a scale of its own, counted from the end. Those
+        of an LSTM that a file computes in one operator have a scale for each gate, a part of the last axis: see
+        `kernel_parts`.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.GRU(2); layer.build((None, 5, 4))
+        >>> inner_kernel_axes(layer)
+        {'cell.kernel': (-1,), 'cell.recurrent_kernel': (-1,)}
+    """
+    kind = flavor.built_in_kind(layer)
+    if kind == "Bidirectional":
+        sides = {side: inner_kernel_axes(getattr(layer, side)) for side in ("forward_layer", "backward_layer")}
+        return {f"{side}.{path}": axes for side, found in sides.items() for path, axes in found.items()}
+    if kind in _ATTENTIONS:
+        return {
+            f"{name}.kernel": axes
+            for name in _PROJECTIONS
+            if (axes := kernel_axes(getattr(layer, name)).get("kernel")) is not None
+        }
+    if kind in _RECURRENT:
+        return dict.fromkeys(("cell.kernel", "cell.recurrent_kernel"), _LAST_BUT_ONE if _gates(layer) else _LAST)
+    return {}
+
+
+def kernel_parts(layer: Layer) -> int:
+    """How many parts the last axis of a layer's kernels has, where each has a scale of its own; 1 for no parts."""
+    return _gates(getattr(layer, "forward_layer", layer)) or 1
+
+
+def _gates(layer: Layer) -> int:
+    """The gates of an LSTM that a file computes in one operator."""
+    return 4 if flavor.is_plain_lstm(layer) else 0
 
 
 def reads_four_bits(layer: Layer) -> bool:

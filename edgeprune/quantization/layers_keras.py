@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -28,11 +29,24 @@ class FakeQuantize(FakeQuantizeLogic, keras.layers.Layer):
 class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
     """Calls a layer with rounded kernels."""
 
-    def _stored(self, name: str) -> Variable:
-        return getattr(self.layer, name)._value
+    def compute_output_spec(self, *args: object, **kwargs: Any) -> Any:
+        """The layer's, which may be called on several tensors."""
+        kwargs.pop("training", None)
+        return self.layer.compute_output_spec(*args, **kwargs)
 
-    def _with_kernels(self, kernels: dict[str, Any]) -> contextlib.AbstractContextManager:
-        return keras.StatelessScope([(getattr(self.layer, name), value) for name, value in kernels.items()])
+    def _stored(self, name: str) -> Variable:
+        return self.kernel(name)._value
+
+    @contextlib.contextmanager
+    def _with_kernels(self, kernels: dict[str, Any]) -> Iterator[None]:
+        scope = keras.StatelessScope([(self.kernel(name), value) for name, value in kernels.items()])
+        with scope:
+            yield
+        rounded = {id(self.kernel(name)) for name in kernels}
+        for variable in self.layer.variables:  # what the layer assigned is kept, as the state of a dropout's seed
+            value = scope.get_current_value(variable)
+            if value is not None and id(variable) not in rounded:
+                variable.assign(value)
 
     def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantize:
         return FakeQuantize(num_bits, update_ranges=update_ranges, name="before_activation")

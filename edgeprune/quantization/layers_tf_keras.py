@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +12,9 @@ import tf_keras
 
 from edgeprune.quantization import channel_rules  # noqa: F401, registers them
 from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
-from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
+from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic, holder_of
 from edgeprune.sparsity.prunable import prunable_weights
-from edgeprune.types import Variable
+from edgeprune.types import AnyTensor, Variable
 
 # The logic is typed as layers of Keras 3 are.
 _Layer: Any = tf_keras.layers.Layer
@@ -35,19 +36,45 @@ class FakeQuantize(FakeQuantizeLogic, _Layer):
 class QuantizedLayer(QuantizedLayerLogic, _Wrapper):
     """Calls a layer with rounded kernels."""
 
+    def __call__(self, inputs: AnyTensor, *args: object, **kwargs: object) -> Any:
+        """A call of the layer; a file keeps tensors besides the first by their names alone."""
+        names = list(inspect.signature(self.layer.call).parameters)[1:]
+        return super().__call__(inputs, **dict(zip(names, args, strict=False)), **kwargs)
+
+    def _build_inner(self) -> None:
+        """An attention makes its projections at its first call; here their kernels must be known before."""
+        layer = self.layer
+        if not isinstance(layer, tf_keras.layers.MultiHeadAttention):
+            return
+        query = layer._query_shape
+        shapes = {
+            "_query_dense": query,
+            "_key_dense": layer._key_shape,
+            "_value_dense": layer._value_shape,
+            "_output_dense": tf.TensorShape([*query[:-1], layer._num_heads, layer._value_dim]),
+        }
+        for name, shape in shapes.items():
+            dense = getattr(layer, name)
+            if not dense.built:
+                with tf.name_scope(f"{layer.name}/{dense.name}/"):
+                    dense.build(shape)
+
     def _stored(self, name: str) -> Variable:
-        variable = getattr(self.layer, name)
+        variable = self.kernel(name)
         return getattr(variable, "_variable", variable)  # under mixed precision it is one inside another
 
     @contextlib.contextmanager
     def _with_kernels(self, kernels: dict[str, Any]) -> Iterator[None]:
-        held = self.layer.__dict__
-        before = {name: held[name] for name in kernels}
-        held.update({name: tf.cast(value, self.layer.compute_dtype) for name, value in kernels.items()})
+        before = []
+        for name, value in kernels.items():
+            holder, attribute = holder_of(self.layer, name)
+            before.append((holder, attribute, holder.__dict__[attribute]))
+            holder.__dict__[attribute] = tf.cast(value, holder.compute_dtype)
         try:
             yield
         finally:
-            held.update(before)
+            for holder, attribute, value in before:
+                holder.__dict__[attribute] = value
 
     def get_prunable_weights(self) -> list[Variable]:
         """What TF-MOT's wrapper, which stands around this layer, may prune: the weights of the layer inside."""

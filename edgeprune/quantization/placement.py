@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune import flavor
-from edgeprune.quantization.kinds import CallKind, fixed_range, kernel_axes, kind_of, splits_activation
+from edgeprune.quantization.kinds import (
+    CallKind,
+    fixed_range,
+    inner_kernel_axes,
+    kernel_axes,
+    kind_of,
+    splits_activation,
+)
 from edgeprune.types import AnyTensor, Layer, Model
 
 
@@ -61,7 +68,7 @@ def place(
     graph = _Graph(model)
     placement = Placement()
     for layer in (_inner(node.layer) for _, node in graph.calls() if flavor.function_name(node.layer) is None):
-        if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense)):
+        if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense) or inner_kernel_axes(layer)):
             placement.kernels[id(layer)] = axes
     if activations:
         _place_ranges(graph, chosen, placement.ranges)

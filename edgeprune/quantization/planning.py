@@ -1,4 +1,4 @@
-"""The bits of each layer's weights: 4 where little is lost, 8 where it pays, under a limit on the file's size.
+"""The bits of each layer's weights: 4 where little is lost, 8 where it pays, within the file's size and time.
 
 plan = ep.plan_quantization(model, x[:200], max_size="40 kB")
 print(plan)
@@ -14,23 +14,27 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.channels.plan.limits import parse_bytes
+from edgeprune.channels.plan.limits import parse_bytes, parse_time
 from edgeprune.conversion.plain import converted
 from edgeprune.data.batches import samples_of
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.data.ports import input_shapes
 from edgeprune.depth.bypass import walkable
-from edgeprune.latency.allocation import Knapsack, Limit, allocate
-from edgeprune.latency.cost import CostTerm
+from edgeprune.latency.measured import MeasuredCosts
+from edgeprune.latency.table import table_of_this_machine
+from edgeprune.number_checks import check_number
 from edgeprune.progress import status
+from edgeprune.quantization.bit_choice import NothingFitsError, best_choice
 from edgeprune.quantization.fake_quantize import QuantizedLayerLogic, quantized_layers
 from edgeprune.quantization.kinds import reads_four_bits
+from edgeprune.quantization.layer_times import LayerTimes, layer_times
 from edgeprune.quantization.simulated_file import SimulatedFile, outputs_of
 from edgeprune.schemes import Scheme
 from edgeprune.text_table import text_table
-from edgeprune.tflite.four_bits import with_four_bit_weights
+from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.types import DataLike, Model
 
+_READERS = frozenset(READ_FOUR_BITS)  # of LiteRT
 _MORE = 0.1  # of the bytes of all weights in 4 bits, for layers that keep 8 where no size is passed
 
 
@@ -61,7 +65,11 @@ class QuantizationPlan:
         layers: the layers with kernels, in the order of the graph.
         size: the bytes of the file as the converter writes it; an export may differ by some hundred.
         sizes: the bytes with all weights in 4 bits, where operators read them, and in 8.
-        max_size: the limit.
+        max_size: the limit; None without one.
+        latency: the milliseconds of the file, its layers' operators timed in 4 and 8 bits; None where no limit on the
+            time was passed.
+        latencies: the same with all weights in 4 bits, and in 8.
+        max_latency: the limit in milliseconds.
         error: of the simulated file's outputs, the mean squared error over their variance, weights at their nearest
             steps.
         errors: the same with all weights in 4 bits, and in 8.
@@ -72,10 +80,13 @@ class QuantizationPlan:
     layers: tuple[PlannedLayer, ...]
     size: int
     sizes: tuple[int, int]
-    max_size: int
+    max_size: int | None
     error: float
     errors: tuple[float, float]
     num_samples: int
+    latency: float | None = None
+    latencies: tuple[float, float] | None = None
+    max_latency: float | None = None
 
     def __str__(self) -> str:
         """A table of the layers, and what the file comes to."""
@@ -85,15 +96,20 @@ class QuantizationPlan:
         ]
         table = text_table(("layer", "weights", "bits", "error added by 4 bits"), rows)
         files = [
-            (name, f"{size:,}", f"{error:.2%}")
-            for name, size, error in (
-                ("all 4 bits", self.sizes[0], self.errors[0]),
-                ("this plan", self.size, self.error),
-                ("all 8 bits", self.sizes[1], self.errors[1]),
+            (name, f"{size:,}", *([] if time is None else [f"{time:.3g}"]), f"{error:.2%}")
+            for name, size, time, error in zip(
+                ("all 4 bits", "this plan", "all 8 bits"),
+                (self.sizes[0], self.size, self.sizes[1]),
+                (None,) * 3 if self.latencies is None else (self.latencies[0], self.latency, self.latencies[1]),
+                (self.errors[0], self.error, self.errors[1]),
+                strict=True,
             )
         ]
-        totals = text_table(("file", "bytes", "error of the outputs"), files)
-        return "\n".join([f"{self.scheme}, at most {self.max_size:,} bytes", table, totals])
+        timed = ("milliseconds",) if self.latencies is not None else ()
+        totals = text_table(("file", "bytes", *timed, "error of the outputs"), files)
+        limits = [] if self.max_size is None else [f"at most {self.max_size:,} bytes"]
+        limits += [] if self.max_latency is None else [f"at most {self.max_latency:.3g} ms"]
+        return "\n".join([", ".join([str(self.scheme), *limits]), table, totals])
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
@@ -106,28 +122,35 @@ def plan_quantization(
     data: DataLike,
     *,
     max_size: int | float | str | None = None,
+    max_latency: float | str | None = None,
     num_samples: int = 64,
+    num_threads: int = 1,
 ) -> QuantizationPlan:
     """Choose the bits of each layer's weights, 4 or 8, by what 4 bits cost the model's outputs.
 
     Each layer is rounded to 4 bits alone, all others to 8, on a simulation of the file, and the error of the outputs is
-    measured. Then the layers that gain most for their bytes keep 8 bits, as many as the size allows: a knapsack.
-    Activations have 8 bits; the converter makes no files in which some have 16.
+    measured. Then the layers are chosen that keep 8 bits, so that the error is least within the limits: a knapsack.
+    Not every operator is faster in 4 bits: on LiteRT dense layers may be, and convolutions are slower, as XNNPACK
+    computes none of them. Activations have 8 bits; the converter makes no files in which some have 16. A layer in
+    floats is one left out of `quantize_aware(model, ignore=...)`.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`, in floats. It is not changed.
         data: samples as the model meets them, in any form that `model.fit` accepts. Labels are not looked at.
         max_size: the bytes that the file may have: a number, a text such as `"256 kB"`, or a fraction below 1 of the
-            file with 8 bits. Left out, the weights may have a tenth more bytes than with 4 bits each.
+            file with 8 bits. Where neither limit is passed, the weights may have a tenth more bytes than with 4 bits.
+        max_latency: the time that the file may take on LiteRT on this machine, whose operators are measured: a text
+            such as `"4 ms"`, or a number, relative to the file with 8 bits.
         num_samples: how many samples to use at most.
+        num_threads: threads of the interpreter that operators are timed with.
 
     Returns:
         The plan; pass `plan.scheme` to `export_tflite`.
 
     Raises:
-        TypeError: `model` is no Keras model, the data are in no known form, or `max_size` is neither number nor text.
+        TypeError: `model` is no Keras model, the data are in no known form, or a limit is neither number nor text.
         ValueError: the model is not built, under pruning or quantization-aware, or cannot be followed or converted; the
-            data do not fit it; or the file is larger than `max_size` with all weights in 4 bits.
+            data do not fit it; or no choice of bits holds the limits.
 
     Example:
         >>> plan = plan_quantization(model, x)
@@ -135,6 +158,7 @@ def plan_quantization(
         ([4, 8], True)
     """
     flavor.check_built_model(model)
+    time_limit = None if max_latency is None else _parsed(max_latency)
     samples = samples_of(data, num_samples, inputs=input_shapes(model), source="The data")
     named = named_arrays("the model", input_shapes(model), samples)
     with status(f"Quantization of {model.name}") as say:
@@ -143,18 +167,26 @@ def plan_quantization(
         say("Converting")
         wide = converted(model, "int8")
         sizes = len(with_four_bit_weights(wide, nearest=True)[0]), len(wide)
-        most = _most(max_size, sizes, int(_MORE * measured.saved.sum()))
-        keeps = _kept(added, measured.saved, most - sizes[0])
+        times = None
+        if time_limit is not None:
+            say("Timing operators")
+            times = layer_times(wide, measured.kernels, _READERS, MeasuredCosts(table_of_this_machine(num_threads)))
+        limits = _Limits.of(max_size, time_limit, sizes, times, int(_MORE * measured.saved.sum()))
+        keeps = limits.chosen(added, measured.saved)
         error = measured.error(~keeps)
+    every = np.ones(len(keeps), bool)
     return QuantizationPlan(
         scheme=measured.scheme(keeps),
         layers=measured.layers(keeps, added),
         size=sizes[0] + int(measured.saved[keeps].sum()),
         sizes=sizes,
-        max_size=most,
+        max_size=limits.size,
         error=error,
         errors=(measured.all_four, measured.all_eight),
         num_samples=len(next(iter(named.values()))),
+        latency=times and times.total(~keeps),
+        latencies=times and (times.total(every), times.whole),
+        max_latency=limits.time,
     )
 
 
@@ -169,8 +201,8 @@ def with_wider_layers(model: Model, samples: Mapping[str, np.ndarray]) -> Scheme
         ValueError: as `plan_quantization`.
     """
     measured = _Measured(model, samples)
-    keeps = _kept(measured.added_errors(), measured.saved, int(_MORE * measured.saved.sum()))
-    return measured.scheme(keeps)
+    more = int(_MORE * measured.saved.sum())
+    return measured.scheme(_Limits(0, more).chosen(measured.added_errors(), measured.saved))
 
 
 class _Measured:
@@ -189,6 +221,13 @@ class _Measured:
         self._names = _names(self._file.model, self._all)
         self.saved = np.array([_count(one) // 2 for one in self._free], int)
         self.all_eight, self.all_four = (self.error(np.full(len(self._free), one)) for one in (False, True))
+
+    @property
+    def kernels(self) -> list[list[np.ndarray]]:
+        """For each layer that can have 4 bits the integers of its kernels in 8."""
+        for one in self._free:
+            one.num_bits = 8
+        return [[one.integers(name) for name in one.kernel_axes] for one in self._free]
 
     def error(self, narrow: np.ndarray) -> float:
         """The error of the outputs where these layers have 4 bits: bool array, for each that can."""
@@ -228,41 +267,100 @@ def _names(model: Model, wrappers: Sequence[QuantizedLayerLogic]) -> dict[int, s
 
 
 def _count(wrapper: QuantizedLayerLogic) -> int:
-    return sum(int(np.prod(getattr(wrapper.layer, name).shape)) for name in wrapper.kernel_axes)
+    return sum(int(np.prod(wrapper.kernel(name).shape)) for name in wrapper.kernel_axes)
 
 
-def _most(max_size: int | float | str | None, sizes: tuple[int, int], more: int) -> int:
-    """The limit in bytes."""
-    if max_size is None:
-        most = sizes[0] + more
-    elif isinstance(max_size, float) and 0 < max_size < 1:
-        most = int(max_size * sizes[1])
-    else:
-        most = parse_bytes("max_size", max_size) or 0
-    if most < sizes[0]:
-        raise ValueError(
-            f"max_size={max_size!r} cannot be held: with all weights in 4 bits the file has {sizes[0]:,} bytes, in 8 "
-            f"bits {sizes[1]:,}. Raise it, or remove channels first (plan_channels(max_flash=...))."
-        )
-    return most
+@dataclass(frozen=True, eq=False)
+class _Limits:
+    """What a plan must hold.
 
-
-def _kept(added: np.ndarray, saved: np.ndarray, spare: int) -> np.ndarray:
-    """Which layers keep 8 bits: those whose 4 bits would add most error, for so many bytes more.
-
-    Args:
-        added: (layers,), the errors.
-        saved: int array (layers,), the bytes that 4 bits save.
-        spare: the bytes that may be kept of them.
+    Attributes:
+        least: the bytes of the file with all weights in 4 bits.
+        size: the bytes that it may have; None without a limit.
+        times: what layers take; None where the time has no limit.
+        time: the milliseconds that it may take.
     """
-    lines = range(len(added))
-    terms = [CostTerm((line,), lambda counts: np.asarray(counts, float)) for line in lines]
-    chosen = allocate(
-        Knapsack(
-            values=[np.array([0.0, one]) for one in added],
-            adds=[{line: np.array([0, saved[line]])} for line in lines],
-            fixed=np.zeros(len(added), int),
-            limits=[Limit(max(spare, 0.5), terms)],  # a limit of zero has no ratio to it
+
+    least: int
+    size: int | None
+    times: LayerTimes | None = None
+    time: float | None = None
+
+    @staticmethod
+    def of(
+        max_size: int | float | str | None,
+        time_limit: tuple[float, bool] | None,
+        sizes: tuple[int, int],
+        times: LayerTimes | None,
+        more: int,
+    ) -> _Limits:
+        """The limits that a user passes; `more` bytes are allowed where there are none."""
+        if max_size is None:
+            size = sizes[0] + more if times is None else None
+        elif isinstance(max_size, float) and 0 < max_size < 1:
+            size = int(max_size * sizes[1])
+        else:
+            size = parse_bytes("max_size", max_size) or 0
+        if size is not None and size < sizes[0]:
+            raise ValueError(
+                f"max_size={max_size!r} cannot be held: with all weights in 4 bits the file has {sizes[0]:,} bytes, in "
+                f"8 bits {sizes[1]:,}. Raise it, or remove channels first (plan_channels(max_flash=...))."
+            )
+        if times is None or time_limit is None:
+            return _Limits(sizes[0], size)
+        number, is_relative = time_limit
+        return _Limits(sizes[0], size, times, number * times.whole if is_relative else number)
+
+    def chosen(self, added: np.ndarray, saved: np.ndarray) -> np.ndarray:
+        """Which layers keep 8 bits, so that the error is least.
+
+        Args:
+            added: (layers,), the error that 4 bits add.
+            saved: int array (layers,), the bytes that they save.
+
+        Returns:
+            bool array (layers,).
+
+        Raises:
+            ValueError: none hold the limits.
+        """
+        costs, most = [], []
+        if self.size is not None:
+            costs.append(np.stack([np.zeros(len(saved)), saved], axis=1))
+            most.append(max(self.size - self.least, 0.5))  # a limit of zero has no ratio to it
+        if self.times is not None and self.time is not None:
+            costs.append(np.stack([self.times.four, self.times.eight], axis=1))
+            most.append(self.time - self.times.whole + float(self.times.eight.sum()))
+        try:
+            if min(most) <= 0:
+                raise NothingFitsError
+            errors = np.stack([added, np.zeros(len(added))], axis=1)
+            return best_choice(errors, np.array(costs), np.array(most)) == 1
+        except NothingFitsError as error:
+            assert self.times is not None, "with all weights in 4 bits the size holds"
+            fastest = self.times.whole + float(np.minimum(self.times.four - self.times.eight, 0).sum())
+            within = "" if self.size is None else " within max_size"
+            raise ValueError(
+                f"max_latency, {self.time:.3g} ms, cannot be held{within}: the file takes {self.times.whole:.3g} ms "
+                f"with all weights in 8 bits, and {fastest:.3g} ms where each layer has the bits with which it is "
+                "faster. Raise it, or remove channels first (plan_channels(target_latency=...))."
+            ) from error
+
+
+def _parsed(max_latency: float | str) -> tuple[float, bool]:
+    """A limit on the time: milliseconds, or a share of the file in 8 bits; and which of these."""
+    try:
+        if isinstance(max_latency, str):
+            number, unit = parse_time(max_latency) or (0.0, "")
+            is_valid = unit == "ms"
+        else:
+            check_number("max_latency", max_latency)
+            number, is_valid = float(max_latency), max_latency > 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            "max_latency must be a time such as '4 ms', or a number above 0, relative to the file with 8 bits; got "
+            f"{max_latency!r}."
         )
-    )
-    return np.asarray(chosen) == 1
+    return number, not isinstance(max_latency, str)

@@ -54,7 +54,9 @@ class _Sample(MinMax):
         flat = values.reshape(-1).astype(np.float32)
         self._seen += flat.size
         share = min(1.0, _HELD / max(self._seen, 1))
-        fresh = self._random.choice(flat, min(flat.size, max(1, round(share * flat.size))), replace=False)
+        fresh = flat
+        if share < 1:  # with replacement: a permutation of large activations would take longer than the model
+            fresh = flat[self._random.integers(flat.size, size=max(1, round(share * flat.size)))]
         left = self._random.permutation(self._held)[: max(0, min(_HELD, self._seen) - fresh.size)]
         self._held = np.concatenate([left, fresh])
 

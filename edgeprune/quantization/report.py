@@ -12,12 +12,13 @@ from edgeprune import flavor
 from edgeprune.depth.bypass import graphs
 from edgeprune.quantization.fake_quantize import (
     FakeQuantizeLogic,
+    QuantizedLayerLogic,
     fake_quantizers,
     is_fake_quantize,
     is_quantize_aware,
     quantized_layers,
 )
-from edgeprune.quantization.kinds import kernel_axes
+from edgeprune.quantization.kinds import inner_kernel_axes, kernel_axes
 from edgeprune.text_table import text_table
 from edgeprune.types import Layer, Model
 
@@ -141,10 +142,11 @@ def quantization_report(model: Model) -> QuantizationReport:
     )
 
 
-def _kernel(layer: str, wrapper: Layer, name: str) -> RoundedKernel:
-    shape = tuple(getattr(wrapper.layer, name).shape)
-    scales = int(np.prod([shape[axis] for axis in wrapper.kernel_axes[name]], dtype=int))
-    mask = flavor.array_of(getattr(wrapper, f"{name}_mask")) if name in wrapper.kept_zeros else np.ones(1)
+def _kernel(layer: str, wrapper: QuantizedLayerLogic, name: str) -> RoundedKernel:
+    shape = tuple(wrapper.kernel(name).shape)
+    split = (*shape[:-1], wrapper.parts, shape[-1] // wrapper.parts) if wrapper.parts > 1 else shape
+    scales = int(np.prod([split[axis] for axis in wrapper.kernel_axes[name]], dtype=int))
+    mask = flavor.array_of(wrapper.mask(name)) if name in wrapper.kept_zeros else np.ones(1)
     return RoundedKernel(layer, name, shape, wrapper.num_bits, scales, int(np.sum(mask == 0)))
 
 
@@ -175,4 +177,4 @@ def _why_left(layer: Layer, is_called: bool) -> str | None:
         return None
     if not is_called:
         return _INSIDE
-    return _LEFT_OUT if kernel_axes(layer) else _NO_RULE
+    return _LEFT_OUT if kernel_axes(layer) or inner_kernel_axes(layer) else _NO_RULE

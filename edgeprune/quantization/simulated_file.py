@@ -17,6 +17,7 @@ from edgeprune.schemes import Scheme
 from edgeprune.types import Model
 
 _BATCH_SIZE = 32
+_CONSTANT = 1e-8  # of the mean square: a variance of less is the computation's own
 
 
 class SimulatedFile:
@@ -45,13 +46,19 @@ class SimulatedFile:
         set_ranges(self._choosers[method])
 
     def error(self, samples: Mapping[str, np.ndarray], wanted: list[np.ndarray]) -> float:
-        """The mean squared error of the outputs on samples over the wanted outputs' variance, the mean of all."""
+        """The mean squared error of the outputs on samples over the wanted outputs' variance, the mean of all.
+
+        Of an output that does not vary it is the error over the mean square.
+        """
         made = outputs_of(self.model, samples)
-        errors = [
-            float(np.square(one - other).mean() / max(np.var(other), 1e-12))
-            for one, other in zip(made, wanted, strict=True)
-        ]
+        errors = [float(np.square(one - other).mean() / _size(other)) for one, other in zip(made, wanted, strict=True)]
         return float(np.mean(errors))
+
+
+def _size(values: np.ndarray) -> float:
+    """The variance of values, or where they are constant their mean square."""
+    variance, square = float(np.var(values)), float(np.square(values).mean())
+    return variance if variance > _CONSTANT * square else max(square, 1e-12)
 
 
 def outputs_of(model: Model, samples: Mapping[str, np.ndarray]) -> list[np.ndarray]:

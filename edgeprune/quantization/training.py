@@ -13,12 +13,13 @@ from edgeprune.channels.graph.trace import garbage_collection_off
 from edgeprune.depth.bypass import graphs, walkable
 from edgeprune.quantization.calibration import calibrate
 from edgeprune.quantization.fake_quantize import (
+    holder_of,
     is_fake_quantize,
     is_quantize_aware,
     layer_classes,
     quantized_layers,
 )
-from edgeprune.quantization.kinds import splits_activation
+from edgeprune.quantization.kinds import kernel_parts, splits_activation
 from edgeprune.quantization.layer_bits import weight_bits
 from edgeprune.quantization.placement import Placement, place
 from edgeprune.schemes import Scheme, scheme_of
@@ -254,17 +255,20 @@ class _Making:
 
     def _wrapper(self, old: Layer) -> Callable[[Layer], Any]:
         axes = self._placement.kernels[id(old)]
-        zeros = [name for name in axes if _has_some_zeros(getattr(old, name))] if self._keep_zeros else []
+        zeros = [name for name in axes if _has_some_zeros(getattr(*holder_of(old, name)))] if self._keep_zeros else []
         splits = self._scheme.activation_bits == 8 and splits_activation(old)
 
         def wrap(layer: Layer) -> Any:
+            if not layer.built and "." in next(iter(axes)) and flavor.is_keras_3(layer):
+                layer.build_from_config(old.get_build_config())  # attention is called on several tensors
             return self._classes.QuantizedLayer(
                 layer,
                 kernel_axes=axes,
-                num_bits=self._bits[id(old)],
+                num_bits=self._bits.get(id(old), 8),
                 kept_zeros=zeros,
                 activation_bits=8 if splits else None,
                 update_ranges=self._update_ranges,
+                parts=kernel_parts(old),
                 name=layer.name if id(old) in self._keep_names else self._prefix + layer.name,
             )
 

@@ -87,7 +87,7 @@ def untrained_costs(
         model = quantize_aware(model, scheme, calibration=few)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
-        export_tflite(model, path, quantization, few, verify=False, verbose=False)
+        export_tflite(model, path, quantization, few, calibration="min-max", verify=False, verbose=False)
         return file_costs(path, target, limits)
 
 

@@ -30,7 +30,7 @@ from edgeprune.sparsity.callbacks import UpdatePruningStep
 from edgeprune.sparsity.prune import prune_low_magnitude
 from edgeprune.sparsity.schedules import ConstantSparsity
 from edgeprune.strip import strip_pruning
-from edgeprune.types import Callback, Model
+from edgeprune.types import Calibration, Callback, Model
 
 _VARIANTS = 2  # that are kept, as models take memory
 # Of the training for the rounding of a file: it begins with weights that are trained already.
@@ -117,8 +117,18 @@ class Maker:
             candidate: what it is.
             path: the file; one that exists is replaced.
         """
-        data = self._unlabelled
-        export_tflite(model, path, candidate.quantization, data, overwrite=True, verify=False, verbose=False)
+        # Layers of 4 bits that keep 8 would not be in the costs that were looked at first.
+        calibration: Calibration = "min-max" if _scheme(candidate).has_four_bits else "auto"
+        export_tflite(
+            model,
+            path,
+            candidate.quantization,
+            self._unlabelled,
+            calibration=calibration,
+            overwrite=True,
+            verify=False,
+            verbose=False,
+        )
 
     def _quick(self, job: Job) -> Made:
         candidate, variant = job.candidate, self.variant(job.candidate.removed_blocks)

@@ -10,19 +10,44 @@ from edgeprune.tflite.four_bits import READ_FOUR_BITS
 
 
 def bundled(folder, target, **options):
-    made = ep.export_bundle(branched("keras"), folder / "b", target, images(), **options)
+    made = ep.export_bundle(branched("keras"), folder / "b", target, images(), calibration="min-max", **options)
     return made, ep.read_tflite(folder / "b" / "model.tflite")
 
 
-def test_on_a_microcontroller_convolutions_read_four_bits_exactly(tmp_path):
+def is_on_grid(weights, axis):
+    """Whether weights are on 15 steps around zero: of each entry of an axis, or of all."""
+    steps = weights / np.abs(weights).max(axis=axis, keepdims=True) * 7
+    return np.abs(steps - np.rint(steps)).max() < 0.05
+
+
+def test_on_a_microcontroller_all_weights_are_read_in_four_bits(tmp_path):
     pytest.importorskip("tflite_micro")
     made, file = bundled(tmp_path, "cortex-m", quantization="int4")
     weights = {tensor.shape: tensor for tensor in file.weights}
-    assert weights[(8, 3, 3, 3)].dtype == weights[(1, 3, 3, 8)].dtype == "int4"
-    dense = weights[(5, 12)]  # TFLM's dense layers read none with a scale for each unit
-    steps = dense.values() / np.abs(dense.values()).max(axis=1, keepdims=True) * 7
-    assert dense.dtype == "int8" and np.abs(steps - np.rint(steps)).max() < 0.05
+    for shape in ((8, 3, 3, 3), (1, 3, 3, 8), (12, 40), (5, 12)):
+        assert weights[shape].dtype == "int4"
+    assert is_on_grid(weights[(5, 12)].values(), None)  # TFLM reads dense layers of 4 bits with one scale alone
     assert made.figures["parity"]["mismatches"] == 0 and made.figures["parity"]["values"] > 0
+    assert any(note.startswith("Dense layers have one scale each: so they are read in 4 bits") for note in made.notes)
+
+
+def test_units_with_scales_of_their_own_are_on_the_grid_in_eight_bits(tmp_path):
+    pytest.importorskip("tflite_micro")
+    made, file = bundled(tmp_path, "cortex-m", quantization="int4", per_channel_dense=True)
+    dense = next(tensor for tensor in file.weights if tensor.shape == (5, 12))
+    assert dense.dtype == "int8" and is_on_grid(dense.values(), 1)
+    assert made.figures["parity"]["mismatches"] == 0
+
+
+@pytest.mark.parametrize("per_channel_dense", [True, False])
+def test_a_trained_model_keeps_the_scales_it_was_trained_with(tmp_path, per_channel_dense):
+    pytest.importorskip("tflite_micro")
+    scheme = ep.Scheme(4, 8, per_channel_dense=per_channel_dense)
+    aware = ep.quantize_aware(branched("keras"), scheme, calibration=images())
+    made = ep.export_bundle(aware, tmp_path / "b", "cortex-m", images(), quantization="int4")
+    dense = next(one for one in ep.read_tflite(tmp_path / "b" / "model.tflite").weights if one.shape == (5, 12))
+    assert dense.dtype == ("int8" if per_channel_dense else "int4")
+    assert made.figures["parity"]["mismatches"] == 0
 
 
 @pytest.mark.slow

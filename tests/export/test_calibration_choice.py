@@ -7,6 +7,7 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.export import calibration_choice
 from edgeprune.quantization.ranges import range_method
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.runtime import Runtime
@@ -38,8 +39,9 @@ def images(rng, count=40):
     return rng.normal(size=(count, 8, 8, 2)).astype(np.float32)
 
 
-def exported(model, x, path, calibration):
-    return ep.export_tflite(model, path, "int8", x, calibration=calibration, verify=True, verbose=False)
+def exported(model, x, path, calibration=None):
+    given = {} if calibration is None else {"calibration": calibration}
+    return ep.export_tflite(model, path, "int8", x, verify=True, verbose=False, **given)
 
 
 def file_error(path, model, x):
@@ -64,9 +66,10 @@ def test_ranges_are_in_the_file(flavor, calibration, rng, tmp_path):
 
 
 @pytest.mark.above_flavor
-def test_auto_keeps_what_measures_better(flavor, rng, tmp_path):
+def test_by_default_what_measures_better_is_kept(flavor, rng, tmp_path):
     model, x = net(flavor, unbalanced=True), images(rng)
-    auto = exported(model, x, tmp_path / "auto.tflite", "auto")
+    auto = exported(model, x, tmp_path / "auto.tflite")
+    assert auto.path.read_bytes() == exported(model, x, tmp_path / "again.tflite", "auto").path.read_bytes()
     exported(model, x, tmp_path / "plain.tflite", "min-max")
     assert any(note.startswith("Calibration: equalized") for note in auto.notes), auto.notes
     fresh = images(np.random.default_rng(5))
@@ -81,13 +84,31 @@ def test_auto_tries_nothing_where_little_is_lost(rng, tmp_path):
     assert note.startswith("Calibration: min-max. Error on samples that were held out") and "equalized" not in note
 
 
-def test_auto_with_a_single_sample_or_what_cannot_be_equalized(rng, tmp_path):
+def test_few_samples_or_channels_that_cannot_be_equalized(rng, tmp_path):
     keras = flavors.keras_module(flavors.KERAS_3)
     layers = [keras.layers.Dense(6, activation="swish"), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((8,), name="x"), *layers])
-    x = np.array([[50.0, *rng.normal(size=7)]])
-    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", x, calibration="auto", verbose=False)
-    assert any(note.startswith("Calibration: ") for note in result.notes)
+    x = rng.normal(size=(16, 8)) * [50.0, *[1.0] * 7]
+    (note,) = exported(model, x[:7], tmp_path / "few.tflite").notes
+    assert note == "Calibration: min-max, as 8 samples or more are needed to measure other ways."
+    (note,) = exported(model, x, tmp_path / "m.tflite").notes
+    assert note.startswith("Calibration: ") and note.endswith("Not tried: equalized: no channel can be scaled.")
+
+
+def test_a_model_that_cannot_be_simulated_has_a_plain_file(rng, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("a layer of the user's own")
+
+    monkeypatch.setattr(calibration_choice, "SimulatedFile", fails)
+    result = exported(net(flavors.KERAS_3), images(rng), tmp_path / "m.tflite")
+    assert result.notes == ("Calibration: min-max. Not tried: min-max: a layer of the user's own.",)
+
+
+def test_other_files_and_models_with_ranges_are_left_alone(rng, tmp_path):
+    model, x = net(flavors.KERAS_3), images(rng)
+    assert not ep.export_tflite(model, tmp_path / "16.tflite", "int16x8", x, verbose=False).notes
+    aware = ep.quantize_aware(model, calibration=x)
+    assert not exported(aware, x, tmp_path / "own.tflite").notes
 
 
 def test_bad_input(rng, tmp_path):
@@ -98,4 +119,4 @@ def test_bad_input(rng, tmp_path):
         ep.export_tflite(model, path, calibration="mse")
     aware = ep.quantize_aware(model, calibration=x)
     with pytest.raises(ValueError, match="quantization-aware and has its ranges"):
-        ep.export_tflite(aware, path, "int8", x, calibration="auto")
+        ep.export_tflite(aware, path, "int8", x, calibration="mse")

@@ -144,10 +144,11 @@ def test_a_float_model_gets_solved_weights_of_four_bits(tmp_path):
     model, x = branched("keras"), images()
     kernel = model.get_layer("left").kernel
     kernel.assign(np.where(np.random.default_rng(3).random(kernel.shape) < 0.5, 0, kernel))
-    result = ep.export_tflite(model, tmp_path / "m.tflite", ep.Scheme(4, 8, layers={"head": 8}), x)
+    scheme = ep.Scheme(4, 8, layers={"head": 8})
+    result = ep.export_tflite(model, tmp_path / "m.tflite", scheme, x, calibration="min-max")
     assert result.quantization == "int4" and result.verification.passed
     assert any(note.startswith("Weights: solved on 64 samples") for note in result.notes)
-    expected = ep.round_weights(model, x, ep.Scheme(4, 8, layers={"head": 8})).model
+    expected = ep.round_weights(model, x, scheme).model
     stored = {tensor.shape: tensor for tensor in ep.read_tflite(result.path).weights}
     assert stored[(5, 12)].dtype == "int8"
     left = np.moveaxis(np.asarray(expected.get_layer("left").kernel), -1, 0)
@@ -178,6 +179,18 @@ def test_models_of_every_wiring_become_integers(flavor, make, tmp_path):
     assert {dtype for operator in operators for dtype in operator.output_dtypes} == {"int8"}
     assert result.verification.passed and all(output.mean_error < 0.01 for output in result.verification.outputs)
     assert "QUANTIZE" not in result.verification.operators
+
+
+def test_a_layer_that_is_left_out_stays_in_floats_where_no_data_are_passed(tmp_path):
+    model, x = chain("keras"), images()
+    aware = ep.quantize_aware(model, calibration=x, ignore="stem")
+    result = ep.export_tflite(aware, tmp_path / "m.tflite", "int8")
+    operators = {one.name: one.output_dtypes for one in ep.read_tflite(result.path).operators}
+    assert operators["CONV_2D"] == ("float32",) and operators["FULLY_CONNECTED"] == ("int8",)
+    assert ep.verify_tflite(result.path, model, x).passed
+    assert any("float island" in note and "stem" in note for note in result.notes)
+    with pytest.raises(ValueError, match="'int16x8'; a layer in floats is one that quantize_aware"):
+        ep.Scheme(8, 8, layers={"stem": 16})
 
 
 def test_weights_that_are_too_large_for_a_range_are_named(tmp_path):

@@ -9,20 +9,74 @@ from hypothesis import strategies as st
 from nets.quantized_nets import branched, chain, images
 
 import edgeprune as ep
-from edgeprune.quantization.planning import _kept
+from edgeprune.quantization import planning
+from edgeprune.quantization.bit_choice import NothingFitsError, best_choice
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0, 1))
-def test_layers_that_keep_eight_bits_are_nearly_the_best_of_all_choices(seed, share):
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 1), st.floats(0.05, 1))
+def test_the_choice_is_the_best_of_all_within_two_limits(seed, bytes_share, time_share):
     rng = np.random.default_rng(seed)
-    added, saved = rng.exponential(size=7) ** 2, rng.integers(1, 2000, 7)
-    spare = int(share * saved.sum())
-    kept = _kept(added, saved, spare)
-    assert saved[kept].sum() <= spare
-    choices = (np.array(one) for one in itertools.product([False, True], repeat=7))
-    best = max(added[one].sum() for one in choices if saved[one].sum() <= spare)
-    assert added[kept].sum() >= 0.9 * best
+    errors = np.stack([rng.exponential(size=7) ** 2, np.zeros(7)], axis=1)
+    costs = np.stack([np.stack([np.zeros(7), rng.integers(1, 2000, 7)], axis=1), rng.uniform(1, 9, (7, 2))])
+    most = costs.max(axis=2).sum(axis=1) * [bytes_share, time_share]
+    rows = np.arange(7)
+    choices = [np.array(one) for one in itertools.product([0, 1], repeat=7)]
+    allowed = [one for one in choices if (costs[:, rows, one].sum(axis=1) <= most).all()]
+    if not allowed:
+        with pytest.raises(NothingFitsError):
+            best_choice(errors, costs, most)
+        return
+    found = best_choice(errors, costs, most)
+    assert (costs[:, rows, found].sum(axis=1) <= most * (1 + 1e-9)).all()
+    assert errors[rows, found].sum() <= 1.0001 * min(errors[rows, one].sum() for one in allowed) + 1e-12
+
+
+def test_the_choice_for_many_layers_is_near_what_fractions_of_layers_would_gain():
+    rng = np.random.default_rng(0)
+    errors, sizes = rng.exponential(size=120), rng.integers(1, 2000, 120)
+    most = sizes.sum() / 2
+    found = best_choice(
+        np.stack([errors, np.zeros(120)], axis=1), np.stack([np.zeros(120), sizes], axis=1)[None], np.array([most])
+    )
+    order = np.argsort(-errors / sizes)
+    whole = np.cumsum(sizes[order]) <= most
+    at_most = errors[order][whole].sum() + errors[order][~whole][0]
+    assert errors[found == 1].sum() >= 0.99 * at_most and sizes[found == 1].sum() <= most
+
+
+class SlowConvolutions:
+    """Costs of operators: one each, of convolutions with weights of 4 bits three."""
+
+    def __init__(self, table=None):
+        pass
+
+    def of_nothing(self):
+        return 0.5
+
+    def of_operators(self, template, wanted):
+        keys = [template.key(*one) for one in wanted]
+        return np.array([3.5 if "CONV" in key and "int4" in key else 1.5 for key in keys])
+
+    def of_model(self, template, counts):
+        return None
+
+
+def test_a_limit_on_the_time_keeps_layers_that_4_bits_make_slower(planned, monkeypatch):
+    model, x, _ = planned
+    monkeypatch.setattr(planning, "MeasuredCosts", SlowConvolutions)
+    plan = ep.plan_quantization(model, x, max_size=0.99, max_latency=1.0)
+    bits = {layer.name: layer.bits for layer in plan.layers}
+    convolutions = {"stem", "depth", "point", "left", "right"}
+    assert all(bits[name] == 8 for name in convolutions) and 4 in (bits["hidden"], bits["head"])
+    four, eight = plan.latencies
+    assert plan.latency == pytest.approx(eight) and plan.max_latency == eight
+    assert four - eight == pytest.approx(2.0 * len(convolutions))
+    assert "milliseconds" in str(plan) and f"at most {plan.max_latency:.3g} ms" in str(plan)
+    with pytest.raises(
+        ValueError, match=r"max_latency, 9 ms, cannot be held: the file takes [\d.]+ ms with all weights"
+    ):
+        ep.plan_quantization(model, x, max_latency="9 ms")
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +123,8 @@ def test_sizes_that_cannot_be_held_or_read_are_refused(flavor):
         ValueError, match=r"max_size=100 cannot be held: with all weights in 4 bits the file has [\d,]+"
     ):
         ep.plan_quantization(model, x, max_size=100)
+    for wrong in (0, "4 cycles", "fast"):
+        with pytest.raises(ValueError, match="max_latency must be a time such as '4 ms'"):
+            ep.plan_quantization(model, x, max_latency=wrong)
     with pytest.raises(ValueError, match="max_size must be a number of bytes, or a text such as '256 kB'"):
         ep.plan_quantization(model, x, max_size="small")

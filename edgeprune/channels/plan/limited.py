@@ -100,7 +100,7 @@ def within_limits(
         template = file_template(graph, choices, limits.quantization)
         flash = parse_bytes("max_flash", limits.max_flash)
         if flash is not None:
-            four = limits.target.four_bit_operators if limits.quantization == "int4" else ()
+            four = limits.target.four_bit_operators() if limits.quantization == "int4" else ()
             terms = file_terms(template, half_floats=limits.quantization == "float16", four_bit_operators=four)
             held.append(("max_flash", Limit(flash, terms)))
         memory = _memory(graph, template, limits)
