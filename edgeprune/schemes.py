@@ -130,7 +130,7 @@ def _pairs(layers: Mapping[str, int] | Iterable[tuple[str, int]]) -> tuple[tuple
         if pair[1] not in (4, 8):
             raise ValueError(
                 f"Weights of layer {pair[0]!r} have 4 or 8 bits, got {pair[1]!r}. Activations of 16 bits are for whole "
-                "files, 'int16x8'; a layer in floats is one that quantize_aware(model, ignore=...) leaves out."
+                "files, 'int16x8'."
             )
     if len(dict(pairs)) < len(pairs):
         raise ValueError(f"layers of a Scheme name a pattern twice: {layers!r}.")

@@ -22,6 +22,7 @@ def test_a_name_and_its_scheme_are_the_same(name):
             lambda: Scheme(8, 32, per_channel_dense=False),
             "needs 'int8', 'int16x8' or 'int4', got 'dynamic'",
         ),
+        (lambda: Scheme(8, 8, layers={"stem": 16}), "of 16 bits are for whole files, 'int16x8'"),
         (lambda: scheme_of("int7"), "quantization must be one of None, .* or a Scheme; got 'int7'"),
     ],
 )

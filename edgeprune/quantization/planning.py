@@ -131,8 +131,8 @@ def plan_quantization(
     Each layer is rounded to 4 bits alone, all others to 8, on a simulation of the file, and the error of the outputs is
     measured. Then the layers are chosen that keep 8 bits, so that the error is least within the limits: a knapsack.
     Not every operator is faster in 4 bits: on LiteRT dense layers may be, and convolutions are slower, as XNNPACK
-    computes none of them. Activations have 8 bits; the converter makes no files in which some have 16. A layer in
-    floats is one left out of `quantize_aware(model, ignore=...)`.
+    computes none of them. Activations have 8 bits; the converter makes no files in which some have 16, or in which a
+    layer between others is in floats.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`, in floats. It is not changed.

@@ -181,18 +181,6 @@ def test_models_of_every_wiring_become_integers(flavor, make, tmp_path):
     assert "QUANTIZE" not in result.verification.operators
 
 
-def test_a_layer_that_is_left_out_stays_in_floats_where_no_data_are_passed(tmp_path):
-    model, x = chain("keras"), images()
-    aware = ep.quantize_aware(model, calibration=x, ignore="stem")
-    result = ep.export_tflite(aware, tmp_path / "m.tflite", "int8")
-    operators = {one.name: one.output_dtypes for one in ep.read_tflite(result.path).operators}
-    assert operators["CONV_2D"] == ("float32",) and operators["FULLY_CONNECTED"] == ("int8",)
-    assert ep.verify_tflite(result.path, model, x).passed
-    assert any("float island" in note and "stem" in note for note in result.notes)
-    with pytest.raises(ValueError, match="'int16x8'; a layer in floats is one that quantize_aware"):
-        ep.Scheme(8, 8, layers={"stem": 16})
-
-
 def test_weights_that_are_too_large_for_a_range_are_named(tmp_path):
     model = ep.quantize_aware(chain("keras"), calibration=images(), update_ranges=False)
     stem = model.get_layer("quantized_stem").layer
