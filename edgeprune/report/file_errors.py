@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 BROKEN = 10.0  # dB: noise a tenth as strong as the signal
 _TO_PAIR = 4  # samples
-_EXPLAINED = 1 / 16  # of the differences, at most, is left where channels were scaled: 12 dB
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,6 @@ class LayerComparison:
         range_used: how many of the steps that the type has lie between the smallest and the largest value that
             occurred, from 0 to 1; None where the file has floats.
         saturated: the share of Keras's values that are outside of what the file can store; None for floats.
-        scaled: whether the file has the layer's channels multiplied by a factor each, as that of an equalized model
-            does (`calibration="auto"` may keep one); the figures compare with Keras's values times these.
     """
 
     layer: str
@@ -80,7 +77,6 @@ class LayerComparison:
     largest_error: float
     range_used: float | None
     saturated: float | None
-    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,29 +248,18 @@ def _compared(
         runtime.run([values[number : number + 1] for values in encoded.values()])
         return [(tensor, runtime.output(tensor.port)) for tensor in tensors]
 
-    found = _pairs(model, runtime, in_keras, in_file, min(count, _TO_PAIR))
-    pairs, factors = [(output, tensor) for output, tensor, _ in found], {row[0].number: row[2] for row in found}
-
-    def in_file_scale(number: int) -> list[tuple[LayerOutput, np.ndarray]]:
-        return [
-            (output, values if (factor := factors.get(output.number)) is None else values * factor)
-            for output, values in in_keras(number)
-        ]
-
+    pairs = _pairs(model, runtime, in_keras, in_file, min(count, _TO_PAIR))
     if not pairs:
         raise ValueError(f"No layer of {model.name!r} is in {path}: it was converted from another model.")
     sums = [_Sums(tensor.port) for _, tensor in pairs]
     for number in track(range(count), f"Comparing {path.name}"):
-        outputs = {output.number: values for output, values in in_file_scale(number)}
+        outputs = {output.number: values for output, values in in_keras(number)}
         stored = in_file(number, [tensor for _, tensor in pairs])
         for (output, _), (_, values), own in zip(pairs, stored, sums, strict=True):
             own.add(outputs[output.number], values)
-    rows = [
-        dataclasses.replace(own.row(output, tensor), scaled=factor is not None)
-        for own, (output, tensor, factor) in zip(sums, found, strict=True)
-    ]
+    rows = [own.row(output, tensor) for own, (output, tensor) in zip(sums, pairs, strict=True)]
     if alone:
-        noises = _alone(runtime, pairs, in_file_scale, encoded, count)
+        noises = _alone(runtime, pairs, in_keras, encoded, count)
         rows = [dataclasses.replace(row, own_signal_to_noise=own) for row, own in zip(rows, noises, strict=True)]
     return QuantizationErrorReport(None if made else path, read_tflite(path).quantization, count, tuple(rows))
 
@@ -319,45 +304,20 @@ def _pairs(
     in_keras: Callable[[int], list[tuple[LayerOutput, np.ndarray]]],
     in_file: Callable[[int, Sequence[ComputedTensor]], list[tuple[ComputedTensor, np.ndarray]]],
     count: int,
-) -> list[tuple[LayerOutput, ComputedTensor, np.ndarray | None]]:
-    """Which tensor belongs to which layer, by the names and the values of a few samples; and its channels' factors."""
+) -> list[tuple[LayerOutput, ComputedTensor]]:
+    """Which tensor belongs to which layer, by the names and by the values of a few samples."""
     tensors = computed_tensors(runtime, model)
     outputs = [in_keras(number) for number in range(count)]
     stored = [in_file(number, tensors) for number in range(count)]
     joined_outputs = [
-        (output, np.concatenate([own[place][1] for own in outputs])) for place, (output, _) in enumerate(outputs[0])
+        (output, np.concatenate([own[place][1].reshape(1, -1) for own in outputs]))
+        for place, (output, _) in enumerate(outputs[0])
     ]
     joined_stored = [
-        (tensor, np.concatenate([tensor.port.decode(own[place][1]) for own in stored]))
+        (tensor, np.concatenate([tensor.port.decode(own[place][1]).reshape(1, -1) for own in stored]))
         for place, tensor in enumerate(tensors)
     ]
-    of_output = {output.number: values for output, values in joined_outputs}
-    of_tensor = {tensor.port.index: values for tensor, values in joined_stored}
-    return [
-        (output, tensor, channel_factors(of_output[output.number], of_tensor[tensor.port.index]))
-        for output, tensor in paired(joined_outputs, joined_stored)
-    ]
-
-
-def channel_factors(keras: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
-    """What a file multiplies each channel of a layer with.
-
-    Args:
-        keras: what the layer returns, `(samples, ..., channels)`.
-        stored: what the file stores, as many values.
-
-    Returns:
-        `(channels,)`; None where positive factors do not explain by what the values differ.
-
-    Example:
-        >>> channel_factors(np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[2.0, 1.0], [6.0, -0.5]])).tolist()
-        [2.0, 0.5]
-    """
-    a, b = (values.reshape(-1, keras.shape[-1]).astype(np.float64) for values in (keras, stored))
-    factors = (a * b).sum(axis=0) / np.maximum(np.square(a).sum(axis=0), 1e-300)
-    factors = np.where(factors > 0, factors, 1.0)
-    left, before = np.square(b - a * factors).sum(), min(np.square(b - a).sum(), np.square(b).sum())
-    return factors if left < _EXPLAINED * before else None
+    return paired(joined_outputs, joined_stored)
 
 
 class _Sums:
@@ -422,7 +382,7 @@ def _decibels(row: LayerComparison) -> float:
 
 def _cells(row: LayerComparison) -> list[str]:
     return [
-        f"{row.layer} ({row.kind}{', scaled' if row.scaled else ''})",
+        f"{row.layer} ({row.kind})",
         row.operator,
         row.dtype,
         "equal" if row.signal_to_noise is None else f"{row.signal_to_noise:.1f}",
