@@ -8,7 +8,6 @@ Each kind of target has a writer; what they share (checks, conversion, proof, mo
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import platform
@@ -22,7 +21,7 @@ import numpy as np
 from edgeprune import __version__, flavor, strip
 from edgeprune.atomic import atomic_folder, check_folder
 from edgeprune.bundle.content import BundleContent, Preprocessing, identifier, raw_samples_note
-from edgeprune.bundle.dense_scales import export_with_better_scales
+from edgeprune.bundle.exported_file import exported_file
 from edgeprune.bundle.manifest import write_manifest, written_files
 from edgeprune.bundle.rendering import render
 from edgeprune.conversion.converter_run import ConverterSettings
@@ -31,9 +30,8 @@ from edgeprune.data.batches import DATA_FORMS, joined, sample_count
 from edgeprune.data.labels import shape_fits
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.export import representative, vocabulary_files
-from edgeprune.export.calibration_choice import calibrated, check_calibration
-from edgeprune.export.convert import ExportResult, ValidationData, write_tflite
-from edgeprune.export.diagnosis import LoopError, OperatorError
+from edgeprune.export.calibration_choice import check_calibration
+from edgeprune.export.convert import ValidationData
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.sample_ranges import difference_notes
 from edgeprune.export.verify import Verification
@@ -196,8 +194,8 @@ def export_bundle(
         status(f"Bundling for {device.name}") as say,
     ):
         path = folder / "model.tflite"
-        exported, verification = _exported(
-            prepared, calibration, scheme, path, device, settings, per_channel_dense, validation
+        exported, verification = exported_file(
+            prepared, path, device, calibration, scheme, settings, per_channel_dense, validation
         )
         notes = [note for note in exported.notes if note not in verification.problems]
         notes += raw_samples_note(samples or {}, preprocessing)
@@ -229,34 +227,6 @@ def export_bundle(
     return Bundle(Path(directory), device, files, verification, figures, tuple(notes))
 
 
-def _exported(
-    prepared: PreparedModel,
-    calibration: Calibration,
-    scheme: Scheme,
-    path: Path,
-    device: Target,
-    settings: ConverterSettings,
-    per_channel_dense: bool | None,
-    validation: ValidationData | None,
-) -> tuple[ExportResult, Verification]:
-    """Write the bundle's file; the errors name what a bundle has arguments for."""
-
-    def export(settings: ConverterSettings) -> ExportResult:
-        own = dataclasses.replace(scheme, per_channel_dense=settings.per_channel_dense)
-        found = calibrated(prepared, calibration, own)
-        return write_tflite(found, path, settings, overwrite=True, verbose=False, validation=validation)
-
-    try:
-        exported = export_with_better_scales(export, prepared.model, device, settings, per_channel_dense)
-    except LoopError as error:
-        raise error.among(device.quantizations) from error
-    except OperatorError as error:
-        raise error.without_options() from error
-    assert exported.verification is not None, "a bundle's file is verified when it is exported"
-    _check_verification(exported.verification, prepared.model, settings.quantization, device)
-    return exported, exported.verification
-
-
 def _check_texts(**texts: Any) -> None:
     for argument, text in texts.items():
         if not isinstance(text, str) and (argument, text) != ("name", None):
@@ -283,21 +253,6 @@ def _check_options(device: Target, *, sparse: bool, integer_io: bool | str) -> N
     if integer_io is False:
         raise ValueError(
             f"integer_io=False is for phones and computers: the code for {device.name!r} converts floats itself."
-        )
-
-
-def _check_verification(verification: Verification, model: Model, quantization: str | None, device: Target) -> None:
-    """Refuse a file in which nothing is left to run, or that does not compute what the model does."""
-    if not verification.operators and device.runtime != "litert":
-        raise ValueError(
-            f"Model {model.name!r} returns its inputs unchanged: no operator is left to run on {device.name!r}."
-        )
-    if not verification.passed:
-        others = " or ".join(repr(one) for one in device.quantizations if one != quantization)
-        raise ValueError(
-            f"Model {model.name!r} as {quantization or 'float32'} does not compute what the Keras model does: "
-            f"{' '.join(verification.problems)} Pass more representative data"
-            f"{f', or use quantization={others}' if others else ''}."
         )
 
 

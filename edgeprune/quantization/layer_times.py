@@ -56,8 +56,8 @@ def layer_times(
     whole = alone + nothing if found is None else float(found[0])
     scale = (whole - nothing) / alone if alone and whole > nothing else 1.0
     places = _places(eight, kernels)
-    of_layers = [np.array([scale * one[of_layer].sum() for of_layer in places]) for one in times]
-    return LayerTimes(whole, *of_layers, (alone + nothing) / whole)
+    wide_times, narrow_times = (np.array([scale * one[of_layer].sum() for of_layer in places]) for one in times)
+    return LayerTimes(whole, wide_times, narrow_times, (alone + nothing) / whole)
 
 
 def _of_operators(template: FileTemplate, costs: OperatorCosts) -> np.ndarray:

@@ -184,8 +184,8 @@ def plan_quantization(
         error=error,
         errors=(measured.all_four, measured.all_eight),
         num_samples=len(next(iter(named.values()))),
-        latency=times and times.total(~keeps),
-        latencies=times and (times.total(every), times.whole),
+        latency=None if times is None else times.total(~keeps),
+        latencies=None if times is None else (times.total(every), times.whole),
         max_latency=limits.time,
     )
 
