@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from edgeprune import flavor
 from edgeprune.data.batches import batches_of, check_data, joined
 from edgeprune.data.ports import input_shapes
@@ -114,6 +116,7 @@ def distill(
         if y is None and sample_weight is not None:
             raise ValueError("Without labels no sample is weighed: pass y, or leave sample_weight out.")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(flavor.strategy_of(student))
         if first.y is None:
             check_inputs(student, first.x)
         else:
@@ -124,10 +127,10 @@ def distill(
                 settings = compilation_for(student, first.y, loss, learning_rate)
                 settings["optimizer"] = getattr(student, "optimizer", None)
                 stack.enter_context(compiled_for(student, settings, watched))
-        example = first.x
+        example, labels = first.x, first.y
         if not is_keras_data(student, x):
             x, y, sample_weight = structured(student, cast(Arrays, x), y, sample_weight)
-            example = x
+            example, labels = x, y
         pairs, of_student, of_teacher = feature_terms(student, teacher, features, feature_weight)
         stack.enter_context(flavor.state_restored(teacher))
         stack.enter_context(flavor.frozen(teacher))
@@ -143,7 +146,9 @@ def distill(
         )
         distiller.compile(fresh_optimizer(student, learning_rate), **xla_where_needed(student, teacher))
         # Callbacks look at a model that is built.
-        flavor.with_kernels(distiller.__call__, student)(mapped(lambda array: array[:1], example))
+        outputs = flavor.with_kernels(distiller.__call__, student)(mapped(lambda array: array[:1], example))
+        if first.y is not None:
+            flavor.build_compiled(student, mapped(lambda array: np.asarray(array)[:1], labels), outputs)
         student.history = fit(
             distiller,
             x,

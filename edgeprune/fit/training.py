@@ -42,13 +42,15 @@ def fit(
         The Keras `History`.
 
     Raises:
-        ValueError: a number is out of range, or the loss became NaN or infinite.
+        ValueError: a number is out of range, the loss became NaN or infinite, or the model's Keras cannot train it
+            under its `tf.distribute` strategy.
 
     Example:
         >>> fit(model, x, y, epochs=2, batch_size=32).epoch
         [0, 1]
     """
     check_whole("epochs", epochs, 1)
+    flavor.check_strategy(model)
     is_dataset = is_keras_data(model, x)
     total = count_of(x) if is_dataset else count_steps(cast(Arrays, x), batch_size)
     with steps(description, total and epochs * total) as done:

@@ -34,6 +34,7 @@ from edgeprune.flavor.distillation import (
     DistillationLoss,
     Seen,
     Term,
+    build_compiled,
     feature_distillation,
     frozen,
     logits_distillation,
@@ -133,6 +134,7 @@ from edgeprune.flavor.running import (
     run_model,
     shapes_of_calls,
 )
+from edgeprune.flavor.strategies import check_strategy, is_distributed, strategy_of
 from edgeprune.flavor.training import (
     CALLBACK_HOOKS,
     callback_class,
@@ -174,6 +176,7 @@ __all__ = [
     "callback_class",
     "check_built",
     "check_built_model",
+    "check_strategy",
     "check_model",
     "clone_built_layer",
     "clone_input",
@@ -200,6 +203,7 @@ __all__ = [
     "functional_stand_in",
     "functions_inside",
     "broadcast_own_weight",
+    "build_compiled",
     "graph_nodes",
     "has_open_sizes",
     "import_tfmot",
@@ -207,6 +211,7 @@ __all__ = [
     "input_names",
     "input_specs",
     "is_addition",
+    "is_distributed",
     "is_graph_model",
     "is_keras_3",
     "is_keras_3_variable",
@@ -255,6 +260,7 @@ __all__ = [
     "slice_entries",
     "state_restored",
     "step_by_step",
+    "strategy_of",
     "tf_resources",
     "tf_variable",
     "tf_variables",

@@ -163,6 +163,8 @@ def _distiller_class(keras: ModuleType) -> Any:
                 super().__init__(teacher, student, losses, weights, student_loss_weight, f"{student.name}_distiller")
             else:
                 super().__init__(name=f"{student.name}_distiller")
+                # What metrics return is that of all replicas already; that of several workers would be summed.
+                self.distribute_reduction_method = "first"
                 self.student, self.teacher, self.student_loss_weight = student, teacher, student_loss_weight
                 self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
                 self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
@@ -235,6 +237,21 @@ def _distiller_class(keras: ModuleType) -> Any:
             return self.student.load_weights(*arguments, **named)
 
     return StudentTrainer
+
+
+def build_compiled(model: Model, y: Any, outputs: Any) -> None:
+    """Make the variables of a model's compiled metrics and losses, as Keras 3 does for a model that `fit` is called on.
+
+    Under a `tf.distribute` strategy those that a step makes cannot be set up on every replica.
+
+    Args:
+        model: a compiled model; for one of `tf_keras` there is nothing to do.
+        y: labels of a few samples, in the model's structure.
+        outputs: what it computes for them.
+    """
+    for part in (getattr(model, "_compile_metrics", None), getattr(model, "_compile_loss", None)):
+        if part is not None and not part.built:
+            part.build(y, outputs)
 
 
 @contextlib.contextmanager

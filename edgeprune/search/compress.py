@@ -172,6 +172,12 @@ def compress(
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be 'local' or 'ray'; got {engine!r}.")
     flavor.check_built_model(model)
+    if flavor.is_distributed(model):
+        raise ValueError(
+            f"Model {model.name!r} is under a tf.distribute strategy, whose variables cannot be converted: outside its "
+            "scope pass keras.models.clone_model(model) with the weights of model. What is found can be trained on "
+            "under a strategy with distill."
+        )
     _check_can_be_cut(model)
     folder = Path(output_dir)
     check_parents(folder / TRIALS)

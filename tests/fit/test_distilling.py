@@ -416,3 +416,18 @@ def test_two_replicas_train_as_one_when_compiled(two_replicas):
         for one, other in zip(student.get_weights(), alone.get_weights(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         assert found["loss"] == pytest.approx(alone.history.history["loss"][0], rel=1e-4)
+
+
+def test_compiled_under_a_strategy_the_student_learns_what_it_does_under_none(keras, two_replicas):
+    def learned():
+        student, teacher = net(keras, rate=0.1), net(keras, width=6, seed=5)
+        student.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return student, teacher
+
+    whole = ep.distill(*learned(), X, Y, epochs=2, batch_size=SAMPLES)
+    with two_replicas.scope():
+        student, teacher = learned()
+    parts = ep.distill(student, teacher, X, Y, epochs=2, batch_size=SAMPLES)  # whose scope it enters itself
+    for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert parts.history.history["accuracy"] == whole.history.history["accuracy"]

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from search.small_net import data, trained_net
+from search.small_net import data, net, trained_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -246,3 +246,11 @@ def test_a_model_that_cannot_be_cut_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3, activation="softmax")], name="flat")
     with pytest.raises(ValueError, match=r"No channel of model 'flat' can be removed \(dense.*: output of the model"):
         ep.compress(model, None, data(40, 1), max_size=100, output_dir=tmp_path)
+
+
+def test_a_model_under_a_strategy_is_refused(two_replicas, tmp_path):
+    with two_replicas.scope():
+        model = net(flavors.keras_module("keras"))
+    with pytest.raises(ValueError, match=r"'net' is under a tf.distribute strategy, .* pass keras.models.clone_model"):
+        ep.compress(model, None, GOOD, max_size=100, output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
