@@ -3,6 +3,7 @@
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch torchvision torch-pruning
     python benchmarks/channel_speed.py --torch /tmp/torch/bin/python [--only DenseNet201] [--rounds 3]
     python benchmarks/channel_speed.py --candidates [--only MobileNetV2]
+    python benchmarks/channel_speed.py --clone [--only MobileNetV2]
 
 Both sides build the architecture without pretrained weights and take half of the channels of every group by their l2
 norm; building the net is not counted. Torch-Pruning builds its dependency graph with one forward pass and prunes in
@@ -10,13 +11,15 @@ place; edgeprune traces, plans and rebuilds a second model, and the proof is tim
 of its own that first prunes a tiny net, so that no import is counted. The sides take turns; the table shows medians.
 Without --torch only this package is measured. --candidates measures, in seconds of CPU time, what a search pays for
 one more plan of a model that is traced already: choosing the channels, and evaluating the smaller model without
-building it beyond the forward pass itself (goal together: 0.1 s for MobileNetV2, 0.3 s for ResNet50). Results go to
-benchmarks/out/channel_speed.json too. Goal: at least twice as fast everywhere, ten times on DenseNet-201.
+building it beyond the forward pass itself (goal together: 0.1 s for MobileNetV2, 0.3 s for ResNet50). --clone measures,
+in seconds of CPU time too, what Keras takes for a model of the same layers at full width, without its weights:
+`keras.models.clone_model`. Results go to benchmarks/out/channel_speed.json too. Goal: at least twice as fast everywhere, ten times on DenseNet-201.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -108,6 +111,38 @@ def candidate_times(name: str, side: int) -> dict[str, float]:
     return {**{key: min(one[key] for one in found) for key in found[0]}, "once": once}
 
 
+def clone_times(name: str) -> dict[str, float]:
+    """Seconds of CPU time of the stages and of a copy by Keras, the least of three."""
+    import keras
+
+    from edgeprune.channels.plan.planning import plan_channels
+    from edgeprune.channels.rebuild.proof import prove
+    from edgeprune.channels.rebuild.slicing import rebuild
+
+    model = getattr(keras.applications, name)(weights=None)
+    found = []
+    for _ in range(3):
+        times = [time.process_time()]
+        plan = plan_channels(model, pruning_ratio=0.5, importance="l2", scope="local")
+        times.append(time.process_time())
+        smaller = rebuild(plan.graph, plan.kept_mask)
+        times.append(time.process_time())
+        prove(plan.graph, plan.kept_mask, smaller)
+        times.append(time.process_time())
+        keras.models.clone_model(model)
+        times.append(time.process_time())
+        found.append([end - start for start, end in itertools.pairwise(times)])
+    return dict(zip(("plan", "rebuild", "proof", "clone"), map(min, zip(*found, strict=True)), strict=True))
+
+
+def print_clones(only: str | None) -> None:
+    print("| Model | Plan s | Rebuild s | Proof s | keras.models.clone_model s |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name in (model[0] for model in MODELS if only in (None, model[0])):
+        found = run([sys.executable, __file__, "--one", name, "--clone"])
+        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in found.values())} |", flush=True)
+
+
 def print_candidates(only: str | None) -> None:
     print("| Model | Plan s | Evaluate s, beyond the forward pass | Forward pass s | Once a model s | Goal |")
     print("| --- | ---: | ---: | ---: | ---: | --- |")
@@ -197,7 +232,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("--candidates", action="store_true", help="what one more plan costs a search")
+    parser.add_argument("--clone", action="store_true", help="beside what Keras takes for a copy")
     arguments = parser.parse_args()
+    if arguments.clone:
+        if arguments.one:
+            print(json.dumps(clone_times(arguments.one)))
+        else:
+            print_clones(arguments.only)
+        return
     if arguments.candidates:
         if arguments.one:
             (side,) = [side for name, _, side in MODELS if name == arguments.one]

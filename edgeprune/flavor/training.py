@@ -128,7 +128,8 @@ def state_restored(model: Model) -> Iterator[None]:
             yield
     finally:
         for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+            if not np.array_equal(np.array(variable), value):  # looking is cheaper than assigning
+                variable.assign(value)
 
 
 @contextlib.contextmanager
