@@ -13,7 +13,8 @@ Without --torch only this package is measured. --candidates measures, in seconds
 one more plan of a model that is traced already: choosing the channels, and evaluating the smaller model without
 building it beyond the forward pass itself (goal together: 0.1 s for MobileNetV2, 0.3 s for ResNet50). --clone measures,
 in seconds of CPU time too, what Keras takes for a model of the same layers at full width, without its weights:
-`keras.models.clone_model`. Results go to benchmarks/out/channel_speed.json too. Goal: at least twice as fast everywhere, ten times on DenseNet-201.
+`keras.models.clone_model`. Results go to benchmarks/out/channel_speed.json too. Goal: at least twice as fast
+everywhere, ten times on DenseNet-201.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def state_restored(model: Model) -> Iterator[None]:
             yield
     finally:
         for variable, value in zip(variables, before, strict=True):
-            if not np.array_equal(np.array(variable), value):  # looking is cheaper than assigning
+            if not np.array_equal(np.asarray(variable), value):  # looking is cheaper than assigning
                 variable.assign(value)
 
 

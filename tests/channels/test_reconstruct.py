@@ -233,6 +233,20 @@ def test_streams_of_more_than_the_memory_are_kept_on_disk(monkeypatch):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
+@pytest.mark.parametrize("stateful, sizes", [(False, [3, 3, 2, 2]), (True, [8, 2])])
+def test_batches_of_large_samples_are_divided(stateful, sizes, monkeypatch):
+    from edgeprune.channels.reconstruct import stream
+
+    monkeypatch.setattr(stream, "MOST_INPUT", 3 * 4 * 5 * 4)  # three samples
+    layers = keras.layers
+    inputs = keras.Input((4, 5), batch_size=None if not stateful else 8)
+    model = keras.Model(inputs, layers.GRU(3, stateful=stateful)(inputs))
+    with stream.Store() as store:
+        (given,) = stream.input_streams(model, images(10, (4, 5)), 8, None, store)
+        np.testing.assert_array_equal(np.concatenate(list(given)), images(10, (4, 5)))
+        assert [len(batch) for batch in given] == sizes
+
+
 def test_bad_data_is_refused_in_one_sentence():
     model = randomize(keras.Sequential([keras.Input((5,)), keras.layers.Dense(8), keras.layers.Dense(2)]))
     plan = ep.plan_channels(model, pruning_ratio=0.5)

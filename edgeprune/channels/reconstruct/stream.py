@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.data.batches import batches_of
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.tensors import input_tensors
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 MEMORY = 1 << 30  # bytes that are held in memory
+# Bytes of a batch's inputs. What layers make of more is returned to the system and asked for again at every call, which
+# takes longer than twice as many calls.
+MOST_INPUT = 10 << 20
 
 
 class Store:
@@ -100,16 +104,30 @@ class _OnDisk:
 
 
 def input_streams(model: Model, data: DataLike, batch_size: int, steps: int | None, store: Store) -> list[Stream]:
-    """The inputs of a model for all batches of data.
+    """The inputs of a model for all batches of data; batches of large samples are divided.
 
     Raises:
         ValueError: the data have no batches, or do not fit the model.
     """
     batches = batches_of(data, batch_size, steps, inputs=input_shapes(model))
-    streams = store.streams(input_tensors(model, batch.x) for batch in batches)
+    tensors = (input_tensors(model, batch.x) for batch in batches)
+    streams = store.streams(part for own in tensors for part in (_parts(own) if _divides(model) else [own]))
     if not streams:
         raise ValueError("The data has no batches.")
     return streams
+
+
+def _divides(model: Model) -> bool:
+    """Whether a model accepts batches of any size, and carries no states from one to the next."""
+    is_stateful = any(getattr(layer, "stateful", False) for layer in flavor.layers_of(model))
+    return not is_stateful and all(tensor.shape[0] is None for tensor in flavor.graph_nodes(model)[0])
+
+
+def _parts(tensors: Sequence[TfTensor]) -> Iterator[list[Any]]:
+    samples = len(tensors[0])
+    at_once = max(samples * MOST_INPUT // max(sum(map(_bytes_of, tensors)), 1), 1)
+    for start in range(0, samples, at_once):
+        yield [tensor[start : start + at_once] for tensor in tensors]
 
 
 def steps_folded(stream: Stream, like: Stream | None) -> Stream:
