@@ -56,6 +56,10 @@ class WeightRemoval:
         dtype: Any = tensor.dtype
         return tensor * planned.mask.astype(dtype.as_numpy_dtype)
 
+    def left_of_inputs(self, linear: Linear, x: np.ndarray) -> np.ndarray:
+        """All of it."""
+        return x
+
     def wanted_kernel(self, linear: Linear) -> np.ndarray:
         """All of it."""
         return flavor.array_of(linear.kernel)

@@ -96,8 +96,8 @@ class WeightPlan:
 
         Returns:
             The pruned model, with the errors of its layers and outputs before, that is with the plan's own zeros, and
-            after; and the layers that could not be solved (embeddings, recurrent kernels, more than 8,192 inputs),
-            which keep the plan's zeros. The error of the outputs is never larger than before.
+            after; and the layers that could not be solved (embeddings, states that are reset or convolved, more than
+            8,192 inputs), which keep the plan's zeros. The error of the outputs is never larger than before.
 
         Raises:
             TypeError: `batch_size`, `steps` or `seed` is no number.

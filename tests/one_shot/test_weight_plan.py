@@ -158,21 +158,32 @@ def test_a_shared_and_nested_tower_is_solved_once_for_all_its_uses(K):
 def test_what_cannot_be_solved_is_pruned_by_magnitude_and_named(K):
     L = K.layers
     i = K.Input((5,), dtype="int32")
-    x = L.LSTM(6, name="lstm")(L.Embedding(12, 8, name="words")(i))
+    x = L.GRU(6, reset_after=False, name="gru")(L.Embedding(12, 8, name="words")(i))
     model = randomize(K.Model(i, L.Dense(3, name="head")(x)))
     plan = ep.plan_weights(model, 0.5)
     tokens = np.random.default_rng(0).integers(0, 12, (50, 5)).astype(np.int32)
     found = plan.reconstruct(tokens)
     assert found.after < found.before
     assert {name.rpartition("/")[2] for name in found.unsolved} == {"embeddings", "recurrent_kernel"}
-    assert {"lstm", "head"} == {layer.name for layer in found.layers}
-    lstm = found.model.get_layer("lstm").cell
+    assert {"gru", "head"} == {layer.name for layer in found.layers}
+    gru = found.model.get_layer("gru").cell
     for name, values in (
         ("words/embeddings", found.model.get_layer("words").embeddings),
-        (next(one for one in plan.masks if one.endswith("recurrent_kernel")), lstm.recurrent_kernel),
+        (next(one for one in plan.masks if one.endswith("recurrent_kernel")), gru.recurrent_kernel),
     ):
         np.testing.assert_array_equal(np.asarray(values) != 0, plan.masks[name])
-    assert (np.asarray(lstm.kernel) == 0).mean() == 0.5
+    assert (np.asarray(gru.kernel) == 0).mean() == 0.5
+
+
+@BOTH
+def test_kernels_that_read_states_are_solved(K):
+    i = K.Input((6, 5))
+    model = randomize(K.Model(i, K.layers.Dense(3, name="head")(K.layers.LSTM(8, name="lstm")(i))))
+    found = ep.plan_weights(model, 0.5).reconstruct(samples(200, (6, 5)))
+    assert not found.unsolved
+    (recurrent,) = [layer for layer in found.layers if layer.name.endswith("recurrent_kernel")]
+    assert recurrent.after < recurrent.before
+    assert (np.asarray(found.model.get_layer("lstm").cell.recurrent_kernel) == 0).mean() == 0.5
 
 
 def test_attention_is_solved_inside():

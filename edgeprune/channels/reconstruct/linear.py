@@ -283,6 +283,16 @@ class _ConvolvedInputKernel(_Convolution):
         return super().rows(folded, Chosen(chosen.samples * x.shape[1] + steps, places))
 
 
+class _StateKernel(_Dense):
+    """The kernel (units, gates * units) of a recurrent cell that reads its state."""
+
+    def __init__(self, cell: Layer) -> None:
+        self.kernel, self.bias = cell.recurrent_kernel, cell.bias
+
+    def shift_of(self, shift: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        return _first_row(shift, shape)[::-1] if len(shape) > 1 else _first_row(shift, shape)
+
+
 def _first_row(shift: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """A shift in a bias that may have a second row, for the recurrent kernel (GRU)."""
     values = np.zeros(shape)
@@ -315,12 +325,16 @@ class Part:
         linear: its rows and matrix.
         folded: how many axes after the first count as samples too (`TimeDistributed`).
         inside: whether what it is called on is seen only inside the outer layer (a projection of attention).
+        cell: of a kernel that reads what flows between the cells and the steps of `layer`, its cell.
+        state: whether that is the cell's own state.
     """
 
     layer: Layer
     linear: Linear
     folded: int = 0
     inside: bool = False
+    cell: Layer | None = None
+    state: bool = False
 
 
 def linear_parts(layer: Layer) -> list[Part]:
@@ -338,6 +352,22 @@ def linear_parts(layer: Layer) -> list[Part]:
     inner = [] if folded else list(layer._flatten_layers(include_self=False))
     made = [(one, _linear(one)) for one in inner]
     return [Part(one, linear, inside=True) for one, linear in made if linear is not None]
+
+
+def cell_parts(layer: Layer) -> list[Part]:
+    """The kernels of a recurrent layer, or of both halves of a bidirectional one, that read what its cells make."""
+    if flavor.built_in_kind(layer) == "Bidirectional":
+        return [part for half in _halves(layer) for part in cell_parts(half)]
+    if flavor.function_name(layer) is not None or not flavor.is_recurrent(layer):
+        return []
+    parts = []
+    for number, cell in enumerate(getattr(layer.cell, "cells", [layer.cell])):
+        if _CELLS.get(type(cell).__name__) is _InputKernel:
+            parts += [Part(layer, _InputKernel(cell), cell=cell)] if number else []
+            # A GRU that resets its state before the product has several inputs for one kernel.
+            resets_before = not getattr(cell, "reset_after", True)
+            parts += [] if resets_before else [Part(layer, _StateKernel(cell), cell=cell, state=True)]
+    return parts
 
 
 def _halves(layer: Layer) -> list[Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,9 +18,9 @@ from edgeprune import flavor
 from edgeprune.channels.reconstruct.removal import Removal
 from edgeprune.channels.reconstruct.report import Reconstruction
 from edgeprune.channels.reconstruct.stream import Store, Stream, input_streams
-from edgeprune.channels.reconstruct.walk import Walk
+from edgeprune.channels.reconstruct.walk import Walk, values_of
 from edgeprune.progress import steps as progress_steps
-from edgeprune.types import DataLike, Model, Variable
+from edgeprune.types import DataLike, Model
 
 
 def reconstruct(
@@ -75,11 +74,6 @@ def reconstruct(
     return Reconstruction(
         smaller, tuple(walk.solved), tuple(walk.recalibrated), walk.unsolved, before, after, num_samples
     )
-
-
-def values_of(variables: Iterable[Variable]) -> list[tuple[Variable, np.ndarray]]:
-    """Each variable with a copy of its values."""
-    return [(variable, flavor.array_of(variable).copy()) for variable in variables]
 
 
 def _outputs(model: Model, inputs: list[Stream], store: Store) -> list[Stream]:

@@ -38,6 +38,9 @@ class Removal(Protocol):
     def left_of_tensor(self, place: int, tensor: AnyTensor, contracted: Sequence[int] = ()) -> Any:
         """What is left of a tensor of the original but along axes that are contracted."""
 
+    def left_of_inputs(self, linear: Linear, x: np.ndarray) -> np.ndarray:
+        """What is left, along the last axis, of what a kernel of the original with the inputs first reads."""
+
     def wanted_kernel(self, linear: Linear) -> np.ndarray:
         """A kernel of the original with the outputs that are left and all its inputs."""
 
@@ -82,6 +85,11 @@ class ChannelRemoval:
             if axis not in contracted and not self._kept_mask[classes].all():
                 tensor = tf.gather(tensor, np.flatnonzero(self._kept_mask[classes]), axis=axis)
         return tensor
+
+    def left_of_inputs(self, linear: Linear, x: np.ndarray) -> np.ndarray:
+        """It without the removed channels."""
+        kept = self.graph.kept_indices(linear.kernel, self._kept_mask).get(0)
+        return x if kept is None else np.take(x, kept, axis=-1)
 
     def wanted_kernel(self, linear: Linear) -> np.ndarray:
         """It cut along all axes but those that it sums over."""

@@ -15,7 +15,7 @@ from edgeprune.channels.reconstruct.report import SolvedLayer
 from edgeprune.channels.reconstruct.ridge import Equations, Solution, Solver, least_squares
 from edgeprune.channels.reconstruct.span import MOST_NUMBERS, MOST_ROWS, Rows, solve_in_span
 from edgeprune.channels.reconstruct.windows import Chosen
-from edgeprune.types import Layer, TfTensor, Variable
+from edgeprune.types import Layer, Variable
 
 LEAST_ROWS = 20_000  # places that a layer is solved on, where there are so many
 ROWS_PER_INPUT = 10  # where its outputs have so many weights that this is more
@@ -175,14 +175,14 @@ def folded(x: np.ndarray, axes: int) -> np.ndarray:
     return x.reshape(-1, *x.shape[1 + axes :]) if axes else x
 
 
-def capture(layer: Layer, call: Callable[[], Any]) -> list[Any]:
-    """What a layer inside another is called on while a function runs."""
+def capture(layer: Layer, call: Callable[[], Any], which: Callable[..., Any] = lambda x, *_, **__: x) -> list[Any]:
+    """What a layer inside another is called on while a function runs: of each call what `which` picks."""
     seen: list[Any] = []
     own = layer.call
 
-    def watched(x: TfTensor, *args: object, **kwargs: object) -> Any:
-        seen.append(x)
-        return own(x, *args, **kwargs)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(which(*args, **kwargs))
+        return own(*args, **kwargs)
 
     with flavor.overridden(layer, call=watched):
         call()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import Step
 from edgeprune.channels.reconstruct import batch_norm
-from edgeprune.channels.reconstruct.linear import Part, linear_parts
+from edgeprune.channels.reconstruct.linear import Part, cell_parts, linear_parts
 from edgeprune.channels.reconstruct.order import nodes_of_steps, run_layer_by_layer
 from edgeprune.channels.reconstruct.removal import Removal
 from edgeprune.channels.reconstruct.report import SolvedLayer
@@ -114,8 +114,13 @@ class Walk:
         self._seen_layers.add(id(layer))
         if batch_norm.is_batch_norm(layer):
             self._fit_statistics(steps, taken, old)
-        elif self._removal.reduces(layer) or not all(pair.same for own in taken for pair in own):
-            self._list_unsolved(layer, self._solve_parts(steps, taken))
+        elif (
+            self._removal.reduces(layer)
+            or not all(pair.same for own in taken for pair in own)
+            or any(True for _ in self._removal.to_solve(layer))  # that read what was cut inside the layer
+        ):
+            solved = self._solve_parts(steps, taken)
+            self._list_unsolved(layer, solved | self._solve_cells(steps, taken, old))
 
     def _fit_statistics(self, steps: list[Step], taken: list[list[Pair]], old: list[list[Stream]]) -> None:
         layer = self._removal.counterparts[id(steps[0].layer)]
@@ -140,29 +145,72 @@ class Walk:
 
     def _solve_parts(self, steps: list[Step], taken: list[list[Pair]]) -> set[int]:
         """Solve the linear parts of a layer, one after the other; returns the `id`s of the original's weights."""
-        layer, solved = steps[0].layer, set()
+        layer = steps[0].layer
         pairs = zip(linear_parts(layer), linear_parts(self._removal.counterparts[id(layer)]), strict=True)
-        for number, (old, new) in enumerate(pairs):
-            name = self.graph.name_of(old.layer)
-            try:
-                one = solve_part(
-                    name,
-                    old,
-                    new,
-                    self._removal.wanted_kernel(old.linear),
-                    self._removal.solver(new.linear),
-                    self._uses(steps, taken, old, new),
-                    len(steps) * len(self._sizes),
-                    not old.inside and batch_norm.is_normalized(self.graph, steps),
-                    np.random.default_rng([self._seed, self._numbers[id(steps[0])], number]),
-                )
-            except CannotSolve as error:
-                self.unsolved[name] = str(error)
-                continue
-            solved |= {id(old.linear.kernel), id(old.linear.bias)}
-            self.fitted += [one for one in (new.linear.kernel, new.linear.bias) if one is not None]
-            self.solved += [] if one is None else [one]
+        return {
+            key
+            for number, (old, new) in enumerate(pairs)
+            for key in self._solve(number, self.graph.name_of(old.layer), old, new, steps, taken)
+        }
+
+    def _solve_cells(self, steps: list[Step], taken: list[list[Pair]], given: list[list[Stream]]) -> set[int]:
+        """Solve the kernels of a recurrent layer that read states, on those of the original; as `_solve_parts`.
+
+        The states of the smaller model are others: if its output gets worse, the kernels are as they were.
+        """
+        layer = steps[0].layer
+        to_solve = {id(weight): name for weight, name in self._removal.to_solve(layer)}
+        pairs = zip(cell_parts(layer), cell_parts(self._removal.counterparts[id(layer)]), strict=True)
+        parts = [(old, new) for old, new in pairs if id(old.linear.kernel) in to_solve]
+        if not parts:
+            return set()
+        weights = [one for _, new in parts for one in (new.linear.kernel, new.linear.bias) if one is not None]
+        before, values, counted = self._output_error(steps, taken, given), values_of(weights), len(self.solved)
+        first = len(linear_parts(layer))
+        solved = set[int]()
+        for number, (old, new) in enumerate(parts, first):
+            solved |= self._solve(number, to_solve[id(old.linear.kernel)], old, new, steps, taken)
+        if self._output_error(steps, taken, given) > before:
+            for variable, value in values:
+                variable.assign(value)
+            reason = "solved on the original's states, it would make the output worse"
+            self.unsolved |= {layer.name: reason for layer in self.solved[counted:]}
+            del self.solved[counted:]
         return solved
+
+    def _output_error(self, steps: list[Step], taken: list[list[Pair]], given: list[list[Stream]]) -> float:
+        """The squares of the differences of what some calls return first in both models."""
+        error = 0.0
+        for step, pairs, (wanted, *_) in zip(steps, taken, given, strict=True):
+            layer = self._removal.counterparts[id(step.layer)]
+            for target, *batch in zip(wanted, *(pair.new for pair in pairs), strict=True):
+                made = np.asarray(flavor.call_layer(self._nodes[id(step)], batch, layer)[0])
+                left = np.asarray(self._removal.left_of_tensor(step.outputs[0], target))
+                error += float(np.square(made.astype(np.float64) - left).sum())
+        return error
+
+    def _solve(
+        self, number: int, name: str, old: Part, new: Part, steps: list[Step], taken: list[list[Pair]]
+    ) -> set[int]:
+        """Solve one linear part; returns the `id`s of the original's weights, none where it could not be solved."""
+        try:
+            one = solve_part(
+                name,
+                old,
+                new,
+                self._removal.wanted_kernel(old.linear),
+                self._removal.solver(new.linear),
+                self._uses(steps, taken, old, new),
+                len(steps) * len(self._sizes),
+                not old.inside and old.cell is None and batch_norm.is_normalized(self.graph, steps),
+                np.random.default_rng([self._seed, self._numbers[id(steps[0])], number]),
+            )
+        except CannotSolve as error:
+            self.unsolved[name] = str(error)
+            return set()
+        self.fitted += [one for one in (new.linear.kernel, new.linear.bias) if one is not None]
+        self.solved += [] if one is None else [one]
+        return {id(old.linear.kernel), id(old.linear.bias)}
 
     def _uses(self, steps: list[Step], taken: list[list[Pair]], old: Part, new: Part) -> Iterator[Use]:
         """What a linear part is called on in both models, for all batches of some calls."""
@@ -179,6 +227,10 @@ class Walk:
         self, step: Step, old: Part, new: Part, before: Sequence[Any], after: Sequence[Any]
     ) -> Iterator[tuple[Any, Any]]:
         """What a linear part is called on in both models when a layer is called on a batch."""
+        if old.cell is not None:
+            flowing = self._flowing(step, old, old.cell, before)
+            yield flowing, self._removal.left_of_inputs(old.linear, flowing)
+            return
         if not old.inside:
             contracted = [axis for position, axis, _ in step.reads if not position]
             yield self._removal.left_of_tensor(step.inputs[0], before[0], contracted), after[0]
@@ -191,6 +243,18 @@ class Walk:
 
         yield from zip(*(seen(part, *one) for part, one in zip((old, new), layers, strict=True)), strict=True)
 
+    def _flowing(self, step: Step, part: Part, cell: Layer, batch: Sequence[Any]) -> np.ndarray:
+        """What a cell of the original's layer is called on, or its own state, at each step: (samples, steps, ...)."""
+
+        def which(x: Any, states: Any, *_: object, **__: object) -> Any:
+            first = states[0] if isinstance(states, list | tuple) else states
+            return first if part.state else x
+
+        node = self._nodes[id(step)]
+        with flavor.step_by_step(part.layer, unroll=True):
+            seen = capture(cell, lambda: flavor.call_layer(node, batch, step.layer), which)
+        return np.stack([np.asarray(one) for one in seen], axis=1)
+
     def _list_unsolved(self, layer: Layer, solved: set[int]) -> None:
         """Name the weights of a layer that keep what the removal left of them."""
         for weight, name in self._removal.to_solve(layer):
@@ -202,3 +266,8 @@ def _reason(weight: str) -> str:
     if "recurrent" in weight.rpartition("/")[2]:
         return "it reads the layer's own state"
     return "the layer is not known to be linear in what it is called on"
+
+
+def values_of(variables: Iterable[Variable]) -> list[tuple[Variable, np.ndarray]]:
+    """Each variable with a copy of its values."""
+    return [(variable, flavor.array_of(variable).copy()) for variable in variables]
