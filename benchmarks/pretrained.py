@@ -23,6 +23,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -52,7 +53,7 @@ class TorchFile(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return dict
+            return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return lambda storage, first, shape, *_: (storage, first, shape)
         if module == "torch" and name.endswith("Storage"):

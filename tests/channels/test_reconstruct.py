@@ -184,7 +184,7 @@ def test_steps_count_as_samples_inside_time_distributed_models(K):
     _, found = cut_and_reconstructed(model, images(20, (5, 4, 4, 2)))
     assert max(layer.rows for layer in found.layers) == 100
     assert found.after < found.before
-    assert set(found.unsolved) <= {"lstm/recurrent_kernel"}  # with 20 samples it may do no good
+    assert all(name.endswith("recurrent_kernel") for name in found.unsolved)  # with 20 samples it may do no good
 
 
 def recurrent_layers(K):
