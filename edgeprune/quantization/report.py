@@ -24,7 +24,9 @@ from edgeprune.types import Layer, Model
 
 # Folded into the kernel before them, or looked into.
 _WITHOUT_KERNELS = ("BatchNormalization", "TimeDistributed", "Bidirectional", "RNN")
+_OF_SEVERAL = ("LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization")
 _NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
+_SEVERAL = "computed by several operators: quantized when the file is written, with ranges of the representative data"
 _INSIDE = "inside a layer that is whole: quantized when the file is written, with ranges of the representative data"
 _LEFT_OUT = "left out by `layers` or `ignore`"
 
@@ -177,4 +179,6 @@ def _why_left(layer: Layer, is_called: bool) -> str | None:
         return None
     if not is_called:
         return _INSIDE
+    if flavor.built_in_kind(layer) in _OF_SEVERAL:
+        return _SEVERAL
     return _LEFT_OUT if kernel_axes(layer) or inner_kernel_axes(layer) else _NO_RULE

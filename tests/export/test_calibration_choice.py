@@ -77,6 +77,14 @@ def test_by_default_what_measures_better_is_kept(flavor, rng, tmp_path):
     assert auto.verification.passed
 
 
+def test_a_bundle_is_calibrated_as_a_file_is(rng, tmp_path):
+    model, x = net(flavors.KERAS_3, unbalanced=True), images(rng)
+    bundle = ep.export_bundle(model, tmp_path / "bundle", "phone", x, quantization="int8")
+    assert any(note.startswith("Calibration: equalized") for note in bundle.notes) and bundle.verification.passed
+    single = exported(model, x, tmp_path / "m.tflite")
+    assert single.verification.outputs[0].mean_error == bundle.verification.outputs[0].mean_error
+
+
 def test_auto_tries_nothing_where_little_is_lost(rng, tmp_path):
     keras = flavors.keras_module(flavors.KERAS_3)
     model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(2, 1, name="mix")])

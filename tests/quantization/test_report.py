@@ -36,7 +36,7 @@ def test_kernels_ranges_and_what_is_left(model):
     ]
     assert [one.kept_zeros for one in report.kernels] == [2, 0]
     assert set(report.left) == {"layer_norm", "head"}
-    assert "no rule" in report.left["layer_norm"] and "ignore" in report.left["head"]
+    assert "several operators" in report.left["layer_norm"] and "ignore" in report.left["head"]
     assert all(one.range is None for one in report.activations if not one.fixed), "no data has been seen"
     assert "no data yet" in str(report) and "not rounded: head" in str(report)
 
