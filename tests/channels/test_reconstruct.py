@@ -238,11 +238,12 @@ def test_what_a_state_is_reset_for_before_is_listed(K):
     assert "own state" in reason
 
 
-@pytest.mark.parametrize("attention", ["heads", "dims"])
-def test_attention_is_solved_inside(attention):
+@pytest.mark.parametrize("attention, reads_whole", [("heads", False), ("dims", False), ("heads", True)])
+def test_attention_is_solved_inside(attention, reads_whole):
     L = keras.layers
     i = keras.Input((6, 8))
-    x = L.MultiHeadAttention(4, 4, name="attention")(L.Dense(8, activation="tanh")(i), i)
+    x = i if reads_whole else L.Dense(8, activation="tanh")(i)
+    x = L.MultiHeadAttention(4, 4, name="attention")(x, i)
     model = randomize(keras.Model(i, L.Dense(2)(x)))
     plan = ep.plan_channels(model, pruning_ratio=0.5, attention=attention)
     found = plan.reconstruct(images(80, (6, 8)))
