@@ -30,12 +30,14 @@ class FormulaEngine:
                 raise KeyboardInterrupt
             self.count += 1
             share = job.candidate.widths.get("stem", 32) / 32
-            figures = {"accuracy_drop": (1 - share) / 2, "macs": 100 * share, "size": 100 * share}
+            lost = (1 - share) / (2 if job.weights is None else 4)
+            figures = {"accuracy_drop": lost, "macs": 100 * share, "size": 100 * share}
             if job.stage == "quick":
-                yield Made("ok", {**figures, "quick_score": 1 - (1 - share) / 2}, seconds=self._seconds)
+                yield Made("ok", {**figures, "quick_score": 1 - lost}, seconds=self._seconds)
             else:
                 content, weights = f"file of {share}".encode(), [np.full(2, share)]
-                figures |= {"score": 1 - (1 - share) / 2}
+                assert job.weights is None or (job.weights[0].tolist(), job.parts_done) == ([share, share], 1)
+                figures |= {"score": 1 - lost}
                 yield Made("ok", figures, seconds=self._seconds, content=content, weights=weights)
 
 
@@ -43,7 +45,8 @@ def candidate(settings):
     share = settings["keep"]["stem"] if "keep" in settings else settings["target_macs"]
     if share < 0.1:
         raise ValueError("nothing is so small")
-    return Candidate({} if share >= 1 else {"stem": max(1, round(32 * share))})
+    epochs = (settings["epochs"],) if "epochs" in settings else ()
+    return Candidate({} if share >= 1 else {"stem": max(1, round(32 * share))}, epochs=epochs)
 
 
 def runner_in(folder, engine, journal, **more):
@@ -53,19 +56,24 @@ def runner_in(folder, engine, journal, **more):
 
 def search(folder, engine, strategy, resume=False):
     with TrialJournal(folder / "trials.jsonl", SEARCH, resume=resume) as journal:
-        runner = runner_in(folder, engine, journal)
         counts = {"num_trials": 8, "num_finalists": 2}
+        if strategy == "guided in parts":
+            budget = Budget(max_accuracy_drop=0.2)
+            runner = runner_in(folder, engine, journal, budget=budget, is_training=True)
+            return guided(runner, budget, Directions(epochs=6), **{**counts, "num_finalists": 4}), journal.trials
+        runner = runner_in(folder, engine, journal)
         if strategy == "guided":
             return guided(runner, BUDGET, Directions(), **counts), journal.trials
         more = {"sampler": strategy, "num_samples": 8, "seed": 0, "storage": folder / "optuna.jsonl"}
         return sampled(runner, BUDGET, Directions(), ["stem"], **counts, **more), journal.trials
 
 
-@pytest.mark.parametrize("strategy", ["guided", "tpe", "nsga2"])
+@pytest.mark.parametrize("strategy", ["guided", "guided in parts", "tpe", "nsga2"])
 def test_a_stop_after_any_trial_changes_nothing(strategy, tmp_path):
     engine = FormulaEngine()
     whole = search(tmp_path / "whole", engine, strategy)
     assert whole[0].best is not None and engine.count > 5
+    assert any("after" in trial.settings for trial in whole[1]) == (strategy == "guided in parts")
     for stop in range(engine.count):
         folder = tmp_path / str(stop)
         with pytest.raises(KeyboardInterrupt):
@@ -105,4 +113,9 @@ def test_time_is_shared_and_reported(tmp_path):
         later.measured([{"target_macs": 0.7}])
         last = runner_in(tmp_path, FormulaEngine(), journal, **more)
         assert not last.has_time("measured")
+    with TrialJournal(None, SEARCH) as journal:
+        runner = runner_in(tmp_path, FormulaEngine(seconds=400.0), journal, **more)
+        runner.measured([{"target_macs": 0.5, "epochs": 4}])
+        later = runner_in(tmp_path, FormulaEngine(), journal, **more)  # 600 s are left, of which an epoch takes 100
+        assert later.has_time("measured", 5) and not later.has_time("measured", 6)
     assert said[0] == "file 1 of 3, 17 min left" and said[1].startswith("file 2 of 3, best so far loses 0.25, within")
