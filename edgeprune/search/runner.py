@@ -82,8 +82,10 @@ class JournalRunner:
         self._engine, self._candidate, self._journal, self._folder = engine, candidate, journal, folder
         self._budget, self.is_training, self.baseline = budget, is_training, baseline
         self._time_budget, self._counts, self._say, self._log = time_budget, dict(counts or {}), say, log
-        before = sum(trial.seconds for trial in journal.trials)
-        self._begin = time.monotonic() - before
+        self._begin = time.monotonic()
+        self._asked: dict[
+            int, Trial
+        ] = {}  # the trials of this run: those of a run before count once they are asked for
 
     def has_time(self, stage: Stage, epochs: int = 0) -> bool:
         """Whether there is time for another trial: of files, for one as slow as the slowest so far."""
@@ -92,7 +94,7 @@ class JournalRunner:
         left = self._time_budget - (time.monotonic() - self._begin)
         if stage == "quick":
             return left > (1 - _QUICK_SHARE) * self._time_budget
-        made = [trial for trial in self._journal.trials if trial.stage == "measured"]
+        made = [trial for trial in self._asked.values() if trial.stage == "measured"]
         each = [trial.seconds / trial.settings["epochs"] for trial in made if trial.settings.get("epochs")]
         longest = epochs * max(each) if epochs and each else max((trial.seconds for trial in made), default=0.0)
         return left > longest
@@ -151,6 +153,9 @@ class JournalRunner:
             if trial.stage == stage and dict(trial.settings) == dict(settings):
                 is_there = stage == "quick" or trial.state != "ok" or self._weights_path(trial.number).exists()
                 if is_there:
+                    if trial.number not in self._asked:
+                        self._asked[trial.number] = trial
+                        self._begin -= trial.seconds
                     return trial
         return None
 
@@ -171,6 +176,7 @@ class JournalRunner:
                 arrays: dict[str, Any] = {f"{place}": values for place, values in enumerate(made.weights)}
                 np.savez(file, **arrays)
         self._journal.add(trial)
+        self._asked[number] = trial
         self._log(trial)
         return trial
 

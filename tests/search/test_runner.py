@@ -109,13 +109,17 @@ def test_time_is_shared_and_reported(tmp_path):
         assert runner.has_time("quick") and runner.has_time("measured")
         runner.measured([{"target_macs": 0.5}])
         later = runner_in(tmp_path, FormulaEngine(seconds=400.0), journal, **more)  # after a stop
+        assert later.has_time("quick")  # as at this point of the run before
+        later.measured([{"target_macs": 0.5}])
         assert not later.has_time("quick") and later.has_time("measured")
         later.measured([{"target_macs": 0.7}])
         last = runner_in(tmp_path, FormulaEngine(), journal, **more)
+        last.measured([{"target_macs": 0.5}, {"target_macs": 0.7}])
         assert not last.has_time("measured")
     with TrialJournal(None, SEARCH) as journal:
         runner = runner_in(tmp_path, FormulaEngine(seconds=400.0), journal, **more)
         runner.measured([{"target_macs": 0.5, "epochs": 4}])
-        later = runner_in(tmp_path, FormulaEngine(), journal, **more)  # 600 s are left, of which an epoch takes 100
+        later = runner_in(tmp_path, FormulaEngine(), journal, **more)
+        later.measured([{"target_macs": 0.5, "epochs": 4}])  # 600 s are left, of which an epoch takes 100
         assert later.has_time("measured", 5) and not later.has_time("measured", 6)
     assert said[0] == "file 1 of 3, 17 min left" and said[1].startswith("file 2 of 3, best so far loses 0.25, within")
