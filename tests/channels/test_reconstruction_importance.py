@@ -252,3 +252,27 @@ def test_missing_or_unfit_data_and_a_reduction_are_refused():
         ep.plan_channels(model, pruning_ratio=0.5, importance="reconstruction", data=np.full((8, 6), np.nan))
     with pytest.raises(ValueError, match="no batches|no samples|empty"):
         ep.plan_channels(model, pruning_ratio=0.5, importance="reconstruction", data=normal(0, 6))
+
+
+def test_moments_of_few_rows_are_shrunk_so_that_the_choice_holds_on_others():
+    def error_on_others(seed, shrinks):
+        random = np.random.default_rng(seed)
+        mixing, scales, matrix = (
+            random.normal(size=(10, 60)),
+            np.exp(random.normal(size=60)),
+            random.normal(size=(60, 8)),
+        )
+
+        def rows(count):
+            latent = random.normal(size=(count, 10)) @ mixing / 3
+            return np.maximum(latent + 0.5 * random.normal(size=(count, 60)), 0) * scales
+
+        few, many = rows(15), rows(1000)
+        moments = np.cov(few.T, bias=True)
+        reader = Reader(readers.shrunk(moments, 15) if shrinks else moments, matrix, np.arange(60)[None])
+        order, _ = eliminate([reader], np.arange(60))
+        return left_over(many - many.mean(axis=0), matrix, np.isin(np.arange(60), order[30:]))
+
+    plain, shrunk = (sum(error_on_others(seed, shrinks) for seed in range(6)) for shrinks in (False, True))
+    assert shrunk < 0.8 * plain
+    assert readers.shrunk(np.eye(4), 3) == pytest.approx(np.eye(4))

@@ -83,8 +83,38 @@ class _Watched:
         moments, _ = self.sums.moments(self.intercept)
         _check_finite(self.name, moments)
         size = np.einsum("gio,gij,gjo->", self.matrix, moments, self.matrix, optimize=True)
+        is_short = self.sums.count < moments.shape[-1]
         for own, matrix, classes in zip(moments, self.matrix, self.classes.swapaxes(0, 1), strict=True):
-            yield Reader(own, matrix * np.sqrt(self.worth / max(size, 1e-30)), classes)
+            yield Reader(
+                shrunk(own, self.sums.count) if is_short else own,
+                matrix * np.sqrt(self.worth / max(size, 1e-30)),
+                classes,
+            )
+
+
+def shrunk(moments: np.ndarray, rows: int) -> np.ndarray:
+    """Moments of too few rows, in which each input seems to follow from others: drawn towards independent inputs.
+
+    Args:
+        moments: (inputs, inputs), positive semidefinite.
+        rows: that they were measured on.
+
+    Returns:
+        Moments with the same diagonal.
+
+    Source: Chen et al., Shrinkage Algorithms for MMSE Covariance Estimation, 2010 (the oracle approximating shrinkage),
+    here of the correlations.
+
+    Example:
+        >>> shrunk(np.array([[1.0, 1.0], [1.0, 1.0]]), 4)  # half of what the inputs seem to share
+        array([[1. , 0.5],
+               [0.5, 1. ]])
+    """
+    inputs, sizes = len(moments), np.sqrt(np.maximum(np.diag(moments), 1e-30))
+    squares = float(np.square(moments / np.outer(sizes, sizes)).sum())
+    apart = (rows + 1 - 2 / inputs) * (squares - inputs)
+    share = min(((1 - 2 / inputs) * squares + inputs**2) / apart, 1.0) if apart > 0 else 1.0
+    return (1 - share) * moments + share * np.diag(np.diag(moments))
 
 
 @dataclass
