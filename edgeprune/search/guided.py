@@ -162,15 +162,15 @@ class _Guided:
     def _narrowest(self, following: Settings, share: float) -> None:
         """Trained models: what each of them lost says how narrow the next one is."""
         allowed = self.budget.limits["max_accuracy_drop"]
-        passed, failed = Loss(1.0, 0.0), None
+        passed, failed = ShareLoss(1.0, 0.0), None
         for number in range(self.num_finalists):
             if number and not self.finalists.has_time():
                 break
             trial = self.finalists.measure({**following, "target_macs": share})
             if self.finalists.passes(trial):
-                passed = Loss(share, drop_of(trial))
+                passed = ShareLoss(share, drop_of(trial))
             else:
-                failed = Loss(share, self.finalists.expected_drop(trial))
+                failed = ShareLoss(share, self.finalists.expected_drop(trial))
             found = next_share(passed, failed, _AIMED_AT * allowed, self._floor(following))
             if found is None:
                 break
@@ -192,14 +192,14 @@ class _Guided:
                 break
 
 
-class Loss(NamedTuple):
+class ShareLoss(NamedTuple):
     """What a model of a share of the MACs loses once it is trained."""
 
     share: float
     drop: float
 
 
-def next_share(passed: Loss, failed: Loss | None, aimed_at: float, floor: float) -> float | None:
+def next_share(passed: ShareLoss, failed: ShareLoss | None, aimed_at: float, floor: float) -> float | None:
     """The share of the MACs that is to be trained next: where the drop that is aimed at is expected.
 
     What is lost grows about with the inverse of the share, from nothing at 1.
@@ -214,7 +214,7 @@ def next_share(passed: Loss, failed: Loss | None, aimed_at: float, floor: float)
         The share; None where the two are close.
 
     Example:
-        >>> next_share(Loss(0.5, 0.002), Loss(0.25, 0.012), aimed_at=0.007, floor=0.02)
+        >>> next_share(ShareLoss(0.5, 0.002), ShareLoss(0.25, 0.012), aimed_at=0.007, floor=0.02)
         0.3333
     """
     if failed is None:

@@ -12,7 +12,7 @@ from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
 from edgeprune.search.directions import Directions
 from edgeprune.search.finalists import Finalists
-from edgeprune.search.guided import Loss, guided, next_share
+from edgeprune.search.guided import ShareLoss, guided, next_share
 from edgeprune.search.trial_record import Candidate, Trial
 
 
@@ -116,8 +116,8 @@ def test_a_drop_that_may_be_beyond_the_limit_on_other_samples_does_not_pass():
 
 @given(st.floats(0.05, 1.0), st.floats(0, 0.02), st.none() | st.tuples(st.floats(0.01, 0.99), st.floats(0, 1)))
 def test_the_next_share_lies_between_what_passed_and_what_failed(passed, drop, failed):
-    failed = failed and Loss(failed[0] * passed, failed[1])
-    found = next_share(Loss(passed, drop), failed, 0.007, 0.02)
+    failed = failed and ShareLoss(failed[0] * passed, failed[1])
+    found = next_share(ShareLoss(passed, drop), failed, 0.007, 0.02)
     if found is not None:
         assert (failed.share if failed else 0.02) < found < passed
     elif failed is None:
