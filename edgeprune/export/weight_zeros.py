@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,8 @@ def zeros_of_weights(model: Model, file: TfliteFile) -> tuple[WeightZeros, ...]:
 
     Converters transpose weights, merge axes and fold batch normalisation into them, channel by channel. So a
     weight's tensor is the one with as many values whose channels point the same way (cosine similarity) under
-    one of the usual transpositions; names decide between equals.
+    one of the usual transpositions; names decide between equals. Where none has, channels that `equalize` scaled on
+    both sides are compared without their scales.
 
     Args:
         model: a built Keras model.
@@ -60,6 +61,7 @@ def zeros_of_weights(model: Model, file: TfliteFile) -> tuple[WeightZeros, ...]:
     )
 
 
+_ROUNDS = 20  # of making lengths equal, axis by axis, which converges
 _Tensors = list[tuple[ConstantTensor, np.ndarray]]
 
 
@@ -77,17 +79,36 @@ def _zeros_of_weight(layer: str, weight: np.ndarray, tensors: _Tensors) -> Weigh
 
 def _find(layer: str, weight: np.ndarray, tensors: _Tensors) -> tuple[str, int, int] | None:
     """The tensor that holds a weight: its name, its zeros, and how many of them are the weight's too."""
+    alike = [(tensor, values) for tensor, values in tensors if tensor.elements == weight.size]
+    return _most_alike(layer, weight, alike, _unchanged) or _most_alike(layer, weight, alike, _without_scales)
+
+
+def _most_alike(
+    layer: str, weight: np.ndarray, tensors: _Tensors, seen: Callable[[np.ndarray], np.ndarray]
+) -> tuple[str, int, int] | None:
     best: tuple[float, tuple[str, int, int] | None] = (0.9, None)
     for tensor, values in tensors:
-        if tensor.elements != weight.size:
-            continue
         named = layer.rpartition("/")[2] in re.split("[/;]", tensor.name)
         for layout in _layouts(weight):
             candidate = layout.reshape(values.shape)
-            likeness = _likeness(values, candidate) + 0.01 * named
+            likeness = _likeness(seen(values), seen(candidate)) + 0.01 * named
             if likeness > best[0]:
                 best = (likeness, (tensor.name, tensor.zeros, int(np.count_nonzero((values == 0) & (candidate == 0)))))
     return best[1]
+
+
+def _unchanged(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _without_scales(values: np.ndarray) -> np.ndarray:
+    """The values with channels of equal length on the first and the last axis, which undoes factors on either."""
+    for _ in range(_ROUNDS):
+        for axis in (0, -1):
+            others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+            lengths = np.sqrt(np.square(values).sum(others, keepdims=True))
+            values = values / np.where(lengths == 0, 1.0, lengths)
+    return values
 
 
 def _layouts(weight: np.ndarray) -> Iterator[np.ndarray]:

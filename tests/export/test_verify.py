@@ -1,5 +1,6 @@
 import importlib
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -421,3 +422,20 @@ def test_a_quantized_file_of_another_model_fails(tmp_path):
     export_tflite(net(24), tmp_path / "model.tflite", "int8", x)
     result = verify_tflite(tmp_path / "model.tflite", net(32), x)
     assert not result.passed and "converted from another model" in result.problems[0]
+
+
+@pytest.mark.above_flavor
+def test_weights_whose_channels_were_scaled_on_both_sides_are_found(flavor, tmp_path):
+    keras = importlib.import_module(flavor)
+    relu = dict(activation="relu", use_bias=False)
+    layers = [keras.layers.Dense(n, name=f"dense{i}", **relu) for i, n in enumerate((9, 8, 7))]
+    model = set_zeros(keras.Sequential([keras.Input((6,), name="x"), *layers]), 0.4)
+    scaled = keras.models.clone_model(model)
+    factors = [np.ones(6), *(np.exp2(np.linspace(-6, 6, n)) for n in (9, 8)), np.ones(7)]
+    scaled.set_weights(
+        [w / before[:, None] * after for w, (before, after) in zip(model.get_weights(), pairwise(factors), strict=True)]
+    )
+    path = convert(scaled, tmp_path / "m.tflite", "dynamic")
+    result = verify_tflite(path, model, np.random.default_rng(0).normal(size=(8, 6)).astype("float32"))
+    assert [row.tensor is not None for row in result.weights] == [True] * 3, result.problems
+    assert result.zeros_kept == 1 and not any("another model" in problem for problem in result.problems)
