@@ -1,11 +1,13 @@
 """Plans for half of the time, and what is left of the importance beside plans by MACs that take as long.
 
     python benchmarks/latency_plans.py [--nets MobileNetV2] [--quantizations float int8] [--share 0.5] [--size 224]
-    python benchmarks/latency_plans.py --npu  cycles of ethos-u55-128 instead
+    python benchmarks/latency_plans.py --npu       cycles of ethos-u55-128 instead
+    python benchmarks/latency_plans.py --accuracy  of nets trained on Fashion-MNIST, after the same fine-tuning
 
-The nets have random weights: time and cycles do not depend on them. Each plan is applied, converted, and timed in turns
-with the original in one process; plans by MACs with each rounding are bisected until their files take the same time.
-Run it on a machine that does nothing else.
+The nets of the first two have random weights: time and cycles do not depend on them. Each plan is applied, converted,
+and timed in turns with the original in one process; plans by MACs with each rounding are bisected until their files
+take the same time. With --accuracy the plan for the time and the plans by MACs are trained alike, after a dense net of
+--epochs. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from channel_accuracy import LEARNING_RATE, load, train
+from channel_accuracy import NETS as TRAINED_NETS
 
 import edgeprune as ep
 from edgeprune.channels.plan.importance import class_scores, relative
@@ -28,6 +32,7 @@ from edgeprune.text_table import text_table
 NETS = ("MobileNet", "MobileNetV2", "EfficientNetB0", "ResNet50")
 ROUNDINGS = (1, 8, 16, "tile")
 BISECTIONS = 5
+TUNED, TUNING_RATE = 2, 2e-3  # epochs after the cut, and their learning rate
 
 
 def share_of_importance(plan: ep.ChannelPlan) -> float:
@@ -46,17 +51,17 @@ def ratio(before: bytes, after: bytes, rounds: int) -> float:
 
 def by_macs(
     model: keras.Model, before: bytes, quantization: str | None, share: float, round_to: int | str, rounds: int
-) -> tuple[float, float]:
-    """A plan by MACs whose file takes the share of the time: that share, and the share of the importance."""
-    low, high, found = 0.1, 1.0, (1.0, 1.0)
+) -> tuple[float, ep.ChannelPlan]:
+    """A plan by MACs whose file takes the share of the time, and that share."""
+    low, high = 0.1, 1.0
+    tried: list[tuple[float, ep.ChannelPlan]] = []
     for _ in range(BISECTIONS):
         macs = (low + high) / 2
         plan = ep.plan_channels(model, target_macs=macs, round_to=round_to)
         took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
-        if abs(took - share) < abs(found[0] - share):
-            found = (took, share_of_importance(plan))
+        tried.append((took, plan))
         low, high = (macs, high) if took < share else (low, macs)
-    return found
+    return min(tried, key=lambda one: abs(one[0] - share))
 
 
 def on_this_machine(model: keras.Model, quantization: str | None, share: float, rounds: int, alone: bool) -> list[str]:
@@ -71,8 +76,8 @@ def on_this_machine(model: keras.Model, quantization: str | None, share: float, 
         f"{share_of_importance(plan):.3f}",
     ]
     for round_to in () if alone else ROUNDINGS:
-        took, kept = by_macs(model, before, quantization, share, round_to, rounds)
-        row.append(f"{kept:.3f} ({took:.2f})")
+        took, other = by_macs(model, before, quantization, share, round_to, rounds)
+        row.append(f"{share_of_importance(other):.3f} ({took:.2f})")
     return row
 
 
@@ -89,19 +94,56 @@ def on_npu(model: keras.Model, share: float) -> list[str]:
     return [model.name, "int8", f"{cycles[0]:,}", f"{cycles[1] / cycles[0]:.3f}", f"{share_of_importance(plan):.3f}"]
 
 
+def accuracies(name: str, quantization: str | None, share: float, rounds: int, epochs: int) -> list[str]:
+    """One row: the accuracy after the same training, of a plan for the time and of plans by MACs that take as long."""
+    data = load(True)
+    keras.utils.set_random_seed(1)
+    model = TRAINED_NETS[name]()
+    dense = train(model, data, epochs, LEARNING_RATE, f"{name}, dense")
+    before = converted(model, quantization)
+    plan = ep.plan_channels(model, target_latency=share, quantization=quantization)
+    took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
+    plans = {"for the time": (took, plan)}
+    for round_to in ROUNDINGS:
+        # As long as the plan for the time took, not as long as was asked.
+        plans[str(round_to)] = by_macs(model, before, quantization, took, round_to, rounds)
+    row = [name, quantization or "float", f"{dense:.2%}"]
+    for title, (time, chosen) in plans.items():
+        tuned = train(chosen.apply(verify=False), data, TUNED, TUNING_RATE, title)
+        row.append(f"{tuned:.2%} ({time:.2f})")
+        print(row, flush=True)
+    return row
+
+
+def compare_accuracies(arguments: argparse.Namespace) -> None:
+    """Print the table of accuracies."""
+    rows = [
+        accuracies(name, None if kind == "float" else kind, arguments.share, arguments.rounds, arguments.epochs)
+        for name in arguments.nets or TRAINED_NETS
+        for kind in arguments.quantizations
+    ]
+    head = ["net", "type", "dense", "for the time (time)", *(f"by MACs, {round_to} (time)" for round_to in ROUNDINGS)]
+    print(text_table(head, rows, left=(0, 1)))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
+    parser.add_argument("--nets", nargs="+", choices=(*NETS, *TRAINED_NETS))
     parser.add_argument("--quantizations", nargs="+", choices=("float", "int8"), default=("float", "int8"))
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--npu", action="store_true")
     parser.add_argument("--alone", action="store_true", help="without plans by MACs")
+    parser.add_argument("--accuracy", action="store_true", help="of trained nets, instead of the importance kept")
+    parser.add_argument("--epochs", type=int, default=5, help="of the dense nets with --accuracy")
     arguments = parser.parse_args()
+    if arguments.accuracy:
+        compare_accuracies(arguments)
+        return
     rows = []
-    for name in arguments.nets:
+    for name in arguments.nets or NETS:
         keras.utils.set_random_seed(0)
         model = getattr(keras.applications, name)(weights=None, input_shape=(arguments.size, arguments.size, 3))
         for quantization in ("int8",) if arguments.npu else arguments.quantizations:
