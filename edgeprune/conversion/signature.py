@@ -110,7 +110,8 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
 
     Args:
         model: a built model of either Keras.
-        specs: what `signature_specs` returned for it.
+        specs: what `signature_specs` returned for it, or for a model of the same inputs under other names: one that
+            was rebuilt has names of its own where the user named none.
         traced: what `names_to_trace` returned for its inputs.
         directory: an empty folder.
 
@@ -120,10 +121,12 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
     import tensorflow as tf
 
     structure = flavor.call_specs(model)
+    own = [name for name, _ in _leaves(structure, "input")]
+    names = dict(zip(specs if set(own) == set(specs) else own, specs, strict=True))
 
     @tf.function(input_signature=[{traced[name]: _renamed(spec, traced[name]) for name, spec in specs.items()}])
     def serve(given: Mapping[str, Any]) -> dict[str, Any]:
-        inputs = {name: given[made] for name, made in traced.items()}
+        inputs = {own_name: given[traced[name]] for own_name, name in names.items()}
         outputs = flavor.named_outputs(model, model(_filled(structure, inputs, "input"), training=False))
         # An operation of its own for each, so that one tensor may be given out under two names.
         return {name: tf.identity(output) for name, output in outputs.items()}

@@ -141,7 +141,7 @@ def test_the_file_in_int8_loses_less(flavor, rng, tmp_path):
     (expected,) = outputs(model, x)
 
     def error(model, name):
-        ep.export_tflite(model, tmp_path / name, "int8", x, verify=False, verbose=False)
+        ep.export_tflite(model, tmp_path / name, "int8", x, calibration="min-max", verify=False, verbose=False)
         from edgeprune.data.named_inputs import named_samples
         from edgeprune.tflite.runtime import Runtime
 

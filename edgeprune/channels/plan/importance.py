@@ -96,7 +96,7 @@ def class_scores(
         >>> dense = [layers.Dense(units, use_bias=False) for units in (2, 1)]
         >>> net = keras.Sequential([keras.Input((2,)), *dense])
         >>> net.set_weights([np.array([[3, 1], [-4, 0]]), np.array([[12], [2]])])  # units [3, -4], [12] and [1, 0], [2]
-        >>> graph, data = trace(net), (np.array([[1.0, 0.0]]), np.array([[0.0]]))
+        >>> graph, data = trace(net), (np.array([[1.0, 0.0]] * 3), np.array([[0.0]] * 3))
         >>> (units,) = [group.classes for group in graph.groups if group.frozen is None]
         >>> for name in ("l1", "l2", "lamp", "fpgm", "activation", "taylor", "fisher", "reconstruction"):
         ...     print(name, class_scores(graph, name, data, loss="mae")[units].round(2).tolist())
