@@ -146,7 +146,7 @@ def _made(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
     prepared = _with_new_weights(prepared, way, scheme)
     if way.method == MIN_MAX and (way.solved or not scheme.has_four_bits):
         return prepared
-    rounding = quantize_aware(prepared.in_file or prepared.model, scheme, keep_zeros=False)
+    rounding = quantize_aware(prepared.to_convert, scheme, keep_zeros=False)
     samples = _inputs(rounding, prepared)
     calibrate(rounding, samples, len(next(iter(samples.values()))), way.method)
     return dataclasses.replace(prepared, in_file=rounding)
@@ -156,9 +156,9 @@ def _with_new_weights(prepared: PreparedModel, way: _Way, scheme: Scheme) -> Pre
     """A prepared model, in floats, with its channels equalized, or its weights solved, or neither."""
     if way.equalized:
         equalized = _equalized(prepared.model, _inputs(prepared.model, prepared))
-        prepared = dataclasses.replace(prepared, model=equalized)
+        prepared = dataclasses.replace(prepared, in_file=equalized)
     if way.solved:
-        found = round_weights(prepared.model, _inputs(prepared.model, prepared), scheme)
+        found = round_weights(prepared.to_convert, _inputs(prepared.to_convert, prepared), scheme)
         note = (
             f"Weights: solved on {found.num_samples:,} samples, an error of the outputs of {found.after:.2%}; at their "
             f"nearest steps it is {found.before:.2%}."
@@ -225,11 +225,11 @@ class _Trials:
         if way not in self._simulated:
             base = _with_new_weights(self._half, dataclasses.replace(way, solved=False), self._scheme)
             if way.wider and self._wider_scheme is None:
-                self._wider_scheme = with_wider_layers(base.model, _inputs(base.model, base))
+                self._wider_scheme = with_wider_layers(base.to_convert, _inputs(base.to_convert, base))
             with warnings.catch_warnings():  # of half of the samples being few
                 warnings.simplefilter("ignore", UserWarning)
                 made = _with_new_weights(base, _Way(MIN_MAX, solved=way.solved), self.scheme(way))
-            model = made.in_file or made.model
+            model = made.to_convert
             self._simulated[way] = SimulatedFile(model, self.scheme(way), _inputs(model, base))
         return self._simulated[way]
 

@@ -275,7 +275,7 @@ def write_tflite(
         atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts),
         status("Converting", verbose=verbose) as say,
     ):
-        content, outputs = _converted(prepared.in_file or model, specs, settings, prepared.samples, say, notes)
+        content, outputs = _converted(prepared.to_convert, specs, settings, prepared.samples, say, notes)
         unfinished.write_bytes(content)
         if split is not None:
             vocabulary_files.describe_preprocessing(unfinished, split)

@@ -27,8 +27,8 @@ class PreparedModel:
         whole_specs: the inputs of the model with the layers that are left to the application.
         split: where these were taken off; None where the model is whole.
         notes: what the user should know, a sentence each.
-        in_file: a model that computes nearly the same and is converted in its place, as it holds the ranges of its
-            activations, or rounded weights; None without.
+        in_file: a model that computes the same, or nearly, and is converted in its place, as its channels are
+            equalized, its weights rounded, or it holds the ranges of its activations; None without.
     """
 
     model: Model
@@ -38,6 +38,11 @@ class PreparedModel:
     split: SplitModel | None
     notes: tuple[str, ...]
     in_file: Model | None = None
+
+    @property
+    def to_convert(self) -> Model:
+        """The model whose graph and weights are in the file."""
+        return self.model if self.in_file is None else self.in_file
 
 
 def prepare(

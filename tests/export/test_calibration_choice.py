@@ -7,7 +7,11 @@ import pytest
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune import schemes
+from edgeprune.conversion.converter_run import ConverterSettings
 from edgeprune.export import calibration_choice
+from edgeprune.export.convert import write_tflite
+from edgeprune.export.prepared import prepare
 from edgeprune.quantization.ranges import range_method
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.runtime import Runtime
@@ -128,3 +132,17 @@ def test_bad_input(rng, tmp_path):
     aware = ep.quantize_aware(model, calibration=x)
     with pytest.raises(ValueError, match="quantization-aware and has its ranges"):
         ep.export_tflite(aware, path, "int8", x, calibration="mse")
+
+
+@pytest.mark.parametrize("way", ["min-max", "percentile"])
+def test_inputs_without_a_name_of_the_users_own_are_found(flavor, way, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    inputs = [keras.Input((5,)), keras.Input((3,))]
+    x = keras.layers.Concatenate()([keras.layers.Dense(4, activation="relu")(one) for one in inputs])
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    arrays = [rng.normal(size=(16, width)).astype(np.float32) for width in (5, 3)]
+    scheme = schemes.scheme_of("int8")
+    prepared = prepare(model, arrays, lambda *_: None)
+    made = calibration_choice._made(prepared, calibration_choice._Way(way, equalized=True), scheme)
+    found = write_tflite(made, tmp_path / "m.tflite", ConverterSettings("int8"), verbose=False)
+    assert found.verification.passed and list(found.inputs) == list(prepared.specs)
