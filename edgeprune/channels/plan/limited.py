@@ -33,7 +33,7 @@ from edgeprune.measure.memory import activation_memory
 from edgeprune.progress import status
 from edgeprune.types import Quantization
 
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 _NEAR = 0.01  # of the time that is asked for
 _SLACK = 0.97
 
@@ -232,6 +232,7 @@ def _solved(
     requested = 0.0 if model is None else _requested(limits, model)
     time_factor = memory_factor = 1.0
     best: tuple[float, np.ndarray, PlannedLatency | None] | None = None
+    tried: dict[float, float] = {}
     for _ in range(_ATTEMPTS):
         named = [*held, *([] if memory is None else memory.limits(memory_factor))]
         if model is not None:
@@ -250,10 +251,32 @@ def _solved(
         slack = latency.after < requested and latency.predicted < _SLACK * time_factor * requested
         if latency.measured is None or distance <= _NEAR or slack:  # other limits say what is left
             break
-        time_factor *= min(max(requested / latency.measured, 0.7), 1.4)
+        tried[time_factor] = latency.measured / requested
+        time_factor = _next_factor(tried)
     if best is None:
         raise ValueError(f"max_ram={limits.max_ram} cannot be held together with the other limits: raise it.")
     return best[1], best[2]
+
+
+def _next_factor(tried: Mapping[float, float]) -> float:
+    """What to ask the operators for next, as a factor of the time.
+
+    A file's time jumps where operators change together, so the next is between one that was too fast and one that was
+    too slow.
+
+    Args:
+        tried: each factor so far to the time of its file, relative to what is asked for.
+
+    Example:
+        >>> _next_factor({1.0: 0.5}), _next_factor({1.0: 0.5, 1.4: 1.2})
+        (1.4, 1.2)
+    """
+    fast = max((factor for factor, share in tried.items() if share <= 1), default=0.0)
+    slow = min((factor for factor, share in tried.items() if share > 1), default=math.inf)
+    if 0 < fast < slow < math.inf:
+        return (fast + slow) / 2
+    factor, share = list(tried.items())[-1]
+    return factor * min(max(1 / share, 0.7), 1.4)
 
 
 def _requested(limits: Limits, model: CostModel) -> float:
