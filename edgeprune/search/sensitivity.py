@@ -109,7 +109,7 @@ def sensitivity(
         reconstruct: samples, without labels, on which the layers that read a group are solved again before it is
             scored, as `plan.reconstruct` solves all layers: what the others can make up for is then no loss. Of
             `kind="weights"` the layer itself, as `ep.prune_weights` does: its kept weights make up for the zeros, which
-            are chosen anew. Layers with several kernels, and those inside others, keep their largest magnitudes.
+            are chosen again. Layers with several kernels, and those inside others, keep their largest magnitudes.
         batch_size: samples at once where `data` are arrays.
         seed: of `importance="random"`, and of the places that layers are solved on.
         cache: a file to which each measurement is appended. A run on the same model, data and settings reads from it
