@@ -1,5 +1,7 @@
 """Kernels inside attention and recurrent layers are rounded in training as the file stores them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,8 @@ from edgeprune import flavor as flavors
 from edgeprune.quantization.fake_quantize import quantized_layers
 
 X = np.random.default_rng(0).normal(size=(16, 5, 6)).astype(np.float32)
+KERASES = [flavors.KERAS_3, flavors.TF_KERAS]
+GROUPED = (flavors.KERAS_3, "grouped attention")  # tf_keras has none
 PROJECTIONS = ["_query_dense", "_key_dense", "_value_dense", "_output_dense"]
 
 
@@ -18,6 +22,8 @@ def net(flavor, kind):
     layers, steps = keras.layers, keras.Input((5, 6), name="steps")
     if kind == "attention":
         x = layers.MultiHeadAttention(2, 4, name="inner")(steps, steps)
+    elif kind == "grouped attention":
+        x = layers.GroupQueryAttention(2, 4, 2, name="inner")(steps, steps)
     elif kind == "both ways":
         x = layers.Bidirectional(layers.GRU(4, name="gru"), name="inner")(steps)
     else:
@@ -31,7 +37,7 @@ def wrapper_of(model):
 
 def kernels(kind):
     paths = ["cell.kernel", "cell.recurrent_kernel"]
-    if kind == "attention":
+    if "attention" in kind:
         return [f"{name}.kernel" for name in PROJECTIONS]
     return [f"{side}_layer.{path}" for side in ("forward", "backward") for path in paths] if " " in kind else paths
 
@@ -45,7 +51,9 @@ def kernels_in(model):
     return [weight for weight in model.get_layer("inner").weights if "kernel" in weight.name]
 
 
-@pytest.mark.parametrize("kind", ["attention", "LSTM", "GRU", "both ways"])
+@pytest.mark.parametrize(
+    ("flavor", "kind"), [GROUPED, *product(KERASES, ["attention", "LSTM", "GRU", "SimpleRNN", "both ways"])]
+)
 def test_the_kernels_of_the_file_are_those_that_the_model_computes_with(flavor, kind, tmp_path):
     model = net(flavor, kind)
     aware = ep.quantize_aware(model, calibration=X)
@@ -64,7 +72,7 @@ def test_the_kernels_of_the_file_are_those_that_the_model_computes_with(flavor, 
             assert min(alike) <= 1e-4, name
 
 
-@pytest.mark.parametrize("kind", ["attention", "LSTM"])
+@pytest.mark.parametrize(("flavor", "kind"), [GROUPED, *product(KERASES, ["attention", "LSTM", "SimpleRNN"])])
 def test_it_trains_keeps_zeros_saves_and_goes_back_to_floats(flavor, kind, tmp_path):
     model = net(flavor, kind)
     for weight in kernels_in(model):
