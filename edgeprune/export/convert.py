@@ -33,7 +33,7 @@ from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
-from edgeprune.tflite.edit import in_order, with_names
+from edgeprune.tflite.edit import in_order, with_names, with_shared_scales
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.tflite.repairs import repaired
@@ -348,7 +348,8 @@ def _converted(
     if recipe.calibrated:
         non_finite.check_scales(content, model)
         notes += diagnosis.float_notes(content, model)
-    return with_names(in_order(content, list(names.values()), outputs), names), outputs
+    content = with_names(in_order(content, list(names.values()), outputs), names)
+    return with_shared_scales(content) if recipe.calibrated else content, outputs
 
 
 def _in_four_bits(content: bytes, model: Model, readers: frozenset[str] | None) -> bytes:
