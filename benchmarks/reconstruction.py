@@ -1,7 +1,8 @@
 """What least squares on unlabelled images makes up for after a cut, without training, on Fashion-MNIST.
 
     python benchmarks/reconstruction.py [--nets resnet8] [--importances l2] [--kept 0.5] [--images 1000] [--seeds 3]
-    python benchmarks/reconstruction.py --fine-tune  after 1 and 3 epochs too, from the cut and the reconstructed net
+    python benchmarks/reconstruction.py --fine-tune  after 1 and 3 epochs too, from the cut and the reconstructed net,
+                                                     and after 1 with the dense net as a teacher beside the labels
 
 A dense net is trained once, on the sample inside the package (--full: on all of Fashion-MNIST, --full-test: tested on
 all of it). It is cut to a fraction of its MACs by each importance (global scope), and the accuracy on the test images
@@ -35,11 +36,13 @@ from edgeprune.text_table import text_table
 OUT = Path(__file__).parent / "out" / "reconstruction"
 TUNED = (1, 3)  # epochs
 TUNING_RATE = 2e-3
+TAUGHT = "reconstructed_1_taught"
 COLUMNS = (
     "after_cut",
     "recalibrated",
     "reconstructed",
     *(f"{start}_{n}" for start in ("cut", "reconstructed") for n in TUNED),
+    TAUGHT,
 )
 # Points that may be lost without training, by the fraction of the MACs that is left.
 GOALS = {
@@ -117,6 +120,9 @@ def tune(model: Any, data: Data, row: dict[str, Any], results: Results) -> None:
             if name not in row:
                 title = f"{row['kept']:.0%} {row['importance']}, {start}"
                 results.update(row, **{name: train(make(), data, epochs, TUNING_RATE, title)})
+    if TAUGHT not in row:
+        smaller = starts["reconstructed"]()
+        results.update(row, **{TAUGHT: train(smaller, data, 1, TUNING_RATE, f"{row['kept']:.0%}, taught", model)})
 
 
 def table(name: str, images: int, results: Results) -> str:
