@@ -7,11 +7,12 @@
 A dense net is trained once. For each device and each allowed drop `compress` looks for the smallest net; beside it are
 (a) `int8`: the dense net, quantized; (b) `zeros`: 80 % zeros with TF-MOT's schedule, then int8; (c) `scratch`: as many
 MACs as the found net by uniform widths, trained from scratch for as long as compress took; (d) `macs`: a plan of as
-many MACs with the same training after the dense net. All are int8 files, and `int4` is what compress found with weights
-of 4 bits, solved without training. `fast` is a search of its own, whose file must also be 2.5 times faster than the
-dense int8 file. They are scored on the half of the test images that compress did not look at, and timed in turns. Rows are added to benchmarks/out/budget/NET.json as they come, and those that are there are not made
-again; compress itself continues where it was stopped. Goal at one point: 4 times fewer MACs, 12 times smaller than the
-dense float file, 2.5 times faster than the dense int8 file, ahead of (a) to (d), in 45 minutes on two cores.
+many MACs with the same training after the dense net. All are int8 files, and `int4` is what compress found with
+weights of 4 bits, solved without training. `fast` is a search of its own, whose file must also be 2.5 times faster
+than the dense int8 file. They are scored on the half of the test images that compress did not look at, and timed in
+turns. Rows are added to benchmarks/out/budget/NET.json as they come, and those that are there are not made again;
+compress itself continues where it was stopped. Goal at one point: 4 times fewer MACs, 12 times smaller than the dense
+float file, 2.5 times faster than the dense int8 file, ahead of (a) to (d), in 45 minutes on two cores.
 """
 
 from __future__ import annotations
