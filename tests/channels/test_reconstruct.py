@@ -121,6 +121,27 @@ def test_no_layer_and_no_output_is_worse_than_the_cut(filters, branches, seed):
     assert all(layer.after <= layer.before for layer in found.layers)
 
 
+@settings(max_examples=6, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["SimpleRNN", "LSTM", "GRU"]), st.integers(2, 7), st.booleans()),
+        min_size=1,
+        max_size=2,
+    ),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_no_recurrent_layer_and_no_output_is_worse_than_the_cut(stack, both_ways, seed):
+    inputs = x = keras.Input((5, 3))
+    for kind, units, backwards in stack:
+        layer = getattr(keras.layers, kind)(units, return_sequences=True, go_backwards=backwards and not both_ways)
+        x = (keras.layers.Bidirectional(layer) if both_ways else layer)(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    _, found = cut_and_reconstructed(model, images(20, (5, 3), seed), seed=seed)
+    assert found.after <= found.before
+    assert all(layer.after <= layer.before for layer in found.layers)
+
+
 @BOTH
 def test_the_same_data_give_the_same_weights_and_the_original_stays(K):
     model = mixed_net(K, [6, 5], True, 3)
