@@ -36,6 +36,16 @@ def fits_pattern(path: str, pattern: str) -> bool:
     return any(run == pattern or fnmatch.fnmatchcase(run, pattern) for run in runs)
 
 
+def of_first_pattern(path: str, values: Mapping[str, _T]) -> _T | None:
+    """The value of the first pattern that fits the layer of this path; None where none does.
+
+    Example:
+        >>> of_first_pattern("block/conv", {"head": 4, "conv": 8, "block": 4})
+        8
+    """
+    return next((value for pattern, value in values.items() if fits_pattern(path, pattern)), None)
+
+
 def layers_fitting(model: Model, pattern: str, paths: Mapping[int, str]) -> set[int]:
     """The layers of a model that a pattern fits, and those inside them.
 

@@ -22,6 +22,7 @@ _BITS: dict[Quantization | None, tuple[int, int]] = {
     "int4": (4, 8),
 }
 QUANTIZATIONS = tuple(_BITS)
+FLOAT_BITS = 32
 CALIBRATED = tuple(name for name, (_, activations) in _BITS.items() if activations < 32)
 
 
@@ -34,8 +35,9 @@ class Scheme:
         activation_bits: 32 for float32, 16 for int16, 8 for int8. int16 and int8 need representative data.
         per_channel_dense: whether each unit of a dense layer has a scale of its own where activations are integers.
             With `False` the layer has one scale, which needs less RAM on a microcontroller and is less accurate.
-        layers: the bits, 4 or 8, of the weights of single layers, by name or pattern; the first that fits counts. Pairs
-            or a dict: `Scheme(4, 8, layers={"head": 8, "block_*": 4})`. `plan_quantization` chooses them.
+        layers: the bits of the weights of single layers, 4, 8, or 32 for a layer that computes in floats, by name or
+            pattern; the first that fits counts. Pairs or a dict: `Scheme(4, 8, layers={"head": 8, "block_*": 4})`.
+            `plan_quantization` chooses them.
 
     Raises:
         TypeError: an argument is of another type.
@@ -49,8 +51,8 @@ class Scheme:
         Scheme(weight_bits=8, activation_bits=16, per_channel_dense=True, layers=())
         >>> Scheme(weight_bits=8, activation_bits=8).name
         'int8'
-        >>> print(Scheme(4, 8, layers={"head": 8}))
-        int4; weights of 8 bits: head
+        >>> print(Scheme(4, 8, layers={"head": 8, "gate": 32}))
+        int4; weights of 8 bits: head; in floats: gate
     """
 
     weight_bits: int = 32
@@ -77,7 +79,10 @@ class Scheme:
         of_bits: dict[int, list[str]] = {}
         for pattern, bits in self.layer_bits.items():
             of_bits.setdefault(bits, []).append(pattern)
-        parts = [f"weights of {bits} bits: {', '.join(patterns)}" for bits, patterns in of_bits.items()]
+        parts = [
+            f"{'in floats' if bits == FLOAT_BITS else f'weights of {bits} bits'}: {', '.join(patterns)}"
+            for bits, patterns in of_bits.items()
+        ]
         parts += [] if self.per_channel_dense else ["one scale for a dense layer"]
         return "; ".join([self.name or "float32", *parts])
 
@@ -116,6 +121,11 @@ class Scheme:
         return self.weight_bits == 4 or 4 in self.layer_bits.values()
 
     @property
+    def has_float_layers(self) -> bool:
+        """Whether single layers compute in floats where the others compute in integers."""
+        return FLOAT_BITS in self.layer_bits.values()
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether activations are integers, whose ranges are found from representative data."""
         return self.activation_bits < 32
@@ -127,10 +137,10 @@ def _pairs(layers: Mapping[str, int] | Iterable[tuple[str, int]]) -> tuple[tuple
     for pair in pairs:
         if len(pair) != 2 or not isinstance(pair[0], str):
             raise TypeError(f"layers of a Scheme are names or patterns with their bits, got {layers!r}.")
-        if pair[1] not in (4, 8):
+        if pair[1] not in (4, 8, FLOAT_BITS):
             raise ValueError(
-                f"Weights of layer {pair[0]!r} have 4 or 8 bits, got {pair[1]!r}. Activations of 16 bits are for whole "
-                "files, 'int16x8'."
+                f"Weights of layer {pair[0]!r} have 4 or 8 bits, or 32 for a layer in floats; got {pair[1]!r}. "
+                "Activations of 16 bits are for whole files, 'int16x8'."
             )
     if len(dict(pairs)) < len(pairs):
         raise ValueError(f"layers of a Scheme name a pattern twice: {layers!r}.")

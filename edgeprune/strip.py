@@ -12,8 +12,8 @@ from edgeprune.quantization.fake_quantize import (
     fake_quantizers,
     has_dense_channel_scales,
     is_quantize_aware,
-    kernels_on_grid,
 )
+from edgeprune.quantization.rounding_state import kernels_on_grid
 from edgeprune.quantization.training import remove_fake_quantizers
 from edgeprune.sparsity.mechanism import mechanism_of
 from edgeprune.sparsity.prune import remove_weight_masks, with_masks_applied

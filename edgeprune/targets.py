@@ -10,6 +10,7 @@ import difflib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgeprune.schemes import Scheme
 from edgeprune.types import Quantization
 
 KINDS = ("phone", "computer", "microcontroller", "npu")
@@ -105,6 +106,22 @@ class Target:
         """
         unread = _WITH_ONE_SCALE.get(self.runtime, frozenset()) if per_channel_dense else frozenset()
         return FOUR_BIT_OPERATORS[self.runtime] - unread
+
+    @property
+    def computes_floats(self) -> bool:
+        """Whether it runs operators in floats."""
+        return None in self.quantizations
+
+    def check_float_layers(self, scheme: Scheme) -> None:
+        """Refuse a scheme that leaves layers in floats, where the device computes none.
+
+        Raises:
+            ValueError: names the layers.
+        """
+        if scheme.has_float_layers and not self.computes_floats:
+            raise ValueError(
+                f"Target {self.name!r} computes no floats, and the scheme leaves layers in them: {scheme}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The description as plain values, for JSON."""

@@ -175,7 +175,7 @@ def export_bundle(
     check_folder(directory, replaces=lambda old: overwrite and written_files(old))
     writer = importlib.import_module(_WRITERS[device.kind])
     writer.check_installed()
-    settings = ConverterSettings(quantization, sparse, integer_io)
+    settings = ConverterSettings(quantization, sparse, integer_io, layers=tuple(scheme.layer_bits.items()))
     check_calibration(calibration, quantization, strip.is_quantize_aware(model))
     prepared = prepare(model, representative_data, _refuse_strings, without_preprocessing=without_preprocessing)
     _check_calibration(representative_data, quantization, device)
@@ -264,7 +264,9 @@ def _checked_scheme(quantization: Quantization | Literal["default"] | Scheme | N
             f"Target {device.name!r} does not run quantization={name!r}; it runs "
             f"{', '.join(map(repr, device.quantizations))}."
         )
-    return scheme_of(quantization)
+    scheme = scheme_of(quantization)
+    device.check_float_layers(scheme)
+    return scheme
 
 
 def _checked_labels(labels: Iterable[str] | None, model: Model) -> list[str] | None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.schemes import CALIBRATED, QUANTIZATIONS
+from edgeprune.schemes import CALIBRATED, FLOAT_BITS, QUANTIZATIONS
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _INTEGER = {"int8": "int8", "int16x8": "int16", "int4": "int8"}  # what each computes in
 
@@ -25,6 +29,7 @@ class ConverterSettings:
         per_channel_dense: whether the dense layers of a calibrated file have a scale per unit, rather than one.
         allow_flex: whether TensorFlow's own operators may be used.
         allow_custom: whether operators that the application brings may be used.
+        layers: bits of single layers, as `Scheme.layers` has them; those of 32 compute in floats in a calibrated file.
         four_bit_operators: of an `"int4"` file, the operators that read weights of 4 bits where it will run; those of
             others are on the same grid in 8 bits. None for all of LiteRT's.
 
@@ -39,6 +44,7 @@ class ConverterSettings:
     per_channel_dense: bool = True
     allow_flex: bool = False
     allow_custom: bool = False
+    layers: tuple[tuple[str, int], ...] = ()
     four_bit_operators: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +67,14 @@ class ConverterSettings:
             )
         if not self.per_channel_dense and not self.calibrated:
             raise ValueError(f"per_channel_dense=False needs 'int8', 'int16x8' or 'int4', got {self.quantization!r}.")
+
+        if self.sparse and self.has_float_layers:
+            raise ValueError("A file with layers in floats cannot be sparse: leave sparse out, or those layers.")
+
+    @property
+    def has_float_layers(self) -> bool:
+        """Whether single layers compute in floats."""
+        return FLOAT_BITS in dict(self.layers).values()
 
     @property
     def calibrated(self) -> bool:
@@ -91,6 +105,7 @@ def run_converter(
     recipe: ConverterSettings,
     samples: Mapping[str, np.ndarray] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    in_floats: Callable[[bytes], list[str]] | None = None,
 ) -> bytes:
     """Convert a SavedModel with one signature.
 
@@ -99,6 +114,8 @@ def run_converter(
         recipe: what to make of it.
         samples: input name to array `(samples, ...)`, where the recipe is calibrated.
         say: called with the progress of the calibration.
+        in_floats: where single operators are to compute in floats, is passed the calibrated file, whose operators are
+            not integers yet, and returns the names of the first outputs of those.
 
     Returns:
         The content of the .tflite file.
@@ -134,7 +151,31 @@ def run_converter(
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(recipe.io_type)
         # TensorFlow has no public name for this.
         converter._experimental_disable_per_channel_quantization_for_dense_layers = not recipe.per_channel_dense
-    return converter.convert()
+    if in_floats is None:
+        return converter.convert()
+    return _quantized_but_for(in_floats, converter, recipe)
+
+
+def _quantized_but_for(
+    in_floats: Callable[[bytes], list[str]], converter: tf.lite.TFLiteConverter, recipe: ConverterSettings
+) -> bytes:
+    """A calibrated file in integers but for single operators, as TensorFlow's quantization debugger makes it.
+
+    Source: https://www.tensorflow.org/lite/performance/quantization_debugger, "Selective quantization"
+    """
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    ports = tf.as_dtype(recipe.io_type or "float32")
+    return mlir_quantize(
+        calibrated,
+        input_data_type=ports,
+        output_data_type=ports,
+        denylisted_nodes=in_floats(calibrated),
+        disable_per_channel_for_dense_layers=not recipe.per_channel_dense,
+    )
 
 
 def _calibration(samples: Mapping[str, np.ndarray], say: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:

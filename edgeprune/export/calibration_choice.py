@@ -74,9 +74,14 @@ def calibrated(prepared: PreparedModel, calibration: str, scheme: Scheme) -> Pre
         The same model, or one that computes the same, with what was done among its notes.
 
     Raises:
-        ValueError: the ranges of the model cannot be put into its graph, or it cannot be followed; or a pattern of the
-            scheme fits no layer.
+        ValueError: the ranges of the model cannot be put into its graph, or it cannot be followed; a pattern of the
+            scheme fits no layer; or it leaves layers in floats, and there are no samples.
     """
+    if scheme.has_float_layers and prepared.samples is None:
+        raise ValueError(
+            "A scheme with layers in floats needs representative_data, also for a model from quantize_aware: the "
+            "ranges behind these layers are found from them."
+        )
     if strip.is_quantize_aware(prepared.model) or scheme.name not in _CHOSEN_FOR:
         return prepared
     if calibration == AUTO and _count(prepared) < _FEWEST:

@@ -27,6 +27,7 @@ from edgeprune.conversion.signature import (
 )
 from edgeprune.data.batches import DATA_FORMS
 from edgeprune.export import calibration_choice, diagnosis, non_finite, sparse_encoding, vocabulary_files
+from edgeprune.export.float_layers import float_locations, is_in_floats
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
@@ -210,7 +211,8 @@ def export_tflite(
     per_channel_dense = per_channel_dense and scheme.per_channel_dense
     if scheme.has_four_bits and strip.is_quantize_aware(model):  # which was trained with scales of its own
         per_channel_dense = strip.has_dense_channel_scales(model)
-    settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom)
+    layers = tuple(scheme.layer_bits.items())
+    settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom, layers)
     if not isinstance(num_samples, numbers.Integral) or isinstance(num_samples, bool):
         raise TypeError(f"num_samples must be a whole number, got {num_samples!r}.")
     if num_samples < 1:
@@ -328,7 +330,9 @@ def _converted(
             outputs = list(function.structured_outputs)
             if recipe.calibrated and _has_loop(function):
                 _refuse_loop(saved_model, recipe, model)
-            content = repaired(run_converter(saved_model, recipe, samples, say))
+            in_floats = functools.partial(float_locations, model=model, layers=recipe.layers)
+            chosen = in_floats if recipe.has_float_layers else None
+            content = repaired(run_converter(saved_model, recipe, samples, say, chosen))
             if recipe.quantization == "int4":
                 content = _in_four_bits(content, model, recipe.four_bit_operators)
             dense = (
@@ -347,7 +351,8 @@ def _converted(
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     if recipe.calibrated:
         non_finite.check_scales(content, model)
-        notes += diagnosis.float_notes(content, model)
+        is_asked = functools.partial(is_in_floats, model=model, layers=recipe.layers)
+        notes += diagnosis.float_notes(content, model, is_asked)
     content = with_names(in_order(content, list(names.values()), outputs), names)
     return with_shared_scales(content) if recipe.calibrated else content, outputs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,36 +185,41 @@ def _layer_behind(location: str, model: Model) -> tuple[str, Any] | None:
     return None if path is None else (path, paths[path])
 
 
-def float_notes(content: bytes, model: Model) -> list[str]:
+def float_notes(content: bytes, model: Model, is_asked: Callable[[str], bool] = lambda location: False) -> list[str]:
     """What of a calibrated file computes in floats all the same, each operator with its layer.
 
     Args:
         content: the .tflite file.
         model: the Keras model it was converted from.
+        is_asked: whether the operator of this location is to compute in floats.
 
     Returns:
         A sentence for the operators between integer ones, such as `"CONV_3D in layer 'c' (Conv3D)"`, in the order they
-        run, and one for the others; nothing where there are none.
+        run, one for those that are to compute in floats, and one for the others; nothing where there are none.
     """
     islands = float_islands(content)
     between = {
         f"{name} in {origin(location, model)}": None
         for island in islands
         for name, location in zip(island.operators, island.locations, strict=True)
+        if not is_asked(location)
     }
     found = {
-        f"{name} in {origin(location, model)}": None
+        f"{name} in {origin(location, model)}": is_asked(location)
         for name, location, dtype in _operators(content)
         if dtype == "float32" and name != "DEQUANTIZE"
     }
     notes = []
+    if asked := [text for text, is_wanted in found.items() if is_wanted]:
+        notes.append(f"In floats, as the scheme says: {'; '.join(asked)}.")
     if between:
-        count = "A float island" if len(islands) == 1 else f"{len(islands)} float islands"
+        unasked = [island for island in islands if not all(map(is_asked, island.locations))]
+        count = "A float island" if len(unasked) == 1 else f"{len(unasked)} float islands"
         notes.append(
             f"{count} between integer operators: {'; '.join(between)}. Values are turned into floats and back there, "
             "which takes time and memory, and a device without floats does not run it."
         )
-    if others := [text for text in found if text not in between]:
+    if others := [text for text, is_wanted in found.items() if not is_wanted and text not in between]:
         notes.append(f"Not all of it is quantized; computed in floats: {'; '.join(others)}.")
     return notes
 

@@ -10,8 +10,9 @@ from edgeprune import flavor
 from edgeprune.data.batches import batches_of, samples_of
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.tensors import input_tensors
-from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, fake_quantizers, observed
+from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, fake_quantizers
 from edgeprune.quantization.ranges import RangeChooser, range_method
+from edgeprune.quantization.rounding_state import observed
 from edgeprune.types import DataLike, Model
 
 _BATCH_SIZE = 32

@@ -2,7 +2,8 @@
 
 A fake quantizer rounds what floats add up to. A file adds whole numbers, its bias among them, and the kernels that
 run it differ in how they round the sum; so about one class in a hundred is another. Here each operator of the file is
-computed as the kernels do it. What has no rule is computed in floats and rounded to the steps of its output.
+computed as the kernels do it. What has no rule, or is in floats in the file, is computed in floats, and rounded to
+the steps of its output.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class _Making:
         steps = Steps.of_range(*layer.limits)
         self._steps[id(output)] = steps
         values = self._tensors[id(old)]
-        operator = self._operators.get(id(old))
+        operator = self._operators.get(id(old)) if layer.in_file else None  # behind a layer in floats there is none
         if operator is not None:
             return operator.build(steps, self._name(layer, output))
         if self._steps.get(id(old)) == steps:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.types import AnyTensor, Layer, Model, Shape, TfTensor, Variable
+from edgeprune.types import AnyTensor, Layer, Shape, TfTensor, Variable
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _BaseLayer
@@ -87,6 +87,7 @@ class FakeQuantizeLogic(_BaseLayer):
         fixed_range: the range where it follows from the function that makes the values; left out, it is measured.
         update_ranges: whether training moves it.
         momentum: the share of the old range in the new one, at each step of training.
+        in_file: whether a file has the range, or the converter finds its own there.
         **kwargs: arguments of every layer.
     """
 
@@ -100,6 +101,7 @@ class FakeQuantizeLogic(_BaseLayer):
         fixed_range: Sequence[float] | None = None,
         update_ranges: bool = True,
         momentum: float = 0.99,
+        in_file: bool = True,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
@@ -107,6 +109,7 @@ class FakeQuantizeLogic(_BaseLayer):
         self.fixed_range = None if fixed_range is None else tuple(fixed_range)
         self.update_ranges = update_ranges
         self.momentum = momentum
+        self.in_file = in_file
         self.supports_masking = True
         self.observer: Observer | None = None
         self.rounds = True
@@ -187,7 +190,8 @@ class FakeQuantizeLogic(_BaseLayer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        own = {name: getattr(self, name) for name in ("num_bits", "fixed_range", "update_ranges", "momentum")}
+        names = ("num_bits", "fixed_range", "update_ranges", "momentum", "in_file")
+        own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own}
 
 
@@ -409,42 +413,3 @@ def check_ranges_known(model: Layer) -> None:
             f"The ranges of {', '.join(map(repr, unknown[:3]))}{', ...' if len(unknown) > 3 else ''} are not known: "
             "train the quantization-aware model, or pass calibration=data to quantize_aware."
         )
-
-
-@contextlib.contextmanager
-def kernels_on_grid(model: Model) -> Iterator[None]:
-    """While the body runs, kernels hold the rounded values, and nothing rounds them: the model as it is converted."""
-    held = []
-    try:
-        for layer in quantized_layers(model):
-            for name in layer.kernel_axes:
-                variable = layer.kernel(name)
-                rounded = np.asarray(layer.rounded(name))
-                held.append((variable, flavor.array_of(variable).copy()))
-                variable.assign(rounded)
-            layer.rounds = False
-        yield
-    finally:
-        for variable, value in held:
-            variable.assign(value)
-        for layer in quantized_layers(model):
-            layer.rounds = True
-
-
-@contextlib.contextmanager
-def observed(model: Model, observers: dict[int, Observer]) -> Iterator[None]:
-    """While the body runs, a model computes in floats, and shows the values of its activations.
-
-    Args:
-        model: a quantization-aware model, to be called eagerly.
-        observers: `id` of a layer among `fake_quantizers(model)` to what is shown its values.
-    """
-    layers = fake_quantizers(model)
-    try:
-        for layer in layers:
-            layer.observer = observers.get(id(layer))
-        with flavor.without_rounding(model):
-            yield
-    finally:
-        for layer in layers:
-            layer.observer = None

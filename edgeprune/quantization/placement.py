@@ -30,10 +30,13 @@ class Range:
     Attributes:
         name: of what makes the values, without the path.
         fixed: the range itself, where it follows from the function that makes them; None where it is measured.
+        in_file: whether a file has it. Behind a layer in floats it has not: between two ranges the converter would make
+            integers of the layer.
     """
 
     name: str
     fixed: tuple[float, float] | None = None
+    in_file: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,12 @@ class Placement:
 
 
 def place(
-    model: Model, chosen: Collection[int], *, activations: bool = True, per_channel_dense: bool = True
+    model: Model,
+    chosen: Collection[int],
+    *,
+    floats: Collection[int] = (),
+    activations: bool = True,
+    per_channel_dense: bool = True,
 ) -> Placement:
     """Find where a model rounds.
 
@@ -59,13 +67,15 @@ def place(
         model: a built Functional or Sequential model of either Keras, composite layers unfolded.
         chosen: `id` of the layers whose kernels and values are rounded, and what these kernels are multiplied with;
             inputs and functions in the graph always are.
+        floats: `id` of the layers that a file computes in floats, none of them among the chosen: what integer
+            operators read of their values is rounded.
         activations: whether activations are rounded too.
         per_channel_dense: whether each unit of a dense layer has a scale of its own.
 
     Returns:
         The ranges and the kernels.
     """
-    graph = _Graph(model)
+    graph = _Graph(model, floats)
     placement = Placement()
     for layer in (_inner(node.layer) for _, node in graph.calls() if flavor.function_name(node.layer) is None):
         if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense) or inner_kernel_axes(layer)):
@@ -85,12 +95,23 @@ def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Rang
             continue
         left_out = flavor.function_name(layer) is None and id(_inner(layer)) not in chosen
         for tensor in filter(holds_real_numbers, node.outputs):
-            if left_out:
+            if graph.is_in_floats(node):
+                found = _range_behind_floats(graph, node, tensor)
+            elif left_out:
                 found = _range_for_kernel(graph, part, node, tensor, chosen, ranges)
             else:
                 found = _range_of(graph, part, node, tensor, ranges)
             if found is not None:
                 ranges[id(tensor)] = found
+
+
+def _range_behind_floats(graph: _Graph, node: flavor.GraphNode, tensor: AnyTensor) -> Range | None:
+    """The range of the output of a layer in floats, where an integer operator reads it, or the file returns it."""
+    kind = kind_of(node)
+    moved = kind in (CallKind.NOTHING, CallKind.MOVEMENT)
+    if moved or _is_fused(graph, node, kind, tensor) or not graph.is_read_as_integers(tensor):
+        return None
+    return Range(node.layer.name, fixed_range(_inner(node.layer)), in_file=False)
 
 
 def _range_for_kernel(
@@ -151,7 +172,7 @@ def _shared_range(graph: _Graph, part: Model, tensor: AnyTensor, ranges: dict[in
     """The range that some values have already, where the same part of the model gave it to them."""
     source = graph.source(part, tensor, ranges)
     found = ranges.get(id(source))
-    return found if found is not None and graph.part_of(source) is part else None
+    return found if found is not None and found.in_file and graph.part_of(source) is part else None
 
 
 def _join(graph: _Graph, part: Model, node: flavor.GraphNode, ranges: dict[int, Range]) -> bool:
@@ -174,8 +195,9 @@ def holds_real_numbers(tensor: AnyTensor) -> bool:
 class _Graph:
     """The calls of a model and of those inside it, and who reads what."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, floats: Collection[int]) -> None:
         self.model = model
+        self._floats = floats
         self._parts: dict[int, Any] = {}
         self._nodes: dict[int, list[flavor.GraphNode]] = {}
         self._inputs: dict[int, list[Any]] = {}
@@ -215,6 +237,27 @@ class _Graph:
     def part_of(self, tensor: AnyTensor) -> Any:
         """The part of the model that a symbolic tensor belongs to."""
         return self._maker[id(tensor)][0]
+
+    def is_in_floats(self, node: flavor.GraphNode) -> bool:
+        """Whether a file computes a call in floats: its layer is, or the operator before it, which does both."""
+        if flavor.function_name(node.layer) is None and id(_inner(node.layer)) in self._floats:
+            return True
+        maker = self._maker[id(node.inputs[0])][1] if node.inputs else None
+        if maker is None or flavor.is_nested(maker.layer):
+            return False
+        return _is_fused(self, maker, kind_of(maker), node.inputs[0]) and self.is_in_floats(maker)
+
+    def is_read_as_integers(self, tensor: AnyTensor) -> bool:
+        """Whether an operator of integers reads some values, moved or not, or the model returns them."""
+        return any(
+            one is None
+            or (
+                any(map(self.is_read_as_integers, one.outputs))
+                if kind_of(one) is CallKind.MOVEMENT
+                else not self.is_in_floats(one)
+            )
+            for one in self.followers(tensor)
+        )
 
     def followers(self, tensor: AnyTensor) -> list[flavor.GraphNode | None]:
         """The calls that work on some values, None for the outputs; calls that do nothing are passed over."""

@@ -28,7 +28,7 @@ _OF_SEVERAL = ("LayerNormalization", "GroupNormalization", "UnitNormalization", 
 _NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
 _SEVERAL = "computed by several operators: quantized when the file is written, with ranges of the representative data"
 _INSIDE = "inside a layer that is whole: quantized when the file is written, with ranges of the representative data"
-_LEFT_OUT = "left out by `layers` or `ignore`"
+_LEFT_OUT = "left out by the scheme, `layers` or `ignore`"
 
 
 @dataclass(frozen=True)

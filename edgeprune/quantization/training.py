@@ -20,7 +20,7 @@ from edgeprune.quantization.fake_quantize import (
     quantized_layers,
 )
 from edgeprune.quantization.kinds import kernel_parts, splits_activation
-from edgeprune.quantization.layer_bits import weight_bits
+from edgeprune.quantization.layer_bits import float_layers, weight_bits
 from edgeprune.quantization.placement import Placement, place
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.sparsity.mechanism import mechanism_of
@@ -57,7 +57,7 @@ def quantize_aware(
         model: a built model of `keras` 3 or `tf_keras`: Functional, Sequential, or a subclassed one whose call can be
             made on symbolic inputs. Composite layers are replaced by the calls they make inside. It is not changed.
         scheme: `"int8"`; `"int4"` for weights of 4 bits and activations of 8; `"int16x8"`, where the weights alone are
-            rounded; or a `Scheme` of these bits.
+            rounded; or a `Scheme` of these bits, which may leave single layers in floats.
         calibration: samples on which the ranges of activations are measured first, in any form that `model.fit`
             accepts. Left out, they begin with the first batch of the training.
         layers: the layers to round: by name or pattern, themselves, a list of these, or a function that returns true
@@ -113,11 +113,13 @@ def rounding_model(
     scheme = _trained_scheme(scheme)
     _check_float(model)
     with garbage_collection_off():
-        chosen = _chosen(model, layers, ignore)
+        floats = float_layers(model, scheme)
+        chosen = _chosen(model, layers, ignore) - floats
         walked, renamed, _, _ = flavor.unfold_layers(walkable(model), is_composite)
         placement = place(
             walked,
             chosen,
+            floats=floats,
             activations=scheme.activation_bits == 8,
             per_channel_dense=scheme.per_channel_dense,
         )
@@ -226,7 +228,7 @@ class _Making:
             if id(one) not in made:
                 name = names.get(id(one)) or _free_name(one.name + _SUFFIX, taken)
                 made[id(one)] = self._classes.FakeQuantize(
-                    fixed_range=one.fixed, update_ranges=self._update_ranges, name=name
+                    fixed_range=one.fixed, update_ranges=self._update_ranges, in_file=one.in_file, name=name
                 )
             found[key] = made[id(one)]
         return found

@@ -224,6 +224,7 @@ def ways_of(
         if name not in device.quantizations:
             runs = ", ".join(map(repr, device.quantizations))
             raise ValueError(f"{device.name!r} does not run models in {name or 'float32'}; it runs {runs}.")
+        device.check_float_layers(scheme_of(one))
         ways.append((one, False))
         if is_training and name in _TRAINED_FOR:
             ways.append((one, True))
