@@ -129,9 +129,13 @@ class JournalRunner:
         for place, settings in enumerate(several):
             if found[place] is None and settings not in several[:place]:
                 try:
-                    wanted.append((place, self._candidate(settings)))
+                    candidate = self._candidate(settings)
                 except trial_errors() as error:
                     found[place] = self._kept(stage, settings, None, failed(error))
+                    continue
+                found[place] = self._known(stage, settings, candidate)
+                if found[place] is None:
+                    wanted.append((place, candidate))
         jobs = [self._job(stage, candidate, several[place]) for place, candidate in wanted]
         self._report(stage)
         for (place, candidate), made in zip(wanted, self._engine.made(jobs), strict=True):
@@ -148,9 +152,15 @@ class JournalRunner:
         assert before.candidate is not None, "a trial that failed is not continued"
         return Job(stage, candidate, weights=self.weights_of(before), parts_done=len(before.candidate.epochs))
 
-    def _known(self, stage: Stage, settings: Settings) -> Trial | None:
+    def _known(self, stage: Stage, settings: Settings, candidate: Candidate | None = None) -> Trial | None:
+        """The trial with these settings, or of the same model: two shares of the MACs may round to the same widths."""
         for trial in self._journal.trials:
-            if trial.stage == stage and dict(trial.settings) == dict(settings):
+            is_same_model = (
+                candidate is not None
+                and candidate == trial.candidate
+                and trial.settings.get("num_samples") == settings.get("num_samples")
+            )
+            if trial.stage == stage and (is_same_model or dict(trial.settings) == dict(settings)):
                 is_there = stage == "quick" or trial.state != "ok" or self._weights_path(trial.number).exists()
                 if is_there:
                     if trial.number not in self._asked:

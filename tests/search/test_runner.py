@@ -46,7 +46,9 @@ def candidate(settings):
     if share < 0.1:
         raise ValueError("nothing is so small")
     epochs = (settings["epochs"],) if "epochs" in settings else ()
-    return Candidate({} if share >= 1 else {"stem": max(1, round(32 * share))}, epochs=epochs)
+    quantization = "int8" if settings.get("way") else None
+    widths = {} if share >= 1 else {"stem": max(1, round(32 * share))}
+    return Candidate(widths, quantization=quantization, epochs=epochs)
 
 
 def runner_in(folder, engine, journal, **more):
@@ -99,6 +101,20 @@ def test_a_file_that_is_lost_is_made_again_and_weights_are_kept(tmp_path):
         assert quick.quick_score == 0.75 and failed.state == "failed" and "nothing is so small" in failed.error
         assert runner.measured([{"target_macs": 0.5, "way": 1}])[0].quick_score == 0.75
         assert runner.measured([{"target_macs": 1.0}])[0].quick_score == 1.0
+
+
+def test_shares_of_the_same_widths_are_one_trial(tmp_path):
+    engine = FormulaEngine()
+    with TrialJournal(tmp_path / "trials.jsonl", SEARCH) as journal:
+        runner = runner_in(tmp_path, engine, journal)
+        (half,) = runner.measured([{"target_macs": 0.5}])
+        assert runner.measured([{"target_macs": 0.505}, {"target_macs": 0.49}]) == [half, half]
+        assert engine.count == 1 and journal.trials == [half]
+        # What is looked at with fewer samples, in another format, or in another stage is another trial.
+        runner.quick([{"target_macs": 0.5, "num_samples": 4}])
+        runner.quick([{"target_macs": 0.505}])
+        runner.measured([{"target_macs": 0.505, "way": 1}])
+        assert engine.count == 4
 
 
 def test_time_is_shared_and_reported(tmp_path):
