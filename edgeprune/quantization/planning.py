@@ -1,4 +1,4 @@
-"""The bits of each layer's weights: 4 where little is lost, 8 where it pays, within the file's size and time.
+"""The bits of each layer's weights: 4 where little is lost, 8 or floats where it pays, within the file's size and time.
 
 plan = ep.plan_quantization(model, x[:200], max_size="40 kB")
 print(plan)
@@ -7,7 +7,7 @@ ep.export_tflite(model, "model.tflite", plan.scheme, x[:200])
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +19,18 @@ from edgeprune.conversion.plain import converted
 from edgeprune.data.batches import samples_of
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.data.ports import input_shapes
-from edgeprune.depth.bypass import walkable
 from edgeprune.latency.measured import MeasuredCosts
 from edgeprune.latency.table import table_of_this_machine
 from edgeprune.number_checks import check_number
 from edgeprune.progress import status
 from edgeprune.quantization.bit_choice import NothingFitsError, best_choice
-from edgeprune.quantization.fake_quantize import QuantizedLayerLogic, quantized_layers
-from edgeprune.quantization.kinds import reads_four_bits
+from edgeprune.quantization.layer_choices import LayerChoices
 from edgeprune.quantization.layer_times import LayerTimes, layer_times
-from edgeprune.quantization.simulated_file import SimulatedFile, outputs_of
-from edgeprune.schemes import Scheme
+from edgeprune.schemes import FLOAT_BITS, Scheme
+from edgeprune.targets import Target
+from edgeprune.targets import target as target_named
 from edgeprune.text_table import text_table
+from edgeprune.tflite.edit import with_shared_scales
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.types import DataLike, Model
 
@@ -45,15 +45,18 @@ class PlannedLayer:
     Attributes:
         name: its path name.
         weights: how many it has.
-        bits: what was chosen, 4 or 8.
+        bits: what was chosen: 4, 8, or 32 for a layer in floats.
         added_error: what the error of the model's outputs grows by where this layer alone has 4 bits, as a share of
             their variance; None where no operator reads its weights in 4 bits.
+        removed_error: what it falls by where this layer alone is in floats, and all others have 8 bits; None where that
+            was not asked for.
     """
 
     name: str
     weights: int
     bits: int
     added_error: float | None
+    removed_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class QuantizationPlan:
     Attributes:
         scheme: what `export_tflite`, `round_weights` and `quantize_aware` accept.
         layers: the layers with kernels, in the order of the graph.
-        size: the bytes of the file as the converter writes it; an export may differ by some hundred.
+        size: the bytes of the file as the converter writes it; an export may differ by some hundred, and by some
+            more for each layer in floats, which has operators around it.
         sizes: the bytes with all weights in 4 bits, where operators read them, and in 8.
         max_size: the limit; None without one.
         latency: the milliseconds of the file, its layers' operators timed in 4 and 8 bits; None where no limit on the
@@ -90,11 +94,14 @@ class QuantizationPlan:
 
     def __str__(self) -> str:
         """A table of the layers, and what the file comes to."""
+        columns = ["layer", "weights", "bits", "error added by 4 bits", "removed by floats"]
+        errors = [(one.added_error, one.removed_error) for one in self.layers]
         rows = [
-            (one.name, f"{one.weights:,}", str(one.bits), "" if one.added_error is None else f"{one.added_error:.2%}")
-            for one in self.layers
+            (one.name, f"{one.weights:,}", str(one.bits), *("" if error is None else f"{error:.2%}" for error in own))
+            for one, own in zip(self.layers, errors, strict=True)
         ]
-        table = text_table(("layer", "weights", "bits", "error added by 4 bits"), rows)
+        shown = 5 if any(removed is not None for _, removed in errors) else 4
+        table = text_table(columns[:shown], [row[:shown] for row in rows])
         files = [
             (name, f"{size:,}", *([] if time is None else [f"{time:.3g}"]), f"{error:.2%}")
             for name, size, time, error in zip(
@@ -123,24 +130,30 @@ def plan_quantization(
     *,
     max_size: int | float | str | None = None,
     max_latency: float | str | None = None,
+    target: str | Target | None = None,
     num_samples: int = 64,
     num_threads: int = 1,
 ) -> QuantizationPlan:
-    """Choose the bits of each layer's weights, 4 or 8, by what 4 bits cost the model's outputs.
+    """Choose the bits of each layer's weights, 4 or 8, or floats, by what they cost the model's outputs.
 
     Each layer is rounded to 4 bits alone, all others to 8, on a simulation of the file, and the error of the outputs is
     measured. Then the layers are chosen that keep 8 bits, so that the error is least within the limits: a knapsack.
     Not every operator is faster in 4 bits: on LiteRT dense layers may be, and convolutions are slower, as XNNPACK
-    computes none of them. Activations have 8 bits; the converter makes no files in which some have 16, or in which a
-    layer between others is in floats.
+    computes none of them. Activations have 8 bits; the converter makes no files in which some have 16.
+
+    For a target that computes floats, each layer is left in floats alone too. One that breaks in integers is then so
+    where its bytes, 4 for each weight, are within the size. Values between two layers are rounded unless both are in
+    floats; where it is their range that is too wild, name both in a `Scheme`.
 
     Args:
         model: a built model of `keras` 3 or `tf_keras`, in floats. It is not changed.
         data: samples as the model meets them, in any form that `model.fit` accepts. Labels are not looked at.
         max_size: the bytes that the file may have: a number, a text such as `"256 kB"`, or a fraction below 1 of the
-            file with 8 bits. Where neither limit is passed, the weights may have a tenth more bytes than with 4 bits.
+            file with 8 bits, or with a target that computes floats one below 4. Where neither limit is passed, the
+            weights may have a tenth more bytes than with 4 bits.
         max_latency: the time that the file may take on LiteRT on this machine, whose operators are measured: a text
             such as `"4 ms"`, or a number, relative to the file with 8 bits.
+        target: the device, by name or a `Target`; left out, no layer is in floats.
         num_samples: how many samples to use at most.
         num_threads: threads of the interpreter that operators are timed with.
 
@@ -150,7 +163,9 @@ def plan_quantization(
     Raises:
         TypeError: `model` is no Keras model, the data are in no known form, or a limit is neither number nor text.
         ValueError: the model is not built, under pruning or quantization-aware, or cannot be followed or converted; the
-            data do not fit it; or no choice of bits holds the limits.
+            data do not fit it; no choice of bits holds the limits; or the target has no choice, as it neither reads
+            weights of 4 bits nor computes floats, or computes floats, whose time is not known, and `max_latency` is
+            passed.
 
     Example:
         >>> plan = plan_quantization(model, x)
@@ -159,32 +174,35 @@ def plan_quantization(
     """
     flavor.check_built_model(model)
     time_limit = None if max_latency is None else _parsed(max_latency)
+    with_floats = target is not None and _computes_floats(target_named(target), time_limit is not None)
     samples = samples_of(data, num_samples, inputs=input_shapes(model), source="The data")
     named = named_arrays("the model", input_shapes(model), samples)
     with status(f"Quantization of {model.name}") as say:
-        measured = _Measured(model, named)
-        added = measured.added_errors(say)
+        choices = LayerChoices(model, named, with_floats)
+        added = choices.added_errors(say)
         say("Converting")
         wide = converted(model, "int8")
-        sizes = len(with_four_bit_weights(wide, nearest=True)[0]), len(wide)
+        narrow = with_four_bit_weights(wide, nearest=True)[0]
+        sizes = len(with_shared_scales(narrow)), len(with_shared_scales(wide))
         times = None
         if time_limit is not None:
             say("Timing operators")
-            times = layer_times(wide, measured.kernels, _READERS, MeasuredCosts(table_of_this_machine(num_threads)))
-        limits = _Limits.of(max_size, time_limit, sizes, times, int(_MORE * measured.saved.sum()))
-        keeps = limits.chosen(added, measured.saved)
-        error = measured.error(~keeps)
-    every = np.ones(len(keeps), bool)
+            times = layer_times(wide, choices.kernels, _READERS, MeasuredCosts(table_of_this_machine(num_threads)))
+        more = int(_MORE * choices.more_bytes[:, 1].sum())
+        limits = _Limits.of(max_size, time_limit, sizes, times, more, with_floats)
+        chosen = limits.chosen(added, choices.more_bytes)
+        error = choices.error(chosen)
+    rows, every = np.arange(len(chosen)), np.ones(len(chosen), bool)
     return QuantizationPlan(
-        scheme=measured.scheme(keeps),
-        layers=measured.layers(keeps, added),
-        size=sizes[0] + int(measured.saved[keeps].sum()),
+        scheme=choices.scheme(chosen),
+        layers=_planned_layers(choices, chosen, added),
+        size=sizes[0] + int(choices.more_bytes[rows, chosen].sum()),
         sizes=sizes,
         max_size=limits.size,
         error=error,
-        errors=(measured.all_four, measured.all_eight),
+        errors=(choices.all_four, choices.all_eight),
         num_samples=len(next(iter(named.values()))),
-        latency=None if times is None else times.total(~keeps),
+        latency=None if times is None else times.total(chosen == 0),
         latencies=None if times is None else (times.total(every), times.whole),
         max_latency=limits.time,
     )
@@ -200,74 +218,38 @@ def with_wider_layers(model: Model, samples: Mapping[str, np.ndarray]) -> Scheme
     Raises:
         ValueError: as `plan_quantization`.
     """
-    measured = _Measured(model, samples)
-    more = int(_MORE * measured.saved.sum())
-    return measured.scheme(_Limits(0, more).chosen(measured.added_errors(), measured.saved))
+    choices = LayerChoices(model, samples)
+    more = int(_MORE * choices.more_bytes[:, 1].sum())
+    return choices.scheme(_Limits(0, more).chosen(choices.added_errors(), choices.more_bytes))
 
 
-class _Measured:
-    """A simulated file, layers of which have 4 bits or 8.
-
-    Attributes:
-        all_eight, all_four: the errors of the outputs where all have 8 bits, and where all have 4 that can.
-        saved: int array, the bytes that each layer that can have 4 bits has less by them.
-    """
-
-    def __init__(self, model: Model, samples: Mapping[str, np.ndarray]) -> None:
-        self._samples, self._wanted = samples, outputs_of(walkable(model), samples)
-        self._file = SimulatedFile(model, Scheme(4, 8), samples)
-        self._all = quantized_layers(self._file.model)
-        self._free = [one for one in self._all if reads_four_bits(one.layer)]
-        self._names = _names(self._file.model, self._all)
-        self.saved = np.array([_count(one) // 2 for one in self._free], int)
-        self.all_eight, self.all_four = (self.error(np.full(len(self._free), one)) for one in (False, True))
-
-    @property
-    def kernels(self) -> list[list[np.ndarray]]:
-        """For each layer that can have 4 bits the integers of its kernels in 8."""
-        for one in self._free:
-            one.num_bits = 8
-        return [[one.integers(name) for name in one.kernel_axes] for one in self._free]
-
-    def error(self, narrow: np.ndarray) -> float:
-        """The error of the outputs where these layers have 4 bits: bool array, for each that can."""
-        for one in self._all:
-            one.num_bits = 8
-        for one, is_narrow in zip(self._free, narrow, strict=True):
-            one.num_bits = 4 if is_narrow else 8
-        return self._file.error(self._samples, self._wanted)
-
-    def added_errors(self, say: Callable[[str], None] = lambda text: None) -> np.ndarray:
-        """What the error grows by where one layer alone has 4 bits, for each that can."""
-        added = []
-        for number in range(len(self._free)):
-            say(f"Measuring layer {number + 1} of {len(self._free)}")
-            added.append(max(self.error(np.arange(len(self._free)) == number) - self.all_eight, 0.0))
-        return np.array(added)
-
-    def scheme(self, keeps: np.ndarray) -> Scheme:
-        """4 bits, but for the layers that keep 8: bool array, for each that can have 4."""
-        kept = (one for one, is_kept in zip(self._free, keeps, strict=True) if is_kept)
-        return Scheme(4, 8, layers={self._names[id(one)]: 8 for one in kept})
-
-    def layers(self, keeps: np.ndarray, added: np.ndarray) -> tuple[PlannedLayer, ...]:
-        """All layers with kernels."""
-        errors = dict(zip(map(id, self._free), added.tolist(), strict=True))
-        narrow = {id(one) for one, is_kept in zip(self._free, keeps, strict=True) if not is_kept}
-        return tuple(
-            PlannedLayer(self._names[id(one)], _count(one), 4 if id(one) in narrow else 8, errors.get(id(one)))
-            for one in self._all
+def _computes_floats(device: Target, is_timed: bool) -> bool:
+    """Whether layers may be in floats; a device that leaves no choice is refused."""
+    if not device.computes_floats and not device.four_bit_operators():
+        raise ValueError(
+            f"Target {device.name!r} neither reads weights of 4 bits nor computes floats: every layer has 8 bits, pass "
+            "'int8'."
         )
+    if device.computes_floats and is_timed:
+        raise ValueError(
+            "The time of layers in floats between integers is not known: pass max_size, or leave target out for a "
+            "choice of 4 and 8 bits."
+        )
+    return device.computes_floats
 
 
-def _names(model: Model, wrappers: Sequence[QuantizedLayerLogic]) -> dict[int, str]:
-    """By `id` of a layer that rounds kernels the path name of the layer in it, in the float model."""
-    names = flavor.layer_names(model)
-    return {id(one): names[id(one)].removesuffix(one.name) + one.layer.name for one in wrappers}
-
-
-def _count(wrapper: QuantizedLayerLogic) -> int:
-    return sum(int(np.prod(wrapper.kernel(name).shape)) for name in wrapper.kernel_axes)
+def _planned_layers(choices: LayerChoices, chosen: np.ndarray, added: np.ndarray) -> tuple[PlannedLayer, ...]:
+    """All layers with kernels."""
+    free = {id(one): number for number, one in enumerate(choices.free)}
+    planned = []
+    for one in choices.wrappers:
+        bits, four, floats = 8, None, None
+        if (number := free.get(id(one))) is not None:
+            of_bits = dict(zip(choices.bits[number].tolist(), added[number].tolist(), strict=True))
+            bits, four, floats = int(choices.bits[number, chosen[number]]), of_bits.get(4), of_bits.get(FLOAT_BITS)
+        removed = None if floats is None else -floats
+        planned.append(PlannedLayer(choices.name(one), choices.count(one), bits, four, removed))
+    return tuple(planned)
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,11 +275,12 @@ class _Limits:
         sizes: tuple[int, int],
         times: LayerTimes | None,
         more: int,
+        with_floats: bool,
     ) -> _Limits:
         """The limits that a user passes; `more` bytes are allowed where there are none."""
         if max_size is None:
             size = sizes[0] + more if times is None else None
-        elif isinstance(max_size, float) and 0 < max_size < 1:
+        elif isinstance(max_size, float) and 0 < max_size < (4 if with_floats else 1):
             size = int(max_size * sizes[1])
         else:
             size = parse_bytes("max_size", max_size) or 0
@@ -311,22 +294,22 @@ class _Limits:
         number, is_relative = time_limit
         return _Limits(sizes[0], size, times, number * times.whole if is_relative else number)
 
-    def chosen(self, added: np.ndarray, saved: np.ndarray) -> np.ndarray:
-        """Which layers keep 8 bits, so that the error is least.
+    def chosen(self, added: np.ndarray, more_bytes: np.ndarray) -> np.ndarray:
+        """The numbers of the layers' choices, so that the error is least.
 
         Args:
-            added: (layers,), the error that 4 bits add.
-            saved: int array (layers,), the bytes that they save.
+            added: (layers, choices), the error that each adds.
+            more_bytes: int array (layers, choices), the bytes above those of the first.
 
         Returns:
-            bool array (layers,).
+            int array (layers,).
 
         Raises:
             ValueError: none hold the limits.
         """
         costs, most = [], []
         if self.size is not None:
-            costs.append(np.stack([np.zeros(len(saved)), saved], axis=1))
+            costs.append(more_bytes)
             most.append(max(self.size - self.least, 0.5))  # a limit of zero has no ratio to it
         if self.times is not None and self.time is not None:
             costs.append(np.stack([self.times.four, self.times.eight], axis=1))
@@ -334,8 +317,7 @@ class _Limits:
         try:
             if min(most) <= 0:
                 raise NothingFitsError
-            errors = np.stack([added, np.zeros(len(added))], axis=1)
-            return best_choice(errors, np.array(costs), np.array(most)) == 1
+            return best_choice(added, np.array(costs), np.array(most))
         except NothingFitsError as error:
             assert self.times is not None, "with all weights in 4 bits the size holds"
             fastest = self.times.whole + float(np.minimum(self.times.four - self.times.eight, 0).sum())

@@ -79,12 +79,18 @@ def test_a_limit_on_the_time_keeps_layers_that_4_bits_make_slower(planned, monke
         ep.plan_quantization(model, x, max_latency="9 ms")
 
 
-@pytest.fixture(scope="module")
-def planned():
-    model, x = branched("keras"), images()
-    for name in ("left", "right", "hidden", "head"):  # a file has no bias of zeros, and one that is solved for
+def with_biases():
+    """A net without biases of zeros, which a file has not, but has where they are solved for."""
+    model = branched("keras")
+    for name in ("left", "right", "hidden", "head"):
         bias = model.get_layer(name).bias
         bias.assign(np.random.default_rng(0).normal(size=bias.shape) / 10)
+    return model
+
+
+@pytest.fixture(scope="module")
+def planned():
+    model, x = with_biases(), images()
     return model, x, ep.plan_quantization(model, x)
 
 
@@ -105,7 +111,7 @@ def test_the_plan_prints_and_its_scheme_survives_json(planned):
     assert "error added by 4 bits" in str(plan) and "all 8 bits" in str(plan) and str(plan.scheme) in str(plan)
     values = plan.to_dict()
     assert ep.Scheme.from_dict(values["scheme"]) == plan.scheme
-    assert values["layers"][0].keys() == {"name", "weights", "bits", "added_error"}
+    assert values["layers"][0].keys() == {"name", "weights", "bits", "added_error", "removed_error"}
 
 
 def test_training_rounds_each_layer_to_the_bits_of_the_plan(planned):
@@ -128,3 +134,43 @@ def test_sizes_that_cannot_be_held_or_read_are_refused(flavor):
             ep.plan_quantization(model, x, max_latency=wrong)
     with pytest.raises(ValueError, match="max_size must be a number of bytes, or a text such as '256 kB'"):
         ep.plan_quantization(model, x, max_size="small")
+
+
+@pytest.fixture(scope="module")
+def broken():
+    """A dense layer in which a weight of an input that is always zero leaves the others no steps."""
+    model, x = with_biases(), images()
+    hidden, head = model.get_layer("hidden"), model.get_layer("head")
+    kernel = np.array(head.kernel)
+    kernel[0] = 1000.0
+    head.kernel.assign(kernel)
+    hidden.kernel.assign(np.array(hidden.kernel) * np.r_[0, np.ones(kernel.shape[0] - 1)])
+    hidden.bias.assign(np.array(hidden.bias) * np.r_[0, np.ones(kernel.shape[0] - 1)])
+    return model, x
+
+
+def test_a_layer_that_breaks_in_integers_is_in_floats_where_the_target_computes_them(broken, tmp_path):
+    model, x = broken
+    plan = ep.plan_quantization(model, x, target="phone", max_size=1.1)
+    assert plan.scheme.layer_bits["head"] == 32 and plan.error < 0.05 < plan.errors[1]
+    assert "removed by floats" in str(plan) and "in floats: head" in str(plan)
+    (head,) = [layer for layer in plan.layers if layer.name == "head"]
+    assert head.bits == 32 and head.removed_error == max(layer.removed_error for layer in plan.layers) > 0
+    noise = {}
+    for name, scheme in (("integers", "int8"), ("planned", plan.scheme)):
+        result = ep.export_tflite(model, tmp_path / f"{name}.tflite", scheme, x, calibration="min-max")
+        noise[name] = result.verification.outputs[0].mean_error
+    assert noise["planned"] < noise["integers"] / 3
+    assert result.bytes == pytest.approx(plan.size, abs=700) and plan.size <= plan.max_size
+    head_kernel = np.array(model.get_layer("head").kernel).T
+    stored = [one for one in ep.read_tflite(result.path).weights if one.shape == head_kernel.shape]
+    assert [one.dtype for one in stored] == ["float32"] and np.allclose(stored[0].values(), head_kernel)
+
+
+def test_targets_without_a_choice_are_refused(broken):
+    model, x = broken
+    assert 32 not in ep.plan_quantization(model, x).scheme.layer_bits.values()
+    with pytest.raises(ValueError, match="'ethos-u55-128' neither reads weights of 4 bits nor computes floats"):
+        ep.plan_quantization(model, x, target="ethos-u55-128")
+    with pytest.raises(ValueError, match="time of layers in floats between integers is not known"):
+        ep.plan_quantization(model, x, target="phone", max_latency=1.0)
