@@ -1,11 +1,13 @@
 """Where trials are made changes nothing: an engine of the same contract in other processes' stead, and Ray."""
 
+import contextlib
 import dataclasses
 import os
 import pickle
 import random
 import signal
 import subprocess
+import threading
 from importlib.util import find_spec
 
 import pytest
@@ -13,12 +15,7 @@ from search.small_net import data, trained_net
 
 import edgeprune as ep
 from edgeprune.search import compress as compressing
-from edgeprune.search import engine_ray
-from edgeprune.search.budget import Budget
-from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Candidate
-from edgeprune.targets import target
 
 SETTINGS = {"max_accuracy_drop": 0.1, "num_finalists": 2, "epochs": 1, "bundle": False, "verbose": False}
 
@@ -55,8 +52,18 @@ class Elsewhere:
         pass
 
 
-def without_times(result):
-    return [dataclasses.replace(trial, seconds=0.0) for trial in result.trials]
+def found(model, folder, **settings):
+    """What a search by waves of trials ends with."""
+    counts = {"search": "tpe", "num_trials": 4, "num_finalists": 1}
+    return ep.compress(model, data(96, 2), data(120, 1), output_dir=folder, **{**SETTINGS, **counts, **settings})
+
+
+def assert_same(one, other):
+    """Whether two searches made the same trials, with the same figures, and chose the same file."""
+    without_times = [[dataclasses.replace(trial, seconds=0.0) for trial in each.trials] for each in (one, other)]
+    assert without_times[0] == without_times[1]
+    assert (one.candidate, one.verdict) == (other.candidate, other.verdict)
+    assert one.path.read_bytes() == other.path.read_bytes()
 
 
 def test_trials_made_elsewhere_find_the_same(model, tmp_path, monkeypatch):
@@ -67,15 +74,10 @@ def test_trials_made_elsewhere_find_the_same(model, tmp_path, monkeypatch):
         return engines[-1]
 
     monkeypatch.setattr(compressing, "RayEngine", elsewhere)
-    train, validation = data(96, 2), data(120, 1)
-    settings = {**SETTINGS, "search": "tpe", "num_trials": 4, "num_finalists": 1, "quantization": None}
-    local = ep.compress(model, train, validation, output_dir=tmp_path / "local", **settings)
-    remote = ep.compress(
-        model, train, validation, output_dir=tmp_path / "ray", engine="ray", num_workers=3, address="auto", **settings
-    )
+    local = found(model, tmp_path / "local", quantization=None)
+    remote = found(model, tmp_path / "ray", quantization=None, engine="ray", num_workers=3, address="auto")
     assert engines[0].deaths and engines[0].settings["num_workers"] == 3 and engines[0].settings["address"] == "auto"
-    assert without_times(local) == without_times(remote) and local.verdict == remote.verdict
-    assert local.path.read_bytes() == remote.path.read_bytes()
+    assert_same(local, remote)
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch, model, tmp_path):
@@ -87,7 +89,7 @@ def test_without_ray_the_error_names_the_extra(monkeypatch, model, tmp_path):
 
 
 def busy_worker():
-    """The process of a worker of Ray that this process started, and that makes a trial."""
+    """The process of a worker of Ray that this process started, and that makes a trial; None where none does."""
     listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
@@ -97,26 +99,38 @@ def busy_worker():
             pid = parents.get(pid, 0)
         return pid == os.getpid()
 
-    return next(int(pid) for pid, _, args in rows if args.startswith("ray::_made_in_worker") and is_ours(int(pid)))
+    busy = (int(pid) for pid, _, args in rows if args.startswith("ray::_made_in_worker"))
+    return next(filter(is_ours, busy), None)
+
+
+@contextlib.contextmanager
+def a_worker_killed(journal, after):
+    """A block in which a worker is killed as it makes the trial after so many; the numbers of those that were."""
+    killed, done = [], threading.Event()
+
+    def kill():
+        while not killed and not done.wait(0.1):
+            begun = journal.exists() and journal.read_bytes().count(b'"record":{"trial"') >= after
+            if begun and (pid := busy_worker()) is not None:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        thread.join()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 def test_two_workers_of_ray_find_what_one_process_does_and_a_killed_one_changes_nothing(model, tmp_path):
-    judged = Samples(*data(60, 1))
-    settings = TrialSettings(target("phone"), 1, 32, None, 0)
-    work = Work(model, Samples(*data(96, 2)), judged, None, Budget(max_accuracy_drop=0.1), settings)
-    jobs = [Job(stage, Candidate({"first": width})) for stage in ("quick", "measured") for width in (8, 12, 20)]
-    local = [Maker(work).made(job) for job in jobs]
-    engine = engine_ray.RayEngine(work, num_workers=2)
-    try:
-        made = engine.made(jobs)
-        remote = [next(made)]
-        os.kill(busy_worker(), signal.SIGKILL)
-        remote += list(made)
-    finally:
-        engine.close()
-    for one, other in zip(local, remote, strict=True):
-        # Ray's workers compute on one thread each, so that sums round differently, and files are packed differently.
-        assert one.figures == pytest.approx(other.figures, rel=2e-3) and one.state == other.state == "ok"
-        assert (one.content and len(one.content)) == (other.content and len(other.content))
+    local = found(model, tmp_path / "local")
+    assert local.candidate.widths and local.trials[-1].stage == "measured"
+    assert_same(local, found(model, tmp_path / "ray", engine="ray", num_workers=2))
+    with a_worker_killed(tmp_path / "killed" / "trials.jsonl", len(local.trials) - 1) as killed:
+        remote = found(model, tmp_path / "killed", engine="ray", num_workers=2)
+    assert killed, "no worker was killed while it trained the last model"
+    assert_same(local, remote)

@@ -1,49 +1,60 @@
 """Searches that are killed at random moments and continued come to the same answer."""
 
+import multiprocessing
 import random
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
+from search.small_net import data, trained_net
 
+import edgeprune as ep
+from edgeprune import flavor as flavors
 from edgeprune.search import read_search
 
-PROGRAM = """
-import sys
-sys.path.insert(0, {tests!r})
-from search.small_net import data, trained_net
-import edgeprune as ep
+_KILLS = 20
 
-ep.compress(
-    trained_net(), data(96, 2), data(120, 1), target="cortex-m", max_accuracy_drop=0.2, epochs=1, num_trials=8,
-    num_finalists=2, output_dir={folder!r}, bundle=False, resume=True, verbose=False,
-)
-"""
+
+def search(model, folder):
+    ep.compress(
+        flavors.load_model(model), data(96, 2), data(120, 1), target="cortex-m", max_accuracy_drop=0.2, epochs=1,
+        num_trials=8, num_finalists=2, output_dir=folder, bundle=False, resume=True, verbose=False,
+    )  # fmt: skip
+
+
+def found(folder):
+    """What a search came to: its trials but for their times, its ending, and its file."""
+    record = read_search(folder / "trials.jsonl")
+    trials = [(one.settings, one.state, one.figures, one.score) for one in record.trials]
+    return trials, record.ending, (folder / "model.tflite").read_bytes()
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments(tmp_path, request):
-    def start(folder):
-        program = textwrap.dedent(PROGRAM).format(tests=str(request.path.parents[1]), folder=str(folder))
-        return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+def test_kill_9_at_random_moments(tmp_path):
+    trained_net().save(tmp_path / "model.keras")
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tensorflow", "keras", "edgeprune.search.compress"])  # not at every start
 
+    def started(folder):
+        process = processes.Process(target=search, args=(tmp_path / "model.keras", folder))
+        process.start()
+        return process
+
+    started(tmp_path / "first").join()  # the imports take long
     begin = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    seconds = time.monotonic() - begin
-    chance = random.Random(0)
-    for _ in range(6):
-        process = start(tmp_path / "killed")
-        try:
-            process.wait(chance.uniform(0.3, 1.0) * seconds)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    assert start(tmp_path / "killed").wait() == 0
-    whole, killed = (read_search(tmp_path / name / "trials.jsonl") for name in ("whole", "killed"))
-    figures = [[(one.settings, one.state, one.figures, one.score) for one in found.trials] for found in (whole, killed)]
-    assert figures[0] == figures[1] and whole.ending == killed.ending
-    files = [(tmp_path / name / "model.tflite").read_bytes() for name in ("whole", "killed")]
-    assert files[0] == files[1]
+    whole = started(tmp_path / "whole")
+    whole.join()
+    seconds, wanted = time.monotonic() - begin, found(tmp_path / "whole")
+    assert whole.exitcode == 0 and wanted[1].winner is not None
+    chance, kills, searches = random.Random(0), 0, 0
+    while kills < _KILLS:
+        folder, searches = tmp_path / f"killed {searches}", searches + 1
+        while True:
+            process = started(folder)
+            process.join(chance.uniform(0.0, seconds) if kills < _KILLS else None)
+            process.kill()  # which does nothing to one that has ended
+            process.join()
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -9
+            kills += 1
+        assert found(folder) == wanted
