@@ -149,7 +149,7 @@ def named_metric(name: str | None, data: str | None) -> Any:
 
     Args:
         name: what was passed as `--metric`.
-        data: what was passed as `--data`, which it is computed on.
+        data: what was passed as `--data`, or holds the data, which it is computed on.
     """
     if name is not None and data is None:
         raise ValueError("--metric is computed on data: name them with --data.")

@@ -92,7 +92,8 @@ def report_command(
         raise ValueError(f"--model is the original of a search; here {model} is the model.")
     if not is_search and data is None:
         raise ValueError("Files are measured on data: pass --data.")
-    source, scored_by = open_data_option(data, label_columns), named_metric(metric, data)
+    source = open_data_option(data, label_columns)
+    scored_by = named_metric(metric, str(model) if is_search else data)  # a search keeps data of its own
     start_tensorflow()
     shared: dict[str, Any] = {"metric": scored_by, "num_samples": num_samples, "num_runs": num_runs}
     shared["overwrite"] = overwrite

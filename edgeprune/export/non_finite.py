@@ -61,6 +61,7 @@ def check_finite_outputs(
 
 # Beyond it any sum but zero leaves the range of int8, and XNNPACK refuses to load the file.
 _LARGEST_FACTOR = 256.0
+_EMPTY_RANGE = 2e-6  # what the converter makes of a range without width
 
 
 def check_scales(content: bytes, model: Model) -> None:
@@ -90,6 +91,12 @@ def _check_factors(call: OperatorCall, model: Model) -> None:
     factor = float(np.max(np.asarray(scales(taken), np.float64) * scales(weights) / scales(made)))
     if factor >= _LARGEST_FACTOR:
         layer = origin((weights.name or b"").decode(), model)
+        if float(np.max(scales(made))) * 255 <= 1.01 * _EMPTY_RANGE:
+            raise ConversionError(
+                f"{layer[:1].upper()}{layer[1:]} in model {model.name!r} returns nothing but zeros for the "
+                "representative data, so that there is no range to quantize. Calibrate on data like those in training, "
+                "and more of them, or remove the layer."
+            )
         raise ConversionError(
             f"The weights of {layer} in model {model.name!r} are far too large for the range of what it returns: a "
             f"channel's sums are multiplied by {factor:,.0f}, and int8 has 256 values. Calibrate on data like those in "

@@ -45,10 +45,10 @@ def model_page(found: ModelFigures, title: str) -> Page:
     )
 
 
-def file_sections(found: ModelFigures) -> Iterator[Section]:
-    """What was measured on files, for the page of a search, which has a summary of its own."""
+def file_sections(found: ModelFigures, words: tuple[str, ...] = ()) -> Iterator[Section]:
+    """What was measured on files, after some words, for the page of a search, which has a summary of its own."""
     title = f"The file beside the original, on {found.samples:,} samples"
-    yield dataclasses.replace(summary_section(found), key="file", title=title)
+    yield dataclasses.replace(summary_section(found), key="file", title=title, paragraphs=words)
     yield from _details(found)
 
 

@@ -13,6 +13,7 @@ from edgeprune.report.summary_section import board_share
 from edgeprune.search.budget import amount_text
 from edgeprune.search.compress_result import settings_text
 from edgeprune.search.curves import Sensitivity, SensitivityCurve
+from edgeprune.search.judge import AGREEMENT, DISTANCE
 from edgeprune.search.search_record import SearchRecord
 from edgeprune.search.trial_record import Trial
 from edgeprune.search.trial_table import COSTS, pareto_front
@@ -73,11 +74,22 @@ def _sections(record: SearchRecord, measured: ModelFigures | None, not_measured:
         yield from make(record)
     yield frozen_section(record.header.frozen)
     if measured is not None:
-        yield from file_sections(measured)
+        yield from file_sections(measured, _other_scores(record, measured))
     elif not_measured:
         yield Section("file", "The file beside the original", (f"Not measured: {not_measured}",))
     yield _settings(record)
     yield environment_section(record.header.environment)
+
+
+def _other_scores(record: SearchRecord, measured: ModelFigures) -> tuple[str, ...]:
+    """That the file was scored by other figures than the search judged by, where it was."""
+    metric = record.header.metric
+    if metric in (AGREEMENT, DISTANCE) or not measured.scores or metric in {one.name for one in measured.scores}:
+        return ()
+    return (
+        f"The search judged by {metric}, which its journal knows by name alone: the scores here are other ones. Write "
+        "the report with metric= (--metric) to have it here too.",
+    )
 
 
 def _verdict(record: SearchRecord) -> str:

@@ -16,7 +16,8 @@ from edgeprune.report.search_page import search_page
 from edgeprune.search.compress_result import CompressResult
 from edgeprune.search.ending import MODEL
 from edgeprune.search.evidence import load_evidence
-from edgeprune.search.search_record import TRIALS, read_search
+from edgeprune.search.judge import AGREEMENT, DISTANCE
+from edgeprune.search.search_record import TRIALS, SearchRecord, read_search
 from edgeprune.targets import TARGETS
 from edgeprune.types import DataLike, Model
 
@@ -51,7 +52,8 @@ def write_search_report(
         data: samples to measure on, as `write_report` accepts them; left out, at most 2,000 of those held out.
         converted_from: the Keras model of the chosen file, which layers are compared with; left out, that of `search`
             where it is what `compress` returned.
-        metric: what to score by, as `edgeprune.score` accepts it; left out, the compiled metrics.
+        metric: what to score by, as `edgeprune.score` accepts it; left out, what the search judged by where its name
+            or `search` says what that is, else the compiled metrics.
         class_names: what the classes are called; left out, their numbers.
         title: the heading; left out, the model's name.
         num_samples: how many samples the layers are compared on at most.
@@ -98,7 +100,7 @@ def write_search_report(
                 converted_from=smaller,
                 target=TARGETS.get(record.header.target),
                 budget=None,
-                metric=metric,
+                metric=_judged_by(search, record) if metric is None else metric,
                 class_names=class_names,
                 num_samples=num_samples,
                 num_runs=num_runs,
@@ -107,6 +109,12 @@ def write_search_report(
             )
     page = search_page(record, title or record.header.model, measured, reason)
     return write_page(page, path, overwrite=overwrite)
+
+
+def _judged_by(search: str | Path | CompressResult, record: SearchRecord) -> MetricLike | None:
+    """The metric of the search; None for the compiled one, for what compares outputs, and where only a name is left."""
+    known = search.metric if isinstance(search, CompressResult) else record.header.settings.get("metric")
+    return None if known == AGREEMENT or known == DISTANCE else known
 
 
 def _journal_of(search: str | Path | CompressResult) -> Path:

@@ -20,6 +20,7 @@ from edgeprune.schemes import Scheme
 from edgeprune.search.budget import Budget
 from edgeprune.search.checked_samples import training_samples, validation_samples
 from edgeprune.search.compress_result import CompressResult
+from edgeprune.search.directions import rounding_epochs
 from edgeprune.search.ending import Ending, Prepared, check_is_free, plain
 from edgeprune.search.engine import Engine, LocalEngine
 from edgeprune.search.engine_ray import RayEngine
@@ -157,6 +158,7 @@ def compress(
     budget.check_target(device)
     settings = {
         "target": device.name,
+        "metric": metric if isinstance(metric, str) else None,  # others are only known to this call
         "quantization": quantization,
         "search": search,
         "epochs": epochs,
@@ -295,6 +297,7 @@ def _runner(
         folder / "trials",
         budget=prepared.work.budget,
         is_training=prepared.work.is_training,
+        rounding_epochs=rounding_epochs(settings["epochs"]),
         baseline=journal.header.baseline,
         time_budget=settings["time_budget"],
         counts={"quick": settings["num_trials"]},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from edgeprune.measure.metrics import MetricLike
 from edgeprune.search.budget import amount_text
 from edgeprune.search.gate import Verdict
 from edgeprune.search.trial_record import Candidate, Trial
@@ -39,6 +40,7 @@ class CompressResult:
         recipe: the file from which `apply_recipe` makes the model again.
         bundle: the folder of the bundle; None where none was written.
         notes: what the user should know, a sentence each.
+        metric: what models were judged by: what was passed as `metric`; None for the compiled one.
     """
 
     accepted: bool
@@ -51,6 +53,7 @@ class CompressResult:
     recipe: Path | None
     bundle: Path | None
     notes: tuple[str, ...]
+    metric: MetricLike | None = None
 
     def __str__(self) -> str:
         """The verdict and a table of the trials."""

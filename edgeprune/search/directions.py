@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SPARSITIES = (0.5, 0.75)
 _FIRST_PART = 3  # the first part of the training is one of so many
+_ROUNDING_EPOCHS = 0.5  # of the epochs: training for the rounding begins with weights that are trained already
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Directions:
         first = -(-self.epochs // _FIRST_PART)
         return tuple(part for part in (first, self.epochs - first) if part)
 
+    @property
+    def rounding_epochs(self) -> int:
+        """The epochs of training for the rounding, after the others."""
+        return rounding_epochs(self.epochs)
+
     def untrained(self, way: int) -> int:
         """The same way to quantize, without training for its rounding."""
         return way - 1 if way in self.quantize_aware else way
@@ -50,3 +56,16 @@ class Directions:
     def ways_after(self, way: int) -> list[int]:
         """The ways that lose less by rounding: those behind it, but none of fewer bits."""
         return [one for one in range(way + 1, self.num_ways) if one not in self.four_bits or way in self.four_bits]
+
+
+def rounding_epochs(epochs: int) -> int:
+    """How many epochs a model is trained for the rounding of its file.
+
+    Args:
+        epochs: of the training before; 0 where nothing is trained.
+
+    Example:
+        >>> rounding_epochs(6), rounding_epochs(1), rounding_epochs(0)
+        (3, 1, 0)
+    """
+    return max(1, round(_ROUNDING_EPOCHS * epochs)) if epochs else 0

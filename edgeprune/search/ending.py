@@ -103,7 +103,7 @@ class Ending:
             errors = [trial.error for trial in trials if trial.error]
             notes: tuple[str, ...] = (f"every trial failed, the last with {errors[-1]}",)
             self.journal.end(SearchEnding(None, False, None, known, notes))
-            return CompressResult(False, None, None, None, None, trials, correlation, None, None, notes)
+            return CompressResult(False, None, None, None, None, trials, correlation, None, None, notes, work.metric)
         path = self.folder / MODEL
         verdict = self._verdict(self.runner.path_of(best))
         with atomic_path(path) as unfinished:
@@ -125,6 +125,7 @@ class Ending:
             recipe=recipe,
             bundle=bundled,
             notes=notes,
+            metric=work.metric,
         )
 
     def _verdict(self, path: Path) -> Verdict:

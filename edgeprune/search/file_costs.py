@@ -12,6 +12,7 @@ from edgeprune.bundle.cpp_sources import kernel_bytes, with_margin
 from edgeprune.bundle.microcontroller import scratch_bytes
 from edgeprune.data.batches import samples_of
 from edgeprune.export.convert import export_tflite
+from edgeprune.export.diagnosis import ConversionError
 from edgeprune.measure.latency import benchmark
 from edgeprune.measure.predictions import samples_for_file
 from edgeprune.measure.score import outputs_by_keras_name
@@ -28,7 +29,9 @@ from edgeprune.types import Arrays, Model, Quantization
 QuantizationLike = Quantization | Scheme | None
 
 _TIMED_RUNS, _TIMED_SECONDS = 30, 3.0
-_COST_SAMPLES = 2  # that a file is calibrated on of which the costs alone are looked at
+# What a file is calibrated on of which only the costs are looked at: few samples, and more where a narrow layer
+# computes nothing but zeros for them, so that it has no range.
+_COST_SAMPLES = (2, 64)
 
 
 def file_costs(path: Path, target: Target, limits: Collection[str]) -> dict[str, float]:
@@ -82,13 +85,20 @@ def untrained_costs(
     Raises:
         ValueError: the model cannot be converted.
     """
-    few, scheme = samples_of(samples, _COST_SAMPLES), scheme_of(quantization)
-    if scheme.weight_bits == 4:
-        model = quantize_aware(model, scheme, calibration=few)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
-        export_tflite(model, path, quantization, few, calibration="min-max", verify=False, verbose=False)
+        try:
+            _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[0]))
+        except ConversionError:
+            _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[1]))
         return file_costs(path, target, limits)
+
+
+def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, samples: Arrays) -> None:
+    scheme = scheme_of(quantization)
+    if scheme.weight_bits == 4:
+        model = quantize_aware(model, scheme, calibration=samples)
+    export_tflite(model, path, quantization, samples, calibration="min-max", verify=False, verbose=False)
 
 
 def file_outputs(path: Path, model: Model, samples: Arrays) -> dict[str, np.ndarray]:

@@ -62,6 +62,8 @@ class Finalists:
         """Measure the original, in the first way to quantize that leaves half of the allowed drop to the cut."""
         made: list[Trial] = []
         for way in (0, *self._directions.ways_after(0)):
+            if not self._has_time_for(way):
+                continue
             made += self._runner.measured([{"target_macs": 1.0, "way": way}])
             self.way = way
             if drop_of(made[-1]) <= self._allowed / 2:
@@ -81,7 +83,9 @@ class Finalists:
 
     def has_time(self) -> bool:
         """Whether there is time to train another model to the end."""
-        return self._runner.has_time("measured", sum(self._parts))
+        has_rounding = any(trial.settings["way"] in self._directions.quantize_aware for trial in self.trials)
+        rounding = self._directions.rounding_epochs if has_rounding else 0
+        return self._runner.has_time("measured", sum(self._parts) + rounding)
 
     def expected_drop(self, trial: Trial) -> float:
         """What a trial would lose if it were trained to the end."""
@@ -150,8 +154,15 @@ class Finalists:
         for way in ways:
             if not self._falls_short_by_rounding(last):
                 break
+            if not self._has_time_for(way):
+                continue
             (last,) = self._runner.measured([self._continued(trained, way)])
             yield last
+
+    def _has_time_for(self, way: int) -> bool:
+        """Whether there is time for the training that a way to quantize a trained model asks for."""
+        is_trained_for = way in self._directions.quantize_aware
+        return not is_trained_for or self._runner.has_time("measured", self._directions.rounding_epochs)
 
     def _continued(self, trial: Trial, way: int, epochs: int = 0) -> Settings:
         """The settings of a model that is made from a trial's."""

@@ -58,6 +58,7 @@ class JournalRunner:
         budget: the limits, for what is reported.
         is_training: whether measured trials are trained.
         baseline: the original's score.
+        rounding_epochs: how many epochs those are trained for their rounding that are.
         time_budget: seconds for all trials; None for no limit.
         counts: how many trials of each stage there will be at most, for what is reported.
         say: is called with what is being done.
@@ -74,6 +75,7 @@ class JournalRunner:
         budget: Budget,
         is_training: bool,
         baseline: float,
+        rounding_epochs: int = 0,
         time_budget: float | None = None,
         counts: Mapping[Stage, int] | None = None,
         say: Callable[[str], None] = lambda text: None,
@@ -81,6 +83,7 @@ class JournalRunner:
     ) -> None:
         self._engine, self._candidate, self._journal, self._folder = engine, candidate, journal, folder
         self._budget, self.is_training, self.baseline = budget, is_training, baseline
+        self._rounding_epochs = rounding_epochs
         self._time_budget, self._counts, self._say, self._log = time_budget, dict(counts or {}), say, log
         self._begin = time.monotonic()
         self._asked: dict[
@@ -95,9 +98,14 @@ class JournalRunner:
         if stage == "quick":
             return left > (1 - _QUICK_SHARE) * self._time_budget
         made = [trial for trial in self._asked.values() if trial.stage == "measured"]
-        each = [trial.seconds / trial.settings["epochs"] for trial in made if trial.settings.get("epochs")]
+        each = [trial.seconds / count for trial in made if (count := self._epochs_of(trial))]
         longest = epochs * max(each) if epochs and each else max((trial.seconds for trial in made), default=0.0)
         return left > longest
+
+    def _epochs_of(self, trial: Trial) -> int:
+        """How many epochs a measured trial was trained for."""
+        is_rounded = trial.candidate is not None and trial.candidate.quantize_aware
+        return trial.settings.get("epochs", 0) + (self._rounding_epochs if is_rounded else 0)
 
     def quick(self, several: Sequence[Settings]) -> list[Trial]:
         """Trials without training, in the order of their settings."""

@@ -88,10 +88,10 @@ class SearchHeader:
             "model": self.model_fingerprint,
             "data": self.data_fingerprint,
             "target": self.target,
-            "metric": self.metric,
             "seed": self.seed,
             **self.limits,
             **self.settings,
+            "metric": self.metric,
         }
         return dict(json.loads(json.dumps(compared)))
 

@@ -21,6 +21,7 @@ from edgeprune.measure.predictions import predict
 from edgeprune.one_shot.planning import prune_weights
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
+from edgeprune.search.directions import rounding_epochs
 from edgeprune.search.file_costs import file_costs, file_outputs, untrained_costs
 from edgeprune.search.judge import Judge, Outputs, judge_of, standard_error, taken
 from edgeprune.search.trial_job import Job, Made, Samples, Work, failed, trial_errors
@@ -33,8 +34,8 @@ from edgeprune.strip import strip_pruning
 from edgeprune.types import Calibration, Callback, Model
 
 _VARIANTS = 2  # that are kept, as models take memory
-# Of the training for the rounding of a file: it begins with weights that are trained already.
-_ROUNDING_RATE, _ROUNDING_EPOCHS = 0.1, 0.5
+# Of the learning rate, in training for the rounding of a file.
+_ROUNDING_RATE = 0.1
 _TRAINING = "Training after the original"
 
 
@@ -106,7 +107,7 @@ class Maker:
         rounding = quantize_aware(smaller, _scheme(candidate), calibration=self._unlabelled)
         if not self.work.is_training:
             return rounding
-        epochs = max(1, round(_ROUNDING_EPOCHS * self.work.settings.epochs))
+        epochs = rounding_epochs(self.work.settings.epochs)
         return self._fitted(rounding, epochs, "Training for the rounding", rate_share=_ROUNDING_RATE)
 
     def write(self, model: Model, candidate: Candidate, path: Path) -> None:

@@ -10,10 +10,12 @@ import sys
 import numpy as np
 import pytest
 from cli.invoked import refused, run, run_ok, tiny_model
+from report.page_reader import PageReader
 
 import edgeprune as ep
 from edgeprune import __version__, flavor
 from edgeprune.measure.accuracy import accuracy
+from edgeprune.search.budget import amount_text
 from edgeprune.tflite.file import read_tflite
 
 
@@ -274,9 +276,12 @@ def test_npz_names(folder):
 def test_report_writes_a_page(folder, tflite, tmp_path):
     page = tmp_path / "report.html"
     data = ("--data", folder / "split.npz", "--num-runs", 2, "-o", page)
-    result = run_ok("report", folder / "keras.keras", tflite, *data, "--max-size", "1 KiB")
+    result = run_ok("report", folder / "keras.keras", tflite, *data, "--max-size", "1 KiB", "--max-gzip-size", "100 B")
     assert f"report: {page}" in result.output and "of the test samples" in result.output
-    assert "max_size of 1 KiB" in page.read_text(encoding="utf-8")
+    row = PageReader(page.read_text(encoding="utf-8")).tables["The model and its files"]
+    said, size = {name[0]: value[0] for name, _, value in row[1:]}, ep.file_size(tflite)
+    assert said["max_size of 1 KiB"] == f"{amount_text('max_size', size.bytes - 1024)} over"
+    assert said["max_gzip_size of 100 B"] == f"{amount_text('max_gzip_size', size.gzip_bytes - 100)} over"
     assert "--overwrite replaces it" in refused("report", folder / "keras.keras", tflite, *data)
     missing = refused("report", folder / "keras.keras", "--data", folder / "split.npz", "-o", tmp_path / "r.html")
     assert "one or more .tflite files" in missing
@@ -287,12 +292,14 @@ def test_report_writes_a_page(folder, tflite, tmp_path):
 def test_report_on_a_search(folder, tmp_path):
     search = ("compress", folder / "keras.keras", "--data", folder / "split.npz", "-o", tmp_path / "found")
     run_ok(*search, "--max-drop", 1, "--epochs", 0, "--num-trials", 2, "--num-finalists", 1)
-    alone = run_ok("report", tmp_path / "found", "-o", tmp_path / "alone.html")
+    metric = ("--metric", "sparse_categorical_crossentropy")  # on the samples in the folder
+    alone = run_ok("report", tmp_path / "found", *metric, "-o", tmp_path / "alone.html")
     assert f"report: {tmp_path / 'alone.html'}" in alone.output
     data = ("--model", folder / "keras.keras", "--data", folder / "split.npz", "--num-runs", 2)
     run_ok("report", tmp_path / "found", *data, "-o", tmp_path / "whole.html")
     parts = [(tmp_path / name).read_text(encoding="utf-8") for name in ("alone.html", "whole.html")]
     assert ['id="classes"' in text for text in parts] == [True, True]
+    assert [f"{metric[1]} (lower is better)" in text for text in parts] == [True, False]
     page = ("-o", tmp_path / "other.html")
     assert "both --model and --data" in refused("report", tmp_path / "found", *data[:2], *page)
     assert "is a search" in refused("report", tmp_path / "found", "--max-size", "1 KiB", *page)

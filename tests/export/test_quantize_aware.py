@@ -5,6 +5,7 @@ import pytest
 from nets.quantized_nets import branched, chain, half, images, nested, shared
 
 import edgeprune as ep
+from edgeprune import flavor as flavors
 from edgeprune.quantization.fake_quantize import quantized_layers
 
 
@@ -187,3 +188,12 @@ def test_weights_that_are_too_large_for_a_range_are_named(tmp_path):
     stem.kernel.assign(np.asarray(stem.kernel) * 1e6)
     with pytest.raises(ValueError, match=r"weights of layer .*stem.* are far too large for the range"):
         ep.export_tflite(model, tmp_path / "model.tflite", "int8", verbose=False)
+
+
+def test_a_layer_that_returns_zeros_alone_is_named(tmp_path):
+    keras = flavors.keras_module("keras")
+    dead = keras.layers.Dense(3, "relu", name="dead", bias_initializer=keras.initializers.Constant(-100))
+    model = keras.Sequential([keras.Input((6,)), dead, keras.layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype("f4")
+    with pytest.raises(ValueError, match=r"Layer 'dead' .*returns nothing but zeros for the representative data"):
+        ep.export_tflite(model, tmp_path / "model.tflite", "int8", x, verbose=False)

@@ -190,6 +190,38 @@ def test_the_file_is_measured_beside_what_the_search_kept(tmp_path):
     assert load_evidence(tmp_path / "nowhere") is None
 
 
+def largest_share(y_true, y_pred):
+    return y_pred.max(axis=-1)
+
+
+def test_the_file_is_scored_by_what_the_search_judged_by(tmp_path):
+    """By the metric of the result, by a name in the journal, or by others, of which the page says so."""
+    model, (x, y), own = trained_net(), data(30, 1), ep.Metric(largest_share, higher_is_better=True)
+    ep.export_tflite(model, tmp_path / "model.tflite", verify=False, verbose=False)
+    save_evidence(tmp_path, model, model, Samples(x, y), 0)
+
+    def measured(search, header, **more):
+        journal(tmp_path, header)
+        made = ep.write_search_report(search, tmp_path / "r.html", num_runs=1, overwrite=True, verbose=False, **more)
+        (tmp_path / "trials.jsonl").unlink()
+        text = made.read_text(encoding="utf-8")
+        return PageReader(text).figures["measured"]["scores"], "the scores here are other ones" in text
+
+    value = float(np.mean(model.predict(x, verbose=0).max(axis=-1)))
+    of_own = {"largest_share": {"value": pytest.approx(value), "higher_is_better": True}}
+    header = dataclasses.replace(HEADER, metric="largest_share")
+    result = CompressResult(False, tmp_path / "model.tflite", None, None, None, (), 0.0, None, None, (), own)
+    assert measured(result, header) == (of_own, False) == measured(tmp_path, header, metric=own)
+    scores, said = measured(tmp_path, header)
+    assert said and "largest_share" not in scores and scores
+    name = "sparse_categorical_crossentropy"
+    by_name = dataclasses.replace(HEADER, metric=name, settings={"metric": name})
+    scores, said = measured(tmp_path, by_name)
+    assert list(scores) == [name] and not said
+    by_agreement = dataclasses.replace(HEADER, metric="agreement", settings={"metric": "agreement"})
+    assert measured(tmp_path, by_agreement)[1] is False
+
+
 def test_samples_of_several_inputs_and_outputs_are_kept_by_name(tmp_path):
     keras = flavors.keras_module(flavors.KERAS_3)
     left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")

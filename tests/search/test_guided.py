@@ -148,6 +148,27 @@ def test_where_the_file_alone_loses_too_much_the_next_way_to_quantize_is_taken()
     assert all(trial.settings["way"] == 0 for trial in runner.trials)
 
 
+def test_training_for_the_rounding_takes_time_that_is_foreseen():
+    class Hasty(Formula):
+        def __init__(self, budget, most):
+            super().__init__(budget, training=True, rounding=0.2)
+            self.most, self.asked = most, []
+
+        def has_time(self, stage, epochs=0):
+            self.asked.append(epochs)
+            return epochs <= self.most
+
+    budget, directions = Budget(max_accuracy_drop=0.5), Directions(num_ways=3, quantize_aware=(1,), epochs=6)
+    ways = {}
+    for most in (2, 3):
+        runner = Hasty(budget, most)
+        finalists = Finalists(runner, budget, directions)
+        finalists.measure({"target_macs": 0.2, "way": 0})  # its float file passes, and loses 0.2 more by rounding
+        ways[most] = [trial.settings["way"] for trial in runner.trials]
+        assert not finalists.has_time() and runner.asked[-1] == (6 if most == 2 else 9)
+    assert ways == {2: [0, 2], 3: [0, 1]}
+
+
 def test_finer_widths_are_tried_where_the_targets_are_coarse():
     class Coarse(Formula):
         def lost_at(self, asked):

@@ -48,7 +48,7 @@ def candidate(settings):
     epochs = (settings["epochs"],) if "epochs" in settings else ()
     quantization = "int8" if settings.get("way") else None
     widths = {} if share >= 1 else {"stem": max(1, round(32 * share))}
-    return Candidate(widths, quantization=quantization, epochs=epochs)
+    return Candidate(widths, (), 0.0, quantization, settings.get("rounded", False), epochs)
 
 
 def runner_in(folder, engine, journal, **more):
@@ -138,4 +138,10 @@ def test_time_is_shared_and_reported(tmp_path):
         later = runner_in(tmp_path, FormulaEngine(), journal, **more)
         later.measured([{"target_macs": 0.5, "epochs": 4}])  # 600 s are left, of which an epoch takes 100
         assert later.has_time("measured", 5) and not later.has_time("measured", 6)
+    with TrialJournal(None, SEARCH) as journal:
+        runner = runner_in(tmp_path, FormulaEngine(seconds=300.0), journal, rounding_epochs=2, **more)
+        runner.measured([{"target_macs": 0.5, "rounded": True}])
+        later = runner_in(tmp_path, FormulaEngine(), journal, rounding_epochs=2, **more)
+        later.measured([{"target_macs": 0.5, "rounded": True}])  # 700 s are left, of which an epoch takes 150
+        assert later.has_time("measured", 4) and not later.has_time("measured", 5)
     assert said[0] == "file 1 of 3, 17 min left" and said[1].startswith("file 2 of 3, best so far loses 0.25, within")

@@ -9,6 +9,7 @@ from search.test_journal_file import SEARCH
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.search import file_costs
 from edgeprune.search.budget import Budget
 from edgeprune.search.search_space import SearchSpace, ways_of
 from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
@@ -78,6 +79,17 @@ def test_a_trial_that_is_no_number_or_fails_is_one_that_failed(maker):
     made = broken.made(Job("measured", Candidate({"first": 8}, epochs=(1,))))
     assert made.state in ("failed", "nan") and made.error
     assert "has no group 'third'" in maker.made(Job("quick", Candidate({"third": 1}))).error
+
+
+def test_what_a_file_costs_is_known_where_a_layer_computes_zeros_alone_for_the_first_samples(work, monkeypatch):
+    judged, budget = Samples(*data(10, 2)), Budget(max_size="2 KiB")
+    maker = Maker(dataclasses.replace(work, train=None, judged=judged, budget=budget))
+    narrow = Job("quick", Candidate({"first": 1, "second": 1}, quantization="int8"))
+    monkeypatch.setattr(file_costs, "_COST_SAMPLES", (2, 2))
+    assert "returns nothing but zeros" in maker.made(narrow).error
+    monkeypatch.undo()
+    made = maker.made(narrow)
+    assert made.state == "ok" and made.figures["size"] == maker.made(narrow).figures["size"] > 0
 
 
 def test_blocks_are_removed_and_widths_are_planned_within_limits():
