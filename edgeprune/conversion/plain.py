@@ -10,6 +10,7 @@ from edgeprune.conversion.converter_run import ConverterSettings, run_converter
 from edgeprune.conversion.known_values import known_values, random_samples
 from edgeprune.conversion.signature import names_to_trace, signature_specs, traceable_names, write_saved_model
 from edgeprune.output_capture import captured_output
+from edgeprune.tflite.edit import with_shared_scales
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Model, Quantization
 
@@ -36,7 +37,8 @@ def converted(model: Model, quantization: Quantization | None) -> bytes:
         try:
             with flavor.computing_in_float32(model), traceable_names(model), equal_calls.replaced(model, quantization):
                 write_saved_model(model, specs, names, folder)
-            return repaired(run_converter(folder, settings, samples))
+            content = repaired(run_converter(folder, settings, samples))
+            return with_shared_scales(content) if settings.calibrated else content
         except Exception as error:  # the converter raises many kinds
             reason = " ".join(str(error).split())[:300]
             raise ValueError(

@@ -16,7 +16,8 @@ from edgeprune.tflite.tensors import tensor_shape
 
 _HALF_SAVES = 2  # bytes of a weight
 _FOUR_BITS_SAVE = 0.5
-_SCALE_BYTES = 12  # a float32 and the int64 of a zero point
+_SCALE_BYTES = 4
+_ZERO_POINT_BYTES = 8
 _ITEM_BYTES = {"float16": 2, "float32": 4, "float64": 8, "int16": 2, "int32": 4, "int64": 8, "uint16": 2, "uint32": 4}
 
 
@@ -30,7 +31,8 @@ def file_terms(
         half_floats: whether weights in float32 will be stored in float16.
         four_bit_operators: the operators whose weights in int8 will be stored in 4 bits.
     """
-    terms = []
+    terms: list[CostTerm] = []
+    zero_points: dict[tuple[tuple[int, ...], float], CostTerm] = {}  # a file has equal lists of them once
     for tensor in (tensor for tensor in template.tensors.values() if tensor.data is not None):
         assert tensor.data is not None
         each = len(tensor.data) / max(math.prod(tensor_shape(tensor.tensor)), 1)
@@ -39,6 +41,8 @@ def file_terms(
         if of_axis is not None and len(of_axis) > 1:
             size = tensor.shape[tensor.tensor.quantization.quantizedDimension]
             terms.append(_product_term(size.lines, _SCALE_BYTES * size.factor))
+            zero_points[size.lines, size.factor] = _product_term(size.lines, _ZERO_POINT_BYTES * size.factor)
+    terms += zero_points.values()
     rest = max(size - total(terms, counts) for counts, size in template.files)
     if half_floats:
         halves = [

@@ -142,7 +142,8 @@ def test_bytes_of_the_file_and_of_the_activations(flavor, quantization, tmp_path
     assert 0.5 * whole.bytes < export.bytes <= 1.02 * flash
     assert ep.measure.activation_memory(smaller, dtype).planned <= ram
     reached = {limit.kind: limit.reached for limit in plan.limits}
-    assert reached["max_ram"] <= ram and reached["max_flash"] == pytest.approx(export.bytes, rel=0.02)
+    # Zero points of groups that happen to be equally wide are in the file once, which a plan does not count on.
+    assert reached["max_ram"] <= ram and 0.98 * export.bytes < reached["max_flash"] < 1.05 * export.bytes
     assert plan.latency is None and plan.target is None
     assert f"(requested at most {flash:,})" in str(plan)
 
