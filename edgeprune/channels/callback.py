@@ -38,7 +38,8 @@ from edgeprune.channels.plan.solver import PlanTarget
 from edgeprune.number_checks import check_number, check_target
 from edgeprune.sparsity import schedules, updates
 from edgeprune.sparsity.callbacks import group_size, steps_left
-from edgeprune.types import Layer, Model, SameLayer, Scope
+from edgeprune.sparsity.prune import without_wrappers
+from edgeprune.types import Layer, SameLayer, Scope
 
 if TYPE_CHECKING:
     from edgeprune.sparsity.schedules import PruningSchedule
@@ -140,12 +141,11 @@ class ChannelPruning(CallbackOfBoth):
                     f"This ChannelPruning has made {self._step} steps with another model, and its schedule is not for "
                     f"{self.model.name!r}: make a new one, or pass initial_epoch= to fit to continue a training."
                 )
-            _refuse_wrappers(self.model)
             # With an importance that needs no data: whether the target can be reached does not depend on it.
-            graph = trace(self.model)
+            graph = trace(without_wrappers(self.model))
             without_data: GraphSettings = {**self._settings, "importance": "l1"}
             plan_graph(graph, self._target.at(1.0), **without_data)
-            put_masks_on(graph)
+            put_masks_on(self.model, graph)
         flavor.forget_compiled_step(self.model)
         self._at_first_epoch = True
 
@@ -225,16 +225,6 @@ class ChannelPruning(CallbackOfBoth):
             masks.zero_producers(self.plan.kept_mask)
         else:
             masks.keep(self.plan.kept_mask)
-
-
-def _refuse_wrappers(model: Model) -> None:
-    """Refuse to remove channels from a model whose weights TF-MOT's wrappers prune: their masks have all channels."""
-    if any(type(layer).__name__ == "PruneLowMagnitude" for layer in flavor.layers_of(model)):
-        raise ValueError(
-            f"The weights of {model.name!r} are pruned by TF-MOT's wrappers, as those of all tf_keras models, and "
-            "ChannelPruning cannot remove channels in them. Do one after the other: fit with ChannelPruning, "
-            "strip_pruning(model), then prune_low_magnitude and fit again. With Keras 3 both go into one fit."
-        )
 
 
 class _Target:

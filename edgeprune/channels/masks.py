@@ -27,10 +27,15 @@ def masks_of(model: Layer) -> ChannelMasks | None:
     return getattr(model, _ATTRIBUTE, None)
 
 
-def put_masks_on(graph: ChannelGraph) -> None:
-    """Add masks that keep everything to a traced model, and let its optimizer apply them."""
+def put_masks_on(model: Model, graph: ChannelGraph) -> None:
+    """Add masks that keep everything to a model, and let its optimizer apply them.
+
+    Args:
+        model: the model.
+        graph: its channels, or those of a model with the same weights.
+    """
     masks = ChannelMasks(graph)
-    object.__setattr__(graph.model, _ATTRIBUTE, masks)
+    object.__setattr__(model, _ATTRIBUTE, masks)
     masks.install()
 
 

@@ -22,6 +22,7 @@ from edgeprune.channels.plan.channel_plan import ChannelPlan
 from edgeprune.channels.plan.selection import freeze_in_attention
 from edgeprune.dead_channels.constant_channels import Constants, constants, pads_with_zeros
 from edgeprune.progress import status
+from edgeprune.sparsity.prune import without_wrappers
 from edgeprune.types import Layer, Model
 
 
@@ -166,20 +167,11 @@ def find_dead_channels(model: Model) -> DeadChannels:
         ValueError: it is not built, or it is subclassed and its call cannot be followed.
     """
     # Inside heads all would have to have as many dead channels.
-    graph = freeze_in_attention(trace(_without_wrappers(model)), "heads")
+    graph = freeze_in_attention(trace(without_wrappers(model)), "heads")
     use = _Use(graph, constants(graph))
     live = _live(graph, use)
     kept_mask = _with_one_of_each(graph, live)
     return DeadChannels(graph, kept_mask, tuple(use.folds(~kept_mask)), use.left(live))
-
-
-def _without_wrappers(model: Model) -> Any:
-    """A `tf_keras` model under pruning without TF-MOT's wrappers, on the same weights; any other as it is."""
-    if not flavor.is_model(model) or flavor.is_keras_3(model):
-        return model
-    from edgeprune.sparsity import wrapper_masks
-
-    return wrapper_masks.clone_without_wrappers(model) if wrapper_masks.has_masks(model) else model
 
 
 def _live(graph: ChannelGraph, use: _Use) -> np.ndarray:

@@ -172,6 +172,15 @@ def with_masks_applied(model: SameModel) -> SameModel:
     return model
 
 
+def without_wrappers(model: Model) -> Any:
+    """A `tf_keras` model under pruning without TF-MOT's wrappers, on the same weights; any other as it is."""
+    if not flavor.is_model(model) or flavor.is_keras_3(model):
+        return model
+    from edgeprune.sparsity import wrapper_masks
+
+    return wrapper_masks.clone_without_wrappers(model) if wrapper_masks.has_masks(model) else model
+
+
 def pruning_step(model: Layer) -> int:
     """The training step that the pruning of a model or layer has come to.
 

@@ -186,10 +186,6 @@ def test_wrapped_models_are_stripped_first():
     wrapped = ep.prune_low_magnitude(dense_net(K))
     with pytest.raises(ValueError, match="strip_pruning"):
         ep.plan_channels(wrapped, pruning_ratio=0.5)
-    wrapped.compile("sgd", "mse")
-    pruning = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1), pruning_ratio=0.5)
-    with pytest.raises(ValueError, match="Do one after the other: fit with ChannelPruning, strip_pruning"):
-        wrapped.fit(np.ones((8, 6)), np.ones((8, 3)), verbose=0, callbacks=[pruning, ep.UpdatePruningStep()])
 
 
 def test_classes_that_are_made_in_another_way_become_plain_ones(flavor):

@@ -51,15 +51,17 @@ def test_all_channels_kept_computes_the_same(flavor):
 
 
 def test_channels_weights_and_steps_in_one_fit(flavor, tmp_path):
-    """Channels and weights are removed while the model learns to be rounded. TF-MOT's wrappers leave no channels."""
+    """Channels and weights are removed while the model learns to be rounded."""
     model = ep.quantize_aware(branched(flavor), calibration=X)
-    callbacks = [ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1), pruning_ratio=0.4)]
-    if flavor == "keras":
-        model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.6, frequency=1))
-        callbacks.append(ep.UpdatePruningStep())
+    model = ep.prune_low_magnitude(model, ep.PolynomialDecay(0.0, 0.9, frequency=1))
+    channels = ep.ChannelPruning(ep.PolynomialDecay(0.0, 0.5, frequency=1), pruning_ratio=0.4)
+    callbacks = [channels, ep.UpdatePruningStep()]
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=callbacks)
     smaller = ep.strip_pruning(model)
+    hidden = next(one for one in quantized_layers(smaller) if one.layer.name == "hidden")
+    zeros = np.array(hidden.layer.kernel) == 0
+    assert 0.5 < zeros.mean() < 1 and zeros.shape[1] < 12
     assert not ep.is_pruned(smaller) and len(fake_quantizers(smaller)) == len(fake_quantizers(model))
     np.testing.assert_allclose(smaller.predict(X, verbose=0), model.predict(X, verbose=0), atol=0.02)
     result = ep.export_tflite(smaller, tmp_path / "m.tflite", "int8", X)
