@@ -86,8 +86,9 @@ def _classes(found: ModelFigures) -> Iterator[Section]:
             )
             for place, name in enumerate(names)
         )
-        parts.append(PageTable(f"Recall and precision of each class{of}", tuple(header), rows))
-        if len(names) > MOST_CLASSES:
+        many = len(names) > MOST_CLASSES
+        parts.append(PageTable(f"Recall and precision of each class{of}", tuple(header), rows, folded=many))
+        if many:
             parts.append(_mistakes(f"The most frequent mistakes{of}", {"Keras": before, **dict(after)}, names))
         else:
             for name, own in (("Keras", before), *after):

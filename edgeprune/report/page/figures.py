@@ -18,6 +18,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, "#b8860b", "#17a2b8", GREY)
 _SCALE = [[0.0, "rgba(63,131,200,0.04)"], [1.0, "rgba(63,131,200,0.85)"]]
 _LONGEST_NAME = 34
 _FRAME = 90  # pixels of title, axis and legend
+_LEAST_HEIGHT = 160  # below it Plotly draws the title over the axis
 
 
 def require_plotly() -> None:
@@ -42,7 +43,7 @@ def plotly_text(text: str) -> str:
 
 def row_height(rows: int, bars: int = 1) -> int:
     """The pixels of a plot with a row for each name."""
-    return _FRAME + rows * (14 + 8 * bars)
+    return max(_LEAST_HEIGHT, _FRAME + rows * (14 + 8 * bars))
 
 
 def row_bars(

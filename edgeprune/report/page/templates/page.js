@@ -46,9 +46,16 @@
     });
   }
 
+  // On a narrow screen the names of rows leave room for their bars: their ends, as of names that are long anywhere.
+  function shorten(axis) {
+    const most = 22;
+    axis.ticktext = axis.ticktext.map((name) => (name.length > most ? "…" + name.slice(1 - most) : name));
+  }
+
   async function draw(source) {
     const plot = document.getElementById(source.dataset.plot);
     const figure = JSON.parse(source.textContent);
+    if (plot.clientWidth < 480 && figure.layout.yaxis.ticktext) shorten(figure.layout.yaxis);
     const layout = { ...figure.layout, height: Number(plot.dataset.height) };
     await Plotly.newPlot(plot, figure.data, layout, options);
     addKeys(plot);
