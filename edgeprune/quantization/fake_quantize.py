@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 
@@ -29,6 +29,10 @@ else:
 _UNSEEN = (-6.0, 6.0)
 # The end of the range of values that are all zero: any, but not so near that no multiplier reaches its steps.
 _OF_ZEROS = 1.0
+# The least end of a range that is learned: above zero, which is in the range in any case.
+_LEAST = 1e-6
+LEARNED: Literal["learned"] = "learned"
+UpdateRanges = bool | Literal["learned"]
 # How far a range counts as seen that is known from zeros alone: the next values take its place.
 _HARDLY_SEEN = 1e-6
 
@@ -85,7 +89,7 @@ class FakeQuantizeLogic(_BaseLayer):
     Args:
         num_bits: of the integers.
         fixed_range: the range where it follows from the function that makes the values; left out, it is measured.
-        update_ranges: whether training moves it.
+        update_ranges: whether training moves it: with a moving average, or where `"learned"` as a trainable weight.
         momentum: the share of the old range in the new one, at each step of training.
         in_file: whether a file has the range, or the converter finds its own there.
         **kwargs: arguments of every layer.
@@ -99,7 +103,7 @@ class FakeQuantizeLogic(_BaseLayer):
         self,
         num_bits: int = 8,
         fixed_range: Sequence[float] | None = None,
-        update_ranges: bool = True,
+        update_ranges: UpdateRanges = True,
         momentum: float = 0.99,
         in_file: bool = True,
         **kwargs: object,
@@ -117,8 +121,9 @@ class FakeQuantizeLogic(_BaseLayer):
     def build(self, input_shape: Shape | None = None) -> None:
         """Make the variables of a range that is measured."""
         if self.fixed_range is None:
-            for name, value in (("range_min", _UNSEEN[0]), ("range_max", _UNSEEN[1]), ("seen", 0.0)):
-                setattr(self, name, self._state(name, value))
+            for name, value in (("range_min", _UNSEEN[0]), ("range_max", _UNSEEN[1])):
+                setattr(self, name, self._state(name, value, trainable=self.update_ranges == LEARNED))
+            self.seen = self._state("seen", 0.0)
         self.built = True
 
     def call(self, x: AnyTensor, training: bool | None = None) -> Any:
@@ -130,7 +135,7 @@ class FakeQuantizeLogic(_BaseLayer):
         if not self.rounds:
             return x
         values = tf.cast(x, tf.float32)
-        if training and self.update_ranges and self.trainable and self.fixed_range is None:
+        if training and self.update_ranges is True and self.trainable and self.fixed_range is None:
             self._follow(tf.stop_gradient(values))
         low, high = self.range
         rounded = tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=self.num_bits)
@@ -143,7 +148,10 @@ class FakeQuantizeLogic(_BaseLayer):
 
         if self.fixed_range is not None:
             return self.fixed_range[0], self.fixed_range[1]
-        return tf.convert_to_tensor(self.range_min), tf.convert_to_tensor(self.range_max)
+        low, high = tf.convert_to_tensor(self.range_min), tf.convert_to_tensor(self.range_max)
+        if self.update_ranges == LEARNED:  # an optimizer knows no limits
+            return tf.minimum(low, 0.0), tf.maximum(high, _LEAST)
+        return low, high
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -181,7 +189,7 @@ class FakeQuantizeLogic(_BaseLayer):
             variable.assign(tf.where(finite, old * kept + new * (1.0 - kept), old))
         self.seen.assign(tf.where(finite, tf.where(zeros, tf.maximum(seen, _HARDLY_SEEN), 1.0), seen))
 
-    def _state(self, name: str, value: float) -> Any:
+    def _state(self, name: str, value: float, trainable: bool = False) -> Any:
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
@@ -209,7 +217,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         kept_zeros: the kernels whose zeros are kept in training.
         activation_bits: of the integers between the layer and its activation, where a file computes these in two
             operators; None where it does not.
-        update_ranges: whether training moves the range of these.
+        update_ranges: whether training moves the range of these, and how.
         parts: how many parts the last axis of the kernels is split into, as an axis of its own before it.
         **kwargs: arguments of every layer.
     """
@@ -221,7 +229,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         num_bits: int = 8,
         kept_zeros: Sequence[str] = (),
         activation_bits: int | None = None,
-        update_ranges: bool = True,
+        update_ranges: UpdateRanges = True,
         parts: int = 1,
         **kwargs: object,
     ) -> None:
@@ -322,7 +330,7 @@ class QuantizedLayerLogic(_BaseWrapper):
         """While the body runs, the layer computes with these tensors in place of its kernels."""
         raise NotImplementedError
 
-    def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantizeLogic:
+    def _fake_quantize(self, num_bits: int, update_ranges: UpdateRanges) -> FakeQuantizeLogic:
         """The layer that rounds before the activation."""
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ import keras
 
 from edgeprune.quantization import channel_rules  # noqa: F401, registers them
 from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
-from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic
+from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic, UpdateRanges
 from edgeprune.types import Variable
 
 
@@ -18,9 +18,9 @@ from edgeprune.types import Variable
 class FakeQuantize(FakeQuantizeLogic, keras.layers.Layer):
     """Rounds activations to the steps of a range."""
 
-    def _state(self, name: str, value: float) -> Any:
+    def _state(self, name: str, value: float, trainable: bool = False) -> Any:
         return self.add_weight(
-            shape=(), dtype="float32", initializer=keras.initializers.Constant(value), trainable=False, name=name,
+            shape=(), dtype="float32", initializer=keras.initializers.Constant(value), trainable=trainable, name=name,
             autocast=False, aggregation="mean",
         )  # fmt: skip
 
@@ -48,7 +48,7 @@ class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
             if value is not None and id(variable) not in rounded:
                 variable.assign(value)
 
-    def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantize:
+    def _fake_quantize(self, num_bits: int, update_ranges: UpdateRanges) -> FakeQuantize:
         return FakeQuantize(num_bits, update_ranges=update_ranges, name="before_activation")
 
     def _state(self, name: str, shape: tuple[int, ...]) -> Any:

@@ -12,7 +12,7 @@ import tf_keras
 
 from edgeprune.quantization import channel_rules  # noqa: F401, registers them
 from edgeprune.quantization.annotated_layer import AnnotatedLayerLogic
-from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic, holder_of
+from edgeprune.quantization.fake_quantize import FakeQuantizeLogic, QuantizedLayerLogic, UpdateRanges, holder_of
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import AnyTensor, Variable
 
@@ -25,10 +25,12 @@ _Wrapper: Any = tf_keras.layers.Wrapper
 class FakeQuantize(FakeQuantizeLogic, _Layer):
     """Rounds activations to the steps of a range."""
 
-    def _state(self, name: str, value: float) -> Any:
+    def _state(self, name: str, value: float, trainable: bool = False) -> Any:
+        # Each replica follows its own values; what an optimizer changes is the same in all.
+        reading = tf.VariableSynchronization.AUTO if trainable else tf.VariableSynchronization.ON_READ
         return self.add_weight(
-            name, (), tf.float32, tf_keras.initializers.Constant(value), trainable=False, experimental_autocast=False,
-            synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN,
+            name, (), tf.float32, tf_keras.initializers.Constant(value), trainable=trainable,
+            experimental_autocast=False, synchronization=reading, aggregation=tf.VariableAggregation.MEAN,
         )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ class QuantizedLayer(QuantizedLayerLogic, _Wrapper):
         """What TF-MOT's wrapper, which stands around this layer, may prune: the weights of the layer inside."""
         return list(prunable_weights(self.layer).values())
 
-    def _fake_quantize(self, num_bits: int, update_ranges: bool) -> FakeQuantize:
+    def _fake_quantize(self, num_bits: int, update_ranges: UpdateRanges) -> FakeQuantize:
         return FakeQuantize(num_bits, update_ranges=update_ranges, name="before_activation")
 
     def _state(self, name: str, shape: tuple[int, ...]) -> Any:

@@ -13,6 +13,8 @@ from edgeprune.channels.graph.trace import garbage_collection_off
 from edgeprune.depth.bypass import graphs, walkable
 from edgeprune.quantization.calibration import calibrate
 from edgeprune.quantization.fake_quantize import (
+    LEARNED,
+    UpdateRanges,
     holder_of,
     is_fake_quantize,
     is_quantize_aware,
@@ -41,7 +43,7 @@ def quantize_aware(
     layers: LayerChoice | None = None,
     ignore: LayerChoice | None = None,
     num_samples: int = 256,
-    update_ranges: bool = True,
+    update_ranges: UpdateRanges = True,
     keep_zeros: bool = True,
 ) -> Model:
     """Prepare a model for training that knows how its file will round.
@@ -64,7 +66,8 @@ def quantize_aware(
             for them. All where left out.
         ignore: layers not to round, in the same forms.
         num_samples: how many samples of `calibration` to use at most.
-        update_ranges: whether training moves the ranges, with a moving average, or leaves them as calibrated.
+        update_ranges: whether training moves the ranges: `True` with a moving average; `"learned"` as weights of the
+            model, whose gradients are those of the values outside of them; `False` leaves them as calibrated.
         keep_zeros: whether weights that are zero, as after `strip_pruning`, are kept in training. A kernel that is
             all zero is trained in any case.
 
@@ -89,8 +92,12 @@ def quantize_aware(
         >>> history = model.fit(np.random.rand(64, 4), np.random.rand(64, 3), verbose=0)
     """
     flavor.check_built_model(model)
-    if calibration is None and not update_ranges:
-        raise ValueError("update_ranges=False leaves the ranges as they were calibrated: pass calibration=data.")
+    if not (isinstance(update_ranges, bool) or update_ranges == LEARNED):
+        raise ValueError(f"update_ranges must be True, False or 'learned'; got {update_ranges!r}.")
+    if calibration is None and update_ranges is not True:
+        raise ValueError(
+            f"update_ranges={update_ranges!r} begins with the ranges as calibrated: pass calibration=data."
+        )
     built = rounding_model(
         model, scheme, layers=layers, ignore=ignore, update_ranges=update_ranges, keep_zeros=keep_zeros
     )
@@ -105,7 +112,7 @@ def rounding_model(
     *,
     layers: LayerChoice | None = None,
     ignore: LayerChoice | None = None,
-    update_ranges: bool = True,
+    update_ranges: UpdateRanges = True,
     keep_zeros: bool = True,
     prefix: str | None = None,
 ) -> Any:
@@ -189,7 +196,7 @@ class _Making:
         model: Model,
         placement: Placement,
         scheme: Scheme,
-        update_ranges: bool,
+        update_ranges: UpdateRanges,
         keep_zeros: bool,
         renamed: dict[int, str],
         prefix: str,

@@ -215,6 +215,8 @@ def quantization_error(
             verify=False,
             verbose=False,
         )
+        if strip.is_quantize_aware(model):  # the process that trained it may not survive the file, as in export_tflite
+            try_out(path)
         return _compared(model, path, data, num_samples, own, made=True)
 
 

@@ -139,6 +139,8 @@ def unbuilt(flavor):
         (chain, {"scheme": "int7"}, "quantization must be one of"),
         (chain, {"scheme": "float16"}, "needs no training: pass it to export_tflite"),
         (chain, {"update_ranges": False}, "pass calibration=data"),
+        (chain, {"update_ranges": "learned"}, "update_ranges='learned' begins with the ranges as calibrated"),
+        (chain, {"update_ranges": "median"}, "must be True, False or 'learned'; got 'median'"),
         (chain, {"calibration": images() * np.inf}, "NaN or infinite on the calibration data"),
         (chain, {"calibration": np.zeros((4, 5))}, "expects samples of shape"),
         (chain, {"layers": "bn"}, "no kernel to quantize among the chosen layers"),
