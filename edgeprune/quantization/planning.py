@@ -247,7 +247,7 @@ def _planned_layers(choices: LayerChoices, chosen: np.ndarray, added: np.ndarray
         if (number := free.get(id(one))) is not None:
             of_bits = dict(zip(choices.bits[number].tolist(), added[number].tolist(), strict=True))
             bits, four, floats = int(choices.bits[number, chosen[number]]), of_bits.get(4), of_bits.get(FLOAT_BITS)
-        removed = None if floats is None else -floats
+        removed = None if floats is None else abs(floats)
         planned.append(PlannedLayer(choices.name(one), choices.count(one), bits, four, removed))
     return tuple(planned)
 
