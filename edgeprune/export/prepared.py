@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.conversion import equal_calls
 from edgeprune.conversion.signature import signature_specs
 from edgeprune.export import non_finite, representative, vocabulary_files
@@ -66,10 +67,13 @@ def prepare(
 
     Raises:
         TypeError: `representative_data` is of no known kind.
-        ValueError: the model keeps a state between calls, a weight is NaN or infinite, or the data do not fit it.
+        ValueError: the model keeps a state between calls, a weight is NaN or infinite, the data do not fit it, or it is
+            one of Keras 3 inside the scope of a `tf.distribute` strategy.
     """
     from edgeprune import strip  # imports TensorFlow
 
+    if flavor.is_keras_3(model):  # tf_keras can be converted there
+        flavor.check_outside_scope(model)
     notes = []
     if strip.is_pruned(model):
         notes.append(

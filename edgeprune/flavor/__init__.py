@@ -134,7 +134,7 @@ from edgeprune.flavor.running import (
     run_model,
     shapes_of_calls,
 )
-from edgeprune.flavor.strategies import check_strategy, is_distributed, strategy_of
+from edgeprune.flavor.strategies import check_outside_scope, check_strategy, mirrored_strategy, strategy_of
 from edgeprune.flavor.training import (
     CALLBACK_HOOKS,
     callback_class,
@@ -176,6 +176,7 @@ __all__ = [
     "callback_class",
     "check_built",
     "check_built_model",
+    "check_outside_scope",
     "check_strategy",
     "check_model",
     "clone_built_layer",
@@ -211,7 +212,6 @@ __all__ = [
     "input_names",
     "input_specs",
     "is_addition",
-    "is_distributed",
     "is_graph_model",
     "is_keras_3",
     "is_keras_3_variable",
@@ -237,6 +237,7 @@ __all__ = [
     "model_inside",
     "moving_averages",
     "named_outputs",
+    "mirrored_strategy",
     "needed_calls",
     "names_of_plain_weights",
     "output_layers",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgeprune.flavor.kinds import KERAS_3, flavor_of
 from edgeprune.types import Model
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @contextlib.contextmanager
@@ -42,8 +46,37 @@ def check_strategy(model: Model) -> None:
         )
 
 
-def is_distributed(model: Model) -> bool:
-    """Whether a model was made under a strategy, or one is in force."""
+def check_outside_scope(model: Model) -> None:
+    """Refuse to convert a model inside the scope of a strategy, whose variables what is converted would be made of.
+
+    Raises:
+        ValueError: the scope of one is in force.
+    """
     import tensorflow as tf
 
-    return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
+    if tf.distribute.has_strategy():
+        raise ValueError(
+            f"Model {model.name!r} is passed inside the scope of a tf.distribute strategy, where it cannot be "
+            "converted: end the with block first. One that was made under a strategy can be converted outside of it."
+        )
+
+
+def mirrored_strategy(model: Model) -> tf.distribute.Strategy | None:
+    """The `MirroredStrategy` that a model was made under, None where it was made under none.
+
+    Raises:
+        ValueError: it was made under another strategy, or the scope of one is in force.
+    """
+    import tensorflow as tf
+
+    check_outside_scope(model)
+    strategy = model.distribute_strategy
+    if strategy is tf.distribute.get_strategy():
+        return None
+    if not isinstance(strategy, tf.distribute.MirroredStrategy):
+        raise ValueError(
+            f"Model {model.name!r} was made under a {type(strategy).__name__}, and a tf.distribute.MirroredStrategy is "
+            "the one that a search trains under: outside its scope pass keras.models.clone_model(model) with the "
+            "weights of model. What is found can be trained on under the strategy with distill."
+        )
+    return strategy

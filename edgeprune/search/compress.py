@@ -11,6 +11,7 @@ from typing import Any, Literal
 from edgeprune import flavor
 from edgeprune.atomic import check_parents
 from edgeprune.channels.graph.trace import trace
+from edgeprune.channels.rebuild.slicing import whole_copy
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import count_parameters
@@ -93,7 +94,8 @@ def compress(
     of the fewest MACs, whose drop holds by its standard error where there is such a model.
 
     Args:
-        model: a trained model of `keras` 3 or `tf_keras`. It is not changed.
+        model: a trained model of `keras` 3 or `tf_keras`. It is not changed. Where it was made under a
+            `tf.distribute.MirroredStrategy`, models are trained under that.
         train: samples to train on, `(x, y)`, or `x` alone: then the original is the only teacher. None for no training.
         validation: samples to judge on, in any form that `model.fit` accepts; without labels the share of samples
             whose class is kept is the figure (`metric="agreement"`), or with `metric="distance"` how far outputs move.
@@ -174,20 +176,19 @@ def compress(
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be 'local' or 'ray'; got {engine!r}.")
     flavor.check_built_model(model)
-    if flavor.is_distributed(model):
-        raise ValueError(
-            f"Model {model.name!r} is under a tf.distribute strategy, whose variables cannot be converted: outside its "
-            "scope pass keras.models.clone_model(model) with the weights of model. What is found can be trained on "
-            "under a strategy with distill."
-        )
+    strategy = flavor.mirrored_strategy(model)
+    if strategy is not None and engine != "local":
+        raise ValueError(f"Model {model.name!r} is trained under its strategy in this process: pass engine='local'.")
     _check_can_be_cut(model)
+    if strategy is not None:
+        model = whole_copy(model)  # outside of its scope, to be cut and converted
     folder = Path(output_dir)
     check_parents(folder / TRIALS)
     check_is_free(folder)
     is_training, is_size_limited = train is not None and epochs > 0, bool(_SIZES & {*budget.costs})
     ways = ways_of(quantization, device, is_training, is_size_limited)
     prepared = _prepared(model, train, validation, metric, device, budget, ways, settings)
-    maker = Maker(prepared.work)
+    maker = Maker(prepared.work, strategy)
     workers: dict[str, Any] = {
         "address": address,
         "num_workers": num_workers,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.rebuild.slicing import whole_copy
 from edgeprune.export.convert import export_tflite
 from edgeprune.fit.distilling import distill
 from edgeprune.fit.training import count_steps
@@ -30,8 +31,11 @@ from edgeprune.search.variant import Variant
 from edgeprune.sparsity.callbacks import UpdatePruningStep
 from edgeprune.sparsity.prune import prune_low_magnitude
 from edgeprune.sparsity.schedules import ConstantSparsity
-from edgeprune.strip import strip_pruning
+from edgeprune.strip import is_quantize_aware, strip_pruning
 from edgeprune.types import Calibration, Callback, Model
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _VARIANTS = 2  # that are kept, as models take memory
 # Of the learning rate, in training for the rounding of a file.
@@ -43,11 +47,12 @@ class Maker:
     """Makes trials.
 
     Args:
-        work: what they are made from.
+        work: what they are made from, whose model is made under no strategy.
+        strategy: what models are trained under; None for none.
     """
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, work: Work, strategy: tf.distribute.Strategy | None = None) -> None:
+        self.work, self._strategy = work, strategy
         self._variants: dict[tuple[str, ...], Variant] = {}
 
     def made(self, job: Job) -> Made:
@@ -91,7 +96,11 @@ class Maker:
     def untrained(self, candidate: Candidate) -> Model:
         """A candidate as a model, of which the shapes are right and the weights are not."""
         smaller = self.variant(candidate.removed_blocks).plain_model(candidate)
-        return quantize_aware(smaller, _scheme(candidate)) if candidate.quantize_aware else smaller
+        if not candidate.quantize_aware:
+            return smaller
+        # Zeros are kept by masks, which are weights of a model that is trained for its rounding.
+        smaller = prune_weights(smaller, candidate.sparsity) if candidate.sparsity else smaller
+        return quantize_aware(smaller, _scheme(candidate))
 
     def finished(self, candidate: Candidate, weights: Sequence[np.ndarray] | None = None, parts_done: int = 0) -> Model:
         """A candidate as the model whose file is measured: cut, made up for, pruned and trained.
@@ -104,11 +113,14 @@ class Maker:
         smaller = self._trained(candidate, self._float_model(candidate, weights), parts_done)
         if not candidate.quantize_aware:
             return smaller
-        rounding = quantize_aware(smaller, _scheme(candidate), calibration=self._unlabelled)
+
+        def rounded(model: Model) -> Model:
+            return quantize_aware(model, _scheme(candidate), calibration=self._unlabelled)
+
         if not self.work.is_training:
-            return rounding
+            return rounded(smaller)
         epochs = rounding_epochs(self.work.settings.epochs)
-        return self._fitted(rounding, epochs, "Training for the rounding", rate_share=_ROUNDING_RATE)
+        return self._fitted(smaller, epochs, "Training for the rounding", prepare=rounded, rate_share=_ROUNDING_RATE)
 
     def write(self, model: Model, candidate: Candidate, path: Path) -> None:
         """Write a candidate's file.
@@ -186,22 +198,39 @@ class Maker:
 
     def _trained(self, candidate: Candidate, smaller: Model, parts_done: int) -> Model:
         """The model after the rest of its training, in which zeros stay zeros."""
+
+        def held(model: Model) -> Model:
+            masked = prune_low_magnitude(model, ConstantSparsity(candidate.sparsity, 0, frequency=1))
+            return _compiled_as(model, masked)
+
+        pruned: dict[str, Any] = {"prepare": held, "callbacks": [UpdatePruningStep()]} if candidate.sparsity else {}
         for number, epochs in enumerate(candidate.epochs[parts_done:], parts_done):
-            if not candidate.sparsity:
-                smaller = self._fitted(smaller, epochs, _TRAINING, number)
-                continue
-            held = prune_low_magnitude(smaller, ConstantSparsity(candidate.sparsity, 0, frequency=1))
-            smaller = strip_pruning(self._fitted(held, epochs, _TRAINING, number, callbacks=[UpdatePruningStep()]))
+            smaller = self._fitted(smaller, epochs, _TRAINING, number, **pruned)
         return smaller
 
     def _fitted(
         self,
-        student: Model,
+        smaller: Model,
         epochs: int,
         what: str,
         part: int = 0,
+        prepare: Callable[[Model], Model] = lambda model: model,
         rate_share: float = 1.0,
         callbacks: Sequence[Callback] = (),
+    ) -> Model:
+        """What `prepare` makes of a model, trained and without its masks: under the strategy, copied to it and back."""
+        if self._strategy is None:
+            trained = self._distilled(prepare(smaller), epochs, what, part, rate_share, callbacks)
+            return _compiled_as(trained, strip_pruning(trained))
+        with self._strategy.scope():
+            mirrored = prepare(whole_copy(smaller))
+        trained = strip_pruning(self._distilled(mirrored, epochs, what, part, rate_share, callbacks))
+        plain = prepare(smaller) if is_quantize_aware(trained) else whole_copy(smaller)
+        plain.set_weights(trained.get_weights())
+        return plain
+
+    def _distilled(
+        self, student: Model, epochs: int, what: str, part: int, rate_share: float, callbacks: Sequence[Callback]
     ) -> Model:
         train, settings = self.work.train, self.work.settings
         assert train is not None, "there is nothing to train on"
@@ -213,7 +242,7 @@ class Maker:
             rate = keras.optimizers.schedules.CosineDecay(rate * rate_share, steps)
         return distill(
             student,
-            self.work.model,
+            self._teacher,
             train.x,
             train.y,
             sample_weight=train.sample_weight,
@@ -223,6 +252,13 @@ class Maker:
             callbacks=callbacks,
             description=what,
         )
+
+    @cached_property
+    def _teacher(self) -> Model:
+        if self._strategy is None:
+            return self.work.model
+        with self._strategy.scope():
+            return whole_copy(self.work.model)
 
     @cached_property
     def _unlabelled(self) -> Any:
@@ -248,3 +284,10 @@ def _scored(judge: Judge, name: str, outputs: Mapping[str, np.ndarray]) -> dict[
 
 def _scheme(candidate: Candidate) -> Any:
     return scheme_of(candidate.quantization)
+
+
+def _compiled_as(old: Model, new: Model) -> Model:
+    """A model that may be a clone of another, which those of tf_keras leave without a loss."""
+    if new is not old:
+        flavor.copy_compile_state(old, new)
+    return new

@@ -194,3 +194,12 @@ def test_a_layer_that_overflows_in_calibration_is_named_though_no_output_does(fl
     model.get_layer("large").weights[0].assign(np.full((4, 3), 3e38))
     with pytest.raises(ValueError, match=r"layer 'large' \(Dense\) in model 'small' are too large"):
         export_tflite(model, tmp_path / "m.tflite", "int8", 1 + rng.random((4, 4)), verify=False)
+
+
+def test_a_model_of_a_strategy_is_converted_outside_its_scope(two_replicas, tmp_path):
+    keras = flavors.keras_module(flavors.KERAS_3)
+    with two_replicas.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")], name="mirrored")
+        with pytest.raises(ValueError, match="'mirrored' is passed inside the scope .* end the with block first"):
+            export_tflite(model, tmp_path / "model.tflite", verbose=False)
+    assert export_tflite(model, tmp_path / "model.tflite", verbose=False).verification.passed

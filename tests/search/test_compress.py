@@ -6,13 +6,16 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from search.small_net import data, net, trained_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.search import ending, read_search, search_space
+from edgeprune.search import ending, read_search, search_space, trial_maker
 from edgeprune.search.budget import Budget
 from edgeprune.search.reach import within_memories
+from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
+from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate, Trial
 from edgeprune.targets import target
 
@@ -248,9 +251,68 @@ def test_a_model_that_cannot_be_cut_is_refused(tmp_path):
         ep.compress(model, None, data(40, 1), max_size=100, output_dir=tmp_path)
 
 
-def test_a_model_under_a_strategy_is_refused(two_replicas, tmp_path):
+def test_strategies_that_nothing_is_trained_under_are_refused(two_replicas, tmp_path):
+    keras = flavors.keras_module("keras")
+    arguments = {"max_size": 100, "output_dir": tmp_path / "out"}
     with two_replicas.scope():
-        model = net(flavors.keras_module("keras"))
-    with pytest.raises(ValueError, match=r"'net' is under a tf.distribute strategy, .* pass keras.models.clone_model"):
-        ep.compress(model, None, GOOD, max_size=100, output_dir=tmp_path / "out")
+        model = net(keras)
+        with pytest.raises(ValueError, match=r"'net' is passed inside the scope .* end the with block first"):
+            ep.compress(model, None, GOOD, **arguments)
+    with pytest.raises(ValueError, match="pass engine='local'"):
+        ep.compress(model, None, GOOD, engine="ray", **arguments)
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        model = net(keras)
+    with pytest.raises(ValueError, match=r"under a OneDeviceStrategy.* pass keras.models.clone_model\(model\)"):
+        ep.compress(model, None, GOOD, **arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.above_flavor
+def test_models_are_trained_under_the_strategy_of_the_original(flavor, two_replicas, tmp_path, monkeypatch):
+    """Zeros and training for the rounding too; two replicas learn what one process does but for rounding."""
+    alone, students = trained_net(flavor), []
+    with two_replicas.scope():
+        mirrored = net(flavors.keras_module(flavor))
+    mirrored.set_weights(alone.get_weights())
+
+    def distill(student, teacher, *arguments, **named):
+        students.append((student.distribute_strategy, teacher.distribute_strategy))
+        return ep.distill(student, teacher, *arguments, **named)
+
+    monkeypatch.setattr(trial_maker, "distill", distill)
+    found = []
+    for model, folder in ((alone, "alone"), (mirrored, "mirrored")):
+        limits = {"max_accuracy_drop": 0.3, "quantization": None, "epochs": 1}
+        found.append(
+            ep.compress(model, data(96, 2), data(80, 1), output_dir=tmp_path / folder, **{**SETTINGS, **limits})
+        )
+    one, other = found
+    assert students and students == [(tf.distribute.get_strategy(),) * 2] * (len(students) // 2) + [
+        (two_replicas, two_replicas)
+    ] * (len(students) // 2)
+    assert (
+        one.candidate == other.candidate
+        and one.candidate.widths
+        and other.model.distribute_strategy is not two_replicas
+    )
+    for first, second in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        assert np.allclose(first, second, atol=1e-4)
+    work = Work(
+        alone,
+        Samples(*data(96, 2)),
+        Samples(*data(80, 1)),
+        None,
+        Budget(max_accuracy_drop=0.3),
+        TrialSettings(target("phone"), 1, 32, None, 0),
+    )
+    sparse = Candidate({"first": 16}, sparsity=0.5, epochs=(1,))
+    rounded = dataclasses.replace(sparse, quantization="int8", quantize_aware=True)
+    makers = [Maker(work, strategy) for strategy in (None, two_replicas)]
+    for candidate in (sparse, rounded):
+        one, other = (maker.made(Job("measured", candidate)) for maker in makers)
+        assert one.state == other.state == "ok" and one.figures["size"] == other.figures["size"]
+        for first, second in zip(one.weights, other.weights, strict=True):
+            assert ((first == 0) == (second == 0)).all()
+            # In training for the rounding, ranges are those of the replicas' parts.
+            assert candidate is rounded or np.allclose(first, second, atol=1e-4)
+        makers[0].untrained(candidate).set_weights(one.weights)

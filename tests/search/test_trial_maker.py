@@ -58,6 +58,8 @@ def test_what_is_trained_for_its_rounding_is_a_file_of_its_kind(maker):
     assert four.figures["size"] < eight.figures["size"] and "float_score" not in eight.figures
     restored = maker.untrained(Candidate({"first": 16}, quantization="int8", quantize_aware=True))
     restored.set_weights(eight.weights)
+    sparse = Candidate({"first": 16}, sparsity=0.5, quantization="int8", quantize_aware=True, epochs=(1,))
+    maker.untrained(sparse).set_weights(maker.made(Job("measured", sparse)).weights)
 
 
 def test_training_goes_on_from_a_trial(maker):

@@ -9,8 +9,18 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
-from edgeprune.channels.graph.trace import garbage_collection_off
+from edgeprune.channels.graph.trace import garbage_collection_off, trace
 from edgeprune.types import Model, Variable
+
+
+def whole_copy(model: Model) -> Any:
+    """Build a model again with all its channels: under the strategy in whose scope this is called, or under none.
+
+    Args:
+        model: a model that can be traced, which is not changed.
+    """
+    graph = trace(model)
+    return rebuild(graph, graph.full_mask())
 
 
 def rebuild(graph: ChannelGraph, kept_mask: np.ndarray) -> Any:
