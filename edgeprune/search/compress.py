@@ -126,7 +126,7 @@ def compress(
             models that pass already or are clearly behind are stopped, and the rest. The best one has all of them.
         batch_size: samples per step.
         learning_rate: where the training begins, to fall to 0 on a cosine; left out, that of the model, unchanged.
-        num_trials: models at most that are judged without training.
+        num_trials: models at most that are judged without training; those that are trained are judged so too.
         num_finalists: models at most that are trained and measured.
         time_budget: seconds for all trials; a third of it at most for those without training. At least one model is
             measured. With it, results depend on how fast the machine is.

@@ -76,6 +76,8 @@ class Finalists:
     def measure(self, settings: Settings) -> Trial:
         """Train and measure a model; where it holds and its file does not, also in the next ways to quantize it."""
         way = self._directions.untrained(settings["way"])
+        if self._runner.is_training:
+            self._runner.quick([{**settings, "way": way}])  # known mostly; it tells how well such trials rank
         made = list(self._trained({**settings, "way": way}))
         made += self._quantized(made[-1], [one for one in self._directions.ways_after(way) if one >= settings["way"]])
         self.trials += made

@@ -78,11 +78,14 @@ def test_a_model_that_is_clearly_behind_is_stopped_after_its_first_part():
     runner = Formula(budget, training=True)
     finalists = Finalists(runner, budget, Directions(epochs=6))
     stopped = finalists.measure({"target_macs": 0.2, "weighed_by": "l2", "way": 0})  # loses 0.36, of 0.4
-    assert len(runner.trials) == 1 and stopped.settings["epochs"] == 2 and not finalists.passes(stopped)
+    assert measured(runner) == [stopped] and stopped.settings["epochs"] == 2 and not finalists.passes(stopped)
     assert finalists.expected_drop(stopped) == pytest.approx(0.4 * 0.36)
     first = finalists.measure({"target_macs": 0.5, "weighed_by": "l2", "way": 0})  # 0.09, then 0.05
     last = runner.trials[-1]
-    assert first == last and last.settings == {**runner.trials[1].settings, "epochs": 4, "after": 1}
+    before = measured(runner)[1]
+    assert first == last and last.settings == {**before.settings, "epochs": 4, "after": runner.trials.index(before)}
+    # Each has been judged without training too, so that it is known how well that ranks.
+    assert [one.settings["target_macs"] for one in runner.trials if one.stage == "quick"] == [0.2, 0.5]
     assert finalists.expected_drop(stopped) == pytest.approx(0.36 * 0.5 / 0.9)  # as that one has shown
     passing = finalists.measure({"target_macs": 0.8, "weighed_by": "l2", "way": 0})  # 0.0225
     assert finalists.passes(passing) and passing == runner.trials[-1] and passing.settings["epochs"] == 2
@@ -164,7 +167,7 @@ def test_training_for_the_rounding_takes_time_that_is_foreseen():
         runner = Hasty(budget, most)
         finalists = Finalists(runner, budget, directions)
         finalists.measure({"target_macs": 0.2, "way": 0})  # its float file passes, and loses 0.2 more by rounding
-        ways[most] = [trial.settings["way"] for trial in runner.trials]
+        ways[most] = [trial.settings["way"] for trial in measured(runner)]
         assert not finalists.has_time() and runner.asked[-1] == (6 if most == 2 else 9)
     assert ways == {2: [0, 2], 3: [0, 1]}
 
