@@ -83,13 +83,14 @@ def test_a_model_that_is_clearly_behind_is_stopped_after_its_first_part():
     first = finalists.measure({"target_macs": 0.5, "weighed_by": "l2", "way": 0})  # 0.09, then 0.05
     last = runner.trials[-1]
     before = measured(runner)[1]
-    assert first == last and last.settings == {**before.settings, "epochs": 4, "after": runner.trials.index(before)}
+    whole = {**before.settings, "epochs": 4, "after": runner.trials.index(before)}
+    assert first == last and last.settings == whole
     # Each has been judged without training too, so that it is known how well that ranks.
     assert [one.settings["target_macs"] for one in runner.trials if one.stage == "quick"] == [0.2, 0.5]
     assert finalists.expected_drop(stopped) == pytest.approx(0.36 * 0.5 / 0.9)  # as that one has shown
     passing = finalists.measure({"target_macs": 0.8, "weighed_by": "l2", "way": 0})  # 0.0225
     assert finalists.passes(passing) and passing == runner.trials[-1] and passing.settings["epochs"] == 2
-    assert finalists.finish().best.settings == {**passing.settings, "target_macs": 0.5, "epochs": 4, "after": 1}
+    assert finalists.finish().best.settings == whole
 
 
 def test_after_a_pass_a_narrower_one_is_trained_and_after_a_failure_one_in_between():
