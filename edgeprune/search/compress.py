@@ -12,6 +12,7 @@ from edgeprune import flavor
 from edgeprune.atomic import check_parents
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.slicing import whole_copy
+from edgeprune.export.diagnosis import ConversionError
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import count_parameters
@@ -311,10 +312,13 @@ def _nearest(runner: JournalRunner, space: SearchSpace, maker: Maker) -> Outcome
     """The narrowest model where even that exceeds a limit on costs."""
     work = maker.work
 
-    def costs_of(settings: Mapping[str, Any]) -> dict[str, float]:
-        candidate = space.candidate(settings)
+    def costs_of(settings: Mapping[str, Any]) -> dict[str, float] | None:
+        candidate, device = space.candidate(settings), work.settings.target
         model = maker.untrained(replace(candidate, quantize_aware=False))
-        return untrained_costs(model, candidate.quantization, work.judged.x, work.settings.target, work.budget.costs)
+        try:
+            return untrained_costs(model, candidate.quantization, work.judged.x, device, work.budget.costs)
+        except ConversionError:  # one channel may be zero for all samples, and has no range then
+            return None
 
     return beyond_reach(runner, work.budget, space.narrowest(), costs_of)
 

@@ -39,7 +39,7 @@ def beyond_reach(
     runner: Runner,
     budget: Budget,
     narrowest: Mapping[int, Settings],
-    costs_of: Callable[[Settings], Mapping[str, float]],
+    costs_of: Callable[[Settings], Mapping[str, float] | None],
 ) -> Outcome | None:
     """Measure the narrowest model where it exceeds a limit on costs, so that nothing else need be tried.
 
@@ -47,17 +47,22 @@ def beyond_reach(
         runner: makes the trials.
         budget: the limits.
         narrowest: by the number of a way to quantize, the settings of the narrowest model.
-        costs_of: returns what the file of a model that is not trained costs.
+        costs_of: returns what the file of a model that is not trained costs; None where that is not known.
 
     Returns:
-        The nearest; None where the limits on costs can be held.
+        The nearest; None where the limits on costs can be held, or may be.
     """
     if not budget.costs:
         return None
     whole = runner.measured([{"target_macs": 1.0, "way": 0}])[0]
     if whole.state != "ok" or not broken_costs(budget, whole):
         return None
-    figures = {way: {**costs_of(settings), "accuracy_drop": 0.0} for way, settings in narrowest.items()}
+    figures: dict[int, Mapping[str, float]] = {}
+    for way, settings in narrowest.items():
+        costs = costs_of(settings)
+        if costs is None:
+            return None
+        figures[way] = {**costs, "accuracy_drop": 0.0}
     nearest = min(figures, key=lambda way: budget.overshoot(figures[way]))
     exceeded = budget.exceeded(figures[nearest])
     if not exceeded:

@@ -220,6 +220,18 @@ def test_a_board_that_cannot_hold_the_smallest_is_named(trained, tmp_path):
     assert result.notes[-1].startswith("even the narrowest model, of one channel in each group, exceeds max_flash")
 
 
+def test_a_narrowest_model_that_computes_zeros_does_not_end_the_search(tmp_path):
+    model = trained_net()
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[:, 0], bias[0] = 50.0, -1e4  # the largest norm, and nothing but zeros: the last unit that is kept
+    model.get_layer("first").set_weights([kernel, bias])
+    x, y = data(60, 1)
+    whole = ep.export_tflite(model, tmp_path / "whole.tflite", "int8", x, verify=False)
+    settings = {**SETTINGS, "num_trials": 6, "max_size": round(0.8 * whole.bytes)}
+    result = ep.compress(model, None, (x, y), output_dir=tmp_path / "out", **settings)
+    assert result.accepted and result.verdict.measured["size"] <= 0.8 * whole.bytes
+
+
 def test_memories_that_the_original_fits_into_are_no_limits_of_the_search(trained):
     board = dataclasses.replace(target("cortex-m"), name="small", flash_bytes=2**20, ram_bytes=1)
     (x, _), model, budget = data(8, 1), trained("keras"), Budget(max_accuracy_drop=0.1)
