@@ -52,7 +52,8 @@ class _Guided:
         self.runner, self.budget, self.directions = runner, budget, directions
         self.quick_left, self.num_finalists = num_trials, num_finalists
         self.finalists = Finalists(runner, budget, directions)
-        self._floors: dict[Any, float] = {}  # by the rounding of widths, the widest share that cannot be made
+        self._floors: dict[Any, float] = {}  # by what else is asked for, the widest share that cannot be made
+        self._quick: list[Trial] = []
 
     def outcome(self) -> Outcome:
         """Search."""
@@ -72,6 +73,8 @@ class _Guided:
         others = self._others()
         if not self.budget.costs:
             self._all_tried(others, share)
+        elif trial is None:  # no width fits: other widths will not
+            others.sort(key=lambda other: "num_blocks" not in other)
         for other in others:
             if self.budget.costs:  # each has a share of its own at which it is small enough
                 low, high = max(self._floor(other), share / 2), min(1.0, share * 4)
@@ -88,8 +91,19 @@ class _Guided:
             own_share, found = self._within(within)
             if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
                 return {**within, "within": own_share}, own_share
+        if trial is None and self.budget.costs:
+            return self._nearest() or (followed, share)
         # Training makes up for more than the quick judgement dares to count on.
         return followed, _FIRST_SHARE if trial is None and share >= 1 and self.runner.is_training else share
+
+    def _nearest(self) -> tuple[Settings, float] | None:
+        """What came nearest to the limits on costs, with its share of the MACs; None where nothing was made."""
+        made = [trial for trial in self._quick if trial.state == "ok" and "target_macs" in trial.settings]
+        if not made:
+            return None
+        nearest = min(made, key=lambda trial: self.budget.overshoot({**trial.figures, "accuracy_drop": 0.0}))
+        settings = dict(nearest.settings)
+        return settings, settings.pop("target_macs")
 
     def _others(self) -> list[Settings]:
         """What else may be done at one share of the MACs."""
@@ -118,7 +132,7 @@ class _Guided:
             if trial is None:
                 break
             if trial.state != "ok":
-                self._floors[settings.get("round_to")], low = share, share
+                self._floors[_kind(settings)], low = share, share
             elif self.budget.costs:
                 if broken_costs(self.budget, trial):
                     high = share
@@ -143,7 +157,7 @@ class _Guided:
         return share, None
 
     def _floor(self, settings: Settings) -> float:
-        return max(NARROWEST, self._floors.get(settings.get("round_to"), 0.0))
+        return max(NARROWEST, self._floors.get(_kind(settings), 0.0))
 
     def _tried(self, settings: Settings, share: float) -> Trial | None:
         return self._made({**settings, "target_macs": share})
@@ -157,7 +171,8 @@ class _Guided:
         if self.quick_left < 1 or not self.runner.has_time("quick"):
             return None
         self.quick_left -= 1
-        return self.runner.quick([settings])[0]
+        self._quick += self.runner.quick([settings])
+        return self._quick[-1]
 
     def _narrowest(self, following: Settings, share: float) -> None:
         """Trained models: what each of them lost says how narrow the next one is."""
@@ -190,6 +205,11 @@ class _Guided:
             share = round(math.sqrt(low * high), 4)
             if high / low < _CLOSE:
                 break
+
+
+def _kind(settings: Settings) -> tuple[Any, ...]:
+    """What decides how narrow a model can be."""
+    return settings.get("round_to"), settings.get("num_blocks", 0)
 
 
 class ShareLoss(NamedTuple):

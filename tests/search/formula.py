@@ -20,9 +20,18 @@ class Formula:
     baseline = 1.0
     narrow = ()  # ways to quantize with smaller files
 
-    def __init__(self, budget, lost=lambda share: 0.1 * (1 / share - 1), unreachable=0.0, training=False, rounding=0.0):
+    def __init__(
+        self,
+        budget,
+        lost=lambda share: 0.1 * (1 / share - 1),
+        unreachable=0.0,
+        training=False,
+        rounding=0.0,
+        blocks=0.0,
+    ):
         self.trials, self.is_training, self._lost, self._unreachable = [], training, lost, unreachable
         self._rounding = rounding
+        self._blocks = blocks  # the share of the size that follows the number of blocks, of which there are 4
 
     def has_time(self, stage, epochs=0):
         return True
@@ -54,7 +63,8 @@ class Formula:
         if share < self._unreachable:
             trial = Trial(len(self.trials), stage, asked, state="failed", error="ValueError: no")
         else:
-            size = 100 * share * (0.6 if asked.get("way") in self.narrow else 1)
+            deep = self._blocks * (1 - asked.get("num_blocks", 0) / 4)
+            size = 100 * (deep + (1 - self._blocks) * share) * (0.6 if asked.get("way") in self.narrow else 1)
             figures = {"macs": 1000 * share, "size": size, "gzip_size": size}
             if stage == "measured":
                 rounding = self._rounding if asked["way"] == 0 else 0  # which the next way does not lose

@@ -61,6 +61,16 @@ def test_where_none_holds_the_nearest_is_returned():
     assert not found.holds and found.best.settings["target_macs"] < 0.5
 
 
+@pytest.mark.parametrize("most", [55, 38])
+def test_blocks_are_removed_where_no_width_fits(most):
+    settings = {"directions": Directions(num_blocks=3), "blocks": 0.6, "num_trials": 24, "num_finalists": 3}
+    found, runner = search(Budget(max_size=most, max_accuracy_drop=10), unreachable=0.2, **settings)
+    assert found.holds and found.best.settings["num_blocks"] >= {55: 1, 38: 2}[most]
+    # Where that is not enough either, what comes nearest is measured.
+    found, _ = search(Budget(max_size=20, max_accuracy_drop=10), unreachable=0.2, **settings)
+    assert not found.holds and found.best.settings["num_blocks"] == 3 and found.best.figures["size"] < 32
+
+
 def test_widths_that_cannot_be_made_are_recorded_and_passed_over():
     found, runner = search(Budget(max_accuracy_drop=3.0), unreachable=0.2)
     assert found.holds and 0.2 <= found.best.settings["target_macs"] < 0.25
