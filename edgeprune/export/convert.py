@@ -347,14 +347,21 @@ def _converted(
     notes += diagnosis.state_notes(content)
     notes += diagnosis.runtime_notes(content, model)
     diagnosis.refuse_custom(content, model, allow_flex=recipe.allow_flex, allow_custom=recipe.allow_custom)
-    if recipe.sparse:
-        notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     if recipe.calibrated:
         non_finite.check_scales(content, model)
         is_asked = functools.partial(is_in_floats, model=model, layers=recipe.layers)
         notes += diagnosis.float_notes(content, model, is_asked)
+    content = _as_written(content, names, outputs, recipe)
+    if recipe.sparse:
+        dense = _as_written(dense, names, outputs, recipe)
+        notes += sparse_encoding.check(content, dense, recipe.quantization, model)
+    return content, outputs
+
+
+def _as_written(content: bytes, names: Mapping[str, str], outputs: list[str], recipe: ConverterSettings) -> bytes:
+    """A file with inputs and outputs in the model's order and under its names, and equal scales once."""
     content = with_names(in_order(content, list(names.values()), outputs), names)
-    return with_shared_scales(content) if recipe.calibrated else content, outputs
+    return with_shared_scales(content) if recipe.calibrated else content
 
 
 def _in_four_bits(content: bytes, model: Model, readers: frozenset[str] | None) -> bytes:
