@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from edgeprune.conversion.signature import (
 from edgeprune.data.batches import DATA_FORMS
 from edgeprune.export import calibration_choice, diagnosis, non_finite, sparse_encoding, vocabulary_files
 from edgeprune.export.float_layers import float_locations, is_in_floats
+from edgeprune.export.loop_refusal import refuse_loops
 from edgeprune.export.prepared import PreparedModel, prepare
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
@@ -39,9 +40,6 @@ from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -328,8 +326,7 @@ def _converted(
             if recipe.calibrated and samples is not None:
                 non_finite.check_finite_outputs(function, samples, model)
             outputs = list(function.structured_outputs)
-            if recipe.calibrated and _has_loop(function):
-                _refuse_loop(saved_model, recipe, model)
+            refuse_loops(function, saved_model, recipe, model)
             in_floats = functools.partial(float_locations, model=model, layers=recipe.layers)
             chosen = in_floats if recipe.has_float_layers else None
             content = repaired(run_converter(saved_model, recipe, samples, say, chosen))
@@ -384,24 +381,6 @@ def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[st
             f"{', '.join(strings)}: the converter cannot calibrate on them. Pass without_preprocessing=True, or use "
             "quantization='dynamic' or 'float16'."
         )
-
-
-def _has_loop(function: tf.types.experimental.ConcreteFunction) -> bool:
-    """Whether the traced function, or one that it calls, holds a loop."""
-    graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return any(node.op in ("While", "StatelessWhile") for node in nodes)
-
-
-def _refuse_loop(saved_model: str, recipe: ConverterSettings, model: Model) -> None:
-    """Refuse to calibrate a model with a loop: the converter would end the whole process.
-
-    Some loops are gone once converted (a `tf_keras` LSTM becomes one operator), so the float file decides.
-    """
-    content = run_converter(saved_model, ConverterSettings(allow_flex=True, allow_custom=True))
-    loops = diagnosis.loops(content, model)
-    if loops:
-        raise diagnosis.LoopError(loops, recipe.quantization)
 
 
 @contextlib.contextmanager
