@@ -67,7 +67,6 @@ class ConverterSettings:
             )
         if not self.per_channel_dense and not self.calibrated:
             raise ValueError(f"per_channel_dense=False needs 'int8', 'int16x8' or 'int4', got {self.quantization!r}.")
-
         if self.sparse and self.has_float_layers:
             raise ValueError("A file with layers in floats cannot be sparse: leave sparse out, or those layers.")
 

@@ -183,7 +183,7 @@ def plan_quantization(
         say("Converting")
         wide = converted(model, "int8")
         narrow = with_four_bit_weights(wide, nearest=True)[0]
-        sizes = len(with_shared_scales(narrow)), len(with_shared_scales(wide))
+        sizes = len(with_shared_scales(narrow)), len(wide)
         times = None
         if time_limit is not None:
             say("Timing operators")

@@ -166,6 +166,7 @@ class JournalRunner:
             is_same_model = (
                 candidate is not None
                 and candidate == trial.candidate
+                and trial.state == "ok"
                 and trial.settings.get("num_samples") == settings.get("num_samples")
             )
             if trial.stage == stage and (is_same_model or dict(trial.settings) == dict(settings)):

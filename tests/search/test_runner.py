@@ -115,6 +115,10 @@ def test_shares_of_the_same_widths_are_one_trial(tmp_path):
         runner.quick([{"target_macs": 0.505}])
         runner.measured([{"target_macs": 0.505, "way": 1}])
         assert engine.count == 4
+        # One that was stopped early says nothing of another like it.
+        (look,) = runner.quick([{"target_macs": 0.75, "num_samples": 4}])
+        runner.stop({"target_macs": 0.75}, look, "others were ahead")
+        assert runner.quick([{"target_macs": 0.755}])[0].state == "ok" and engine.count == 6
 
 
 def test_time_is_shared_and_reported(tmp_path):
