@@ -18,7 +18,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from channel_accuracy import LEARNING_RATE, load, train
+from channel_accuracy import LEARNING_RATE, Data, load, train
 from channel_accuracy import NETS as TRAINED_NETS
 
 import edgeprune as ep
@@ -94,12 +94,8 @@ def on_npu(model: keras.Model, share: float) -> list[str]:
     return [model.name, "int8", f"{cycles[0]:,}", f"{cycles[1] / cycles[0]:.3f}", f"{share_of_importance(plan):.3f}"]
 
 
-def accuracies(name: str, quantization: str | None, share: float, rounds: int, epochs: int) -> list[str]:
-    """One row: the accuracy after the same training, of a plan for the time and of plans by MACs that take as long."""
-    data = load(True)
-    keras.utils.set_random_seed(1)
-    model = TRAINED_NETS[name]()
-    dense = train(model, data, epochs, LEARNING_RATE, f"{name}, dense")
+def accuracies(model: keras.Model, data: Data, quantization: str | None, share: float, rounds: int) -> list[str]:
+    """The accuracy after the same training, of a plan for the time and of plans by MACs that take as long."""
     before = converted(model, quantization)
     plan = ep.plan_channels(model, target_latency=share, quantization=quantization)
     took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
@@ -107,7 +103,7 @@ def accuracies(name: str, quantization: str | None, share: float, rounds: int, e
     for round_to in ROUNDINGS:
         # As long as the plan for the time took, not as long as was asked.
         plans[str(round_to)] = by_macs(model, before, quantization, took, round_to, rounds)
-    row = [name, quantization or "float", f"{dense:.2%}"]
+    row = []
     for title, (time, chosen) in plans.items():
         tuned = train(chosen.apply(verify=False), data, TUNED, TUNING_RATE, title)
         row.append(f"{tuned:.2%} ({time:.2f})")
@@ -117,11 +113,15 @@ def accuracies(name: str, quantization: str | None, share: float, rounds: int, e
 
 def compare_accuracies(arguments: argparse.Namespace) -> None:
     """Print the table of accuracies."""
-    rows = [
-        accuracies(name, None if kind == "float" else kind, arguments.share, arguments.rounds, arguments.epochs)
-        for name in arguments.nets or TRAINED_NETS
-        for kind in arguments.quantizations
-    ]
+    data, rows = load(True), []
+    for name in arguments.nets or TRAINED_NETS:
+        keras.utils.set_random_seed(1)
+        model = TRAINED_NETS[name]()
+        dense = train(model, data, arguments.epochs, LEARNING_RATE, f"{name}, dense")
+        for kind in arguments.quantizations:
+            scheme = None if kind == "float" else kind
+            own = accuracies(model, data, scheme, arguments.share, arguments.rounds)
+            rows.append([name, kind, f"{dense:.2%}", *own])
     head = ["net", "type", "dense", "for the time (time)", *(f"by MACs, {round_to} (time)" for round_to in ROUNDINGS)]
     print(text_table(head, rows, left=(0, 1)))
 
