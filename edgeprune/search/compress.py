@@ -128,7 +128,7 @@ def compress(
         batch_size: samples per step.
         learning_rate: where the training begins, to fall to 0 on a cosine; left out, that of the model, unchanged.
         num_trials: models at most that are judged without training; those that are trained are judged so too.
-        num_finalists: models at most that are trained and measured.
+        num_finalists: different models at most that are trained and measured.
         time_budget: seconds for all trials; a third of it at most for those without training. At least one model is
             measured. With it, results depend on how fast the machine is.
         output_dir: the folder for the file `model.tflite`, its `recipe.json`, its `bundle`, and the trials with their

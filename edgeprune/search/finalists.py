@@ -45,14 +45,17 @@ class Finalists:
         runner: makes them.
         budget: the limits.
         directions: how they may be quantized, and how long they are trained.
+        most: how many models beside the original are measured at most. One that is the same as one before, as two
+            shares of the MACs may round to the same widths, does not count.
 
     Attributes:
         way: the number of the way to quantize that the original's file is best in.
         trials: those that were measured.
     """
 
-    def __init__(self, runner: Runner, budget: Budget, directions: Directions) -> None:
-        self._runner, self._budget, self._directions = runner, budget, directions
+    def __init__(self, runner: Runner, budget: Budget, directions: Directions, most: int) -> None:
+        self._runner, self._budget, self._directions, self._most = runner, budget, directions, most
+        self._num_models = 0
         self._parts = directions.parts if runner.is_training else ()
         self._left: list[float] = []  # of a loss after the first part, after the last one
         self.way = 0
@@ -79,11 +82,16 @@ class Finalists:
         if self._runner.is_training:
             self._runner.quick([{**settings, "way": way}])  # known mostly; it tells how well such trials rank
         made = list(self._trained({**settings, "way": way}))
+        self._num_models += made[0].number not in {trial.number for trial in self.trials}
         made += self._quantized(made[-1], [one for one in self._directions.ways_after(way) if one >= settings["way"]])
         self.trials += made
         return min(made, key=drop_of)
 
-    def has_time(self) -> bool:
+    def have_room(self) -> bool:
+        """Whether another model may be measured: the first always is, and later ones where there is time for them."""
+        return self._num_models < self._most and (not self._num_models or self._has_time())
+
+    def _has_time(self) -> bool:
         """Whether there is time to train another model to the end."""
         has_rounding = any(trial.settings["way"] in self._directions.quantize_aware for trial in self.trials)
         rounding = self._directions.rounding_epochs if has_rounding else 0
@@ -142,7 +150,7 @@ class Finalists:
         first, *rest = self._parts or (0,)
         (last,) = self._runner.measured([{**settings, "epochs": first} if first else settings])
         yield last
-        for epochs in rest:
+        for epochs in rest if self._can_continue(last) else ():
             if not self._is_worth_training(last) or not self._runner.has_time("measured", epochs):
                 return
             (made,) = self._runner.measured([self._continued(last, settings["way"], epochs)])

@@ -50,8 +50,8 @@ class _Guided:
         self, runner: Runner, budget: Budget, directions: Directions, num_trials: int, num_finalists: int
     ) -> None:
         self.runner, self.budget, self.directions = runner, budget, directions
-        self.quick_left, self.num_finalists = num_trials, num_finalists
-        self.finalists = Finalists(runner, budget, directions)
+        self.quick_left = num_trials
+        self.finalists = Finalists(runner, budget, directions, num_finalists)
         self._floors: dict[Any, float] = {}  # by what else is asked for, the widest share that cannot be made
         self._quick: list[Trial] = []
 
@@ -178,9 +178,7 @@ class _Guided:
         """Trained models: what each of them lost says how narrow the next one is."""
         allowed = self.budget.limits["max_accuracy_drop"]
         passed, failed = ShareLoss(1.0, 0.0), None
-        for number in range(self.num_finalists):
-            if number and not self.finalists.has_time():
-                break
+        while self.finalists.have_room():
             trial = self.finalists.measure({**following, "target_macs": share})
             if self.finalists.passes(trial):
                 passed = ShareLoss(share, drop_of(trial))
@@ -195,9 +193,7 @@ class _Guided:
         """Trained models within limits on costs: by bisection from the share that the quick ones came to."""
         low, high = max(self._floor(following), share / 3), 1.0
         key = "within" if "within" in following else "target_macs"
-        for number in range(self.num_finalists):
-            if number and not self.finalists.has_time():
-                break
+        while self.finalists.have_room():
             goes_wider = self.finalists.goes_wider(self.finalists.measure({**following, key: share}))
             if goes_wider is None:
                 break

@@ -73,7 +73,7 @@ def sampled(
     2016 (successive halving).
     """
     check_optuna()
-    finalists = Finalists(runner, budget, directions)
+    finalists = Finalists(runner, budget, directions, num_finalists)
     whole = finalists.measure_whole()
     if budget.costs and holds_all(budget, whole):
         return Outcome(whole, True)  # nothing has to be cut
@@ -81,7 +81,7 @@ def sampled(
         warnings.simplefilter("ignore")  # Optuna's notes on what is experimental
         study = _Study(runner, budget, directions, groups, finalists.way, sampler, seed, storage)
         quick = study.trials(num_trials, num_samples)
-    _measure(runner, budget, finalists, quick, num_finalists)
+    _measure(runner, budget, finalists, quick)
     return finalists.finish()
 
 
@@ -218,10 +218,10 @@ def _storage(path: Path | None) -> Any:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
-def _measure(runner: Runner, budget: Budget, finalists: Finalists, quick: Sequence[Trial], num_finalists: int) -> None:
+def _measure(runner: Runner, budget: Budget, finalists: Finalists, quick: Sequence[Trial]) -> None:
     """Measured trials: within limits on costs those that lose least, else by bisection along the Pareto front."""
-    for number, settings in enumerate(_within_costs(budget, quick) if budget.costs else ()):
-        if number >= num_finalists or (number and not finalists.has_time()):
+    for settings in _within_costs(budget, quick) if budget.costs else ():
+        if not finalists.have_room():
             return
         finalists.measure(settings)
     if budget.costs:
@@ -230,13 +230,9 @@ def _measure(runner: Runner, budget: Budget, finalists: Finalists, quick: Sequen
     allowed = quick_drop_allowed(budget, runner)
     low, high = 0, len(front) - 1
     place = next((place for place, trial in enumerate(front) if drop_of(trial) <= allowed), high)
-    for number in range(num_finalists if front else 0):
-        if number and not finalists.has_time():
-            return
+    while low <= high and finalists.have_room():
         passes = finalists.passes(finalists.measure(front[place].settings))
         low, high = (low, place - 1) if passes else (place + 1, high)
-        if low > high:
-            return
         place = (low + high) // 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +95,7 @@ class SearchSpace:
         return {way: {"keep": kept, "num_blocks": count, "way": way, **trained} for way in range(len(self.ways))}
 
     def candidate(self, settings: Mapping[str, Any]) -> Candidate:
-        """The candidate that settings mean.
+        """The candidate that settings mean; where all widths round to the original's, that, which is not trained.
 
         Args:
             settings: the widths as `"target_macs"`, the fraction of the original's MACs to keep, with `"weighed_by"`;
@@ -109,8 +110,8 @@ class SearchSpace:
         blocks = self.blocks[: settings["num_blocks"]] if settings.get("num_blocks") else ()
         quantization, quantize_aware = self.ways[settings.get("way", 0)]
         widths = self._widths(self._maker.variant(blocks), blocks, settings)
-        sparsity, epochs = settings.get("sparsity", 0.0), self._epochs(settings)
-        return Candidate(widths, blocks, sparsity, quantization, quantize_aware, epochs)
+        candidate = Candidate(widths, blocks, settings.get("sparsity", 0.0), quantization, quantize_aware)
+        return candidate if candidate.is_whole else replace(candidate, epochs=self._epochs(settings))
 
     def _epochs(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
         before = self._journal.trials[settings["after"]].candidate if "after" in settings else None

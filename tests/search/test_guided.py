@@ -86,7 +86,7 @@ def measured(runner):
 def test_a_model_that_is_clearly_behind_is_stopped_after_its_first_part():
     budget = Budget(max_accuracy_drop=0.05)
     runner = Formula(budget, training=True)
-    finalists = Finalists(runner, budget, Directions(epochs=6))
+    finalists = Finalists(runner, budget, Directions(epochs=6), 3)
     stopped = finalists.measure({"target_macs": 0.2, "weighed_by": "l2", "way": 0})  # loses 0.36, of 0.4
     assert measured(runner) == [stopped] and stopped.settings["epochs"] == 2 and not finalists.passes(stopped)
     assert finalists.expected_drop(stopped) == pytest.approx(0.4 * 0.36)
@@ -121,7 +121,7 @@ def test_a_drop_that_may_be_beyond_the_limit_on_other_samples_does_not_pass():
             return replace(made, drop_error=0.01)
 
     budget = Budget(max_accuracy_drop=0.05)
-    finalists = Finalists(Doubtful(budget), budget, Directions())
+    finalists = Finalists(Doubtful(budget), budget, Directions(), 3)
     sure, unsure = (finalists.measure({"target_macs": share, "way": 0}) for share in (0.75, 0.68))
     assert sure.accuracy_drop < 0.04 < unsure.accuracy_drop < 0.05
     assert finalists.passes(sure) and not finalists.passes(unsure)
@@ -176,10 +176,10 @@ def test_training_for_the_rounding_takes_time_that_is_foreseen():
     ways = {}
     for most in (2, 3):
         runner = Hasty(budget, most)
-        finalists = Finalists(runner, budget, directions)
+        finalists = Finalists(runner, budget, directions, 3)
         finalists.measure({"target_macs": 0.2, "way": 0})  # its float file passes, and loses 0.2 more by rounding
         ways[most] = [trial.settings["way"] for trial in measured(runner)]
-        assert not finalists.has_time() and runner.asked[-1] == (6 if most == 2 else 9)
+        assert not finalists.have_room() and runner.asked[-1] == (6 if most == 2 else 9)
     assert ways == {2: [0, 2], 3: [0, 1]}
 
 

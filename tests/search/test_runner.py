@@ -1,6 +1,7 @@
 """What asks for trials: journals that are continued after a stop at any trial, limits on time, what is reported."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from search.test_journal_file import SEARCH
 
 from edgeprune.search.budget import Budget
 from edgeprune.search.directions import Directions
+from edgeprune.search.finalists import Finalists
 from edgeprune.search.guided import guided
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import sampled
@@ -119,6 +121,45 @@ def test_shares_of_the_same_widths_are_one_trial(tmp_path):
         (look,) = runner.quick([{"target_macs": 0.75, "num_samples": 4}])
         runner.stop({"target_macs": 0.75}, look, "others were ahead")
         assert runner.quick([{"target_macs": 0.755}])[0].state == "ok" and engine.count == 6
+
+
+def coarse(settings):
+    """A candidate whose width is a multiple of 8."""
+    exact = candidate(settings)
+    width = -(-exact.widths.get("stem", 32) // 8) * 8
+    return replace(exact, widths={"stem": width} if width < 32 else {})
+
+
+def models_of(trials):
+    return [trial.candidate.widths.get("stem", 32) for trial in trials if trial.stage == "measured"]
+
+
+def test_a_model_that_was_measured_before_does_not_count_as_another(tmp_path):
+    with TrialJournal(None, SEARCH) as journal:
+        runner = JournalRunner(
+            FormulaEngine(), coarse, journal, tmp_path, budget=BUDGET, is_training=False, baseline=1.0
+        )
+        finalists = Finalists(runner, BUDGET, Directions(), most=2)
+        finalists.measure_whole()
+        for share in (0.7, 0.72, 0.99, 0.68):  # of 24 channels, or all
+            finalists.measure({"target_macs": share, "way": 0})
+            assert finalists.have_room()
+        finalists.measure({"target_macs": 0.4, "way": 0})
+        assert models_of(journal.trials) == [32, 24, 16] and not finalists.have_room()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("limits", [{"max_size": 80}, {"max_accuracy_drop": 0.3}])
+def test_sampled_finalists_are_different_models(sampler, limits, tmp_path):
+    budget = Budget(**limits)
+    with TrialJournal(None, SEARCH) as journal:
+        runner = JournalRunner(
+            FormulaEngine(), coarse, journal, tmp_path, budget=budget, is_training=False, baseline=1.0
+        )
+        counts = {"num_trials": 24, "num_finalists": 2, "num_samples": 8}
+        assert sampled(runner, budget, Directions(), ["stem"], sampler=sampler, seed=0, **counts).holds
+        first, *others = models_of(journal.trials)
+        assert first == 32 and len(others) == len(set(others)) == 2
 
 
 def test_time_is_shared_and_reported(tmp_path):

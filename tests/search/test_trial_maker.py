@@ -130,3 +130,9 @@ def test_the_bundle_computes_what_the_file_does(tmp_path):
     assert result.bundle == tmp_path / "bundle" and (result.bundle / "SHA256SUMS").exists(), result.notes
     one, other = (file_outputs(path, model, x) for path in (result.path, result.bundle / "model.tflite"))
     assert np.array_equal(one["out"], other["out"])
+
+
+def test_widths_that_round_to_the_originals_are_the_original_which_is_not_trained(maker):
+    space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of(None, target("phone"), True))
+    assert space.candidate({"target_macs": 0.97, "way": 0, "epochs": 2}) == Candidate()
+    assert space.candidate({"target_macs": 0.5, "way": 0, "epochs": 2}).epochs == (2,)
