@@ -17,16 +17,19 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     import h5py
 
-_tried: set[bytes] = set()  # the digests of files that were read to their end, and need not be read elsewhere again
+# The digests of files that were read to their end, and the kernels: these need not be read elsewhere again.
+_tried: set[tuple[bytes, str]] = set()
 _SECONDS = 120  # far more than a large model takes to open and to run once
 _REFUSED = 1  # the exit code of a Python exception
 
 
-def try_out(path: str | Path) -> None:
+def try_out(path: str | Path, kernels: str = "AUTO") -> None:
     """Open a file in a process of its own; a .tflite file is run once. Content that was tried before is not again.
 
     Args:
         path: a `.tflite`, `.h5` or `.keras` file.
+        kernels: those that a .tflite file runs on, the name of a member of LiteRT's `OpResolverType`: a file that one
+            set of kernels refuses may end the process of another.
 
     Raises:
         FileNotFoundError: there is no file at `path`.
@@ -35,10 +38,10 @@ def try_out(path: str | Path) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"No file at {path}")
     with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").digest()
-    if content in _tried:
+        trial = hashlib.file_digest(file, "sha256").digest(), kernels
+    if trial in _tried:
         return
-    command = [sys.executable, "-P", __file__, str(path)]
+    command = [sys.executable, "-P", __file__, str(path), kernels]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
@@ -51,14 +54,15 @@ def try_out(path: str | Path) -> None:
         raise ValueError(f"{path} does not load in the LiteRT interpreter: {' '.join(reason.split())[:300]}")
     if done.returncode:
         raise ValueError(f"{path} is damaged: reading it ends the process (exit code {done.returncode}).")
-    _tried.add(content)
+    _tried.add(trial)
 
 
-def _run_tflite(path: str) -> None:
+def _run_tflite(path: str, kernels: str) -> None:
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(os.fsencode(path))  # its binding knows no names that are not UTF-8
+    # Its binding knows no names that are not UTF-8.
+    interpreter = Interpreter(os.fsencode(path), experimental_op_resolver_type=OpResolverType[kernels])
     interpreter.allocate_tensors()
     with contextlib.suppress(RuntimeError, ValueError):  # it may well run on other values
         for detail in interpreter.get_input_details():
@@ -95,4 +99,4 @@ def _is_tflite(path: str) -> bool:
 
 
 if __name__ == "__main__":
-    _run_tflite(sys.argv[1]) if _is_tflite(sys.argv[1]) else _read_model(sys.argv[1])
+    _run_tflite(*sys.argv[1:]) if _is_tflite(sys.argv[1]) else _read_model(sys.argv[1])

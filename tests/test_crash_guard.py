@@ -13,15 +13,16 @@ from nets.converted import convert
 import edgeprune as ep
 from edgeprune import crash_guard
 from edgeprune.flavor import load_model
+from edgeprune.report import file_errors
+from edgeprune.search.file_costs import file_outputs
+from edgeprune.tflite import runtime
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A file, and the same whose first operator lacks its weights, which ends a process that holds TensorFlow too."""
     folder = tmp_path_factory.mktemp("files")
-    keras = importlib.import_module("keras")
-    model = keras.Sequential([keras.Input(batch_shape=(1, 8, 8, 3)), keras.layers.Conv2D(4, 3)])
-    good = convert(model, folder / "good.tflite")
+    good = convert(convolution(), folder / "good.tflite")
     content = ModelT.InitFromPackedBuf(good.read_bytes())
     operator = content.subgraphs[0].operators[0]
     operator.inputs = np.array([operator.inputs[0], -1, operator.inputs[2]], np.int32)
@@ -36,17 +37,49 @@ def nothing_was_tried(monkeypatch):
     monkeypatch.setattr(crash_guard, "_tried", set())
 
 
-def test_a_file_that_ends_the_interpreter_is_one_error(files):
-    good, bad = files
-    x = np.zeros((2, 8, 8, 3), "f4")
-    for call in (
-        lambda: ep.verify_tflite(bad),
-        lambda: ep.benchmark([good, bad], num_runs=1),
-        lambda: ep.accuracy(bad, x, [0, 0]),
-    ):
-        with pytest.raises(ValueError, match=r"bad.tflite (is damaged|does not load)"):
-            call()
-    assert ep.verify_tflite(good).passed
+def convolution():
+    """The model that the files are from."""
+    keras = importlib.import_module("keras")
+    return keras.Sequential([keras.Input(batch_shape=(1, 8, 8, 3), name="image"), keras.layers.Conv2D(4, 3)])
+
+
+X = np.zeros((2, 8, 8, 3), "f4")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ep.verify_tflite,
+        lambda bad: ep.benchmark([bad.with_name("good.tflite"), bad], num_runs=1),
+        lambda bad: ep.accuracy(bad, X, [0, 0]),
+        lambda bad: ep.quantization_error(convolution(), bad, X),
+        lambda bad: file_outputs(bad, convolution(), {"image": X}),
+        lambda bad: ep.measure.Runtime(bad, use_xnnpack=False),
+        lambda bad: ep.measure.Runtime(bad, reference=True),
+    ],
+    ids=["verify", "benchmark", "accuracy", "layers", "outputs", "plain kernels", "reference"],
+)
+def test_a_file_that_ends_the_interpreter_is_one_error(files, call):
+    with pytest.raises(ValueError, match=r"bad.tflite (is damaged|does not load)"):
+        call(files[1])
+
+
+def test_a_file_that_is_made_to_be_compared_is_tried_first(files, monkeypatch):
+    def export(model, path, *args, **options):
+        path.write_bytes(files[1].read_bytes())
+
+    monkeypatch.setattr(file_errors, "export_tflite", export)
+    with pytest.raises(ValueError, match=r"model.tflite (is damaged|does not load)"):
+        ep.quantization_error(convolution(), "int8", X)
+
+
+def test_a_file_is_tried_on_the_kernels_that_it_is_opened_with(files, monkeypatch):
+    tried = []
+    monkeypatch.setattr(runtime, "try_out", lambda path, kernels: tried.append(kernels))
+    for options in ({}, {"use_xnnpack": False}, {"keep_tensors": True}, {"reference": True}, {"isolated": False}):
+        ep.measure.Runtime(files[0], **options)
+    plain = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+    assert tried == ["AUTO", plain, plain, "BUILTIN_REF"]
 
 
 def test_what_ends_that_process_is_one_error(files, monkeypatch):

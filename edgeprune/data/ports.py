@@ -121,10 +121,8 @@ def input_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
 
 
 def _ports_of_file(path: Path) -> Ports:
-    from edgeprune.crash_guard import try_out
     from edgeprune.tflite.runtime import Runtime
 
-    try_out(path)
     runtime = Runtime(path)
     return Ports(
         model=str(path),

@@ -16,7 +16,6 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.conversion.known_values import arbitrary_words, drawn, known_values
-from edgeprune.crash_guard import try_out
 from edgeprune.export.agreement import OutputComparison, compare_output, pair_outputs
 from edgeprune.export.weight_zeros import WeightZeros, zeros_of_weights
 from edgeprune.measure.macs import MacCount, count_macs, count_macs_of_file
@@ -189,9 +188,7 @@ def verify_tflite(
     if tolerance is not None and not tolerance >= 0:  # NaN is not
         raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}.")
     file = read_tflite(path)
-    if isolated:
-        try_out(path)
-    runtime = Runtime(path, num_threads=num_threads, use_xnnpack=use_xnnpack)
+    runtime = Runtime(path, num_threads=num_threads, use_xnnpack=use_xnnpack, isolated=isolated)
     arrays = _random_samples_for(runtime, model) if x is None else samples_for_file(runtime, model, x)
     count = len(next(iter(arrays.values())))
     if tolerance is None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.crash_guard import try_out
 from edgeprune.data.batches import first_array
 from edgeprune.data.named_inputs import named_samples
 from edgeprune.measure.predictions import gather, predict
@@ -66,7 +65,6 @@ def accuracy(
     """
     _check_options(threshold, batch_size)
     if isinstance(path_or_model, str | Path):
-        try_out(path_or_model)
         runtime = Runtime(path_or_model, num_threads=num_threads, use_xnnpack=use_xnnpack)
         samples, labels = _labelled(runtime, x, y)
         outputs = runtime.run_all(named_samples(runtime, samples), f"Accuracy of {runtime.path.name}")

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.crash_guard import try_out
 from edgeprune.measure.machine import Machine, this_machine
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import track
@@ -147,8 +146,6 @@ def benchmark(
         check_whole(name, count, fewest)
     if max_seconds is not None and not max_seconds > 0:  # NaN is not
         raise ValueError(f"max_seconds must be more than 0, got {max_seconds!r}.")
-    for file in files:
-        try_out(file)
     generator = np.random.default_rng(seed)
     runtimes = [ready_runtime(file, generator, num_threads, use_xnnpack) for file in files]
     order = random.Random(seed)
@@ -165,14 +162,18 @@ def benchmark(
 
 
 def ready_runtime(
-    file: str | Path, generator: np.random.Generator, num_threads: int = 1, use_xnnpack: bool = True
+    file: str | Path,
+    generator: np.random.Generator,
+    num_threads: int = 1,
+    use_xnnpack: bool = True,
+    isolated: bool = True,
 ) -> Runtime:
-    """A file opened with random inputs set, to be invoked and timed.
+    """A file opened with random inputs set, to be invoked and timed; the options are those of `Runtime`.
 
     Raises:
         ValueError: it does not load, or an input has a type for which no random values are made.
     """
-    runtime = Runtime(file, num_threads=num_threads, use_xnnpack=use_xnnpack)
+    runtime = Runtime(file, num_threads=num_threads, use_xnnpack=use_xnnpack, isolated=isolated)
     for port in runtime.inputs.values():
         runtime.set_input(port, _random_input(port, generator))
     return runtime

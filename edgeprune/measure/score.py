@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.crash_guard import try_out
 from edgeprune.data.labels import by_output
 from edgeprune.data.losses import kind_of_loss
 from edgeprune.measure.accuracy import choose_output
@@ -123,7 +122,6 @@ def score(
         1.0
     """
     if isinstance(path_or_model, str | Path):
-        try_out(path_or_model)
         runtime = Runtime(path_or_model, num_threads=num_threads, use_xnnpack=use_xnnpack)
         samples, labels, weights = gather(runtime, x, y, sample_weight)
         arrays = samples_for_file(runtime, model, samples)

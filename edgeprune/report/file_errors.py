@@ -19,7 +19,6 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.conversion.signature import signature_specs
-from edgeprune.crash_guard import try_out
 from edgeprune.data.tensors import input_tensors
 from edgeprune.export.convert import export_tflite
 from edgeprune.export.representative import samples
@@ -199,9 +198,7 @@ def quantization_error(
     model = strip.without_pruning(model)
     scheme = _scheme_in(file_or_scheme)
     if scheme is None:
-        path = Path(cast(str, file_or_scheme))
-        try_out(path)
-        return _compared(model, path, data, num_samples, own)
+        return _compared(model, Path(cast(str, file_or_scheme)), data, num_samples, own)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         # The layers of an equalized model are others than the model's.
@@ -215,8 +212,6 @@ def quantization_error(
             verify=False,
             verbose=False,
         )
-        if strip.is_quantize_aware(model):  # the process that trained it may not survive the file, as in export_tflite
-            try_out(path)
         return _compared(model, path, data, num_samples, own, made=True)
 
 
@@ -284,7 +279,8 @@ def _alone(
             cut, taken = segment(content, set(of_tensor) - {tensor.port.index}, tensor.port.index)
             path = Path(folder) / f"{len(parts)}.tflite"
             path.write_bytes(cut)
-            parts.append((Runtime(path, use_xnnpack=False), taken))
+            # The file was tried out whole, on the same kernels.
+            parts.append((Runtime(path, use_xnnpack=False, isolated=False), taken))
         for number in range(count):
             keras = {output.number: values for output, values in in_keras(number)}
 

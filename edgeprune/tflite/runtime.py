@@ -1,6 +1,7 @@
 """Run a .tflite file on arrays with the LiteRT interpreter: named inputs and outputs, floats in and out.
 
-The one place that opens an interpreter, so that verifying, timing and scoring a file all run it the same way.
+The one place that opens an interpreter, so that verifying, timing and scoring a file all run it the same way, and none
+of them in the user's process before a process of its own has survived it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.crash_guard import try_out
 from edgeprune.number_checks import check_whole
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
@@ -75,6 +77,8 @@ class Runtime:
         use_xnnpack: whether the XNNPACK delegate may run operators, as it does on phones.
         reference: whether to run the plain reference kernels, which microcontrollers' kernels must agree with.
         keep_tensors: whether what every operator computes can be read after a run, with `tensors`; without XNNPACK.
+        isolated: whether the file is run in a process of its own first, which a malformed one may end instead of this.
+            Content that was tried before is not again.
 
     Attributes:
         path: the file.
@@ -83,7 +87,8 @@ class Runtime:
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        ValueError: the interpreter cannot load the file, or `num_threads` is no whole number from 1 on.
+        ValueError: the interpreter cannot load the file, or ends its process; or `num_threads` is no whole number from
+            1 on.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Runtime:
         use_xnnpack: bool = True,
         reference: bool = False,
         keep_tensors: bool = False,
+        isolated: bool = True,
     ) -> None:
         """Open the file and allocate its tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -108,6 +114,8 @@ class Runtime:
             else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         )
         resolver = OpResolverType.BUILTIN_REF if reference else resolver
+        if isolated:
+            try_out(self.path, resolver.name)
         try:
             with captured_output():  # LiteRT prints which delegate it creates
                 self._interpreter: Any = Interpreter(
