@@ -127,7 +127,7 @@ def compress(
             models that pass already or are clearly behind are stopped, and the rest. The best one has all of them.
         batch_size: samples per step.
         learning_rate: where the training begins, to fall to 0 on a cosine; left out, that of the model, unchanged.
-        num_trials: models at most that are judged without training; those that are trained are judged so too.
+        num_trials: different models at most that are judged without training; those that are trained are judged so too.
         num_finalists: different models at most that are trained and measured.
         time_budget: seconds for all trials; a third of it at most for those without training. At least one model is
             measured. With it, results depend on how fast the machine is.
@@ -333,7 +333,7 @@ def _searched(
 ) -> Outcome:
     counts = {name: settings[name] for name in ("num_trials", "num_finalists")}
     if settings["search"] == "guided":
-        return guided(runner, budget, space.directions, **counts)
+        return guided(runner, budget, space.directions, **counts, least_share=space.least_share)
     return sampled(
         runner,
         budget,

@@ -10,7 +10,7 @@ knapsack over the costs of operators. The one that keeps most without training i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgeprune.search.budget import Budget
@@ -29,30 +29,46 @@ _AIMED_AT, _NEAR, _MARGIN, _LARGEST_STEP, _SMALLEST_STEP = 0.7, 1.12, 0.25, 0.55
 _MOST_BLOCKS = 3
 
 
-def guided(runner: Runner, budget: Budget, directions: Directions, *, num_trials: int, num_finalists: int) -> Outcome:
+def guided(
+    runner: Runner,
+    budget: Budget,
+    directions: Directions,
+    *,
+    num_trials: int,
+    num_finalists: int,
+    least_share: Callable[[Settings], float] = lambda settings: 0.0,
+) -> Outcome:
     """Search.
 
     Args:
         runner: makes the trials.
         budget: the limits.
         directions: what may be done beside widths.
-        num_trials: quick trials at most.
+        num_trials: different quick trials at most.
         num_finalists: models that are trained and measured at most, beside the original.
+        least_share: returns the least share of the MACs that can be made with what else settings ask for.
 
     Returns:
         The best measured trial.
     """
-    return _Guided(runner, budget, directions, num_trials, num_finalists).outcome()
+    return _Guided(runner, budget, directions, num_trials, num_finalists, least_share).outcome()
 
 
 class _Guided:
     def __init__(
-        self, runner: Runner, budget: Budget, directions: Directions, num_trials: int, num_finalists: int
+        self,
+        runner: Runner,
+        budget: Budget,
+        directions: Directions,
+        num_trials: int,
+        num_finalists: int,
+        least_share: Callable[[Settings], float],
     ) -> None:
         self.runner, self.budget, self.directions = runner, budget, directions
         self.quick_left = num_trials
         self.finalists = Finalists(runner, budget, directions, num_finalists)
-        self._floors: dict[Any, float] = {}  # by what else is asked for, the widest share that cannot be made
+        self._least_share = least_share
+        self._floors: dict[Any, float] = {}  # by what else is asked for, the least share that can be made
         self._quick: list[Trial] = []
 
     def outcome(self) -> Outcome:
@@ -69,9 +85,10 @@ class _Guided:
     def _quick_start(self) -> tuple[Settings, float]:
         """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold."""
         followed: Settings = {"weighed_by": "l2", "way": self.finalists.way}
-        share, trial = self._bisected(followed, NARROWEST, 1.0, _QUICK_STEPS)
+        share, trial = self._bisected(followed, self._floor(followed), 1.0, _QUICK_STEPS)
         others = self._others()
         if not self.budget.costs:
+            others = [other for other in others if share >= self._floor(other)]
             self._all_tried(others, share)
         elif trial is None:  # no width fits: other widths will not
             others.sort(key=lambda other: "num_blocks" not in other)
@@ -81,7 +98,7 @@ class _Guided:
                 own_share, found = self._bisected(other, low, high, _MORE_STEPS)
             else:
                 own_share, found = share, self._tried(other, share)
-            if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
+            if found is not None and found.state == "ok" and (trial is None or drop_of(found) < drop_of(trial)):
                 followed, share, trial = other, own_share, found
         if not self.budget.costs and trial is not None:
             narrower, found = self._bisected(followed, max(self._floor(followed), share / 3), share, _MORE_STEPS)
@@ -94,7 +111,8 @@ class _Guided:
         if trial is None and self.budget.costs:
             return self._nearest() or (followed, share)
         # Training makes up for more than the quick judgement dares to count on.
-        return followed, _FIRST_SHARE if trial is None and share >= 1 and self.runner.is_training else share
+        first = max(_FIRST_SHARE, self._floor(followed))
+        return followed, first if trial is None and share >= 1 and self.runner.is_training else share
 
     def _nearest(self) -> tuple[Settings, float] | None:
         """What came nearest to the limits on costs, with its share of the MACs; None where nothing was made."""
@@ -132,7 +150,7 @@ class _Guided:
             if trial is None:
                 break
             if trial.state != "ok":
-                self._floors[_kind(settings)], low = share, share
+                self._floors[_kind(settings)], low = round(share * _CLOSE, 4), share
             elif self.budget.costs:
                 if broken_costs(self.budget, trial):
                     high = share
@@ -157,7 +175,10 @@ class _Guided:
         return share, None
 
     def _floor(self, settings: Settings) -> float:
-        return max(NARROWEST, self._floors.get(_kind(settings), 0.0))
+        kind = _kind(settings)
+        if kind not in self._floors:
+            self._floors[kind] = max(NARROWEST, math.ceil(1e4 * self._least_share(settings)) / 1e4)
+        return self._floors[kind]
 
     def _tried(self, settings: Settings, share: float) -> Trial | None:
         return self._made({**settings, "target_macs": share})
@@ -170,9 +191,10 @@ class _Guided:
     def _made(self, settings: Settings) -> Trial | None:
         if self.quick_left < 1 or not self.runner.has_time("quick"):
             return None
-        self.quick_left -= 1
-        self._quick += self.runner.quick([settings])
-        return self._quick[-1]
+        (made,) = self.runner.quick([settings])
+        self.quick_left -= made.number not in {trial.number for trial in self._quick}
+        self._quick.append(made)
+        return made
 
     def _narrowest(self, following: Settings, share: float) -> None:
         """Trained models: what each of them lost says how narrow the next one is."""
@@ -236,8 +258,8 @@ def next_share(passed: ShareLoss, failed: ShareLoss | None, aimed_at: float, flo
     if failed is None:
         times = aimed_at / passed.drop if passed.drop > 0 else math.inf
         expected = 1 / (1 + (1 / passed.share - 1) * times)
-        share = min(max(passed.share * _LARGEST_STEP, expected), passed.share * _SMALLEST_STEP)
-        return round(share, 4) if share > floor else None
+        share = max(min(max(passed.share * _LARGEST_STEP, expected), passed.share * _SMALLEST_STEP), floor)
+        return round(share, 4) if passed.share / share >= _CLOSE else None
     if passed.share / failed.share < _NEAR:
         return None
     way = (aimed_at - passed.drop) / (failed.drop - passed.drop) if failed.drop > passed.drop else 0.5

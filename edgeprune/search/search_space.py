@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from edgeprune.channels.plan.limits import Limits
 from edgeprune.channels.plan.planning import plan_graph
+from edgeprune.channels.plan.widths import narrowest, width_of
 from edgeprune.depth.blocks import plan_blocks
 from edgeprune.depth.residual_blocks import find_blocks
 from edgeprune.schemes import Scheme, scheme_of
@@ -94,6 +95,11 @@ class SearchSpace:
         trained = {"epochs": self._num_epochs} if self._num_epochs else {}
         return {way: {"keep": kept, "num_blocks": count, "way": way, **trained} for way in range(len(self.ways))}
 
+    def least_share(self, settings: Mapping[str, Any]) -> float:
+        """The least `"target_macs"` that widths can come to, with the blocks and the rounding of these settings."""
+        variant = self._maker.variant(self.blocks[: settings.get("num_blocks", 0)])
+        return variant.graph.remaining_macs(narrowest(variant.graph, self._round_to(settings))) / self.whole.graph.macs
+
     def candidate(self, settings: Mapping[str, Any]) -> Candidate:
         """The candidate that settings mean; where all widths round to the original's, that, which is not trained.
 
@@ -134,8 +140,18 @@ class SearchSpace:
         weighed_by = settings.get("weighed_by", "l2")
         scope: Any = self._curves_of(variant, blocks) if weighed_by == "curves" else None
         scope = scope or {"l2": "global", "local": "local"}[weighed_by]
-        plan = plan_graph(variant.graph, asked, scope=scope, round_to=settings.get("round_to", self._target.round_to))
+        plan = plan_graph(variant.graph, asked, scope=scope, round_to=self._round_to(settings))
         return variant.widths(plan.kept_mask)
+
+    def _round_to(self, settings: Mapping[str, Any]) -> int | str:
+        """What widths are rounded to: the target's multiple, or a finer one where no group has as many channels."""
+        round_to = settings.get("round_to", self._target.round_to)
+        if isinstance(round_to, str):
+            return round_to
+        widest = max(map(width_of, self.whole.free_groups), default=1)
+        while round_to >= widest > 1:
+            round_to //= 2
+        return round_to
 
     def _limits(self, share: float) -> Limits:
         """The limits on costs that a plan of widths can hold, of which only a share is used up."""

@@ -136,3 +136,16 @@ def test_widths_that_round_to_the_originals_are_the_original_which_is_not_traine
     space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of(None, target("phone"), True))
     assert space.candidate({"target_macs": 0.97, "way": 0, "epochs": 2}) == Candidate()
     assert space.candidate({"target_macs": 0.5, "way": 0, "epochs": 2}).epochs == (2,)
+
+
+@pytest.mark.parametrize("device, round_to", [("phone", None), ("phone", 8), ("cortex-m", None), ("ethos-u55-128", 40)])
+def test_the_least_share_is_the_least_that_a_candidate_has(work, device, round_to):
+    device = target(device)
+    maker = Maker(dataclasses.replace(work, settings=dataclasses.replace(work.settings, target=device)))
+    space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of("int8", device, False))
+    asked = {} if round_to is None else {"round_to": round_to}  # of which 40 is more than the 32 of the widest layer
+    least, variant = space.least_share(asked), maker.variant()
+    narrowest = space.candidate({**asked, "target_macs": least})
+    assert variant.macs(narrowest.widths) / variant.macs({}) == pytest.approx(least) and least < 0.6
+    with pytest.raises(ValueError, match="cannot be reached"):
+        space.candidate({**asked, "target_macs": 0.97 * least})

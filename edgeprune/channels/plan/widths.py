@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.channels.graph.coupling import Group
+from edgeprune.channels.graph.coupling import ChannelGraph, Group
 from edgeprune.number_checks import check_whole
 
 RoundTo = int | str | Callable[[Group], int]
@@ -84,6 +84,17 @@ class Widths:
         below = np.where(counts > self.tops, self.tops, counts - self.steps)
         above = np.where(counts + self.steps > self.tops, self.sizes, counts + self.steps)
         return np.where(below < self.least, counts, below), np.minimum(above, self.most)
+
+
+def narrowest(graph: ChannelGraph, round_to: RoundTo = 1, min_channels: int = 1, max_ratio: float = 0.9) -> np.ndarray:
+    """The kept mask of a model whose groups are all as narrow as the limits of a plan (those of `solve`) allow."""
+    kept = graph.full_mask()
+    groups = [group for group in graph.groups if group.frozen is None]
+    if groups:
+        widths = Widths.of(groups, round_to, min_channels, max_ratio, ~kept)
+        for group, least in zip(groups, widths.least.tolist(), strict=True):
+            kept[group.classes.reshape(group.heads or 1, -1)[:, least:]] = False
+    return kept
 
 
 def unprunable(
