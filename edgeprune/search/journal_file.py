@@ -45,7 +45,7 @@ class JournalFile:
                 os.truncate(self._descriptor, 0)
                 self._write(header)
                 text = header
-            self.records, end = _records(self.path, text, header, kind)
+            self.records, end = _records(self.path, text, kind, "choose another name")
             if end < len(text):
                 os.truncate(self._descriptor, end)
         except BaseException:
@@ -99,27 +99,39 @@ class JournalFile:
             raise
 
 
-def read_records(path: PathLike, kind: str) -> list[Any]:
+def read_records(path: PathLike, kind: str, way_out: str) -> list[Any]:
     """The records of a journal, also of one that is being written; the file is not changed.
 
     Args:
         path: the file.
         kind: what the records are.
+        way_out: what to do where the file is no such journal, for the error.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no journal of this kind, or a line that was written whole is damaged.
     """
     path = Path(path)
-    return _records(path, path.read_bytes(), _line({"edgeprune journal": kind}), kind)[0]
+    return _records(path, path.read_bytes(), kind, way_out)[0]
 
 
-def _records(path: Path, text: bytes, header: bytes, kind: str) -> tuple[list[Any], int]:
+def _records(path: Path, text: bytes, kind: str, way_out: str) -> tuple[list[Any], int]:
     """The records of a journal's whole lines, and where these end."""
+    header = _line({"edgeprune journal": kind})
     if not text.startswith(header):
-        raise ValueError(f"{path} is no journal of {kind}: choose another name.")
+        raise ValueError(f"{path} is no journal of {kind}, {_instead(text, header)}: {way_out}.")
     end = text.rfind(b"\n") + 1
     return [_read(path, number, line) for number, line in enumerate(text[:end].splitlines(), 1)][1:], end
+
+
+def _instead(text: bytes, header: bytes) -> str:
+    """What a file is that does not begin as a journal of some kind does."""
+    if header.startswith(text):
+        return "its first line was not written to its end" if text else "it is empty"
+    try:
+        return f"it is one of {json.loads(text.splitlines()[0])['record']['edgeprune journal']}"
+    except (ValueError, TypeError, KeyError):
+        return "it is another file"
 
 
 def _read(path: Path, number: int, line: bytes) -> Any:

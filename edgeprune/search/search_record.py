@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, final
 
 from edgeprune import __version__
@@ -142,13 +143,20 @@ def read_search(path: PathLike) -> SearchRecord:
     """Read the journal of a search, finished or not, without changing it.
 
     Args:
-        path: the file, `trials.jsonl` in the folder of `compress`.
+        path: the folder of `compress`, or the file `trials.jsonl` in it.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no journal of a search, or damaged.
     """
-    return search_of(read_records(path, TRIALS_KIND), str(path))
+    path = Path(path)
+    path = path / TRIALS if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}: pass the folder of a search, the output_dir of compress.")
+    records = read_records(path, TRIALS_KIND, f"pass the {TRIALS} of a search, in the output_dir of compress")
+    if not records:
+        raise ValueError(f"{path} holds no search yet: it was stopped as it began, or begins now. Run it again.")
+    return search_of(records, str(path))
 
 
 def search_of(records: list[Any], source: str) -> SearchRecord:
@@ -170,9 +178,11 @@ def search_of(records: list[Any], source: str) -> SearchRecord:
                 trials.append(Trial.from_dict(values))
             else:
                 found[kind] = values
+        if "header" not in found:
+            raise ValueError("its first record, of what was asked for, is missing; run the search in another folder")
         header = SearchHeader(**found["header"])
         if header.format != SEARCH_FORMAT:
-            raise ValueError(f"its format is {header.format!r}, and this version reads {SEARCH_FORMAT}")
+            raise ValueError(f"its format is {header.format!r}, and this version reads {SEARCH_FORMAT}; run it again")
         ending = found.get("ending") and SearchEnding(**{**found["ending"], "notes": tuple(found["ending"]["notes"])})
         sensitivity = found.get("sensitivity") and Sensitivity.from_dict(found["sensitivity"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

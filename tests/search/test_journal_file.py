@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -90,11 +91,11 @@ def test_a_damaged_line_and_another_file_are_named(tmp_path):
     with pytest.raises(ValueError, match="Line 2 of .* is damaged"):
         read(path)
     path.write_text("my notes\n")
-    with pytest.raises(ValueError, match="is no journal of tests: choose another name"):
+    with pytest.raises(ValueError, match="is no journal of tests, it is another file: choose another name"):
         read(path)
     assert path.read_text() == "my notes\n"
     path.write_bytes(text)
-    with pytest.raises(ValueError, match="is no journal of trials"):
+    with pytest.raises(ValueError, match="is no journal of trials, it is one of tests: choose another name"):
         TrialJournal(path, SEARCH)
     with JournalFile(path, "tests") as journal, pytest.raises(ValueError, match="JSON compliant"):
         journal.append({"a": float("nan")})
@@ -195,10 +196,33 @@ def test_trials_are_data_and_a_search_goes_on_after_them(tmp_path):
     with TrialJournal(path, SEARCH, resume=True):  # each error above has left the file to others
         pass
     assert TrialJournal(None, SEARCH).trials == []
-    write(tmp_path / "empty.jsonl", [])
-    with pytest.raises(ValueError, match="is no journal of trials"):
-        read_search(tmp_path / "empty.jsonl")
-    with JournalFile(tmp_path / "old.jsonl", "trials") as journal:
+
+
+def test_what_is_read_as_a_search_and_is_none_says_what_it_is(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    with pytest.raises(FileNotFoundError, match="trials.jsonl: pass the folder of a search"):
+        read_search(tmp_path)
+    with TrialJournal(path, SEARCH) as journal:
+        journal.add(Trial(0, "quick"))
+    first, header, trial = path.read_bytes().splitlines(keepends=True)
+    for text, said in {
+        b"": "is no journal of trials, it is empty: pass the trials.jsonl of a search",
+        first[:9]: "its first line was not written to its end: pass",
+        write(tmp_path / "curves.jsonl"): "it is one of tests: pass the trials.jsonl of a search",
+        b"a,b\n1,2\n": "it is another file: pass",
+        b'["record"]\n': "it is another file: pass",
+        b"\n\xff": "it is another file: pass",
+        first: "holds no search yet: it was stopped as it began, or begins now. Run it again",
+        first + header[:20]: "holds no search yet",
+        first + trial: "its first record, of what was asked for, is missing; run the search in another folder",
+    }.items():
+        path.write_bytes(text)
+        for place in (path, tmp_path):
+            with pytest.raises(ValueError, match=re.escape(said)):
+                read_search(place)
+        assert path.read_bytes() == text
+    path.unlink()
+    with JournalFile(path, "trials") as journal:
         journal.append({"header": {**SEARCH.to_dict(), "format": 0}})
     with pytest.raises(ValueError, match="its format is 0, and this version reads 1"):
-        read_search(tmp_path / "old.jsonl")
+        read_search(path)
