@@ -37,9 +37,11 @@ from edgeprune.measure.tflm import (
     measure_arena,
     require_tflite_micro,
 )
+from edgeprune.targets import Target
 from edgeprune.tflite.edit import prefix
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.runtime import Runtime
+from edgeprune.types import Model
 
 # How far a device's kernels may lie from the reference ones, in steps of the output.
 _TOLERANCE = {"int8": 0, "uint8": 0, "int16": 2, "float32": 1e-4}
@@ -79,7 +81,7 @@ def write(content: BundleContent) -> dict[str, Any]:
         ImportError: tflite-micro is not installed.
     """
     file = content.tflite
-    check_operators(file, content)
+    check_operators(file, content.model, content.target, content.name)
     align(file, file)
     try:
         arena = measure_arena(file)
@@ -173,26 +175,31 @@ def _parity_notes(parity: MicroParity, dtype: str) -> list[str]:
     return notes
 
 
-def check_operators(file: Path, content: BundleContent) -> None:
+def check_operators(file: Path, model: Model, target: Target, name: str) -> None:
     """Refuse a file with operators that the target has no kernels for, naming all of them at once.
+
+    Args:
+        file: the .tflite file.
+        model: the Keras model that it was converted from.
+        target: the device.
+        name: what the model is called in the error.
 
     Raises:
         ValueError: names each operator with the layers that brought it.
     """
-    supported = content.target.operators
-    if supported is None:
+    if target.operators is None:
         return
     missing: dict[str, list[str]] = {}
-    for name, layer in operator_origins(file.read_bytes(), content.model):
-        if name not in supported:
-            layers = missing.setdefault(name, [])
+    for operator, layer in operator_origins(file.read_bytes(), model):
+        if operator not in target.operators:
+            layers = missing.setdefault(operator, [])
             if layer not in layers:
                 layers.append(layer)
     if missing:
-        named = "; ".join(f"{name} in {', '.join(layers)}" for name, layers in missing.items())
+        named = "; ".join(f"{operator} in {', '.join(layers)}" for operator, layers in missing.items())
         raise ValueError(
-            f"Model {content.name!r} does not run on {content.target.name}, which has no kernel for: {named}. Replace "
-            "these layers, or choose another target."
+            f"Model {name!r} does not run on {target.name}, which has no kernel for: {named}. Replace these layers, or "
+            "choose another target."
         )
 
 

@@ -33,7 +33,7 @@ from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
 from edgeprune.search.judge import check_varies
 from edgeprune.search.logs import LogKind, check_kinds, logs
-from edgeprune.search.reach import beyond_reach, within_memories
+from edgeprune.search.reach import beyond_reach, within_target
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import check_optuna, sampled
 from edgeprune.search.search_record import TRIALS, SearchHeader, this_environment
@@ -250,7 +250,7 @@ def _prepared(
     metric = "agreement" if metric is None and judged.y is None else metric
     names = ("epochs", "batch_size", "learning_rate", "seed")
     made = TrialSettings(device, **{name: settings[name] for name in names})
-    budget = within_memories(budget, model, device, ways[0][0], judged.x)
+    budget = within_target(budget, model, device, ways[0][0], judged.x)
     return Prepared(Work(model, training, judged, metric, budget, made), held)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +86,24 @@ def untrained_costs(
     Raises:
         ValueError: the model cannot be converted.
     """
+    with untrained_file(model, quantization, samples) as path:
+        return file_costs(path, target, limits)
+
+
+@contextlib.contextmanager
+def untrained_file(model: Model, quantization: QuantizationLike, samples: Arrays) -> Iterator[Path]:
+    """The file of a model, calibrated with a few samples alone, until the context ends.
+
+    Raises:
+        ValueError: the model cannot be converted.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         try:
             _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[0]))
         except ConversionError:
             _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[1]))
-        return file_costs(path, target, limits)
+        yield path
 
 
 def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, samples: Arrays) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from edgeprune.bundle.microcontroller import check_operators
 from edgeprune.search.budget import Budget
-from edgeprune.search.file_costs import QuantizationLike, untrained_costs
+from edgeprune.search.file_costs import QuantizationLike, file_costs, untrained_file
 from edgeprune.search.finalists import Outcome, broken_costs
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.targets import Target
 from edgeprune.types import Arrays, Model
 
 
-def within_memories(
+def within_target(
     budget: Budget, model: Model, target: Target, quantization: QuantizationLike, samples: Arrays
 ) -> Budget:
     """The budget, with the memories of a board among the limits where the original does not fit into them.
+
+    What no narrower model would change is refused: operators that the device has no kernels for.
 
     Args:
         budget: the limits that the user passed.
@@ -25,13 +28,15 @@ def within_memories(
         samples: inputs.
 
     Raises:
-        ValueError: the model cannot be converted.
+        ValueError: the model cannot be converted, or the device cannot run it.
     """
+    if target.kind != "microcontroller":
+        return budget
     whole = budget.with_memories(target)
     added = set(whole.limits) - set(budget.limits)
-    if not added:
-        return budget
-    costs = untrained_costs(model, quantization, samples, target, whole.limits)
+    with untrained_file(model, quantization, samples) as path:
+        check_operators(path, model, target, model.name)
+        costs = file_costs(path, target, whole.limits) if added else {}
     return whole if added & {one.limit for one in whole.exceeded(costs)} else budget
 
 

@@ -50,7 +50,7 @@ class TrialJournal(ClosesFile):
             return
         known = search_of(file.records, str(file.path))
         if differing := known.header.differences(header):
-            raise ValueError(f"{file.path} is the journal of another search: {differing}. Choose another folder.")
+            raise ValueError(f"{file.path} is the journal of another search: {differing}. Pass another folder.")
         if known.trials and not resume:
             raise NotOverwrittenError(
                 f"{file.path} has {len(known.trials)} trials: pass resume=True to go on after them, or another folder."

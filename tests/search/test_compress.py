@@ -13,7 +13,7 @@ import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search import ending, read_search, search_space, trial_maker
 from edgeprune.search.budget import Budget
-from edgeprune.search.reach import within_memories
+from edgeprune.search.reach import within_target
 from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate, Trial
@@ -235,13 +235,24 @@ def test_a_narrowest_model_that_computes_zeros_does_not_end_the_search(tmp_path)
 def test_memories_that_the_original_fits_into_are_no_limits_of_the_search(trained):
     board = dataclasses.replace(target("cortex-m"), name="small", flash_bytes=2**20, ram_bytes=1)
     (x, _), model, budget = data(8, 1), trained("keras"), Budget(max_accuracy_drop=0.1)
-    assert within_memories(budget, model, board, "int8", x).limits == {
+    assert within_target(budget, model, board, "int8", x).limits == {
         "max_accuracy_drop": 0.1,
         "max_flash": 2**20,
         "max_ram": 1,
     }
-    assert within_memories(budget, model, dataclasses.replace(board, ram_bytes=2**20), "int8", x) == budget
-    assert within_memories(budget, model, target("phone"), "int8", x) == budget
+    assert within_target(budget, model, dataclasses.replace(board, ram_bytes=2**20), "int8", x) == budget
+    assert within_target(budget, model, target("phone"), "int8", x) == budget
+
+
+def test_a_device_without_a_kernel_is_refused_before_the_search(tmp_path):
+    keras = flavors.keras_module("keras")
+    layers = [keras.layers.Dense(8, "gelu", name="bend"), keras.layers.Dense(2, name="end")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match="does not run on cortex-m, which has no kernel for: GELU in layer 'bend'"):
+        ep.compress(model, None, (x, x[:, :2]), target="cortex-m", max_accuracy_drop=1.0, output_dir=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_limits_that_contradict_each_other_are_named():
