@@ -48,7 +48,7 @@ def export_with_better_scales(
     each = export(_with(settings, device, per_channel_dense=True))
     if device.kind != "microcontroller" or not settings.calibrated:
         return each
-    if settings.quantization == "int4":
+    if settings.has_four_bits:
         return _smaller(export, device, settings, each)
     return _lighter(export, device, settings, each) if _may_shrink_arena(model, settings.quantization) else each
 

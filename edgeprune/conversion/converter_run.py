@@ -30,7 +30,7 @@ class ConverterSettings:
         allow_flex: whether TensorFlow's own operators may be used.
         allow_custom: whether operators that the application brings may be used.
         layers: bits of single layers, as `Scheme.layers` has them; those of 32 compute in floats in a calibrated file.
-        four_bit_operators: of an `"int4"` file, the operators that read weights of 4 bits where it will run; those of
+        four_bit_operators: of a file with weights of 4 bits, the operators that read such where it will run; those of
             others are on the same grid in 8 bits. None for all of LiteRT's.
 
     Raises:
@@ -69,6 +69,11 @@ class ConverterSettings:
             raise ValueError(f"per_channel_dense=False needs 'int8', 'int16x8' or 'int4', got {self.quantization!r}.")
         if self.sparse and self.has_float_layers:
             raise ValueError("A file with layers in floats cannot be sparse: leave sparse out, or those layers.")
+
+    @property
+    def has_four_bits(self) -> bool:
+        """Whether weights of any layer have 4 bits."""
+        return self.quantization == "int4" or 4 in dict(self.layers).values()
 
     @property
     def has_float_layers(self) -> bool:

@@ -330,7 +330,7 @@ def _converted(
             in_floats = functools.partial(float_locations, model=model, layers=recipe.layers)
             chosen = in_floats if recipe.has_float_layers else None
             content = repaired(run_converter(saved_model, recipe, samples, say, chosen))
-            if recipe.quantization == "int4":
+            if recipe.has_four_bits:
                 content = _in_four_bits(content, model, recipe.four_bit_operators)
             dense = (
                 run_converter(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""

@@ -108,7 +108,7 @@ def untrained_file(model: Model, quantization: QuantizationLike, samples: Arrays
 
 def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, samples: Arrays) -> None:
     scheme = scheme_of(quantization)
-    if scheme.weight_bits == 4:
+    if scheme.has_four_bits:
         model = quantize_aware(model, scheme, calibration=samples)
     export_tflite(model, path, quantization, samples, calibration="min-max", verify=False, verbose=False)
 

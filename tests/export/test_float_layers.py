@@ -100,6 +100,14 @@ def test_four_bits_beside_floats(flavor, tmp_path):
     assert dtypes[(8, 3, 3, 3)] == "int4" and dtypes[(4, 8)] == "int8" and in_floats(result.path)[1:] == ["CONV_2D"]
 
 
+def test_single_layers_of_four_bits_in_a_file_of_eight(flavor, tmp_path):
+    for made in (lambda model, scheme: model, ep.quantize_aware):
+        scheme = ep.Scheme(8, 8, layers={"stem": 4})
+        result = export(made(net(flavor), scheme), tmp_path / "m.tflite", scheme)
+        dtypes = {one.shape: one.dtype for one in ep.read_tflite(result.path).weights}
+        assert dtypes[(8, 3, 3, 3)] == "int4" and dtypes[(4, 8)] == "int8"
+
+
 def test_what_cannot_be_in_floats_is_refused(tmp_path):
     model, path = net("keras"), tmp_path / "m.tflite"
     scheme = ep.Scheme(8, 8, layers={"tame": 32})
