@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from nets.quantized_nets import branched, chain, images
 
 import edgeprune as ep
+from edgeprune.conversion.plain import converted
+from edgeprune.latency.template import FileTemplate
 from edgeprune.quantization import planning
 from edgeprune.quantization.bit_choice import NothingFitsError, best_choice
+from edgeprune.tflite.four_bits import with_four_bit_weights
 
 
 @settings(max_examples=30, deadline=None)
@@ -77,6 +80,30 @@ def test_a_limit_on_the_time_keeps_layers_that_4_bits_make_slower(planned, monke
         ValueError, match=r"max_latency, 9 ms, cannot be held: the file takes [\d.]+ ms with all weights"
     ):
         ep.plan_quantization(model, x, max_latency="9 ms")
+
+
+class SlowerAlone(SlowConvolutions):
+    """Operators of 8 bits that take twice as long alone as in their file, and others that take what they take alone."""
+
+    def of_model(self, template, counts):
+        keys = [template.key(place, counts[0]) for place in range(len(template.operators))]
+        alone = self.of_operators(template, [(place, counts[0]) for place in range(len(keys))]) - self.of_nothing()
+        return self.of_nothing() + np.array([sum(np.where(["int4" in key for key in keys], alone, alone / 2))])
+
+
+def test_operators_add_up_to_both_files(planned, monkeypatch):
+    """Ten operators, of which five are convolutions and two are dense."""
+    model, x, _ = planned
+    monkeypatch.setattr(planning, "MeasuredCosts", SlowerAlone)
+    plan = ep.plan_quantization(model, x, max_latency="16 ms", max_size=0.96)
+    files = [converted(model, "int8"), with_four_bit_weights(converted(model, "int8"), nearest=True)[0]]
+    templates = [FileTemplate([file], np.zeros((1, 0), int)) for file in files]
+    four, eight = (SlowerAlone().of_model(one, [np.zeros(0, int)])[0] for one in reversed(templates))
+    assert plan.latencies == pytest.approx((four, eight))
+    bits = {layer.name: layer.bits for layer in plan.layers}
+    narrow = sum(bits[name] == 4 for name in ("stem", "depth", "point", "left", "right"))
+    dense = sum(bits[name] == 4 for name in ("hidden", "head"))
+    assert narrow and plan.latency == pytest.approx(eight + 2.5 * narrow + 0.5 * dense)
 
 
 def with_biases():
