@@ -4,7 +4,8 @@ What a model costs and what it loses both move one way with its width, so that e
 hold. Where costs are limited the widest model that holds them is the one that loses least; where only the loss is
 limited it is the narrowest that holds it. How much each group loses at one share is ranked in several ways: by measured
 curves, by the norms of the channels, with whole blocks removed, with zeros, and, within limits on time and memory, by a
-knapsack over the costs of operators. The one that keeps most without training is followed.
+knapsack over the costs of operators. The one that keeps most without training, at the share where trained models
+begin, is followed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
 
 NARROWEST = 0.02
+_WEIGHINGS = ("l2", "curves", "local")  # of several that lose the same the first is followed
 _FIRST_SHARE = 0.7
 _CLOSE = 1.05  # shares whose quotient is less are one
 _QUICK_STEPS, _MORE_STEPS = 5, 4
@@ -76,43 +78,73 @@ class _Guided:
         whole = self.finalists.measure_whole()
         if self.budget.costs and holds_all(self.budget, whole):
             return Outcome(whole, True)  # nothing has to be cut
-        following, share = self._quick_start()
-        if share < 1 or "within" in following:
-            measure = self._widest_within if self.budget.costs else self._narrowest
-            measure(following, share)
+        if self.budget.costs:
+            following, share = self._start_within_costs()
+            if share < 1 or "within" in following:
+                self._widest_within(following, share)
+        else:
+            followed, share = self._start_by_loss()
+            if share < 1:
+                self._narrowest(followed, share)
         return self.finalists.finish()
 
-    def _quick_start(self) -> tuple[Settings, float]:
-        """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold."""
+    def _start_by_loss(self) -> tuple[list[Settings], float]:
+        """How groups are weighed and what else is removed, the best first, and the share of the MACs that may hold."""
+        by_norms: Settings = {"weighed_by": "l2", "way": self.finalists.way}
+        share, held = self._bisected(by_norms, self._floor(by_norms), 1.0, _QUICK_STEPS)
+        if held is None:
+            share = max(_FIRST_SHARE, self._floor(by_norms))
+        ahead = self._ahead([by_norms, *self._others()], share)
+        followed, trial = ahead[0] if ahead else (by_norms, held)
+        # Training makes up for more than the quick judgement dares to count on: where nothing holds it decides.
+        if held is not None or not self.runner.is_training:
+            holds = trial is not None and drop_of(trial) <= quick_drop_allowed(self.budget, self.runner)
+            low, high = (max(self._floor(followed), share / 3), share) if holds else (share, 1.0)
+            found_share, found = self._bisected(followed, low, high, _MORE_STEPS)
+            if found is None and not holds:
+                return [followed], 1.0
+            share = share if found is None else found_share
+        return self._followed_at(followed, share), share
+
+    def _followed_at(self, followed: Settings, share: float) -> list[Settings]:
+        """How groups are best weighed at the share where finalists begin, and next to that if it may be as good."""
+        ahead = self._ahead([{**followed, "weighed_by": one} for one in _WEIGHINGS], share)
+        if not ahead:
+            return [followed]
+        (best, least), *others = ahead
+        most = drop_of(least) + (least.drop_error or 0.0)
+        return [best, *[one for one, trial in others if trial.number != least.number and drop_of(trial) <= most][:1]]
+
+    def _ahead(self, several: Sequence[Settings], share: float) -> list[tuple[Settings, Trial]]:
+        """What can be made of a share of the MACs, judged without training: what loses least first."""
+        possible = [one for one in several if share >= self._floor(one)]
+        if self.runner.has_time("quick"):  # at once, where there are workers for it
+            self.runner.quick([{**one, "target_macs": share} for one in possible[: self.quick_left]])
+        tried = [(one, self._tried(one, share)) for one in possible]
+        made = [(one, trial) for one, trial in tried if trial is not None and trial.state == "ok"]
+        return sorted(made, key=lambda pair: drop_of(pair[1]))
+
+    def _start_within_costs(self) -> tuple[Settings, float]:
+        """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold.
+
+        Each way to weigh groups has a share of its own at which it is small enough; there they are compared.
+        """
         followed: Settings = {"weighed_by": "l2", "way": self.finalists.way}
         share, trial = self._bisected(followed, self._floor(followed), 1.0, _QUICK_STEPS)
         others = self._others()
-        if not self.budget.costs:
-            others = [other for other in others if share >= self._floor(other)]
-            self._all_tried(others, share)
-        elif trial is None:  # no width fits: other widths will not
+        if trial is None:  # no width fits: other widths will not
             others.sort(key=lambda other: "num_blocks" not in other)
         for other in others:
-            if self.budget.costs:  # each has a share of its own at which it is small enough
-                low, high = max(self._floor(other), share / 2), min(1.0, share * 4)
-                own_share, found = self._bisected(other, low, high, _MORE_STEPS)
-            else:
-                own_share, found = share, self._tried(other, share)
-            if found is not None and found.state == "ok" and (trial is None or drop_of(found) < drop_of(trial)):
+            low, high = max(self._floor(other), share / 2), min(1.0, share * 4)
+            own_share, found = self._bisected(other, low, high, _MORE_STEPS)
+            if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
                 followed, share, trial = other, own_share, found
-        if not self.budget.costs and trial is not None:
-            narrower, found = self._bisected(followed, max(self._floor(followed), share / 3), share, _MORE_STEPS)
-            share = narrower if found is not None else share
         if self.directions.plans_within:
             within = {"weighed_by": "l2", "way": self.finalists.way}
             own_share, found = self._within(within)
             if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
                 return {**within, "within": own_share}, own_share
-        if trial is None and self.budget.costs:
-            return self._nearest() or (followed, share)
-        # Training makes up for more than the quick judgement dares to count on.
-        first = max(_FIRST_SHARE, self._floor(followed))
-        return followed, first if trial is None and share >= 1 and self.runner.is_training else share
+        return (followed, share) if trial is not None else self._nearest() or (followed, share)
 
     def _nearest(self) -> tuple[Settings, float] | None:
         """What came nearest to the limits on costs, with its share of the MACs; None where nothing was made."""
@@ -125,8 +157,8 @@ class _Guided:
 
     def _others(self) -> list[Settings]:
         """What else may be done at one share of the MACs."""
-        directions, weighings = self.directions, ("curves", "local")
-        found: list[Settings] = [{"weighed_by": one, "way": self.finalists.way} for one in weighings]
+        directions = self.directions
+        found: list[Settings] = [{"weighed_by": one, "way": self.finalists.way} for one in _WEIGHINGS[1:]]
         if directions.finer_widths is not None:
             finer = {"way": self.finalists.way, "round_to": directions.finer_widths}
             found += [{"weighed_by": one, **finer} for one in ("l2", "curves")]
@@ -183,11 +215,6 @@ class _Guided:
     def _tried(self, settings: Settings, share: float) -> Trial | None:
         return self._made({**settings, "target_macs": share})
 
-    def _all_tried(self, several: Sequence[Settings], share: float) -> None:
-        """Have several trials made at once, where there are workers for it."""
-        if self.runner.has_time("quick"):
-            self.runner.quick([{**settings, "target_macs": share} for settings in several[: self.quick_left]])
-
     def _made(self, settings: Settings) -> Trial | None:
         if self.quick_left < 1 or not self.runner.has_time("quick"):
             return None
@@ -196,17 +223,20 @@ class _Guided:
         self._quick.append(made)
         return made
 
-    def _narrowest(self, following: Settings, share: float) -> None:
-        """Trained models: what each of them lost says how narrow the next one is."""
+    def _narrowest(self, followed: Sequence[Settings], share: float) -> None:
+        """Trained models: what each of them lost says how narrow the next one is, and which settings it follows."""
         allowed = self.budget.limits["max_accuracy_drop"]
         passed, failed = ShareLoss(1.0, 0.0), None
+        lost = [-math.inf] * len(followed)  # for what was removed; each is followed once before the better one is
         while self.finalists.have_room():
-            trial = self.finalists.measure({**following, "target_macs": share})
+            place = lost.index(min(lost))
+            trial = self.finalists.measure({**followed[place], "target_macs": share})
+            lost[place] = max(lost[place], self.finalists.expected_drop(trial) / (1 / share - 1))
             if self.finalists.passes(trial):
                 passed = ShareLoss(share, drop_of(trial))
             else:
                 failed = ShareLoss(share, self.finalists.expected_drop(trial))
-            found = next_share(passed, failed, _AIMED_AT * allowed, self._floor(following))
+            found = next_share(passed, failed, _AIMED_AT * allowed, self._floor(followed[0]))
             if found is None:
                 break
             share = found

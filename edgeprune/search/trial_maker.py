@@ -145,13 +145,14 @@ class Maker:
 
     def _quick(self, job: Job) -> Made:
         candidate, variant = job.candidate, self.variant(job.candidate.removed_blocks)
-        outputs = variant.outputs(candidate)
+        outputs, original = variant.outputs(candidate), taken(self.original_outputs, self.quick_rows)
         judge = self._quick_judge
         if job.num_samples is not None:
             rows = np.arange(min(job.num_samples, len(self.quick_rows)))
-            judge, outputs = judge.of_rows(rows), {name: taken(one, rows) for name, one in outputs.items()}
-        figures = {
+            judge, outputs, original = judge.of_rows(rows), taken(outputs, rows), taken(original, rows)
+        figures: dict[str, float | None] = {
             **_scored(judge, "quick_score", outputs),
+            "drop_error": standard_error(judge, original, outputs),
             "macs": variant.macs(candidate.widths),
             "params": variant.params(candidate.widths),
         }

@@ -85,7 +85,7 @@ class Trial:
         score: the metric of the file, on the search's samples; of a quick trial None.
         float_score: the metric of the Keras model that the file was converted from; of a quick trial None.
         accuracy_drop: how much worse than the original's the score of its stage is.
-        drop_error: the standard error of the drop of a file; None where the metric is no mean over samples.
+        drop_error: the standard error of the drop; None where the metric is no mean over samples.
         macs: multiply-accumulates of one inference.
         params: parameters of the Keras model.
         size: bytes of the file.

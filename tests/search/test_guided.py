@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search.formula import Formula
+from search.formula import Formula, share_of
 
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
@@ -209,6 +209,48 @@ def test_finer_widths_are_tried_where_the_targets_are_coarse():
     budget = Budget(max_accuracy_drop=0.3)
     found = guided(Coarse(budget), budget, Directions(finer_widths=8), num_trials=40, num_finalists=4)
     assert found.holds and found.best.settings["round_to"] == 8
+
+
+@pytest.mark.parametrize("error", [None, 0.001, 0.2])
+def test_finalists_follow_what_is_ahead_at_their_own_share(error):
+    class Crossing(Formula):
+        def lost_at(self, asked):
+            removed = 1 / share_of(asked) - 1
+            lost = {"l2": 0.05 * removed, "curves": 0.03 * removed, "local": 0.036 * math.sqrt(removed)}
+            return lost[asked.get("weighed_by", "l2")]
+
+        def _trial(self, stage, asked, lost):
+            made = super()._trial(stage, asked, lost)
+            return replace(made, drop_error=error) if stage == "quick" else made
+
+    budget = Budget(max_accuracy_drop=0.08)
+    runner = Crossing(budget)
+    found = guided(runner, budget, Directions(), num_trials=40, num_finalists=3)
+    judged = {}
+    for trial in runner.trials:
+        if trial.stage == "quick":
+            judged.setdefault(trial.settings["target_macs"], {})[trial.settings["weighed_by"]] = trial.accuracy_drop
+    ahead = {share: min(lost, key=lost.get) for share, lost in judged.items() if len(lost) == 3}
+    assert list(ahead.values()) == ["curves", "local"]  # where norms begin to hold, and where curves do
+    first, second, *others = measured(runner)
+    assert first.settings["target_macs"] == min(ahead) and first.settings["weighed_by"] == "local"
+    # What may be as good has the second; after it what lost less for what was removed.
+    assert second.settings["weighed_by"] == ("curves" if error == 0.2 else "local")
+    assert all(trial.settings["weighed_by"] == "local" for trial in others) and found.holds
+
+
+def test_where_nothing_holds_without_training_models_are_trained():
+    class Poor(Formula):
+        def lost_at(self, asked):
+            return 0.0 if share_of(asked) == 1 else super().lost_at(asked) + (0.5 if "epochs" not in asked else 0)
+
+    budget = Budget(max_accuracy_drop=0.05)
+    runner = Poor(budget, training=True)
+    found = guided(runner, budget, Directions(epochs=6), num_trials=24, num_finalists=3)
+    assert measured(runner)[0].settings["target_macs"] == 0.7 and found.holds and found.best.macs < 1000
+    untrained = Poor(budget)
+    assert guided(untrained, budget, Directions(), num_trials=24, num_finalists=3).best.macs == 1000
+    assert not measured(untrained)
 
 
 def test_blocks_are_removed_where_that_keeps_more():
