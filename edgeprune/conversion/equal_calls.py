@@ -86,7 +86,7 @@ def _embedding(layer: Layer) -> Callable[..., Any] | None:
     """One GATHER, whose indices are counted from 0."""
     import tensorflow as tf
 
-    if getattr(layer, "quantization_mode", None) is not None:
+    if flavor.is_quantized_by_keras(layer):
         return None
 
     def call(inputs: TfTensor) -> Any:

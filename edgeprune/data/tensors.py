@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from edgeprune import flavor
 from edgeprune.data.named_inputs import named_inputs
 from edgeprune.types import AnyTensor, Array, Arrays, Model
@@ -28,7 +30,12 @@ def input_tensors(model: Model, x: Arrays) -> list[Any]:
 def _as_input(name: str, array: Array, symbolic: AnyTensor) -> Any:
     import tensorflow as tf
 
-    tensor, dtype = tf.convert_to_tensor(array), tf.as_dtype(symbolic.dtype)
+    dtype = tf.as_dtype(symbolic.dtype)
+    try:
+        tensor = tf.convert_to_tensor(array)
+    except (ValueError, TypeError) as error:  # Python objects, which NumPy holds too
+        kind = np.asarray(array).dtype
+        raise ValueError(f"Input {name!r} is of type {dtype.name}; got data of type {kind}: {error}") from error
     if tensor.dtype.is_complex > dtype.is_complex or (tensor.dtype == tf.string) != (dtype == tf.string):
         raise ValueError(f"Input {name!r} is of type {dtype.name}; got data of type {tensor.dtype.name}.")
     shape = tf.TensorShape([None, *symbolic.shape[1:]])

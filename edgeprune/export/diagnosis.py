@@ -123,6 +123,8 @@ def explain(error: Exception, captured: str, model: Model) -> ConversionError:
     Returns:
         The error to raise.
     """
+    if (own_type := _own_type(model)) is not None:
+        return ConversionError(own_type)
     unsupported = _unsupported(error, model)
     if unsupported:
         return OperatorError(unsupported, model)
@@ -134,6 +136,22 @@ def explain(error: Exception, captured: str, model: Model) -> ConversionError:
         )
     text = " ".join((str(error) or captured[-500:]).split())
     return ConversionError(f"Model {model.name!r} could not be converted: {type(error).__name__}: {text[:600]}")
+
+
+def _own_type(model: Model) -> str | None:
+    """What there is to say of a model whose weights are of a type that the converter makes no operators of."""
+    for layer in flavor.layers_of(model):
+        if flavor.is_quantized_by_keras(layer):
+            return (
+                f"Layer {layer.name!r} was quantized by Keras's own quantize(), to operators that LiteRT lacks: pass "
+                "the model before that, and a quantization of the file."
+            )
+        if not flavor.is_model(layer) and (kept := flavor.type_beside_float32(layer)) is not None:
+            return (
+                f"The weights of layer {layer.name!r} are of type {kept}, and LiteRT computes in float32: build the "
+                "model with the dtype policy 'float32', and call set_weights(model.get_weights()) on it."
+            )
+    return None
 
 
 def origin(location: str, model: Model) -> str:

@@ -74,6 +74,8 @@ def prepare(
 
     if flavor.is_keras_3(model):  # tf_keras can be converted there
         flavor.check_outside_scope(model)
+    if calibrated:
+        flavor.check_not_quantized_by_keras(model)
     notes = []
     if strip.is_pruned(model):
         notes.append(

@@ -244,3 +244,36 @@ def tf_resources(model: Layer) -> list[Any]:
 def is_keras_3_variable(variable: Variable) -> bool:
     """Whether a variable belongs to Keras 3; those of `tf_keras` are TensorFlow's own."""
     return not isinstance(variable, importlib.import_module("tensorflow").Variable)
+
+
+def is_quantized_by_keras(layer: Layer) -> bool:
+    """Whether Keras's own `quantize()` has put integers, or other small numbers, in the place of a layer's weights."""
+    return getattr(layer, "quantization_mode", None) is not None
+
+
+def check_not_quantized_by_keras(model: Model) -> None:
+    """Refuse a model whose kernels are integers already.
+
+    Raises:
+        ValueError: the message names the layer.
+    """
+    for layer in layers_of(model):
+        if is_quantized_by_keras(layer):
+            raise ValueError(
+                f"Layer {layer.name!r} is quantized already, by Keras's own quantize(): pass the model before that."
+            )
+
+
+def check_kernels_can_be_rounded(model: Model) -> None:
+    """Refuse a model whose kernels are integers already, or sums of several weights.
+
+    Raises:
+        ValueError: the message names the layer.
+    """
+    check_not_quantized_by_keras(model)
+    for layer in layers_of(model):
+        if getattr(layer, "lora_enabled", False):
+            raise ValueError(
+                f"Layer {layer.name!r} has LoRA: its kernel is a sum, which cannot be rounded. Merge it first: make "
+                "the layer without LoRA, and assign the `kernel` of this one to it."
+            )

@@ -54,6 +54,13 @@ def computing_in_float32(model: Model) -> Iterator[None]:
             set_policy(layer, policy)
 
 
+def type_beside_float32(layer: Layer) -> str | None:
+    """The type that weights of a layer keep where it computes in float32; None where all are cast to that."""
+    kept = ("float64",) if is_keras_3(layer) else ("float16", "bfloat16", "float64")
+    types = [str(getattr(weight.dtype, "name", weight.dtype)) for weight in layer.weights]
+    return next((one for one in types if one in kept), None)
+
+
 def constrain(variable: Variable, constraint: Callable[[Any], Any] | None) -> None:
     """Set what the optimizer does to a variable after each of its updates: `constraint(value)` is the new value."""
     if is_keras_3_variable(variable):

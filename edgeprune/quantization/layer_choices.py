@@ -70,7 +70,8 @@ class LayerChoices:
     def error(self, chosen: np.ndarray) -> float:
         """The error of the outputs with the choices of these numbers: int array (free layers,)."""
         bits = self._bits_of(chosen)
-        if FLOAT_BITS not in bits:
+        is_all_floats = len(bits) == len(self.wrappers) and (bits == FLOAT_BITS).all()  # which leaves none to round
+        if FLOAT_BITS not in bits or is_all_floats:
             return self._simulated(bits)
         # Between layers in floats nothing is rounded, which is another model.
         return SimulatedFile(self._float_model, self.scheme(chosen), self._samples).error(self._samples, self._wanted)

@@ -83,6 +83,8 @@ def round_weights(
     scheme = scheme_of(scheme)
     if scheme.weight_bits > 8:
         raise ValueError(f"round_weights needs a scheme with weights in integers, such as 'int4'; got {scheme.name!r}.")
+    flavor.check_model(model)
+    flavor.check_kernels_can_be_rounded(model)
     graph = trace(model)
     return reconstruct(_rounded(graph, scheme), data, batch_size=batch_size, steps=steps, seed=seed)
 

@@ -176,11 +176,7 @@ def _check_float(model: Model) -> None:
             f"Model {model.name!r} is under pruning, and its masks would be lost: strip_pruning(model) first, whose "
             "zeros are kept; or call prune_low_magnitude on what quantize_aware returns, to do both in one fit."
         )
-    for layer in flavor.layers_of(model):
-        if getattr(layer, "quantization_mode", None) is not None:
-            raise ValueError(
-                f"Layer {layer.name!r} is quantized already, by Keras's own quantize(): pass the model before that."
-            )
+    flavor.check_kernels_can_be_rounded(model)
 
 
 def _chosen(model: Model, layers: LayerChoice | None, ignore: LayerChoice | None) -> set[int]:

@@ -33,6 +33,7 @@ def test_order_shapes_and_dtypes(model):
         ),
         ([np.ones((4, 2)), np.ones((4, 7, 3))], r"Input 'number' expects samples of shape \(1,\)"),
         ([np.ones(4, complex), np.ones((4, 7, 3))], "Input 'number' is of type float32; got data of type complex128"),
+        ([np.array([None] * 4), np.ones((4, 7, 3))], "Input 'number' is of type float32; got data of type object"),
         ([np.array(list("abcd")), np.ones((4, 7, 3))], "got data of type string"),
     ],
 )

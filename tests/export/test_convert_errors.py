@@ -92,6 +92,20 @@ def test_models_that_cannot_be_converted(flavor, model, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("keras", "float64"), ("tf_keras", "float64"), ("tf_keras", "float16"), ("tf_keras", "bfloat16")],
+)
+def test_weights_that_are_not_cast_to_float32_are_named(name, dtype, tmp_path):
+    keras = flavors.keras_module(name)
+    x = keras.Input((4,), dtype=dtype)
+    model = keras.Model(x, keras.layers.Dense(2, activation="relu", name="head", dtype=dtype)(x))
+    with pytest.raises(
+        ValueError, match=f"weights of layer 'head' are of type {dtype}, and LiteRT computes in float32"
+    ):
+        export_tflite(model, tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize("model", [3, "model.keras", None])
 def test_no_model(model, tmp_path):
     with pytest.raises(TypeError, match=f"Expected a Keras model, got {type(model).__name__}"):

@@ -13,6 +13,7 @@ from edgeprune.conversion.plain import converted
 from edgeprune.latency.template import FileTemplate
 from edgeprune.quantization import planning
 from edgeprune.quantization.bit_choice import NothingFitsError, best_choice
+from edgeprune.quantization.layer_choices import LayerChoices
 from edgeprune.tflite.four_bits import with_four_bit_weights
 
 
@@ -192,6 +193,17 @@ def test_a_layer_that_breaks_in_integers_is_in_floats_where_the_target_computes_
     head_kernel = np.array(model.get_layer("head").kernel).T
     stored = [one for one in ep.read_tflite(result.path).weights if one.shape == head_kernel.shape]
     assert [one.dtype for one in stored] == ["float32"] and np.allclose(stored[0].values(), head_kernel)
+
+
+@pytest.mark.above_flavor
+def test_all_layers_may_be_in_floats(flavor, tmp_path):
+    model, x = chain(flavor), images(8)
+    choices = LayerChoices(model, {"image": x}, with_floats=True)
+    every = np.full(len(choices.free), 2)
+    assert choices.error(every) < choices.all_eight
+    result = ep.export_tflite(model, tmp_path / "m.tflite", choices.scheme(every), x)
+    assert result.verification.passed
+    assert {one.dtype for one in ep.read_tflite(result.path).weights if len(one.shape) > 1} == {"float32"}
 
 
 def test_targets_without_a_choice_are_refused(broken):

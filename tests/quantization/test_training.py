@@ -6,6 +6,7 @@ from nets.quantized_nets import branched, chain, images
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.export.diagnosis import ConversionError
 from edgeprune.quantization.fake_quantize import fake_quantizers, quantized_layers, rounded_to_grid
 
 
@@ -156,11 +157,37 @@ def test_bad_input_is_refused(flavor, make, arguments, message):
         ep.quantize_aware(make(flavor), **arguments)
 
 
-def test_a_model_that_keras_quantized_is_refused():
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_a_model_that_keras_quantized_is_refused(mode, tmp_path):
     model = chain(flavors.KERAS_3)
-    model.quantize("int8")
-    with pytest.raises(ValueError, match=r"Layer 'head' is quantized already, by Keras's own quantize\(\)"):
-        ep.quantize_aware(model)
+    model.quantize(mode)
+    for call in (
+        lambda: ep.quantize_aware(model),
+        lambda: ep.plan_quantization(model, images(8)),
+        lambda: ep.round_weights(model, images(8)),
+        lambda: ep.export_tflite(model, tmp_path / "m.tflite", "int8", images(8)),
+        lambda: ep.quantization_error(model, "int8", images(8)),
+    ):
+        with pytest.raises(ValueError, match=r"Layer 'head' is quantized already, by Keras's own quantize\(\)"):
+            call()
+    if mode != "int4":  # whose weights are unpacked before they are multiplied
+        with pytest.raises(ConversionError, match=r"'head' was quantized by Keras's own quantize\(\), to"):
+            ep.export_tflite(model, tmp_path / "m.tflite")
+
+
+def test_a_kernel_with_lora_is_not_rounded_and_its_sum_is_exported(tmp_path):
+    model = chain(flavors.KERAS_3)
+    head = model.get_layer("head")
+    head.enable_lora(2)
+    head.lora_kernel_b.assign(np.ones(head.lora_kernel_b.shape))
+    for call in (ep.quantize_aware, lambda model: ep.round_weights(model, images(8))):
+        with pytest.raises(ValueError, match="Layer 'head' has LoRA: its kernel is a sum"):
+            call(model)
+    result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", images(8))
+    assert result.verification.passed
+    stored = {one.shape: one.values() for one in ep.read_tflite(result.path).weights}
+    kernel = np.array(head.kernel).T
+    np.testing.assert_allclose(stored[kernel.shape], kernel, atol=np.abs(kernel).max() / 127)
 
 
 def test_what_is_no_model_is_refused():

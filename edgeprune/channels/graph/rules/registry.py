@@ -105,7 +105,7 @@ def rule_for(layer: Layer) -> Rule:
         if name not in _FUNCTION_RULES:
             raise CannotFollow(f"the function {name!r} is unknown")
         return _FUNCTION_RULES[name]
-    if getattr(layer, "quantization_mode", None):
+    if flavor.is_quantized_by_keras(layer):
         raise CannotFollow("it is quantized: remove channels first, then quantize")
     kind = type(layer)
     for ancestor in kind.__mro__:
