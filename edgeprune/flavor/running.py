@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeprune.flavor.functions import call_for_inference, call_function, run_function
@@ -188,8 +190,27 @@ def call_model(model: Model, inputs: Sequence[Any]) -> list[Any]:
 
     Returns:
         Its outputs, flat.
+
+    Raises:
+        ValueError: a layer does not accept the values.
     """
-    return run_model(model, inputs, call_layer)
+    with refusing_values(model):
+        return run_model(model, inputs, call_layer)
+
+
+@contextlib.contextmanager
+def refusing_values(model: Model) -> Iterator[None]:
+    """While the body calls a model, values that an operation refuses are a `ValueError` that says so.
+
+    An example are indices beyond the rows of an embedding.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        reason = " ".join(re.sub(r"\x1b\[\d+m|\{\{.*?\}\}|\[Op:\w*\]", " ", str(error)).split())
+        raise ValueError(f"Model {model.name!r} cannot be called on this data: {reason[:300]}") from error
 
 
 def shapes_of_calls(model: Model, specs: Sequence[Any]) -> list[list[tuple[int | None, ...]]]:

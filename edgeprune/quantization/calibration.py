@@ -30,7 +30,8 @@ def calibrate(model: Model, data: DataLike, num_samples: int = 256, method: str 
 
     Raises:
         TypeError: the data are in no known form.
-        ValueError: there are none, they do not fit the model, or an activation is NaN or infinite on them.
+        ValueError: there are none, they do not fit the model, a layer refuses them, or an activation is NaN or infinite
+            on them.
     """
     set_ranges(range_choosers(model, data, num_samples, (method,))[method])
 
@@ -57,7 +58,8 @@ def range_choosers(model: Model, data: DataLike, num_samples: int, methods: Sequ
     with flavor.state_restored(model), observed(model, {key: _All(own) for key, own in choosers.items()}):
         for batch in batches_of((samples,), _BATCH_SIZE, inputs=input_shapes(model)):
             inputs = input_tensors(model, batch.x)
-            model(flavor.pack_inputs(model, inputs), training=False)
+            with flavor.refusing_values(model):
+                model(flavor.pack_inputs(model, inputs), training=False)
     return {method: [(layer, choosers[id(layer)][number]) for layer in layers] for number, method in enumerate(methods)}
 
 

@@ -71,3 +71,20 @@ def test_ranges_of_8_bits_are_not_those_of_16(flavor, tmp_path):
         ep.quantize_aware(dead(flavor), calibration=X[:0])
     with pytest.raises(TypeError, match="got str"):
         ep.quantize_aware(dead(flavor), calibration="data.npz")
+
+
+def test_indices_beyond_an_embedding_are_refused(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((5,), dtype="int32", name="tokens")
+    y = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 4)(x))
+    model = keras.Model(x, keras.layers.Dense(3)(y), name="words")
+    tokens = np.full((16, 5), 20, np.int32)
+    for call in (
+        lambda: ep.quantize_aware(model, calibration=tokens),
+        lambda: ep.plan_quantization(model, tokens),
+        lambda: ep.equalize(model, tokens),
+        lambda: ep.round_weights(model, tokens),
+        lambda: ep.export_tflite(model, tmp_path / "m.tflite", "int8", tokens),
+    ):
+        with pytest.raises(ValueError, match=r"'words\w*' cannot be called on this data: .*= 20 is not in \[0, 20\)"):
+            call()

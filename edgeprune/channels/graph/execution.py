@@ -22,6 +22,10 @@ def run(
 
     Returns:
         The model's outputs, flat.
+
+    Raises:
+        ValueError: a layer does not accept the values.
     """
     steps = iter(graph.steps)  # a trace walks a model in the same order
-    return flavor.run_model(graph.walked, inputs, lambda node, taken: call(next(steps), node, taken))
+    with flavor.refusing_values(graph.model):
+        return flavor.run_model(graph.walked, inputs, lambda node, taken: call(next(steps), node, taken))
