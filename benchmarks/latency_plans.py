@@ -52,12 +52,16 @@ def ratio(before: bytes, after: bytes, rounds: int) -> float:
 def by_macs(
     model: keras.Model, before: bytes, quantization: str | None, share: float, round_to: int | str, rounds: int
 ) -> tuple[float, ep.ChannelPlan]:
-    """A plan by MACs whose file takes the share of the time, and that share."""
+    """The plan by MACs whose file comes nearest to the share of the time, and the share that it takes."""
     low, high = 0.1, 1.0
     tried: list[tuple[float, ep.ChannelPlan]] = []
     for _ in range(BISECTIONS):
         macs = (low + high) / 2
-        plan = ep.plan_channels(model, target_macs=macs, round_to=round_to)
+        try:
+            plan = ep.plan_channels(model, target_macs=macs, round_to=round_to)
+        except ValueError:  # fewer than this rounding leaves
+            low = macs
+            continue
         took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
         tried.append((took, plan))
         low, high = (macs, high) if took < share else (low, macs)

@@ -18,6 +18,7 @@ from edgeprune.output_capture import captured_output
 from edgeprune.progress import track
 from edgeprune.report.layer_outputs import computed_tensors
 from edgeprune.text_table import text_table
+from edgeprune.tflite.four_bits import with_eight_bit_weights
 
 GOALS = {"xnnpack": 0.998, "reference": 0.997, "tflm": 0.997}
 BY_OPERATOR_ON = 200  # samples
@@ -85,7 +86,7 @@ def by_operator(exact: Any, model: Any, path: Path, x: np.ndarray) -> dict[str, 
     probe = keras.Model(exact.inputs, [layer.output for layer in exact.layers])
     computed = [values.reshape(len(x), -1) for values in probe.predict(x, verbose=0)]
     rewritten = path.with_name("reference.tflite")
-    rewritten.write_bytes(with_integer_dense(path.read_bytes()))
+    rewritten.write_bytes(with_integer_dense(with_eight_bit_weights(path.read_bytes())))
     runtime = Runtime(rewritten, reference=True, keep_tensors=True)
     (port,) = runtime.inputs.values()
     tensors = [one for one in computed_tensors(runtime, model) if one.port.quantized]
