@@ -246,6 +246,7 @@ def _trials(record: SearchRecord) -> Iterator[Section]:
         return
     winner = winner_of(record)
     costs = [name for name in COSTS if any(name in trial.figures for trial in record.trials)]
+    has_errors = any(trial.error for trial in record.trials)
     header = ("Trial", "Stage", "State", "Model", "Without training", "File", "Lost")
     rows = tuple(
         (
@@ -258,11 +259,11 @@ def _trials(record: SearchRecord) -> Iterator[Section]:
             figure(trial.accuracy_drop),
             *(_cell(name, trial.figures.get(name)) for name in costs),
             figure(trial.seconds, ".1f"),
-            trial.error or "",
+            *([trial.error or ""] if has_errors else []),
         )
         for trial in record.trials
     )
-    columns = (*header, *(_TITLES[name] for name in costs), "Seconds", "Error")
+    columns = (*header, *(_TITLES[name] for name in costs), "Seconds", *(["Error"] if has_errors else []))
     failed = sum(trial.state not in ("ok", "pruned") for trial in record.trials)
     words = (f"{failed} of {len(record.trials)} trials failed: their errors are in the last column.",) if failed else ()
     note = f"The two scores are {record.header.metric}, of the model without training and of the file."

@@ -158,11 +158,12 @@ def settings_text(trial: Trial) -> str:
     if settings.get("weighed_by") in ("curves", "local"):
         parts.append(settings["weighed_by"])
     if settings.get("num_blocks"):
-        parts.append(f"{settings['num_blocks']} blocks removed")
+        parts.append(f"{settings['num_blocks']} block{'s' * (settings['num_blocks'] != 1)} removed")
     if settings.get("sparsity"):
         parts.append(f"{settings['sparsity']:.0%} zeros")
     if trial.candidate is not None and trial.candidate.epochs:
-        parts.append(f"{' + '.join(map(str, trial.candidate.epochs))} epochs")
+        epochs = trial.candidate.epochs
+        parts.append(f"{' + '.join(map(str, epochs))} epoch{'s' * (epochs != (1,))}")
     if trial.candidate is not None and trial.stage == "measured":
         scheme = trial.candidate.quantization
         name = scheme if isinstance(scheme, str) else "float32" if scheme is None else str(scheme.name)

@@ -17,6 +17,7 @@ from edgeprune.search.curves import SensitivityCurve
 from edgeprune.search.evidence import load_evidence, save_evidence
 from edgeprune.search.search_record import SearchEnding
 from edgeprune.search.trial_job import Samples
+from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate, Trial
 
 SECTIONS = "summary pareto widths trials ranking sensitivity frozen settings environment".split()
@@ -114,6 +115,17 @@ def test_a_journal_that_was_cut_is_reported_as_far_as_it_goes(tmp_path):
     path.write_bytes(b"no journal")
     with pytest.raises(ValueError, match="is no journal of trials"):
         ep.write_search_report(path, tmp_path / "cut" / "report.html", overwrite=True)
+
+
+def test_trials_without_an_error_have_no_column_for_it(tmp_path):
+    with TrialJournal(tmp_path / "trials.jsonl", HEADER) as kept:
+        kept.add(Trial(0, "measured", {"num_blocks": 1}, Candidate({"stem": 4}, epochs=(1,)), score=0.8))
+        kept.add(Trial(1, "measured", {"num_blocks": 2}, Candidate({"stem": 4}, epochs=(1, 2)), score=0.8))
+    page = page_on(tmp_path)
+    header, *rows = page.tables["All trials"]
+    assert "Seconds" == header[-1][0] and all(len(row) == len(header) for row in rows)
+    models = [row[[name for name, _ in header].index("Model")][0] for row in rows]
+    assert models == ["1 block removed, 1 epoch, float32", "2 blocks removed, 1 + 2 epochs, float32"]
 
 
 def test_a_search_without_any_model(tmp_path):
