@@ -320,12 +320,13 @@ class _Limits:
             return best_choice(added, np.array(costs), np.array(most))
         except NothingFitsError as error:
             assert self.times is not None, "with all weights in 4 bits the size holds"
-            fastest = self.times.whole + float(np.minimum(self.times.four - self.times.eight, 0).sum())
+            times, bytes_left = costs[-1], np.array(most[:1])
+            fastest = times.argmin(axis=1) if self.size is None else best_choice(times, costs[0][None], bytes_left)
             within = "" if self.size is None else " within max_size"
             raise ValueError(
                 f"max_latency, {self.time:.3g} ms, cannot be held{within}: the file takes {self.times.whole:.3g} ms "
-                f"with all weights in 8 bits, and {fastest:.3g} ms where each layer has the bits with which it is "
-                "faster. Raise it, or remove channels first (plan_channels(target_latency=...))."
+                f"with all weights in 8 bits, and {self.times.total(fastest == 0):.3g} ms with the bits that are "
+                f"fastest{within}. Raise it, or remove channels first (plan_channels(target_latency=...))."
             ) from error
 
 
