@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,8 @@ from edgeprune.types import AnyTensor, Loss, Model
 
 # What a model overrides that trains or evaluates in its own way, so that its loss alone does not define its task.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
+_kept_evaluators: ContextVar[dict[Any, Any] | None] = ContextVar("kept_evaluators", default=None)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,49 @@ def metric_values(
         >>> metric_values(keras, np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]]), metrics=["mae"])
         {'mae': 1.0}
     """
+    settings: Any = {
+        "metrics": tuple(metrics),
+        "weighted_metrics": tuple(weighted_metrics),
+        "loss": loss,
+        "run_eagerly": run_eagerly,
+    }
+    shapes = tuple((array.shape[1:], array.dtype) for array in (y_true, y_pred))
+    kept, key = _kept_evaluators.get(), (keras, *settings.values(), shapes, sample_weight is None)
+    model = _evaluator(keras, **settings) if kept is None or key not in kept else kept[key]
+    if kept is not None:
+        kept[key] = model
+    values = model.evaluate(y_pred, y_true, batch_size, 0, sample_weight, return_dict=True)
+    return values if loss is not None else {name: value for name, value in values.items() if name != "loss"}
+
+
+@contextlib.contextmanager
+def evaluators_kept() -> Iterator[None]:
+    """Let `metric_values` trace the metrics of the same arguments once, until the context ends.
+
+    To trace them takes longer than to run them. Outside of this each call does so, as a function may compute something
+    else each time.
+
+    Example:
+        >>> import keras
+        >>> with evaluators_kept():
+        ...     [metric_values(keras, np.ones((4, 1)), np.full((4, 1), y), metrics=["mae"])["mae"] for y in (1.0, 3.0)]
+        [0.0, 2.0]
+    """
+    token = _kept_evaluators.set({})
+    try:
+        yield
+    finally:
+        _kept_evaluators.reset(token)
+
+
+def _evaluator(
+    keras: ModuleType,
+    metrics: Sequence[Any],
+    weighted_metrics: Sequence[Any],
+    loss: Loss | None,
+    run_eagerly: bool,
+) -> Any:
+    """A model that returns what it is called on, with metrics of its own."""
     model = _identity_model_class(keras)()
     model.compile(
         loss=loss,
@@ -139,8 +186,7 @@ def metric_values(
         weighted_metrics=[fresh_metric(metric) for metric in weighted_metrics],
         run_eagerly=run_eagerly,
     )
-    values = model.evaluate(y_pred, y_true, batch_size, 0, sample_weight, return_dict=True)
-    return values if loss is not None else {name: value for name, value in values.items() if name != "loss"}
+    return model
 
 
 @functools.cache

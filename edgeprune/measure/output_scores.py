@@ -154,8 +154,8 @@ class ScoredOutput:
     def _by_function(self, metric: Metric) -> float:
         with _naming(metric.name):
             values = np.ma.asanyarray(metric.call(self.y_true, self.y_pred, self.sample_weight))
-        if values.ndim == 0:
-            return float(values)
+            if values.ndim == 0:
+                return float(values)
         if len(values) != len(self.y_true):
             raise NoScoreError(
                 f"metric {metric.name!r} returned an array of shape {values.shape} for {len(self.y_true)} samples: it "

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.data.batches import first_array
 from edgeprune.number_checks import check_number, check_seed
 from edgeprune.search.bootstrap import Interval, mean_interval, statistic_interval
@@ -124,11 +125,12 @@ def _lost(judge: Judge, before: Outputs, after: Outputs, confidence: float, seed
     def lost(rows: np.ndarray) -> float:
         try:
             drawn = judge.of_rows(rows)
-            return sign * (drawn.score(taken(before, rows)) - drawn.score(taken(after, rows)))
+            return sign * (drawn.baseline - drawn.score(taken(after, rows)))
         except ValueError:  # the figure may have no value where one class alone was drawn
             return math.nan
 
-    return statistic_interval(len(next(iter(before.values()))), lost, confidence=confidence, seed=seed)
+    with flavor.evaluators_kept():
+        return statistic_interval(len(next(iter(before.values()))), lost, confidence=confidence, seed=seed)
 
 
 def hold_out(
@@ -169,7 +171,8 @@ def hold_out(
     is_held = np.zeros(count, bool)
     is_held[row[np.diff(places) > 0]] = True
     if not is_held.any() or is_held.all():
-        raise ValueError(f"{count} samples are too few to hold {share:.0%} of them out: pass more.")
+        several = "1 sample is" if count == 1 else f"{count} samples are"
+        raise ValueError(f"{several} too few to hold {share:.0%} of them out: pass more.")
     parts = []
     for chosen in (np.flatnonzero(~is_held), np.flatnonzero(is_held)):
         parts.append(tuple(taken(part, chosen) for part in (x, y, sample_weight)))

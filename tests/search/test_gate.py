@@ -137,6 +137,48 @@ def test_a_figure_that_is_no_mean_is_scored_for_each_resample():
     assert found.lost.low < found.lost.high <= found.lost.value + 1e-9
 
 
+@pytest.mark.parametrize("flavor", ["keras", "tf_keras"])
+def test_the_figure_of_one_of_several_outputs_is_drawn_from_its_samples(flavor):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((2,))
+    model = keras.Model(x, {"price": keras.layers.Dense(1)(x), "price_kind": keras.layers.Dense(3)(x)})
+    rng = np.random.default_rng(2)
+    before, after = (
+        {"price": rng.normal(size=(40, 1)), "price_kind": np.eye(3)[rng.integers(0, 3, 40)]} for _ in range(2)
+    )
+    labels, weights = {"price": rng.normal(size=40), "price_kind": rng.integers(0, 3, 40)}, rng.random(40)
+    found = before, after
+    for own, sign, expected in (
+        ({"price": "mae"}, -1, [np.abs(one["price"][:, 0] - labels["price"]) for one in found]),
+        ({"price_kind": "accuracy"}, 1, [one["price_kind"].argmax(1) == labels["price_kind"] for one in found]),
+    ):
+        judge = judge_of(model, before, np.zeros((40, 2)), labels, dict.fromkeys(labels, weights), own, 32)
+        lost = sign * (expected[0].astype(float) - expected[1])
+        drawn = verdict_on(Budget(max_accuracy_drop=9), {}, judge, before, after).lost
+        wanted = mean_interval(lost, weights)
+        assert [drawn.value, drawn.low, drawn.high] == pytest.approx([wanted.value, wanted.low, wanted.high], abs=1e-5)
+
+
+@pytest.mark.parametrize("flavor", ["keras", "tf_keras"])
+def test_metrics_that_are_traced_once_return_what_they_return_alone(flavor):
+    keras, rng = flavors.keras_module(flavor), np.random.default_rng(3)
+    auc = keras.metrics.AUC(name="auc")
+    draws = [(rng.integers(0, 2, (count, units)), rng.random((count, units))) for count in (40, 33) for units in (1, 2)]
+    draws = [(true.astype("float32"), made.astype("float32")) for true, made in draws]
+
+    def values(true, made):
+        weights = np.arange(len(true), dtype=float)
+        return [
+            *flavors.metric_values(keras, true, made, weights, weighted_metrics=[auc, "mae"]).values(),
+            *flavors.metric_values(keras, true, made, metrics=[auc, "accuracy"]).values(),
+        ]
+
+    alone = [values(*one) for one in draws]
+    with flavors.evaluators_kept():
+        for _ in range(2):
+            np.testing.assert_allclose([values(*one) for one in draws], alone, rtol=1e-6)
+
+
 def test_without_labels_the_classes_are_compared():
     before = {"out": np.eye(3)[[0, 1, 2, 0]]}
     after = {"out": np.eye(3)[[0, 1, 1, 0]]}
