@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeprune.report.model_figures import ModelFigures
@@ -15,7 +15,7 @@ from edgeprune.search.compress_result import settings_text
 from edgeprune.search.curves import Sensitivity, SensitivityCurve
 from edgeprune.search.judge import AGREEMENT, DISTANCE
 from edgeprune.search.search_record import SearchRecord
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.trial_record import Candidate, Trial
 from edgeprune.search.trial_table import COSTS, pareto_front
 from edgeprune.targets import TARGETS
 
@@ -33,6 +33,7 @@ _TITLES = {
 _COUNTS = ("macs", "params")
 _MAX_DROP = 0.1  # of a sensitivity curve: what counts as its collapse
 _FEWEST_RANKED = 3
+_FAR = 5  # times the worst of the measured losses: models that lost more would flatten the plot
 _PLOT_HEIGHT = 420
 _SMALL_PLOT_HEIGHT = 320
 
@@ -123,6 +124,8 @@ def winner_of(record: SearchRecord) -> Trial | None:
 
 def _summary(record: SearchRecord) -> Iterator[Section]:
     notes = () if record.ending is None else tuple(f"{note[:1].upper()}{note[1:]}." for note in record.ending.notes)
+    if _original_file(record):
+        notes += ("Before: the original, and what its own file in the same format costs.",)
     table = PageTable(
         "Before and after", ("", "Before", "After", "Limit"), tuple(_summary_rows(record)), sortable=False
     )
@@ -155,13 +158,23 @@ def _summary_rows(record: SearchRecord) -> Iterator[tuple[Cell, ...]]:
         yield "Lost", "", figure(drop), limit("max_accuracy_drop")
     # The last check measured the file again; what it did not is the trial's.
     after = {**({} if winner is None else winner.figures), **verdict.get("measured", {})}
-    before: dict[str, float] = {"macs": header.macs, "params": header.params}
+    before = {**_original_file(record), "macs": header.macs, "params": header.params}
     for name in COSTS:
         if name in after or name in before or f"max_{name}" in header.limits:
             cells = (_cell(name, before.get(name)), _cell(name, after.get(name), mark(f"max_{name}")))
             yield _TITLES[name], *cells, limit(f"max_{name}")
             shares = board_share(TARGETS.get(header.target), name, _TITLES[name], [after.get(name)])
             yield from ((words, "", *cells, "") for words, cells in shares)
+
+
+def _original_file(record: SearchRecord) -> Mapping[str, float]:
+    """What the original's file costs, in the format of the chosen one; empty where it was not measured in that."""
+    winner = winner_of(record)
+    if winner is None or winner.candidate is None:
+        return {}
+    original = Candidate(quantization=winner.candidate.quantization)
+    figures = [trial.figures for trial in record.trials if trial.stage == "measured" and trial.candidate == original]
+    return {name: value for name, value in figures[0].items() if name in COSTS} if figures else {}
 
 
 def _cell(name: str, value: float | None, mark: Mark = "") -> Cell:
@@ -177,7 +190,8 @@ def _trade_offs(record: SearchRecord) -> Iterator[Section]:
     if plots:
         words = (
             "Each point is a model. The line joins those that no other measured one beats; dashed lines are limits. "
-            "Models judged without training would be better after it.",
+            "Models judged without training would be better after it; where they lost far more than those measured, a "
+            "click on their name shows them.",
         )
         yield Section("pareto", "The Pareto front: what is lost and what it costs", words, tuple(plots))
 
@@ -185,10 +199,11 @@ def _trade_offs(record: SearchRecord) -> Iterator[Section]:
 def _trade_off(record: SearchRecord, cost: str) -> Iterator[Plot]:
     known = [trial for trial in record.trials if {cost, "accuracy_drop"} <= trial.figures.keys()]
     front, winner = pareto_front(record.trials, cost), winner_of(record)
+    quick, measured = ([trial for trial in known if trial.stage == stage] for stage in ("quick", "measured"))
     named = (
-        ("without training", [trial for trial in known if trial.stage == "quick"], GREY, "circle-open", 8, ""),
+        ("without training", quick, GREY, "circle-open", 8, ""),
         ("front", list(front), BLUE, "", 8, "hv"),
-        ("measured", [trial for trial in known if trial.stage == "measured"], BLUE, "circle", 9, ""),
+        ("measured", measured, BLUE, "circle", 9, ""),
         ("chosen", [trial for trial in known if trial is winner], ORANGE, "star", 16, ""),
     )
     series = [
@@ -201,6 +216,7 @@ def _trade_off(record: SearchRecord, cost: str) -> Iterator[Plot]:
             symbol,
             size,
             joined,
+            trials is not quick or _is_near(quick, measured),
         )
         for name, trials, colour, symbol, size, joined in named
         if trials
@@ -226,6 +242,14 @@ def _trade_off(record: SearchRecord, cost: str) -> Iterator[Plot]:
         header = ("Trial", "Model", f"{record.header.metric} lost", _TITLES[cost])
         table = PageTable(f"Trials that no other one beats, by {_TITLES[cost]}", header, rows, folded=True)
         yield Plot(f"{_TITLES[cost]}: what the models lose and what they cost", plot, _PLOT_HEIGHT, table)
+
+
+def _is_near(quick: Sequence[Trial], measured: Sequence[Trial]) -> bool:
+    """Whether models that were judged without training leave room in a plot for those that were measured."""
+    worst, others = (
+        max((abs(trial.accuracy_drop or 0.0) for trial in part), default=0.0) for part in (quick, measured)
+    )
+    return not others or worst <= _FAR * others
 
 
 def _said(trial: Trial, cost: str) -> list[str]:

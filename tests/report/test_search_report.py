@@ -60,6 +60,22 @@ def test_every_number_is_one_of_the_journal(tmp_path):
     assert page.figures["ending"]["rank_correlation"] == 0.5 and page.figures["trials"][1]["score"] == 0.89
 
 
+def test_the_original_is_compared_by_its_own_file(tmp_path):
+    whole = Trial(5, "measured", {"target_macs": 1.0}, Candidate(quantization="int8"), score=0.9, size=9000, macs=1000)
+    other = dataclasses.replace(whole, number=6, candidate=Candidate(quantization="int4"), size=7000)
+    page = page_on(journal(tmp_path, trials=[other, whole, *TRIALS]))
+    before = page.column("Before and after", 1)
+    assert before["Size"] == 9000 and before["Flash"] == "" and before["MACs"] == 1000
+
+
+@pytest.mark.parametrize(("drop", "shown"), [(0.09, True), (0.8, "legendonly")])
+def test_points_far_from_those_measured_do_not_flatten_the_plot(tmp_path, drop, shown):
+    trials = [dataclasses.replace(TRIALS[0], accuracy_drop=drop), *TRIALS[1:]]
+    _, macs, *_ = page_on(journal(tmp_path, trials=trials)).plots
+    visible = {trace["name"]: trace["visible"] for trace in macs["data"]}
+    assert visible == {"without training": shown, "front": True, "measured": True, "chosen": True}
+
+
 def test_plots_show_what_the_journal_says(tmp_path):
     page = page_on(journal(tmp_path))
     flash, macs, size, widths, ranks, curves = page.plots

@@ -145,6 +145,7 @@ class Points:
         symbol: Plotly's name of their form; empty for a line without points.
         size: pixels of a point.
         joined: Plotly's name of how they are joined, such as `"linear"` or `"hv"`; empty for points alone.
+        is_shown: whether they are there from the beginning; otherwise once their name is clicked.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Points:
     symbol: str = "circle"
     size: int = 8
     joined: str = ""
+    is_shown: bool = True
 
 
 def scatter(
@@ -189,6 +191,7 @@ def scatter(
             customdata=["<br>".join(map(plotly_text, lines)) for lines in points.texts],
             hovertemplate="%{customdata}<extra></extra>" if points.symbol else None,
             hoverinfo=None if points.symbol else "skip",
+            visible=True if points.is_shown else "legendonly",
         )
         for points in series
     ]
