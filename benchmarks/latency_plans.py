@@ -6,8 +6,8 @@
 
 The nets of the first two have random weights: time and cycles do not depend on them. Each plan is applied, converted,
 and timed in turns with the original in one process; plans by MACs with each rounding are bisected until their files
-take the same time. With --accuracy the plan for the time and the plans by MACs are trained alike, after a dense net of
---epochs. Run it on a machine that does nothing else.
+take the same time. With --accuracy plans for the time, of groups weighed by l2 and by sensitivity curves, and the plans
+by MACs are trained alike, after a dense net of --epochs. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ NETS = ("MobileNet", "MobileNetV2", "EfficientNetB0", "ResNet50")
 ROUNDINGS = (1, 8, 16, "tile")
 BISECTIONS = 5
 TUNED, TUNING_RATE = 2, 2e-3  # epochs after the cut, and their learning rate
+CURVES_ON = 1000  # samples
 
 
 def share_of_importance(plan: ep.ChannelPlan) -> float:
@@ -101,9 +102,13 @@ def on_npu(model: keras.Model, share: float) -> list[str]:
 def accuracies(model: keras.Model, data: Data, quantization: str | None, share: float, rounds: int) -> list[str]:
     """The accuracy after the same training, of a plan for the time and of plans by MACs that take as long."""
     before = converted(model, quantization)
-    plan = ep.plan_channels(model, target_latency=share, quantization=quantization)
-    took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
-    plans = {"for the time": (took, plan)}
+    x, y = data.x_train[:CURVES_ON], data.y_train[:CURVES_ON]
+    curves = ep.sensitivity(model, (x, y), reconstruct=x, verbose=False)
+    plans = {}
+    for title, scope in (("for the time", "global"), ("by curves", curves)):
+        plan = ep.plan_channels(model, target_latency=share, quantization=quantization, scope=scope)
+        took = ratio(before, converted(plan.apply(verify=False), quantization), rounds)
+        plans[title] = took, plan
     for round_to in ROUNDINGS:
         # As long as the plan for the time took, not as long as was asked.
         plans[str(round_to)] = by_macs(model, before, quantization, took, round_to, rounds)
@@ -126,7 +131,14 @@ def compare_accuracies(arguments: argparse.Namespace) -> None:
             scheme = None if kind == "float" else kind
             own = accuracies(model, data, scheme, arguments.share, arguments.rounds)
             rows.append([name, kind, f"{dense:.2%}", *own])
-    head = ["net", "type", "dense", "for the time (time)", *(f"by MACs, {round_to} (time)" for round_to in ROUNDINGS)]
+    head = [
+        "net",
+        "type",
+        "dense",
+        "for the time (time)",
+        "weighed by curves (time)",
+        *(f"by MACs, {round_to} (time)" for round_to in ROUNDINGS),
+    ]
     print(text_table(head, rows, left=(0, 1)))
 
 

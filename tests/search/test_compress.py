@@ -60,7 +60,7 @@ def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
         ep.compress(model, train, (x, y), output_dir=tmp_path / "out", **settings)
     with pytest.raises(ValueError, match="another search: max_accuracy_drop 0.2, now 0.3"):
         ep.compress(model, train, (x, y), output_dir=tmp_path / "out", **{**settings, "max_accuracy_drop": 0.3})
-    with pytest.raises(ValueError, match="another search: another data. Choose"):
+    with pytest.raises(ValueError, match="another search: another data. Pass"):
         ep.compress(model, train, (x + 1, y), output_dir=tmp_path / "out", resume=True, **settings)
 
 

@@ -133,7 +133,10 @@ def check_importance(importance: object, data: object, reduction: object = None)
     """
     known = [*_MAGNITUDES, *ON_DATA, "reconstruction", "random"]
     if not callable(importance) and not (isinstance(importance, str) and importance in known):
-        raise ValueError(f"importance must be a function of a group or one of {known}; got {importance!r}.")
+        raise ValueError(
+            f"importance must be a function of a group or one of {known}; got {importance!r:.60}. "
+            "Curves of sensitivity are passed as scope."
+        )
     if importance == "reconstruction" and data is None:
         raise ValueError("importance='reconstruction' is measured on data: pass data=, samples without labels.")
     if isinstance(importance, str) and importance in ON_DATA and data is None:
