@@ -103,7 +103,7 @@ def accuracies(model: keras.Model, data: Data, quantization: str | None, share: 
     """The accuracy after the same training, of a plan for the time and of plans by MACs that take as long."""
     before = converted(model, quantization)
     x, y = data.x_train[:CURVES_ON], data.y_train[:CURVES_ON]
-    curves = ep.sensitivity(model, (x, y), reconstruct=x, verbose=False)
+    curves = ep.sensitivity(model, (x, y), metric="accuracy", reconstruct=x, verbose=False)
     plans = {}
     for title, scope in (("for the time", "global"), ("by curves", curves)):
         plan = ep.plan_channels(model, target_latency=share, quantization=quantization, scope=scope)
