@@ -165,7 +165,7 @@ GOOD = data(40, 1)
     [
         (None, np.zeros((40, 7), "f4"), {}, r"validation: .* of shape \(12,\), got an array of shape \(40, 7\)"),
         (None, GOOD[0], {"metric": "accuracy"}, "label"),
-        (None, data(1, 1), {}, "1 samples are too few"),
+        (None, data(1, 1), {}, "1 sample is too few"),
         (None, (GOOD[0][:0], GOOD[1][:0]), {}, "validation: there are no samples"),
         (None, (GOOD[0], GOOD[1][:9]), {}, r"validation: .* different numbers of samples: \[9, 40\]"),
         (None, (with_nan(GOOD[0]), GOOD[1]), {}, "validation: .* hold NaN or infinity"),
