@@ -143,10 +143,13 @@ def metric_values(
         "run_eagerly": run_eagerly,
     }
     shapes = tuple((array.shape[1:], array.dtype) for array in (y_true, y_pred))
-    kept, key = _kept_evaluators.get(), (keras, *settings.values(), shapes, sample_weight is None)
-    model = _evaluator(keras, **settings) if kept is None or key not in kept else kept[key]
+    kept = _kept_evaluators.get()
+    # By identity, as a metric need not be hashable; what is kept holds the metrics, so that no other gets their place.
+    one_by_one = [*metrics, None, *weighted_metrics, None, loss]
+    key = (keras, tuple(map(id, one_by_one)), run_eagerly, shapes, sample_weight is None)
+    model, _ = (_evaluator(keras, **settings), one_by_one) if kept is None or key not in kept else kept[key]
     if kept is not None:
-        kept[key] = model
+        kept[key] = model, one_by_one
     values = model.evaluate(y_pred, y_true, batch_size, 0, sample_weight, return_dict=True)
     return values if loss is not None else {name: value for name, value in values.items() if name != "loss"}
 
