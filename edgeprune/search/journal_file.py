@@ -36,7 +36,7 @@ class JournalFile:
     def __init__(self, path: PathLike, kind: str) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        header = _line({"edgeprune journal": kind})
+        self._header = header = _line({"edgeprune journal": kind})
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             self._lock()
@@ -64,6 +64,15 @@ class JournalFile:
         """
         self._write(_line(record))
         self.records.append(json.loads(json.dumps(record)))
+
+    def clear(self) -> None:
+        """Take all records back.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        os.truncate(self._descriptor, len(self._header))
+        self.records.clear()
 
     def close(self) -> None:
         """Leave the file to others."""

@@ -17,7 +17,7 @@ class TrialJournal(ClosesFile):
 
     Args:
         path: the file; None to keep the trials in memory alone.
-        header: what the search is. A file of another search is refused.
+        header: what the search is. A file with trials of another search is refused.
         resume: whether a file with trials is continued.
 
     Attributes:
@@ -28,7 +28,7 @@ class TrialJournal(ClosesFile):
     Raises:
         FileExistsError: the file has trials, and `resume` is false.
         OSError: the file cannot be read or written.
-        ValueError: the file is of another search, no such journal, damaged, or written by another process.
+        ValueError: the file has trials of another search, is no such journal, damaged, or written by another process.
     """
 
     def __init__(self, path: PathLike | None, header: SearchHeader, *, resume: bool = False) -> None:
@@ -49,7 +49,12 @@ class TrialJournal(ClosesFile):
             file.append({"header": header.to_dict()})
             return
         known = search_of(file.records, str(file.path))
-        if differing := known.header.differences(header):
+        differing = known.header.differences(header)
+        if differing and not known.trials:  # it was stopped before there was anything to lose
+            file.clear()
+            file.append({"header": header.to_dict()})
+            return
+        if differing:
             raise ValueError(f"{file.path} is the journal of another search: {differing}. Pass another folder.")
         if known.trials and not resume:
             raise NotOverwrittenError(

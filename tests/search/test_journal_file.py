@@ -198,6 +198,20 @@ def test_trials_are_data_and_a_search_goes_on_after_them(tmp_path):
     assert TrialJournal(None, SEARCH).trials == []
 
 
+def test_a_search_that_was_stopped_before_its_first_trial_leaves_its_folder_to_another(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    other = dataclasses.replace(SEARCH, seed=1)
+    with TrialJournal(path, SEARCH) as journal:
+        journal.guide_by(Sensitivity("net", "channels", "accuracy", True, 0.9, "l2", True, 60, ()))
+    with TrialJournal(path, other) as journal:
+        assert journal.trials == [] and journal.sensitivity is None
+        journal.add(Trial(0, "quick"))
+    found = read_search(path)
+    assert found.header.seed == 1 and len(found.trials) == 1 and found.sensitivity is None
+    with pytest.raises(ValueError, match="another search: seed 1, now 0"):
+        TrialJournal(path, SEARCH)
+
+
 def test_what_is_read_as_a_search_and_is_none_says_what_it_is(tmp_path):
     path = tmp_path / "trials.jsonl"
     with pytest.raises(FileNotFoundError, match="trials.jsonl: pass the folder of a search"):
