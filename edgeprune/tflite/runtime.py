@@ -142,9 +142,7 @@ class Runtime:
         if len(signatures) != 1:
             return _named(inputs, {}), _named(outputs, {})
         runner = interpreter.get_signature_runner(next(iter(signatures)))
-        input_names = {detail["index"]: name for name, detail in runner.get_input_details().items()}
-        output_names = {detail["index"]: name for name, detail in runner.get_output_details().items()}
-        return _named(inputs, input_names), _named(outputs, output_names)
+        return _named(inputs, runner.get_input_details()), _named(outputs, runner.get_output_details())
 
     def tensors(self) -> dict[int, Port]:
         """The tensors of the graph by their numbers, constants among them; `output` reads one after a run."""
@@ -279,10 +277,15 @@ def _check_samples(name: str, array: np.ndarray, port: Port) -> None:
         )
 
 
-def _named(details: list[dict[str, Any]], names: Mapping[int, str]) -> dict[str, Port]:
+def _named(details: list[dict[str, Any]], signature: Mapping[str, Mapping[str, Any]]) -> dict[str, Port]:
+    """The tensors by their names in the signature; a model may give one out under several."""
+    names: dict[int, list[str]] = {}
+    for name, detail in signature.items():
+        names.setdefault(detail["index"], []).append(name)
     ports = {}
     for detail in details:
-        name = names.get(detail["index"], detail["name"])
+        left = names.get(detail["index"])
+        name = left.pop(0) if left else detail["name"]
         ports[name] = _port(name, detail)
     return ports
 

@@ -179,6 +179,18 @@ def test_an_output_given_twice_and_an_input_given_out(flavor, rng, tmp_path):
     assert result.verification.passed
 
 
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_one_tensor_given_out_under_two_names(flavor, quantization, rng, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((4,))
+    hidden = keras.layers.Dense(4, "relu")(x)
+    out = keras.layers.Dense(2, name="out")(hidden)
+    model = keras.Model(x, {"b": out, "hidden": hidden, "a": out})
+    result = export_tflite(model, tmp_path / "m.tflite", quantization, rng.random((30, 4)))
+    assert set(result.outputs) == {"a", "b", "hidden"} and result.verification.passed
+    assert {row.name for row in result.verification.outputs} == {"a", "b", "hidden"}
+
+
 def test_a_nested_model(flavor, rng, tmp_path):
     keras = flavors.keras_module(flavor)
     model = keras.Sequential([keras.Input((4,)), dense(flavor), dense_of(keras, 3), keras.layers.Softmax(name="end")])
