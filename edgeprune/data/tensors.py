@@ -20,8 +20,8 @@ def input_tensors(model: Model, x: Arrays) -> list[Any]:
             it, as Keras has it.
 
     Raises:
-        ValueError: there are not as many arrays as inputs, they have another shape, or values of a type that an input
-            does not accept.
+        ValueError: there are not as many arrays as inputs, they have another shape, or values that an input's type cannot
+            hold, such as fractions for whole numbers.
     """
     arrays, symbolic = named_inputs(model, x), flavor.graph_nodes(model)[0]
     return [_as_input(name, array, to) for (name, array), to in zip(arrays.items(), symbolic, strict=True)]
@@ -43,7 +43,15 @@ def _as_input(name: str, array: Array, symbolic: AnyTensor) -> Any:
         tensor = tensor[..., None]
     if not shape.is_compatible_with(tensor.shape):
         raise ValueError(f"Input {name!r} expects samples of shape {tuple(shape)[1:]}; got {tensor.shape}.")
-    return tf.cast(tensor, dtype) if dtype != tf.string else tensor
+    if dtype == tf.string:
+        return tensor
+    made = tf.cast(tensor, dtype)
+    if dtype.is_integer and not bool(tf.reduce_all(tf.cast(made, tensor.dtype) == tensor)):
+        raise ValueError(
+            f"Input {name!r} expects whole numbers of type {dtype.name}, got values from {tf.reduce_min(tensor):g} to "
+            f"{tf.reduce_max(tensor):g} of type {tensor.dtype.name} that it cannot hold."
+        )
+    return made
 
 
 def as_tensors(structure: object) -> Any:

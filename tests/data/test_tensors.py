@@ -40,3 +40,18 @@ def test_order_shapes_and_dtypes(model):
 def test_data_that_do_not_fit(model, x, message):
     with pytest.raises(ValueError, match=message):
         input_tensors(model, x)
+
+
+@pytest.mark.parametrize("flavor", ["keras", "tf_keras"])
+def test_whole_numbers_are_not_rounded(flavor):
+    keras = flavors.keras_module(flavor)
+    tokens = keras.Input((3,), dtype="int32", name="tokens")
+    model = keras.Model(tokens, keras.layers.Embedding(5, 2)(tokens))
+    for good in ([[0.0, 2.0, 4.0]], [[True, False, True]], np.array([[1, 2, 3]], "uint8")):
+        (tensor,) = input_tensors(model, np.array(good))
+        assert tensor.dtype == "int32" and np.array_equal(tensor, np.array(good))
+    for bad, said in (([[0.5, 2, 4]], "from 0.5 to 4 of type float64"), ([[1, 2, 2**31]], "from 1 to 2.14748e.09 of")):
+        with pytest.raises(ValueError, match=f"Input 'tokens' expects whole numbers of type int32, got values {said}"):
+            input_tensors(model, np.array(bad))
+    with pytest.raises(ValueError, match="whole numbers"):
+        input_tensors(model, np.array([[1.0, np.nan, 2.0]]))
