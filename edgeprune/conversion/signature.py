@@ -134,8 +134,9 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
     module = tf.Module()
     # Its state alone: tracking the model itself would trace all its own functions too.
     module.state = [*flavor.tf_variables(model), *flavor.tf_resources(model)]
-    tf.saved_model.save(module, str(directory), signatures=serve)
-    return serve.get_concrete_function()
+    function = serve.get_concrete_function()
+    tf.saved_model.save(module, str(directory), signatures=function)
+    return function
 
 
 def _renamed(spec: tf.TensorSpec, name: str) -> Any:
