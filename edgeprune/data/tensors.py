@@ -20,8 +20,8 @@ def input_tensors(model: Model, x: Arrays) -> list[Any]:
             it, as Keras has it.
 
     Raises:
-        ValueError: there are not as many arrays as inputs, they have another shape, or values that an input's type cannot
-            hold, such as fractions for whole numbers.
+        ValueError: there are not as many arrays as inputs, they have another shape, or values that the type of an input
+            cannot hold, such as fractions for whole numbers.
     """
     arrays, symbolic = named_inputs(model, x), flavor.graph_nodes(model)[0]
     return [_as_input(name, array, to) for (name, array), to in zip(arrays.items(), symbolic, strict=True)]
