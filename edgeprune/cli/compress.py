@@ -22,6 +22,12 @@ def compress_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for the file, its bundle and recipe, and the trials.")
     ],
+    test_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Samples that the verdict alone is on, in any form of --data.  [default: half of the test data]"
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="A YAML or JSON file of settings; options override it."),
@@ -116,7 +122,7 @@ def compress_command(
         "seed": seed,
     }
     settings = _settings(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
-    source = open_data_option(data, label_columns)
+    source, test_source = open_data_option(data, label_columns), open_data_option(test_data, label_columns)
     scored_by = named_metric(metric or settings.pop("metric", None), data)
     if settings.get("quantization") == "none":
         settings["quantization"] = None
@@ -126,12 +132,15 @@ def compress_command(
     keras_model = load_model_file(model, unsafe, custom, settings.get("seed", 0))
     assert source is not None, "--data is required"
     samples = source.read(keras_model)
+    test = None if test_source is None else test_source.read(keras_model).test
+    held_out = samples.held_out or test is not None
     is_training = settings.get("epochs", 1) > 0
     try:
         result = compress(
             keras_model,
             samples.train if is_training else None,
             samples.test,
+            test,
             metric=scored_by,
             output_dir=output,
             resume=resume,
@@ -141,10 +150,10 @@ def compress_command(
         print(f"note: what was tried is kept in {output}: --resume continues.", file=sys.stderr)
         raise
     if as_json:
-        show_json({**result.to_dict(), "held_out": samples.held_out})
+        show_json({**result.to_dict(), "held_out": held_out})
     else:
         show(result)
-        if not samples.held_out and is_training:
+        if not held_out and is_training:
             show(f"note: {samples.source} has no test samples: the verdict is on samples that were trained on")
     if not result.accepted:
         raise typer.Exit(NOT_ACCEPTED)

@@ -30,6 +30,25 @@ def validation_samples(model: Model, data: DataLike) -> Samples:
     return _checked(model, data, "validation")
 
 
+def test_samples(model: Model, data: DataLike, validation: Samples) -> Samples:
+    """The samples that the verdict is on, where they are the user's own.
+
+    Args:
+        model: the original.
+        data: as `compress` accepts them.
+        validation: those that trials are judged on.
+
+    Raises:
+        TypeError: the data are in no form that can be read.
+        ValueError: as `validation_samples`; or one of the two has labels and the other has none.
+    """
+    samples = _checked(model, data, "test")
+    if (samples.y is None) != (validation.y is None):
+        with_labels, without = ("validation", "test") if samples.y is None else ("test", "validation")
+        raise ValueError(f"{without}: there are no labels, and {with_labels} has them: pass both with or both without.")
+    return samples
+
+
 def training_samples(model: Model, data: DataLike) -> Samples:
     """The samples that trials are trained on.
 

@@ -20,7 +20,7 @@ from edgeprune.number_checks import check_number, check_seed, check_whole
 from edgeprune.progress import status
 from edgeprune.schemes import Scheme
 from edgeprune.search.budget import Budget
-from edgeprune.search.checked_samples import training_samples, validation_samples
+from edgeprune.search.checked_samples import test_samples, training_samples, validation_samples
 from edgeprune.search.compress_result import CompressResult
 from edgeprune.search.directions import rounding_epochs
 from edgeprune.search.ending import Ending, Prepared, check_is_free, plain
@@ -55,6 +55,7 @@ def compress(
     model: Model,
     train: DataLike | None,
     validation: DataLike,
+    test: DataLike | None = None,
     *,
     target: str | Target = "phone",
     max_accuracy_drop: float | str | None = None,
@@ -89,7 +90,8 @@ def compress(
     Candidates keep fewer channels, and perhaps fewer residual blocks. Each is cut, made up for by reconstruction and
     scored without training, in seconds. Few are trained after the original (with `train`), written as files and
     measured; what each of them lost says how narrow the next one is. Half of the validation data is looked at
-    meanwhile. The other half decides at the end, once: the file is accepted if every limit holds there.
+    meanwhile, all of it where there are test data. The other half, or the test data, decides at the end, once: the file
+    is accepted if every limit holds there.
 
     With limits on costs the model that holds them and loses least is looked for, with `max_accuracy_drop` alone the one
     of the fewest MACs, whose drop holds by its standard error where there is such a model.
@@ -100,6 +102,8 @@ def compress(
         train: samples to train on, `(x, y)`, or `x` alone: then the original is the only teacher. None for no training.
         validation: samples to judge on, in any form that `model.fit` accepts; without labels the share of samples
             whose class is kept is the figure (`metric="agreement"`), or with `metric="distance"` how far outputs move.
+        test: samples that the verdict alone is on, in the same forms, as of persons or days that are in no other data;
+            left out, half of `validation`, class by class at random.
         target: the device, a name of `edgeprune targets` or a `Target`. Latency on phones and computers is that of this
             machine.
         max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit.
@@ -188,7 +192,7 @@ def compress(
     check_is_free(folder)
     is_training, is_size_limited = train is not None and epochs > 0, bool(_SIZES & {*budget.costs})
     ways = ways_of(quantization, device, is_training, is_size_limited)
-    prepared = _prepared(model, train, validation, metric, device, budget, ways, settings)
+    prepared = _prepared(model, train, validation, test, metric, device, budget, ways, settings)
     maker = Maker(prepared.work, strategy)
     workers: dict[str, Any] = {
         "address": address,
@@ -236,6 +240,7 @@ def _prepared(
     model: Model,
     train: DataLike | None,
     validation: DataLike,
+    test: DataLike | None,
     metric: MetricLike | None,
     device: Target,
     budget: Budget,
@@ -243,15 +248,16 @@ def _prepared(
     settings: Mapping[str, Any],
 ) -> Prepared:
     training = None if train is None else training_samples(model, train)
-    samples = validation_samples(model, validation)
-    judged, held = (
-        Samples(*part) for part in hold_out(samples.x, samples.y, samples.sample_weight, seed=settings["seed"])
-    )
+    judged = validation_samples(model, validation)
+    if test is None:
+        judged, held = (Samples(*part) for part in hold_out(**vars(judged), seed=settings["seed"]))
+    else:
+        held = test_samples(model, test, judged)
     metric = "agreement" if metric is None and judged.y is None else metric
     names = ("epochs", "batch_size", "learning_rate", "seed")
     made = TrialSettings(device, **{name: settings[name] for name in names})
     budget = within_target(budget, model, device, ways[0][0], judged.x)
-    return Prepared(Work(model, training, judged, metric, budget, made), held)
+    return Prepared(Work(model, training, judged, metric, budget, made), held, has_own_test=test is not None)
 
 
 def _header(maker: Maker, prepared: Prepared, settings: Mapping[str, Any]) -> SearchHeader:

@@ -23,7 +23,7 @@ from edgeprune.search.finalists import Outcome, broken_costs, drop_of
 from edgeprune.search.gate import Verdict, verdict_on
 from edgeprune.search.journal import data_fingerprint
 from edgeprune.search.judge import Judge
-from edgeprune.search.recipe import Recipe
+from edgeprune.search.recipe import DataOfRecipe, Recipe
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.search_record import TRIALS, SearchEnding
 from edgeprune.search.trial_job import Samples, Work
@@ -33,6 +33,7 @@ from edgeprune.search.trial_record import Candidate, Trial
 from edgeprune.types import Model
 
 MODEL, RECIPE, BUNDLE = "model.tflite", "recipe.json", "bundle"
+_FEW = 30  # samples, of which each is more than three points of accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,12 @@ class Prepared:
     Attributes:
         work: what trials are made from.
         held: the samples that only the last check sees.
+        has_own_test: whether they are the user's own, and not half of the validation data.
     """
 
     work: Work
     held: Samples
+    has_own_test: bool
 
     @cached_property
     def held_outputs(self) -> dict[str, np.ndarray]:
@@ -151,7 +154,7 @@ class Ending:
                 **{name: plain(limit) for name, limit in work.budget.limits.items()},
             },
             candidate=candidate,
-            data="validation" if work.train is None else "train",
+            data=_made_from(self.prepared),
             model_fingerprint=self.journal.header.model_fingerprint,
             data_fingerprint=data_fingerprint([*vars(samples).values()]),
             size=path.stat().st_size,
@@ -196,6 +199,12 @@ class Ending:
         return written.directory, []
 
 
+def _made_from(prepared: Prepared) -> DataOfRecipe:
+    if prepared.work.train is not None:
+        return "train"
+    return "validation" if prepared.has_own_test else "half of validation"
+
+
 def plain(value: object) -> Any:
     """A setting as JSON has it: `Scheme`s as dicts, whole numbers without a point."""
     if isinstance(value, list | tuple):
@@ -220,6 +229,8 @@ def _notes(
         yield "no model that was tried holds every limit: this is the nearest"
         if reason := found.reason or _contradiction(budget, trials):
             yield reason
+    if verdict.num_samples < _FEW:
+        yield f"the verdict is on {verdict.num_samples} samples alone, and says little of others: pass more, or test="
     limit = verdict.allowed_drop
     if verdict.accepted and limit is not None and verdict.lost.high > limit:
         yield f"the interval of the drop reaches beyond the limit of {limit:.4g}: more validation data would narrow it"

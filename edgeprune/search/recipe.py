@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path, check_paths
@@ -51,6 +51,9 @@ SETTINGS = (
 )
 
 
+DataOfRecipe = Literal["train", "validation", "half of validation"]
+
+
 @final
 @dataclass(frozen=True)
 class Recipe:
@@ -59,7 +62,8 @@ class Recipe:
     Attributes:
         settings: those of the search, by the names of `compress`'s arguments.
         candidate: what is removed, and how the file is quantized.
-        data: `"train"`, or `"validation"` where nothing was trained: which of the search's data it is made from.
+        data: which of the search's data it is made from: `"train"`, or where nothing was trained `"validation"`, or the
+            half of it that the search looked at.
         model_fingerprint: of the original.
         data_fingerprint: of these data.
         size: bytes of the file.
@@ -67,7 +71,7 @@ class Recipe:
 
     settings: Mapping[str, Any]
     candidate: Candidate
-    data: str
+    data: DataOfRecipe
     model_fingerprint: str
     data_fingerprint: str
     size: int
@@ -101,13 +105,19 @@ class Recipe:
             return cls(
                 settings=dict(content["settings"]),
                 candidate=Candidate.from_dict(content["candidate"]),
-                data=str(content["data"]),
+                data=_data_of(content["data"]),
                 model_fingerprint=str(content["model_fingerprint"]),
                 data_fingerprint=str(content["data_fingerprint"]),
                 size=int(content["size"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no recipe that compress wrote: {error}.") from error
+
+
+def _data_of(name: object) -> DataOfRecipe:
+    if name not in get_args(DataOfRecipe):
+        raise ValueError(f"its 'data' is {name!r}, and none of {', '.join(map(repr, get_args(DataOfRecipe)))}")
+    return name  # type: ignore[return-value]
 
 
 @final
@@ -171,8 +181,8 @@ def apply_recipe(
         check_paths(Path(output), overwrite=overwrite)
     flavor.check_built_model(model)
     samples, settings = Samples(*gather(model, data)), recipe.settings
-    if recipe.data == "validation":
-        samples = Samples(*hold_out(samples.x, samples.y, samples.sample_weight, seed=settings["seed"])[0])
+    if recipe.data == "half of validation":
+        samples = Samples(*hold_out(**vars(samples), seed=settings["seed"])[0])
     work = Work(
         model=model,
         train=samples if recipe.data == "train" else None,

@@ -72,3 +72,24 @@ def test_a_stop_says_how_to_continue(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(compressing, "compress", stopped)
     done = compress(folder, "--max-drop", "1%", "-o", tmp_path / "out")
     assert done.exit_code != 0 and f"what was tried is kept in {tmp_path / 'out'}: --resume continues" in done.stderr
+
+
+def test_the_verdict_on_other_data(folder, tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(30, 6)).astype("f4")
+    np.savez(tmp_path / "test.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    done = compress(folder, "--max-drop", "100%", "--test-data", tmp_path / "test.npz", "--json", "-o", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["held_out"] and found["verdict"]["num_samples"] == 30
+    files = (
+        "compress",
+        folder / "model.keras",
+        "--data",
+        folder / "data.npz",
+        "-o",
+        tmp_path / "b",
+        "--max-drop",
+        "1%",
+    )
+    assert "absent.npz" in refused(*files, "--test-data", tmp_path / "absent.npz")

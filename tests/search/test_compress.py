@@ -171,6 +171,10 @@ GOOD = data(40, 1)
         (None, (with_nan(GOOD[0]), GOOD[1]), {}, "validation: .* hold NaN or infinity"),
         (None, (GOOD[0], with_nan(GOOD[1])), {}, "validation: 1 of the 40 labels are NaN"),
         (None, (*GOOD, with_nan(np.ones(40))), {}, "validation: 1 of the 40 sample weights are NaN"),
+        (None, GOOD, {"test": GOOD[0]}, "test: there are no labels, and validation has them"),
+        (None, GOOD[0], {"test": GOOD}, "validation: there are no labels, and test has them"),
+        (None, GOOD, {"test": (GOOD[0][:, :7], GOOD[1])}, r"test: .* of shape \(12,\)"),
+        (None, GOOD, {"test": (GOOD[0][:0], GOOD[1][:0])}, "test: there are no samples"),
         (None, GOOD, {"metric": ep.Metric(raising, higher_is_better=True)}, "raising raised KeyError: 'lost'"),
         ((GOOD[0][:, :7], GOOD[1]), GOOD, {}, r"train: .* of shape \(12,\), got an array of shape \(40, 7\)"),
         ((GOOD[0], GOOD[1][:9]), GOOD, {}, r"train: .* different numbers of samples: \[9, 40\]"),
@@ -340,3 +344,18 @@ def test_models_are_trained_under_the_strategy_of_the_original(flavor, two_repli
             # In training for the rounding, ranges are those of the replicas' parts.
             assert candidate is rounded or np.allclose(first, second, atol=1e-4)
         makers[0].untrained(candidate).set_weights(one.weights)
+
+
+def test_the_verdict_is_on_the_test_data_where_there_are_any(trained, tmp_path):
+    model, (x, y) = trained("keras"), data(24, 5)
+    wrong = (y + 1) % 3
+    judged = data(80, 1)
+    settings = {"max_accuracy_drop": 0.3, "num_trials": 3, "num_finalists": 1, "bundle": False, "verbose": False}
+    result = ep.compress(model, None, judged, (x, wrong), output_dir=tmp_path / "a", **settings)
+    accuracies = model.evaluate(*judged, verbose=0)[1], model.evaluate(x, wrong, verbose=0)[1]
+    header = ep.search.read_search(tmp_path / "a").header
+    assert header.num_samples == 80 and header.baseline == pytest.approx(accuracies[0])
+    assert result.verdict.num_samples == 24 and result.verdict.before == pytest.approx(accuracies[1])
+    assert "the verdict is on 24 samples alone" in str(result)
+    with pytest.raises(ValueError, match="another data"):
+        ep.compress(model, None, judged, (x, y), output_dir=tmp_path / "a", resume=True, **settings)

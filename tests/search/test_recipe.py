@@ -11,7 +11,7 @@ import edgeprune as ep
 from edgeprune.search import recipe as recipes
 from edgeprune.search.trial_record import Candidate
 
-OF_A_RUN = {"model", "train", "validation", "output_dir", "resume", "verbose"}
+OF_A_RUN = {"model", "train", "validation", "test", "output_dir", "resume", "verbose"}
 
 
 def test_every_setting_of_compress_may_be_in_a_recipe():
@@ -49,15 +49,17 @@ def test_without_pyyaml_the_error_names_the_extra(tmp_path, monkeypatch):
         recipes.read_settings(tmp_path / "budget.yml")
 
 
-@pytest.mark.parametrize("trains", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_a_recipe_makes_the_same_model_again(trains, tmp_path):
+@pytest.mark.parametrize(
+    ("trains", "test"), [pytest.param(True, None, marks=pytest.mark.slow), (False, None), (False, data(60, 4))]
+)
+def test_a_recipe_makes_the_same_model_again(trains, test, tmp_path):
     model, validation = trained_net(), data(120, 1)
     train = data(96, 2) if trains else None
     settings = {"max_accuracy_drop": 0.3, "num_trials": 3, "num_finalists": 1, "epochs": 1, "seed": 3}
     result = ep.compress(
-        model, train, validation, target="cortex-m", output_dir=tmp_path, bundle=False, verbose=False, **settings
+        model, train, validation, test, target="cortex-m", output_dir=tmp_path, bundle=False, verbose=False, **settings
     )
-    assert not result.candidate.is_whole
+    assert not result.candidate.is_whole and result.verdict.num_samples == 60
     applied = ep.apply_recipe(result.recipe, model, train or validation, output=tmp_path / "again.tflite")
     for one, other in zip(result.model.get_weights(), applied.model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
