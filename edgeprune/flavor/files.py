@@ -26,6 +26,13 @@ _MISSING = re.compile(
     r":? ['\"](?P<name>[\w.>]+)['\"]"
 )
 
+# Where classes of edgeprune that a file may name are registered with a Keras, and how it names them.
+_OWN = b"edgeprune>"
+_REGISTERS_OWN = {
+    KERAS_3: ("edgeprune.quantization.layers_keras",),
+    TF_KERAS: ("edgeprune.quantization.layers_tf_keras", "edgeprune.sparsity.wrapper_masks"),
+}
+
 
 class NotCompiledWarning(UserWarning):
     """A model was loaded without its loss, metrics and optimizer."""
@@ -41,7 +48,7 @@ def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = N
     Args:
         path: the file or the folder.
         custom_objects: name to class or function, for custom layers, losses and metrics. What was registered with
-            `keras.saving.register_keras_serializable` is known without it.
+            `keras.saving.register_keras_serializable` is known without it, and so are the layers of edgeprune.
         safe_mode: refuse a file that would run Python code (a Lambda layer), import a module or read another file
             while it is loaded, in all formats of both Kerases. Turn it off only for a file whose source you trust.
 
@@ -117,8 +124,13 @@ def _flavors(path: Path) -> tuple[str, ...]:
 def _loaded(path: Path, flavor: str, compiled: bool, safe_mode: bool) -> Any:
     with contextlib.ExitStack() as stack:
         file: Any = path
+        content = _naming_classes(path)
+        if _OWN in content:
+            for module in _REGISTERS_OWN[flavor]:
+                importlib.import_module(module)
         if flavor == TF_KERAS:
-            stack.enter_context(_scope_for_wrappers(path))
+            if b"PruneLowMagnitude" in content:
+                stack.enter_context(import_tfmot().sparsity.keras.prune_scope())
             file = stack.enter_context(legacy_h5.translated(path)) or path
         model = keras_module(flavor).models.load_model(file, compile=compiled, safe_mode=safe_mode)
     if flavor == KERAS_3 and model.steps_per_execution is None:  # as tf_keras writes it into .keras files
@@ -138,17 +150,15 @@ def _unread(path: Path, reasons: Mapping[str, str]) -> str:
     return f"{path} could not be read as a Keras model. {said}"
 
 
-def _scope_for_wrappers(path: Path) -> contextlib.AbstractContextManager:
-    """What `tf_keras` needs to load a file: TF-MOT's scope where the model was saved under pruning."""
+def _naming_classes(path: Path) -> bytes:
+    """The part of a file that names the classes of its layers."""
     if path.is_dir():
         written = path / "keras_metadata.pb"
-        content = written.read_bytes() if written.exists() else b""
-    elif zipfile.is_zipfile(path):
+        return written.read_bytes() if written.exists() else b""
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            content = archive.read("config.json") if "config.json" in archive.namelist() else b""
-    else:
-        content = path.read_bytes()
-    return import_tfmot().sparsity.keras.prune_scope() if b"PruneLowMagnitude" in content else contextlib.nullcontext()
+            return archive.read("config.json") if "config.json" in archive.namelist() else b""
+    return path.read_bytes()
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """A quantization-aware model trains, is saved, and gives back the float model."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from nets.quantized_nets import branched, chain, images
@@ -95,6 +98,28 @@ def test_it_is_saved_and_goes_on(flavor, make, tmp_path):
             one.fit(x, np.arange(len(x)) % 5, batch_size=16, shuffle=False, verbose=0)
         np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
     assert names(ep.strip_quantization(again)) == names(make(flavor))
+
+
+LOADS = """
+import sys
+import edgeprune as ep
+for path in sys.argv[1:]:
+    model = ep.load_model(path)
+    print({kernel.num_bits for kernel in ep.quantization_report(model).kernels})
+"""
+
+
+def test_files_are_loaded_in_a_process_that_has_made_none(tmp_path):
+    paths = []
+    for flavor in ("keras", "tf_keras"):
+        aware = ep.quantize_aware(chain(flavor), "int4", calibration=images())
+        pruned = ep.prune_low_magnitude(ep.quantize_aware(chain(flavor), "int4"), ep.ConstantSparsity(0.5, 0))
+        for model, name in ((aware, "aware.keras"), (aware, "aware.h5"), (pruned, "pruned.keras")):
+            paths.append(tmp_path / f"{flavor}_{name}")
+            model.save(paths[-1])
+    done = subprocess.run([sys.executable, "-c", LOADS, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["{4}"] * 6
 
 
 def test_zeros_stay_zero(flavor):
