@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune.atomic import atomic_path
 from edgeprune.search.budget import Budget
 from edgeprune.search.engine import Engine
-from edgeprune.search.trial_job import Job, Made, failed, trial_errors
+from edgeprune.search.trial_job import Job, Made, failed
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate, Stage, Trial
 
@@ -138,7 +138,7 @@ class JournalRunner:
             if found[place] is None and settings not in several[:place]:
                 try:
                     candidate = self._candidate(settings)
-                except trial_errors() as error:
+                except Exception as error:
                     found[place] = self._kept(stage, settings, None, failed(error))
                     continue
                 found[place] = self._known(stage, settings, candidate)

@@ -136,17 +136,18 @@ class Made:
     weights: Sequence[np.ndarray] | None = None
 
 
-def trial_errors() -> tuple[type[Exception], ...]:
-    """What a model may raise as it is made: a trial that failed. Anything else is a fault of the program."""
-    import tensorflow as tf
-
-    return ValueError, RuntimeError, ArithmeticError, MemoryError, tf.errors.OpError
-
-
 def failed(error: Exception) -> Made:
-    """What a trial that raised returns."""
+    """What a trial that raised returns.
+
+    Layers, Keras and the converter raise errors of any type.
+
+    Raises:
+        OSError: it is one, as of a full disk: that is no matter of the model.
+    """
     import tensorflow as tf
 
+    if isinstance(error, OSError):
+        raise error
     is_memory = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return Made("oom" if is_memory else "failed", error=text)

@@ -25,7 +25,7 @@ from edgeprune.schemes import scheme_of
 from edgeprune.search.directions import rounding_epochs
 from edgeprune.search.file_costs import file_costs, file_outputs, untrained_costs
 from edgeprune.search.judge import Judge, Outputs, judge_of, standard_error, taken
-from edgeprune.search.trial_job import Job, Made, Samples, Work, failed, trial_errors
+from edgeprune.search.trial_job import Job, Made, Samples, Work, failed
 from edgeprune.search.trial_record import Candidate
 from edgeprune.search.variant import Variant
 from edgeprune.sparsity.callbacks import UpdatePruningStep
@@ -62,7 +62,7 @@ class Maker:
             found = self._measured(job) if job.stage == "measured" else self._quick(job)
             if not math.isfinite(found.figures["accuracy_drop"] or 0.0):
                 found = replace(found, state="nan", error=f"{self.judge.name} is not finite")
-        except trial_errors() as error:
+        except Exception as error:
             found = failed(error)
         return replace(found, seconds=time.perf_counter() - begin)
 

@@ -83,6 +83,25 @@ def test_a_trial_that_is_no_number_or_fails_is_one_that_failed(maker):
     assert "has no group 'third'" in maker.made(Job("quick", Candidate({"third": 1}))).error
 
 
+@pytest.mark.parametrize("kind", [TypeError, AttributeError, KeyError, NotImplementedError])
+def test_an_error_of_any_type_is_a_trial_that_failed(maker, monkeypatch, kind):
+    def raises(*arguments):
+        raise kind("of a layer")
+
+    monkeypatch.setattr(maker, "_quick", raises)
+    made = maker.made(Job("quick", Candidate({"first": 8})))
+    assert made.state == "failed" and made.error.startswith(kind.__name__) and "of a layer" in made.error
+
+
+def test_a_full_disk_is_no_trial_that_failed(maker, monkeypatch):
+    def raises(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(maker, "_quick", raises)
+    with pytest.raises(OSError, match="No space left"):
+        maker.made(Job("quick", Candidate({"first": 8})))
+
+
 def test_what_a_file_costs_is_known_where_a_layer_computes_zeros_alone_for_the_first_samples(work, monkeypatch):
     judged, budget = Samples(*data(10, 2)), Budget(max_size="2 KiB")
     maker = Maker(dataclasses.replace(work, train=None, judged=judged, budget=budget))
