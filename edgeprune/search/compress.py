@@ -12,6 +12,7 @@ from edgeprune import flavor
 from edgeprune.atomic import check_parents
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.slicing import whole_copy
+from edgeprune.conversion.signature import signature_specs
 from edgeprune.export.diagnosis import ConversionError
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
@@ -181,6 +182,7 @@ def compress(
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be 'local' or 'ray'; got {engine!r}.")
     flavor.check_built_model(model)
+    signature_specs(model)  # a file has sizes that are fixed
     strategy = flavor.mirrored_strategy(model)
     if strategy is not None and engine != "local":
         raise ValueError(f"Model {model.name!r} is trained under its strategy in this process: pass engine='local'.")

@@ -207,6 +207,18 @@ def test_a_metric_that_raises_at_the_end_leaves_no_file_that_was_not_checked(tra
     assert read_search(tmp_path / "out" / "trials.jsonl").trials and not (tmp_path / "out" / "model.tflite").exists()
 
 
+def test_an_input_of_any_length_is_to_be_fixed_first(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    series = keras.Input((None, 3), name="series")
+    model = keras.Model(series, keras.layers.Dense(2)(keras.layers.LSTM(8)(series)))
+    x = np.ones((40, 7, 3), "f4")
+    with pytest.raises(
+        ValueError, match=r"Input 'series' .* has no fixed shape: \(None, 3\). Fix it before converting"
+    ):
+        ep.compress(model, None, x, max_size=100, output_dir=tmp_path / "out", **SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
 def test_files_that_no_search_wrote_are_not_replaced(trained, tmp_path):
     (tmp_path / "model.tflite").write_text("precious")
     with pytest.raises(FileExistsError, match=r"model.tflite is there already, without the trials of its search"):
