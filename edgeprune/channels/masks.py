@@ -43,7 +43,7 @@ def is_channel_pruned(model: Layer) -> bool:
     """Whether a model or layer, or a model that it stands in, trains or has trained with `ChannelPruning`."""
     if masks_of(model) is not None:
         return True
-    return model.built and any(True for weight in model.weights for _ in _constraints_on(weight))
+    return model.built and any(True for weight in flavor.weights_of(model) for _ in _constraints_on(weight))
 
 
 def masked_channels(model: Layer) -> tuple[ChannelGraph, np.ndarray]:

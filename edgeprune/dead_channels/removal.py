@@ -236,7 +236,7 @@ class _Use:
         for step in graph.steps:
             for place in step.inputs:
                 self._consumers[place].append(step)
-            for weight in getattr(step.layer, "weights", ()):
+            for weight in flavor.weights_of(step.layer):
                 self._steps_of[id(weight)].append(step)
         self.readers = [self._reader(slot) for slot in graph.slots if slot.reads and slot.classes.ndim == 1]
 
@@ -259,7 +259,7 @@ class _Use:
         return always
 
     def _read_by_weights(self, layer: Layer) -> set[int]:
-        slots = (self.graph.weight_slots.get(id(weight), {}) for weight in getattr(layer, "weights", ()))
+        slots = (self.graph.weight_slots.get(id(weight), {}) for weight in flavor.weights_of(layer))
         return {
             n for of_weight in slots for slot in of_weight.values() if slot.reads for n in slot.classes.ravel().tolist()
         }

@@ -189,7 +189,7 @@ def _check_models(student: Model, teacher: Model) -> None:
             f"The student is of {flavor.flavor_of(student)} and the teacher of {flavor.flavor_of(teacher)}: both must "
             "be of one Keras."
         )
-    if {id(weight) for weight in student.weights} & {id(weight) for weight in teacher.weights}:
+    if {id(weight) for weight in flavor.weights_of(student)} & {id(weight) for weight in flavor.weights_of(teacher)}:
         raise ValueError(
             f"The student {student.name!r} and the teacher {teacher.name!r} share weights, so that the teacher would "
             "change: make the student a copy, as keras.models.clone_model does, and set its weights."

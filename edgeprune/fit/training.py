@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.batches import count_of, first_array
+from edgeprune.data.structures import mapped
 from edgeprune.number_checks import check_whole
 from edgeprune.progress import steps
 from edgeprune.types import Arrays, DataLike, Model
@@ -65,7 +66,7 @@ def fit(
 
         watch = flavor.keras_of(model).callbacks.LambdaCallback(on_train_batch_end=after_step)
         history = model.fit(
-            x,
+            x if is_dataset else mapped(_texts_as_tensor, x),
             y,
             sample_weight=sample_weight,
             epochs=epochs,
@@ -75,9 +76,19 @@ def fit(
             **({"shuffle": False} if is_dataset and callable(getattr(x, "cardinality", None)) else {}),
         )
     # The last step may have lost the weights after its loss was computed.
-    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+    if not all(np.isfinite(flavor.array_of(weight)).all() for weight in flavor.weights_of(model)):
         raise ValueError(f"Weights of model {model.name!r} became NaN or infinite: lower the learning rate.")
     return history
+
+
+def _texts_as_tensor(array: Any) -> Any:
+    """An array of texts as a tensor, as Keras 3 accepts few such arrays; others as they are."""
+    import tensorflow as tf
+
+    if not isinstance(array, np.ndarray) or not array.size:
+        return array
+    is_texts = array.dtype.kind in "US" or (array.dtype == object and isinstance(array.flat[0], str | bytes))
+    return tf.constant(array) if is_texts else array
 
 
 def count_steps(x: Arrays, batch_size: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeGuard, cast
 
@@ -226,6 +226,25 @@ def array_of(variable: Variable) -> np.ndarray:
         return np.asarray(memoryview(tensor))
     except (BufferError, TypeError, ValueError):  # bfloat16, a distributed variable
         return np.asarray(tensor)
+
+
+def weights_of(layer: Layer) -> list[Variable]:
+    """The weights of a model or layer, in the order of its `weights`; none where an operation has no such list.
+
+    tf_keras lists the table of an adapted vocabulary among them, which is no variable and is left out.
+    """
+    return [weight for weight in getattr(layer, "weights", ()) if hasattr(weight, "assign")]
+
+
+def weight_values(layer: Layer) -> list[np.ndarray]:
+    """A copy of the values of each of `weights_of(layer)`."""
+    return [array_of(weight).copy() for weight in weights_of(layer)]
+
+
+def set_weight_values(layer: Layer, values: Sequence[np.ndarray]) -> None:
+    """Assign what `weight_values` returned of a layer that is the same."""
+    for weight, value in zip(weights_of(layer), values, strict=True):
+        weight.assign(value)
 
 
 def tf_variables(model: Layer) -> list[Any]:

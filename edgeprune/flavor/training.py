@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_keras_3_variable, keras_module, layers_of
+from edgeprune.flavor.kinds import (
+    KERAS_3,
+    TF_KERAS,
+    is_keras_3,
+    is_keras_3_variable,
+    keras_module,
+    layers_of,
+    weights_of,
+)
 from edgeprune.types import Layer, Model, Variable
 
 CALLBACK_HOOKS = tuple(
@@ -57,7 +65,7 @@ def computing_in_float32(model: Model) -> Iterator[None]:
 def type_beside_float32(layer: Layer) -> str | None:
     """The type that weights of a layer keep where it computes in float32; None where all are cast to that."""
     kept = ("float64",) if is_keras_3(layer) else ("float16", "bfloat16", "float64")
-    types = [str(getattr(weight.dtype, "name", weight.dtype)) for weight in layer.weights]
+    types = [str(getattr(weight.dtype, "name", weight.dtype)) for weight in weights_of(layer)]
     return next((one for one in types if one in kept), None)
 
 

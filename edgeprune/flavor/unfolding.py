@@ -36,6 +36,7 @@ from edgeprune.flavor.kinds import (
     keras_of,
     layers_of,
     nest,
+    weights_of,
 )
 from edgeprune.flavor.marked_batch import (
     BATCH,
@@ -302,7 +303,7 @@ class _Unfolding:
             raise NotUnfoldedError("it returns a constant for each sample")
         given_masks = [tensor._keras_mask for tensor in flat if getattr(tensor, "_keras_mask", None) is not None]
         nodes = list(_calls_between(tensors, [*symbolic_leaves(outputs), *given_masks]))
-        if not nodes and layer.weights:
+        if not nodes and weights_of(layer):
             raise NotUnfoldedError("it makes no calls")
         for node in nodes:
             _check_constants(node)

@@ -96,6 +96,6 @@ def weights_by_layer(model: Model) -> list[tuple[Any, str]]:
     names = flavor.layer_names(model)
     owners: dict[int, str] = {}
     for layer in flavor.layers_of(model):  # parents come before their parts, so the innermost layer remains
-        for weight in layer.weights:
+        for weight in flavor.weights_of(layer):
             owners[id(weight)] = names[id(layer)]
-    return [(weight, owners.get(id(weight), model.name)) for weight in model.weights]
+    return [(weight, owners.get(id(weight), model.name)) for weight in flavor.weights_of(model)]

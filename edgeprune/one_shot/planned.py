@@ -47,8 +47,8 @@ class PlannedWeight:
 
     def variable_in(self, counterparts: Mapping[int, Layer]) -> Variable:
         """The same weight of a copy of the model, whose layers are passed by `id` of those of the original."""
-        old: list[Variable] = [*self.holder.weights]
-        new: list[Variable] = [*counterparts[id(self.holder)].weights]
+        old = flavor.weights_of(self.holder)
+        new = flavor.weights_of(counterparts[id(self.holder)])
         return next(copy for one, copy in zip(old, new, strict=True) if one is self.variable)
 
 

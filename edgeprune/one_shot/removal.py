@@ -46,7 +46,7 @@ class WeightRemoval:
 
     def reduces(self, layer: Layer) -> bool:
         """Whether a weight of a layer has new zeros."""
-        return any(id(weight) in self._planned for weight in getattr(layer, "weights", ()))
+        return any(id(weight) in self._planned for weight in flavor.weights_of(layer))
 
     def left_of_tensor(self, place: int, tensor: AnyTensor, contracted: Sequence[int] = ()) -> Any:
         """All of it, but for the zeros of a weight that a composite layer uses itself."""
@@ -73,6 +73,6 @@ class WeightRemoval:
 
     def to_solve(self, layer: Layer) -> Iterator[tuple[Variable, str]]:
         """Those with new zeros."""
-        for weight in layer.weights:
+        for weight in flavor.weights_of(layer):
             if id(weight) in self._planned:
                 yield weight, self._planned[id(weight)].name

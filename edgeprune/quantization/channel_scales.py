@@ -250,7 +250,7 @@ class ChannelScales:
         taken = None if kind == "Embedding" else step.inputs[0]
         for place in (*step.inputs[1:], *step.outputs[1:]):
             self._freeze(place, f"{name} is called with it beside its input")
-        own = {id(weight) for weight in layer.weights}
+        own = {id(weight) for weight in flavor.weights_of(layer)}
         if any(id(weight) not in own for weight in _weights(layer, kind)):
             return self._freeze_all(step, f"{name} computes its weights")
         axis = _axis(layer, kind, len(self.graph.tensors[given].shape))

@@ -173,8 +173,8 @@ def _why_left(layer: Layer, is_called: bool) -> str | None:
     """Why a layer with weights of its own is left in floats while the model trains; None where it has none."""
     if flavor.is_model(layer) or is_fake_quantize(layer) or type(layer).__name__ in _WITHOUT_KERNELS:
         return None
-    parts = {id(weight) for part in flavor.layers_of(layer) if part is not layer for weight in part.weights}
-    own = [weight for weight in layer.weights if id(weight) not in parts and "float" in str(weight.dtype)]
+    parts = {id(weight) for part in flavor.layers_of(layer) if part is not layer for weight in flavor.weights_of(part)}
+    own = [weight for weight in flavor.weights_of(layer) if id(weight) not in parts and "float" in str(weight.dtype)]
     if not own:
         return None
     if not is_called:

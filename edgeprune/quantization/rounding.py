@@ -149,7 +149,7 @@ class RoundedWeights:
 
     def reduces(self, layer: Layer) -> bool:
         """Whether a kernel of a layer is rounded."""
-        return any(id(weight) in self._kernels for weight in getattr(layer, "weights", ()))
+        return any(id(weight) in self._kernels for weight in flavor.weights_of(layer))
 
     def left_of_tensor(self, place: int, tensor: AnyTensor, contracted: Sequence[int] = ()) -> Any:
         """All of it."""
@@ -172,7 +172,7 @@ class RoundedWeights:
 
     def to_solve(self, layer: Layer) -> Iterator[tuple[Variable, str]]:
         """Those that were rounded."""
-        for weight in layer.weights:
+        for weight in flavor.weights_of(layer):
             if id(weight) in self._kernels:
                 yield weight, self._kernels[id(weight)].name
 

@@ -197,8 +197,8 @@ class _Original:
 def _weight_pairs(graph: ChannelGraph, layers: Mapping[int, Layer]) -> list[tuple[Variable, Variable]]:
     """Each weight that the graph's layers hold, with that of the layer that stands for its layer in another model."""
     called = {id(step.layer): step.layer for step in graph.steps if flavor.function_name(step.layer) is None}
-    olds: list[Variable] = [weight for layer in called.values() for weight in layer.weights]
-    news: list[Variable] = [weight for key in called for weight in layers[key].weights]
+    olds = [weight for layer in called.values() for weight in flavor.weights_of(layer)]
+    news = [weight for key in called for weight in flavor.weights_of(layers[key])]
     return list(zip(olds, news, strict=True))
 
 

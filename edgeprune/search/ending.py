@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.atomic import NotOverwrittenError, atomic_path
 from edgeprune.bundle.bundle import export_bundle
 from edgeprune.measure.predictions import predict
@@ -142,7 +143,7 @@ class Ending:
         if candidate.is_whole and not candidate.quantize_aware:
             return self.prepared.work.model
         model = self.maker.untrained(candidate)
-        model.set_weights(self.runner.weights_of(best))
+        flavor.set_weight_values(model, self.runner.weights_of(best))
         return model
 
     def _recipe(self, candidate: Candidate, path: Path) -> Path:

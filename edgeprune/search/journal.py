@@ -60,7 +60,7 @@ def fingerprint(model: Model, data: Sequence[Any], settings: Sequence[Any]) -> s
     digest = hashlib.sha256()
     for layer in flavor.layers_of(model):
         digest.update(json.dumps(_config_of(layer), default=_text_of, sort_keys=True).encode())
-    _add_arrays(digest, [*map(flavor.array_of, model.weights), *data])
+    _add_arrays(digest, [*map(flavor.array_of, flavor.weights_of(model)), *data])
     for setting in settings:
         digest.update(f"{_text_of(setting)}\n".encode())
     return digest.hexdigest()

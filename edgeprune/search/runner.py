@@ -126,7 +126,7 @@ class JournalRunner:
         return self._folder / f"{trial.number}.tflite"
 
     def weights_of(self, trial: Trial) -> list[np.ndarray]:
-        """The weights of the Keras model of a measured trial, in the order of `model.weights`."""
+        """The weights of the Keras model of a measured trial, in the order of `flavor.weights_of(model)`."""
         with np.load(self._weights_path(trial.number)) as stored:
             return [stored[f"{place}"] for place in range(len(stored.files))]
 

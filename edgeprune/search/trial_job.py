@@ -125,7 +125,7 @@ class Made:
         error: why it did not work.
         seconds: how long it took.
         content: the bytes of the file of a measured trial.
-        weights: those of its Keras model, in the order of `model.weights`.
+        weights: those of its Keras model, in the order of `flavor.weights_of(model)`.
     """
 
     state: State

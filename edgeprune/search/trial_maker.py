@@ -176,7 +176,7 @@ class Maker:
             figures["float_score"] = self._float_score(candidate, model)
         variant = self.variant(candidate.removed_blocks)
         figures |= {"macs": variant.macs(candidate.widths), "params": variant.params(candidate.widths)}
-        return Made("ok", figures, content=content, weights=model.get_weights())
+        return Made("ok", figures, content=content, weights=flavor.weight_values(model))
 
     def _float_score(self, candidate: Candidate, model: Model) -> float:
         if candidate.is_whole:
@@ -190,7 +190,7 @@ class Maker:
         variant = self.variant(candidate.removed_blocks)
         if weights is not None:
             model = variant.plain_model(candidate)
-            model.set_weights(weights)
+            flavor.set_weight_values(model, weights)
             return model
         smaller = variant.solved_model(candidate)
         return (
@@ -227,7 +227,7 @@ class Maker:
             mirrored = prepare(whole_copy(smaller))
         trained = strip_pruning(self._distilled(mirrored, epochs, what, part, rate_share, callbacks))
         plain = prepare(smaller) if is_quantize_aware(trained) else whole_copy(smaller)
-        plain.set_weights(trained.get_weights())
+        flavor.set_weight_values(plain, flavor.weight_values(trained))
         return plain
 
     def _distilled(

@@ -88,7 +88,7 @@ def _install_when_built(layer: Layer, pruning: LayerPruning, alone: bool) -> Non
             if id(part) not in parts_before and pruning_of(part) is None and prunable.can_be_pruned(part):
                 attach(part, pruning.run, alone)
                 _join_training(part, pruning)
-        if alone and not has_masks(layer) and layer.weights:
+        if alone and not has_masks(layer) and flavor.weights_of(layer):
             reasons = [pruning.run.refused.get(part) for part in flavor.layers_of(layer)]
             reason = next(filter(None, [*reasons, prunable.why_not_prunable(layer)]), "nothing in it has a kernel")
             raise ValueError(f"Layer {layer.name!r} cannot be pruned: {reason}")

@@ -146,7 +146,7 @@ def why_not_single_layer(layer: Layer) -> str | None:
     if why_excluded(layer) or any(map(can_be_pruned, flavor.layers_of(layer))):
         return None
     if layer.built:
-        return _no_rule(layer) if layer.weights else None
+        return _no_rule(layer) if flavor.weights_of(layer) else None
     of_keras = type(layer).__module__.partition(".")[0] in (flavor.KERAS_3, flavor.TF_KERAS)
     return None if of_keras and _keras_class(layer, _WITHOUT_RULE) is None else _no_rule(layer)
 
@@ -246,8 +246,9 @@ def _keras_class(layer: Layer, names: Iterable[str]) -> str | None:
 
 
 def _has_own_weights(layer: Layer) -> bool:
-    inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in part.weights}
-    return any(id(variable) not in inside for variable in layer.weights)  # seeds of random layers are no weights
+    inside = {id(v) for part in flavor.layers_of(layer) if part is not layer for v in flavor.weights_of(part)}
+    # Seeds of random layers are no weights.
+    return any(id(variable) not in inside for variable in flavor.weights_of(layer))
 
 
 def wrong_type(thing: object, note: str) -> ValueError:

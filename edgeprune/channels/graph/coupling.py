@@ -296,7 +296,7 @@ class ChannelGraph:
         for name, reason in self.not_followed.items():
             reasons.setdefault(name, reason)
         for step in self.steps:
-            weights = [weight for weight in getattr(step.layer, "weights", ()) if len(weight.shape)]
+            weights = [weight for weight in flavor.weights_of(step.layer) if len(weight.shape)]
             if weights and not any(id(weight) in self.weight_slots for weight in weights):
                 reasons.setdefault(self.name_of(step.layer), "its input's channels pass through it, and those are kept")
         order = {name: place for place, name in enumerate(self.names.values())}

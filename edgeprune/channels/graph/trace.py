@@ -71,7 +71,7 @@ class _Walk:
         self._has_open_batch = any(map(_is_open, flavor.graph_nodes(self.walked)[0]))
         self.example, shapes = example_and_call_shapes(self.walked, input_shape)
         self._shapes = iter(shapes)
-        self.record = Record(model.weights, flavor.layer_names(model))
+        self.record = Record(flavor.weights_of(model), flavor.layer_names(model))
         self.space = self.record.space
         self._values: list[Value] = []
         self._steps: list[tuple[Call, tuple[int, ...], tuple[int, ...]]] = []
@@ -187,7 +187,7 @@ class _Walk:
                 self._not_followed[call.name] = reason
             for value in call.inputs:
                 self.space.freeze(value, reason)
-            for weight in getattr(call.layer, "weights", ()):
+            for weight in flavor.weights_of(call.layer):
                 for axis in range(len(weight.shape)):
                     line = self.record.line_of(weight, axis)
                     if line is not None:

@@ -27,7 +27,7 @@ from edgeprune.data.batches import check_data
 from edgeprune.number_checks import check_seed
 from edgeprune.progress import status
 from edgeprune.text_table import text_table
-from edgeprune.types import DataLike, Model, Variable
+from edgeprune.types import DataLike, Model
 
 if TYPE_CHECKING:
     from edgeprune.channels.rebuild.proof import Proof
@@ -226,7 +226,7 @@ class ChannelPlan:
         return write_plan(
             StoredPlan(
                 model=self.model.name,
-                weights=[list(weight.shape) for weight in self.model.weights],
+                weights=[list(weight.shape) for weight in flavor.weights_of(self.model)],
                 groups={
                     group.name: (group.size, np.flatnonzero(self.kept_mask[group.classes]).tolist())
                     for group in self.groups
@@ -377,7 +377,7 @@ class ChannelPlan:
 
 
 def _check_shapes(model: Model, shapes: Sequence[Sequence[int]]) -> None:
-    weights: list[Variable] = [*model.weights]
+    weights = flavor.weights_of(model)
     if len(weights) != len(shapes):
         raise ValueError(f"The plan is for a model with {len(shapes)} weights; {model.name!r} has {len(weights)}.")
     for weight, shape in zip(weights, shapes, strict=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.channels.plan.choices import Choices, line_of, stairs
 from edgeprune.channels.plan.limits import FRACTIONS, HeldLimit, Limits, PlannedLatency, parse_bytes, parse_time
@@ -165,7 +166,7 @@ def _fraction_limit(choices: Choices, kind: str, asked: float) -> Limit:
         slots: dict[int, list[np.ndarray]] = {}
         for slot in graph.slots:
             slots.setdefault(id(slot.weight), []).append(slot.classes)
-        amounts = [(math.prod(weight.shape), slots.get(id(weight), [])) for weight in graph.model.weights]
+        amounts = [(math.prod(weight.shape), slots.get(id(weight), [])) for weight in flavor.weights_of(graph.model)]
     return Limit(
         asked * sum(amount for amount, _ in amounts), [choices.share(amount, axes) for amount, axes in amounts]
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Group, Slot, by_reason, shortened
 from edgeprune.channels.plan.widths import TILES, Widths, check_widths
 from edgeprune.number_checks import check_number, check_target, check_whole
@@ -80,7 +81,7 @@ def params_of(graph: ChannelGraph) -> Amount:
     axes: dict[int, list[np.ndarray]] = {}
     for slot in graph.slots:
         axes.setdefault(id(slot.weight), []).append(slot.classes)
-    return Amount([(math.prod(weight.shape), axes.get(id(weight), ())) for weight in graph.model.weights])
+    return Amount([(math.prod(weight.shape), axes.get(id(weight), ())) for weight in flavor.weights_of(graph.model)])
 
 
 @dataclass(frozen=True)

@@ -410,7 +410,7 @@ class _MaskedOriginal:
             return self.copies[id(layer)]
         copy = self.copies[id(layer)] = flavor.clone_built_layer(layer)
         values = []
-        for weight in layer.weights:
+        for weight in flavor.weights_of(layer):
             array = np.array(weight)
             for slot in self.graph.weight_slots.get(id(weight), {}).values():
                 if slot.reads:

@@ -95,7 +95,7 @@ def _next(steps: list[Step], ready: set[int]) -> list[Step]:
     """The first calls of a layer all of which can be made; else the first that can."""
     by_layer: dict[int, list[Step]] = {}
     for step in steps:
-        key = id(step.layer) if getattr(step.layer, "weights", ()) else id(step)
+        key = id(step.layer) if flavor.weights_of(step.layer) else id(step)
         by_layer.setdefault(key, []).append(step)
     possible = [[step for step in uses if ready.issuperset(step.inputs)] for uses in by_layer.values()]
     whole = (made for made, uses in zip(possible, by_layer.values(), strict=True) if len(made) == len(uses))

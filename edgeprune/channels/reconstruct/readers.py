@@ -167,7 +167,7 @@ def _gives_outputs(graph: ChannelGraph, steps: Sequence[Step]) -> bool:
     """Whether only calls without weights lie between some calls and an output of the model."""
     reached = {place for step in steps for place in step.outputs}
     for step in graph.steps:  # producers come first
-        if reached & set(step.inputs) and not getattr(step.layer, "weights", ()):
+        if reached & set(step.inputs) and not flavor.weights_of(step.layer):
             reached |= set(step.outputs)
     return bool(reached & set(graph.outputs))
 

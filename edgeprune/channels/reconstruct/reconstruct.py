@@ -51,7 +51,7 @@ def reconstruct(
         )
     with Store() as store, flavor.state_restored(graph.model), flavor.state_restored(smaller):
         inputs = input_streams(graph.walked, data, batch_size, steps, store)
-        cut, cut_values = _outputs(smaller, inputs, store), values_of(smaller.weights)
+        cut, cut_values = _outputs(smaller, inputs, store), values_of(flavor.weights_of(smaller))
         num_samples = sum(int(x.shape[0]) for x in inputs[0])
         walk = Walk(removal, store, seed)
         with progress_steps("Reconstruction", len(graph.steps)) as done:

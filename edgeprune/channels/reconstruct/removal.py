@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph, Step
 from edgeprune.channels.rebuild.slicing import changed_arguments, counterparts, cut
 from edgeprune.channels.reconstruct.linear import Linear
@@ -67,7 +68,7 @@ class ChannelRemoval:
 
     def is_changed(self, step: Step) -> bool:
         """Whether a weight, an argument or an output of it is cut."""
-        cuts = (self.graph.kept_indices(weight, self._kept_mask) for weight in getattr(step.layer, "weights", ()))
+        cuts = (self.graph.kept_indices(weight, self._kept_mask) for weight in flavor.weights_of(step.layer))
         return bool(self.changes.get(id(step.node))) or any(cuts) or any(map(self._is_cut, step.outputs))
 
     def _is_cut(self, place: int) -> bool:
@@ -107,7 +108,7 @@ class ChannelRemoval:
 
     def to_solve(self, layer: Layer) -> Iterator[tuple[Variable, str]]:
         """Those that read removed channels."""
-        held = {id(weight) for weight in layer.weights}
+        held = {id(weight) for weight in flavor.weights_of(layer)}
         for slot in self.graph.slots:
             if slot.reads and not self._kept_mask[slot.classes].all() and id(slot.weight) in held:
                 yield slot.weight, f"{self.graph.name_of(slot.layer)}/{slot.name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from edgeprune.channels.graph.channel_values import Value
 from edgeprune.channels.graph.rules.elementwise import follow_activation
 from edgeprune.channels.graph.rules.kernels import factor, places
 from edgeprune.channels.graph.rules.registry import Call, CannotFollow, rule
-from edgeprune.types import Layer, Variable
+from edgeprune.types import Layer
 
 # The kernels of a cell hold one run of all units for each gate.
 _GATES = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}
@@ -123,7 +122,7 @@ def bidirectional(call: Call) -> list[Value]:
 
 def _unite_weights(call: Call, a: Layer, b: Layer) -> None:
     """Two layers that are made from one configuration have equally many units."""
-    weights: Iterator[tuple[Variable, Variable]] = zip(a.weights, b.weights, strict=True)
+    weights = zip(flavor.weights_of(a), flavor.weights_of(b), strict=True)
     for first, second in weights:
         for axis in range(len(first.shape)):
             call.unite(call.record.line_of(first, axis), call.record.line_of(second, axis))

@@ -123,7 +123,7 @@ def rule_for(layer: Layer) -> Rule:
 
 def _passes_inputs(layer: Layer) -> bool:
     """Whether a layer of Keras 3 draws random numbers in training and else returns what it is called on."""
-    if not (flavor.is_keras_3(layer) and layer._seed_generators) or layer.weights:
+    if not (flavor.is_keras_3(layer) and layer._seed_generators) or flavor.weights_of(layer):
         return False
     x = flavor.keras_module(flavor.KERAS_3).KerasTensor((2, 2, 2, 2))
     try:
@@ -152,7 +152,7 @@ def is_composite(layer: Layer) -> bool:
         rule_for(layer)
     except CannotFollow:
         return True
-    return not (layer.weights or flavor.is_made_from_config(layer))  # no file could be loaded that holds it
+    return not (flavor.weights_of(layer) or flavor.is_made_from_config(layer))  # no file could be loaded that holds it
 
 
 @dataclass(eq=False)
