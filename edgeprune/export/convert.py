@@ -42,6 +42,10 @@ from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
 
 
+# What the converter says where what only moves would have one scale before and another behind.
+_TWO_SCALES = "violate the same scale constraint"
+
+
 @dataclass(frozen=True)
 class ValidationData:
     """Labelled data to verify a file on.
@@ -275,7 +279,14 @@ def write_tflite(
         atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts),
         status("Converting", verbose=verbose) as say,
     ):
-        content, outputs = _converted(prepared.to_convert, specs, settings, prepared.samples, say, notes)
+        convert = functools.partial(_converted, prepared.to_convert, specs, settings, say=say, notes=notes)
+        try:
+            content, outputs = convert(prepared.samples)
+        except diagnosis.ConversionError as error:
+            # Behind an operator in floats, such as ELU, the converter measures a range beside that of the model.
+            if _TWO_SCALES not in str(error) or settings.has_float_layers or not _has_ranges(prepared.to_convert):
+                raise
+            content, outputs = convert(None)
         unfinished.write_bytes(content)
         if split is not None:
             vocabulary_files.describe_preprocessing(unfinished, split)
@@ -353,6 +364,12 @@ def _converted(
         dense = _as_written(dense, names, outputs, recipe)
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     return content, outputs
+
+
+def _has_ranges(model: Model) -> bool:
+    from edgeprune import strip  # imports TensorFlow
+
+    return strip.has_ranges(model)
 
 
 def _as_written(content: bytes, names: Mapping[str, str], outputs: list[str], recipe: ConverterSettings) -> bytes:

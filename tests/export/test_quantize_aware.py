@@ -197,3 +197,19 @@ def test_a_layer_that_returns_zeros_alone_is_named(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 6)).astype("f4")
     with pytest.raises(ValueError, match=r"Layer 'dead' .*returns nothing but zeros for the representative data"):
         ep.export_tflite(model, tmp_path / "model.tflite", "int8", x, verbose=False)
+
+
+@pytest.mark.parametrize("move", ["flatten", "transpose"])
+def test_values_of_an_operator_in_floats_are_moved(flavor, move, tmp_path):
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    moved = {"flatten": layers.Flatten(), "transpose": layers.Permute((2, 1, 3))}[move]
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, activation="elu"), moved, layers.Flatten(), layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).normal(size=(64, 6, 6, 2)).astype("f4")
+    aware = ep.quantize_aware(model, calibration=x)
+    for one, calibration in ((aware, "auto"), (model, "mse")):
+        result = ep.export_tflite(one, tmp_path / "m.tflite", "int8", x, calibration=calibration, overwrite=True)
+        assert result.verification.passed and "ELU in layer" in str(result)
