@@ -51,13 +51,13 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.depth.blocks import plan_blocks as plan_blocks
     from edgeprune.depth.blocks import remove_blocks as remove_blocks
     from edgeprune.depth.identity import drop_identity_layers as drop_identity_layers
-    from edgeprune.export.convert import ExportResult as ExportResult
     from edgeprune.export.convert import export_tflite as export_tflite
     from edgeprune.export.diagnosis import ConversionError as ConversionError
     from edgeprune.export.diagnosis import LoopError as LoopError
     from edgeprune.export.diagnosis import OperatorError as OperatorError
     from edgeprune.export.preprocessing_split import SplitModel as SplitModel
     from edgeprune.export.preprocessing_split import split_preprocessing as split_preprocessing
+    from edgeprune.export.result import ExportResult as ExportResult
     from edgeprune.export.verify import Verification as Verification
     from edgeprune.export.verify import verify_tflite as verify_tflite
     from edgeprune.fit.distilling import distill as distill
@@ -160,7 +160,7 @@ _HOME = {
     "ConversionError": "edgeprune.export.diagnosis",
     "Data": "edgeprune.data",
     "Equalization": "edgeprune.quantization.equalization",
-    "ExportResult": "edgeprune.export.convert",
+    "ExportResult": "edgeprune.export.result",
     "FileInspection": "edgeprune.report.file_inspection",
     "FileSize": "edgeprune.measure.size",
     "Inspection": "edgeprune.report.inspection",

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from edgeprune.conversion.converter_run import ConverterSettings
-from edgeprune.export.convert import ExportResult
+from edgeprune.export.result import ExportResult
 from edgeprune.export.verify import Verification
 from edgeprune.measure.memory import activation_memory
 from edgeprune.measure.tflm import MicroError, measure_arena

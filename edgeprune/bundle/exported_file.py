@@ -8,9 +8,10 @@ from pathlib import Path
 from edgeprune.bundle.dense_scales import export_with_better_scales
 from edgeprune.conversion.converter_run import ConverterSettings
 from edgeprune.export.calibration_choice import calibrated
-from edgeprune.export.convert import ExportResult, ValidationData, write_tflite
+from edgeprune.export.convert import ValidationData, write_tflite
 from edgeprune.export.diagnosis import LoopError, OperatorError
 from edgeprune.export.prepared import PreparedModel
+from edgeprune.export.result import ExportResult
 from edgeprune.export.verify import Verification
 from edgeprune.schemes import Scheme
 from edgeprune.targets import Target

@@ -8,13 +8,13 @@ from edgeprune.lazy import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.export.agreement import OutputComparison as OutputComparison
-    from edgeprune.export.convert import ExportResult as ExportResult
     from edgeprune.export.convert import export_tflite as export_tflite
     from edgeprune.export.diagnosis import ConversionError as ConversionError
     from edgeprune.export.diagnosis import LoopError as LoopError
     from edgeprune.export.diagnosis import OperatorError as OperatorError
     from edgeprune.export.preprocessing_split import SplitModel as SplitModel
     from edgeprune.export.preprocessing_split import split_preprocessing as split_preprocessing
+    from edgeprune.export.result import ExportResult as ExportResult
     from edgeprune.export.verify import Verification as Verification
     from edgeprune.export.verify import verify_tflite as verify_tflite
     from edgeprune.export.weight_zeros import WeightZeros as WeightZeros
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # for editors and type checkers
 # Each public name and the module that defines it.
 _HOME = {
     "ConversionError": "edgeprune.export.diagnosis",
-    "ExportResult": "edgeprune.export.convert",
+    "ExportResult": "edgeprune.export.result",
     "LoopError": "edgeprune.export.diagnosis",
     "OperatorError": "edgeprune.export.diagnosis",
     "OutputComparison": "edgeprune.export.agreement",

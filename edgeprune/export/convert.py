@@ -30,6 +30,7 @@ from edgeprune.export import calibration_choice, diagnosis, non_finite, sparse_e
 from edgeprune.export.float_layers import float_locations, is_in_floats
 from edgeprune.export.loop_refusal import refuse_loops
 from edgeprune.export.prepared import PreparedModel, prepare
+from edgeprune.export.result import ExportResult
 from edgeprune.export.verify import FORMAT_TOLERANCE, Verification, verify_tflite
 from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
@@ -40,7 +41,6 @@ from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
-
 
 # What the converter says where what only moves would have one scale before and another behind.
 _TWO_SCALES = "violate the same scale constraint"
@@ -61,61 +61,6 @@ class ValidationData:
     y: Any = None
     sample_weight: Any = None
     metric: Any = None
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """A .tflite file that was written.
-
-    Attributes:
-        path: the file.
-        quantization: `None` (float32), `"dynamic"`, `"float16"`, `"int8"`, `"int16x8"` or `"int4"`.
-        sparse: whether weights are stored without their zeros.
-        bytes: the file's size.
-        gzip_bytes: its size after gzip at level 9.
-        inputs: the names of its inputs, in the model's order.
-        outputs: the names of its outputs, in the model's order.
-        notes: what the user should know, a sentence each.
-        verification: what was measured on the file; `None` if it was not requested or cannot run here, as where
-            operators are outside LiteRT.
-    """
-
-    path: Path
-    quantization: str | None
-    sparse: bool
-    bytes: int
-    gzip_bytes: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    notes: tuple[str, ...]
-    verification: Verification | None
-
-    def __str__(self) -> str:
-        """The file, its size, how it compares with the model, and the notes."""
-        kind = f"{self.quantization or 'float32'}{', sparse' if self.sparse else ''}"
-        lines = [f"{self.path} ({kind}): {self.bytes:,} bytes ({self.gzip_bytes:,} gzip'd)"]
-        if self.verification is not None:
-            for output in self.verification.outputs:
-                same = "" if output.agreement is None else f", same class {output.agreement:.1%}"
-                lines.append(
-                    f"  output {output.name!r}: largest error {output.largest_error:.3g}, "
-                    f"mean {output.mean_error:.3g}{same} ({self.verification.samples} samples)"
-                )
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values, for JSON."""
-        return {
-            "file": str(self.path),
-            "quantization": self.quantization,
-            "sparse": self.sparse,
-            "bytes": self.bytes,
-            "gzip_bytes": self.gzip_bytes,
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            "notes": list(self.notes),
-            "verification": self.verification and self.verification.to_dict(),
-        }
 
 
 def export_tflite(
