@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.search import read_search
 from tests.nets.text_nets import LABELS, SENTENCES, WORDS, sentence_classifier, word_classifier
 
 TEXTS = pytest.mark.parametrize(
@@ -77,3 +78,18 @@ def test_a_search_trains_and_writes_a_model_of_words(flavor, tmp_path):
     )
     assert [trial.state for trial in result.trials if trial.stage == "measured"].count("ok") >= 2
     assert result.model(tf.constant(WORDS[:1])).shape == (1, 2)
+
+
+def test_a_search_of_what_no_file_can_hold_ends_at_once_and_leaves_its_folder(flavor, tmp_path):
+    options = {"max_accuracy_drop": 1.0, "epochs": 0, "bundle": False, "output_dir": tmp_path}
+    words = word_classifier(flavor)
+    with pytest.raises(ValueError, match=r"inputs of strings, 'texts'.*split_preprocessing\(model\), split\.rest"):
+        ep.compress(words, None, (WORDS, LABELS), quantization="int8", **options)
+    assert len(read_search(tmp_path).trials) == 1  # the original, and nothing after it
+    sentences = sentence_classifier(flavor)
+    with pytest.raises(ValueError, match=r"RaggedTensorToTensor.*before the model \('text_vectorization[_0-9]*'\)"):
+        ep.compress(sentences, None, (SENTENCES, LABELS), quantization="dynamic", **options)
+    split = ep.split_preprocessing(sentences)
+    numbers = split.preprocess({"texts": SENTENCES})
+    result = ep.compress(split.rest, None, (numbers, LABELS), quantization="dynamic", num_trials=2, **options)
+    assert result.path is not None

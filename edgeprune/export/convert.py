@@ -340,8 +340,8 @@ def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[st
     if strings and settings.calibrated:
         raise diagnosis.ConversionError(
             f"quantization={settings.quantization!r} is not possible for a model with inputs of strings, "
-            f"{', '.join(strings)}: the converter cannot calibrate on them. Pass without_preprocessing=True, or use "
-            "quantization='dynamic' or 'float16'."
+            f"{', '.join(strings)}: the converter cannot calibrate on them. Use quantization='dynamic' or "
+            "'float16', or pass without_preprocessing=True to export_tflite."
         )
 
 

@@ -14,6 +14,7 @@ from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.rebuild.slicing import whole_copy
 from edgeprune.conversion.signature import signature_specs
 from edgeprune.export.diagnosis import ConversionError
+from edgeprune.export.preprocessing_split import lookup_names
 from edgeprune.measure.macs import count_macs
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.parameters import count_parameters
@@ -28,7 +29,7 @@ from edgeprune.search.ending import Ending, Prepared, check_is_free, plain
 from edgeprune.search.engine import Engine, LocalEngine
 from edgeprune.search.engine_ray import RayEngine
 from edgeprune.search.file_costs import untrained_costs
-from edgeprune.search.finalists import Outcome
+from edgeprune.search.finalists import NotWrittenError, Outcome
 from edgeprune.search.gate import hold_out
 from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
@@ -210,10 +211,24 @@ def compress(
         space = SearchSpace(maker, journal, folder / "curves.jsonl", ways)
         logged = logs(log, folder, journal.trials, f"{model.name} on {device.name}")
         runner = _runner(made_by, space, journal, folder, prepared, settings, say, logged)
-        found = _nearest(runner, space, maker) or _searched(
-            runner, space, prepared.work.budget, settings, len(maker.quick_rows), folder / OPTUNA
-        )
+        try:
+            found = _nearest(runner, space, maker) or _searched(
+                runner, space, prepared.work.budget, settings, len(maker.quick_rows), folder / OPTUNA
+            )
+        except NotWrittenError as error:
+            raise ValueError(f"{error}{_way_out(model)}") from error
         return Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
+
+
+def _way_out(model: Model) -> str:
+    """What to do with a model that cannot be made into a file, where lookup layers may be the reason."""
+    names = [repr(name) for name in lookup_names(model) if "/" not in name]
+    if not names:
+        return ""
+    return (
+        f" Look texts and categories up before the model ({', '.join(names)}): compress the rest of "
+        "split = edgeprune.split_preprocessing(model), split.rest, on what split.preprocess returns."
+    )
 
 
 def _check_can_be_cut(model: Model) -> None:

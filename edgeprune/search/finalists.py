@@ -22,6 +22,10 @@ _LEFT_BY_TRAINING, _LEAST_LEFT = 0.4, 0.1
 _MOST_DOUBT = 1 / 3
 
 
+class NotWrittenError(ValueError):
+    """Not even the original can be made into a file, so that no narrower model can."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a search ends with.
@@ -62,7 +66,11 @@ class Finalists:
         self.trials: list[Trial] = []
 
     def measure_whole(self) -> Trial:
-        """Measure the original, in the first way to quantize that leaves half of the allowed drop to the cut."""
+        """Measure the original, in the first way to quantize that leaves half of the allowed drop to the cut.
+
+        Raises:
+            NotWrittenError: it fails in every way.
+        """
         made: list[Trial] = []
         for way in (0, *self._directions.ways_after(0)):
             if not self._has_time_for(way):
@@ -72,6 +80,11 @@ class Finalists:
             if drop_of(made[-1]) <= self._allowed / 2:
                 break
         else:
+            if all(trial.state == "failed" for trial in made):
+                errors = "; ".join(dict.fromkeys(trial.error.rstrip(".") for trial in made if trial.error))
+                raise NotWrittenError(
+                    f"The original cannot be made into a file in any way that was asked for: {errors}."
+                )
             self.way = min(made, key=drop_of).settings["way"]
         self.trials += made
         return next(trial for trial in made if trial.settings["way"] == self.way)

@@ -50,7 +50,7 @@ class TrialJournal(ClosesFile):
             return
         known = search_of(file.records, str(file.path))
         differing = known.header.differences(header)
-        if differing and not known.trials:  # it was stopped before there was anything to lose
+        if differing and all(trial.state == "failed" for trial in known.trials):  # there is nothing to lose
             file.clear()
             file.append({"header": header.to_dict()})
             return

@@ -11,7 +11,7 @@ from search.formula import Formula, share_of
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
 from edgeprune.search.directions import Directions
-from edgeprune.search.finalists import Finalists
+from edgeprune.search.finalists import Finalists, NotWrittenError
 from edgeprune.search.guided import ShareLoss, guided, next_share
 from edgeprune.search.trial_record import Candidate, Trial
 
@@ -75,8 +75,8 @@ def test_widths_that_cannot_be_made_are_recorded_and_passed_over():
     found, runner = search(Budget(max_accuracy_drop=3.0), unreachable=0.2)
     assert found.holds and 0.2 <= found.best.settings["target_macs"] < 0.25
     assert any(trial.error for trial in runner.trials)
-    found, _ = search(Budget(max_accuracy_drop=1.0), unreachable=2.0)
-    assert found.best is None and not found.holds
+    with pytest.raises(NotWrittenError, match=r"The original cannot be made into a file in any way .*: ValueError: no"):
+        search(Budget(max_accuracy_drop=1.0), unreachable=2.0)
 
 
 @settings(max_examples=40, deadline=None)
