@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprune.data.structures import mapped
 from edgeprune.measure.accuracy import predicted_classes
+from edgeprune.measure.distance import distance
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.output_scores import NoScoreError, Score
 from edgeprune.measure.score import score_outputs
@@ -161,13 +162,7 @@ def taken(part: object, rows: np.ndarray) -> Any:
 
 
 def _distance(old: Outputs, new: Outputs) -> float:
-    """The norm of the differences of all outputs over that of the original's."""
-    difference = size = 0.0
-    for name, values in old.items():
-        original = values.astype(np.float64)
-        difference += float(np.square(new[name] - original).sum())
-        size += float(np.square(original).sum())
-    return math.sqrt(difference / (size or 1.0))
+    return distance([(values, new[name])] for name, values in old.items())
 
 
 def _agreement(old: Outputs, new: Outputs) -> float:

@@ -97,8 +97,8 @@ def sensitivity(
             Without labels the distance of the outputs is measured.
         metric: what is measured: a Keras metric, its name, a function `f(y_true, y_pred)` or an `edgeprune.Metric`.
             Left out, the first metric that the model was compiled with, or what its loss suggests. Without labels:
-            `"distance"`, the norm of the change of the outputs over their norm, or `"agreement"`, the share of samples
-            whose class does not change.
+            `"distance"`, the error of each output over its own deviation from its mean, averaged over the outputs, or
+            `"agreement"`, the share of samples whose class does not change, where no output is of real numbers.
         kind: what is pruned: `"channels"`, each group of coupled channels, or `"weights"`, the weights of each layer.
         levels: fractions of a part to remove, each above 0 and below 1. At least one channel is removed and one is
             kept.

@@ -199,4 +199,4 @@ def test_without_labels_the_classes_are_compared():
     found = verdict_on(Budget(max_accuracy_drop=0.2), {}, judge, before, after)
     assert (found.metric, found.before, found.after) == ("agreement", 1.0, 0.75) and not found.accepted
     distance = judge_of(model, before, np.zeros((4, 2)), None, None, None, 32)
-    assert verdict_on(Budget(max_accuracy_drop=1), {}, distance, before, after).after == pytest.approx(np.sqrt(0.5))
+    assert verdict_on(Budget(max_accuracy_drop=1), {}, distance, before, after).after == pytest.approx(np.sqrt(2 / 2.5))

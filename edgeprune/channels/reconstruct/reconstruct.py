@@ -9,16 +9,14 @@ places. Frantar and Alistarh, Optimal Brain Compression, 2022, for the same on s
 
 from __future__ import annotations
 
-import math
 import warnings
-
-import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.reconstruct.removal import Removal
 from edgeprune.channels.reconstruct.report import Reconstruction
 from edgeprune.channels.reconstruct.stream import Store, Stream, input_streams
 from edgeprune.channels.reconstruct.walk import Walk, values_of
+from edgeprune.measure.distance import distance
 from edgeprune.progress import steps as progress_steps
 from edgeprune.types import DataLike, Model
 
@@ -56,8 +54,8 @@ def reconstruct(
         walk = Walk(removal, store, seed)
         with progress_steps("Reconstruction", len(graph.steps)) as done:
             outputs = walk.run(inputs, done)
-        before = _error([(pair.old, x) for pair, x in zip(outputs, cut, strict=True)])
-        after = _error([(pair.old, pair.new) for pair in outputs])
+        before = distance(zip(pair.old, x, strict=True) for pair, x in zip(outputs, cut, strict=True))
+        after = distance(zip(pair.old, pair.new, strict=True) for pair in outputs)
         solved = values_of(walk.fitted)
     # What is not trained was put back with what calls change. Solved layers can together do worse than the cut.
     for variable, value in solved if after <= before else cut_values:
@@ -78,14 +76,3 @@ def reconstruct(
 
 def _outputs(model: Model, inputs: list[Stream], store: Store) -> list[Stream]:
     return store.streams(flavor.call_model(model, list(batch)) for batch in zip(*inputs, strict=True))
-
-
-def _error(pairs: list[tuple[Stream, Stream]]) -> float:
-    """The norm of the differences over that of the first."""
-    difference = size = 0.0
-    for old, new in pairs:
-        for a, b in zip(old, new, strict=True):
-            a, b = (np.asarray(x).astype(np.float64) for x in (a, b))
-            difference += float(np.square(a - b).sum())
-            size += float(np.square(a).sum())
-    return math.sqrt(difference / size) if size else math.sqrt(difference)

@@ -44,8 +44,8 @@ class Reconstruction:
         layers: the layers that were solved, in the order of the graph.
         recalibrated: path names of the batch normalizations whose statistics changed.
         unsolved: path names of the layers that keep the weights that the removal left, each with the reason.
-        before: the error of the model's outputs after the removal alone, relative to the original's on the same
-            samples: the norm of the difference over the norm.
+        before: the error of the model's outputs after the removal alone, on the same samples: of each output the norm
+            of the difference over that of the original's deviation from its mean, averaged over the outputs.
         after: the same after reconstruction.
         num_samples: the number of samples.
     """
