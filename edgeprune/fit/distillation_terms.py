@@ -9,24 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from edgeprune import flavor
 from edgeprune.data.labels import by_output
-from edgeprune.data.losses import kind_of_loss, setting
+from edgeprune.fit.output_ends import Meaning, meaning_of, output_ends, output_shapes
 from edgeprune.layer_patterns import similar
 from edgeprune.types import AnyTensor, Layer, Model
 
-# What the values of an output are: one class of several, yes or no for each value, or real numbers.
-Meaning = Literal["classes", "yes_or_no", "numbers"]
-_MEANING: dict[str | None, Meaning] = {
-    "sparse": "classes",
-    "categorical": "classes",
-    "softmax": "classes",
-    "binary": "yes_or_no",
-    "sigmoid": "yes_or_no",
-    "regression": "numbers",
-}
 _TINY = 1.2e-38  # the least normal float32, below which a logarithm has no gradient
 
 
@@ -129,7 +119,7 @@ def output_terms(student: Model, teacher: Model, temperature: float) -> list[Out
         ValueError: the outputs of the models differ in number or in shape.
     """
     keras = flavor.keras_of(student)
-    shapes, of_teacher = _output_shapes(student), _output_shapes(teacher)
+    shapes, of_teacher = output_shapes(student), output_shapes(teacher)
     if [shape[1:] for shape in shapes.values()] != [shape[1:] for shape in of_teacher.values()]:
         raise ValueError(
             f"The student {student.name!r} and the teacher {teacher.name!r} must return the same: their outputs are of "
@@ -138,14 +128,13 @@ def output_terms(student: Model, teacher: Model, temperature: float) -> list[Out
     compiled = flavor.compilation_of(student)
     weights = by_output(shapes, compiled and compiled.loss_weights, "loss weights")
     terms = []
-    for end, teacher_end in zip(_ends_of(student, shapes), _ends_of(teacher, of_teacher), strict=True):
-        known = [kind for kind in (end.loss_kind, end.activation, teacher_end.activation) if kind in _MEANING]
+    for end, teacher_end in zip(output_ends(student), output_ends(teacher), strict=True):
         terms.append(
             OutputTerm(
                 keras,
                 end.name,
                 teacher_end.name,
-                _MEANING[known[0]] if known else "numbers",
+                end.meaning or meaning_of(teacher_end.activation) or "numbers",
                 end.gives_logits,
                 teacher_end.gives_logits if teacher_end.is_known else end.gives_logits,
                 temperature,
@@ -153,60 +142,6 @@ def output_terms(student: Model, teacher: Model, temperature: float) -> list[Out
             )
         )
     return terms
-
-
-@dataclass(frozen=True)
-class _End:
-    """What is known of an output: the activation it ends with, and what its loss makes of it."""
-
-    name: str
-    activation: str | None
-    loss_kind: str | None
-    takes_logits: bool | None
-
-    @property
-    def is_known(self) -> bool:
-        return self.activation is not None or self.takes_logits is not None
-
-    @property
-    def gives_logits(self) -> bool:
-        """An activation says it of itself; behind another layer the loss does."""
-        if self.activation is not None:
-            return self.activation not in ("softmax", "sigmoid")
-        return self.takes_logits is not False
-
-
-def _ends_of(model: Model, shapes: Mapping[str, tuple[int | None, ...]]) -> list[_End]:
-    compiled = flavor.compilation_of(model)
-    losses = by_output(shapes, compiled and compiled.loss, "losses")
-    layers = flavor.output_layers(model)
-    return [
-        _End(
-            name,
-            activation=_activation(layers.get(name)),
-            loss_kind=None if losses[name] is None else kind_of_loss(losses[name], (1,) * (len(shape) - 1), shape),
-            takes_logits=None if losses[name] is None else bool(setting(losses[name], "from_logits")),
-        )
-        for name, shape in shapes.items()
-    ]
-
-
-def _activation(layer: Layer | None) -> str | None:
-    """The name of the activation that a layer ends with; None where it is unknown."""
-    while layer is not None:
-        inside = flavor.model_inside(layer)[0]
-        if inside is not None:
-            layers = list(flavor.output_layers(inside).values())
-            layer = layers[0] if len(layers) == 1 else None
-        elif hasattr(layer, "layer"):  # a wrapper, as TF-MOT's
-            layer = layer.layer
-        else:
-            break
-    if layer is None:
-        return None
-    if flavor.is_layer(layer) and isinstance(layer, flavor.keras_of(layer).layers.Softmax):
-        return "softmax"
-    return getattr(getattr(layer, "activation", None), "__name__", None) or flavor.function_name(layer)
 
 
 def feature_terms(
@@ -282,17 +217,6 @@ def _layer_output(model: Model, name: str, what: str) -> tuple[AnyTensor, int]:
         )
     axis = 1 if getattr(found[0].layer, "data_format", None) == "channels_first" else -1
     return found[0].outputs[0], axis
-
-
-def _output_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
-    """The shape of each output by its name; a subclassed model is called to see them."""
-    if flavor.is_graph_model(model):
-        return {name: tuple(tensor.shape) for name, tensor in flavor.output_tensors(model).items()}
-    import tensorflow as tf
-
-    inputs = flavor.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), flavor.call_specs(model), model)
-    outputs = flavor.named_outputs(model, model(inputs, training=False))
-    return {name: (None, *tuple(tensor.shape)[1:]) for name, tensor in outputs.items()}
 
 
 def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:

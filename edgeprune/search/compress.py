@@ -33,7 +33,7 @@ from edgeprune.search.finalists import NotWrittenError, Outcome
 from edgeprune.search.gate import hold_out
 from edgeprune.search.guided import guided
 from edgeprune.search.journal import data_fingerprint, fingerprint
-from edgeprune.search.judge import check_varies
+from edgeprune.search.judge import check_varies, figure_without_labels
 from edgeprune.search.logs import LogKind, check_kinds, logs
 from edgeprune.search.reach import beyond_reach, within_target
 from edgeprune.search.runner import JournalRunner
@@ -102,13 +102,16 @@ def compress(
         model: a trained model of `keras` 3 or `tf_keras`. It is not changed. Where it was made under a
             `tf.distribute.MirroredStrategy`, models are trained under that.
         train: samples to train on, `(x, y)`, or `x` alone: then the original is the only teacher. None for no training.
-        validation: samples to judge on, in any form that `model.fit` accepts; without labels the share of samples
-            whose class is kept is the figure (`metric="agreement"`), or with `metric="distance"` how far outputs move.
+        validation: samples to judge on, in any form that `model.fit` accepts. Without labels the figure is the share of
+            samples whose class is kept (`metric="agreement"`) where all outputs name classes, by their loss or
+            activation, else how far the outputs move (`metric="distance"`).
         test: samples that the verdict alone is on, in the same forms, as of persons or days that are in no other data;
             left out, half of `validation`, class by class at random.
         target: the device, a name of `edgeprune targets` or a `Target`. Latency on phones and computers is that of this
             machine.
-        max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit.
+        max_accuracy_drop: how much worse the figure may be: 0.01 or `"1%"`, in the figure's own unit. Of a distance,
+            the error of the outputs over their own deviation from their mean: at 0.1 a tenth of it, and at 1 the mean
+            would be as good a guess.
         max_flash: bytes of flash for file and code, such as `"256 KiB"`; on microcontrollers and NPUs. A board whose
             memories are known is never exceeded: left out, all of it may be used, and where the model does not fit
             the memories are limits as if they were passed.
@@ -270,7 +273,8 @@ def _prepared(
         judged, held = (Samples(*part) for part in hold_out(**vars(judged), seed=settings["seed"]))
     else:
         held = test_samples(model, test, judged)
-    metric = "agreement" if metric is None and judged.y is None else metric
+    if metric is None and judged.y is None:
+        metric = figure_without_labels(model, judged.x)
     names = ("epochs", "batch_size", "learning_rate", "seed")
     made = TrialSettings(device, **{name: settings[name] for name in names})
     budget = within_target(budget, model, device, ways[0][0], judged.x)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from edgeprune.data.structures import mapped
+from edgeprune.data.structures import flat, mapped
+from edgeprune.fit.output_ends import OutputEnd, output_ends
 from edgeprune.measure.accuracy import predicted_classes
 from edgeprune.measure.distance import distance
 from edgeprune.measure.metrics import MetricLike
@@ -77,13 +78,15 @@ def judge_of(
         return judge_of(model, made, own, theirs, weights, metric, batch_size)
 
     if metric == AGREEMENT:
+        named = partial(_same_classes, _checked_ends(model), outputs)
 
         def agreements(made: Outputs) -> SampleScores:
-            return np.mean(
-                [one.reshape(len(one), -1).mean(axis=1) for one in _same_classes(outputs, made)], axis=0
-            ), None
+            return np.mean([one.reshape(len(one), -1).mean(axis=1) for one in named(made)], axis=0), None
 
-        return Judge(AGREEMENT, True, 1.0, lambda made: _agreement(outputs, made), of_rows, agreements)
+        def agreement(made: Outputs) -> float:
+            return float(np.mean(np.concatenate([one.ravel() for one in named(made)])))
+
+        return Judge(AGREEMENT, True, 1.0, agreement, of_rows, agreements)
     if metric == DISTANCE or (metric is None and labels is None):
         return Judge(DISTANCE, False, 0.0, lambda made: _distance(outputs, made), of_rows, lambda made: None)
 
@@ -106,6 +109,27 @@ def judge_of(
         return sample_scores(first.name, figure(made).value, made, labels, sample_weight)
 
     return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value, of_rows, each)
+
+
+def figure_without_labels(model: Model, samples: Arrays) -> str:
+    """The figure for a model where there are no labels.
+
+    Args:
+        model: the original.
+        samples: its inputs.
+
+    Returns:
+        `"agreement"` where all outputs are known to name classes, else `"distance"`. Yes or no for each value of an
+        input may be the shades that an autoencoder returns, and is not known to.
+    """
+    shapes = {np.shape(one)[1:] for one in flat(samples)}
+    name_classes = [
+        end.activation == "softmax"
+        or end.meaning == "classes"
+        or (end.meaning == "yes_or_no" and end.shape[1:] not in shapes)
+        for end in output_ends(model)
+    ]
+    return AGREEMENT if all(name_classes) else DISTANCE
 
 
 def check_varies(judge: Judge, outputs: Outputs) -> None:
@@ -165,10 +189,27 @@ def _distance(old: Outputs, new: Outputs) -> float:
     return distance([(values, new[name])] for name, values in old.items())
 
 
-def _agreement(old: Outputs, new: Outputs) -> float:
-    """The share of samples, or of their places, for which both name the same class."""
-    return float(np.mean(np.concatenate([one.ravel() for one in _same_classes(old, new)])))
+def _same_classes(ends: Mapping[str, OutputEnd], old: Outputs, new: Outputs) -> list[np.ndarray]:
+    """For each output, whether both name the same class: booleans for all samples and their places."""
+    return [_classes(ends[name], old[name]) == _classes(ends[name], new[name]) for name in old]
 
 
-def _same_classes(old: Outputs, new: Outputs) -> list[np.ndarray]:
-    return [predicted_classes(old[name]) == predicted_classes(new[name]) for name in old]
+def _classes(end: OutputEnd, values: np.ndarray) -> np.ndarray:
+    if end.meaning == "yes_or_no":  # each value by itself, as where several may hold
+        return predicted_classes(values[..., None], 0.0 if end.gives_logits else 0.5)
+    return predicted_classes(values)
+
+
+def _checked_ends(model: Model) -> dict[str, OutputEnd]:
+    """What is known of the outputs, none of which is known to be real numbers."""
+    ends = {end.name: end for end in output_ends(model)}
+    if numbers := [name for name, end in ends.items() if end.meaning == "numbers" and end.activation != "softmax"]:
+        raise ValueError(
+            f"metric={AGREEMENT!r} compares classes, and the loss of {_listed_outputs(numbers)} compares real numbers: "
+            f"pass metric={DISTANCE!r}, or labels."
+        )
+    return ends
+
+
+def _listed_outputs(names: Sequence[str]) -> str:
+    return f"output{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"

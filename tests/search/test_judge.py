@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edgeprune.search.judge import Judge, check_varies
+from edgeprune import flavor as flavors
+from edgeprune.search.judge import Judge, check_varies, figure_without_labels, judge_of
 
 
 def judge(score, outputs):
@@ -20,3 +21,57 @@ def test_a_constant_figure_is_refused():
     outputs = {"out": np.eye(10, dtype=np.float32)[np.arange(30) % 10]}
     with pytest.raises(ValueError, match="figure is 0.5 whatever the model computes"):
         check_varies(judge(lambda made: 0.5, outputs), outputs)
+
+
+X = np.random.default_rng(0).normal(size=(20, 4)).astype("f4")
+# The last layer's width and activation, the loss, and the figure without labels.
+ENDS = {
+    "logits": (3, None, "sparse", "agreement"),
+    "softmax": (3, "softmax", None, "agreement"),
+    "softmax after squares": (3, "softmax", "mse", "agreement"),
+    "yes or no": (1, "sigmoid", "binary_crossentropy", "agreement"),
+    "several labels": (3, "sigmoid", None, "agreement"),
+    "a price": (1, None, "mse", "distance"),
+    "a share": (1, "sigmoid", "mae", "distance"),
+    "shades": (4, "sigmoid", "binary_crossentropy", "distance"),
+    "nothing is known": (3, None, None, "distance"),
+}
+
+
+def model_of(flavor, *ends):
+    keras = flavors.keras_module(flavor)
+    inputs = keras.Input((4,))
+    outputs, losses = {}, {}
+    for number, (units, activation, loss, _) in enumerate(ends):
+        name = f"out{number}"
+        outputs[name] = keras.layers.Dense(units, activation, name=name)(inputs)
+        losses[name] = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if loss == "sparse" else loss
+    model = keras.Model(inputs, outputs)
+    if all(losses.values()):
+        model.compile("sgd", losses)
+    return model
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_classes_are_compared_only_where_the_outputs_name_them(flavor, end):
+    assert figure_without_labels(model_of(flavor, end), X) == end[-1]
+    if end[0] != 4:
+        classes = ENDS["softmax after squares" if end[2] else "softmax"]
+        assert figure_without_labels(model_of(flavor, classes, end), X) == end[-1]
+
+
+def test_classes_of_real_numbers_are_refused(flavor):
+    model = model_of(flavor, ENDS["logits"], ENDS["a price"])
+    outputs = flavors.named_outputs(model, model.predict(X, verbose=0))
+    with pytest.raises(ValueError, match="loss of output 'out1' compares real numbers: pass metric='distance', or lab"):
+        judge_of(model, outputs, X, None, None, "agreement", 32)
+    assert judge_of(model, outputs, X, None, None, None, 32).name == "distance"
+
+
+def test_each_of_several_labels_is_compared_by_itself():
+    model = model_of("keras", ENDS["several labels"])
+    before = {"out0": np.array([[0.9, 0.8, 0.1], [0.2, 0.6, 0.3]])}
+    after = {"out0": np.array([[0.9, 0.3, 0.1], [0.2, 0.6, 0.7]])}
+    found = judge_of(model, before, X[:2], None, None, "agreement", 32)
+    assert (found.score(before), found.score(after)) == (1.0, pytest.approx(4 / 6))
+    assert found.of_samples(after)[0].tolist() == pytest.approx([2 / 3, 2 / 3])
