@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeprune import flavor
 from edgeprune.data.labels import by_output
-from edgeprune.fit.output_ends import Meaning, meaning_of, output_ends, output_shapes
+from edgeprune.fit.output_ends import Meaning, meaning_of, output_ends, shapes_of_outputs
 from edgeprune.layer_patterns import similar
 from edgeprune.types import AnyTensor, Layer, Model
 
@@ -119,7 +119,7 @@ def output_terms(student: Model, teacher: Model, temperature: float) -> list[Out
         ValueError: the outputs of the models differ in number or in shape.
     """
     keras = flavor.keras_of(student)
-    shapes, of_teacher = output_shapes(student), output_shapes(teacher)
+    shapes, of_teacher = shapes_of_outputs(student), shapes_of_outputs(teacher)
     if [shape[1:] for shape in shapes.values()] != [shape[1:] for shape in of_teacher.values()]:
         raise ValueError(
             f"The student {student.name!r} and the teacher {teacher.name!r} must return the same: their outputs are of "

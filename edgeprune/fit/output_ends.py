@@ -65,7 +65,7 @@ def meaning_of(kind: str | None) -> Meaning | None:
 
 def output_ends(model: Model) -> list[OutputEnd]:
     """What is known of each output of a model, in their order."""
-    shapes, compiled = output_shapes(model), flavor.compilation_of(model)
+    shapes, compiled = shapes_of_outputs(model), flavor.compilation_of(model)
     losses = by_output(shapes, compiled and compiled.loss, "losses")
     layers = flavor.output_layers(model)
     return [
@@ -80,7 +80,7 @@ def output_ends(model: Model) -> list[OutputEnd]:
     ]
 
 
-def output_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
+def shapes_of_outputs(model: Model) -> dict[str, tuple[int | None, ...]]:
     """The shape of each output by its name; a subclassed model is called to see them."""
     if flavor.is_graph_model(model):
         return {name: tuple(tensor.shape) for name, tensor in flavor.output_tensors(model).items()}
