@@ -33,14 +33,6 @@ if TYPE_CHECKING:
     from edgeprune.channels.plan.curve_scores import GroupCurves
     from edgeprune.measure.score import Scores
 
-_TILES = ("tile", "tile-int8")
-
-
-def _rounding(value: str) -> str:
-    if value not in _TILES and not (value.isdecimal() and 0 < int(value) <= options.LARGEST):
-        raise typer.BadParameter(f"must be a positive number, {' or '.join(_TILES)}, got {value!r}.")
-    return value
-
 
 def _scope(scope: Scope, curves: Path | None) -> Scope | GroupCurves:
     """What ranks the groups: the scope, or the curves of a file."""
@@ -93,14 +85,7 @@ def channels_command(
         Path | None, typer.Option(help="Times of operators measured on the device: .csv or .json.")
     ] = None,
     num_threads: options.NumThreadsOption = 1,
-    round_to: Annotated[
-        str,
-        typer.Option(
-            callback=_rounding,
-            autocompletion=lambda: list(_TILES),
-            help="Leave multiples of this number; or tile, tile-int8.",
-        ),
-    ] = "1",
+    round_to: options.RoundToOption = "1",
     importance: Annotated[
         Importance,
         typer.Option(
@@ -123,6 +108,8 @@ def channels_command(
         Path | None, typer.Option(exists=True, help="Weigh groups by the curves that `sensitivity -o` wrote.")
     ] = None,
     ignore: options.IgnoreOption = None,
+    min_channels: options.MinChannelsOption = 1,
+    max_ratio: options.MaxRatioOption = 0.9,
     data: options.OptionalDataOption = None,
     label_columns: options.LabelColumnsOption = None,
     reconstruct: Annotated[
@@ -182,8 +169,10 @@ def channels_command(
         reduction=reduction,
         attention=attention,
         scope=weighed_by,
-        round_to=int(round_to) if round_to.isdecimal() else round_to,
+        round_to=options.rounding(round_to),
         ignore=ignore or (),
+        min_channels=min_channels,
+        max_ratio=max_ratio,
         data=arrays.train if arrays else samples,
         loss=loss,
         input_shape=shape,

@@ -61,6 +61,13 @@ def compress_command(
     num_workers: Annotated[
         int | None, typer.Option(min=1, max=options.LARGEST, help="Trials at once with Ray.  [default: 2]")
     ] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(callback=options.positive, help="Processors for each trial with Ray.  [default: 1]")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(callback=options.not_negative, help="GPUs for each trial with Ray; 0.5 shares one.  [default: 0]"),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -111,6 +118,8 @@ def compress_command(
         "engine": engine,
         "address": address,
         "num_workers": num_workers,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,

@@ -12,23 +12,36 @@ from edgeprune.cli import options
 from edgeprune.cli.files import check_output_paths, load_model_file, start_tensorflow
 from edgeprune.cli.printing import show
 
+_MOST_NAMED = 5
+
 
 def latency_files_command(
     model: options.ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write; it must not exist.")],
     quantization: options.PlannedQuantizationOption = "none",
+    round_to: options.RoundToOption = "1",
     ignore: options.IgnoreOption = None,
+    min_channels: options.MinChannelsOption = 1,
+    max_ratio: options.MaxRatioOption = 0.9,
     unsafe: options.UnsafeOption = False,
     custom: options.CustomOption = None,
 ) -> None:
-    """Write the files of single operators that a phone has to time for channels --target-latency."""
+    """Write the files of single operators that a device times for channels --target-latency."""
     check_folder(output)
     start_tensorflow()
     from edgeprune.channels.plan.latency_files import write_latency_files
 
     keras_model = load_model_file(model, unsafe, custom, None)
     chosen = None if quantization == "none" else quantization
-    folder = write_latency_files(keras_model, output, chosen, ignore=ignore or ())
+    folder = write_latency_files(
+        keras_model,
+        output,
+        chosen,
+        round_to=options.rounding(round_to),
+        ignore=ignore or (),
+        min_channels=min_channels,
+        max_ratio=max_ratio,
+    )
     count = len(list((folder / "files").iterdir()))
     show(f"wrote {count} files to {folder}; run {folder / 'run.sh'} BENCHMARK_MODEL, then edgeprune latency-table")
 
@@ -45,3 +58,6 @@ def latency_table_command(
     table = read_latency_results(folder, output.stem)
     table.save(output, overwrite=overwrite)
     show(f"wrote {output}: {len(table.times)} operators")
+    if table.not_run:
+        names = [*map(repr, table.not_run[:_MOST_NAMED]), *(["..."] if table.not_run[_MOST_NAMED:] else [])]
+        show(f"note: {len(table.not_run)} files did not run to their end, and take no part: {', '.join(names)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,15 @@ def positive(value: float | None) -> float | None:
     return _checked(value, "a positive number", lambda number: 0 < number < _LARGEST_FLOAT)
 
 
+def not_negative(value: float | None) -> float | None:
+    """A number of 0 or more, or None."""
+    return _checked(value, "a number of 0 or more", lambda number: 0 <= number < _LARGEST_FLOAT)
+
+
+def _ratio(value: float | None) -> float | None:
+    return _checked(value, "a fraction above 0 and below 1", lambda number: 0 < number < 1)
+
+
 def _sparsity(value: float | None) -> float | None:
     return _checked(value, "a fraction from 0 to below 1", lambda number: 0 <= number < 1)
 
@@ -39,7 +48,7 @@ def _kept(value: float | None) -> float | None:
 
 def _levels(values: list[float] | None) -> list[float] | None:
     for value in values or ():
-        _checked(value, "a fraction above 0 and below 1", lambda number: 0 < number < 1)
+        _ratio(value)
     return values
 
 
@@ -47,6 +56,20 @@ def _checked(value: float | None, wanted: str, fits: Callable[[float], bool]) ->
     if value is not None and not fits(value):  # NaN fits nowhere
         raise typer.BadParameter(f"must be {wanted}, got {value:g}.")
     return value
+
+
+_TILES = ("tile", "tile-int8")
+
+
+def _checked_rounding(value: str) -> str:
+    if value not in _TILES and not (value.isdecimal() and 0 < int(value) <= LARGEST):
+        raise typer.BadParameter(f"must be a positive number, {' or '.join(_TILES)}, got {value!r}.")
+    return value
+
+
+def rounding(value: str) -> Any:
+    """What `--round-to` says as `plan_channels` accepts it."""
+    return int(value) if value.isdecimal() else value
 
 
 def _not_empty(value: str | None) -> str | None:
@@ -178,3 +201,15 @@ InputShapeOption = Annotated[
     ),
 ]
 NameOption = Annotated[str | None, typer.Option(callback=_not_empty, help="The model's name in the bundle.")]
+RoundToOption = Annotated[
+    str,
+    typer.Option(
+        callback=_checked_rounding,
+        autocompletion=lambda: list(_TILES),
+        help="Leave multiples of this number; or tile, tile-int8.",
+    ),
+]
+MinChannelsOption = Annotated[int, typer.Option(min=1, max=LARGEST, help="Channels that each group keeps at least.")]
+MaxRatioOption = Annotated[
+    float, typer.Option(callback=_ratio, help="Fraction of its channels that a group loses at most.")
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,24 +15,39 @@ from edgeprune.types import PathLike
 _INDEX = "operators.csv"
 _RESULTS = "results"
 _AVERAGE = re.compile(r"Inference \(avg\): ([0-9.]+(?:e[+-]?[0-9]+)?)")
-_SCRIPT = """#!/bin/sh
-# Times the files of this folder on a phone: run.sh path/to/benchmark_model [threads]
-# benchmark_model is TensorFlow Lite's own tool for the phone's processor; adb must see the phone.
+_SCRIPT = r"""#!/bin/sh
+# Times the files of this folder on a phone:      run.sh path/to/benchmark_model [threads]
+# On the machine that it runs on, as a board is:  run.sh path/to/benchmark_model local [threads]
+# benchmark_model is TensorFlow Lite's own tool for the device's processor; adb must see the phone.
 set -e
+[ -f "$1" ] || { echo "usage: run.sh path/to/benchmark_model [local] [threads]" >&2; exit 2; }
+tool="$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
+shift
+where=phone
+[ "$1" != local ] || { where=local; shift; }
+threads="${1:-1}"
 cd "$(dirname "$0")"
-on_phone=/data/local/tmp/edgeprune_latency
-adb shell "rm -rf $on_phone && mkdir -p $on_phone/results"
-adb push "$1" $on_phone/benchmark_model
-adb push files $on_phone/
-adb shell "cd $on_phone && chmod +x benchmark_model && for file in files/*.tflite; do \\
-    ./benchmark_model --graph=\\$file --num_threads=${2:-1} --use_xnnpack=true --warmup_runs=3 --num_runs=30 \\
-    --min_secs=0.02 --warmup_min_secs=0.005 > results/\\$(basename \\$file .tflite).txt 2>&1; done"
-adb pull $on_phone/results .
+time_files='rm -rf results; mkdir results; for file in files/*.tflite; do
+    "$tool" --graph="$file" --num_threads="$threads" --use_xnnpack=true --warmup_runs=3 --num_runs=30 \
+        --min_secs=0.02 --warmup_min_secs=0.005 > "results/$(basename "$file" .tflite).txt" 2>&1 ||
+        echo "$file does not run"; done'
+if [ $where = local ]; then
+    eval "$time_files"
+else
+    adb get-state > /dev/null || { echo "adb sees no phone; to time on this machine pass local" >&2; exit 1; }
+    on_phone=/data/local/tmp/edgeprune_latency
+    adb shell "rm -rf $on_phone && mkdir -p $on_phone"
+    adb push "$tool" $on_phone/benchmark_model
+    adb push files $on_phone/
+    adb shell "cd $on_phone && chmod +x benchmark_model && tool=./benchmark_model && threads=$threads && $time_files"
+    rm -rf results
+    adb pull $on_phone/results .
+fi
 """
 
 
 def write_files_to_time(directory: PathLike, files: Mapping[str, Callable[[], bytes]]) -> Path:
-    """Write files, an index of what they are, and a script that times them over adb.
+    """Write files, an index of what they are, and a script that times them over adb, or where it runs.
 
     Args:
         directory: a folder that does not exist.
@@ -65,11 +81,12 @@ def read_latency_results(directory: PathLike, device: str = "the device") -> Lat
         device: what they were timed on.
 
     Returns:
-        The table, to be passed as `latency_table=` or saved.
+        The table, to be passed as `latency_table=` or saved. Files that did not run to their end take no part: the
+        operators in them are its `not_run`.
 
     Raises:
         FileNotFoundError: there is no index or no result.
-        ValueError: a result lacks the average time.
+        ValueError: all results lack the average time.
 
     Example:
         >>> folder = write_files_to_time("one_file", {"conv 8x8x3 -> 8x8x16": lambda: b"a .tflite file"})
@@ -88,11 +105,11 @@ def read_latency_results(directory: PathLike, device: str = "the device") -> Lat
         path = folder / _RESULTS / f"{name}.txt"
         if path.is_file():
             found = _AVERAGE.search(path.read_text(encoding="utf-8", errors="replace"))
-            if found is None:
-                raise ValueError(
-                    f"{path} has no 'Inference (avg)': benchmark_model did not run {name}.tflite to its end."
-                )
-            times[key] = float(found[1]) / 1000
+            times[key] = math.nan if found is None else float(found[1]) / 1000
     if not times:
         raise FileNotFoundError(f"No result in {folder / _RESULTS}: run {folder / 'run.sh'} first.")
+    if all(map(math.isnan, times.values())):
+        raise ValueError(
+            f"No text in {folder / _RESULTS} has an 'Inference (avg)': benchmark_model ran no file to its end."
+        )
     return LatencyTable(times, device)

@@ -34,7 +34,7 @@ class MeasuredCosts:
         """Milliseconds of the smallest file; 0 where a device's table does not have it."""
         if self.table.path is not None:
             self.table.measure({NOTHING: smallest_file})
-        return self.table.times.get(NOTHING, 0.0)
+        return float(np.nan_to_num(self.table.times.get(NOTHING, 0.0)))
 
     def of_operators(self, template: FileTemplate, wanted: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
         """Milliseconds of each operator; those that do not run alone take none."""
@@ -50,8 +50,8 @@ class MeasuredCosts:
                 rounds = stopwatch.rounds([template.resized(row) for row in counts], _ROUNDS)
             first = np.median(rounds[0])
             return first * np.median(rounds / rounds[0], axis=1)
-        known = [self.table.times.get(model_key(template, row)) for row in counts]
-        return None if None in known else np.array(known)
+        known = np.array([self.table.times.get(model_key(template, row), np.nan) for row in counts])
+        return None if np.isnan(known).any() else known
 
 
 def model_key(template: FileTemplate, counts: np.ndarray) -> str:

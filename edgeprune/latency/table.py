@@ -32,7 +32,8 @@ class LatencyTable:
     """Times of single operators in milliseconds.
 
     Attributes:
-        times: the time of an operator at its sizes, by the text that names it.
+        times: the time of an operator at its sizes, by the text that names it; NaN where its file does not run alone,
+            so that it takes no part.
         device: what they were measured on.
         path: the file that times measured here are added to; None for a table from a device, which only has its own.
     """
@@ -42,6 +43,11 @@ class LatencyTable:
     path: Path | None = None
     num_threads: int = 1
     _new: dict[str, float] = field(default_factory=dict, repr=False)
+
+    @property
+    def not_run(self) -> list[str]:
+        """The operators whose files did not run."""
+        return [key for key, time in self.times.items() if math.isnan(time)]
 
     def __contains__(self, key: str) -> bool:
         return key in self.times
@@ -62,7 +68,8 @@ class LatencyTable:
             example = next(iter(missing))
             raise ValueError(
                 f"The table of {self.device} lacks {len(missing)} of {len(wanted)} operators that the plan needs, such "
-                f"as {example!r}: write files for this model with edgeprune latency-files, and time them."
+                f"as {example!r}: write files for this model with edgeprune latency-files, with the same "
+                "quantization, --round-to, --ignore, --min-channels and --max-ratio as the plan, and time them."
             )
         with Stopwatch(self.num_threads) as stopwatch:
             keys = list(missing)
@@ -150,7 +157,8 @@ def read_latency_table(path: PathLike) -> LatencyTable:
 
     Args:
         path: a `.csv` file with the columns `operator` and `milliseconds`, or the `.json` file that `LatencyTable.save`
-            writes. `edgeprune latency-files` writes the files to measure.
+            writes. `edgeprune latency-files` writes the files to measure. A time of `nan` is of an operator that does
+            not run alone, and takes no part.
 
     Returns:
         The table, for `plan_channels(latency_table=...)`.
@@ -210,6 +218,6 @@ def _milliseconds(value: float | str, where: str) -> float:
         time = float(value)
     except (TypeError, ValueError):
         time = -1.0
-    if not (0 <= time < math.inf):
+    if not (0 <= time < math.inf or math.isnan(time)):
         raise ValueError(f"{where}: milliseconds must be a number of 0 or more; got {value!r}.")
     return time

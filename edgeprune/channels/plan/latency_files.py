@@ -56,7 +56,7 @@ def write_latency_files(
     Args:
         model: a built model of `keras` 3 or `tf_keras`.
         directory: a folder that does not exist; it gets `files/`, `operators.csv` and `run.sh`, which times the files
-            with `benchmark_model` over adb.
+            with `benchmark_model`, on a phone over adb or on the board that the folder was copied to.
         quantization: what the model will be converted to, as `export_tflite` accepts it.
         round_to: as `plan_channels` accepts it, as are the following: a plan needs the times at the widths that it may
             choose, so pass what the plan will be passed.
