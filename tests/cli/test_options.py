@@ -180,7 +180,7 @@ def test_arguments_of_the_library_become_options():
         ("input_shape=(1, 4, 3) does not fit 'image'.", "--input-shape (1, 4, 3) does not fit 'image'."),
         ("pass a shape that it accepts as input_shape=.", "pass a shape that it accepts as --input-shape."),
         ("input_shape= names 'picture'.", "--input-shape names 'picture'."),
-        ("max_ratio=0.9 is not an option.", "max_ratio=0.9 is not an option."),
+        ("max_depth=0.9 is not an option.", "max_depth=0.9 is not an option."),
     ):
         assert in_options(message, context) == expected
 
