@@ -330,6 +330,7 @@ def _runner(
         baseline=journal.header.baseline,
         time_budget=settings["time_budget"],
         counts={"quick": settings["num_trials"]},
+        num_models=settings["num_finalists"],
         say=lambda text: say(f"Compressing: {text}"),
         log=log,
     )

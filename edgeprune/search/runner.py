@@ -61,6 +61,7 @@ class JournalRunner:
         rounding_epochs: how many epochs those are trained for their rounding that are.
         time_budget: seconds for all trials; None for no limit.
         counts: how many trials of each stage there will be at most, for what is reported.
+        num_models: how many models beside the original will be trained and measured at most, for what is reported.
         say: is called with what is being done.
         log: is called with each trial that was made.
     """
@@ -78,6 +79,7 @@ class JournalRunner:
         rounding_epochs: int = 0,
         time_budget: float | None = None,
         counts: Mapping[Stage, int] | None = None,
+        num_models: int | None = None,
         say: Callable[[str], None] = lambda text: None,
         log: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
@@ -85,6 +87,7 @@ class JournalRunner:
         self._budget, self.is_training, self.baseline = budget, is_training, baseline
         self._rounding_epochs = rounding_epochs
         self._time_budget, self._counts, self._say, self._log = time_budget, dict(counts or {}), say, log
+        self._num_models = num_models
         self._begin = time.monotonic()
         self._asked: dict[
             int, Trial
@@ -218,11 +221,19 @@ class JournalRunner:
         count = self._counts.get(stage)
         of = f" of {count}" if count is not None and count > len(own) else ""
         parts = [f"{'trial' if stage == 'quick' else 'file'} {len(own) + 1}{of}"]
+        smaller = [trial for trial in own if trial.candidate is not None and not trial.candidate.is_whole]
+        made = len({str(_shape(trial.candidate)) for trial in smaller if trial.candidate is not None})
+        following = None if stage == "quick" or self._num_models is None else max(0, self._num_models - made)
+        if made and following is not None:
+            parts.append(f"{made} of {made + following} models {'trained' if self.is_training else 'measured'}")
         if best := self._best(own):
             parts.append(f"best so far {best}")
         if self._time_budget is not None:
             left = max(0.0, self._time_budget - (time.monotonic() - self._begin))
             parts.append(f"{math.ceil(left / 60)} min left")
+        elif made and following:  # each takes as long as those before
+            left = following * sum(trial.seconds for trial in smaller) / made
+            parts.append(f"about {math.ceil(left / 60)} min left")
         self._say(", ".join(parts))
 
     def _best(self, trials: Sequence[Trial]) -> str:

@@ -190,3 +190,16 @@ def test_time_is_shared_and_reported(tmp_path):
         later.measured([{"target_macs": 0.5, "rounded": True}])  # 700 s are left, of which an epoch takes 150
         assert later.has_time("measured", 4) and not later.has_time("measured", 5)
     assert said[0] == "file 1 of 3, 17 min left" and said[1].startswith("file 2 of 3, best so far loses 0.25, within")
+
+
+def test_how_many_models_are_trained_and_what_the_rest_may_take_is_reported(tmp_path):
+    said = []
+    with TrialJournal(None, SEARCH) as journal:
+        more = {"is_training": True, "num_models": 3, "say": said.append}
+        runner = runner_in(tmp_path, FormulaEngine(seconds=300.0), journal, **more)
+        runner.measured([{"target_macs": 1.0}])  # the original is no model that is trained
+        assert said[-1].startswith("file 2, best so far") and "min left" not in said[-1]
+        runner.measured([{"target_macs": 0.5, "epochs": 1}, {"target_macs": 0.5, "epochs": 2}])
+        assert "file 4, 1 of 3 models trained, " in said[-1] and said[-1].endswith(", about 20 min left")
+        runner.measured([{"target_macs": 0.6}, {"target_macs": 0.7}])
+        assert "3 of 3 models trained" in said[-1] and "min left" not in said[-1]
