@@ -146,9 +146,11 @@ class SearchSpace:
     def _round_to(self, settings: Mapping[str, Any]) -> int | str:
         """What widths are rounded to: the target's multiple, or a finer one where no group has as many channels."""
         round_to = settings.get("round_to", self._target.round_to)
-        if isinstance(round_to, str):
-            return round_to
         widest = max(map(width_of, self.whole.free_groups), default=1)
+        if isinstance(round_to, str):
+            if widest > _FINER_WIDTHS:
+                return round_to
+            round_to = _FINER_WIDTHS
         while round_to >= widest > 1:
             round_to //= 2
         return round_to

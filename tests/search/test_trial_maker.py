@@ -157,6 +157,19 @@ def test_widths_that_round_to_the_originals_are_the_original_which_is_not_traine
     assert space.candidate({"target_macs": 0.5, "way": 0, "epochs": 2}).epochs == (2,)
 
 
+def test_a_net_that_is_as_narrow_as_a_tile_can_be_cut(work):
+    keras = flavors.keras_module("keras")
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(8, "relu"), layers.Dense(6, "relu"), layers.Dense(3, activation="softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    narrow = Maker(dataclasses.replace(work, model=model))
+    space = SearchSpace(narrow, TrialJournal(None, SEARCH), None, ways_of("int8", target("phone"), False))
+    assert space.least_share({}) < 0.6
+    assert not space.candidate({"target_macs": 0.6, "way": 0}).is_whole
+
+
 @pytest.mark.parametrize("device, round_to", [("phone", None), ("phone", 8), ("cortex-m", None), ("ethos-u55-128", 40)])
 def test_the_least_share_is_the_least_that_a_candidate_has(work, device, round_to):
     device = target(device)
