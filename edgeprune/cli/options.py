@@ -163,7 +163,8 @@ MetricOption = Annotated[
     typer.Option(
         "--metric",
         callback=_not_empty,
-        help="A Keras metric to score by, or module:function of (y_true, y_pred); by default the model's own.",
+        help="A Keras metric to score by, a name as scores print it (kind_accuracy), or module:function of (y_true, "
+        "y_pred); by default the model's own.",
     ),
 ]
 SeedOption = Annotated[

@@ -15,6 +15,7 @@ from edgeprune.flavor.compilation import (
     evaluators_kept,
     fresh_compilation,
     fresh_metric,
+    knows_metric,
     metric_values,
 )
 from edgeprune.flavor.copies import (
@@ -240,6 +241,7 @@ __all__ = [
     "is_time_distributed",
     "keras_module",
     "keras_of",
+    "knows_metric",
     "lacks_kernels",
     "layer_calls",
     "layer_names",

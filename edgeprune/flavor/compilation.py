@@ -100,6 +100,18 @@ def fresh_metric(metric: Any) -> Any:
         return type(metric).from_config(metric.get_config())
 
 
+def knows_metric(keras: ModuleType, name: str) -> bool:
+    """Whether a Keras has a metric of this name, a registered one too."""
+    if name in ("accuracy", "acc", "crossentropy", "ce"):  # of which `compile` chooses one by the shapes
+        return True
+    try:
+        return not isinstance(keras.metrics.get(name), str)  # tf_keras returns what it does not know
+    except ValueError:
+        return False
+    except TypeError:  # it cannot be made without arguments
+        return True
+
+
 def metric_values(
     keras: ModuleType,
     y_true: np.ndarray,

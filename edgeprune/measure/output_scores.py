@@ -46,11 +46,13 @@ class Score:
         name: the metric, after the output's name where the model has several outputs.
         value: the figure.
         higher_is_better: `True`, `False`, or `None` where it is unknown.
+        output: the name of the output it is of.
     """
 
     name: str
     value: float
     higher_is_better: bool | None
+    output: str = ""
 
     @property
     def text(self) -> str:
@@ -83,6 +85,8 @@ class ScoredOutput:
     def by_metrics(self, metrics: Sequence[Metric]) -> Iterator[Score]:
         """The figures by metrics that were passed, or suggested."""
         for metric in metrics:
+            if isinstance(metric.of, str) and not flavor.knows_metric(self.keras, metric.of):
+                raise NoScoreError(f"Keras has no metric {metric.of!r}.")
             if metric.is_function:
                 value = self._by_function(metric)
             else:  # a metric may return several values, by names of its own

@@ -8,9 +8,11 @@ ep.score("model.tflite", x_test, y_test, metric="mae")         without the model
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -99,7 +101,8 @@ def score(
             be left out of a dict. Left out for batches, and for an autoencoder.
         sample_weight: weights `(samples,)` or of the shape of the labels; a dict or a list for several outputs.
         metric: instead of the compiled ones, a Keras metric, its name, a function `f(y_true, y_pred)`, an
-            `edgeprune.Metric`, a list of them, or a dict of these by output name.
+            `edgeprune.Metric`, a list of them, or a dict of these by output name. Or the name of one figure of those
+            that are scored without it, such as `"kind_accuracy"` of an output `kind`.
         model: the compiled model that defines the metrics, and for a file which output is which; by default the model
             that is scored.
         output: name of the output that `y` belongs to, needed where there are several and `y` is one array.
@@ -173,6 +176,17 @@ def score_outputs(
         ValueError: the labels or the weights do not fit the samples or the outputs.
     """
     samples = len(next(iter(outputs.values())))
+    keras = flavor.keras_module(flavor.KERAS_3) if model is None else flavor.keras_of(model)
+    several = metric if isinstance(metric, list | tuple) else [metric]
+    if any(isinstance(one, str) and not flavor.knows_metric(keras, one) for one in several):
+        by = partial(
+            score_outputs, outputs, y, sample_weight, inputs=inputs, model=model, output=output, batch_size=batch_size
+        )
+        if isinstance(metric, str):
+            return _figure_named(metric, list(outputs), keras, by)
+        parts = [by(metric=one) for one in several]
+        reasons = [part.reason for part in parts if part.reason]
+        return Scores(tuple(one for part in parts for one in part), samples, " ".join(reasons) or None)
     chosen = None if metric is None else chosen_metrics(outputs, metric)
     compiled = None if model is None else flavor.compilation_of(model)
     if y is None and (y := _own_targets(outputs, inputs, compiled)) is None:
@@ -187,7 +201,7 @@ def score_outputs(
             y_pred=outputs[name],
             sample_weight=weights.get(name),
             is_input=_is_input(y_true, inputs),
-            keras=flavor.keras_module(flavor.KERAS_3) if model is None else flavor.keras_of(model),
+            keras=keras,
             batch_size=batch_size,
         )
         found: list[Score] = []
@@ -207,9 +221,23 @@ def score_outputs(
         except NoScoreError as error:
             reasons.append(error.reason)
         prefix = f"{name}_" if len(outputs) > 1 and output is None else ""
-        scores += [replace(one, name=prefix + one.name) for one in found if math.isfinite(one.value)]
+        scores += [replace(one, name=prefix + one.name, output=name) for one in found if math.isfinite(one.value)]
         reasons += [f"{prefix}{one.name} is {one.value}." for one in found if not math.isfinite(one.value)]
     return Scores(tuple(scores), samples, " ".join(reasons) or None)
+
+
+def _figure_named(name: str, outputs: Sequence[str], keras: ModuleType, scored: Callable[..., Scores]) -> Scores:
+    """The figure of a name that is no metric's: one of those without `metric`, or a metric behind an output's name."""
+    own = scored(metric=None)
+    if found := [one for one in own if one.name == name]:
+        return Scores(tuple(found), own.samples)
+    for output in outputs:
+        metric = name.removeprefix(f"{output}_")
+        if metric != name and flavor.knows_metric(keras, metric):
+            return scored(metric={output: metric})
+    listed = f", or one of {', '.join(repr(one.name) for one in own)}" if own else ""
+    unknown = f"Keras has no metric {name!r}: pass the name of one{listed}."
+    return Scores((), own.samples, f"{unknown} {own.reason}" if own.reason else unknown)
 
 
 def scores_to_dict(stages: Mapping[str, Scores]) -> dict[str, Any]:

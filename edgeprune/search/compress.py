@@ -119,7 +119,8 @@ def compress(
         max_latency_ms: milliseconds of one run, on phones, computers and NPUs.
         max_size: bytes of the file.
         max_gzip_size: bytes of the file after gzip; where it is limited, weights may become zero.
-        metric: what is judged by, as `edgeprune.score` accepts it; left out, the compiled metric.
+        metric: what is judged by, as `edgeprune.score` accepts it; left out, the compiled metric, of several outputs
+            that of the first: `"kind_accuracy"`, a name as `edgeprune.score` prints it, chooses another.
         quantization: of the files, as `export_tflite` accepts it; None for float32; or several of these, the preferred
             one first. `"auto"`: the target's own, and where int8 loses too much, training for the rounding (with
             `train`) or int16x8; where bytes are limited also int4, whose files are smaller and no faster. Where only

@@ -61,6 +61,7 @@ class Sensitivity:
         reconstructed: whether the layers that read a group were solved again.
         num_samples: how many samples were scored.
         curves: in the order of the layers.
+        note: which outputs were not judged, and how to choose; None where none was left out.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Sensitivity:
     reconstructed: bool
     num_samples: int
     curves: tuple[SensitivityCurve, ...]
+    note: str | None = None
 
     def __iter__(self) -> Iterator[SensitivityCurve]:
         """The curves."""
@@ -180,6 +182,7 @@ class Sensitivity:
                 f"{self.num_samples:,} samples",
                 f"each alone{how}; collapse: the first level with a drop of more than {max_drop:.0%}",
                 text_table(header, rows),
+                *([] if self.note is None else [f"note: {self.note}"]),
             ]
         )
 
@@ -281,6 +284,7 @@ def _read(content: Mapping[str, Any]) -> Sensitivity:
         reconstructed=bool(content["reconstructed"]),
         num_samples=int(content["num_samples"]),
         curves=curves,
+        note=None if content.get("note") is None else str(content["note"]),
     )
 
 

@@ -116,7 +116,7 @@ class Ending:
         recipe = self._recipe(best.candidate, path)
         bundled, said = self._bundled(model, best.candidate)
         said += self._evidence(model)
-        notes = (*_notes(work.budget, found, best.candidate, verdict, trials), *said)
+        notes = (*_notes(work.budget, found, best.candidate, verdict, trials), *self._unjudged(), *said)
         self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
         return CompressResult(
             accepted=verdict.accepted,
@@ -131,6 +131,10 @@ class Ending:
             notes=notes,
             metric=work.metric,
         )
+
+    def _unjudged(self) -> list[str]:
+        note = self.prepared.held_judge.note
+        return [] if note is None else [note]
 
     def _verdict(self, path: Path) -> Verdict:
         prepared, work = self.prepared, self.prepared.work

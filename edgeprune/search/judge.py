@@ -16,7 +16,7 @@ from edgeprune.measure.accuracy import predicted_classes
 from edgeprune.measure.distance import distance
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.output_scores import NoScoreError, Score
-from edgeprune.measure.score import score_outputs
+from edgeprune.measure.score import Scores, score_outputs
 from edgeprune.search.sample_scores import sample_scores
 from edgeprune.types import Arrays, Model
 
@@ -37,6 +37,7 @@ class Judge:
         score: returns that of a candidate's outputs.
         of_rows: returns the judge of the samples with these numbers `(n,)` alone.
         of_samples: returns the score of each sample and the samples' weights; None where the figure is not their mean.
+        note: what outputs are not judged, and how to choose; None where none is left out, or that was asked for.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Judge:
     score: Callable[[Outputs], float]
     of_rows: Callable[[np.ndarray], Judge]
     of_samples: Callable[[Outputs], SampleScores | None]
+    note: str | None = None
 
 
 def judge_of(
@@ -55,6 +57,7 @@ def judge_of(
     sample_weight: Arrays | None,
     metric: MetricLike | None,
     batch_size: int,
+    name: str | None = None,
 ) -> Judge:
     """Choose the figure.
 
@@ -67,15 +70,18 @@ def judge_of(
         metric: as `edgeprune.score` accepts it, `"distance"` or `"agreement"`; None for the compiled one, and for the
             distance where there are no labels.
         batch_size: samples at once for Keras's metrics.
+        name: of the figure, where the metric has several; None to choose.
 
     Raises:
         TypeError: `metric` is no metric.
-        ValueError: it has no figure for these outputs and labels, or its direction is unknown.
+        ValueError: it has no figure for these outputs and labels, or of several outputs, or its direction is unknown.
     """
+
+    first: Score | None = None
 
     def of_rows(rows: np.ndarray) -> Judge:
         made, own, theirs, weights = (taken(part, rows) for part in (outputs, samples, labels, sample_weight))
-        return judge_of(model, made, own, theirs, weights, metric, batch_size)
+        return judge_of(model, made, own, theirs, weights, metric, batch_size, None if first is None else first.name)
 
     if metric == AGREEMENT:
         named = partial(_same_classes, _checked_ends(model), outputs)
@@ -90,15 +96,24 @@ def judge_of(
     if metric == DISTANCE or (metric is None and labels is None):
         return Judge(DISTANCE, False, 0.0, lambda made: _distance(outputs, made), of_rows, lambda made: None)
 
-    def figure(made: Outputs) -> Score:
-        found = score_outputs(
+    def scores(made: Outputs, metric: MetricLike | None = metric) -> Scores:
+        return score_outputs(
             made, labels, sample_weight, inputs=samples, metric=metric, model=model, batch_size=batch_size
         )
-        if not found:
-            raise NoScoreError(found.reason or "")
-        return found.scores[0]
 
-    first = figure(outputs)
+    def own() -> Scores:
+        try:
+            return scores(outputs, None)
+        except ValueError:  # labels that the metric accepts and the compiled loss does not
+            return Scores((), 0)
+
+    found = scores(outputs)
+    first = _named(found, name) if name else _chosen(found, metric, own)
+    chosen = first.name
+
+    def figure(made: Outputs) -> float:
+        return _named(scores(made), chosen).value
+
     if first.higher_is_better is None:
         raise ValueError(
             f"Which direction of {first.name!r} is better is unknown: pass "
@@ -106,9 +121,49 @@ def judge_of(
         )
 
     def each(made: Outputs) -> SampleScores | None:
-        return sample_scores(first.name, figure(made).value, made, labels, sample_weight)
+        return sample_scores(chosen, figure(made), made, labels, sample_weight)
 
-    return Judge(first.name, first.higher_is_better, first.value, lambda made: figure(made).value, of_rows, each)
+    is_asked_for = metric == chosen or (isinstance(metric, Mapping) and len(metric) == 1)
+    note = None if name or is_asked_for else _note(first, list(outputs), own)
+    return Judge(chosen, first.higher_is_better, first.value, figure, of_rows, each, note)
+
+
+def _named(found: Scores, name: str) -> Score:
+    for one in found:
+        if one.name == name:
+            return one
+    raise NoScoreError(found.reason or f"{name} has no value.")
+
+
+def _chosen(found: Scores, metric: MetricLike | None, own: Callable[[], Scores]) -> Score:
+    """The figure that is judged by: the first one, unless one metric has figures of several outputs."""
+    if not found:
+        raise NoScoreError(found.reason or "")
+    if metric is None or isinstance(metric, Mapping) or len({one.output for one in found}) == 1:
+        return found.scores[0]
+    known = {one.name for one in own()}
+    fitting = [one for one in found if one.name in known]
+    if len({one.output for one in fitting}) != 1:
+        raise ValueError(
+            f"metric= has figures of several outputs, {_listed([one.name for one in found])}: pass the name of one, or "
+            f"a dict such as metric={{{found.scores[0].output!r}: ...}}."
+        )
+    return fitting[0]
+
+
+def _note(judged: Score, outputs: Sequence[str], own: Callable[[], Scores]) -> str | None:
+    if not (others := [name for name in outputs if name != judged.output]):
+        return None
+    names = [one.name for one in own() if one.output in others]
+    choose = f"metric={names[0]!r}" if len(names) == 1 else f"metric= one of {_listed(names)}"
+    choose = choose if names else f"metric={{{others[0]!r}: ...}}"
+    return (
+        f"only output {judged.output!r} is judged, by {judged.name}, and not {_listed(others)}: pass {choose} to choose"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def figure_without_labels(model: Model, samples: Arrays) -> str:
@@ -212,4 +267,4 @@ def _checked_ends(model: Model) -> dict[str, OutputEnd]:
 
 
 def _listed_outputs(names: Sequence[str]) -> str:
-    return f"output{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
+    return f"output{'s' * (len(names) > 1)} {_listed(names)}"

@@ -95,7 +95,8 @@ def sensitivity(
         model: a built model of `keras` 3 or `tf_keras`. It is not changed.
         data: some hundred samples in any form that `model.fit` accepts, such as `(x, y)` or a dataset of batches.
             Without labels the distance of the outputs is measured.
-        metric: what is measured: a Keras metric, its name, a function `f(y_true, y_pred)` or an `edgeprune.Metric`.
+        metric: what is measured: a Keras metric, its name, a function `f(y_true, y_pred)` or an `edgeprune.Metric`, or
+            the name of a figure as `edgeprune.score` prints it, such as `"kind_accuracy"` of an output `kind`.
             Left out, the first metric that the model was compiled with, or what its loss suggests. Without labels:
             `"distance"`, the error of each output over its own deviation from its mean, averaged over the outputs, or
             `"agreement"`, the share of samples whose class does not change, where no output is of real numbers.
@@ -169,6 +170,7 @@ def sensitivity(
         reconstructed=solver is not None,
         num_samples=num_samples,
         curves=curves,
+        note=judge.note,
     )
 
 

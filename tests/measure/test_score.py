@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from nets.converted import convert
 
 import edgeprune as ep
+from edgeprune import flavor as flavors
 from edgeprune.measure.metrics import Metric
-from edgeprune.measure.score import NoScoreError
+from edgeprune.measure.score import NoScoreError, score_outputs
 
 SAMPLES = 70  # two whole batches of `evaluate` and a part of one
 
@@ -272,7 +273,7 @@ def raising(y_true, y_pred):
         (raising, "raising raised RuntimeError: out of paper"),
         (lambda a, b: np.zeros(3), "must return one number, or one for each sample"),
         (lambda a, b: np.nan, "is nan"),
-        ("no_such_metric", "no_such_metric raised ValueError"),
+        ("no_such_metric", "Keras has no metric 'no_such_metric': pass the name of one"),
     ],
     ids=["raises", "shape", "nan", "name"],
 )
@@ -322,3 +323,36 @@ def test_a_function_says_which_direction_is_better():
     f.higher_is_better = True
     assert Metric(f).higher_is_better is True
     assert Metric(f, higher_is_better=False).higher_is_better is False
+
+
+@pytest.fixture(params=["keras", "tf_keras"])
+def house(request):
+    """A model of a price and a kind, its samples and its labels."""
+    keras = flavors.keras_module(request.param)
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype("f4")
+    inputs = keras.Input((4,))
+    price = keras.layers.Dense(1, name="price")(inputs)
+    kind = keras.layers.Dense(2, activation="softmax", name="kind")(inputs)
+    model = keras.Model(inputs, {"price": price, "kind": kind})
+    metrics = {"price": ["mae"], "kind": ["accuracy"]}
+    model.compile("sgd", {"price": "mse", "kind": "sparse_categorical_crossentropy"}, metrics=metrics)
+    return model, x, {"price": 100 * x[:, :1], "kind": (x[:, 1] > 0).astype(int)}
+
+
+def test_the_names_that_are_printed_are_accepted_as_a_metric(house):
+    own = ep.score(*house)
+    for one in own:
+        assert ep.score(*house, metric=one.name).scores == (one,)
+    both = ep.score(*house, metric=[own.scores[1].name, own.scores[0].name])
+    assert both.scores == own.scores[::-1] and {one.output for one in both} == {"price", "kind"}
+    assert [one.name for one in ep.score(*house, metric="price_mse")] == ["price_mse"]
+
+
+@pytest.mark.parametrize("metric", ["kind_no_such", "no_such", {"kind": "no_such"}, ["accuracy", "no_such"]])
+def test_an_unknown_metric_is_named_with_those_there_are(house, metric):
+    model, x, y = house
+    outputs = flavors.named_outputs(model, model.predict(x, verbose=0))
+    scored = score_outputs(outputs, y, metric=metric, model=model)
+    assert "Keras has no metric '" in scored.reason and "no_such'" in scored.reason
+    if not isinstance(metric, dict):
+        assert all(repr(one.name) in scored.reason for one in ep.score(*house))

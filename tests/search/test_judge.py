@@ -75,3 +75,29 @@ def test_each_of_several_labels_is_compared_by_itself():
     found = judge_of(model, before, X[:2], None, None, "agreement", 32)
     assert (found.score(before), found.score(after)) == (1.0, pytest.approx(4 / 6))
     assert found.of_samples(after)[0].tolist() == pytest.approx([2 / 3, 2 / 3])
+
+
+def house(flavor):
+    """The judge of a metric, of a model of a price and a kind."""
+    model = model_of(flavor, ENDS["a price"], ENDS["logits"])
+    y = {"out0": X[:, :1], "out1": np.arange(20) % 3}
+    outputs = flavors.named_outputs(model, model.predict(X, verbose=0))
+    return lambda metric, labels=y: judge_of(model, outputs, X, labels, None, metric, 32)
+
+
+def test_outputs_that_are_not_judged_are_named(flavor):
+    judged = house(flavor)
+    assert judged(None).name == "out0_mae" and judged("accuracy").name == "out1_accuracy"
+    wanted = "only output 'out0' is judged, by out0_mae, and not 'out1': pass metric='out1_accuracy' to choose"
+    assert judged(None).note == wanted and "pass metric='out0_mae' to" in judged(["accuracy"]).note
+    assert judged("out1_accuracy").note is None and judged({"out1": "accuracy"}).note is None
+    rows = judged("accuracy").of_rows(np.arange(6))
+    assert (rows.name, rows.note) == ("out1_accuracy", None)
+    assert judged("mse", {"out0": X[:, :1]}).name == "out0_mse"
+
+
+def test_a_metric_of_several_outputs_is_refused(flavor):
+    with pytest.raises(ValueError, match="several outputs, 'out0_mse', 'out1_mse': pass the name of one, or a dict"):
+        house(flavor)("mse", {"out0": X[:, :1], "out1": np.eye(3)[np.arange(20) % 3]})
+    with pytest.raises(ValueError, match="Keras has no metric 'no_such': pass the name of one, or one of 'out0_mae'"):
+        house(flavor)("no_such")
