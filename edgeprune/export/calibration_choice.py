@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune import strip
+from edgeprune import flavor, strip
 from edgeprune.data.ports import input_shapes
 from edgeprune.depth.bypass import walkable
 from edgeprune.export.prepared import PreparedModel
@@ -221,7 +221,7 @@ class _Trials:
             simulated.set_ranges(way.method)
             self.errors[way] = simulated.error(self._held_out, self._wanted)
         except Exception as error:  # of layers of the user's own too: the plain file does not need any of this
-            self._failed.append(f"{way}: {' '.join(str(error).split())[:120]}")
+            self._failed.append(f"{way}: {flavor.first_line(error)}")
             return
         if self.errors[way] < self.errors.get(self.best, np.inf) * _FALLS:
             self.best = way

@@ -42,6 +42,7 @@ from edgeprune.flavor.distillation import (
     logits_distillation,
     make_distiller,
 )
+from edgeprune.flavor.error_lines import first_line
 from edgeprune.flavor.files import (
     NotCompiledWarning,
     import_tfmot,
@@ -206,6 +207,7 @@ __all__ = [
     "evaluators_kept",
     "feature_distillation",
     "first_argument",
+    "first_line",
     "flatten",
     "flavor_of",
     "forget_compiled_step",

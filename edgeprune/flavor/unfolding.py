@@ -8,12 +8,12 @@ itself.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edgeprune.flavor.copies import clone_input, clone_wrapper, functional_model
+from edgeprune.flavor.error_lines import first_line
 from edgeprune.flavor.functions import call_function
 from edgeprune.flavor.graphs import (
     GraphNode,
@@ -191,7 +191,7 @@ class _Unfolding:
                 if not self._keras_3 and list(map(_has_mask, given)) != list(map(_has_mask, node.outputs)):
                     raise NotUnfoldedError("its inner calls return other masks")
             except Exception as error:  # a call may fail on symbolic inputs in any way
-                self.reasons[id(layer)] = _first_line(error)
+                self.reasons[id(layer)] = first_line(error)
                 given = None
         if given is None:
             given = self._tree.flatten(self._called(node, args, kwargs, tensors))
@@ -239,7 +239,7 @@ class _Unfolding:
                     raise NotUnfoldedError("the steps it is called on have a mask")
                 self._wrappers[id(wrapper)] = clone_wrapper(wrapper, self._for_a_step(inner, x))
             except Exception as error:  # a call may fail on symbolic inputs in any way
-                self.reasons[id(wrapper)] = _first_line(error)
+                self.reasons[id(wrapper)] = first_line(error)
                 self._wrappers[id(wrapper)] = wrapper
         return self._wrappers[id(wrapper)]
 
@@ -414,13 +414,6 @@ def _check_constants(node: GraphNode) -> None:
     for leaf in nest(keras_3=True).flatten((node.args, node.kwargs)):
         if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
             raise NotUnfoldedError("it uses weights outside of the layers that hold them")
-
-
-def _first_line(error: Exception) -> str:
-    """An error in one short line; Keras puts what happened behind a heading in colour."""
-    lines = [line.strip() for line in re.sub("\x1b\\[[0-9;]*m", "", str(error)).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("Exception encountered")]
-    return (lines[0] if lines else type(error).__name__)[:100].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
+from edgeprune.quantization.wrapper import WrapperLogic
 from edgeprune.types import AnyTensor, Layer
 
-if TYPE_CHECKING:
-    from keras.layers import Layer as _BaseLayer
 
-    class _BaseWrapper(_BaseLayer):
-        def __init__(self, layer: Layer, **kwargs: object) -> None: ...
-
-else:
-    _BaseWrapper = object
-
-
-class AnnotatedLayerLogic(_BaseWrapper):
+class AnnotatedLayerLogic(WrapperLogic):
     """Marks a layer to be quantized; calls go to the layer.
 
     Args:
@@ -26,7 +18,6 @@ class AnnotatedLayerLogic(_BaseWrapper):
 
     def __init__(self, layer: Layer, **kwargs: object) -> None:
         super().__init__(layer, **kwargs)
-        self.supports_masking = layer.supports_masking
         for name in ("_input_shape_arg", "_batch_input_shape"):  # of the first layer of a Sequential model
             if (shape := getattr(layer, name, None)) is not None:
                 setattr(self, name, shape)
@@ -37,11 +28,7 @@ class AnnotatedLayerLogic(_BaseWrapper):
 
     def call(self, inputs: AnyTensor, *args: object, **kwargs: object) -> Any:
         """What the layer returns."""
-        return self.layer(inputs, *args, **kwargs)
-
-    def compute_mask(self, inputs: AnyTensor, mask: AnyTensor | None = None) -> Any:
-        """The layer's."""
-        return self.layer.compute_mask(inputs, mask)
+        return self.call_layer(inputs, *args, **kwargs)
 
 
 def is_annotated(layer: object) -> TypeGuard[AnnotatedLayerLogic]:

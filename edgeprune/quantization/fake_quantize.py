@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.quantization.wrapper import WrapperLogic
 from edgeprune.types import AnyTensor, Layer, Shape, TfTensor, Variable
 
 if TYPE_CHECKING:
     from keras.layers import Layer as _BaseLayer
-
-    class _BaseWrapper(_BaseLayer):
-        def __init__(self, layer: Layer, **kwargs: object) -> None: ...
-
 else:
-    _BaseLayer = _BaseWrapper = object
+    _BaseLayer = object
 
 # The range that an activation is thought to have before any data has passed, as TF-MOT's.
 _UNSEEN = (-6.0, 6.0)
@@ -203,7 +200,7 @@ class FakeQuantizeLogic(_BaseLayer):
         return {**super().get_config(), **own}
 
 
-class QuantizedLayerLogic(_BaseWrapper):
+class QuantizedLayerLogic(WrapperLogic):
     """Calls a layer with its kernels rounded to the grid on which a file stores them.
 
     The layer itself is not changed: its kernels are float32, its own `call` computes, and gradients pass to it
@@ -243,7 +240,6 @@ class QuantizedLayerLogic(_BaseWrapper):
         self.before_activation: Any = None
         if activation_bits is not None:
             self.before_activation = self._fake_quantize(activation_bits, update_ranges)
-        self.supports_masking = layer.supports_masking
         self.rounds = True
 
     def build(self, input_shape: Shape | None = None) -> None:
@@ -284,10 +280,10 @@ class QuantizedLayerLogic(_BaseWrapper):
         kernels = {name: self.rounded(name) for name in self.kernel_axes} if self.rounds else {}
         with self._with_kernels(kernels):
             if self.before_activation is None:
-                return self.layer(inputs, *args, **kwargs)
+                return self.call_layer(inputs, *args, **kwargs)
             activation = self.layer.activation
             with _attribute(self.layer, "activation", None):
-                given = self.layer(inputs, *args, **kwargs)
+                given = self.call_layer(inputs, *args, **kwargs)
         return activation(self.before_activation(given))
 
     def rounded(self, name: str) -> Any:
