@@ -24,6 +24,9 @@ from edgeprune.types import Layer, TfTensor, Variable
 
 _SIGMOID_STEP = 1 / 256
 _MEANS = {"GlobalAveragePooling1D": (1,), "GlobalAveragePooling2D": (1, 2)}
+# Layers that are one operator with one kernel, whose products a copy of the layer adds up.
+_PRODUCTS = {"Dense", *(f"{kind}{rank}D" for kind in ("Conv", "DepthwiseConv") for rank in (1, 2))}
+_PRODUCTS |= {"Conv1DTranspose", "Conv2DTranspose"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,8 @@ def operator_of(
     """The operator of a call whose inputs are all on steps; None where there is no rule for it."""
     layer: Any = node.layer
     if is_quantized_layer(layer):
+        if flavor.built_in_kind(layer.layer) not in _PRODUCTS:
+            return None
         operator = IntegerOperator(node, inputs, steps, kernels, _weighted)
         return operator if layer.before_activation is None else _with_activation(operator, layer)
     rule = _rule(kind, flavor.function_name(layer) or flavor.built_in_kind(layer), node)
@@ -95,7 +100,8 @@ def _rule(kind: CallKind, name: str, node: flavor.GraphNode) -> Callable[[Intege
         return _sum
     if kind is CallKind.AVERAGE and name.startswith("AveragePooling"):
         return _average_pool
-    return _mean if name in _MEANS else None
+    is_mean = name in _MEANS and None not in node.inputs[0].shape[1:]  # a file has the count of values in a factor
+    return _mean if is_mean else None
 
 
 def whole_numbers(keras_object: object, function: Callable[..., Any], name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,15 @@ class FakeQuantize(FakeQuantizeLogic, keras.layers.Layer):
 @keras.saving.register_keras_serializable("edgeprune")
 class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
     """Calls a layer with rounded kernels."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A call of the layer; one of several tensors, as attention, is built for the shapes of all."""
+        expected = inspect.signature(self.layer.build).parameters
+        if not self.layer.built and len(expected) > 1:
+            given = inspect.signature(self.layer.call).bind_partial(*args, **kwargs).arguments
+            shapes = {f"{name}_shape": getattr(value, "shape", None) for name, value in given.items()}
+            self.layer.build(**{name: shape for name, shape in shapes.items() if name in expected})
+        return super().__call__(*args, **kwargs)
 
     def compute_output_spec(self, *args: object, **kwargs: Any) -> Any:
         """The layer's, which may be called on several tensors."""

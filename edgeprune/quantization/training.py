@@ -264,8 +264,6 @@ class _Making:
         splits = self._scheme.activation_bits == 8 and splits_activation(old)
 
         def wrap(layer: Layer) -> Any:
-            if not layer.built and "." in next(iter(axes)) and flavor.is_keras_3(layer):
-                layer.build_from_config(old.get_build_config())  # attention is called on several tensors
             return self._classes.QuantizedLayer(
                 layer,
                 kernel_axes=axes,

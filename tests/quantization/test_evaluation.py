@@ -77,6 +77,34 @@ def test_it_has_the_names_and_the_compilation_of_the_model(flavor):
         np.testing.assert_array_equal(np.array(weight), value)
 
 
+def head(layers, x):
+    return layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+
+
+WITHOUT_RULES = {
+    "separable": ((8, 8, 3), lambda layers, x: head(layers, layers.SeparableConv2D(4, 3, activation="tanh")(x))),
+    "attention": ((8, 4), lambda layers, x: layers.MultiHeadAttention(2, 4)(x, x)),
+    "recurrent": ((8, 4), lambda layers, x: layers.GRU(3)(x)),
+    "einsum": ((8, 4), lambda layers, x: layers.EinsumDense("abc,cde->abde", (8, 2, 3), bias_axes="de")(x)),
+    "product": ((8, 4), lambda layers, x: layers.EinsumDense("abc,cd->abd", (8, 6), activation="relu")(x)),
+    "any size": ((None, None, 3), lambda layers, x: head(layers, layers.Conv2D(4, 3, activation="relu")(x))),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_RULES)
+def test_what_has_no_rule_is_computed_in_floats_and_rounded(flavor, kind):
+    module = flavors.keras_module(flavor)
+    module.utils.set_random_seed(0)
+    shape, call = WITHOUT_RULES[kind]
+    inputs = module.Input(shape)
+    x = np.random.default_rng(0).normal(size=(32, *(side or 8 for side in shape))).astype(np.float32)
+    aware = ep.quantize_aware(module.Model(inputs, call(module.layers, inputs)), calibration=x)
+    steps = Steps.of_range(*fake_quantizers(aware)[-1].limits)
+    expected = aware.predict(x, verbose=0)
+    apart = np.rint((ep.quantized_evaluation(aware).predict(x, verbose=0) - expected) / steps.scale)
+    assert np.abs(apart).max() <= 1 and np.mean(apart != 0) < 2e-3
+
+
 @st.composite
 def nets(draw):
     """A model of one or two convolutions of any kind, and what follows."""
