@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from nets.text_nets import LABELS, SENTENCES, WORDS, sentence_classifier, word_classifier
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search import read_search
-from tests.nets.text_nets import LABELS, SENTENCES, WORDS, sentence_classifier, word_classifier
 
 TEXTS = pytest.mark.parametrize(
     ("make", "x"), [(word_classifier, WORDS), (sentence_classifier, SENTENCES)], ids=["words", "sentences"]
@@ -78,6 +78,13 @@ def test_a_search_trains_and_writes_a_model_of_words(flavor, tmp_path):
     )
     assert [trial.state for trial in result.trials if trial.stage == "measured"].count("ok") >= 2
     assert result.model(tf.constant(WORDS[:1])).shape == (1, 2)
+
+
+def test_bits_are_not_planned_for_inputs_of_strings(flavor):
+    with pytest.raises(ValueError, match=r"inputs of strings, 'texts'.* pass split\.rest of"):
+        ep.plan_quantization(word_classifier(flavor), WORDS)
+    with pytest.raises(ValueError, match=r"inputs of strings, 'texts'.* pass split\.rest of"):
+        ep.plan_channels(word_classifier(flavor), target_latency=0.5, quantization="int8")
 
 
 def test_a_search_of_what_no_file_can_hold_ends_at_once_and_leaves_its_folder(flavor, tmp_path):

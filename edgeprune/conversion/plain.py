@@ -8,7 +8,13 @@ from edgeprune import flavor
 from edgeprune.conversion import equal_calls
 from edgeprune.conversion.converter_run import ConverterSettings, run_converter
 from edgeprune.conversion.known_values import known_values, random_samples
-from edgeprune.conversion.signature import names_to_trace, signature_specs, traceable_names, write_saved_model
+from edgeprune.conversion.signature import (
+    inputs_of_strings,
+    names_to_trace,
+    signature_specs,
+    traceable_names,
+    write_saved_model,
+)
 from edgeprune.output_capture import captured_output
 from edgeprune.tflite.edit import with_shared_scales
 from edgeprune.tflite.repairs import repaired
@@ -30,6 +36,12 @@ def converted(model: Model, quantization: Quantization | None) -> bytes:
     """
     settings = ConverterSettings(quantization)
     specs = signature_specs(model)
+    if settings.calibrated and (strings := inputs_of_strings(specs)):
+        raise ValueError(
+            f"Model {model.name!r} has inputs of strings, {strings}, and the converter cannot calibrate "
+            f"{quantization!r} on them: pass split.rest of split = ep.split_preprocessing(model), or a quantization "
+            "that is not calibrated."
+        )
     names = names_to_trace(specs)
     samples = random_samples(specs, 1, known_values(model)) if settings.calibrated else None
     samples = samples and {names[name]: array for name, array in samples.items()}

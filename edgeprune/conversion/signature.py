@@ -55,6 +55,12 @@ def signature_specs(model: Model) -> dict[str, Any]:
     return specs
 
 
+def inputs_of_strings(specs: Mapping[str, Any]) -> str:
+    """The names of the inputs that are strings, in words; empty without. The converter ends the process if it is to
+    calibrate on them."""
+    return ", ".join(repr(name) for name, spec in specs.items() if spec.dtype.name == "string")
+
+
 def names_to_trace(names: Iterable[str]) -> dict[str, str]:
     """The names under which inputs are traced: their own, or a stand-in where TensorFlow does not accept those.
 

@@ -21,6 +21,7 @@ from edgeprune.conversion import equal_calls
 from edgeprune.conversion.converter_run import ConverterSettings, check_flags, run_converter
 from edgeprune.conversion.known_values import known_values, random_samples
 from edgeprune.conversion.signature import (
+    inputs_of_strings,
     names_to_trace,
     traceable_names,
     write_saved_model,
@@ -336,11 +337,11 @@ def _in_four_bits(content: bytes, model: Model, readers: frozenset[str] | None) 
 
 def _refuse_strings(settings: ConverterSettings, model: Model, specs: Mapping[str, Any]) -> None:
     """Refuse to calibrate on strings: the converter would end the whole process."""
-    strings = [repr(name) for name, spec in specs.items() if spec.dtype.name == "string"]
+    strings = inputs_of_strings(specs)
     if strings and settings.calibrated:
         raise diagnosis.ConversionError(
             f"quantization={settings.quantization!r} is not possible for a model with inputs of strings, "
-            f"{', '.join(strings)}: the converter cannot calibrate on them. Use quantization='dynamic' or "
+            f"{strings}: the converter cannot calibrate on them. Use quantization='dynamic' or "
             "'float16', or pass without_preprocessing=True to export_tflite."
         )
 
