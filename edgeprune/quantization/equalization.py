@@ -131,8 +131,8 @@ def equalize(
 
     Raises:
         TypeError: `model` is no Keras model, or the data are in no known form.
-        ValueError: the model is not built, carries pruning wrappers, is quantization-aware, or cannot be followed; or
-            the data do not fit it.
+        ValueError: the model is not built, carries pruning wrappers, is quantization-aware or quantized by Keras, has
+            LoRA, or cannot be followed; or the data do not fit it.
         RuntimeError: the new model computes something else.
 
     Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019
@@ -145,6 +145,7 @@ def equalize(
         True
     """
     flavor.check_model(model)
+    flavor.check_kernels_can_be_rounded(model)
     if any(map(flavor.rounds_values, flavor.layers_of(model))):
         raise ValueError(
             f"Model {model.name!r} is quantization-aware, and has its ranges: equalize the float model, and call "

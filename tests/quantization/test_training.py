@@ -190,6 +190,7 @@ def test_a_model_that_keras_quantized_is_refused(mode, tmp_path):
         lambda: ep.quantize_aware(model),
         lambda: ep.plan_quantization(model, images(8)),
         lambda: ep.round_weights(model, images(8)),
+        lambda: ep.equalize(model, images(8)),
         lambda: ep.export_tflite(model, tmp_path / "m.tflite", "int8", images(8)),
         lambda: ep.quantization_error(model, "int8", images(8)),
     ):
@@ -205,7 +206,7 @@ def test_a_kernel_with_lora_is_not_rounded_and_its_sum_is_exported(tmp_path):
     head = model.get_layer("head")
     head.enable_lora(2)
     head.lora_kernel_b.assign(np.ones(head.lora_kernel_b.shape))
-    for call in (ep.quantize_aware, lambda model: ep.round_weights(model, images(8))):
+    for call in (ep.quantize_aware, ep.equalize, lambda model: ep.round_weights(model, images(8))):
         with pytest.raises(ValueError, match="Layer 'head' has LoRA: its kernel is a sum"):
             call(model)
     result = ep.export_tflite(model, tmp_path / "m.tflite", "int8", images(8))
