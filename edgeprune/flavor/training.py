@@ -12,6 +12,7 @@ import numpy as np
 from edgeprune.flavor.kinds import (
     KERAS_3,
     TF_KERAS,
+    array_of,
     is_keras_3,
     is_keras_3_variable,
     keras_module,
@@ -135,7 +136,7 @@ def state_restored(model: Model) -> Iterator[None]:
         for state in _flat(getattr(layer, "states", None))
     ]
     variables = {id(one): one for one in [*carried, *_changeable(model)]}.values()
-    before = [np.array(one) for one in variables]
+    before = [array_of(one).copy() for one in variables]
     for state in carried:
         state.assign(np.zeros(tuple(state.shape)))
     try:
@@ -143,7 +144,7 @@ def state_restored(model: Model) -> Iterator[None]:
             yield
     finally:
         for variable, value in zip(variables, before, strict=True):
-            if not np.array_equal(np.asarray(variable), value):  # looking is cheaper than assigning
+            if not np.array_equal(array_of(variable), value):  # looking is cheaper than assigning
                 variable.assign(value)
 
 

@@ -91,6 +91,15 @@ def test_replicas_share_one_range(flavor, two_replicas):
     assert X.min() <= low < -0.9 and 0.9 < high <= X.max()
 
 
+def test_a_model_is_calibrated_in_the_scope_of_replicas(flavor, two_replicas):
+    with two_replicas.scope():
+        aware = ep.quantize_aware(chain(flavor), calibration=X)
+    expected = ep.quantize_aware(chain(flavor), calibration=X)
+    found, wanted = (ep.quantization_report(model).activations for model in (aware, expected))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.range, other.range, rtol=1e-5)
+
+
 @pytest.mark.above_flavor
 def test_after_a_teacher(flavor):
     teacher = chain(flavor)
