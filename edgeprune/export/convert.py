@@ -330,7 +330,8 @@ def _in_four_bits(content: bytes, model: Model, readers: frozenset[str] | None) 
     if not narrowed and readers is None:
         raise diagnosis.ConversionError(
             f"No weight of model {model.name!r} is on a grid of 4 bits that an operator reads: pass what "
-            "quantize_aware(model, 'int4') returns."
+            "quantize_aware(model, 'int4') returns. Only dense layers, EinsumDense, attention and convolutions have "
+            "such operators: without any of them use 'int8'."
         )
     return content
 

@@ -65,7 +65,7 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
 
     Args:
         layer: a built layer of either Keras.
-        per_channel_dense: whether each unit of a dense layer has a scale of its own.
+        per_channel_dense: whether each unit of a dense layer has a scale of its own; `EinsumDense` is one in a file.
 
     Returns:
         Name of the attribute to the axes along which each entry has a scale of its own, counted from the end.
@@ -78,16 +78,18 @@ def kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple
     """
     kind = flavor.built_in_kind(layer)
     if kind == "EinsumDense":
-        return _einsum_axes(layer)
+        found = _einsum_axes(layer)
+        return found if per_channel_dense else dict.fromkeys(found, ())
     found = {name: axes for name, axes in _KERNELS.get(kind, {}).items() if getattr(layer, name, None) is not None}
     return dict.fromkeys(found, ()) if kind == "Dense" and not per_channel_dense else found
 
 
-def inner_kernel_axes(layer: Layer) -> dict[str, tuple[int, ...]]:
+def inner_kernel_axes(layer: Layer, per_channel_dense: bool = True) -> dict[str, tuple[int, ...]]:
     """The kernels inside a layer that is called as a whole: an attention, or a recurrent layer of a known kind.
 
     Args:
         layer: a built layer of either Keras.
+        per_channel_dense: whether each unit of the dense layers that it becomes in a file has a scale of its own.
 
     Returns:
         The path of the attribute to the axes along which each entry has a scale of its own, counted from the end. Those
@@ -102,16 +104,20 @@ def inner_kernel_axes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """
     kind = flavor.built_in_kind(layer)
     if kind == "Bidirectional":
-        sides = {side: inner_kernel_axes(getattr(layer, side)) for side in ("forward_layer", "backward_layer")}
+        sides = {
+            side: inner_kernel_axes(getattr(layer, side), per_channel_dense)
+            for side in ("forward_layer", "backward_layer")
+        }
         return {f"{side}.{path}": axes for side, found in sides.items() for path, axes in found.items()}
     if kind in _ATTENTIONS:
         return {
             f"{name}.kernel": axes
             for name in _PROJECTIONS
-            if (axes := kernel_axes(getattr(layer, name)).get("kernel")) is not None
+            if (axes := kernel_axes(getattr(layer, name), per_channel_dense).get("kernel")) is not None
         }
     if kind in _RECURRENT:
-        return dict.fromkeys(("cell.kernel", "cell.recurrent_kernel"), _LAST_BUT_ONE if _gates(layer) else _LAST)
+        axes = _LAST_BUT_ONE if _gates(layer) else _LAST if per_channel_dense else ()
+        return dict.fromkeys(("cell.kernel", "cell.recurrent_kernel"), axes)
     return {}
 
 
@@ -127,7 +133,9 @@ def _gates(layer: Layer) -> int:
 
 def reads_four_bits(layer: Layer) -> bool:
     """Whether the operators that a layer becomes read kernels of 4 bits: those of `tflite.four_bits.READ_FOUR_BITS`."""
-    return flavor.built_in_kind(layer) in _READ_FOUR_BITS
+    kind = flavor.built_in_kind(layer)
+    is_dense = kind in _ATTENTIONS or (kind == "EinsumDense" and bool(kernel_axes(layer)))
+    return is_dense or kind in _READ_FOUR_BITS
 
 
 def _einsum_axes(layer: Any) -> dict[str, tuple[int, ...]]:

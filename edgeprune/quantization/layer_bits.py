@@ -32,7 +32,8 @@ def weight_bits(model: Model, scheme: Scheme, names: Mapping[int, str]) -> dict[
     return {
         id(layer): bits if bits == 8 or reads_four_bits(layer) else 8
         for layer in flavor.layers_of(model)
-        if kernel_axes(layer) and (bits := of_pattern.get(id(layer), scheme.weight_bits)) != FLOAT_BITS
+        if (kernel_axes(layer) or reads_four_bits(layer))
+        and (bits := of_pattern.get(id(layer), scheme.weight_bits)) != FLOAT_BITS
     }
 
 

@@ -78,7 +78,8 @@ def place(
     graph = _Graph(model, floats)
     placement = Placement()
     for layer in (_inner(node.layer) for _, node in graph.calls() if flavor.function_name(node.layer) is None):
-        if id(layer) in chosen and (axes := kernel_axes(layer, per_channel_dense) or inner_kernel_axes(layer)):
+        axes = kernel_axes(layer, per_channel_dense) or inner_kernel_axes(layer, per_channel_dense)
+        if id(layer) in chosen and axes:
             placement.kernels[id(layer)] = axes
     if activations:
         _place_ranges(graph, chosen, placement.ranges)

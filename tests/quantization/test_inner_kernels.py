@@ -119,3 +119,36 @@ def test_dropout_inside_draws_anew_at_each_step(flavor, kind):
     aware = ep.quantize_aware(keras.Model(steps, x), calibration=X)
     first, second = (np.array(aware(X, training=True)) for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
+
+
+PRODUCTS = {
+    "last axis": ((5, 6), {"equation": "abc,cd->abd", "output_shape": (5, 4), "bias_axes": "d"}),
+    "turned": ((5, 6), {"equation": "abc,dc->abd", "output_shape": (5, 4)}),
+    "two new axes": ((5, 6), {"equation": "abc,cde->abde", "output_shape": (5, 2, 3), "bias_axes": "de"}),
+    "two summed axes": ((5, 2, 3), {"equation": "abde,dec->abc", "output_shape": (5, 4)}),
+}
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("kind", ["attention", *PRODUCTS])
+@pytest.mark.above_flavor
+def test_four_bits_are_stored_for_what_is_dense_in_the_file(flavor, kind, per_channel, tmp_path):
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(0)
+    shape, arguments = PRODUCTS.get(kind, ((5, 6), {}))
+    inputs = keras.Input(shape)
+    if kind == "attention":
+        layer = keras.layers.MultiHeadAttention(2, 4, name="inner")
+        outputs, kernels = layer(inputs, inputs), 4
+    else:
+        outputs, kernels = keras.layers.EinsumDense(name="inner", **arguments)(inputs), 1
+    x = np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)
+    scheme = ep.Scheme(4, 8, per_channel_dense=per_channel)
+    aware = ep.quantize_aware(keras.Model(inputs, outputs), scheme, calibration=x)
+    found = ep.quantization_report(aware).kernels
+    assert len(found) == kernels and {one.num_bits for one in found} == {4}
+    assert per_channel or {one.num_scales for one in found} == {1}
+    result = ep.export_tflite(aware, tmp_path / "m.tflite", scheme, x)
+    assert result.verification.passed and result.verification.outputs[0].largest_error < 0.1
+    stored = [one for one in ep.read_tflite(result.path).weights if one.dtype == "int4"]
+    assert len(stored) == kernels
