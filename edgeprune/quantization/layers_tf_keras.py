@@ -94,3 +94,7 @@ class QuantizedLayer(QuantizedLayerLogic, _Wrapper):
 @tf_keras.utils.register_keras_serializable("edgeprune")
 class AnnotatedLayer(AnnotatedLayerLogic, _Wrapper):
     """Marks a layer to be quantized."""
+
+
+# TimeDistributed of `tf_keras` looks for the layer inside it by the class's name alone, without the package's.
+tf_keras.utils.get_custom_objects().setdefault(QuantizedLayer.__name__, QuantizedLayer)

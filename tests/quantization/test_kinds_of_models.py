@@ -125,6 +125,19 @@ def test_h5_files_and_weights(flavor, tmp_path):
     np.testing.assert_array_equal(again.predict(X, verbose=0), expected)
 
 
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_a_layer_on_each_step_is_loaded_and_cloned(flavor, ending, tmp_path):
+    keras = flavors.keras_module(flavor)
+    steps = keras.Input((6, 5))
+    x = np.random.default_rng(0).normal(size=(8, 6, 5)).astype(np.float32)
+    model = keras.Model(steps, keras.layers.TimeDistributed(keras.layers.Dense(4, activation="relu"))(steps))
+    aware = ep.quantize_aware(model, calibration=x)
+    assert keras.models.clone_model(aware).count_params() == aware.count_params()
+    aware.save(tmp_path / f"aware.{ending}")
+    again = keras.models.load_model(tmp_path / f"aware.{ending}")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), aware.predict(x, verbose=0))
+
+
 @pytest.mark.above_flavor
 def test_int16x8_rounds_weights_alone(flavor, tmp_path):
     model = branched(flavor)
