@@ -32,6 +32,7 @@ INTERNAL_ERRORS = {
     "Broken",
     "CannotSolve",
     "LimitError",
+    "NotWrittenError",
     "NothingFitsError",
     "NotUnfoldedError",
     "UnlikeFilesError",

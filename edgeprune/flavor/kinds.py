@@ -233,7 +233,7 @@ def weights_of(layer: Layer) -> list[Variable]:
 
     tf_keras lists the table of an adapted vocabulary among them, which is no variable and is left out.
     """
-    return [weight for weight in getattr(layer, "weights", ()) if hasattr(weight, "assign")]
+    return [weight for weight in getattr(layer, "weights", ()) if hasattr(weight, "shape")]
 
 
 def weight_values(layer: Layer) -> list[np.ndarray]:

@@ -36,6 +36,7 @@ WRONG = {
     "--cache": ["broken.npz/below"],
     "--curves": ["broken.npz"],
     "--data": ["broken.npz"],
+    "--test-data": ["broken.npz"],
     "--engine": ["cloud"],
     "--epochs": ["-1"],
     "--flavor": ["torch"],
