@@ -80,6 +80,8 @@ def _checked(model: Model, data: DataLike, name: str) -> Samples:
         check_sample_weights(read.sample_weight)
         for part, what in ((read.y, "labels"), (read.sample_weight, "sample weights")):
             _check_finite(part, what)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return Samples(*read)

@@ -207,6 +207,14 @@ def test_a_metric_that_raises_at_the_end_leaves_no_file_that_was_not_checked(tra
     assert read_search(tmp_path / "out" / "trials.jsonl").trials and not (tmp_path / "out" / "model.tflite").exists()
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_data_in_no_known_form_are_named(trained, name, tmp_path):
+    given = {"train": GOOD, "validation": GOOD, "test": GOOD, name: "data.npz"}
+    with pytest.raises(TypeError, match=f"{name}: data must be arrays"):
+        ep.compress(trained("keras"), **given, max_size=100, output_dir=tmp_path / "out", **SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_input_of_any_length_is_to_be_fixed_first(flavor, tmp_path):
     keras = flavors.keras_module(flavor)
     series = keras.Input((None, 3), name="series")
