@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, cast, final, get_args
 
 from edgeprune import flavor
 from edgeprune.atomic import atomic_path, check_paths
@@ -117,7 +117,7 @@ class Recipe:
 def _data_of(name: object) -> DataOfRecipe:
     if name not in get_args(DataOfRecipe):
         raise ValueError(f"its 'data' is {name!r}, and none of {', '.join(map(repr, get_args(DataOfRecipe)))}")
-    return name  # type: ignore[return-value]
+    return cast(DataOfRecipe, name)
 
 
 @final
