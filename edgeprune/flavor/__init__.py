@@ -119,8 +119,10 @@ from edgeprune.flavor.kinds import (
 )
 from edgeprune.flavor.own_weights import (
     broadcast_own_weight,
+    holds_own_weight,
     is_own_weight,
     own_weight_holder,
+    own_weight_name,
     own_weights,
 )
 from edgeprune.flavor.rebuilding import (
@@ -222,6 +224,7 @@ __all__ = [
     "graph_nodes",
     "has_linear_activation",
     "has_open_sizes",
+    "holds_own_weight",
     "import_tfmot",
     "initialize_with",
     "input_layer",
@@ -265,6 +268,7 @@ __all__ = [
     "output_tensors",
     "overridden",
     "own_weight_holder",
+    "own_weight_name",
     "own_weights",
     "pack_inputs",
     "pack_outputs",

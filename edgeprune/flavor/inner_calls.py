@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.flavor.kinds import KERAS_3, is_model, keras_module, nest
-from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic, numbers_like
+from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic, numbers_like, uses_weight_of_others
 from edgeprune.flavor.own_weights import own_weights_symbolic
 from edgeprune.types import AnyTensor, Layer, Variable
 
@@ -47,8 +47,8 @@ def called_in_place(
                 stack.callback(part.__dict__.pop, "call", None)
         scope = stack.enter_context(_weights_read()())
         outputs = layers[0](*args, **kwargs)
-    if scope.read:
-        raise NotUnfoldedError("it uses weights outside of the layers that hold them")
+    if scope.read is not None:
+        raise uses_weight_of_others(scope.read)
     return outputs, bool(losses)
 
 
@@ -121,7 +121,7 @@ def _is_constant(value: object) -> bool:
 
 @functools.cache
 def _weights_read() -> type:
-    """A scope whose attribute `read` says whether a weight with real numbers has been read in it.
+    """A scope whose attribute `read` is the first weight with real numbers that has been read in it, or None.
 
     What comes from a weight would be a constant in a smaller model, and not trained.
     """
@@ -130,10 +130,11 @@ def _weights_read() -> type:
     base: Any = keras_module(KERAS_3).StatelessScope
 
     class WeightsRead(base):
-        read = False
+        read: Variable | None = None
 
         def get_current_value(self, variable: Variable) -> Any:
-            self.read |= tf.as_dtype(variable.dtype).is_floating
+            if self.read is None and tf.as_dtype(variable.dtype).is_floating:
+                self.read = variable
             return super().get_current_value(variable)
 
     return WeightsRead

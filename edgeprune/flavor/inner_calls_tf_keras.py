@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune.flavor.inner_calls import symbolic_leaves
 from edgeprune.flavor.kinds import is_keras_3
-from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic
+from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic, uses_weight_of_others
 from edgeprune.flavor.own_weights import own_weights_symbolic, regularizers_in_tf_keras
 from edgeprune.types import AnyTensor, Layer, Loss, TfTensor
 
@@ -77,7 +77,7 @@ def _eager_reads_refused() -> Iterator[None]:
 
     def checked(variable: tf.Variable, *args: object, **kwargs: object) -> Any:
         if tf.executing_eagerly() and variable.dtype.is_floating:
-            raise NotUnfoldedError("it uses weights outside of the layers that hold them")
+            raise uses_weight_of_others(variable)
         return read(variable, *args, **kwargs)
 
     kind._read_variable_op = checked

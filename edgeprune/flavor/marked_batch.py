@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune.flavor.functions import call_function, function_arguments
 from edgeprune.flavor.graphs import GraphNode, function_name
 from edgeprune.flavor.kinds import KERAS_3, keras_module
-from edgeprune.types import AnyTensor, Layer
+from edgeprune.types import AnyTensor, Layer, Variable
 
 BATCH = 1009  # a prime, so that its multiples stand out, and small enough for tensors that are made with it
 
@@ -27,6 +27,12 @@ _TENSORS_OF_TF_KERAS = "tf_keras.src.engine.keras_tensor"
 
 class NotUnfoldedError(Exception):
     """Raised where a layer's call cannot be made call by call."""
+
+
+def uses_weight_of_others(weight: Variable) -> NotUnfoldedError:
+    """The error of a layer that uses a weight which another layer holds."""
+    name = getattr(weight, "path", None) or weight.name  # tf_keras has the path in the name
+    return NotUnfoldedError(f"it uses weights outside of the layers that hold them: {name}")
 
 
 def is_symbolic(leaf: object) -> bool:

@@ -91,9 +91,8 @@ def own_weight_holder(operation: Layer, shape: tuple[int, ...], name: str) -> An
     """
     keras, variable = keras_of(operation.owner), operation.variable
     owner, keras_3 = operation.owner, is_keras_3(operation.owner)
-    axes = "bcdefghij"[: len(shape)]
     return keras.layers.EinsumDense(
-        f"az,z{axes}->a{axes}",
+        _holder_equation(len(shape)),
         output_shape=shape,
         name=name,
         dtype=owner.dtype_policy if keras_3 else owner._dtype_policy,
@@ -116,6 +115,25 @@ def regularizers_in_tf_keras(layer: Layer) -> dict[int, Any]:
             raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
         found[id(loss.args[0])] = inside["regularizer"]
     return found
+
+
+def _holder_equation(rank: int) -> str:
+    axes = "bcdefghij"[:rank]
+    return f"az,z{axes}->a{axes}"
+
+
+def own_weight_name(operation: Layer, owner: str | None = None) -> str:
+    """The name of the layer that uses a weight itself, or another one for it, and what it calls the weight."""
+    name = operation.variable.name.rpartition("/")[2].partition(":")[0]  # tf_keras names layers and a number too
+    return f"{owner or operation.owner.name}_{name}"
+
+
+def holds_own_weight(layer: Layer) -> bool:
+    """Whether a layer is one that `own_weight_holder` returned, in a model that was loaded from a file too."""
+    if type(layer) is not keras_of(layer).layers.EinsumDense or not layer.built or layer.bias is not None:
+        return False
+    shape = tuple(layer.kernel.shape)
+    return shape[0] == 1 and layer.equation == _holder_equation(len(shape) - 1)
 
 
 def broadcast_own_weight(operation: Layer, holder: Layer, x: AnyTensor) -> Any:

@@ -31,7 +31,7 @@ from edgeprune.flavor.graphs import (
     needed_calls,
 )
 from edgeprune.flavor.kinds import array_of, flatten, is_sequential, map_structure
-from edgeprune.flavor.own_weights import broadcast_own_weight, is_own_weight, own_weight_holder
+from edgeprune.flavor.own_weights import broadcast_own_weight, is_own_weight, own_weight_holder, own_weight_name
 from edgeprune.types import AnyTensor, Layer, Model, Variable
 
 
@@ -220,7 +220,7 @@ class Rebuilder:
         if id(variable) in self._holders:
             return broadcast_own_weight(old, self._holders[id(variable)], x)
         values = self._cut(variable)
-        name = first = f"{self._renamed.get(id(old.owner), old.owner.name)}_{_own_name(variable)}"
+        name = first = own_weight_name(old, self._renamed.get(id(old.owner)))
         taken, number = self._taken_names | {one.name for one in self._holders.values()}, 0
         while name in taken:
             number += 1
@@ -249,11 +249,6 @@ class Rebuilder:
 
 def _whole(weight: Variable) -> np.ndarray:
     return array_of(weight).copy()  # TensorFlow may use the memory of an array as that of a variable
-
-
-def _own_name(weight: Variable) -> str:
-    """What a layer calls its weight; names of tf_keras hold those of layers and a number too."""
-    return weight.name.rpartition("/")[2].partition(":")[0]
 
 
 def _holds_layers(layer: Layer) -> bool:

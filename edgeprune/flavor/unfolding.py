@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edgeprune.flavor.copies import clone_input, clone_wrapper, functional_model
-from edgeprune.flavor.error_lines import first_line
+from edgeprune.flavor.error_lines import first_line, line_of_layer
 from edgeprune.flavor.functions import call_function
 from edgeprune.flavor.graphs import (
     GraphNode,
@@ -46,6 +46,7 @@ from edgeprune.flavor.marked_batch import (
     holds_mark,
     is_marked,
     is_symbolic,
+    uses_weight_of_others,
     with_marked_batch,
 )
 from edgeprune.flavor.own_weights import is_own_weight
@@ -191,7 +192,7 @@ class _Unfolding:
                 if not self._keras_3 and list(map(_has_mask, given)) != list(map(_has_mask, node.outputs)):
                     raise NotUnfoldedError("its inner calls return other masks")
             except Exception as error:  # a call may fail on symbolic inputs in any way
-                self.reasons[id(layer)] = first_line(error)
+                self.reasons[id(layer)] = _what_stopped(error)
                 given = None
         if given is None:
             given = self._tree.flatten(self._called(node, args, kwargs, tensors))
@@ -239,7 +240,7 @@ class _Unfolding:
                     raise NotUnfoldedError("the steps it is called on have a mask")
                 self._wrappers[id(wrapper)] = clone_wrapper(wrapper, self._for_a_step(inner, x))
             except Exception as error:  # a call may fail on symbolic inputs in any way
-                self.reasons[id(wrapper)] = first_line(error)
+                self.reasons[id(wrapper)] = _what_stopped(error)
                 self._wrappers[id(wrapper)] = wrapper
         return self._wrappers[id(wrapper)]
 
@@ -365,6 +366,12 @@ class _Unfolding:
 _REFERENCE = -1  # no `id` of an object: the key of a tensor that has the batch of the call that is looked into
 
 
+def _what_stopped(error: Exception) -> str:
+    """Why a call could not be followed, and the line of the layer's own code that stopped it."""
+    line = line_of_layer(error)
+    return f"{first_line(error)}; {line}" if line else first_line(error)
+
+
 def _signatures(outputs: object) -> list[Any]:
     """What is called to compute some symbolic tensors: layers, and functions by their names."""
     nodes = _calls_between({}, symbolic_leaves(outputs))
@@ -413,7 +420,7 @@ def _check_constants(node: GraphNode) -> None:
 
     for leaf in nest(keras_3=True).flatten((node.args, node.kwargs)):
         if isinstance(leaf, keras_module(KERAS_3).Variable | tf.Variable):
-            raise NotUnfoldedError("it uses weights outside of the layers that hold them")
+            raise uses_weight_of_others(leaf)
 
 
 @contextlib.contextmanager

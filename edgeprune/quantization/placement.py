@@ -149,7 +149,8 @@ def _range_of(
         return shared
     if kind is CallKind.JOIN and _join(graph, part, node, ranges):
         return None
-    return Range(node.layer.name, fixed_range(_inner(node.layer)))
+    name = flavor.own_weight_name(node.layer) if flavor.is_own_weight(node.layer) else node.layer.name
+    return Range(name, fixed_range(_inner(node.layer)))
 
 
 def _is_fused(graph: _Graph, node: flavor.GraphNode, kind: CallKind, tensor: AnyTensor) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.channels.graph.rules import is_composite
+from edgeprune.channels.graph.trace import garbage_collection_off
 from edgeprune.depth.bypass import graphs
 from edgeprune.quantization.fake_quantize import (
     FakeQuantizeLogic,
@@ -25,9 +27,11 @@ from edgeprune.types import Layer, Model
 # Folded into the kernel before them, or looked into.
 _WITHOUT_KERNELS = ("BatchNormalization", "TimeDistributed", "Bidirectional", "RNN")
 _OF_SEVERAL = ("LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization")
-_NO_RULE = "no rule for its kernels: quantized when the file is written, with ranges of the representative data"
-_SEVERAL = "computed by several operators: quantized when the file is written, with ranges of the representative data"
-_INSIDE = "inside a layer that is whole: quantized when the file is written, with ranges of the representative data"
+_WHEN_WRITTEN = "quantized when the file is written, with ranges of the representative data"
+_NO_RULE = f"no rule for its kernels: {_WHEN_WRITTEN}"
+_SEVERAL = f"computed by several operators: {_WHEN_WRITTEN}"
+_OWN_WEIGHT = f"a weight that its layer uses itself: {_WHEN_WRITTEN}"
+_INSIDE = f"inside a layer that is whole: {_WHEN_WRITTEN}"
 _LEFT_OUT = "left out by the scheme, `layers` or `ignore`"
 
 
@@ -128,14 +132,16 @@ def quantization_report(model: Model) -> QuantizationReport:
     wrappers = quantized_layers(model)
     names = flavor.layer_names(model)
     inside = {id(part) for wrapper in wrappers for part in flavor.layers_of(wrapper) if part is not wrapper}
+    inside |= set(_rounded_holders(model))
     kernels = [
         _kernel(names[id(wrapper)].removesuffix(wrapper.name) + wrapper.layer.name, wrapper, name)
         for wrapper in wrappers
         for name in wrapper.kernel_axes
     ]
     called = {id(layer) for layer in _called_layers(model)}
+    whole = _why_whole(model, names)
     left = {
-        names[id(layer)]: reason
+        names[id(layer)]: whole.get(id(layer), reason)
         for layer in flavor.layers_of(model)
         if layer not in wrappers and id(layer) not in inside and (reason := _why_left(layer, id(layer) in called))
     }
@@ -159,6 +165,33 @@ def _activation(name: str, layer: FakeQuantizeLogic) -> RoundedActivation:
     )
 
 
+def _why_whole(model: Model, names: Mapping[int, str]) -> dict[int, str]:
+    """`id` of the composite layers whose calls could not be followed, and of the layers in them, to the reason.
+
+    They are looked into once more: a model that was loaded from a file knows no reasons.
+    """
+    with garbage_collection_off():
+        _, _, reasons, _ = flavor.unfold_layers(model, lambda one: is_composite(one) and not flavor.rounds_values(one))
+    found: dict[int, str] = {}
+    for layer in flavor.layers_of(model):
+        if (why := reasons.get(id(layer))) is not None:
+            inside = f"inside {names[id(layer)]!r}, whose call cannot be followed ({why}): {_WHEN_WRITTEN}"
+            found.update({id(part): inside for part in flavor.layers_of(layer)})
+            found[id(layer)] = f"its call cannot be followed ({why}): {_WHEN_WRITTEN}"
+    return found
+
+
+def _rounded_holders(model: Model) -> Iterator[int]:
+    """`id` of the layers that hold a weight of a composite layer, where it is rounded in a range of its own."""
+    for _, part in graphs(model):
+        for node in flavor.graph_nodes(part)[1]:
+            if is_fake_quantize(node.layer):
+                reshaped, behind = flavor.producer_of(node.inputs[0])
+                holder = flavor.producer_of(behind[0])[0] if flavor.function_name(reshaped) == "reshape" else reshaped
+                if flavor.is_layer(holder) and flavor.holds_own_weight(holder):
+                    yield id(holder)
+
+
 def _called_layers(model: Model) -> Iterator[Layer]:
     """The layers that the model calls itself: not those inside a layer that is whole."""
     for _, part in graphs(model):
@@ -179,6 +212,8 @@ def _why_left(layer: Layer, is_called: bool) -> str | None:
         return None
     if not is_called:
         return _INSIDE
+    if flavor.holds_own_weight(layer):
+        return _OWN_WEIGHT
     if flavor.built_in_kind(layer) in _OF_SEVERAL:
         return _SEVERAL
     return _LEFT_OUT if kernel_axes(layer) or inner_kernel_axes(layer) else _NO_RULE

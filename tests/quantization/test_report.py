@@ -53,3 +53,69 @@ def test_ranges_are_those_of_the_data(model):
 def test_a_float_model_is_refused(model):
     with pytest.raises(ValueError, match="not quantization-aware"):
         ep.quantization_report(model)
+
+
+def _whole(flavor, call):
+    """A net with a layer of two dense layers and a weight of its own, whose call is the one passed."""
+    keras = keras_module(flavor)
+
+    class Block(keras.layers.Layer):
+        def __init__(self, name=None, trainable=True, dtype=None):
+            super().__init__(name=name, trainable=trainable, dtype=dtype)
+            self.first, self.last = keras.layers.Dense(4, name="first"), keras.layers.Dense(4, name="last")
+
+        def build(self, shape):
+            self.first.build(shape)
+            self.last.build((None, 4))
+            self.gain = self.add_weight(shape=(4,), name="gain")
+            super().build(shape)
+
+        def call(self, x):
+            return call(self, x)
+
+    x = keras.Input((4,), name="x")
+    z = Block(name="block")(keras.layers.Dense(4, name="stem")(x))
+    return keras.Model(x, keras.layers.Dense(2, name="head")(z), name="net")
+
+
+def test_the_line_that_keeps_a_layer_whole_is_named(flavor):
+    import tensorflow as tf
+
+    def call(self, x):
+        z = self.first(x)
+        z = tf.map_fn(lambda row: row * 2.0, z)
+        return self.last(z) * self.gain
+
+    aware = ep.quantize_aware(_whole(flavor, call))
+    left = ep.quantization_report(aware).left
+    assert set(left) == {"block", "block/first", "block/last"}
+    line = '"z = tf.map_fn(lambda row: row * 2.0, z)", line '
+    assert left["block"].startswith("its call cannot be followed (") and line in left["block"]
+    assert left["block/first"].startswith("inside 'block', whose call cannot be followed (")
+    assert line in left["block/last"] and "of test_report.py): quantized when the file is written" in left["block/last"]
+
+
+def test_a_weight_of_another_layer_is_named(flavor):
+    keras = keras_module(flavor)
+
+    def call(self, x):
+        if flavor == "keras":
+            return self.last(keras.ops.matmul(x, self.first.kernel))
+        import tensorflow as tf
+
+        return self.last(tf.matmul(x, tf.convert_to_tensor(self.first.kernel)))
+
+    left = ep.quantization_report(ep.quantize_aware(_whole(flavor, call))).left
+    assert "weights outside of the layers that hold them: " in left["block"]
+    assert "kernel" in left["block"]
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_a_weight_that_a_layer_uses_itself_is_rounded_with_activations_or_listed(flavor, scheme):
+    aware = ep.quantize_aware(_whole(flavor, lambda self, x: self.last(self.first(x) * self.gain)), scheme)
+    report = ep.quantization_report(aware)
+    if scheme == "int8":
+        assert report.left == {} and "block_gain_range" in {one.name for one in report.activations}
+    else:
+        assert list(report.left) == ["block_gain"] and not report.activations
+        assert report.left["block_gain"].startswith("a weight that its layer uses itself: quantized when the file")
