@@ -208,18 +208,19 @@ def plan_quantization(
     )
 
 
-def with_wider_layers(model: Model, samples: Mapping[str, np.ndarray]) -> Scheme:
-    """A scheme of 4 bits in which the layers that gain most by it keep 8, as many as add a tenth to the weights.
+def with_wider_layers(model: Model, samples: Mapping[str, np.ndarray], more_bytes: int | None = None) -> Scheme:
+    """A scheme of 4 bits in which the layers that gain most by it keep 8.
 
     Args:
         model: a float model.
         samples: input name to samples `(samples, ...)`.
+        more_bytes: what that may add to the file; None for a tenth of the weights.
 
     Raises:
         ValueError: as `plan_quantization`.
     """
     choices = LayerChoices(model, samples)
-    more = int(_MORE * choices.more_bytes[:, 1].sum())
+    more = int(_MORE * choices.more_bytes[:, 1].sum()) if more_bytes is None else more_bytes
     return choices.scheme(_Limits(0, more).chosen(choices.added_errors(), choices.more_bytes))
 
 

@@ -10,12 +10,13 @@ from edgeprune.report.model_page import environment_section, file_sections, froz
 from edgeprune.report.page.content import Cell, Figure, Mark, Page, PageTable, Plot, Section, amount, figure
 from edgeprune.report.page.figures import BLUE, COLOURS, GREY, ORANGE, Points, scatter
 from edgeprune.report.summary_section import board_share
+from edgeprune.schemes import scheme_of
 from edgeprune.search.budget import amount_text
 from edgeprune.search.compress_result import settings_text
 from edgeprune.search.curves import Sensitivity, SensitivityCurve
 from edgeprune.search.judge import AGREEMENT, DISTANCE
 from edgeprune.search.search_record import SearchRecord
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.trial_record import Trial
 from edgeprune.search.trial_table import COSTS, pareto_front
 from edgeprune.targets import TARGETS
 
@@ -172,8 +173,13 @@ def _original_file(record: SearchRecord) -> Mapping[str, float]:
     winner = winner_of(record)
     if winner is None or winner.candidate is None:
         return {}
-    original = Candidate(quantization=winner.candidate.quantization)
-    figures = [trial.figures for trial in record.trials if trial.stage == "measured" and trial.candidate == original]
+    name = scheme_of(winner.candidate.quantization).name
+    figures = [
+        trial.figures
+        for trial in record.trials
+        if trial.stage == "measured" and (one := trial.candidate) is not None
+        if one.is_whole and not one.quantize_aware and scheme_of(one.quantization).name == name
+    ]
     return {name: value for name, value in figures[0].items() if name in COSTS} if figures else {}
 
 
@@ -379,7 +385,7 @@ def _widths(record: SearchRecord) -> Iterator[Section]:
     if candidate is None:
         return
     scheme = candidate.quantization
-    name = scheme if isinstance(scheme, str) else "float32" if scheme is None else scheme.name
+    name = "float32" if scheme is None else str(scheme)
     words = [f"The file is quantized as {name}{', and was trained for it' if candidate.quantize_aware else ''}."]
     if candidate.removed_blocks:
         words.append(f"Blocks that were removed: {', '.join(candidate.removed_blocks)}.")

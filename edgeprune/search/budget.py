@@ -23,6 +23,8 @@ _UNITS: dict[str, tuple[Mapping[str, float], str]] = {
     "max_accuracy_drop": ({"%": 0.01}, "0.01 or '1%'"),
     "max_latency_ms": ({"us": 1e-3, "ms": 1.0, "s": 1e3}, "20 or '20 ms'"),
 }
+# Limits that are on the bytes of a file, of whatever else.
+FILE_SIZES = ("max_flash", "max_size", "max_gzip_size")
 LIMITS = ("max_accuracy_drop", "max_flash", "max_ram", "max_latency_ms", "max_size", "max_gzip_size")
 _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-zµ%]*)\s*")
 
@@ -158,6 +160,19 @@ class Budget:
             if value is None or not value <= allowed:
                 found.append(Excess(name, allowed, value))
         return tuple(sorted(found, key=lambda one: -_overshoot(one)))
+
+    def bytes_left(self, measured: Mapping[str, float]) -> int | None:
+        """How much a file may grow until one of the limits on its bytes breaks; None where they are not limited.
+
+        Args:
+            measured: its figures, as `exceeded` accepts them.
+
+        Example:
+            >>> Budget(max_size="30 kB").bytes_left({"size": 28_400})
+            1600
+        """
+        names = [name for name in FILE_SIZES if name in self.limits]
+        return min((int(self.limits[name] - measured[name.removeprefix("max_")]) for name in names), default=None)
 
     def overshoot(self, measured: Mapping[str, float | None]) -> float:
         """How far the most broken limit is exceeded, as a fraction of it: 0 where all hold."""

@@ -21,7 +21,7 @@ from edgeprune.measure.parameters import count_parameters
 from edgeprune.number_checks import check_number, check_seed, check_whole
 from edgeprune.progress import status
 from edgeprune.schemes import Scheme
-from edgeprune.search.budget import Budget
+from edgeprune.search.budget import FILE_SIZES, Budget
 from edgeprune.search.checked_samples import test_samples, training_samples, validation_samples
 from edgeprune.search.compress_result import CompressResult
 from edgeprune.search.directions import rounding_epochs
@@ -40,6 +40,7 @@ from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import check_optuna, sampled
 from edgeprune.search.search_record import TRIALS, SearchHeader, this_environment
 from edgeprune.search.search_space import SearchSpace, Way, ways_of
+from edgeprune.search.trial_files import TrialFiles
 from edgeprune.search.trial_job import Samples, TrialSettings, Work
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_maker import Maker
@@ -49,7 +50,6 @@ from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization
 
 OPTUNA = "optuna.jsonl"
-_SIZES = {"max_flash", "max_size", "max_gzip_size"}
 Search = Literal["guided", "tpe", "nsga2"]
 
 
@@ -124,7 +124,8 @@ def compress(
         quantization: of the files, as `export_tflite` accepts it; None for float32; or several of these, the preferred
             one first. `"auto"`: the target's own, and where int8 loses too much, training for the rounding (with
             `train`) or int16x8; where bytes are limited also int4, whose files are smaller and no faster. Where only
-            the drop is limited, the best file is tried in int4 too if that is among several.
+            the drop is limited, the best file is tried in int4 too if that is among several. In files of 4 bits the
+            layers that gain most keep 8, where limits on bytes leave room or 4 lose too much.
         search: how candidates are chosen. `"guided"`: by bisection, from measured curves; the same at each run.
             `"tpe"`, `"nsga2"`: by Optuna's samplers of these names, over the width of each group.
         engine: where trials are made: `"local"`, in this process, or `"ray"`, as Ray tasks. The same seed finds the
@@ -197,7 +198,7 @@ def compress(
     folder = Path(output_dir)
     check_parents(folder / TRIALS)
     check_is_free(folder)
-    is_training, is_size_limited = train is not None and epochs > 0, bool(_SIZES & {*budget.costs})
+    is_training, is_size_limited = train is not None and epochs > 0, bool({*FILE_SIZES} & {*budget.costs})
     ways = ways_of(quantization, device, is_training, is_size_limited)
     prepared = _prepared(model, train, validation, test, metric, device, budget, ways, settings)
     maker = Maker(prepared.work, strategy)
@@ -212,16 +213,17 @@ def compress(
         status("Compressing", verbose=verbose) as say,
         contextlib.closing(LocalEngine(maker) if engine == "local" else RayEngine(maker.work, **workers)) as made_by,
     ):
-        space = SearchSpace(maker, journal, folder / "curves.jsonl", ways)
+        files = TrialFiles(folder / "trials")
+        space = SearchSpace(maker, journal, files, folder / "curves.jsonl", ways)
         logged = logs(log, folder, journal.trials, f"{model.name} on {device.name}")
-        runner = _runner(made_by, space, journal, folder, prepared, settings, say, logged)
+        runner = _runner(made_by, space, journal, files, prepared, settings, say, logged)
         try:
             found = _nearest(runner, space, maker) or _searched(
                 runner, space, prepared.work.budget, settings, len(maker.quick_rows), folder / OPTUNA
             )
         except NotWrittenError as error:
             raise ValueError(f"{error}{_way_out(model)}") from error
-        return Ending(maker, prepared, journal, runner, folder, settings, bundle).result(found)
+        return Ending(maker, prepared, journal, files, folder, settings, bundle).result(found)
 
 
 def _way_out(model: Model) -> str:
@@ -314,7 +316,7 @@ def _runner(
     engine: Engine,
     space: SearchSpace,
     journal: TrialJournal,
-    folder: Path,
+    files: TrialFiles,
     prepared: Prepared,
     settings: Mapping[str, Any],
     say: Callable[[str], None],
@@ -324,7 +326,7 @@ def _runner(
         engine,
         space.candidate,
         journal,
-        folder / "trials",
+        files,
         budget=prepared.work.budget,
         is_training=prepared.work.is_training,
         rounding_epochs=rounding_epochs(settings["epochs"]),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from edgeprune.measure.metrics import MetricLike
+from edgeprune.schemes import scheme_of
 from edgeprune.search.budget import amount_text
 from edgeprune.search.gate import Verdict
 from edgeprune.search.trial_record import Candidate, Trial
@@ -165,8 +166,10 @@ def settings_text(trial: Trial) -> str:
         epochs = trial.candidate.epochs
         parts.append(f"{' + '.join(map(str, epochs))} epoch{'s' * (epochs != (1,))}")
     if trial.candidate is not None and trial.stage == "measured":
-        scheme = trial.candidate.quantization
-        name = scheme if isinstance(scheme, str) else "float32" if scheme is None else str(scheme.name)
+        scheme = scheme_of(trial.candidate.quantization)
+        name = str(scheme.name or "float32")
+        if count := len(scheme.layers):
+            name += f" with other bits in {count} layer{'s' * (count != 1)}"
         parts.append(f"{name}{', trained for it' if trial.candidate.quantize_aware else ''}")
     return ", ".join(parts)
 

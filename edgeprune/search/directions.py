@@ -49,6 +49,11 @@ class Directions:
         """The epochs of training for the rounding, after the others."""
         return rounding_epochs(self.epochs)
 
+    @property
+    def untrained_four_bits(self) -> list[int]:
+        """The ways with weights of 4 bits that no model is trained for."""
+        return [way for way in self.four_bits if way not in self.quantize_aware]
+
     def untrained(self, way: int) -> int:
         """The same way to quantize, without training for its rounding."""
         return way - 1 if way in self.quantize_aware else way

@@ -25,8 +25,8 @@ from edgeprune.search.gate import Verdict, verdict_on
 from edgeprune.search.journal import data_fingerprint
 from edgeprune.search.judge import Judge
 from edgeprune.search.recipe import DataOfRecipe, Recipe
-from edgeprune.search.runner import JournalRunner
 from edgeprune.search.search_record import TRIALS, SearchEnding
+from edgeprune.search.trial_files import TrialFiles
 from edgeprune.search.trial_job import Samples, Work
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_maker import Maker, judge_for
@@ -83,7 +83,7 @@ class Ending:
         maker: makes models.
         prepared: what the search began with.
         journal: its trials.
-        runner: knows their files.
+        files: theirs.
         folder: where what is written lies.
         settings: those of the search, by the names of `compress`'s arguments.
         bundle: whether to write a bundle.
@@ -92,7 +92,7 @@ class Ending:
     maker: Maker
     prepared: Prepared
     journal: TrialJournal
-    runner: JournalRunner
+    files: TrialFiles
     folder: Path
     settings: Mapping[str, Any]
     bundle: bool
@@ -109,9 +109,10 @@ class Ending:
             self.journal.end(SearchEnding(None, False, None, known, notes))
             return CompressResult(False, None, None, None, None, trials, correlation, None, None, notes, work.metric)
         path = self.folder / MODEL
-        verdict = self._verdict(self.runner.path_of(best))
+        made = self.files.path(best.number)
+        verdict = self._verdict(made)
         with atomic_path(path) as unfinished:
-            unfinished.write_bytes(self.runner.path_of(best).read_bytes())
+            unfinished.write_bytes(made.read_bytes())
         model = self._model(best, best.candidate)
         recipe = self._recipe(best.candidate, path)
         bundled, said = self._bundled(model, best.candidate)
@@ -147,7 +148,7 @@ class Ending:
         if candidate.is_whole and not candidate.quantize_aware:
             return self.prepared.work.model
         model = self.maker.untrained(candidate)
-        flavor.set_weight_values(model, self.runner.weights_of(best))
+        flavor.set_weight_values(model, self.files.weights(best.number))
         return model
 
     def _recipe(self, candidate: Candidate, path: Path) -> Path:

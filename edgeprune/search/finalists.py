@@ -11,13 +11,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgeprune.search.budget import Budget
+from edgeprune.search.budget import FILE_SIZES, Budget
 from edgeprune.search.directions import Directions
 from edgeprune.search.runner import Runner, Settings
 from edgeprune.search.trial_record import Trial
 
 # The share of a loss after the first part of the training that is left after the last one, until it is known.
 _LEFT_BY_TRAINING, _LEAST_LEFT = 0.4, 0.1
+# Where a file of 4 bits loses too much, of the bytes between it and that of 8 bits, what layers of 8 bits may have.
+_WIDER = (1 / 3, 2 / 3)
 # Of the allowed drop, what the doubt about a drop may use up at most.
 _MOST_DOUBT = 1 / 3
 
@@ -89,6 +91,19 @@ class Finalists:
         self.trials += made
         return next(trial for trial in made if trial.settings["way"] == self.way)
 
+    def holds_in_four_bits(self) -> bool:
+        """Measure the original in 4 bits, where bytes are limited; whether that leaves half of the drop to no cut."""
+        if not {*FILE_SIZES} & {*self._budget.costs}:
+            return False
+        made: list[Trial] = []
+        for way in self._directions.untrained_four_bits:
+            if way != self.way:
+                made += self._runner.measured([{"target_macs": 1.0, "way": way}])
+                made += self._within_bytes(made[-1])
+        self.trials += made
+        most = self._allowed / 2
+        return math.isfinite(most) and any(holds_all(self._budget, one) and drop_of(one) <= most for one in made)
+
     def measure(self, settings: Settings) -> Trial:
         """Train and measure a model; where it holds and its file does not, also in the next ways to quantize it."""
         way = self._directions.untrained(settings["way"])
@@ -96,6 +111,8 @@ class Finalists:
             self._runner.quick([{**settings, "way": way}])  # known mostly; it tells how well such trials rank
         made = list(self._trained({**settings, "way": way}))
         self._num_models += made[0].number not in {trial.number for trial in self.trials}
+        if self._falls_short_by_rounding(made[-1]):
+            made += self._within_bytes(made[-1])
         made += self._quantized(made[-1], [one for one in self._directions.ways_after(way) if one >= settings["way"]])
         self.trials += made
         return min(made, key=drop_of)
@@ -129,24 +146,47 @@ class Finalists:
         return None if holds_all(self._budget, trial) else True
 
     def finish(self) -> Outcome:
-        """The best, trained to the end, and in 4 bits where that is a way; what there is no time for is left out."""
+        """The best, trained to the end, and in fewer bits or more; what there is no time for is left out."""
         found = self.outcome()
         if found.best is None or not found.holds:
             return found
         if (rest := self._rest(found.best)) and self._runner.has_time("measured", rest):
             self.trials += self._runner.measured([self._continued(found.best, found.best.settings["way"], rest)])
         best = self.outcome().best
-        if best is not None and not self._budget.costs and self._can_continue(best):
+        if best is not None and self._budget.costs:
+            self.trials += self._within_bytes(best)
+        elif best is not None and self._can_continue(best):
             self._narrow(best)
         return self.outcome()
 
     def _narrow(self, best: Trial) -> None:
         """Files of 4 bits of a trained model, where these are not what is tried first."""
-        four_bits = [] if 0 in self._directions.four_bits else self._directions.four_bits
-        for way in four_bits:
-            if way not in self._directions.quantize_aware:
-                (made,) = self._runner.measured([self._continued(best, way)])
-                self.trials += [made, *self._quantized(made, self._directions.ways_after(way))]
+        for way in () if 0 in self._directions.four_bits else self._directions.untrained_four_bits:
+            made = self._runner.measured([self._continued(best, way)])
+            made += self._quantized(made[-1], self._directions.ways_after(way))
+            if not any(map(self.passes, made)):
+                made += self._between(made[0], best)
+            self.trials += made
+
+    def _between(self, narrow: Trial, wide: Trial) -> Iterator[Trial]:
+        """Files of a model with layers of 4 bits and of 8, the smallest first, until one passes."""
+        if narrow.size is None or wide.size is None:  # it was not made
+            return
+        for share in _WIDER:
+            (made,) = self._runner.measured([self._with_more(narrow, round(share * (wide.size - narrow.size)))])
+            yield made
+            if self.passes(made):
+                return
+
+    def _within_bytes(self, trial: Trial) -> Iterator[Trial]:
+        """The same model with 8 bits for the layers that gain most, where a file of 4 bits leaves bytes for that."""
+        is_plain = trial.settings["way"] in self._directions.untrained_four_bits and "more_bytes" not in trial.settings
+        if is_plain and trial.state == "ok" and not broken_costs(self._budget, trial):
+            if left := self._budget.bytes_left(trial.figures):
+                yield from self._runner.measured([self._with_more(trial, left)])
+
+    def _with_more(self, trial: Trial, more_bytes: int) -> Settings:
+        return {**self._continued(trial, trial.settings["way"]), "more_bytes": more_bytes}
 
     def outcome(self) -> Outcome:
         """The best: with limits on costs the one that loses least, else the narrowest; or the nearest."""

@@ -78,6 +78,8 @@ class _Guided:
         whole = self.finalists.measure_whole()
         if self.budget.costs and holds_all(self.budget, whole):
             return Outcome(whole, True)  # nothing has to be cut
+        if self.finalists.holds_in_four_bits():
+            return self.finalists.outcome()
         if self.budget.costs:
             following, share = self._start_within_costs()
             if share < 1 or "within" in following:
@@ -167,8 +169,8 @@ class _Guided:
         if directions.compresses_zeros:
             found += [{"weighed_by": "l2", "way": self.finalists.way, "sparsity": one} for one in SPARSITIES]
         if self.budget.costs:
-            narrow = [way for way in directions.four_bits if way not in directions.quantize_aware]
-            found += [{"weighed_by": "l2", "way": way} for way in narrow if way != self.finalists.way]
+            narrow = [way for way in directions.untrained_four_bits if way != self.finalists.way]
+            found += [{"weighed_by": "l2", "way": way} for way in narrow]
         return found
 
     def _bisected(self, settings: Settings, low: float, high: float, steps: int) -> tuple[float, Trial | None]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from edgeprune.atomic import atomic_path
 from edgeprune.search.budget import Budget
 from edgeprune.search.engine import Engine
+from edgeprune.search.trial_files import TrialFiles
 from edgeprune.search.trial_job import Job, Made, failed
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate, Stage, Trial
@@ -54,7 +51,7 @@ class JournalRunner:
         engine: makes them.
         candidate: returns what settings mean, or raises ValueError.
         journal: what is already known, and where trials are kept.
-        folder: where the files of measured trials lie.
+        files: those of measured trials.
         budget: the limits, for what is reported.
         is_training: whether measured trials are trained.
         baseline: the original's score.
@@ -71,7 +68,7 @@ class JournalRunner:
         engine: Engine,
         candidate: Callable[[Settings], Candidate],
         journal: TrialJournal,
-        folder: Path,
+        files: TrialFiles,
         *,
         budget: Budget,
         is_training: bool,
@@ -83,7 +80,7 @@ class JournalRunner:
         say: Callable[[str], None] = lambda text: None,
         log: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
-        self._engine, self._candidate, self._journal, self._folder = engine, candidate, journal, folder
+        self._engine, self._candidate, self._journal, self._files = engine, candidate, journal, files
         self._budget, self.is_training, self.baseline = budget, is_training, baseline
         self._rounding_epochs = rounding_epochs
         self._time_budget, self._counts, self._say, self._log = time_budget, dict(counts or {}), say, log
@@ -124,15 +121,6 @@ class JournalRunner:
             figures = {"quick_score": look.quick_score, **look.figures}
             self._kept("quick", settings, look.candidate, Made("pruned", figures, reason))
 
-    def path_of(self, trial: Trial) -> Path:
-        """The file of a measured trial."""
-        return self._folder / f"{trial.number}.tflite"
-
-    def weights_of(self, trial: Trial) -> list[np.ndarray]:
-        """The weights of the Keras model of a measured trial, in the order of `flavor.weights_of(model)`."""
-        with np.load(self._weights_path(trial.number)) as stored:
-            return [stored[f"{place}"] for place in range(len(stored.files))]
-
     def _trials(self, stage: Stage, several: Sequence[Settings]) -> list[Trial]:
         """The trials with these settings; those that the journal does not know are made, in waves of an engine."""
         found: list[Trial | None] = [self._known(stage, settings) for settings in several]
@@ -161,7 +149,8 @@ class JournalRunner:
             return Job(stage, candidate, settings.get("num_samples"))
         before = self._journal.trials[settings["after"]]
         assert before.candidate is not None, "a trial that failed is not continued"
-        return Job(stage, candidate, weights=self.weights_of(before), parts_done=len(before.candidate.epochs))
+        weights, parts_done = self._files.weights(before.number), len(before.candidate.epochs)
+        return Job(stage, candidate, weights=weights, parts_done=parts_done)
 
     def _known(self, stage: Stage, settings: Settings, candidate: Candidate | None = None) -> Trial | None:
         """The trial with these settings, or of the same model: two shares of the MACs may round to the same widths."""
@@ -173,7 +162,7 @@ class JournalRunner:
                 and trial.settings.get("num_samples") == settings.get("num_samples")
             )
             if trial.stage == stage and (is_same_model or dict(trial.settings) == dict(settings)):
-                is_there = stage == "quick" or trial.state != "ok" or self._weights_path(trial.number).exists()
+                is_there = stage == "quick" or trial.state != "ok" or self._files.has(trial.number)
                 if is_there:
                     if trial.number not in self._asked:
                         self._asked[trial.number] = trial
@@ -191,12 +180,7 @@ class JournalRunner:
             number, stage, dict(settings), candidate, made.state, error=made.error, seconds=made.seconds, **figures
         )
         if made.content is not None and made.weights is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path_of(trial)) as unfinished:
-                unfinished.write_bytes(made.content)
-            with atomic_path(self._weights_path(number)) as unfinished, unfinished.open("wb") as file:
-                arrays: dict[str, Any] = {f"{place}": values for place, values in enumerate(made.weights)}
-                np.savez(file, **arrays)
+            self._files.keep(number, made.content, made.weights)
         self._journal.add(trial)
         self._asked[number] = trial
         self._log(trial)
@@ -211,9 +195,6 @@ class JournalRunner:
                 if _shape(trial.candidate) == _shape(candidate) and trial.quick_score is not None:
                     return trial.quick_score
         return None
-
-    def _weights_path(self, number: int) -> Path:
-        return self._folder / f"{number}.npz"
 
     def _report(self, stage: Stage) -> None:
         """Say which trial is made, the best so far against the limits, and the time left."""

@@ -77,6 +77,8 @@ def sampled(
     whole = finalists.measure_whole()
     if budget.costs and holds_all(budget, whole):
         return Outcome(whole, True)  # nothing has to be cut
+    if finalists.holds_in_four_bits():
+        return finalists.outcome()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's notes on what is experimental
         study = _Study(runner, budget, directions, groups, finalists.way, sampler, seed, storage)
@@ -116,7 +118,7 @@ class _Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.runner, self.budget, self.directions = runner, budget, directions
         self.groups, self.is_single = groups, sampler == "tpe"
-        narrow = set(directions.four_bits) - {way, *directions.quantize_aware} if budget.costs else ()
+        narrow = set(directions.untrained_four_bits) - {way} if budget.costs else ()
         self.ways = [way, *sorted(narrow)]
         shared: dict[str, Any] = {"seed": seed, "constraints_func": lambda trial: trial.user_attrs[_CONSTRAINTS]}
         made: Any

@@ -19,6 +19,7 @@ from edgeprune.search.directions import Directions
 from edgeprune.search.file_costs import QuantizationLike
 from edgeprune.search.judge import taken
 from edgeprune.search.sensitivity import sensitivity
+from edgeprune.search.trial_files import TrialFiles
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate
@@ -42,12 +43,16 @@ class SearchSpace:
     Args:
         maker: knows the model's variants.
         journal: keeps the curves.
+        files: those of the trials that others begin from.
         cache: a file for single measurements of the curves, which take long; None to keep none.
         ways: how files may be quantized, the preferred one first.
     """
 
-    def __init__(self, maker: Maker, journal: TrialJournal, cache: Path | None, ways: Sequence[Way]) -> None:
-        self._maker, self._journal, self._cache, self.ways = maker, journal, cache, tuple(ways)
+    def __init__(
+        self, maker: Maker, journal: TrialJournal, files: TrialFiles, cache: Path | None, ways: Sequence[Way]
+    ) -> None:
+        self._maker, self._journal, self._files, self._cache = maker, journal, files, cache
+        self.ways = tuple(ways)
         self._curves: dict[tuple[str, ...], Sensitivity] = {}
         if journal.sensitivity is not None:
             self._curves[()] = journal.sensitivity
@@ -108,7 +113,8 @@ class SearchSpace:
                 as `"within"`, the fraction of each limit to use up, with `"weighed_by"`; or as `"keep"`, the fraction
                 of its channels that each group keeps; all are kept where none is there. `"num_blocks"`, how many
                 blocks are removed; `"sparsity"`; `"way"`, the number of a way to quantize; `"round_to"` in place of the
-                target's; `"epochs"`, how long it is trained, and `"after"`, the trial that it begins from.
+                target's; `"epochs"`, how long it is trained, and `"after"`, the trial that it begins from, whose file
+                of 4 bits grows by `"more_bytes"` for layers that keep 8.
 
         Raises:
             ValueError: nothing is so small.
@@ -117,7 +123,13 @@ class SearchSpace:
         quantization, quantize_aware = self.ways[settings.get("way", 0)]
         widths = self._widths(self._maker.variant(blocks), blocks, settings)
         candidate = Candidate(widths, blocks, settings.get("sparsity", 0.0), quantization, quantize_aware)
-        return candidate if candidate.is_whole else replace(candidate, epochs=self._epochs(settings))
+        if not candidate.is_whole:
+            candidate = replace(candidate, epochs=self._epochs(settings))
+        if "more_bytes" in settings and not scheme_of(quantization).layers:
+            return self._maker.with_wider_layers(
+                candidate, self._files.weights(settings["after"]), settings["more_bytes"]
+            )
+        return candidate
 
     def _epochs(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
         before = self._journal.trials[settings["after"]].candidate if "after" in settings else None

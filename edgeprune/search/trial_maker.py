@@ -15,11 +15,15 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.channels.rebuild.slicing import whole_copy
+from edgeprune.data.batches import samples_of
+from edgeprune.data.named_arrays import named_arrays
+from edgeprune.data.ports import input_shapes
 from edgeprune.export.convert import export_tflite
 from edgeprune.fit.distilling import distill
 from edgeprune.fit.training import count_steps
 from edgeprune.measure.predictions import predict
 from edgeprune.one_shot.planning import prune_weights
+from edgeprune.quantization.planning import with_wider_layers
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
 from edgeprune.search.directions import rounding_epochs
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 _VARIANTS = 2  # that are kept, as models take memory
 # Of the learning rate, in training for the rounding of a file.
 _ROUNDING_RATE = 0.1
+_BITS_SAMPLES = 64  # that the bits of layers are chosen on
 _TRAINING = "Training after the original"
 
 
@@ -121,6 +126,20 @@ class Maker:
             return rounded(smaller)
         epochs = rounding_epochs(self.work.settings.epochs)
         return self._fitted(smaller, epochs, "Training for the rounding", prepare=rounded, rate_share=_ROUNDING_RATE)
+
+    def with_wider_layers(self, candidate: Candidate, weights: Sequence[np.ndarray], more_bytes: int) -> Candidate:
+        """A candidate of 4 bits in which the layers that gain most by it keep 8.
+
+        Args:
+            candidate: what it is.
+            weights: those of its float model.
+            more_bytes: how much larger its file may be.
+        """
+        model = self._float_model(candidate, weights)
+        samples = samples_of(self._unlabelled, _BITS_SAMPLES)
+        scheme = with_wider_layers(model, named_arrays("the model", input_shapes(model), samples), more_bytes)
+        chosen = replace(_scheme(candidate), weight_bits=scheme.weight_bits, layers=scheme.layers)
+        return replace(candidate, quantization=chosen.name if chosen == scheme_of(chosen.name) else chosen)
 
     def write(self, model: Model, candidate: Candidate, path: Path) -> None:
         """Write a candidate's file.

@@ -64,6 +64,26 @@ def test_a_budget_becomes_a_file(flavor, trained, tmp_path):
         ep.compress(model, train, (x + 1, y), output_dir=tmp_path / "out", resume=True, **settings)
 
 
+@pytest.mark.above_flavor
+@pytest.mark.parametrize("search", ["guided", "tpe"])
+def test_within_bytes_that_fewer_bits_come_to_nothing_is_cut(flavor, search, trained, tmp_path):
+    model, (x, y) = trained(flavor), data(120, 1)
+    sizes = []
+    for name in ("int4", "int8"):
+        made = ep.export_tflite(model, tmp_path / f"{name}.tflite", name, x, calibration="min-max", verify=False)
+        sizes.append(made.bytes)
+    limit = sum(sizes) // 2
+    settings = {**SETTINGS, "max_accuracy_drop": 0.5, "max_size": limit, "search": search}
+    result = ep.compress(model, None, (x, y), output_dir=tmp_path / "out", **settings)
+    assert result.accepted and result.candidate.is_whole and sizes[0] <= result.verdict.measured["size"] <= limit
+    assert [trial.stage for trial in result.trials] == ["measured"] * len(result.trials)
+    mixed = result.trials[-1]
+    assert mixed.settings["more_bytes"] > 0 and set(mixed.candidate.quantization.layer_bits.values()) == {8}
+    assert "int4 with other bits in 1 layer" in str(result)
+    again = ep.apply_recipe(ep.Recipe.load(result.recipe), model, (x, y), output=tmp_path / "again.tflite")
+    assert again.size == result.path.stat().st_size
+
+
 def trials_held_out(x, y):
     from edgeprune.search.gate import hold_out
 

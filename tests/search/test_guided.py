@@ -169,6 +169,68 @@ def test_the_best_file_is_written_with_4_bits_too_where_that_was_asked_for():
     assert sum(one.settings["way"] in (1, 2) for one in runner.trials) == 1
 
 
+class Bits(Formula):
+    """The second way has 4 bits: 0.6 of the size, and a loss that falls with the bytes for layers of 8 bits."""
+
+    narrow = (1,)
+    loss = 0.2  # with 4 bits alone
+
+    def _trial(self, stage, asked, lost):
+        made = super()._trial(stage, asked, lost)
+        if stage == "quick" or asked["way"] != 1 or made.state != "ok":
+            return made
+        more = asked.get("more_bytes", 0)
+        share = min(1.0, more / (100 * share_of(asked) * 0.4))  # of the bytes between the two
+        score = made.float_score - self.loss * (1 - share)
+        found = replace(made, size=made.size + more, score=score, accuracy_drop=1 - score)
+        self.trials[made.number] = found
+        return found
+
+
+def bits_search(**limits):
+    budget = Budget(**limits)
+    runner = Bits(budget)
+    directions = Directions(num_ways=2, four_bits=(1,))
+    return guided(runner, budget, directions, num_trials=24, num_finalists=3), runner
+
+
+def test_where_fewer_bits_are_enough_nothing_is_cut():
+    found, runner = bits_search(max_size=85, max_accuracy_drop=0.16)
+    assert found.holds and found.best.settings["target_macs"] == 1.0 and len(runner.trials) == 3
+    assert found.best.settings["more_bytes"] == 25 and found.best.size == 85  # all that the limit leaves
+    # With 4 bits alone more is lost than half of what is allowed; where the other bytes do not help, it is cut.
+    assert runner.trials[1].accuracy_drop == pytest.approx(0.2)
+    found, runner = bits_search(max_size=61, max_accuracy_drop=0.16)
+    assert found.best.settings["target_macs"] < 1 and found.best.size <= 61
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 99), st.floats(0.01, 0.5))
+def test_layers_of_8_bits_use_up_what_a_limit_on_bytes_leaves_and_no_more(size, drop):
+    found, runner = bits_search(max_size=size, max_accuracy_drop=drop)
+    for trial in runner.trials:
+        if more := trial.settings.get("more_bytes"):
+            plain = runner.trials[trial.settings["after"]]
+            assert plain.size + more <= size < plain.size + more + 1 and trial.accuracy_drop <= plain.accuracy_drop
+    if found.holds and found.best.settings["way"] == 1:
+        assert found.best.settings.get("more_bytes") or found.best.size > size - 1
+
+
+@pytest.mark.parametrize(("loss", "sizes"), [(0.05, [30]), (0.2, [30, 36.7]), (0.5, [30, 36.7, 43.3]), (2.0, [50])])
+def test_the_fewest_bytes_for_layers_of_8_bits_are_taken_where_the_drop_alone_is_limited(loss, sizes):
+    budget = Budget(max_accuracy_drop=0.28)
+    runner = Bits(budget)
+    runner.loss = loss
+    finalists = Finalists(runner, budget, Directions(num_ways=2, four_bits=(1,)), 3)
+    finalists.measure_whole()
+    eight = finalists.measure({"target_macs": 0.5, "weighed_by": "l2", "way": 0})  # 0.1 lost, of size 50
+    best = finalists.finish().best
+    assert best.size == pytest.approx(sizes[-1], abs=1) and best.macs == eight.macs
+    if len(sizes) > 1:
+        tried = [one.size for one in runner.trials if one.settings["way"] == 1]
+        assert tried == pytest.approx(sizes, abs=1)
+
+
 def test_where_the_file_alone_loses_too_much_the_next_way_to_quantize_is_taken():
     two = Directions(num_ways=2)
     found, runner = search(Budget(max_accuracy_drop=0.5), directions=two, rounding=0.4)

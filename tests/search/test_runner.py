@@ -13,6 +13,7 @@ from edgeprune.search.finalists import Finalists
 from edgeprune.search.guided import guided
 from edgeprune.search.runner import JournalRunner
 from edgeprune.search.sampled import sampled
+from edgeprune.search.trial_files import TrialFiles
 from edgeprune.search.trial_job import Made
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_record import Candidate
@@ -55,7 +56,7 @@ def candidate(settings):
 
 def runner_in(folder, engine, journal, **more):
     made = {"budget": BUDGET, "is_training": False, "baseline": 1.0, **more}
-    return JournalRunner(engine, candidate, journal, folder / "trials", **made)
+    return JournalRunner(engine, candidate, journal, TrialFiles(folder / "trials"), **made)
 
 
 def search(folder, engine, strategy, resume=False):
@@ -93,8 +94,9 @@ def test_a_file_that_is_lost_is_made_again_and_weights_are_kept(tmp_path):
     with TrialJournal(tmp_path / "trials.jsonl", SEARCH) as journal:
         runner = runner_in(tmp_path, FormulaEngine(), journal)
         (first,) = runner.measured([{"target_macs": 0.5}])
-        assert runner.path_of(first).read_bytes() == b"file of 0.5"
-        assert [values.tolist() for values in runner.weights_of(first)] == [[0.5, 0.5]]
+        files = TrialFiles(tmp_path / "trials")
+        assert files.path(first.number).read_bytes() == b"file of 0.5"
+        assert [values.tolist() for values in files.weights(first.number)] == [[0.5, 0.5]]
         assert runner.measured([{"target_macs": 0.5}]) == [first]
         (tmp_path / "trials" / "0.npz").unlink()
         (again,) = runner.measured([{"target_macs": 0.5}])
@@ -137,7 +139,7 @@ def models_of(trials):
 def test_a_model_that_was_measured_before_does_not_count_as_another(tmp_path):
     with TrialJournal(None, SEARCH) as journal:
         runner = JournalRunner(
-            FormulaEngine(), coarse, journal, tmp_path, budget=BUDGET, is_training=False, baseline=1.0
+            FormulaEngine(), coarse, journal, TrialFiles(tmp_path), budget=BUDGET, is_training=False, baseline=1.0
         )
         finalists = Finalists(runner, BUDGET, Directions(), most=2)
         finalists.measure_whole()
@@ -154,7 +156,7 @@ def test_sampled_finalists_are_different_models(sampler, limits, tmp_path):
     budget = Budget(**limits)
     with TrialJournal(None, SEARCH) as journal:
         runner = JournalRunner(
-            FormulaEngine(), coarse, journal, tmp_path, budget=budget, is_training=False, baseline=1.0
+            FormulaEngine(), coarse, journal, TrialFiles(tmp_path), budget=budget, is_training=False, baseline=1.0
         )
         counts = {"num_trials": 24, "num_finalists": 2, "num_samples": 8}
         assert sampled(runner, budget, Directions(), ["stem"], sampler=sampler, seed=0, **counts).holds

@@ -1,6 +1,7 @@
 """What may be done to a model in a trial: zeros, 4 bits, training for the rounding, blocks, widths within limits."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from edgeprune import flavor as flavors
 from edgeprune.search import file_costs
 from edgeprune.search.budget import Budget
 from edgeprune.search.search_space import SearchSpace, ways_of
+from edgeprune.search.trial_files import TrialFiles
 from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial_journal import TrialJournal
 from edgeprune.search.trial_maker import Maker
 from edgeprune.search.trial_record import Candidate
 from edgeprune.targets import target
+
+NO_FILES = TrialFiles(Path("no_trials"))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,23 @@ def test_zeros_are_in_the_weights_and_make_the_file_smaller_once_packed(maker):
     assert sparse.figures["gzip_size"] < dense.figures["gzip_size"]
     assert sparse_quick.figures["gzip_size"] < quick.figures["gzip_size"]
     assert sparse_quick.figures["macs"] == dense.figures["macs"] == 12 * 16 + 16 * 32 + 32 * 3
+
+
+def test_layers_that_gain_most_keep_8_bits_within_the_bytes(maker):
+    four = Candidate({"first": 16}, quantization="int4", epochs=(1,))
+    eight = dataclasses.replace(four, quantization="int8")
+    _, narrow = both(maker, four)
+    _, wide = both(maker, eight)
+    more = (wide.figures["size"] - narrow.figures["size"]) // 2
+    chosen = maker.with_wider_layers(four, narrow.weights, int(more))
+    scheme = chosen.quantization
+    assert scheme.weight_bits == 4 and set(scheme.layer_bits.values()) == {8} and scheme.layers
+    _, mixed = both(maker, chosen)
+    assert narrow.figures["size"] < mixed.figures["size"] <= narrow.figures["size"] + more
+    assert dataclasses.replace(chosen, quantization="int4") == four
+    # With no bytes it is the candidate itself, with those of all layers the one of 8 bits.
+    assert maker.with_wider_layers(four, narrow.weights, 0) == four
+    assert maker.with_wider_layers(four, narrow.weights, 10**6) == eight
 
 
 def test_what_is_trained_for_its_rounding_is_a_file_of_its_kind(maker):
@@ -124,7 +145,7 @@ def test_blocks_are_removed_and_widths_are_planned_within_limits():
     budget = Budget(max_flash="40 KiB", max_ram="8 KiB")
     settings = TrialSettings(target("cortex-m"), 0, 32, None, 0)
     maker = Maker(Work(model, None, Samples(x, y), "accuracy", budget, settings))
-    space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of("int8", target("cortex-m"), False))
+    space = SearchSpace(maker, TrialJournal(None, SEARCH), NO_FILES, None, ways_of("int8", target("cortex-m"), False))
     assert space.blocks == ("join",) and space.directions.plans_within
     without = space.candidate({"target_macs": 1.0, "num_blocks": 1})
     assert without.removed_blocks == ("join",)
@@ -134,7 +155,7 @@ def test_blocks_are_removed_and_widths_are_planned_within_limits():
     assert space.candidate({"within": 1.0, "weighed_by": "l2"}).widths == {}  # all of it fits
     size = maker.made(Job("quick", Candidate(quantization="int8"))).figures["size"]
     tight = Maker(dataclasses.replace(maker.work, budget=Budget(max_flash=int(0.93 * size))))
-    space = SearchSpace(tight, TrialJournal(None, SEARCH), None, ways_of("int8", target("cortex-m"), False))
+    space = SearchSpace(tight, TrialJournal(None, SEARCH), NO_FILES, None, ways_of("int8", target("cortex-m"), False))
     narrow = space.candidate({"within": 1.0, "weighed_by": "l2"})
     assert narrow.widths and tight.variant().params(narrow.widths) < tight.variant().params({})
 
@@ -152,7 +173,7 @@ def test_the_bundle_computes_what_the_file_does(tmp_path):
 
 
 def test_widths_that_round_to_the_originals_are_the_original_which_is_not_trained(maker):
-    space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of(None, target("phone"), True))
+    space = SearchSpace(maker, TrialJournal(None, SEARCH), NO_FILES, None, ways_of(None, target("phone"), True))
     assert space.candidate({"target_macs": 0.97, "way": 0, "epochs": 2}) == Candidate()
     assert space.candidate({"target_macs": 0.5, "way": 0, "epochs": 2}).epochs == (2,)
 
@@ -165,7 +186,7 @@ def test_a_net_that_is_as_narrow_as_a_tile_can_be_cut(work):
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     narrow = Maker(dataclasses.replace(work, model=model))
-    space = SearchSpace(narrow, TrialJournal(None, SEARCH), None, ways_of("int8", target("phone"), False))
+    space = SearchSpace(narrow, TrialJournal(None, SEARCH), NO_FILES, None, ways_of("int8", target("phone"), False))
     assert space.least_share({}) < 0.6
     assert not space.candidate({"target_macs": 0.6, "way": 0}).is_whole
 
@@ -174,7 +195,7 @@ def test_a_net_that_is_as_narrow_as_a_tile_can_be_cut(work):
 def test_the_least_share_is_the_least_that_a_candidate_has(work, device, round_to):
     device = target(device)
     maker = Maker(dataclasses.replace(work, settings=dataclasses.replace(work.settings, target=device)))
-    space = SearchSpace(maker, TrialJournal(None, SEARCH), None, ways_of("int8", device, False))
+    space = SearchSpace(maker, TrialJournal(None, SEARCH), NO_FILES, None, ways_of("int8", device, False))
     asked = {} if round_to is None else {"round_to": round_to}  # of which 40 is more than the 32 of the widest layer
     least, variant = space.least_share(asked), maker.variant()
     narrowest = space.candidate({**asked, "target_macs": least})
