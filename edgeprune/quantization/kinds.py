@@ -28,7 +28,7 @@ class CallKind(enum.Enum):
 _LAST, _LAST_BUT_ONE, _LAST_TWO = (-1,), (-2,), (-2, -1)
 _KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
     "Dense": {"kernel": _LAST},
-    **{f"Conv{rank}D": {"kernel": _LAST} for rank in (1, 2, 3)},
+    **{f"Conv{rank}D": {"kernel": _LAST} for rank in (1, 2)},
     **{f"Conv{rank}DTranspose": {"kernel": _LAST_BUT_ONE} for rank in (1, 2)},
     **{f"DepthwiseConv{rank}D": {"kernel": _LAST_TWO, "depthwise_kernel": _LAST_TWO} for rank in (1, 2)},
     **{f"SeparableConv{rank}D": {"depthwise_kernel": _LAST_TWO, "pointwise_kernel": _LAST} for rank in (1, 2)},
@@ -41,6 +41,21 @@ _RECURRENT = {"LSTM", "GRU", "SimpleRNN"}
 # Softmax and sigmoid end below 1, tanh below 1 too: these are the ranges of their operators.
 _UNIT, _SYMMETRIC = (0.0, 255 / 256), (-1.0, 127 / 128)
 _FIXED_RANGES = {"softmax": _UNIT, "softmaxv2": _UNIT, "sigmoid": _UNIT, "tanh": _SYMMETRIC}
+
+# Operators without a version in integers, by the function or layer of which they are a part; some in Keras 3 alone.
+_FLOAT_FUNCTIONS = {
+    **{
+        name: name.upper()
+        for name in ("elu", "sin", "cos", "cumsum", "floor", "ceil", "round", "sign", "square", "neg")
+    },
+    **{"rint": "ROUND", "negative": "NEG", "mod": "FLOOR_MOD", "floormod": "FLOOR_MOD", "floordiv": "FLOOR_DIV"},
+    **{"floordivide": "FLOOR_DIV", "logsigmoid": "NEG", "squareplus": "SQUARE", "sparsemax": "CUMSUM"},
+}
+_FLOAT_LAYERS = {"Conv3D": "CONV_3D", "Conv3DTranspose": "CONV_3D_TRANSPOSE", "ELU": "ELU"}
+_FLOAT_LAYERS_OF_KERAS_3 = {
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), "NEG"),
+    **dict.fromkeys(("UnitNormalization", "RMSNormalization"), "SQUARE"),
+}
 
 _MOVEMENT_LAYERS = {
     *("Flatten", "Reshape", "Permute", "RepeatVector"),
@@ -173,6 +188,28 @@ def fixed_range(layer: Layer) -> tuple[float, float] | None:
         kind = flavor.built_in_kind(layer)
         name = "softmax" if kind == "Softmax" else own_activation(layer)
     return _FIXED_RANGES.get(name)
+
+
+def float_operator(layer: Layer) -> str | None:
+    """The operator of a file that computes a call, or a part of it, in floats; None where there is none.
+
+    Args:
+        layer: a built layer of either Keras, or a function in a graph.
+
+    Example:
+        >>> import keras
+        >>> float_operator(keras.layers.Activation("elu")), float_operator(keras.layers.Activation("selu"))
+        ('ELU', None)
+    """
+    name = flavor.function_name(layer)
+    if name is not None:
+        return _FLOAT_FUNCTIONS.get(name)
+    kind = flavor.built_in_kind(layer)
+    if kind in _FLOAT_LAYERS_OF_KERAS_3 and flavor.is_keras_3(layer):
+        return _FLOAT_LAYERS_OF_KERAS_3[kind]
+    if kind == "Activation" or kernel_axes(layer):
+        return _FLOAT_FUNCTIONS.get(own_activation(layer).replace("_", ""))
+    return _FLOAT_LAYERS.get(kind)
 
 
 def kind_of(node: flavor.GraphNode) -> CallKind:

@@ -20,7 +20,7 @@ from edgeprune.quantization.fake_quantize import (
     is_quantize_aware,
     quantized_layers,
 )
-from edgeprune.quantization.kinds import inner_kernel_axes, kernel_axes
+from edgeprune.quantization.kinds import float_operator, inner_kernel_axes, kernel_axes
 from edgeprune.text_table import text_table
 from edgeprune.types import Layer, Model
 
@@ -30,6 +30,11 @@ _OF_SEVERAL = ("LayerNormalization", "GroupNormalization", "UnitNormalization", 
 _WHEN_WRITTEN = "quantized when the file is written, with ranges of the representative data"
 _NO_RULE = f"no rule for its kernels: {_WHEN_WRITTEN}"
 _SEVERAL = f"computed by several operators: {_WHEN_WRITTEN}"
+_IN_FLOATS = "computed in floats in the file too: its operator {} has no version in integers"
+_ACTIVATION_IN_FLOATS = (
+    "the activation is computed in floats in the file too: its operator {} has no version in integers"
+)
+_PART_IN_FLOATS = f"{_SEVERAL}, but for {{}}, which has no version in integers"
 _OWN_WEIGHT = f"a weight that its layer uses itself: {_WHEN_WRITTEN}"
 _INSIDE = f"inside a layer that is whole: {_WHEN_WRITTEN}"
 _LEFT_OUT = "left out by the scheme, `layers` or `ignore`"
@@ -81,7 +86,8 @@ class QuantizationReport:
         model: the model's name.
         kernels: in the order of the layers.
         activations: in the order of the layers.
-        left: path name of each layer left in floats while the model trains to the reason.
+        left: path name of each layer left in floats while the model trains, and of each layer and function that the
+            file computes in floats too, to the reason.
     """
 
     model: str
@@ -133,11 +139,8 @@ def quantization_report(model: Model) -> QuantizationReport:
     names = flavor.layer_names(model)
     inside = {id(part) for wrapper in wrappers for part in flavor.layers_of(wrapper) if part is not wrapper}
     inside |= set(_rounded_holders(model))
-    kernels = [
-        _kernel(names[id(wrapper)].removesuffix(wrapper.name) + wrapper.layer.name, wrapper, name)
-        for wrapper in wrappers
-        for name in wrapper.kernel_axes
-    ]
+    plain = {id(wrapper): names[id(wrapper)].removesuffix(wrapper.name) + wrapper.layer.name for wrapper in wrappers}
+    kernels = [_kernel(plain[id(one)], one, name) for one in wrappers for name in one.kernel_axes]
     called = {id(layer) for layer in _called_layers(model)}
     whole = _why_whole(model, names)
     left = {
@@ -145,6 +148,9 @@ def quantization_report(model: Model) -> QuantizationReport:
         for layer in flavor.layers_of(model)
         if layer not in wrappers and id(layer) not in inside and (reason := _why_left(layer, id(layer) in called))
     }
+    activations = {plain[id(one)]: float_operator(one.layer) for one in wrappers}
+    left.update({name: _ACTIVATION_IN_FLOATS.format(operator) for name, operator in activations.items() if operator})
+    left.update(_functions_in_floats(model))
     return QuantizationReport(
         model.name, tuple(kernels), tuple(_activation(names[id(one)], one) for one in fake_quantizers(model)), left
     )
@@ -192,6 +198,16 @@ def _rounded_holders(model: Model) -> Iterator[int]:
                     yield id(holder)
 
 
+def _functions_in_floats(model: Model) -> dict[str, str]:
+    """The path names of the functions in the graphs of Keras 3 that a file computes in floats, to the reason."""
+    return {
+        prefix + node.layer.name: _IN_FLOATS.format(operator)
+        for prefix, part in graphs(model)
+        for node in flavor.graph_nodes(part)[1]
+        if not flavor.is_layer(node.layer) and (operator := float_operator(node.layer))
+    }
+
+
 def _called_layers(model: Model) -> Iterator[Layer]:
     """The layers that the model calls itself: not those inside a layer that is whole."""
     for _, part in graphs(model):
@@ -203,9 +219,12 @@ def _called_layers(model: Model) -> Iterator[Layer]:
 
 
 def _why_left(layer: Layer, is_called: bool) -> str | None:
-    """Why a layer with weights of its own is left in floats while the model trains; None where it has none."""
+    """Why a layer is left in floats while the model trains, or for good; None where nothing of it is."""
     if flavor.is_model(layer) or is_fake_quantize(layer) or type(layer).__name__ in _WITHOUT_KERNELS:
         return None
+    if is_called and (operator := float_operator(layer)):
+        several = flavor.built_in_kind(layer) in _OF_SEVERAL
+        return (_PART_IN_FLOATS if several else _IN_FLOATS).format(operator)
     parts = {id(weight) for part in flavor.layers_of(layer) if part is not layer for weight in flavor.weights_of(part)}
     own = [weight for weight in flavor.weights_of(layer) if id(weight) not in parts and "float" in str(weight.dtype)]
     if not own:

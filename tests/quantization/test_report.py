@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 
 import edgeprune as ep
 from edgeprune.flavor import keras_module
+from edgeprune.tflite.runtime import Runtime
 
 
 @pytest.fixture
@@ -119,3 +123,89 @@ def test_a_weight_that_a_layer_uses_itself_is_rounded_with_activations_or_listed
     else:
         assert list(report.left) == ["block_gain"] and not report.activations
         assert report.left["block_gain"].startswith("a weight that its layer uses itself: quantized when the file")
+
+
+def _functions(flavor):
+    """Functions that a file computes in floats, by the operator they become."""
+    import tensorflow as tf
+
+    ops = keras_module("keras").ops if flavor == "keras" else tf.math
+    return {
+        **{"ELU": ops.elu if flavor == "keras" else tf.nn.elu, "CUMSUM": lambda x: ops.cumsum(x, 1)},
+        **{"SIN": ops.sin, "COS": ops.cos, "FLOOR": ops.floor, "CEIL": ops.ceil, "ROUND": ops.round},
+        **{"SIGN": ops.sign, "SQUARE": ops.square, "NEG": lambda x: -x, "FLOOR_MOD": lambda x: x % 2.0},
+        "FLOOR_DIV": lambda x: x // 2.0,
+    }
+
+
+def _float_operators(path):
+    """How often each operator of a file that computes in floats occurs; those that move values are passed over."""
+    found = (one.name for one in ep.read_tflite(path).operators if "float32" in one.output_dtypes)
+    return Counter(name for name in found if name not in ("DEQUANTIZE", "RESHAPE"))
+
+
+def _operators(left):
+    """The operators that are named in the reasons of a report."""
+    return Counter(
+        match[1] for reason in left.values() if (match := re.search(r"(?:operator|for) ([A-Z0-9_]+)", reason))
+    )
+
+
+def test_functions_that_a_file_computes_in_floats_are_listed(flavor, tmp_path):
+    keras = keras_module(flavor)
+    x = keras.Input((6,), name="x")
+    branches = [
+        function(keras.layers.Dense(3, name=f"dense_{name.lower()}")(x))
+        for name, function in _functions(flavor).items()
+    ]
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(keras.layers.Concatenate()(branches)), name="net")
+    data = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    aware = ep.quantize_aware(model, calibration=data)
+    left = ep.quantization_report(aware).left
+    ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verify=False, verbose=False)
+    assert _operators(left) == _float_operators(tmp_path / "m.tflite") == Counter(_functions(flavor).keys())
+    assert all(reason.startswith("computed in floats in the file too: its operator ") for reason in left.values())
+
+
+def test_layers_that_a_file_computes_in_floats_are_not_rounded(flavor, tmp_path):
+    keras = keras_module(flavor)
+    layers = keras.layers
+    x = keras.Input((4, 4, 4, 2), name="x")
+    z = layers.Conv3D(3, 2, name="cube")(x)
+    z = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(z))
+    z = layers.Conv3DTranspose(2, 2, name="back")(z)
+    z = layers.Flatten()(z)
+    z = layers.Dense(4, activation="elu", name="dense")(z)
+    z = layers.ELU(name="elu")(layers.Dense(4, name="plain")(z))
+    model = keras.Model(x, layers.Dense(2, name="head")(z), name="net")
+    data = np.random.default_rng(0).normal(size=(32, 4, 4, 4, 2)).astype(np.float32)
+    aware = ep.quantize_aware(model, calibration=data)
+    report = ep.quantization_report(aware)
+    assert [one.layer for one in report.kernels] == ["dense", "plain", "head"]
+    assert set(report.left) == {"cube", "back", "dense", "elu"}
+    assert report.left["cube"] == "computed in floats in the file too: its operator CONV_3D has no version in integers"
+    assert report.left["dense"].startswith("the activation is computed in floats in the file too: its operator ELU")
+    assert {"cube_range", "relu_range"} <= {one.name for one in report.activations}, "a product of integers is between"
+    result = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verbose=False)
+    assert _operators(report.left) == _float_operators(tmp_path / "m.tflite")
+    assert result.verification.passed
+    runtime = Runtime(tmp_path / "m.tflite")
+    (given,) = runtime.run_all({name: data for name in runtime.inputs}, "Running").values()
+    (port,) = runtime.outputs.values()
+    expected = ep.quantized_evaluation(aware).predict(data, verbose=0)
+    assert np.abs(given - expected).max() < 1.01 * port.scale
+
+
+@pytest.mark.parametrize("name", ["LayerNormalization", "GroupNormalization", "UnitNormalization"])
+def test_a_part_of_a_normalization_that_is_in_floats_is_named(flavor, name, tmp_path):
+    keras = keras_module(flavor)
+    x = keras.Input((5, 6), name="x")
+    settings = {"groups": 2} if name == "GroupNormalization" else {}
+    z = getattr(keras.layers, name)(name="norm", **settings)(keras.layers.Dense(4, name="dense")(x))
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(z), name="net")
+    data = np.random.default_rng(0).normal(size=(32, 5, 6)).astype(np.float32)
+    aware = ep.quantize_aware(model, calibration=data)
+    ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verify=False, verbose=False)
+    named = _operators(ep.quantization_report(aware).left)
+    floats = _float_operators(tmp_path / "m.tflite")
+    assert set(named) <= set(floats) and bool(named) == bool(floats)

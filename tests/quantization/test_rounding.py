@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nets.quantized_nets import branched, chain, images
 
 import edgeprune as ep
+from edgeprune import flavor as flavors
 from edgeprune.channels.reconstruct.linear import linear_parts
 from edgeprune.channels.reconstruct.ridge import Equations
 from edgeprune.quantization.grid_solver import GridSolver, last_step, scales_of
@@ -126,3 +127,17 @@ def test_what_has_no_integer_weights_or_no_such_layer_is_refused(flavor):
         ep.round_weights(chain(flavor), images(), "float16")
     with pytest.raises(ValueError, match="pattern 'heat', which fits the name of no layer. Did you mean 'head'"):
         ep.round_weights(chain(flavor), images(), ep.Scheme(4, 8, layers={"heat": 8}))
+
+
+def test_kernels_that_a_file_stores_in_floats_are_not_rounded(flavor):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((3, 3, 3, 2), name="x")
+    z = keras.layers.Flatten()(keras.layers.Conv3D(3, 2, name="cube")(x))
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(z))
+    data = np.random.default_rng(0).normal(size=(32, 3, 3, 3, 2)).astype(np.float32)
+    rounded = ep.round_weights(model, data, "int4").model
+    changed = {
+        name: not np.array_equal(rounded.get_layer(name).kernel, model.get_layer(name).kernel)
+        for name in ("cube", "head")
+    }
+    assert changed == {"cube": False, "head": True}
