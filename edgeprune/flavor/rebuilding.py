@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -204,6 +205,7 @@ class Rebuilder:
     def _call_layer(self, old: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Call the new layer that stands for an old one; at its first call its weights are made as they shall be."""
         old = self._unwrapped.get(id(old), old)
+        args, kwargs = _first_by_place(old, args, kwargs)
         new, names = self._layer(old), names_of_plain_weights(old)
         if new.built or not names:
             return new(*args, **kwargs)
@@ -269,3 +271,13 @@ def _check_shapes(old: Layer, new: Layer, values: list[np.ndarray]) -> None:
                 f"expects {tuple(weight.shape)}. The rule of {type(old).__name__} must declare which arguments "
                 "follow the channels: call.resize(...)."
             )
+
+
+def _first_by_place(layer: Layer, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """The arguments of a call of a layer with the first by its place: what stands for the layer has another name."""
+    if args:
+        return args, kwargs
+    first = next(iter(inspect.signature(layer.call).parameters.values()), None)
+    if first is None or first.kind is not first.POSITIONAL_OR_KEYWORD or first.name not in kwargs:
+        return args, kwargs
+    return (kwargs[first.name],), {name: value for name, value in kwargs.items() if name != first.name}

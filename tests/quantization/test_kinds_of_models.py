@@ -149,3 +149,16 @@ def test_int16x8_rounds_weights_alone(flavor, tmp_path):
     result = ep.export_tflite(aware, tmp_path / "m.tflite", "int16x8", X)
     assert result.verification.passed and result.verification.outputs[0].mean_error < 1e-3
     assert [layer.name for layer in ep.strip_quantization(aware).layers] == [layer.name for layer in model.layers]
+
+
+def test_a_layer_whose_tensors_are_all_named(flavor, tmp_path):
+    layers, keras = flavors.keras_module(flavor).layers, flavors.keras_module(flavor)
+    inputs = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 4, name="attention")(query=inputs, value=inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    samples = np.random.default_rng(0).normal(size=(32, 6, 8)).astype("f4")
+    aware = ep.quantize_aware(model, calibration=samples)
+    assert "attention" in rounded(aware)
+    error = aware.predict(samples, verbose=0) - model.predict(samples, verbose=0)
+    assert 0 < np.abs(error).max() < 0.1
+    assert ep.export_tflite(aware, tmp_path / "named.tflite", "int8", samples).verification.passed
