@@ -33,10 +33,10 @@ import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
-from edgeprune.search.gate import hold_out
-from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
-from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.trial.job import Job, Samples, TrialSettings, Work
+from edgeprune.search.trial.maker import Maker
+from edgeprune.search.trial.record import Candidate, Trial
+from edgeprune.search.verdict.gate import hold_out
 from edgeprune.targets import target as target_of
 from edgeprune.text_table import text_table
 

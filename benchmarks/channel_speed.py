@@ -91,7 +91,7 @@ def candidate_times(name: str, side: int) -> dict[str, float]:
 
     from edgeprune.channels.graph.trace import trace
     from edgeprune.channels.plan.planning import plan_graph
-    from edgeprune.search.candidates import Candidates
+    from edgeprune.search.trial.candidates import Candidates
 
     graph = trace(getattr(keras.applications, name)(weights=None))
     images = np.random.default_rng(0).normal(size=(1, side, side, 3)).astype(np.float32)

@@ -109,12 +109,12 @@ if TYPE_CHECKING:  # for editors and type checkers
     from edgeprune.schemes import Scheme as Scheme
     from edgeprune.search.compress import compress as compress
     from edgeprune.search.compress_result import CompressResult as CompressResult
-    from edgeprune.search.curves import Sensitivity as Sensitivity
-    from edgeprune.search.curves import SensitivityCurve as SensitivityCurve
+    from edgeprune.search.curves.curves import Sensitivity as Sensitivity
+    from edgeprune.search.curves.curves import SensitivityCurve as SensitivityCurve
+    from edgeprune.search.curves.sensitivity import sensitivity as sensitivity
     from edgeprune.search.recipe import AppliedRecipe as AppliedRecipe
     from edgeprune.search.recipe import Recipe as Recipe
     from edgeprune.search.recipe import apply_recipe as apply_recipe
-    from edgeprune.search.sensitivity import sensitivity as sensitivity
     from edgeprune.sparsity.callbacks import PruningSummaries as PruningSummaries
     from edgeprune.sparsity.callbacks import UpdatePruningStep as UpdatePruningStep
     from edgeprune.sparsity.policies import PrunableLayer as PrunableLayer
@@ -189,8 +189,8 @@ _HOME = {
     "Reconstruction": "edgeprune.channels.reconstruct.report",
     "Scheme": "edgeprune.schemes",
     "Scores": "edgeprune.measure.score",
-    "Sensitivity": "edgeprune.search.curves",
-    "SensitivityCurve": "edgeprune.search.curves",
+    "Sensitivity": "edgeprune.search.curves.curves",
+    "SensitivityCurve": "edgeprune.search.curves.curves",
     "SparsityReport": "edgeprune.sparsity.report",
     "SplitModel": "edgeprune.export.preprocessing_split",
     "Target": "edgeprune.targets",
@@ -246,7 +246,7 @@ _HOME = {
     "remove_dead_channels": "edgeprune.dead_channels.removal",
     "round_weights": "edgeprune.quantization.rounding",
     "score": "edgeprune.measure.score",
-    "sensitivity": "edgeprune.search.sensitivity",
+    "sensitivity": "edgeprune.search.curves.sensitivity",
     "sparsity_report": "edgeprune.sparsity.report",
     "split_preprocessing": "edgeprune.export.preprocessing_split",
     "strip_pruning": "edgeprune.strip",

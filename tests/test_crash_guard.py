@@ -14,7 +14,7 @@ import edgeprune as ep
 from edgeprune import crash_guard
 from edgeprune.flavor import load_model
 from edgeprune.report import file_errors
-from edgeprune.search.file_costs import file_outputs
+from edgeprune.search.trial.file_costs import file_outputs
 from edgeprune.tflite import runtime
 
 

@@ -40,7 +40,7 @@ def _scope(scope: Scope, curves: Path | None) -> Scope | GroupCurves:
         return scope
     if scope != "global":
         raise ValueError("--curves ranks all channels together: leave --scope out.")
-    from edgeprune.search.curves import Sensitivity
+    from edgeprune.search.curves.curves import Sensitivity
 
     return Sensitivity.load(curves)
 

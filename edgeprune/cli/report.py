@@ -69,7 +69,7 @@ def report_command(
 ) -> None:
     """Write an HTML report on .tflite files beside their model, or on a search: scores, costs, errors, widths."""
     from edgeprune.search.budget import device_and_budget
-    from edgeprune.search.search_record import TRIALS
+    from edgeprune.search.journal.search_record import TRIALS
 
     check_output_paths({output: (".html",)}, overwrite)
     limits: dict[str, Any] = {

@@ -23,7 +23,7 @@ from edgeprune.types import Importance
 
 if TYPE_CHECKING:
     from edgeprune.data import DataSource
-    from edgeprune.search.curves import Sensitivity
+    from edgeprune.search.curves.curves import Sensitivity
 
 
 def sensitivity_command(
@@ -69,7 +69,7 @@ def sensitivity_command(
     source, solved_on = forms.open_data(data, label_columns or ()), _open_unlabelled(reconstruct)
     scored_by = named_metric(metric, data)
     start_tensorflow()
-    from edgeprune.search.sensitivity import LEVELS, sensitivity
+    from edgeprune.search.curves.sensitivity import LEVELS, sensitivity
 
     keras_model = load_model_file(model, unsafe, custom)
     scored, solved = source.read(keras_model), solved_on and solved_on.read(keras_model)

@@ -26,8 +26,8 @@ from edgeprune.report.file_errors import QuantizationErrorReport, quantization_e
 from edgeprune.report.file_inspection import FileInspection, inspect_tflite
 from edgeprune.report.inspection import Inspection, inspect
 from edgeprune.search.budget import Budget, Excess
-from edgeprune.search.file_costs import file_costs, file_outputs
-from edgeprune.search.search_record import this_environment
+from edgeprune.search.journal.search_record import this_environment
+from edgeprune.search.trial.file_costs import file_costs, file_outputs
 from edgeprune.targets import Target
 from edgeprune.types import Arrays, DataLike, Loss, Model
 

@@ -13,11 +13,11 @@ from edgeprune.report.summary_section import board_share
 from edgeprune.schemes import scheme_of
 from edgeprune.search.budget import amount_text
 from edgeprune.search.compress_result import settings_text
-from edgeprune.search.curves import Sensitivity, SensitivityCurve
-from edgeprune.search.judge import AGREEMENT, DISTANCE
-from edgeprune.search.search_record import SearchRecord
-from edgeprune.search.trial_record import Trial
-from edgeprune.search.trial_table import COSTS, pareto_front
+from edgeprune.search.curves.curves import Sensitivity, SensitivityCurve
+from edgeprune.search.journal.search_record import SearchRecord
+from edgeprune.search.trial.record import Trial
+from edgeprune.search.trial.table import COSTS, pareto_front
+from edgeprune.search.verdict.judge import AGREEMENT, DISTANCE
 from edgeprune.targets import TARGETS
 
 # The figures beside the scores, as a column's name.

@@ -14,10 +14,10 @@ from edgeprune.report.page.figures import require_plotly
 from edgeprune.report.page.rendering import write_page
 from edgeprune.report.search_page import search_page
 from edgeprune.search.compress_result import CompressResult
-from edgeprune.search.ending import MODEL
-from edgeprune.search.evidence import load_evidence
-from edgeprune.search.judge import AGREEMENT, DISTANCE
-from edgeprune.search.search_record import TRIALS, SearchRecord, read_search
+from edgeprune.search.journal.search_record import TRIALS, SearchRecord, read_search
+from edgeprune.search.verdict.ending import MODEL
+from edgeprune.search.verdict.evidence import load_evidence
+from edgeprune.search.verdict.judge import AGREEMENT, DISTANCE
 from edgeprune.targets import TARGETS
 from edgeprune.types import DataLike, Model
 

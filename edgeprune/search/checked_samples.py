@@ -12,7 +12,7 @@ from edgeprune.data.ports import input_shapes
 from edgeprune.data.structures import flat
 from edgeprune.fit.compiling import check_training_data
 from edgeprune.measure.predictions import checked_inputs
-from edgeprune.search.trial_job import Samples
+from edgeprune.search.trial.job import Samples
 from edgeprune.types import DataLike, Model
 
 

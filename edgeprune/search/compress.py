@@ -24,27 +24,27 @@ from edgeprune.schemes import Scheme
 from edgeprune.search.budget import FILE_SIZES, Budget
 from edgeprune.search.checked_samples import test_samples, training_samples, validation_samples
 from edgeprune.search.compress_result import CompressResult
-from edgeprune.search.directions import rounding_epochs
-from edgeprune.search.ending import Ending, Prepared, check_is_free, plain
-from edgeprune.search.engine import Engine, LocalEngine
-from edgeprune.search.engine_ray import RayEngine
-from edgeprune.search.file_costs import untrained_costs
-from edgeprune.search.finalists import NotWrittenError, Outcome
-from edgeprune.search.gate import hold_out
-from edgeprune.search.guided import guided
-from edgeprune.search.journal import data_fingerprint, fingerprint
-from edgeprune.search.judge import check_varies, figure_without_labels
-from edgeprune.search.logs import LogKind, check_kinds, logs
-from edgeprune.search.reach import beyond_reach, within_target
-from edgeprune.search.runner import JournalRunner
-from edgeprune.search.sampled import check_optuna, sampled
-from edgeprune.search.search_record import TRIALS, SearchHeader, this_environment
-from edgeprune.search.search_space import SearchSpace, Way, ways_of
-from edgeprune.search.trial_files import TrialFiles
-from edgeprune.search.trial_job import Samples, TrialSettings, Work
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.engines.engine import Engine, LocalEngine
+from edgeprune.search.engines.engine_ray import RayEngine
+from edgeprune.search.engines.runner import JournalRunner
+from edgeprune.search.journal.logs import LogKind, check_kinds, logs
+from edgeprune.search.journal.measurements import data_fingerprint, fingerprint
+from edgeprune.search.journal.search_record import TRIALS, SearchHeader, this_environment
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.strategies.directions import rounding_epochs
+from edgeprune.search.strategies.finalists import NotWrittenError, Outcome
+from edgeprune.search.strategies.guided import guided
+from edgeprune.search.strategies.reach import beyond_reach, within_target
+from edgeprune.search.strategies.sampled import check_optuna, sampled
+from edgeprune.search.strategies.search_space import SearchSpace, Way, ways_of
+from edgeprune.search.trial.file_costs import untrained_costs
+from edgeprune.search.trial.files import TrialFiles
+from edgeprune.search.trial.job import Samples, TrialSettings, Work
+from edgeprune.search.trial.maker import Maker
+from edgeprune.search.trial.record import Trial
+from edgeprune.search.verdict.ending import Ending, Prepared, check_is_free, plain
+from edgeprune.search.verdict.gate import hold_out
+from edgeprune.search.verdict.judge import check_varies, figure_without_labels
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike, Quantization

@@ -14,9 +14,9 @@ import numpy as np
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.schemes import scheme_of
 from edgeprune.search.budget import amount_text
-from edgeprune.search.gate import Verdict
-from edgeprune.search.trial_record import Candidate, Trial
-from edgeprune.search.trial_table import pareto_front, trials_frame
+from edgeprune.search.trial.record import Candidate, Trial
+from edgeprune.search.trial.table import pareto_front, trials_frame
+from edgeprune.search.verdict.gate import Verdict
 from edgeprune.text_table import text_table
 from edgeprune.types import Model
 

@@ -17,11 +17,11 @@ from edgeprune.atomic import atomic_path, check_paths
 from edgeprune.layer_patterns import similar
 from edgeprune.measure.predictions import gather
 from edgeprune.search.budget import LIMITS, Budget
-from edgeprune.search.gate import hold_out
-from edgeprune.search.journal import data_fingerprint, fingerprint
-from edgeprune.search.trial_job import Samples, TrialSettings, Work
-from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Candidate
+from edgeprune.search.journal.measurements import data_fingerprint, fingerprint
+from edgeprune.search.trial.job import Samples, TrialSettings, Work
+from edgeprune.search.trial.maker import Maker
+from edgeprune.search.trial.record import Candidate
+from edgeprune.search.verdict.gate import hold_out
 from edgeprune.targets import target as target_of
 from edgeprune.types import DataLike, Model, PathLike
 

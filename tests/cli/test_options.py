@@ -17,7 +17,7 @@ from edgeprune.cli import app, options
 from edgeprune.cli.commands import COMMANDS
 from edgeprune.fit import SCHEDULES
 from edgeprune.search.recipe import Recipe
-from edgeprune.search.trial_record import Candidate
+from edgeprune.search.trial.record import Candidate
 from edgeprune.targets import TARGETS
 
 EXAMPLES = {name: example for name, (_, example) in COMMANDS.items()}

@@ -13,12 +13,12 @@ from search.small_net import data, net, trained_net
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search.compress_result import CompressResult
-from edgeprune.search.curves import SensitivityCurve
-from edgeprune.search.evidence import load_evidence, save_evidence
-from edgeprune.search.search_record import SearchEnding
-from edgeprune.search.trial_job import Samples
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.curves.curves import SensitivityCurve
+from edgeprune.search.journal.search_record import SearchEnding
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.trial.job import Samples
+from edgeprune.search.trial.record import Candidate, Trial
+from edgeprune.search.verdict.evidence import load_evidence, save_evidence
 
 SECTIONS = "summary pareto widths trials ranking sensitivity frozen settings environment".split()
 

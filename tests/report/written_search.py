@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgeprune.search.curves import Sensitivity, SensitivityCurve
-from edgeprune.search.search_record import SearchEnding, SearchHeader
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.curves.curves import Sensitivity, SensitivityCurve
+from edgeprune.search.journal.search_record import SearchEnding, SearchHeader
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.trial.record import Candidate, Trial
 
 HEADER = SearchHeader(
     model="net", model_fingerprint="abc", data_fingerprint="def", target="arduino-nano-33-ble",

@@ -2,7 +2,7 @@
 
 import math
 
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.trial.record import Trial
 
 
 def share_of(asked):

@@ -12,7 +12,7 @@ from nets.cuts import random_mask, randomize
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
-from edgeprune.search.candidates import Candidates
+from edgeprune.search.trial.candidates import Candidates
 
 # Convolutions, splits, statistics over channels, attention, nested models, several inputs.
 SOME_NETS = (

@@ -11,12 +11,15 @@ from search.small_net import data, net, trained_net
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.search import ending, read_search, search_space, trial_maker
+from edgeprune.search import read_search
 from edgeprune.search.budget import Budget
-from edgeprune.search.reach import within_target
-from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
-from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.strategies import search_space
+from edgeprune.search.strategies.reach import within_target
+from edgeprune.search.trial import maker
+from edgeprune.search.trial.job import Job, Samples, TrialSettings, Work
+from edgeprune.search.trial.maker import Maker
+from edgeprune.search.trial.record import Candidate, Trial
+from edgeprune.search.verdict import ending
 from edgeprune.targets import target
 
 
@@ -85,7 +88,7 @@ def test_within_bytes_that_fewer_bits_come_to_nothing_is_cut(flavor, search, tra
 
 
 def trials_held_out(x, y):
-    from edgeprune.search.gate import hold_out
+    from edgeprune.search.verdict.gate import hold_out
 
     return hold_out(x, y, seed=0)[1]
 
@@ -346,7 +349,7 @@ def test_models_are_trained_under_the_strategy_of_the_original(flavor, two_repli
         students.append((student.distribute_strategy, teacher.distribute_strategy))
         return ep.distill(student, teacher, *arguments, **named)
 
-    monkeypatch.setattr(trial_maker, "distill", distill)
+    monkeypatch.setattr(maker, "distill", distill)
     found = []
     for model, folder in ((alone, "alone"), (mirrored, "mirrored")):
         limits = {"max_accuracy_drop": 0.3, "quantization": None, "epochs": 1}

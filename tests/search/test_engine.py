@@ -15,7 +15,7 @@ from search.small_net import data, trained_net
 
 import edgeprune as ep
 from edgeprune.search import compress as compressing
-from edgeprune.search.trial_maker import Maker
+from edgeprune.search.trial.maker import Maker
 
 SETTINGS = {"max_accuracy_drop": 0.1, "num_finalists": 2, "epochs": 1, "bundle": False, "verbose": False}
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune import flavor as flavors
-from edgeprune.search.bootstrap import mean_interval, statistic_interval
 from edgeprune.search.budget import Budget
-from edgeprune.search.gate import hold_out, verdict_on
-from edgeprune.search.judge import judge_of
+from edgeprune.search.verdict.bootstrap import mean_interval, statistic_interval
+from edgeprune.search.verdict.gate import hold_out, verdict_on
+from edgeprune.search.verdict.judge import judge_of
 
 
 @pytest.mark.parametrize("values", [[0.0, 1.0, 5.0], [0.0, 0.0, 1.0, 1.0, 1.0]])

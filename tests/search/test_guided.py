@@ -10,10 +10,10 @@ from search.formula import Formula, share_of
 
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import rank_correlation
-from edgeprune.search.directions import Directions
-from edgeprune.search.finalists import Finalists, NotWrittenError
-from edgeprune.search.guided import ShareLoss, guided, next_share
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.strategies.directions import Directions
+from edgeprune.search.strategies.finalists import Finalists, NotWrittenError
+from edgeprune.search.strategies.guided import ShareLoss, guided, next_share
+from edgeprune.search.trial.record import Candidate, Trial
 
 
 def search(budget, num_trials=40, num_finalists=6, directions=None, **formula):

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.schemes import Scheme
-from edgeprune.search.curves import Sensitivity
-from edgeprune.search.journal import Journal
-from edgeprune.search.journal_file import JournalFile
-from edgeprune.search.search_record import SearchEnding, SearchHeader, read_search
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.curves.curves import Sensitivity
+from edgeprune.search.journal.journal_file import JournalFile
+from edgeprune.search.journal.measurements import Journal
+from edgeprune.search.journal.search_record import SearchEnding, SearchHeader, read_search
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.trial.record import Candidate, Trial
 
 RECORDS = [{"a": 1}, {"text": "zwölf\n", "list": [1.5, None, True]}, {"b": {"c": [1e-300, 2]}}]
 SEARCH = SearchHeader(
@@ -105,7 +105,7 @@ def test_a_damaged_line_and_another_file_are_named(tmp_path):
 def test_two_processes_do_not_write_one_journal(tmp_path):
     path = tmp_path / "journal.jsonl"
     program = (
-        "import sys\nfrom edgeprune.search.journal_file import JournalFile\n"
+        "import sys\nfrom edgeprune.search.journal.journal_file import JournalFile\n"
         "JournalFile(sys.argv[1], 'tests'); print('open', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune import flavor as flavors
-from edgeprune.search.judge import Judge, check_varies, figure_without_labels, judge_of
+from edgeprune.search.verdict.judge import Judge, check_varies, figure_without_labels, judge_of
 
 
 def judge(score, outputs):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgeprune.search.logs import logs
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.journal.logs import logs
+from edgeprune.search.trial.record import Candidate, Trial
 
 TRIALS = [
     Trial(0, "measured", {"way": 0}, Candidate(quantization="int8"), score=0.9, macs=10, seconds=1.5),

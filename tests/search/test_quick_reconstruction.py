@@ -8,9 +8,9 @@ import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.graph.trace import trace
 from edgeprune.channels.plan.channel_plan import ChannelPlan
-from edgeprune.search import quick_reconstruction
-from edgeprune.search.candidates import Candidates
-from edgeprune.search.quick_reconstruction import QuickReconstruction
+from edgeprune.search.trial import quick_reconstruction
+from edgeprune.search.trial.candidates import Candidates
+from edgeprune.search.trial.quick_reconstruction import QuickReconstruction
 
 
 @pytest.fixture

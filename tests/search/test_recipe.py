@@ -9,7 +9,7 @@ from search.small_net import data, trained_net
 
 import edgeprune as ep
 from edgeprune.search import recipe as recipes
-from edgeprune.search.trial_record import Candidate
+from edgeprune.search.trial.record import Candidate
 
 OF_A_RUN = {"model", "train", "validation", "test", "output_dir", "resume", "verbose"}
 

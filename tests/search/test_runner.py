@@ -8,15 +8,15 @@ import pytest
 from search.test_journal_file import SEARCH
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.directions import Directions
-from edgeprune.search.finalists import Finalists
-from edgeprune.search.guided import guided
-from edgeprune.search.runner import JournalRunner
-from edgeprune.search.sampled import sampled
-from edgeprune.search.trial_files import TrialFiles
-from edgeprune.search.trial_job import Made
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Candidate
+from edgeprune.search.engines.runner import JournalRunner
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.strategies.directions import Directions
+from edgeprune.search.strategies.finalists import Finalists
+from edgeprune.search.strategies.guided import guided
+from edgeprune.search.strategies.sampled import sampled
+from edgeprune.search.trial.files import TrialFiles
+from edgeprune.search.trial.job import Made
+from edgeprune.search.trial.record import Candidate
 
 BUDGET = Budget(max_accuracy_drop=0.3, max_size=60)
 

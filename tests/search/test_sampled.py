@@ -6,9 +6,9 @@ import pytest
 from search.formula import Formula
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.directions import Directions
-from edgeprune.search.sampled import sampled
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.strategies.directions import Directions
+from edgeprune.search.strategies.sampled import sampled
+from edgeprune.search.trial.record import Trial
 
 GROUPS = ("stem", "conv")
 SETTINGS = {"num_trials": 40, "num_finalists": 5, "num_samples": 100, "seed": 0}

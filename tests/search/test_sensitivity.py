@@ -6,7 +6,7 @@ import pytest
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.channels.plan.importance import class_scores
-from edgeprune.search import judge
+from edgeprune.search.verdict import judge
 
 
 def residual_net(flavor, compiled=True):

@@ -10,14 +10,14 @@ from search.test_journal_file import SEARCH
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.search import file_costs
 from edgeprune.search.budget import Budget
-from edgeprune.search.search_space import SearchSpace, ways_of
-from edgeprune.search.trial_files import TrialFiles
-from edgeprune.search.trial_job import Job, Samples, TrialSettings, Work
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Candidate
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.strategies.search_space import SearchSpace, ways_of
+from edgeprune.search.trial import file_costs
+from edgeprune.search.trial.files import TrialFiles
+from edgeprune.search.trial.job import Job, Samples, TrialSettings, Work
+from edgeprune.search.trial.maker import Maker
+from edgeprune.search.trial.record import Candidate
 from edgeprune.targets import target
 
 NO_FILES = TrialFiles(Path("no_trials"))
@@ -162,7 +162,7 @@ def test_blocks_are_removed_and_widths_are_planned_within_limits():
 
 @pytest.mark.slow
 def test_the_bundle_computes_what_the_file_does(tmp_path):
-    from edgeprune.search.file_costs import file_outputs
+    from edgeprune.search.trial.file_costs import file_outputs
 
     model, (x, y) = trained_net(), data(80, 1)
     settings = {"max_accuracy_drop": 1.0, "num_trials": 3, "num_finalists": 1, "verbose": False}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.search.compress_result import CompressResult
-from edgeprune.search.trial_record import Candidate, Trial
-from edgeprune.search.trial_table import pareto_front, trials_frame
+from edgeprune.search.trial.record import Candidate, Trial
+from edgeprune.search.trial.table import pareto_front, trials_frame
 
 
 def result(*trials):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 from edgeprune.bundle.microcontroller import check_operators
 from edgeprune.search.budget import Budget
-from edgeprune.search.file_costs import QuantizationLike, file_costs, untrained_file
-from edgeprune.search.finalists import Outcome, broken_costs
-from edgeprune.search.runner import Runner, Settings
+from edgeprune.search.engines.runner import Runner, Settings
+from edgeprune.search.strategies.finalists import Outcome, broken_costs
+from edgeprune.search.trial.file_costs import QuantizationLike, file_costs, untrained_file
 from edgeprune.targets import Target
 from edgeprune.types import Arrays, Model
 

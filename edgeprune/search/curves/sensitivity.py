@@ -24,11 +24,11 @@ from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.predictions import gather
 from edgeprune.number_checks import check_number, check_seed
 from edgeprune.progress import status, steps
-from edgeprune.search.candidates import NO_VALUES, Candidates, Values
-from edgeprune.search.curves import Sensitivity, SensitivityCurve, SensitivityKind
-from edgeprune.search.journal import Journal, fingerprint
-from edgeprune.search.judge import Judge, judge_of
-from edgeprune.search.quick_reconstruction import QuickReconstruction
+from edgeprune.search.curves.curves import Sensitivity, SensitivityCurve, SensitivityKind
+from edgeprune.search.journal.measurements import Journal, fingerprint
+from edgeprune.search.trial.candidates import NO_VALUES, Candidates, Values
+from edgeprune.search.trial.quick_reconstruction import QuickReconstruction
+from edgeprune.search.verdict.judge import Judge, judge_of
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import Attention, DataLike, Importance, Layer, Model, PathLike
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from edgeprune.atomic import atomic_path
-from edgeprune.search.trial_record import FIGURES, Trial
+from edgeprune.search.trial.record import FIGURES, Trial
 
 LogKind = Literal["csv", "tensorboard", "mlflow", "wandb"]
 Log = Callable[[Trial], None]

@@ -14,16 +14,16 @@ from edgeprune.channels.plan.widths import narrowest, width_of
 from edgeprune.depth.blocks import plan_blocks
 from edgeprune.depth.residual_blocks import find_blocks
 from edgeprune.schemes import Scheme, scheme_of
-from edgeprune.search.curves import Sensitivity
-from edgeprune.search.directions import Directions
-from edgeprune.search.file_costs import QuantizationLike
-from edgeprune.search.judge import taken
-from edgeprune.search.sensitivity import sensitivity
-from edgeprune.search.trial_files import TrialFiles
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_maker import Maker
-from edgeprune.search.trial_record import Candidate
-from edgeprune.search.variant import Variant
+from edgeprune.search.curves.curves import Sensitivity
+from edgeprune.search.curves.sensitivity import sensitivity
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.strategies.directions import Directions
+from edgeprune.search.trial.file_costs import QuantizationLike
+from edgeprune.search.trial.files import TrialFiles
+from edgeprune.search.trial.maker import Maker
+from edgeprune.search.trial.record import Candidate
+from edgeprune.search.trial.variant import Variant
+from edgeprune.search.verdict.judge import taken
 from edgeprune.targets import Target
 from edgeprune.types import Quantization
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeprune.search.budget import FILE_SIZES, Budget
-from edgeprune.search.directions import Directions
-from edgeprune.search.runner import Runner, Settings
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.engines.runner import Runner, Settings
+from edgeprune.search.strategies.directions import Directions
+from edgeprune.search.trial.record import Trial
 
 # The share of a loss after the first part of the training that is left after the last one, until it is known.
 _LEFT_BY_TRAINING, _LEAST_LEFT = 0.4, 0.1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from edgeprune.search.trial_job import Job, Made
-from edgeprune.search.trial_maker import Maker
+from edgeprune.search.trial.job import Job, Made
+from edgeprune.search.trial.maker import Maker
 
 
 class Engine(Protocol):

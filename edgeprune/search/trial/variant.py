@@ -16,11 +16,11 @@ from edgeprune.channels.plan.solver import params_of
 from edgeprune.channels.rebuild.slicing import rebuild
 from edgeprune.depth.blocks import without_blocks
 from edgeprune.schemes import scheme_of
-from edgeprune.search.candidates import Candidates, Values
-from edgeprune.search.fake_weights import rounded_to_four_bits, with_zeros
-from edgeprune.search.quick_reconstruction import QuickReconstruction
-from edgeprune.search.sensitivity import removal_order
-from edgeprune.search.trial_record import Candidate
+from edgeprune.search.curves.sensitivity import removal_order
+from edgeprune.search.trial.candidates import Candidates, Values
+from edgeprune.search.trial.fake_weights import rounded_to_four_bits, with_zeros
+from edgeprune.search.trial.quick_reconstruction import QuickReconstruction
+from edgeprune.search.trial.record import Candidate
 from edgeprune.types import DataLike, Model
 
 

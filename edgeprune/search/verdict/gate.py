@@ -12,9 +12,9 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.data.batches import first_array
 from edgeprune.number_checks import check_number, check_seed
-from edgeprune.search.bootstrap import Interval, mean_interval, statistic_interval
 from edgeprune.search.budget import Budget, Excess
-from edgeprune.search.judge import Judge, Outputs, taken
+from edgeprune.search.verdict.bootstrap import Interval, mean_interval, statistic_interval
+from edgeprune.search.verdict.judge import Judge, Outputs, taken
 from edgeprune.types import Arrays
 
 

@@ -205,7 +205,7 @@ class Sensitivity:
             >>> [text.get_text() for text in axes.get_legend().get_texts()]
             ['stem', 'conv']
         """
-        from edgeprune.search.curve_plot import plot_curves
+        from edgeprune.search.curves.curve_plot import plot_curves
 
         if not self.curves:
             raise ValueError(f"There are no curves of {self.model!r} to plot.")

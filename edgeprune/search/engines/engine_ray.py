@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgeprune.number_checks import check_whole
-from edgeprune.search.trial_job import Job, Made, Work
-from edgeprune.search.trial_maker import Maker
+from edgeprune.search.trial.job import Job, Made, Work
+from edgeprune.search.trial.maker import Maker
 
 _RETRIES = 3  # of a trial whose worker died
 

@@ -15,10 +15,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.directions import SPARSITIES, Directions
-from edgeprune.search.finalists import Finalists, Outcome, broken_costs, drop_of, holds_all, quick_drop_allowed
-from edgeprune.search.runner import Runner, Settings
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.engines.runner import Runner, Settings
+from edgeprune.search.strategies.directions import SPARSITIES, Directions
+from edgeprune.search.strategies.finalists import (
+    Finalists,
+    Outcome,
+    broken_costs,
+    drop_of,
+    holds_all,
+    quick_drop_allowed,
+)
+from edgeprune.search.trial.record import Trial
 
 NARROWEST = 0.02
 _WEIGHINGS = ("l2", "curves", "local")  # of several that lose the same the first is followed

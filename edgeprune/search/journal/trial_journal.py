@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune.atomic import NotOverwrittenError
-from edgeprune.search.curves import Sensitivity
-from edgeprune.search.journal_file import ClosesFile, JournalFile
-from edgeprune.search.search_record import TRIALS_KIND, SearchEnding, SearchHeader, search_of
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.curves.curves import Sensitivity
+from edgeprune.search.journal.journal_file import ClosesFile, JournalFile
+from edgeprune.search.journal.search_record import TRIALS_KIND, SearchEnding, SearchHeader, search_of
+from edgeprune.search.trial.record import Trial
 from edgeprune.types import PathLike
 
 

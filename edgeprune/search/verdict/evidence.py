@@ -16,8 +16,8 @@ from edgeprune.data.labels import by_output
 from edgeprune.data.named_inputs import named_inputs
 from edgeprune.data.structures import flat
 from edgeprune.output_capture import captured_output
-from edgeprune.search.judge import taken
-from edgeprune.search.trial_job import Samples
+from edgeprune.search.trial.job import Samples
+from edgeprune.search.verdict.judge import taken
 from edgeprune.strip import strip_quantization
 from edgeprune.types import Model
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.structures import flat
-from edgeprune.search.journal_file import ClosesFile, JournalFile
+from edgeprune.search.journal.journal_file import ClosesFile, JournalFile
 from edgeprune.types import Layer, Model, PathLike
 
 

@@ -26,12 +26,12 @@ from edgeprune.one_shot.planning import prune_weights
 from edgeprune.quantization.planning import with_wider_layers
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import scheme_of
-from edgeprune.search.directions import rounding_epochs
-from edgeprune.search.file_costs import file_costs, file_outputs, untrained_costs
-from edgeprune.search.judge import Judge, Outputs, judge_of, standard_error, taken
-from edgeprune.search.trial_job import Job, Made, Samples, Work, failed
-from edgeprune.search.trial_record import Candidate
-from edgeprune.search.variant import Variant
+from edgeprune.search.strategies.directions import rounding_epochs
+from edgeprune.search.trial.file_costs import file_costs, file_outputs, untrained_costs
+from edgeprune.search.trial.job import Job, Made, Samples, Work, failed
+from edgeprune.search.trial.record import Candidate
+from edgeprune.search.trial.variant import Variant
+from edgeprune.search.verdict.judge import Judge, Outputs, judge_of, standard_error, taken
 from edgeprune.sparsity.callbacks import UpdatePruningStep
 from edgeprune.sparsity.prune import prune_low_magnitude
 from edgeprune.sparsity.schedules import ConstantSparsity

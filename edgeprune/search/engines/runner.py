@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.engine import Engine
-from edgeprune.search.trial_files import TrialFiles
-from edgeprune.search.trial_job import Job, Made, failed
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_record import Candidate, Stage, Trial
+from edgeprune.search.engines.engine import Engine
+from edgeprune.search.journal.trial_journal import TrialJournal
+from edgeprune.search.trial.files import TrialFiles
+from edgeprune.search.trial.job import Job, Made, failed
+from edgeprune.search.trial.record import Candidate, Stage, Trial
 
 # Of a time budget, what quick trials may use up.
 _QUICK_SHARE = 0.3

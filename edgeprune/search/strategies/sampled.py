@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.search.budget import Budget
-from edgeprune.search.directions import SPARSITIES, Directions
-from edgeprune.search.finalists import (
+from edgeprune.search.engines.runner import Runner, Settings
+from edgeprune.search.strategies.directions import SPARSITIES, Directions
+from edgeprune.search.strategies.finalists import (
     Finalists,
     Outcome,
     broken_costs,
@@ -22,9 +23,8 @@ from edgeprune.search.finalists import (
     holds_all,
     quick_drop_allowed,
 )
-from edgeprune.search.runner import Runner, Settings
-from edgeprune.search.trial_record import Trial
-from edgeprune.search.trial_table import pareto_front
+from edgeprune.search.trial.record import Trial
+from edgeprune.search.trial.table import pareto_front
 
 if TYPE_CHECKING:
     import optuna

@@ -9,7 +9,7 @@ import numpy as np
 from edgeprune import flavor
 from edgeprune.channels.graph.coupling import ChannelGraph
 from edgeprune.quantization.grid_solver import last_step
-from edgeprune.search.candidates import Values
+from edgeprune.search.trial.candidates import Values
 from edgeprune.sparsity.prunable import prunable_weights
 from edgeprune.types import Layer, Variable
 

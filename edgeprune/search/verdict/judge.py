@@ -17,7 +17,7 @@ from edgeprune.measure.distance import distance
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.measure.output_scores import NoScoreError, Score
 from edgeprune.measure.score import Scores, score_outputs
-from edgeprune.search.sample_scores import sample_scores
+from edgeprune.search.verdict.sample_scores import sample_scores
 from edgeprune.types import Arrays, Model
 
 Outputs = Mapping[str, np.ndarray]

@@ -16,9 +16,9 @@ from typing import Any, final
 
 from edgeprune import __version__
 from edgeprune.measure.machine import this_machine
-from edgeprune.search.curves import Sensitivity
-from edgeprune.search.journal_file import read_records
-from edgeprune.search.trial_record import Trial
+from edgeprune.search.curves.curves import Sensitivity
+from edgeprune.search.journal.journal_file import read_records
+from edgeprune.search.trial.record import Trial
 from edgeprune.types import PathLike
 
 SEARCH_FORMAT = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
-from edgeprune.search.trial_record import FIGURES, Stage, Trial
+from edgeprune.search.trial.record import FIGURES, Stage, Trial
 
 if TYPE_CHECKING:
     import pandas

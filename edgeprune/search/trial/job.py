@@ -11,8 +11,8 @@ import numpy as np
 from edgeprune.data.batches import sample_count
 from edgeprune.measure.metrics import MetricLike
 from edgeprune.search.budget import Budget
-from edgeprune.search.judge import taken
-from edgeprune.search.trial_record import Candidate, Stage, State
+from edgeprune.search.trial.record import Candidate, Stage, State
+from edgeprune.search.verdict.judge import taken
 from edgeprune.targets import Target
 from edgeprune.types import Model
 

@@ -18,19 +18,19 @@ from edgeprune.measure.predictions import predict
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
-from edgeprune.search.evidence import EVIDENCE, save_evidence
-from edgeprune.search.file_costs import file_costs, file_outputs
-from edgeprune.search.finalists import Outcome, broken_costs, drop_of
-from edgeprune.search.gate import Verdict, verdict_on
-from edgeprune.search.journal import data_fingerprint
-from edgeprune.search.judge import Judge
+from edgeprune.search.journal.measurements import data_fingerprint
+from edgeprune.search.journal.search_record import TRIALS, SearchEnding
+from edgeprune.search.journal.trial_journal import TrialJournal
 from edgeprune.search.recipe import DataOfRecipe, Recipe
-from edgeprune.search.search_record import TRIALS, SearchEnding
-from edgeprune.search.trial_files import TrialFiles
-from edgeprune.search.trial_job import Samples, Work
-from edgeprune.search.trial_journal import TrialJournal
-from edgeprune.search.trial_maker import Maker, judge_for
-from edgeprune.search.trial_record import Candidate, Trial
+from edgeprune.search.strategies.finalists import Outcome, broken_costs, drop_of
+from edgeprune.search.trial.file_costs import file_costs, file_outputs
+from edgeprune.search.trial.files import TrialFiles
+from edgeprune.search.trial.job import Samples, Work
+from edgeprune.search.trial.maker import Maker, judge_for
+from edgeprune.search.trial.record import Candidate, Trial
+from edgeprune.search.verdict.evidence import EVIDENCE, save_evidence
+from edgeprune.search.verdict.gate import Verdict, verdict_on
+from edgeprune.search.verdict.judge import Judge
 from edgeprune.types import Model
 
 MODEL, RECIPE, BUNDLE = "model.tflite", "recipe.json", "bundle"

@@ -1,0 +1,1 @@
+"""What a trial is, and how one is made: a smaller model judged without training, or trained, written and measured."""
