@@ -18,9 +18,13 @@ from edgeprune.quantization.kinds import (
     inner_kernel_axes,
     kernel_axes,
     kind_of,
+    own_activation,
     splits_activation,
 )
 from edgeprune.types import AnyTensor, Layer, Model
+
+# Functions that have no settings.
+_ACTIVATIONS = {"relu", "relu6", "selu", "silu", "swish", "softplus", "softsign", "mish", "hardswish", "hardsigmoid"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Rang
     for part, tensor in graph.inputs():
         if part is graph.model and holds_real_numbers(tensor):
             ranges[id(tensor)] = Range(flavor.input_layer(tensor).name)
+    made: dict[tuple[Any, ...], int] = {}  # what is computed to the `id` of the first tensor that it makes
     for part, node in graph.calls():
         layer = node.layer
         if flavor.is_nested(layer):
@@ -103,7 +108,28 @@ def _place_ranges(graph: _Graph, chosen: Collection[int], ranges: dict[int, Rang
             else:
                 found = _range_of(graph, part, node, tensor, ranges)
             if found is not None:
-                ranges[id(tensor)] = found
+                ranges[id(tensor)] = _of_same_call(graph, part, node, found, tensor, made, ranges)
+
+
+def _of_same_call(
+    graph: _Graph,
+    part: Model,
+    node: flavor.GraphNode,
+    found: Range,
+    tensor: AnyTensor,
+    made: dict[tuple[Any, ...], int],
+    ranges: dict[int, Range],
+) -> Range:
+    """The range of a call, or that of another one which computes the same: the converter makes one operator of both.
+
+    Two ranges, which training moves apart by their last bits, would leave that operator in floats.
+    """
+    activation = _activation_of(node)
+    if activation is None or found.fixed is not None:
+        return found
+    first = made.setdefault((id(part), activation, id(graph.unchanged(node.inputs[0]))), id(tensor))
+    same = ranges.get(first, found)
+    return same if same.in_file == found.in_file else found
 
 
 def _range_behind_floats(graph: _Graph, node: flavor.GraphNode, tensor: AnyTensor) -> Range | None:
@@ -151,6 +177,18 @@ def _range_of(
         return None
     name = flavor.own_weight_name(node.layer) if flavor.is_own_weight(node.layer) else node.layer.name
     return Range(name, fixed_range(_inner(node.layer)))
+
+
+def _activation_of(node: flavor.GraphNode) -> str | None:
+    """The name of the activation that a call is, alone and without settings; None for other calls."""
+    layer = node.layer
+    name = flavor.function_name(layer)
+    if name is not None:
+        return name if len(node.inputs) == 1 and name in _ACTIVATIONS else None
+    kind = flavor.built_in_kind(layer)
+    if kind == "ReLU" and kind_of(node) is CallKind.RELU:
+        return "relu" if layer.max_value is None else "relu6"
+    return own_activation(layer).replace("_", "") if kind == "Activation" else None
 
 
 def _is_fused(graph: _Graph, node: flavor.GraphNode, kind: CallKind, tensor: AnyTensor) -> bool:
@@ -285,6 +323,13 @@ class _Graph:
         if part is self.model or not all(flavor.is_nested(node.layer) for node in calls):
             return [None]
         return [follower for node in calls for follower in self.followers(node.outputs[number])]
+
+    def unchanged(self, tensor: AnyTensor) -> Any:
+        """The symbolic tensor before the calls that do nothing."""
+        node = self._maker[id(tensor)][1]
+        if node is None or flavor.is_nested(node.layer) or kind_of(node) is not CallKind.NOTHING:
+            return tensor
+        return self.unchanged(node.inputs[0])
 
     def source(self, part: Model, tensor: AnyTensor, ranges: Mapping[int, Range]) -> Any:
         """The symbolic tensor whose steps some values have: before them are only calls that move or join values."""

@@ -162,3 +162,27 @@ def test_a_layer_whose_tensors_are_all_named(flavor, tmp_path):
     error = aware.predict(samples, verbose=0) - model.predict(samples, verbose=0)
     assert 0 < np.abs(error).max() < 0.1
     assert ep.export_tflite(aware, tmp_path / "named.tflite", "int8", samples).verification.passed
+
+
+def test_activations_that_read_the_same_values_have_one_range(flavor, tmp_path):
+    """As in NASNet: the converter makes one operator of them, and two ranges would leave it in floats."""
+    keras = flavors.keras_module(flavor)
+    layers = keras.layers
+    image = keras.Input((6, 6, 2), name="image")
+    z = layers.Conv2D(3, 1, name="stem")(image)
+    halves = [
+        layers.Conv2D(3, 3, padding="same", name="a")(layers.Activation("relu", name="first")(z)),
+        layers.Conv2D(3, 1, name="b")(layers.ReLU(name="second")(layers.Dropout(0.0, name="drop")(z))),
+    ]
+    pooled = layers.GlobalAveragePooling2D(name="pool")(layers.Add(name="sum")(halves))
+    model = keras.Model(image, layers.Dense(2, name="head")(pooled), name="net")
+    x = np.random.default_rng(0).random((32, 6, 6, 2)).astype(np.float32)
+    aware = ep.quantize_aware(model, calibration=x)
+    names = {one.name for one in fake_quantizers(aware)}
+    assert len(names & {"first_range", "second_range"}) == 1
+    aware.compile("sgd", "mse")
+    aware.fit(x, np.zeros((32, 2)), verbose=0)
+    for one in fake_quantizers(aware):
+        one.range_max.assign(one.range_max * (1.1 if one.name in ("first_range", "second_range") else 1.0))
+    result = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", x, verbose=False)
+    assert result.verification.passed and not any("float" in note for note in result.notes)
