@@ -17,6 +17,7 @@ from edgeprune.conversion.signature import (
 )
 from edgeprune.output_capture import captured_output
 from edgeprune.tflite.edit import with_shared_scales
+from edgeprune.tflite.integer_forms import in_integers
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Model, Quantization
 
@@ -50,7 +51,7 @@ def converted(model: Model, quantization: Quantization | None) -> bytes:
             with flavor.computing_in_float32(model), traceable_names(model), equal_calls.replaced(model, quantization):
                 write_saved_model(model, specs, names, folder)
             content = repaired(run_converter(folder, settings, samples))
-            return with_shared_scales(content) if settings.calibrated else content
+            return with_shared_scales(in_integers(content)) if settings.calibrated else content
         except Exception as error:  # the converter raises many kinds
             reason = " ".join(str(error).split())[:300]
             raise ValueError(

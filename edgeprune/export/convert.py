@@ -40,6 +40,7 @@ from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.tflite.edit import in_order, with_names, with_shared_scales
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
+from edgeprune.tflite.integer_forms import in_integers
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
 
@@ -287,6 +288,8 @@ def _converted(
             in_floats = functools.partial(float_locations, model=model, layers=recipe.layers)
             chosen = in_floats if recipe.has_float_layers else None
             content = repaired(run_converter(saved_model, recipe, samples, say, chosen))
+            if recipe.calibrated and not recipe.has_float_layers:  # which may be the user's wish
+                content = in_integers(content)
             if recipe.has_four_bits:
                 content = _in_four_bits(content, model, recipe.four_bit_operators)
             dense = (

@@ -42,20 +42,13 @@ _RECURRENT = {"LSTM", "GRU", "SimpleRNN"}
 _UNIT, _SYMMETRIC = (0.0, 255 / 256), (-1.0, 127 / 128)
 _FIXED_RANGES = {"softmax": _UNIT, "softmaxv2": _UNIT, "sigmoid": _UNIT, "tanh": _SYMMETRIC}
 
-# Operators without a version in integers, by the function or layer of which they are a part; some in Keras 3 alone.
+# Operators without a version in integers, by the function or layer of which they are a part.
 _FLOAT_FUNCTIONS = {
-    **{
-        name: name.upper()
-        for name in ("elu", "sin", "cos", "cumsum", "floor", "ceil", "round", "sign", "square", "neg")
-    },
-    **{"rint": "ROUND", "negative": "NEG", "mod": "FLOOR_MOD", "floormod": "FLOOR_MOD", "floordiv": "FLOOR_DIV"},
-    **{"floordivide": "FLOOR_DIV", "logsigmoid": "NEG", "squareplus": "SQUARE", "sparsemax": "CUMSUM"},
+    **{name: name.upper() for name in ("sin", "cos", "cumsum", "floor", "ceil", "round", "sign")},
+    **{"rint": "ROUND", "mod": "FLOOR_MOD", "floormod": "FLOOR_MOD", "floordiv": "FLOOR_DIV"},
+    **{"floordivide": "FLOOR_DIV", "sparsemax": "CUMSUM"},
 }
-_FLOAT_LAYERS = {"Conv3D": "CONV_3D", "Conv3DTranspose": "CONV_3D_TRANSPOSE", "ELU": "ELU"}
-_FLOAT_LAYERS_OF_KERAS_3 = {
-    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), "NEG"),
-    **dict.fromkeys(("UnitNormalization", "RMSNormalization"), "SQUARE"),
-}
+_FLOAT_LAYERS = {"Conv3D": "CONV_3D", "Conv3DTranspose": "CONV_3D_TRANSPOSE"}
 
 _MOVEMENT_LAYERS = {
     *("Flatten", "Reshape", "Permute", "RepeatVector"),
@@ -198,15 +191,13 @@ def float_operator(layer: Layer) -> str | None:
 
     Example:
         >>> import keras
-        >>> float_operator(keras.layers.Activation("elu")), float_operator(keras.layers.Activation("selu"))
-        ('ELU', None)
+        >>> float_operator(keras.layers.Conv3D(2, 3)), float_operator(keras.layers.Activation("elu"))
+        ('CONV_3D', None)
     """
     name = flavor.function_name(layer)
     if name is not None:
         return _FLOAT_FUNCTIONS.get(name)
     kind = flavor.built_in_kind(layer)
-    if kind in _FLOAT_LAYERS_OF_KERAS_3 and flavor.is_keras_3(layer):
-        return _FLOAT_LAYERS_OF_KERAS_3[kind]
     if kind == "Activation" or kernel_axes(layer):
         return _FLOAT_FUNCTIONS.get(own_activation(layer).replace("_", ""))
     return _FLOAT_LAYERS.get(kind)

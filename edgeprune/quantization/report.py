@@ -34,7 +34,6 @@ _IN_FLOATS = "computed in floats in the file too: its operator {} has no version
 _ACTIVATION_IN_FLOATS = (
     "the activation is computed in floats in the file too: its operator {} has no version in integers"
 )
-_PART_IN_FLOATS = f"{_SEVERAL}, but for {{}}, which has no version in integers"
 _OWN_WEIGHT = f"a weight that its layer uses itself: {_WHEN_WRITTEN}"
 _INSIDE = f"inside a layer that is whole: {_WHEN_WRITTEN}"
 _LEFT_OUT = "left out by the scheme, `layers` or `ignore`"
@@ -223,8 +222,7 @@ def _why_left(layer: Layer, is_called: bool) -> str | None:
     if flavor.is_model(layer) or is_fake_quantize(layer) or type(layer).__name__ in _WITHOUT_KERNELS:
         return None
     if is_called and (operator := float_operator(layer)):
-        several = flavor.built_in_kind(layer) in _OF_SEVERAL
-        return (_PART_IN_FLOATS if several else _IN_FLOATS).format(operator)
+        return _IN_FLOATS.format(operator)
     parts = {id(weight) for part in flavor.layers_of(layer) if part is not layer for weight in flavor.weights_of(part)}
     own = [weight for weight in flavor.weights_of(layer) if id(weight) not in parts and "float" in str(weight.dtype)]
     if not own:
