@@ -73,7 +73,10 @@ class GridSolver:
             return plain
         damping = self._best_damping(matrix, wanted, fit, held_out, intercept)
         weights = self._solved(wanted, *quadratic(matrix, wanted, total, intercept, damping))
-        solved = Solution.of(weights - matrix, total, intercept, damping)
+        change = weights - matrix
+        if not self._one_scale:  # a channel that damping made worse keeps its plainly rounded weights
+            change = np.where(_errors(change, total, intercept) > 0, 0.0, change)
+        solved = Solution.of(change, total, intercept, damping)
         return min((plain, solved), key=lambda one: total.error(one.change, one.shift))
 
     def _best_damping(
@@ -82,12 +85,10 @@ class GridSolver:
         """The damping that does best on rows held out."""
         if _is_large(matrix):
             return _USUAL_DAMPING
-        gram, cross = held_out.moments(intercept)
 
         def error(damping: float) -> float:
             weights = self._solved(wanted, *quadratic(matrix, wanted, fit, intercept, damping), (self._usual_share,))
-            change = weights - matrix
-            return float(np.sum(change * (gram @ change)) - 2 * np.sum(change * cross))
+            return float(_errors(weights - matrix, held_out, intercept).sum())
 
         return min(_DAMPINGS, key=error)
 
@@ -152,3 +153,9 @@ class GridSolver:
 def _is_large(matrix: np.ndarray) -> bool:
     groups, inputs, outputs = matrix.shape
     return bool(groups * inputs * inputs * outputs > _MOST_WORK)
+
+
+def _errors(change: np.ndarray, rows: Equations, intercept: bool) -> np.ndarray:
+    """How much a change adds to the squared error of each channel: (groups, 1, outputs)."""
+    gram, cross = rows.moments(intercept)
+    return np.sum(change * (gram @ change - 2 * cross), axis=1, keepdims=True)

@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nets.quantized_nets import branched, chain, images
 
@@ -74,6 +74,7 @@ def test_solved_weights_are_on_the_grid_and_never_worse_than_the_nearest_steps(n
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
+@example(183)  # one output is worse than at its nearest steps, all together are better
 def test_few_weights_are_nearly_the_best_of_all_that_are_on_the_grid(seed):
     layer = keras.layers.Dense(2)
     layer.build((None, 3))
