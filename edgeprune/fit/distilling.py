@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.data.batches import batches_of, check_data, joined
+from edgeprune.data.batches import batches_of, check_data, joined, sample_count
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.structures import mapped
 from edgeprune.fit.compiling import (
@@ -21,6 +21,7 @@ from edgeprune.fit.compiling import (
     xla_where_needed,
 )
 from edgeprune.fit.distillation_terms import feature_terms, output_terms
+from edgeprune.fit.output_ends import shapes_of_outputs
 from edgeprune.fit.structures import check_inputs, structured
 from edgeprune.fit.training import fit, is_keras_data
 from edgeprune.measure.metrics import MetricLike
@@ -36,6 +37,7 @@ def distill(
     y: Arrays | None = None,
     *,
     sample_weight: Arrays | None = None,
+    teacher_outputs: Mapping[str, np.ndarray] | None = None,
     epochs: int = 2,
     batch_size: int = 32,
     temperature: float = 3.0,
@@ -68,6 +70,8 @@ def distill(
         y: labels or targets `(n, ...)`; a dict by output name or a list for several. Left out, the student learns from
             the teacher alone.
         sample_weight: weights of the samples `(n,)`, for both losses; a dict or a list for several outputs.
+        teacher_outputs: what the teacher returns for arrays `x`, output name to values `(n, ...)`, where that is known
+            already: then it is not run in each step.
         epochs: number of passes over the data.
         batch_size: samples per step.
         temperature: what logits are divided by; a higher one shows more of what the teacher finds similar.
@@ -89,8 +93,8 @@ def distill(
     Raises:
         TypeError: a model is none, or a number is no number.
         ValueError: the models are of different Kerases, share weights or return outputs of different shapes; the
-            teacher is under pruning; a layer of `features` is not there; the data do not fit, a number is out of range,
-            or the loss became NaN.
+            teacher is under pruning; a layer of `features` is not there; the data or `teacher_outputs` do not fit, a
+            number is out of range, or the loss became NaN.
 
     Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015,
     https://arxiv.org/abs/1503.02531; features: Romero et al., FitNets, 2014, https://arxiv.org/abs/1412.6550
@@ -131,6 +135,12 @@ def distill(
         if not is_keras_data(student, x):
             x, y, sample_weight = structured(student, cast(Arrays, x), y, sample_weight)
             example, labels = x, y
+        run_teacher, inputs_of = None, _all_of
+        if teacher_outputs is not None:
+            if is_keras_data(student, x) or features:
+                raise ValueError("teacher_outputs are for arrays, and without features: leave them out.")
+            x = example = (x, _checked_outputs(teacher, teacher_outputs, sample_count(example)))
+            run_teacher, inputs_of = _known_outputs, _first_of
         pairs, of_student, of_teacher = feature_terms(student, teacher, features, feature_weight)
         stack.enter_context(flavor.state_restored(teacher))
         stack.enter_context(flavor.frozen(teacher))
@@ -141,7 +151,8 @@ def distill(
             terms,
             student_loss_weight=student_loss_weight,
             run_student=_runner(student, of_student, training=True),
-            run_teacher=_runner(teacher, of_teacher, training=False),
+            run_teacher=run_teacher or _runner(teacher, of_teacher, training=False),
+            inputs_of=inputs_of,
             projections=[pair.projection for pair in pairs if pair.projection is not None],
         )
         distiller.compile(fresh_optimizer(student, learning_rate), **xla_where_needed(student, teacher))
@@ -179,6 +190,30 @@ def _runner(model: Model, features: list[AnyTensor], training: bool) -> Callable
         return flavor.Seen(outputs, flavor.named_outputs(model, outputs), list(found))
 
     return run_with_features
+
+
+def _checked_outputs(teacher: Model, given: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """What a teacher returned, by the names of its outputs, as many as there are samples."""
+    shapes = shapes_of_outputs(teacher)
+    if list(given) != list(shapes) or any(
+        np.shape(given[name]) != (count, *shape[1:]) for name, shape in shapes.items() if None not in shape[1:]
+    ):
+        found = {name: np.shape(values) for name, values in given.items()}
+        wanted = {name: (count, *shape[1:]) for name, shape in shapes.items()}
+        raise ValueError(f"teacher_outputs are of shapes {found}; those of the teacher {teacher.name!r} are {wanted}.")
+    return {name: np.asarray(values) for name, values in given.items()}
+
+
+def _all_of(x: Any) -> Any:
+    return x
+
+
+def _first_of(x: Any) -> Any:
+    return x[0]
+
+
+def _known_outputs(x: Any) -> flavor.Seen:
+    return flavor.Seen(None, x[1], [])
 
 
 def _check_models(student: Model, teacher: Model) -> None:

@@ -118,6 +118,7 @@ def make_distiller(
     student_loss_weight: float,
     run_student: Callable[[Any], Seen],
     run_teacher: Callable[[Any], Seen],
+    inputs_of: Callable[[Any], Any] = lambda x: x,
     projections: Sequence[Layer] = (),
 ) -> Any:
     """A model whose `fit` trains a student on labels and after a teacher.
@@ -131,12 +132,13 @@ def make_distiller(
         teacher: a model of the same Keras; its weights are constants.
         terms: what the distillation loss is the sum of.
         student_loss_weight: the share of the loss on the labels in the whole; the rest is the distillation loss.
-        run_student: calls the student in training.
-        run_teacher: calls the teacher at inference.
+        run_student: calls the student in training, on its inputs.
+        run_teacher: calls the teacher at inference, on what `fit` is passed as x.
+        inputs_of: returns the inputs of the student in what `fit` is passed as x.
         projections: layers that are trained with the student, and that only the terms use.
     """
     return _distiller_class(keras_of(student))(
-        student, teacher, terms, student_loss_weight, run_student, run_teacher, projections
+        student, teacher, terms, student_loss_weight, run_student, run_teacher, inputs_of, projections
     )
 
 
@@ -156,6 +158,7 @@ def _distiller_class(keras: ModuleType) -> Any:
             student_loss_weight: float,
             run_student: Callable[[Any], Seen],
             run_teacher: Callable[[Any], Seen],
+            inputs_of: Callable[[Any], Any],
             projections: Sequence[Layer],
         ) -> None:
             if keras_3:
@@ -171,12 +174,14 @@ def _distiller_class(keras: ModuleType) -> Any:
                 self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
             self.projections = list(projections)
             self._run_student, self._run_teacher, self._terms = run_student, run_teacher, tuple(terms)
+            self._inputs_of = inputs_of
 
         def compile(self, optimizer: Optimizer | str, **settings: object) -> None:
             keras.Model.compile(self, optimizer, **settings)
 
         def call(self, inputs: AnyTensor, training: bool = False) -> Any:
-            return self._run_student(inputs) if training else self.student(inputs, training=False)
+            own = self._inputs_of(inputs)
+            return self._run_student(own) if training else self.student(own, training=False)
 
         @tf.autograph.experimental.do_not_convert
         def compute_loss(
@@ -187,13 +192,14 @@ def _distiller_class(keras: ModuleType) -> Any:
             sample_weight: AnyTensor | None = None,
             training: bool = True,
         ) -> Any:
+            own = self._inputs_of(x)
             if not isinstance(y_pred, Seen):
-                return self.student.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+                return self.student.compute_loss(x=own, y=y, y_pred=y_pred, sample_weight=sample_weight)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             kept = tf.add_n([tf.reduce_sum(tf.cast(one, tf.float32)) for one in self.student.losses] or [0.0])
             on_labels, share = kept / replicas, 0.0
             if y is not None:
-                on_labels = self.student.compute_loss(x=x, y=y, y_pred=y_pred.outputs, sample_weight=sample_weight)
+                on_labels = self.student.compute_loss(x=own, y=y, y_pred=y_pred.outputs, sample_weight=sample_weight)
                 share = self.student_loss_weight
             teacher = self._run_teacher(x)
             values = [term.weight * term.value(teacher, y_pred, sample_weight) for term in self._terms]
@@ -219,7 +225,7 @@ def _distiller_class(keras: ModuleType) -> Any:
             if y is None:
                 return figures
             outputs = y_pred.outputs if isinstance(y_pred, Seen) else y_pred
-            of_student = self.student.compute_metrics(x, y, outputs, sample_weight)
+            of_student = self.student.compute_metrics(self._inputs_of(x), y, outputs, sample_weight)
             return {**figures, **{name: value for name, value in of_student.items() if name != "loss"}}
 
         def reset_metrics(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.fit.distillation_terms import output_terms
+from edgeprune.measure.predictions import predict
 
 SAMPLES, T = 24, 2.0
 
@@ -227,6 +228,27 @@ def test_each_output_has_a_term_that_counts_as_its_loss_does(keras, as_dict):
     assert found["student_loss"] == pytest.approx(labels, rel=1e-3)
 
 
+@pytest.mark.parametrize("heads", ["one", "list", "dict", "labels are left out"])
+def test_what_the_teacher_returns_may_be_known_before(keras, heads):
+    made = []
+    for is_known in (False, True):
+        if heads in ("list", "dict"):
+            student, teacher = two_headed(keras, 1, heads == "dict"), two_headed(keras, 7, heads == "dict", loss=False)
+            y = {"kind": Y, "size": numbers(SAMPLES, 1, seed=4)}
+        else:
+            student, teacher, y = net(keras), net(keras, 6, seed=7), None if heads == "labels are left out" else Y
+        known = predict(teacher, X) if is_known else None
+        if is_known:
+            teacher.set_weights([np.zeros_like(values) for values in teacher.get_weights()])  # it is not run
+        settings = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1, "teacher_outputs": known}
+        keras.utils.set_random_seed(3)
+        figures = distilled(student, teacher, y, **settings)
+        made.append((figures, student.get_weights()))
+    assert made[0][0] == pytest.approx(made[1][0], rel=1e-5)
+    for one, other in zip(made[0][1], made[1][1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_features_are_compared_where_the_widths_agree(keras):
     student, teacher = net(keras), net(keras, seed=7)
     hidden = [np.tanh(X @ model.get_weights()[0] + model.get_weights()[1]) for model in (student, teacher)]
@@ -377,6 +399,13 @@ def of_other_keras(keras):
         (net, {"y": Y + 1}, "class numbers from 0 to 2"),
         (net, {"y": None, "sample_weight": W}, "Without labels no sample is weighed"),
         (net, {"x": X * np.nan}, "became nan at step 1"),
+        (
+            net,
+            {"teacher_outputs": {"out": numbers(3, 3)}},
+            r"teacher_outputs are of shapes {'out': \(3, 3\)}; those of",
+        ),
+        (net, {"teacher_outputs": {"end": numbers(SAMPLES, 3)}}, "teacher_outputs are of shapes {'end'"),
+        (net, {"teacher_outputs": {}, "features": ["hidden"]}, "are for arrays, and without features"),
     ],
     ids=lambda value: next(iter(value), "models") if isinstance(value, dict) else None,
 )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _VARIANTS = 2  # that are kept, as models take memory
 # Of the learning rate, in training for the rounding of a file.
 _ROUNDING_RATE = 0.1
+_MOST_OUTPUTS = 256 * 2**20  # bytes of the original's outputs for the training samples
 _BITS_SAMPLES = 64  # that the bits of layers are chosen on
 _TRAINING = "Training after the original"
 
@@ -266,6 +267,7 @@ class Maker:
             train.x,
             train.y,
             sample_weight=train.sample_weight,
+            teacher_outputs=self._teacher_outputs,
             epochs=epochs,
             batch_size=settings.batch_size,
             learning_rate=rate,
@@ -279,6 +281,16 @@ class Maker:
             return self.work.model
         with self._strategy.scope():
             return whole_copy(self.work.model)
+
+    @cached_property
+    def _teacher_outputs(self) -> dict[str, np.ndarray] | None:
+        """What the original returns for the training samples, run once for all models; None for large outputs."""
+        work = self.work
+        assert work.train is not None, "there is nothing to train on"
+        of_one = sum(values[:1].nbytes for values in self.original_outputs.values())
+        if of_one * work.train.count > _MOST_OUTPUTS:
+            return None
+        return predict(work.model, work.train.x, batch_size=work.settings.batch_size)
 
     @cached_property
     def _unlabelled(self) -> Any:
