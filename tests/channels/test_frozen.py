@@ -162,7 +162,7 @@ def test_the_error_folds_equal_reasons(keras):
     own = own_layer(keras)
     i = keras.Input((8,))
     x = L.Add()([L.Dense(8, name=f"d{number}")(i) for number in range(30)])
-    model = keras.Model(i, own(name="own")(x))
+    model = keras.Model(i, own(name="own")(x), name="net")
     with pytest.raises(ValueError, match=r"d3 and 27 more, see inspect: own: the layer Own is unknown") as error:
         ep.plan_channels(model, pruning_ratio=0.5)
     assert len(str(error.value)) < 400

@@ -7,7 +7,7 @@ import pytest
 from cli.invoked import refused, run, run_ok
 
 import edgeprune as ep
-from edgeprune.search.journal.measurements import measurements as journal
+from edgeprune.search.journal import measurements as journal
 
 
 @pytest.mark.parametrize("name", ["keras.keras", "tf_keras.h5"])

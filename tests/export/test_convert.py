@@ -341,6 +341,7 @@ def test_what_computes_in_floats_in_an_int8_file_is_said(flavor, rng, tmp_path):
 
 def test_int8_operators_that_some_runtimes_compute_wrong_are_said(rng, tmp_path):
     keras = flavors.keras_module("keras")
+    keras.utils.set_random_seed(0)  # with some weights the divisor has the integer 0, which LiteRT refuses to divide by
     x = keras.Input((4, 6))
     y = keras.layers.MultiHeadAttention(1, 3, name="attention")(x, x)
     data = rng.normal(size=(10, 4, 6))
