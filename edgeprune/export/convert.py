@@ -37,6 +37,8 @@ from edgeprune.measure.size import file_size
 from edgeprune.output_capture import captured_output
 from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
+from edgeprune.targets import Target
+from edgeprune.targets import target as target_named
 from edgeprune.tflite.edit import in_order, with_names, with_shared_scales
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
@@ -76,6 +78,7 @@ def export_tflite(
     per_channel_dense: bool = True,
     num_samples: int = 100,
     calibration: Calibration = "auto",
+    target: str | Target | None = None,
     without_preprocessing: bool = False,
     overwrite: bool = False,
     allow_flex: bool = False,
@@ -119,6 +122,8 @@ def export_tflite(
             choose the ranges of activations: `"min-max"` takes all values that occur in the samples; `"percentile"`
             leaves out one in a thousand; `"mse"` takes the range with the smallest squared error. A model from
             `quantize_aware` keeps its own.
+        target: the device that the file is for, by name or a `Target`: weights of 4 bits that its runtime does not read
+            so are stored in 8, on the same grid. Left out, they have 4 wherever LiteRT reads them.
         without_preprocessing: leave the lookup layers that handle strings, or hash, to the application, as
             `split_preprocessing(model, only_strings=True)` does. Beside the file lies `vocabulary.txt`, an entry a line
             (of several layers `vocabulary_LAYER.txt`), and its metadata say what to do before it. The data are still
@@ -161,7 +166,10 @@ def export_tflite(
     if scheme.has_four_bits and strip.is_quantize_aware(model):  # which was trained with scales of its own
         per_channel_dense = strip.has_dense_channel_scales(model)
     layers = tuple(scheme.layer_bits.items())
-    settings = ConverterSettings(scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom, layers)
+    readers = None if target is None else target_named(target).four_bit_operators(per_channel_dense)
+    settings = ConverterSettings(
+        scheme.name, sparse, integer_io, per_channel_dense, allow_flex, allow_custom, layers, readers
+    )
     if not isinstance(num_samples, numbers.Integral) or isinstance(num_samples, bool):
         raise TypeError(f"num_samples must be a whole number, got {num_samples!r}.")
     if num_samples < 1:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from search.small_net import data, trained_net
 from search.test_journal_file import SEARCH
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
+from edgeprune.schemes import scheme_of
 from edgeprune.search.budget import Budget
 from edgeprune.search.journal.trial_journal import TrialJournal
 from edgeprune.search.strategies.search_space import SearchSpace, ways_of
@@ -71,6 +73,26 @@ def test_layers_that_gain_most_keep_8_bits_within_the_bytes(maker):
     # With no bytes it is the candidate itself, with those of all layers the one of 8 bits.
     assert maker.with_wider_layers(four, narrow.weights, 0) == four
     assert maker.with_wider_layers(four, narrow.weights, 10**6) == eight
+
+
+@pytest.mark.parametrize("quantize_aware", [False, True])
+@pytest.mark.parametrize(
+    "device, stored, scales", [("phone", "int4", 16), ("cortex-m", "int4", 1), ("ethos-u55-128", "int8", 16)]
+)
+def test_weights_of_4_bits_are_stored_as_the_device_reads_them(device, stored, scales, quantize_aware, work, tmp_path):
+    settings = dataclasses.replace(work.settings, target=target(device))
+    maker = Maker(dataclasses.replace(work, settings=settings))
+    ways = dict((way[1], way[0]) for way in ways_of("int4", target(device), is_training=True))
+    candidate = Candidate({"first": 16}, quantization=ways[quantize_aware], quantize_aware=quantize_aware)
+    maker.write(maker.finished(candidate), candidate, tmp_path / "model.tflite")
+    (kernel,) = (one for one in ep.read_tflite(tmp_path / "model.tflite").weights if one.shape == (16, 12))
+    assert kernel.dtype == stored
+    (details,) = (
+        one for one in Interpreter(str(tmp_path / "model.tflite")).get_tensor_details() if one["name"] == kernel.name
+    )
+    assert len(details["quantization_parameters"]["scales"]) == scales
+    if device == "cortex-m":
+        assert ep.measure.measure_arena(tmp_path / "model.tflite").bytes > 0  # the interpreter itself reads it
 
 
 def test_what_is_trained_for_its_rounding_is_a_file_of_its_kind(maker):
@@ -161,13 +183,17 @@ def test_blocks_are_removed_and_widths_are_planned_within_limits():
 
 
 @pytest.mark.slow
-def test_the_bundle_computes_what_the_file_does(tmp_path):
+@pytest.mark.parametrize(
+    "device, limits", [("cortex-m", {}), ("cortex-m", {"max_size": 3900}), ("phone", {"max_size": 4500})]
+)
+def test_the_bundle_computes_what_the_file_does(device, limits, tmp_path):
     from edgeprune.search.trial.file_costs import file_outputs
 
     model, (x, y) = trained_net(), data(80, 1)
-    settings = {"max_accuracy_drop": 1.0, "num_trials": 3, "num_finalists": 1, "verbose": False}
-    result = ep.compress(model, None, (x, y), target="cortex-m", output_dir=tmp_path, **settings)
+    settings = {"max_accuracy_drop": 1.0, "num_trials": 3, "num_finalists": 1, "verbose": False, **limits}
+    result = ep.compress(model, None, (x, y), target=device, output_dir=tmp_path, **settings)
     assert result.bundle == tmp_path / "bundle" and (result.bundle / "SHA256SUMS").exists(), result.notes
+    assert not limits or scheme_of(result.candidate.quantization).weight_bits == 4
     one, other = (file_outputs(path, model, x) for path in (result.path, result.bundle / "model.tflite"))
     assert np.array_equal(one["out"], other["out"])
 

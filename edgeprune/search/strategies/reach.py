@@ -34,7 +34,7 @@ def within_target(
         return budget
     whole = budget.with_memories(target)
     added = set(whole.limits) - set(budget.limits)
-    with untrained_file(model, quantization, samples) as path:
+    with untrained_file(model, quantization, samples, target) as path:
         check_operators(path, model, target, model.name)
         costs = file_costs(path, target, whole.limits) if added else {}
     return whole if added & {one.limit for one in whole.exceeded(costs)} else budget

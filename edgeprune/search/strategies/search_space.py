@@ -251,11 +251,14 @@ def ways_of(
         raise ValueError("quantization is empty: pass at least one.")
     ways: list[Way] = []
     for one in asked:
-        name = scheme_of(one).name
+        scheme = scheme_of(one)
+        name = scheme.name
         if name not in device.quantizations:
             runs = ", ".join(map(repr, device.quantizations))
             raise ValueError(f"{device.name!r} does not run models in {name or 'float32'}; it runs {runs}.")
-        device.check_float_layers(scheme_of(one))
+        device.check_float_layers(scheme)
+        if one == "int4" and device.four_bit_operators(per_channel_dense=False) > device.four_bit_operators():
+            one = replace(scheme, per_channel_dense=False)  # with more scales it has no dense layers of 4 bits
         ways.append((one, False))
         if is_training and name in _TRAINED_FOR:
             ways.append((one, True))

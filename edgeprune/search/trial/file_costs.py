@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,12 +87,12 @@ def untrained_costs(
     Raises:
         ValueError: the model cannot be converted.
     """
-    with untrained_file(model, quantization, samples) as path:
+    with untrained_file(model, quantization, samples, target) as path:
         return file_costs(path, target, limits)
 
 
 @contextlib.contextmanager
-def untrained_file(model: Model, quantization: QuantizationLike, samples: Arrays) -> Iterator[Path]:
+def untrained_file(model: Model, quantization: QuantizationLike, samples: Arrays, target: Target) -> Iterator[Path]:
     """The file of a model, calibrated with a few samples alone, until the context ends.
 
     Raises:
@@ -100,17 +101,18 @@ def untrained_file(model: Model, quantization: QuantizationLike, samples: Arrays
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         try:
-            _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[0]))
+            _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[0]), target)
         except ConversionError:
-            _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[1]))
+            _write_for_costs(model, path, quantization, samples_of(samples, _COST_SAMPLES[1]), target)
         yield path
 
 
-def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, samples: Arrays) -> None:
+def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, samples: Arrays, target: Target) -> None:
     scheme = scheme_of(quantization)
     if scheme.has_four_bits:
         model = quantize_aware(model, scheme, calibration=samples)
-    export_tflite(model, path, quantization, samples, calibration="min-max", verify=False, verbose=False)
+    given: dict[str, Any] = {"calibration": "min-max", "target": target}
+    export_tflite(model, path, quantization, samples, **given, verify=False, verbose=False)
 
 
 def file_outputs(path: Path, model: Model, samples: Arrays) -> dict[str, np.ndarray]:

@@ -150,14 +150,13 @@ class Maker:
             candidate: what it is.
             path: the file; one that exists is replaced.
         """
-        # Layers of 4 bits that keep 8 would not be in the costs that were looked at first.
-        calibration: Calibration = "min-max" if _scheme(candidate).has_four_bits else "auto"
         export_tflite(
             model,
             path,
             candidate.quantization,
             self._unlabelled,
-            calibration=calibration,
+            calibration=calibration_of(candidate),
+            target=self.work.settings.target,
             overwrite=True,
             verify=False,
             verbose=False,
@@ -299,6 +298,12 @@ class Maker:
     @cached_property
     def _quick_judge(self) -> Judge:
         return self.judge.of_rows(self.quick_rows)
+
+
+def calibration_of(candidate: Candidate) -> Calibration:
+    """How a candidate's file is calibrated, wherever it is written."""
+    # Layers of 4 bits that keep 8 would not be in the costs that were looked at first.
+    return "min-max" if _scheme(candidate).has_four_bits else "auto"
 
 
 def judge_for(work: Work, samples: Samples, outputs: Outputs) -> Judge:

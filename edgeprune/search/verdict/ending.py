@@ -26,7 +26,7 @@ from edgeprune.search.strategies.finalists import Outcome, broken_costs, drop_of
 from edgeprune.search.trial.file_costs import file_costs, file_outputs
 from edgeprune.search.trial.files import TrialFiles
 from edgeprune.search.trial.job import Samples, Work
-from edgeprune.search.trial.maker import Maker, judge_for
+from edgeprune.search.trial.maker import Maker, calibration_of, judge_for
 from edgeprune.search.trial.record import Candidate, Trial
 from edgeprune.search.verdict.evidence import EVIDENCE, save_evidence
 from edgeprune.search.verdict.gate import Verdict, verdict_on
@@ -198,6 +198,7 @@ class Ending:
                 metric=None if work.metric == "agreement" or work.metric == "distance" else work.metric,
                 quantization=candidate.quantization,
                 per_channel_dense=scheme.per_channel_dense if scheme.is_calibrated else None,
+                calibration=calibration_of(candidate),
                 overwrite=True,
             )
         except (ValueError, ImportError) as error:
