@@ -39,6 +39,16 @@ MICRO_OPERATORS = frozenset(
     TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
     """.split()
 )
+# Those of them whose kernels read no values of a type, by the type. A test holds these too against the interpreter.
+_NO_INTEGERS = frozenset("CEIL COS EXP FLOOR FLOOR_DIV FLOOR_MOD L2_POOL_2D LOG NEG ROUND SIN SQRT SQUARE".split())
+_NO_INT16 = frozenset(
+    """
+    ADD_N ARG_MAX ARG_MIN BATCH_TO_SPACE_ND CUMSUM DEPTH_TO_SPACE DIV ELU EQUAL GATHER GATHER_ND GREATER_EQUAL
+    HARD_SWISH L2_NORMALIZATION LESS LESS_EQUAL LOG_SOFTMAX MIRROR_PAD NOT_EQUAL REDUCE_MAX REDUCE_MIN
+    RESIZE_BILINEAR SPACE_TO_BATCH_ND SPACE_TO_DEPTH ZEROS_LIKE
+    """.split()
+)
+MICRO_LACKING = {"int8": _NO_INTEGERS, "int16": _NO_INTEGERS | _NO_INT16}
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,22 @@ class Target:
         """
         unread = _WITH_ONE_SCALE.get(self.runtime, frozenset()) if per_channel_dense else frozenset()
         return FOUR_BIT_OPERATORS[self.runtime] - unread
+
+    def has_kernel(self, operator: str, dtype: str) -> bool:
+        """Whether the device computes an operator.
+
+        Args:
+            operator: the builtin's name.
+            dtype: the type of its first input.
+
+        Example:
+            >>> target("cortex-m").has_kernel("EXP", "float32"), target("cortex-m").has_kernel("EXP", "int8")
+            (True, False)
+        """
+        if self.operators is None:
+            return True
+        lacking = MICRO_LACKING.get(dtype, frozenset[str]()) if self.runtime != "litert" else ()
+        return operator in self.operators and operator not in lacking
 
     @property
     def computes_floats(self) -> bool:

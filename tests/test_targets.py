@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from edgeprune import targets
@@ -58,19 +59,22 @@ def test_a_target_that_makes_no_sense_is_refused(changes, message):
         Target(**{"name": "x", "kind": "microcontroller", "runtime": "tflm", "quantizations": ("int8",)} | changes)
 
 
-def _one_operator(code):
-    """A file of one operator, which is enough for the interpreter to look for its kernel."""
+def _one_operator(code, dtype="INT8", num_inputs=1):
+    """A file of one operator without options, which is enough for the interpreter to look for its kernel."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     operator_code = schema.OperatorCodeT()
     operator_code.builtinCode, operator_code.deprecatedBuiltinCode, operator_code.version = code, min(code, 127), 1
-    tensors = [schema.TensorT() for _ in range(2)]
+    tensors = [schema.TensorT() for _ in range(num_inputs + 1)]
     for number, tensor in enumerate(tensors):
-        tensor.shape, tensor.type, tensor.buffer, tensor.name = [1], schema.TensorType.INT8, 0, f"t{number}"
+        tensor.shape, tensor.type, tensor.buffer = [1], getattr(schema.TensorType, dtype), 0
+        tensor.name, tensor.quantization = f"t{number}", schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [2.0**-8], [0]
     operator, graph, model = schema.OperatorT(), schema.SubGraphT(), schema.ModelT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0], [1]
-    graph.tensors, graph.inputs, graph.outputs, graph.operators = tensors, [0], [1], [operator]
+    inputs, outputs = list(range(num_inputs)), [num_inputs]
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = tensors, inputs, outputs, [operator]
     model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [operator_code], [graph], [schema.BufferT()]
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -99,3 +103,35 @@ def test_the_operators_are_those_the_interpreter_has(tmp_path):
             if "find op" not in error.reason:
                 found.add(name)
     assert found == MICRO_OPERATORS
+
+
+@pytest.mark.slow
+def test_the_types_that_kernels_lack_are_those_the_interpreter_refuses(tmp_path):
+    """Of the operators of one and two inputs that compute without options."""
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    from edgeprune.measure.tflm import MicroError, MicroRuntime
+
+    path = tmp_path / "one.tflite"
+    names = {
+        1: "ABS CEIL COS ELU EXP FLOOR HARD_SWISH LOG NEG RELU RELU6 ROUND RSQRT SIN SQRT SQUARE ZEROS_LIKE",
+        2: "ADD_N FLOOR_DIV FLOOR_MOD MAXIMUM MINIMUM SQUARED_DIFFERENCE",
+    }
+    for num_inputs, group in names.items():
+        for name in group.split():
+            for dtype in ("float32", "int8", "int16"):
+                path.write_bytes(_one_operator(getattr(BuiltinOperator, name), dtype.upper(), num_inputs))
+                try:
+                    MicroRuntime(path, 20_000).run([np.ones(1, dtype)] * num_inputs)
+                    runs = True
+                except MicroError:
+                    runs = False
+                assert target("cortex-m").has_kernel(name, dtype) == runs, (name, dtype)
+
+
+def test_kernels_are_those_of_the_runtime():
+    assert target("phone").has_kernel("EXP", "int8") and target("cortex-m").has_kernel("EXP", "float32")
+    for name in ("cortex-m", "ethos-u55-128"):
+        assert not target(name).has_kernel("EXP", "int8") and not target(name).has_kernel("GELU", "float32")
+        assert target(name).has_kernel("ELU", "int8") and not target(name).has_kernel("ELU", "int16")

@@ -40,6 +40,7 @@ from edgeprune.measure.tflm import (
 from edgeprune.targets import Target
 from edgeprune.tflite.edit import prefix
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.graph import operators, unpacked
 from edgeprune.tflite.runtime import Runtime
 from edgeprune.types import Model
 
@@ -89,9 +90,9 @@ def write(content: BundleContent) -> dict[str, Any]:
     except MicroError as error:
         raise ValueError(_with_layer(error, content)) from error
     _check_outputs(content, parity)
-    operators = read_tflite(file).operator_counts
+    counts = read_tflite(file).operator_counts
     reserved = with_margin(arena.bytes, scratch_bytes(file))
-    flash = file.stat().st_size + kernel_bytes(list(operators))
+    flash = file.stat().st_size + kernel_bytes(list(counts))
     figures = {
         "arena": {**arena.to_dict(), "with_margin": reserved},
         "model_bytes": file.stat().st_size,
@@ -99,11 +100,11 @@ def write(content: BundleContent) -> dict[str, Any]:
         "board": board_figures(content, reserved, flash),
         "parity": parity.to_dict(),
         "ram_layer": ram_layer(content),
-        "operators": dict(operators),
-        "notes": [*_arena_notes(arena, sum(operators.values())), *_parity_notes(parity, output_type(file))],
+        "operators": dict(counts),
+        "notes": [*_arena_notes(arena, sum(counts.values())), *_parity_notes(parity, output_type(file))],
     }
     check_memories(content, figures)
-    methods = resolver_methods(list(operators))
+    methods = resolver_methods(list(counts))
     write_sources(content, figures, file, methods, MicroRuntime(file).run, _TOLERANCE)
     return figures
 
@@ -176,7 +177,7 @@ def _parity_notes(parity: MicroParity, dtype: str) -> list[str]:
 
 
 def check_operators(file: Path, model: Model, target: Target, name: str) -> None:
-    """Refuse a file with operators that the target has no kernels for, naming all of them at once.
+    """Refuse a file with operators that the target has no kernels for, or none for their types, all named at once.
 
     Args:
         file: the .tflite file.
@@ -187,19 +188,20 @@ def check_operators(file: Path, model: Model, target: Target, name: str) -> None
     Raises:
         ValueError: names each operator with the layers that brought it.
     """
-    if target.operators is None:
-        return
-    missing: dict[str, list[str]] = {}
-    for operator, layer in operator_origins(file.read_bytes(), model):
-        if operator not in target.operators:
-            layers = missing.setdefault(operator, [])
-            if layer not in layers:
-                layers.append(layer)
+    missing: dict[str, dict[str, None]] = {}
+    of_floats = False
+    content = file.read_bytes()
+    for call, (operator, layer) in zip(operators(unpacked(content)), operator_origins(content, model), strict=True):
+        if not target.has_kernel(operator, call.input_type):
+            runs_floats = target.has_kernel(operator, "float32")
+            of_floats = of_floats or (runs_floats and target.computes_floats)
+            missing.setdefault(f"{operator} of {call.input_type}" if runs_floats else operator, {})[layer] = None
     if missing:
-        named = "; ".join(f"{operator} in {', '.join(layers)}" for operator, layers in missing.items())
+        named = "; ".join(f"{kernel} in {', '.join(layers)}" for kernel, layers in missing.items())
+        floats = " leave those of integers in floats, with layers={name: 32} of a Scheme," if of_floats else ""
         raise ValueError(
-            f"Model {name!r} does not run on {target.name}, which has no kernel for: {named}. Replace these layers, or "
-            "choose another target."
+            f"Model {name!r} does not run on {target.name}, which has no kernel for: {named}. Replace these layers,"
+            f"{floats} or choose another target."
         )
 
 

@@ -25,6 +25,7 @@ from edgeprune.bundle.rendering import require_jinja2
 from edgeprune.export.diagnosis import operator_origins
 from edgeprune.measure.integer_reference import integer_reference, lacking_kernel
 from edgeprune.measure.vela import NPU_OPERATOR, NpuReport, VelaError, compile_for_npu, require_vela
+from edgeprune.tflite.graph import operators, unpacked
 
 # What the interpreter keeps for itself beside the tensors: on 64 bits a file of one operator takes a kilobyte, and each
 # further one up to a kilobyte more.
@@ -66,18 +67,16 @@ def write(content: BundleContent) -> dict[str, Any]:
         text = str(error).replace(str(content.tflite), f"model {content.name!r}")
         raise ValueError(text) from error
     left = _left_on_cpu(content, report)
-    supported = content.target.operators
-    missing = [entry for entry in left if supported is not None and entry[0] not in supported]
-    if missing:
+    if missing := _without_kernel(content, report, left):
         named = "; ".join(f"{name} in {layer}" for name, layer in missing)
         raise ValueError(
             f"Model {content.name!r} does not run on {content.target.name}: neither the NPU nor its CPU has "
             f"a kernel for {named}."
         )
     lacking = lacking_kernel(content.tflite)
-    operators = [NPU_OPERATOR, *(name for name, _ in left)]
-    arena = _arena(report, operators)
-    flash = compiled.stat().st_size + kernel_bytes(sorted(set(operators)))
+    names = [NPU_OPERATOR, *(name for name, _ in left)]
+    arena = _arena(report, names)
+    flash = compiled.stat().st_size + kernel_bytes(sorted(set(names)))
     figures = {
         "npu": {
             "accelerator": report.accelerator,
@@ -110,6 +109,13 @@ def _left_on_cpu(content: BundleContent, report: NpuReport) -> list[tuple[str, s
     """The operators left on the CPU, each with the Keras layer behind it."""
     origins = operator_origins(report.path.read_bytes(), content.model)
     return [origins[number] for number, _ in report.cpu_operators]
+
+
+def _without_kernel(content: BundleContent, report: NpuReport, left: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the operators left on the CPU that it cannot compute either."""
+    calls = list(operators(unpacked(report.path.read_bytes())))
+    types = [calls[number].input_type for number, _ in report.cpu_operators]
+    return [entry for entry, dtype in zip(left, types, strict=True) if not content.target.has_kernel(entry[0], dtype)]
 
 
 def _arena(report: NpuReport, operators: list[str]) -> dict[str, int]:

@@ -45,6 +45,12 @@ class OperatorCall:
         return self._tensor(self.operator.outputs, place)
 
     @property
+    def input_type(self) -> str:
+        """The type of its first input, such as `"int8"`; empty where it has none."""
+        tensor = self.input(0)
+        return "" if tensor is None else type_name(tensor)
+
+    @property
     def location(self) -> str:
         """The name of its first output, or input where it has none, which says what layer it is from."""
         tensor = self.output(0) or self.input(0)

@@ -9,6 +9,7 @@ from nets.samples import numbers
 
 from edgeprune.bundle.bundle import export_bundle
 from edgeprune.measure import tflm
+from edgeprune.schemes import Scheme
 from edgeprune.targets import target
 
 pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
@@ -25,6 +26,24 @@ def test_all_unsupported_operators_are_named_at_once(tmp_path, rng):
     message = str(error.value)
     assert "CONV_3D in layer 'volume'" in message and "GELU in layer 'bend'" in message and "TILE" in message
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_kernel_of_floats_alone_is_named_before_anything_runs(tmp_path, monkeypatch):
+    from edgeprune.bundle import microcontroller
+
+    layers = keras.layers
+    x = keras.Input((8, 8, 3), name="image")
+    bent = layers.Activation("exponential", name="bend")(layers.Conv2D(2, 3, name="stem")(x))
+    net = keras.Model(x, layers.Dense(3, name="head")(layers.Flatten()(bent)), name="tiny")
+    data = numbers(12, 8, 8, 3)
+    with monkeypatch.context() as patch:
+        patch.delattr(microcontroller, "measure_arena")
+        with pytest.raises(ValueError, match="no kernel for: EXP of int8 in layer 'bend'.* layers={name: 32} of a Sch"):
+            export_bundle(net, tmp_path / "b", "cortex-m", data)
+    assert not list(tmp_path.iterdir())
+    scheme = Scheme(8, 8, layers={"bend": 32})
+    made = export_bundle(net, tmp_path / "b", "cortex-m", data, quantization=scheme)
+    assert made.verification.operators["EXP"] == 1
 
 
 def _joined():

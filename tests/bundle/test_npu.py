@@ -79,6 +79,14 @@ def test_what_stays_on_the_cpu_is_told_with_its_layer(tmp_path):
     assert 0 <= made.figures["cpu_share_of_macs"] < 1
 
 
+def test_what_neither_the_npu_nor_its_cpu_computes_is_refused(tmp_path):
+    layers = keras.layers
+    root = layers.Lambda(lambda x: keras.ops.sqrt(1 + x), name="root")
+    net = _net(layers.Conv2D(8, 3, activation="relu", name="first"), root, layers.Flatten(), layers.Dense(3))
+    with pytest.raises(ValueError, match="neither the NPU nor its CPU has a kernel for SQRT in layer 'root'"):
+        export_bundle(net, tmp_path / "b", "ethos-u55-128", _samples())
+
+
 def test_a_model_of_which_nothing_runs_there_is_refused(tmp_path):
     net = _net(keras.layers.Lambda(lambda x: keras.ops.floor(x), name="floor"))
     with pytest.raises(ValueError, match="Nothing of model 'tiny_net' would run on ethos-u55-128"):
