@@ -200,16 +200,21 @@ def test_a_layer_that_returns_zeros_alone_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("move", ["flatten", "transpose"])
-def test_values_of_an_operator_in_floats_are_moved(flavor, move, tmp_path):
+@pytest.mark.parametrize("operator", ["SIN", "ELU"])
+def test_values_of_an_operator_without_a_rule_are_moved(flavor, operator, move, tmp_path):
+    """The one stays in floats, the other is rewritten for integers."""
+    import tensorflow as tf
+
     keras = flavors.keras_module(flavor)
     keras.utils.set_random_seed(0)
     layers = keras.layers
+    function = {"SIN": keras.ops.sin if flavor == "keras" else tf.math.sin, "ELU": layers.ELU()}[operator]
     moved = {"flatten": layers.Flatten(), "transpose": layers.Permute((2, 1, 3))}[move]
-    model = keras.Sequential(
-        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, activation="elu"), moved, layers.Flatten(), layers.Dense(3)]
-    )
+    image = keras.Input((6, 6, 2))
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(moved(function(layers.Conv2D(4, 3)(image))))))
     x = np.random.default_rng(0).normal(size=(64, 6, 6, 2)).astype("f4")
     aware = ep.quantize_aware(model, calibration=x)
     for one, calibration in ((aware, "auto"), (model, "mse")):
         result = ep.export_tflite(one, tmp_path / "m.tflite", "int8", x, calibration=calibration, overwrite=True)
-        assert result.verification.passed and "ELU in layer" in str(result)
+        assert result.verification.passed and result.verification.operators[operator] == 1
+        assert ("A float island" in str(result)) == (operator == "SIN")
