@@ -76,15 +76,25 @@ class Scheme:
 
     def __str__(self) -> str:
         """The name, and what differs from it."""
+        parts = [self.name or "float32", *([self.layers_text] if self.layers else [])]
+        parts += [] if self.per_channel_dense else ["one scale for a dense layer"]
+        return "; ".join(parts)
+
+    @property
+    def layers_text(self) -> str:
+        """The bits of single layers in words; empty where none has its own.
+
+        Example:
+            >>> Scheme(4, 8, layers={"head": 8, "gate": 32, "stem": 8}).layers_text
+            'weights of 8 bits: head, stem; in floats: gate'
+        """
         of_bits: dict[int, list[str]] = {}
         for pattern, bits in self.layer_bits.items():
             of_bits.setdefault(bits, []).append(pattern)
-        parts = [
+        return "; ".join(
             f"{'in floats' if bits == FLOAT_BITS else f'weights of {bits} bits'}: {', '.join(patterns)}"
             for bits, patterns in of_bits.items()
-        ]
-        parts += [] if self.per_channel_dense else ["one scale for a dense layer"]
-        return "; ".join([self.name or "float32", *parts])
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments as JSON has them.

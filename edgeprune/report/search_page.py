@@ -277,13 +277,17 @@ def _trials(record: SearchRecord) -> Iterator[Section]:
     winner = winner_of(record)
     costs = [name for name in COSTS if any(name in trial.figures for trial in record.trials)]
     has_errors = any(trial.error for trial in record.trials)
-    header = ("Trial", "Stage", "State", "Model", "Without training", "File", "Lost")
+    bits = [_bits_of_layers(trial) for trial in record.trials]
+    has_bits = any(bits)
+    own_bits = ("Bits of single layers",) if has_bits else ()
+    header = ("Trial", "Stage", "State", "Model", *own_bits, "Without training", "File", "Lost")
     rows = tuple(
         (
             figure(trial.number, "d", "best" if trial is winner else ""),
             trial.stage,
             trial.state,
             settings_text(trial),
+            *([own] if has_bits else []),
             figure(trial.quick_score),
             figure(trial.score),
             figure(trial.accuracy_drop),
@@ -291,7 +295,7 @@ def _trials(record: SearchRecord) -> Iterator[Section]:
             figure(trial.seconds, ".1f"),
             *([trial.error or ""] if has_errors else []),
         )
-        for trial in record.trials
+        for trial, own in zip(record.trials, bits, strict=True)
     )
     columns = (*header, *(_TITLES[name] for name in costs), "Seconds", *(["Error"] if has_errors else []))
     failed = sum(trial.state not in ("ok", "pruned") for trial in record.trials)
@@ -299,6 +303,10 @@ def _trials(record: SearchRecord) -> Iterator[Section]:
     note = f"The two scores are {record.header.metric}, of the model without training and of the file."
     note += "" if winner is None else f" Trial {winner.number} was chosen."
     yield Section("trials", "Trials", words, (PageTable("All trials", columns, rows, note),))
+
+
+def _bits_of_layers(trial: Trial) -> str:
+    return "" if trial.candidate is None else scheme_of(trial.candidate.quantization).layers_text
 
 
 def _ranking(record: SearchRecord) -> Iterator[Section]:

@@ -16,6 +16,7 @@ from edgeprune import flavor
 from edgeprune.atomic import atomic_path, check_paths
 from edgeprune.layer_patterns import similar
 from edgeprune.measure.predictions import gather
+from edgeprune.schemes import Scheme
 from edgeprune.search.budget import LIMITS, Budget
 from edgeprune.search.journal.measurements import data_fingerprint, fingerprint
 from edgeprune.search.trial.job import Samples, TrialSettings, Work
@@ -238,7 +239,17 @@ def read_settings(path: PathLike) -> dict[str, Any]:
     for name in settings:
         if name not in SETTINGS:
             raise ValueError(f"{path}: there is no setting {name!r}.{similar(str(name), SETTINGS)}")
-    return dict(settings)
+    try:
+        return {name: _with_schemes(value) if name == "quantization" else value for name, value in settings.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: quantization holds no Scheme: {error}") from error
+
+
+def _with_schemes(value: Any) -> Any:
+    """A way to quantize, or several, in which mappings are the arguments of a `Scheme`."""
+    if isinstance(value, list):
+        return [_with_schemes(one) for one in value]
+    return Scheme.from_dict(value) if isinstance(value, Mapping) else value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -68,6 +68,13 @@ def test_the_original_is_compared_by_its_own_file(tmp_path):
     assert before["Size"] == 9000 and before["Flash"] == "" and before["MACs"] == 1000
 
 
+def test_layers_with_bits_of_their_own_are_named_for_each_trial(tmp_path):
+    mixed = Candidate({"stem": 4}, quantization=ep.Scheme(4, 8, layers={"stem": 8, "head": 8}))
+    trial = Trial(5, "measured", {"target_macs": 0.5}, mixed, score=0.88, accuracy_drop=0.02, macs=500, size=2900)
+    column = page_on(journal(tmp_path, trials=[*TRIALS, trial])).column("All trials", 4)
+    assert column["5"] == "weights of 8 bits: stem, head" and not any(column[f"{one.number}"] for one in TRIALS)
+
+
 @pytest.mark.parametrize(("drop", "shown"), [(0.09, True), (0.8, "legendonly")])
 def test_points_far_from_those_measured_do_not_flatten_the_plot(tmp_path, drop, shown):
     trials = [dataclasses.replace(TRIALS[0], accuracy_drop=drop), *TRIALS[1:]]

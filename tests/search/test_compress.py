@@ -12,14 +12,17 @@ from search.small_net import data, net, trained_net
 import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.search import read_search
-from edgeprune.search.budget import Budget
+from edgeprune.search.budget import Budget, Excess
 from edgeprune.search.strategies import search_space
+from edgeprune.search.strategies.finalists import Outcome
 from edgeprune.search.strategies.reach import within_target
 from edgeprune.search.trial import maker
 from edgeprune.search.trial.job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial.maker import Maker
 from edgeprune.search.trial.record import Candidate, Trial
 from edgeprune.search.verdict import ending
+from edgeprune.search.verdict.bootstrap import Interval
+from edgeprune.search.verdict.gate import Verdict
 from edgeprune.targets import target
 
 
@@ -300,6 +303,26 @@ def test_a_device_without_a_kernel_is_refused_before_the_search(tmp_path):
     with pytest.raises(ValueError, match="does not run on cortex-m, which has no kernel for: GELU in layer 'bend'"):
         ep.compress(model, None, (x, x[:, :2]), target="cortex-m", max_accuracy_drop=1.0, output_dir=tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("train", [None, Samples(*data(8, 2))])
+def test_what_to_do_next_is_said_where_the_held_out_samples_decide_otherwise(train):
+    work = Work(None, train, None, None, Budget(max_accuracy_drop=0.01), TrialSettings(target("phone"), 2, 32, None, 0))
+    exceeded = (Excess("max_accuracy_drop", 0.01, 0.0333), Excess("max_latency_ms", 2.0, 2.5))
+    verdict = Verdict(False, exceeded, "accuracy", 0.9, 0.8667, Interval(0.0333, 0.0, 0.06, 0.95), {}, 200, 0.01)
+    best = Trial(0, "measured", {}, Candidate({"first": 4}), accuracy_drop=0.005)
+    held, what, fair, time = ending._notes(work, Outcome(best, True), best.candidate, verdict, [best])
+    assert held == "the limits held on the samples of the search, and do not on those that were held out"
+    learn = "more epochs or samples to train on" if train else "samples to train on"
+    assert what.startswith("what helps, in another folder: more validation data") and f"; {learn}; " in what
+    assert what.endswith("or a limit above the 0.0333 that were lost") and fair.endswith("pass new ones as test=")
+    assert time.startswith("the time held in the search, and does not now")
+    # Where nothing held, and nothing explains it, there is more to be looked at; the nearest may hold after all.
+    none, more = ending._notes(work, Outcome(best, False), best.candidate, verdict, [])
+    assert none.endswith("this is the nearest") and more.startswith("raise the limit, or look further")
+    accepted = dataclasses.replace(verdict, accepted=True, exceeded=(), allowed_drop=None)
+    (lucky,) = ending._notes(work, Outcome(best, False), best.candidate, accepted, [])
+    assert lucky.endswith("the nearest does on the others")
 
 
 def test_limits_that_contradict_each_other_are_named():

@@ -10,6 +10,7 @@ from search.small_net import data, trained_net
 import edgeprune as ep
 from edgeprune.search import recipe as recipes
 from edgeprune.search.trial.record import Candidate
+from edgeprune.search.verdict.ending import plain
 
 OF_A_RUN = {"model", "train", "validation", "test", "output_dir", "resume", "verbose"}
 
@@ -40,6 +41,19 @@ def test_settings_are_read_from_yaml_and_json(tmp_path):
     with pytest.raises(ValueError, match="is no recipe that compress wrote"):
         plain.write_text("{}")
         ep.Recipe.load(plain)
+
+
+def test_schemes_are_settings_too(tmp_path):
+    scheme = ep.Scheme(4, 8, layers={"head": 8, "stem": 8})
+    path = tmp_path / "budget.yaml"
+    path.write_text("quantization: {weight_bits: 4, activation_bits: 8, layers: {head: 8, stem: 8}}\n")
+    assert recipes.read_settings(path) == {"quantization": scheme}
+    recipe = ep.Recipe({"quantization": plain([scheme, "int8", None])}, Candidate(), "train", "", "", 1)
+    recipe.save(tmp_path / "recipe.json")  # as a search writes it
+    assert recipes.read_settings(tmp_path / "recipe.json") == {"quantization": [scheme, "int8", None]}
+    path.write_text("quantization: {weights: 4}\n")
+    with pytest.raises(ValueError, match=r"budget.yaml: quantization holds no Scheme: .*'weights'"):
+        recipes.read_settings(path)
 
 
 def test_without_pyyaml_the_error_names_the_extra(tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ class Ending:
         recipe = self._recipe(best.candidate, path)
         bundled, said = self._bundled(model, best.candidate)
         said += self._evidence(model)
-        notes = (*_notes(work.budget, found, best.candidate, verdict, trials), *self._unjudged(), *said)
+        notes = (*_notes(work, found, best.candidate, verdict, trials), *self._unjudged(), *said)
         self.journal.end(SearchEnding(best.number, verdict.accepted, verdict.to_dict(), known, notes))
         return CompressResult(
             accepted=verdict.accepted,
@@ -222,8 +222,9 @@ def plain(value: object) -> Any:
 
 
 def _notes(
-    budget: Budget, found: Outcome, candidate: Candidate, verdict: Verdict, trials: Sequence[Trial]
+    work: Work, found: Outcome, candidate: Candidate, verdict: Verdict, trials: Sequence[Trial]
 ) -> Iterator[str]:
+    budget = work.budget
     failures = [trial for trial in trials if trial.stage == "measured" and trial.state != "ok"]
     if failures:
         yield f"{len(failures)} of the models that were to be measured failed, the last with {failures[-1].error}"
@@ -231,16 +232,35 @@ def _notes(
         why = "nothing had to be cut" if budget.costs else "no narrower model that was tried holds the limit"
         yield f"{why}: the file is the original{'' if candidate.quantization is None else ', quantized'}"
     if found.holds and not verdict.accepted:
-        yield "the limits held on the samples of the search, and do not on those that were held out"
-    if not found.holds:
+        yield from _next_steps(work, verdict)
+    if not found.holds and verdict.accepted:
+        yield "no model that was tried holds every limit on the samples of the search; the nearest does on the others"
+    elif not found.holds:
         yield "no model that was tried holds every limit: this is the nearest"
         if reason := found.reason or _contradiction(budget, trials):
             yield reason
+        else:
+            yield "raise the limit, or look further in another folder: num_trials, num_finalists, epochs, time_budget"
     if verdict.num_samples < _FEW:
         yield f"the verdict is on {verdict.num_samples} samples alone, and says little of others: pass more, or test="
     limit = verdict.allowed_drop
     if verdict.accepted and limit is not None and verdict.lost.high > limit:
         yield f"the interval of the drop reaches beyond the limit of {limit:.4g}: more validation data would narrow it"
+
+
+def _next_steps(work: Work, verdict: Verdict) -> Iterator[str]:
+    """What to do where the limits held in the search and do not in the end."""
+    broken = {one.limit for one in verdict.exceeded}
+    if "max_accuracy_drop" in broken:
+        yield "the limits held on the samples of the search, and do not on those that were held out"
+        learn = "more epochs or samples to train on" if work.is_training else "samples to train on"
+        yield (
+            f"what helps, in another folder: more validation data, which bring the two closer; {learn}; or a limit "
+            f"above the {verdict.lost.value:.4g} that were lost"
+        )
+        yield "the samples that were held out have decided once: for a fair second verdict pass new ones as test="
+    if "max_latency_ms" in broken:
+        yield "the time held in the search, and does not now: search where nothing else runs, or allow more"
 
 
 def _contradiction(budget: Budget, trials: Sequence[Trial]) -> str:
