@@ -96,6 +96,21 @@ def _embedding(layer: Layer) -> Callable[..., Any] | None:
     return call
 
 
+def _elu(layer: Layer) -> Callable[..., Any] | None:
+    """What is positive and the rest apart: with a comparison, as Keras has it, no int8 file computes it in integers."""
+    import tensorflow as tf
+
+    alpha = float(layer.alpha)
+    if alpha == 1:
+        return None
+
+    def call(x: TfTensor) -> Any:
+        positive = tf.nn.relu(x)
+        return positive + alpha * tf.nn.elu(x - positive)  # tf.minimum(x, 0) would narrow the range of x to its own
+
+    return call
+
+
 def _repeat_vector(layer: Layer) -> Callable[..., Any]:
     import tensorflow as tf
 
@@ -147,6 +162,7 @@ def _channels_last(layer: Layer, images: TfTensor, function: Callable[[Any], Any
 
 
 _EQUAL = {
+    "ELU": _elu,
     "Embedding": _embedding,
     "RepeatVector": _repeat_vector,
     "UpSampling1D": _up_sampling_1d,

@@ -196,7 +196,8 @@ def float_operator(layer: Layer) -> str | None:
     """
     name = flavor.function_name(layer)
     if name is not None:
-        return _FLOAT_FUNCTIONS.get(name)
+        is_scaled = name == "elu" and getattr(layer, "alpha", 1) != 1  # the layer is converted as other operators
+        return "ELU" if is_scaled else _FLOAT_FUNCTIONS.get(name)
     kind = flavor.built_in_kind(layer)
     if kind == "Activation" or kernel_axes(layer):
         return _FLOAT_FUNCTIONS.get(own_activation(layer).replace("_", ""))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import edgeprune as ep
 from edgeprune import flavor as flavors
 from edgeprune.export import export_tflite
 from edgeprune.targets import MICRO_OPERATORS
@@ -31,6 +32,26 @@ def test_enlarging_layers(flavor, layer, shape, rng, tmp_path):
     (output,) = result.verification.outputs
     assert output.largest_error <= 1e-6
     assert set(read_tflite(result.path).operator_counts) <= MICRO_OPERATORS
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 1.7])
+def test_elu_of_any_alpha(flavor, alpha, rng, tmp_path):
+    """Exact in floats; in int8 all of it is in integers, trained for that or not."""
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(0)
+    x = keras.Input((8, 8, 2), name="x")
+    z = keras.layers.ELU(alpha, name="elu")(keras.layers.Conv2D(8, 3, name="conv")(x))
+    model = keras.Model(x, keras.layers.Dense(4, name="head")(keras.layers.Flatten()(z)))
+    data = rng.normal(size=(64, 8, 8, 2)).astype("f4")
+    (output,) = export_tflite(model, tmp_path / "f.tflite", None, data).verification.outputs
+    assert output.largest_error < 1e-5
+    for one in (model, ep.quantize_aware(model, calibration=data)):
+        result = export_tflite(one, tmp_path / "i.tflite", "int8", data, overwrite=True)
+        (output,) = result.verification.outputs
+        assert output.relative_error < 0.025
+        found = read_tflite(result.path)
+        assert not [call.name for call in found.operators if "float32" in call.output_dtypes]
+        assert found.operator_counts["ELU"] == 1 and set(found.operator_counts) <= MICRO_OPERATORS
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])

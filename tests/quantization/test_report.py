@@ -194,6 +194,18 @@ def test_layers_that_a_file_computes_in_floats_are_not_rounded(flavor, tmp_path)
     assert np.abs(given - expected).max() < 1.01 * port.scale
 
 
+def test_the_function_elu_is_listed_where_its_alpha_is_not_1(tmp_path):
+    keras = keras_module("keras")
+    x = keras.Input((6,), name="x")
+    branches = [keras.ops.elu(keras.layers.Dense(3)(x), alpha) for alpha in (1.0, 0.5)]
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Concatenate()(branches)), name="net")
+    data = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    aware = ep.quantize_aware(model, calibration=data)
+    ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verify=False, verbose=False)
+    assert _operators(ep.quantization_report(aware).left) == {"ELU": 1}
+    assert _float_operators(tmp_path / "m.tflite")["ELU"] == 1
+
+
 def test_all_of_a_normalization_is_in_integers(flavor, tmp_path):
     keras = keras_module(flavor)
     layers = keras.layers
