@@ -295,14 +295,11 @@ def _converted(
             refuse_loops(function, saved_model, recipe, model)
             in_floats = functools.partial(float_locations, model=model, layers=recipe.layers)
             chosen = in_floats if recipe.has_float_layers else None
-            content = repaired(run_converter(saved_model, recipe, samples, say, chosen))
-            if recipe.calibrated and not recipe.has_float_layers:  # which may be the user's wish
-                content = in_integers(content)
-            if recipe.has_four_bits:
-                content = _in_four_bits(content, model, recipe.four_bit_operators)
-            dense = (
-                run_converter(saved_model, dataclasses.replace(recipe, sparse=False), samples) if recipe.sparse else b""
-            )
+            content = _mended(run_converter(saved_model, recipe, samples, say, chosen), model, recipe)
+            dense = b""
+            if recipe.sparse:
+                plain = dataclasses.replace(recipe, sparse=False)
+                dense = _mended(run_converter(saved_model, plain, samples), model, plain)
         except diagnosis.ConversionError:
             raise
         except Exception as error:  # the converter raises many kinds
@@ -327,6 +324,16 @@ def _has_ranges(model: Model) -> bool:
     from edgeprune import strip  # imports TensorFlow
 
     return strip.has_ranges(model)
+
+
+def _mended(content: bytes, model: Model, recipe: ConverterSettings) -> bytes:
+    """What the converter wrote, with what it does not do itself."""
+    content = repaired(content)
+    if recipe.calibrated and not recipe.has_float_layers:  # which may be the user's wish
+        content = in_integers(content)
+    if recipe.has_four_bits:
+        content = _in_four_bits(content, model, recipe.four_bit_operators)
+    return content
 
 
 def _as_written(content: bytes, names: Mapping[str, str], outputs: list[str], recipe: ConverterSettings) -> bytes:

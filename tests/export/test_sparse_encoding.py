@@ -18,7 +18,7 @@ def with_zeros(model, share, rng, block=1):
     return model
 
 
-def conv_net(flavor, *, stem="explicit", depthwise="same"):
+def conv_net(flavor, *, stem="explicit", depthwise="same", activation="relu"):
     """A stem that XNNPACK's sparse path takes, and a depthwise convolution with stride 2."""
     keras = flavors.keras_module(flavor)
     keras.utils.set_random_seed(3)
@@ -27,7 +27,7 @@ def conv_net(flavor, *, stem="explicit", depthwise="same"):
     if stem == "explicit":
         x = layers.ZeroPadding2D(1)(x)
     x = layers.Conv2D(16, 3, 2, padding="valid" if stem == "explicit" else "same", activation="relu")(x)
-    x = layers.Conv2D(32, 1, activation="relu")(x)
+    x = layers.Conv2D(32, 1, activation=activation)(x)
     if depthwise == "valid":
         x = layers.ZeroPadding2D(1)(x)
     x = layers.DepthwiseConv2D(3, 2, padding=depthwise, name="strided")(x)
@@ -124,9 +124,10 @@ def test_a_model_without_enough_zeros_is_refused(flavor, rng, tmp_path):
         export_tflite(model, tmp_path / "m.tflite", sparse=True)
 
 
-def test_the_note_says_where_dense_is_smaller(rng, images, tmp_path):
-    """At 50 % zeros an int8 weight and its index take more bytes than the weight alone."""
-    model = with_zeros(conv_net("keras"), 0.5, rng)
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_the_note_says_where_dense_is_smaller(activation, rng, images, tmp_path):
+    """At 50 % zeros an int8 weight and its index take more bytes than the weight alone; ELU is rewritten in both."""
+    model = with_zeros(conv_net("keras", activation=activation), 0.5, rng)
     sparse = export_tflite(model, tmp_path / "sparse.tflite", "int8", images, sparse=True)
     dense = export_tflite(model, tmp_path / "dense.tflite", "int8", images)
     note = sparse.notes[-1]
