@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune.flavor.inner_calls import symbolic_leaves
 from edgeprune.flavor.kinds import is_keras_3
-from edgeprune.flavor.marked_batch import NotUnfoldedError, is_symbolic, uses_weight_of_others
+from edgeprune.flavor.marked_batch import NotUnfoldedError, adds_a_loss, is_symbolic, uses_weight_of_others
 from edgeprune.flavor.own_weights import own_weights_symbolic, regularizers_in_tf_keras
 from edgeprune.types import AnyTensor, Layer, Loss, TfTensor
 
@@ -88,4 +88,4 @@ def _eager_reads_refused() -> Iterator[None]:
 
 
 def _refuse_loss(loss: Loss | None) -> None:
-    raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
+    raise adds_a_loss()

@@ -29,6 +29,11 @@ class NotUnfoldedError(Exception):
     """Raised where a layer's call cannot be made call by call."""
 
 
+def adds_a_loss() -> NotUnfoldedError:
+    """The error of a layer that adds a loss."""
+    return NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
+
+
 def uses_weight_of_others(weight: Variable) -> NotUnfoldedError:
     """The error of a layer that uses a weight which another layer holds."""
     name = getattr(weight, "path", None) or weight.name  # tf_keras has the path in the name

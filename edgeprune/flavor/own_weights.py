@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeprune.flavor.graphs import function_name
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, keras_module, keras_of
-from edgeprune.flavor.marked_batch import NotUnfoldedError, numbers_like
+from edgeprune.flavor.marked_batch import adds_a_loss, numbers_like
 from edgeprune.types import AnyTensor, Layer, Variable
 
 
@@ -112,7 +112,7 @@ def regularizers_in_tf_keras(layer: Layer) -> dict[int, Any]:
         (loss,) = tagged.args
         inside = inspect.getclosurevars(loss.func).nonlocals if isinstance(loss, functools.partial) else {}
         if "regularizer" not in inside:
-            raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
+            raise adds_a_loss()
         found[id(loss.args[0])] = inside["regularizer"]
     return found
 

@@ -41,6 +41,7 @@ from edgeprune.flavor.kinds import (
 from edgeprune.flavor.marked_batch import (
     BATCH,
     NotUnfoldedError,
+    adds_a_loss,
     call_for_any_batch,
     einsum_sizes_kept,
     holds_mark,
@@ -77,13 +78,14 @@ def functional_stand_in(model: Model) -> Any:
 
 
 def unfold_layers(
-    model: Model, unfolds: Callable[[Any], bool]
+    model: Model, unfolds: Callable[[Any], bool], *, keeps_losses: bool = False
 ) -> tuple[Any, dict[int, str], dict[int, str], dict[int, str]]:
     """A Functional model in which some composite layers are replaced by the calls they make inside.
 
     Args:
         model: a Functional or Sequential model; it is not changed, and its layers do not remember the new calls.
         unfolds: whether to look inside a layer.
+        keeps_losses: whether layers that add a loss in training stay as they are.
 
     Returns:
         A Functional model of the same layers, or `model` itself where there is nothing to unfold; in models nested in
@@ -91,7 +93,7 @@ def unfold_layers(
         those on the way to them, joined. By `id` the reasons why layers are not changed. And by `id` the names of the
         unfolded layers that add a loss in training, which the new model does not.
     """
-    unfolding = _Unfolding(unfolds, is_keras_3(model))
+    unfolding = _Unfolding(unfolds, is_keras_3(model), keeps_losses)
     with _forgetting_calls([model, *layers_of(model)]), einsum_sizes_kept():
         return unfolding.model(model), unfolding.names, unfolding.reasons, unfolding.losses
 
@@ -124,11 +126,12 @@ def functions_inside(function: Callable[[Any], Any]) -> list[str] | None:
 class _Unfolding:
     """One unfolding of a model, with those nested in it."""
 
-    def __init__(self, unfolds: Callable[[Any], bool], keras_3: bool) -> None:
+    def __init__(self, unfolds: Callable[[Any], bool], keras_3: bool, keeps_losses: bool = False) -> None:
         self._keras_3 = keras_3
         self._tree = nest(keras_3)
         self.names: dict[int, str] = {}
         self._unfolds = unfolds
+        self._keeps_losses = keeps_losses
         self.reasons: dict[int, str] = {}
         self.losses: dict[int, str] = {}
         self._samples: dict[int, tuple[Any, int]] = {}  # by `id`: a tensor with several samples for each of the model's
@@ -287,11 +290,13 @@ class _Unfolding:
         reference = marked[id(symbolic[0])]
         outputs, adds_losses = self._called_in_place(layer, reference, inner_args, inner_kwargs)
         if adds_losses:
-            raise NotUnfoldedError("it adds a loss of its own, and without the layer there would be none")
+            raise adds_a_loss()
         if not is_model(layer) and takes_training(layer):
             in_training, adds_losses = self._called_in_place(layer, reference, inner_args, inner_kwargs, training=True)
             if _signatures(outputs) != _signatures(in_training):
                 raise NotUnfoldedError("it makes other calls in training")
+            if adds_losses and self._keeps_losses:
+                raise adds_a_loss()
             if adds_losses:
                 self.losses[id(layer)] = self.names.get(id(layer), layer.name)
         tensors = {id(marked[id(tensor)]): tensor for tensor in symbolic}

@@ -176,7 +176,9 @@ def _why_whole(model: Model, names: Mapping[int, str]) -> dict[int, str]:
     They are looked into once more: a model that was loaded from a file knows no reasons.
     """
     with garbage_collection_off():
-        _, _, reasons, _ = flavor.unfold_layers(model, lambda one: is_composite(one) and not flavor.rounds_values(one))
+        _, _, reasons, _ = flavor.unfold_layers(
+            model, lambda one: is_composite(one) and not flavor.rounds_values(one), keeps_losses=True
+        )
     found: dict[int, str] = {}
     for layer in flavor.layers_of(model):
         if (why := reasons.get(id(layer))) is not None:

@@ -122,7 +122,7 @@ def rounding_model(
     with garbage_collection_off():
         floats = float_layers(model, scheme)
         chosen = _chosen(model, layers, ignore) - floats
-        walked, renamed, _, _ = flavor.unfold_layers(walkable(model), is_composite)
+        walked, renamed, _, _ = flavor.unfold_layers(walkable(model), is_composite, keeps_losses=True)
         placement = place(
             walked,
             chosen,

@@ -114,6 +114,34 @@ def test_a_weight_of_another_layer_is_named(flavor):
     assert "kernel" in left["block"]
 
 
+def test_a_layer_that_adds_a_loss_in_training_stays_whole_and_adds_it(flavor):
+    keras = keras_module(flavor)
+
+    class Block(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.inner = keras.layers.Dense(4, name="inner")
+
+        def build(self, shape):
+            self.inner.build(shape)
+            super().build(shape)
+
+        def call(self, x, training=False):
+            z = self.inner(x)
+            if training:
+                self.add_loss(0.0 * z[0, 0] + 3.0)
+            return z
+
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, keras.layers.Dense(3, name="head")(Block(name="block")(x)), name="net")
+    aware = ep.quantize_aware(model)
+    aware(np.zeros((2, 4), np.float32), training=True)
+    assert [float(loss) for loss in aware.losses] == [3.0]
+    left = ep.quantization_report(aware).left
+    assert set(left) == {"block/inner"}
+    assert left["block/inner"].startswith("inside 'block', whose call cannot be followed (it adds a loss of its own")
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 def test_a_weight_that_a_layer_uses_itself_is_rounded_with_activations_or_listed(flavor, scheme):
     aware = ep.quantize_aware(_whole(flavor, lambda self, x: self.last(self.first(x) * self.gain)), scheme)
