@@ -49,7 +49,7 @@ def converted(model: Model, quantization: Quantization | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder, captured_output():
         try:
             with flavor.computing_in_float32(model), traceable_names(model), equal_calls.replaced(model, quantization):
-                write_saved_model(model, specs, names, folder)
+                write_saved_model(model, specs, names, folder, is_calibrated=settings.calibrated, samples=samples)
             content = repaired(run_converter(folder, settings, samples))
             return with_shared_scales(in_integers(content)) if settings.calibrated else content
         except Exception as error:  # the converter raises many kinds

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeprune import flavor
+from edgeprune.conversion import masked_scores
 from edgeprune.types import Model
 
 if TYPE_CHECKING:
@@ -111,7 +114,15 @@ def traceable_names(model: Model) -> Iterator[None]:
             setattr(thing, field, name)
 
 
-def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[str, str], directory: str | Path) -> Any:
+def write_saved_model(
+    model: Model,
+    specs: Mapping[str, Any],
+    traced: Mapping[str, str],
+    directory: str | Path,
+    *,
+    is_calibrated: bool = False,
+    samples: Mapping[str, np.ndarray] | None = None,
+) -> Any:
     """Write a SavedModel with one signature, from which the converter reads the names of inputs and outputs.
 
     Args:
@@ -120,6 +131,8 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
             was rebuilt has names of its own where the user named none.
         traced: what `names_to_trace` returned for its inputs.
         directory: an empty folder.
+        is_calibrated: whether it is converted to integers, so that masks on scores keep within their range.
+        samples: representative samples by the traced names, `(samples, ...)`; None without.
 
     Returns:
         The traced function, whose graph has the operations that the model is made of.
@@ -130,17 +143,32 @@ def write_saved_model(model: Model, specs: Mapping[str, Any], traced: Mapping[st
     own = [name for name, _ in _leaves(structure, "input")]
     names = dict(zip(specs if set(own) == set(specs) else own, specs, strict=True))
 
-    @tf.function(input_signature=[{traced[name]: _renamed(spec, traced[name]) for name, spec in specs.items()}])
-    def serve(given: Mapping[str, Any]) -> dict[str, Any]:
+    signature = [{traced[name]: _renamed(spec, traced[name]) for name, spec in specs.items()}]
+    within_range: list[float] | None = None
+
+    def called(given: Mapping[str, Any]) -> Any:
         inputs = {own_name: given[traced[name]] for own_name, name in names.items()}
-        outputs = flavor.named_outputs(model, model(_filled(structure, inputs, "input"), training=False))
+        return flavor.named_outputs(model, model(_filled(structure, inputs, "input"), training=False))
+
+    def serve(given: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = called(given)
+        if within_range is not None:
+            masked_scores.put_within_range(tf.compat.v1.get_default_graph(), within_range)
         # An operation of its own for each, so that one tensor may be given out under two names.
         return {name: tf.identity(output) for name, output in outputs.items()}
 
+    def measure(given: Mapping[str, Any]) -> list[Any]:
+        called(given)
+        return masked_scores.least_scores(tf.compat.v1.get_default_graph())
+
     module = tf.Module()
+    function = tf.function(serve, input_signature=signature).get_concrete_function()
+    if is_calibrated and masked_scores.occur(function.graph):
+        measured = tf.function(measure, input_signature=signature)
+        within_range = [] if samples is None else masked_scores.least_of_all(measured, samples)
+        function = tf.function(serve, input_signature=signature).get_concrete_function()
     # Its state alone: tracking the model itself would trace all its own functions too.
     module.state = [*flavor.tf_variables(model), *flavor.tf_resources(model)]
-    function = serve.get_concrete_function()
     tf.saved_model.save(module, str(directory), signatures=function)
     return function
 

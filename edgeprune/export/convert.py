@@ -288,7 +288,9 @@ def _converted(
                 traceable_names(model),
                 equal_calls.replaced(model, recipe.quantization) as unrolled,
             ):
-                function = write_saved_model(model, specs, names, saved_model)
+                function = write_saved_model(
+                    model, specs, names, saved_model, is_calibrated=recipe.calibrated, samples=samples
+                )
             if recipe.calibrated and samples is not None:
                 non_finite.check_finite_outputs(function, samples, model)
             outputs = list(function.structured_outputs)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
 import numpy as np
 
 from edgeprune import flavor
+from edgeprune.conversion.masked_scores import LEAST_SCORE
 from edgeprune.quantization.wrapper import WrapperLogic
 from edgeprune.types import AnyTensor, Layer, Shape, TfTensor, Variable
 
@@ -89,6 +90,8 @@ class FakeQuantizeLogic(_BaseLayer):
         update_ranges: whether training moves it: with a moving average, or where `"learned"` as a trainable weight.
         momentum: the share of the old range in the new one, at each step of training.
         in_file: whether a file has the range, or the converter finds its own there.
+        room_below: how far the range goes below the least value, for scores that are masked: what a mask puts there,
+            if it is among the values, does not count.
         **kwargs: arguments of every layer.
     """
 
@@ -103,10 +106,12 @@ class FakeQuantizeLogic(_BaseLayer):
         update_ranges: UpdateRanges = True,
         momentum: float = 0.99,
         in_file: bool = True,
+        room_below: float = 0.0,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.num_bits = num_bits
+        self.room_below = room_below
         self.fixed_range = None if fixed_range is None else tuple(fixed_range)
         self.update_ranges = update_ranges
         self.momentum = momentum
@@ -128,7 +133,8 @@ class FakeQuantizeLogic(_BaseLayer):
         import tensorflow as tf
 
         if self.observer is not None:
-            self.observer.update(np.asarray(tf.cast(x, tf.float32)))
+            seen = np.asarray(tf.cast(x, tf.float32))
+            self.observer.update(seen[seen > LEAST_SCORE] if self.room_below else seen)
         if not self.rounds:
             return x
         values = tf.cast(x, tf.float32)
@@ -165,8 +171,8 @@ class FakeQuantizeLogic(_BaseLayer):
         return self.fixed_range is not None or float(tf.convert_to_tensor(self.seen)) > 0
 
     def set_range(self, low: float, high: float) -> None:
-        """Set a range that was measured elsewhere; zero is put into it."""
-        low, high = min(low, 0.0), max(high, 0.0)
+        """Set the range of values that were measured elsewhere; zero is put into it, and the room below."""
+        low, high = min(low - self.room_below, 0.0), max(high, 0.0)
         self.range_min.assign(low)
         self.range_max.assign(high if high > low else _OF_ZEROS)
         self.seen.assign(1.0)
@@ -175,7 +181,10 @@ class FakeQuantizeLogic(_BaseLayer):
         """Move the range towards that of a batch; the first one is taken whole."""
         import tensorflow as tf
 
-        low, high = tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)
+        if self.room_below:
+            values = tf.where(tf.greater(values, LEAST_SCORE), values, tf.reduce_max(values))
+        low = tf.minimum(tf.subtract(tf.reduce_min(values), self.room_below), 0.0)
+        high = tf.maximum(tf.reduce_max(values), 0.0)
         seen, zeros = tf.convert_to_tensor(self.seen), tf.equal(low, high)
         high = tf.where(zeros, _OF_ZEROS, high)
         # A range that was measured holds zeros too; one that was not is that of zeros until other values come.
@@ -195,7 +204,7 @@ class FakeQuantizeLogic(_BaseLayer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        names = ("num_bits", "fixed_range", "update_ranges", "momentum", "in_file")
+        names = ("num_bits", "fixed_range", "update_ranges", "momentum", "in_file", "room_below")
         own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own}
 

@@ -176,11 +176,20 @@ def splits_activation(layer: Layer) -> bool:
 
 def fixed_range(layer: Layer) -> tuple[float, float] | None:
     """The range of what a call returns, where it follows from the function and not from data."""
+    return _FIXED_RANGES.get(_function_of(layer))
+
+
+def is_softmax(layer: Layer) -> bool:
+    """Whether a call is softmax: as a layer, an activation alone, or a function in the graph."""
+    return not kernel_axes(layer) and _function_of(layer) in ("softmax", "softmaxv2")
+
+
+def _function_of(layer: Layer) -> str:
+    """The name of the function that makes what a call returns."""
     name = flavor.function_name(layer)
-    if name is None:
-        kind = flavor.built_in_kind(layer)
-        name = "softmax" if kind == "Softmax" else own_activation(layer)
-    return _FIXED_RANGES.get(name)
+    if name is not None:
+        return name
+    return "softmax" if flavor.built_in_kind(layer) == "Softmax" else own_activation(layer)
 
 
 def float_operator(layer: Layer) -> str | None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune import flavor
+from edgeprune.conversion.masked_scores import is_far, room_below
 from edgeprune.quantization.kinds import (
     CallKind,
     fixed_range,
     inner_kernel_axes,
+    is_softmax,
     kernel_axes,
     kind_of,
     own_activation,
@@ -36,11 +38,13 @@ class Range:
         fixed: the range itself, where it follows from the function that makes them; None where it is measured.
         in_file: whether a file has it. Behind a layer in floats it has not: between two ranges the converter would make
             integers of the layer.
+        room_below: how far it goes below the least value, so that masks can put a score there.
     """
 
     name: str
     fixed: tuple[float, float] | None = None
     in_file: bool = True
+    room_below: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +179,11 @@ def _range_of(
         return shared
     if kind is CallKind.JOIN and _join(graph, part, node, ranges):
         return None
+    if graph.is_masking_term(node, tensor):
+        return None
     name = flavor.own_weight_name(node.layer) if flavor.is_own_weight(node.layer) else node.layer.name
-    return Range(name, fixed_range(_inner(node.layer)))
+    room = room_below(tensor.shape[-1]) if graph.is_masked(node, tensor) else 0.0
+    return Range(name, fixed_range(_inner(node.layer)), room_below=room)
 
 
 def _activation_of(node: flavor.GraphNode) -> str | None:
@@ -224,6 +231,11 @@ def _join(graph: _Graph, part: Model, node: flavor.GraphNode, ranges: dict[int, 
     members = {id(one) for one in shared}
     ranges.update({key: shared[0] for key, one in ranges.items() if id(one) in members})
     return True
+
+
+def _is_product(node: flavor.GraphNode) -> bool:
+    name = flavor.function_name(node.layer) or flavor.built_in_kind(node.layer)
+    return "mul" in name.lower()
 
 
 def holds_real_numbers(tensor: AnyTensor) -> bool:
@@ -323,6 +335,42 @@ class _Graph:
         if part is self.model or not all(flavor.is_nested(node.layer) for node in calls):
             return [None]
         return [follower for node in calls for follower in self.followers(node.outputs[number])]
+
+    def is_masked(self, node: flavor.GraphNode, tensor: AnyTensor) -> bool:
+        """Whether what a call makes are scores that softmax masks, or that are masked for it."""
+        readers = [one for one in self._readers(tensor) if is_softmax(_inner(one.layer))]
+        return any(len(one.inputs) > 1 for one in readers) or (bool(readers) and self._puts_mask(node))
+
+    def is_masking_term(self, node: flavor.GraphNode, tensor: AnyTensor) -> bool:
+        """Whether a call makes `where(mask, bias, -1e9)` or `bias + mask * -1e9`, to be added to scores.
+
+        A range with that number in it would leave nothing of the bias. The file masks the sum.
+        """
+        if _is_product(node) or not self._puts_mask(node):
+            return False
+        readers = list(self._readers(tensor))
+        return bool(readers) and all(kind_of(one) is CallKind.ARITHMETIC for one in readers)
+
+    def _readers(self, tensor: AnyTensor) -> Iterator[flavor.GraphNode]:
+        """The calls that work on some values, moved or not."""
+        for one in self.followers(tensor):
+            if one is not None and kind_of(one) is CallKind.MOVEMENT:
+                yield from self._readers(one.outputs[0])
+            elif one is not None:
+                yield one
+
+    def _puts_mask(self, node: flavor.GraphNode, depth: int = 4) -> bool:
+        """Whether a call masks scores in a way that `conversion.masked_scores` knows: by a choice, product or sum."""
+        is_choice = "where" in (flavor.function_name(node.layer) or "")
+        if not is_choice and kind_of(node) is not CallKind.ARITHMETIC:
+            return kind_of(node) is CallKind.MOVEMENT and self._reads_mask(node, depth)
+        if any(is_far(one) for one in flavor.flatten((node.args, node.kwargs), node.layer)):
+            return True
+        return not _is_product(node) and self._reads_mask(node, depth)
+
+    def _reads_mask(self, node: flavor.GraphNode, depth: int) -> bool:
+        makers = (self._maker[id(tensor)][1] for tensor in node.inputs)
+        return depth > 0 and any(self._puts_mask(one, depth - 1) for one in makers if one is not None)
 
     def unchanged(self, tensor: AnyTensor) -> Any:
         """The symbolic tensor before the calls that do nothing."""

@@ -231,7 +231,11 @@ class _Making:
             if id(one) not in made:
                 name = names.get(id(one)) or _free_name(one.name + _SUFFIX, taken)
                 made[id(one)] = self._classes.FakeQuantize(
-                    fixed_range=one.fixed, update_ranges=self._update_ranges, in_file=one.in_file, name=name
+                    fixed_range=one.fixed,
+                    update_ranges=self._update_ranges,
+                    in_file=one.in_file,
+                    room_below=one.room_below,
+                    name=name,
                 )
             found[key] = made[id(one)]
         return found

@@ -439,3 +439,15 @@ def test_weights_whose_channels_were_scaled_on_both_sides_are_found(flavor, tmp_
     result = verify_tflite(path, model, np.random.default_rng(0).normal(size=(8, 6)).astype("float32"))
     assert [row.tensor is not None for row in result.weights] == [True] * 3, result.problems
     assert result.zeros_kept == 1 and not any("another model" in problem for problem in result.problems)
+
+
+def test_a_model_that_compares_samples_with_each_other_is_called_on_one(flavor, tmp_path):
+    keras = importlib.import_module(flavor)
+    import tensorflow as tf
+
+    x = keras.Input((6,))
+    h = keras.layers.Dense(4)(x)
+    ops = keras.ops if flavor == "keras" else tf
+    model = keras.Model(x, ops.matmul(h, ops.transpose(h)))  # as CLIP: of each with each
+    made = export_tflite(model, tmp_path / "m.tflite", None, np.random.default_rng(0).normal(size=(5, 6)))
+    assert made.verification.passed
