@@ -64,10 +64,12 @@ def _from_configuration(layer: Layer, changes: dict[str, Any], inside: Mapping[i
     config = _changed_config(layer, changes, inside)
     # Layers inside are made by their class's name.
     custom = {type(part).__name__: type(part) for part in layer._flatten_layers(include_self=False)}
-    if not custom:
-        return layer.__class__.from_config(config)
-    with keras_of(layer).utils.custom_object_scope(custom):
-        return layer.__class__.from_config(config)
+    with keras_of(layer).utils.custom_object_scope(custom) if custom else contextlib.nullcontext():
+        new = layer.__class__.from_config(config)
+    name = changes.get("name", layer.name)
+    if new.name != name:  # its class takes none, and made one up
+        new.__dict__["name" if is_keras_3(layer) else "_name"] = name
+    return new
 
 
 def _copied(layer: Layer, name: object = None) -> Any:
@@ -115,7 +117,8 @@ def clone_wrapper(wrapper: Layer, layer: Layer, **changes: object) -> Any:
 
 
 def _changed_config(layer: Layer, changes: dict[str, Any], inside: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
-    config = {**_config(layer), **changes}
+    own = _config(layer)
+    config = own | {key: value for key, value in changes.items() if key != "name" or key in own}
     for key, value in config.items():
         part = _part_of(layer, key)
         if _is_custom_function(part):  # which might not be found by its name

@@ -43,6 +43,45 @@ def test_a_rebuilt_model_is_the_same_on_weights_of_its_own(keras):
         np.testing.assert_array_equal(value, expected[name])
 
 
+def layers_without_names(keras):
+    """Layers whose `__init__` takes no name, or whose configuration has none."""
+
+    class Nothing(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(6)
+
+        def build(self, shape):
+            self.dense.build(shape)
+            super().build(shape)
+
+        def call(self, x):
+            return self.dense(x)
+
+    class Others(keras.layers.Dense):
+        def __init__(self, **others):
+            super().__init__(6, **others)
+
+        def get_config(self):
+            return {}
+
+    return {"nothing": Nothing(), "own": Others(name="own")}
+
+
+@pytest.mark.parametrize("name", ["nothing", "own"])
+def test_a_layer_whose_class_takes_no_name_keeps_its_own_and_gets_a_new_one(keras, name):
+    keras.backend.clear_session()
+    layer = layers_without_names(keras)[name]
+    inputs = keras.Input((6,), name="inputs")
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(layer(inputs)), name="net")
+    copy = flavors.Rebuilder().build(model)
+    assert [one.name for one in copy.layers] == ["inputs", name, "head"]
+    assert [weight.name for weight in copy.weights] == [weight.name for weight in model.weights]
+    np.testing.assert_array_equal(np.asarray(copy(X)), np.asarray(model(X)))
+    renamed = flavors.Rebuilder(renamed={id(layer): "new"}).build(model)
+    assert [one.name for one in renamed.layers] == ["inputs", "new", "head"]
+
+
 def test_calls_are_bypassed_by_an_argument(keras):
     """The addition gives its shortcut: what led to its other input is not built."""
     model = net(keras)
