@@ -30,7 +30,7 @@ SIDES = {"Inception": 75, "Xception": 71}  # by the beginning of the name; 32 fo
 SAMPLES = 8  # to calibrate and to train on
 # In training, all values of untrained nets are out of the ranges that they have by the first statistics of their batch
 # normalizations. In these, gradients overflow then, and the statistics are those of the data.
-STEEP = ("ResNet101", "ResNet152")
+STEEP = ("ResNet101", "ResNet152", "EfficientNetB6", "EfficientNetB7")
 LENGTH = 16  # of texts
 TIME_LIMIT = 1800  # seconds for one model
 

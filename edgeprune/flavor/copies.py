@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.flavor.deep_graphs import followed_by_recursion
 from edgeprune.flavor.graphs import graph_of
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, is_keras_3, is_layer, keras_of, nest
 from edgeprune.types import ArrayLike, Layer, Model, Variable
@@ -198,7 +199,8 @@ def functional_model(like: Model, inputs: list[Any], outputs: object, name: str 
         structure = like._nested_inputs
         functional_like_constructor = functools.partial(_takes_inputs_and_outputs, Functional)
     kind = like.__class__ if functional_like_constructor(like.__class__) else Functional
-    return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=name or like.name)
+    with followed_by_recursion():
+        return kind(nest(keras_3).pack_sequence_as(structure, inputs), outputs, name=name or like.name)
 
 
 def _takes_inputs_and_outputs(functional: type[Model], kind: type[Model]) -> bool:

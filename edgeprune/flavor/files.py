@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeprune.crash_guard import try_out
 from edgeprune.flavor import legacy_h5
+from edgeprune.flavor.deep_graphs import followed_by_recursion
 from edgeprune.flavor.file_safety import check_model_file
 from edgeprune.flavor.kinds import KERAS_3, TF_KERAS, keras_module
 from edgeprune.types import Model
@@ -68,7 +69,7 @@ def load_model(path: str | Path, *, custom_objects: Mapping[str, Any] | None = N
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No model at {path}")
-    with _known(custom_objects or {}):
+    with _known(custom_objects or {}), followed_by_recursion():
         model, missing = _first_loaded(path, safe_mode)
     if missing is not None:
         warnings.warn(

@@ -186,3 +186,14 @@ def test_activations_that_read_the_same_values_have_one_range(flavor, tmp_path):
         one.range_max.assign(one.range_max * (1.1 if one.name in ("first_range", "second_range") else 1.0))
     result = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", x, verbose=False)
     assert result.verification.passed and not any("float" in note for note in result.notes)
+
+
+def test_hundreds_of_layers_one_behind_the_other(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((2,))
+    h = keras.layers.Dense(2)(x)
+    for _ in range(550):  # each with a rounding layer behind it: more than Python's recursion limit
+        h = keras.layers.Activation("tanh")(h)
+    aware = ep.quantize_aware(keras.Model(x, h), "int8", calibration=np.ones((2, 2)))
+    aware.save(tmp_path / "deep.keras")
+    assert len(flavors.load_model(tmp_path / "deep.keras").layers) > 1000
