@@ -3,6 +3,7 @@
     python benchmarks/budget.py [--nets resnet8] [--targets phone] [--drops 0.01] [--ways compress int8 zeros]
     python benchmarks/budget.py --rank 12       how well trials without training rank 12 random plans
     python benchmarks/budget.py --candidates 20 how long a trial without training takes
+    python benchmarks/budget.py --bits 0.7      what bits chosen layer by layer gain within 0.7 of the int8 file's bytes
 
 A dense net is trained once. For each device and each allowed drop `compress` looks for the smallest net; beside it are
 (a) `int8`: the dense net, quantized; (b) `zeros`: 80 % zeros with TF-MOT's schedule, then int8; (c) `scratch`: as many
@@ -13,6 +14,10 @@ than the dense int8 file. They are scored on the half of the test images that co
 turns. Rows are added to benchmarks/out/budget/NET.json as they come, and those that are there are not made again;
 compress itself continues where it was stopped. Goal at one point: 4 times fewer MACs, 12 times smaller than the dense
 float file, 2.5 times faster than the dense int8 file, ahead of (a) to (d), in 45 minutes on two cores.
+
+With `--bits` the limit is a share of the bytes of the dense int8 file. Beside what compress finds (`bits`) are the same
+net with 4 bits in all layers and with 8, which breaks the limit; and the widest nets by a plan of MACs whose files hold
+it with 4 bits in all layers, or with 8, with the same training. Their rows are in NET_bits.json.
 """
 
 from __future__ import annotations
@@ -33,6 +38,8 @@ import edgeprune as ep
 from edgeprune import flavor
 from edgeprune.search.budget import Budget
 from edgeprune.search.compress_result import CompressResult, rank_correlation
+from edgeprune.search.strategies.search_space import ways_of
+from edgeprune.search.trial.file_costs import untrained_costs
 from edgeprune.search.trial.job import Job, Samples, TrialSettings, Work
 from edgeprune.search.trial.maker import Maker
 from edgeprune.search.trial.record import Candidate, Trial
@@ -42,6 +49,7 @@ from edgeprune.text_table import text_table
 
 OUT = Path(__file__).parent / "out" / "budget"
 WAYS = ("compress", "int4", "int8", "zeros", "scratch", "macs", "fast")
+WAYS_OF_BITS = ("bits", "int4", "int8", "widest int4", "widest int8")
 FINE_TUNING_RATE = 4e-3
 GOALS = {"macs": 4.0, "size": 12.0, "latency": 2.5}
 
@@ -196,6 +204,77 @@ def timed(results: Results, key: dict[str, Any]) -> None:
         results.update(row, latency_ms=time_of.milliseconds)
 
 
+def file_bytes(model: Any, data: Data, scheme: Any, target: str) -> float:
+    """The size of a model's file, known without its training."""
+    return untrained_costs(model, scheme, data.x_train[:64], target_of(target), ["max_size"])["size"]
+
+
+def widest_within(limit: float, model: Any, data: Data, scheme: Any, target: str) -> Any:
+    """The net with the most MACs of which the file has no more bytes."""
+    if file_bytes(model, data, scheme, target) <= limit:
+        return model
+    low, high, found = 0.02, 1.0, None
+    while high / low > 1.02:
+        share = float(np.sqrt(low * high))
+        net = ep.plan_channels(model, target_macs=share, round_to=4).apply()
+        if file_bytes(net, data, scheme, target) <= limit:
+            low, found = share, net
+        else:
+            high = share
+    assert found is not None, "no net is as small"
+    return found
+
+
+def measure_bits(name: str, model: Any, data: Data, arguments: argparse.Namespace) -> None:
+    """All rows of a net at limits on bytes, and their tables."""
+    rows = Results(OUT / f"{name}_bits.json")
+    for target in arguments.targets:
+        whole = file_bytes(model, data, "int8", target)
+        for share in arguments.bits:
+            drop, limit = arguments.drops[0], int(share * whole)
+            key = dict(target=target, drop=drop, bits=share)
+            folder = OUT / name / target / f"bits_{share}"
+            limits = dict(target=target, max_accuracy_drop=drop, max_size=limit)
+            for way in WAYS_OF_BITS:
+                if rows.get(**key, way=way):
+                    continue
+                begin = time.perf_counter()
+                if way == "bits":
+                    row = compressed(search(model, data, arguments, folder, **limits))
+                else:
+                    scheme = ways_of("int4" if "int4" in way else "int8", target_of(target), is_training=False)[0][0]
+                    if way.startswith("widest"):
+                        net = widest_within(limit, model, data, scheme, target)
+                        net = net if net is model else tuned(net, data, arguments.epochs, model)
+                    else:
+                        net = search(model, data, arguments, folder, **limits).model
+                    row = {"file": str(folder / f"{way}.tflite"), "macs": ep.count_macs(net).total}
+                    settings = dict(calibration="min-max", target=target, overwrite=True, verify=False)
+                    ep.export_tflite(net, row["file"], scheme, data.x_train[:512], **settings)
+                    row["seconds"] = time.perf_counter() - begin
+                rows.add(**key, way=way, **row, **scored(Path(row["file"]), model, data))
+            print(table_of_bits(name, model, rows, key, limit), flush=True)
+
+
+def table_of_bits(name: str, model: Any, results: Results, key: dict[str, Any], limit: int) -> str:
+    macs = ep.count_macs(model).total
+    found = [(way, results.get(**key, way=way)) for way in WAYS_OF_BITS]
+    rows = [
+        (
+            way,
+            f"{100 * row['accuracy']:.2f}",
+            f"{row['size']:,}",
+            f"{row['size'] / limit:.0%}",
+            f"{macs / row['macs']:.2f}x",
+            f"{row['seconds'] / 60:.1f}",
+        )
+        for way, row in found
+        if row is not None
+    ]
+    title = f"{name} on {key['target']} within {limit:,} bytes, {key['bits']:g} of the int8 file's"
+    return f"{title}\n{text_table(('way', 'accuracy', 'bytes', 'of the limit', 'MACs', 'minutes'), rows)}"
+
+
 def maker_of(model: Any, data: Data, epochs: int, target: str) -> Maker:
     """What makes trials as compress does."""
     judged = Samples(*hold_out(data.x_test, data.y_test, seed=0)[0])
@@ -279,13 +358,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=42, help="for the trials of a search")
     parser.add_argument("--rank", type=int, default=0, help="random plans that are ranked, instead of the table")
     parser.add_argument("--candidates", type=int, default=0, help="random plans that are timed, instead of the table")
+    parser.add_argument("--bits", nargs="+", type=float, default=[], help="shares of the int8 file's bytes")
     parser.add_argument("--sample", action="store_true", help="the sample inside the package instead of the full set")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     data = load(not arguments.sample)
     for name in arguments.nets:
         results = Results(OUT / f"{name}.json")
-        if arguments.rank or arguments.candidates:
+        if arguments.rank or arguments.candidates or arguments.bits:
             model = dense_model(name, data, arguments.epochs_dense, results)
         if arguments.candidates:
             maker = maker_of(model, data, 0, "phone")
@@ -295,6 +375,8 @@ def main() -> None:
             ]
             each = np.mean(seconds[1:])
             print(f"{name}: first {seconds[0]:.1f} s, then {each:.2f} s each: {600 / each:.0f} in ten minutes")
+        elif arguments.bits:
+            measure_bits(name, model, data, arguments)
         elif arguments.rank:
             found = ranks(model, data, arguments, results)
             print(f"{name}: Spearman {found:.2f} over {arguments.rank} random plans, {arguments.epochs} epochs")

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune import flavor
 from edgeprune.data.batches import batches_of, check_data, joined, sample_count
+from edgeprune.data.labels import shape_fits
 from edgeprune.data.ports import input_shapes
 from edgeprune.data.structures import mapped
 from edgeprune.fit.compiling import (
@@ -194,14 +195,23 @@ def _runner(model: Model, features: list[AnyTensor], training: bool) -> Callable
 
 def _checked_outputs(teacher: Model, given: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
     """What a teacher returned, by the names of its outputs, as many as there are samples."""
-    shapes = shapes_of_outputs(teacher)
-    if list(given) != list(shapes) or any(
-        np.shape(given[name]) != (count, *shape[1:]) for name, shape in shapes.items() if None not in shape[1:]
-    ):
-        found = {name: np.shape(values) for name, values in given.items()}
-        wanted = {name: (count, *shape[1:]) for name, shape in shapes.items()}
-        raise ValueError(f"teacher_outputs are of shapes {found}; those of the teacher {teacher.name!r} are {wanted}.")
-    return {name: np.asarray(values) for name, values in given.items()}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"teacher_outputs is a dict of output name to array, got {type(given).__name__}.")
+    wanted = {name: (count, *shape[1:]) for name, shape in shapes_of_outputs(teacher).items()}
+    found = {name: np.asarray(values) for name, values in given.items()}
+    if set(found) != set(wanted) or not all(shape_fits(found[name].shape, shape) for name, shape in wanted.items()):
+        shapes = {name: values.shape for name, values in found.items()}
+        raise ValueError(f"teacher_outputs are of shapes {shapes}; those of the teacher {teacher.name!r} are {wanted}.")
+    for name, values in found.items():
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"teacher_outputs[{name!r}] are of type {values.dtype}, and no numbers.")
+        if not np.isfinite(values).all():
+            rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+            raise ValueError(
+                f"teacher_outputs[{name!r}] hold NaN or infinity for {len(rows):,} of {len(values):,} samples, the "
+                f"first of them number {rows[0]}: leave these samples out."
+            )
+    return {name: found[name] for name in wanted}  # in the order of the teacher's outputs
 
 
 def _all_of(x: Any) -> Any:

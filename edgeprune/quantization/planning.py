@@ -233,8 +233,8 @@ def _computes_floats(device: Target, is_timed: bool) -> bool:
         )
     if device.computes_floats and is_timed:
         raise ValueError(
-            "The time of layers in floats between integers is not known: pass max_size, or leave target out for a "
-            "choice of 4 and 8 bits."
+            f"Target {device.name!r} computes floats, and the time of layers in floats between integers is not "
+            "known: pass max_size instead of max_latency, or leave target out for a choice of 4 and 8 bits."
         )
     return device.computes_floats
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
@@ -406,6 +407,16 @@ def of_other_keras(keras):
         ),
         (net, {"teacher_outputs": {"end": numbers(SAMPLES, 3)}}, "teacher_outputs are of shapes {'end'"),
         (net, {"teacher_outputs": {}, "features": ["hidden"]}, "are for arrays, and without features"),
+        (
+            net,
+            {"teacher_outputs": {"out": numbers(SAMPLES)}},
+            rf"teacher_outputs are of shapes {{'out': \({SAMPLES},\)}}",
+        ),
+        (
+            net,
+            {"teacher_outputs": {"out": np.where(np.arange(SAMPLES)[:, None] == 2, np.nan, numbers(SAMPLES, 3))}},
+            rf"teacher_outputs\['out'\] hold NaN or infinity for 1 of {SAMPLES} samples, the first of them number 2",
+        ),
     ],
     ids=lambda value: next(iter(value), "models") if isinstance(value, dict) else None,
 )
@@ -413,6 +424,42 @@ def test_errors_name_what_is_wrong(keras, teacher, settings, words):
     settings = {"x": X, "y": Y, **settings}
     with pytest.raises(ValueError, match=words):
         ep.distill(net(keras, seed=3), teacher(keras), **settings)
+
+
+def test_what_the_teacher_returned_is_checked(keras):
+    student, teacher = two_headed(keras, 1, True), two_headed(keras, 7, True, loss=False)
+    known, settings = predict(teacher, X), {"epochs": 1, "learning_rate": 0.1}
+    with pytest.raises(TypeError, match="teacher_outputs is a dict of output name to array, got ndarray"):
+        ep.distill(student, teacher, X, teacher_outputs=known["kind"])
+    with pytest.raises(ValueError, match=r"teacher_outputs are of shapes {'kind': .*}; those of .*'size': "):
+        ep.distill(student, teacher, X, teacher_outputs={"kind": known["kind"]})
+    with pytest.raises(TypeError, match=r"teacher_outputs\['kind'\] are of type <U\d+, and no numbers"):
+        ep.distill(student, teacher, X, teacher_outputs={**known, "kind": known["kind"].astype(str)})
+    shuffled = tf.data.Dataset.from_tensor_slices(X).shuffle(SAMPLES).batch(4)
+    with pytest.raises(ValueError, match="teacher_outputs are for arrays, and without features: leave them out"):
+        ep.distill(student, teacher, shuffled, teacher_outputs=known)
+    # In any order and of any type of number they are the same.
+    made = []
+    for outputs in (known, {name: known[name].astype("f8") for name in reversed(known)}):
+        keras.utils.set_random_seed(3)
+        made.append(distilled(two_headed(keras, 1, True), teacher, teacher_outputs=outputs, **settings))
+    assert made[0] == pytest.approx(made[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [SAMPLES, SAMPLES - 1])
+def test_what_the_teacher_returned_may_have_any_length(keras, count):
+    def sequences(seed):
+        keras.utils.set_random_seed(seed)
+        series = keras.Input((None, 5), name="series")
+        return keras.Model(series, keras.layers.Dense(3, activation="softmax", name="out")(series))
+
+    student, teacher, x = sequences(1), sequences(2), np.repeat(X[:, None], 4, axis=1)
+    known = {"out": predict(teacher, x)["out"][:count]}
+    if count < SAMPLES:
+        with pytest.raises(ValueError, match=rf"of shapes .*\({count}, 4, 3\).* are .*\({SAMPLES}, None, 3\)"):
+            ep.distill(student, teacher, x, teacher_outputs=known)
+    else:
+        ep.distill(student, teacher, x, teacher_outputs=known, epochs=1)
 
 
 def test_a_student_that_shares_weights_or_trains_in_its_own_way_is_refused(keras):

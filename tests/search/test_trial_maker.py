@@ -75,6 +75,14 @@ def test_layers_that_gain_most_keep_8_bits_within_the_bytes(maker):
     assert maker.with_wider_layers(four, narrow.weights, 10**6) == eight
 
 
+@pytest.mark.parametrize("device", ["phone", "cortex-m", "ethos-u55-128"])
+def test_the_size_of_a_file_of_4_bits_is_known_before_it_is_trained(device, work):
+    settings = dataclasses.replace(work.settings, target=target(device))
+    maker = Maker(dataclasses.replace(work, train=None, settings=settings, budget=Budget(max_size="1 MB")))
+    quick, measured = both(maker, Candidate({"first": 16}, quantization=ways_of("int4", target(device), False)[0][0]))
+    assert quick.figures["size"] == measured.figures["size"]
+
+
 @pytest.mark.parametrize("quantize_aware", [False, True])
 @pytest.mark.parametrize(
     "device, stored, scales", [("phone", "int4", 16), ("cortex-m", "int4", 1), ("ethos-u55-128", "int8", 16)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from edgeprune.measure.vela import compile_for_npu
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.targets import Target
+from edgeprune.tflite.edit import with_shared_scales
 from edgeprune.tflite.file import read_tflite
+from edgeprune.tflite.four_bits import with_four_bit_weights
 from edgeprune.tflite.runtime import Runtime
 from edgeprune.types import Arrays, Model, Quantization
 
@@ -109,10 +112,17 @@ def untrained_file(model: Model, quantization: QuantizationLike, samples: Arrays
 
 def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, samples: Arrays, target: Target) -> None:
     scheme = scheme_of(quantization)
+    given: dict[str, Any] = {"calibration": "min-max", "target": target, "verify": False, "verbose": False}
+    if scheme.weight_bits == 4 and not scheme.layers:  # to solve for weights takes long, and changes no size
+        wide = replace(scheme, weight_bits=8)
+        export_tflite(model, path, wide, samples, **given)
+        readers = target.four_bit_operators(scheme.per_channel_dense)
+        narrow, _ = with_four_bit_weights(path.read_bytes(), readers, nearest=True)
+        path.write_bytes(with_shared_scales(narrow))
+        return
     if scheme.has_four_bits:
         model = quantize_aware(model, scheme, calibration=samples)
-    given: dict[str, Any] = {"calibration": "min-max", "target": target}
-    export_tflite(model, path, quantization, samples, **given, verify=False, verbose=False)
+    export_tflite(model, path, quantization, samples, **given)
 
 
 def file_outputs(path: Path, model: Model, samples: Arrays) -> dict[str, np.ndarray]:
