@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -126,7 +127,13 @@ def keras_output_names(file_outputs: Iterable[str], keras_outputs: Iterable[str]
     by_layer = flavor.output_names(model, len(own))
     names = by_layer if set(by_layer) == set(of_file) else in_number_order(of_file)
     flattened = own if own == by_layer else sorted(own)  # a dict is flattened by its sorted keys
-    return dict(zip(names, flattened, strict=True))
+    # What a function returns is called after what rounds it, in a file of calibrated ranges; other names stay.
+    only_count = len({re.sub(r"\d+", "", name) for name in of_file}) == 1
+    known = set() if only_count else set(own) & set(of_file)
+    others = zip(
+        (one for one in names if one not in known), (one for one in flattened if one not in known), strict=True
+    )
+    return {name: name for name in known} | dict(others)
 
 
 def _check_values(model: Model, arrays: list[np.ndarray]) -> None:

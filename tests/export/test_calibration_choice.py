@@ -146,3 +146,13 @@ def test_inputs_without_a_name_of_the_users_own_are_found(flavor, way, rng, tmp_
     made = calibration_choice._made(prepared, calibration_choice._Way(way, equalized=True), scheme)
     found = write_tflite(made, tmp_path / "m.tflite", ConverterSettings("int8"), verbose=False)
     assert found.verification.passed and list(found.inputs) == list(prepared.specs)
+
+
+def test_outputs_of_functions_and_layers_are_told_apart(flavor, tmp_path):
+    keras = flavors.keras_module(flavor)
+    x = keras.Input((8, 8, 2), name="x")
+    z = keras.layers.Conv2D(4, 3, name="conv")(x)
+    model = keras.Model(x, [-z, keras.layers.Flatten(name="flat")(z)])
+    data = np.random.default_rng(0).normal(size=(32, 8, 8, 2)).astype("f4")
+    made = ep.export_tflite(model, tmp_path / "m.tflite", "int8", data, calibration="mse", verbose=False)
+    assert made.verification.passed and len(made.verification.outputs) == 2
