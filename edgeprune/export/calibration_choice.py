@@ -160,10 +160,12 @@ def _made(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
 def _with_new_weights(prepared: PreparedModel, way: _Way, scheme: Scheme) -> PreparedModel:
     """A prepared model, in floats, with its channels equalized, or its weights solved, or neither."""
     if way.equalized:
-        equalized = _equalized(prepared.model, _inputs(prepared.model, prepared))
+        model = walkable(prepared.model)
+        equalized = _equalized(model, _inputs(model, prepared))
         prepared = dataclasses.replace(prepared, in_file=equalized)
     if way.solved:
-        found = round_weights(prepared.to_convert, _inputs(prepared.to_convert, prepared), scheme)
+        model = walkable(prepared.to_convert)  # once: each graph of a subclassed model has inputs of other names
+        found = round_weights(model, _inputs(model, prepared), scheme)
         note = (
             f"Weights: solved on {found.num_samples:,} samples, an error of the outputs of {found.after:.2%}; at their "
             f"nearest steps it is {found.before:.2%}."
@@ -230,7 +232,8 @@ class _Trials:
         if way not in self._simulated:
             base = _with_new_weights(self._half, dataclasses.replace(way, solved=False), self._scheme)
             if way.wider and self._wider_scheme is None:
-                self._wider_scheme = with_wider_layers(base.to_convert, _inputs(base.to_convert, base))
+                model = walkable(base.to_convert)
+                self._wider_scheme = with_wider_layers(model, _inputs(model, base))
             with warnings.catch_warnings():  # of half of the samples being few
                 warnings.simplefilter("ignore", UserWarning)
                 made = _with_new_weights(base, _Way(MIN_MAX, solved=way.solved), self.scheme(way))

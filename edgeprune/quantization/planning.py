@@ -19,6 +19,7 @@ from edgeprune.conversion.plain import converted
 from edgeprune.data.batches import samples_of
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.data.ports import input_shapes
+from edgeprune.depth.bypass import walkable
 from edgeprune.latency.measured import MeasuredCosts
 from edgeprune.latency.table import table_of_this_machine
 from edgeprune.number_checks import check_number
@@ -175,6 +176,7 @@ def plan_quantization(
     flavor.check_built_model(model)
     time_limit = None if max_latency is None else _parsed(max_latency)
     with_floats = target is not None and _computes_floats(target_named(target), time_limit is not None)
+    model = walkable(model)
     samples = samples_of(data, num_samples, inputs=input_shapes(model), source="The data")
     named = named_arrays("the model", input_shapes(model), samples)
     with status(f"Quantization of {model.name}") as say:

@@ -156,3 +156,30 @@ def test_outputs_of_functions_and_layers_are_told_apart(flavor, tmp_path):
     data = np.random.default_rng(0).normal(size=(32, 8, 8, 2)).astype("f4")
     made = ep.export_tflite(model, tmp_path / "m.tflite", "int8", data, calibration="mse", verbose=False)
     assert made.verification.passed and len(made.verification.outputs) == 2
+
+
+@pytest.mark.parametrize("calibration", ["auto", "min-max"])
+def test_a_subclassed_model_has_weights_of_4_bits(flavor, calibration, tmp_path):
+    keras = flavors.keras_module(flavor)
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(24, activation="relu", name="hidden")
+            self.end = keras.layers.Dense(3, activation="softmax", name="end")
+
+        def call(self, x):
+            return self.end(self.hidden(x))
+
+    keras.utils.set_random_seed(0)
+    model, x = Subclassed(), np.random.default_rng(0).normal(size=(40, 12)).astype("f4")
+    model(x)
+    scheme = ep.plan_quantization(model, x, max_size=0.97).scheme
+    assert scheme.layer_bits == {"end": 8}
+    for quantization, of_end in (("int4", "int4"), (scheme, "int8")):
+        result = ep.export_tflite(
+            model, tmp_path / "m.tflite", quantization, x, calibration=calibration, overwrite=True
+        )
+        stored = {one.shape: one.dtype for one in ep.read_tflite(result.path).weights}
+        assert result.verification.passed and stored[(24, 12)] == "int4"
+        assert stored[(3, 24)] == of_end or calibration == "auto"  # which may have layers of 8 bits of its own

@@ -18,6 +18,7 @@ from edgeprune.channels.rebuild.slicing import whole_copy
 from edgeprune.data.batches import samples_of
 from edgeprune.data.named_arrays import named_arrays
 from edgeprune.data.ports import input_shapes
+from edgeprune.depth.bypass import walkable
 from edgeprune.export.convert import export_tflite
 from edgeprune.fit.distilling import distill
 from edgeprune.fit.training import count_steps
@@ -136,7 +137,7 @@ class Maker:
             weights: those of its float model.
             more_bytes: how much larger its file may be.
         """
-        model = self._float_model(candidate, weights)
+        model = walkable(self._float_model(candidate, weights))
         samples = samples_of(self._unlabelled, _BITS_SAMPLES)
         scheme = with_wider_layers(model, named_arrays("the model", input_shapes(model), samples), more_bytes)
         chosen = replace(_scheme(candidate), weight_bits=scheme.weight_bits, layers=scheme.layers)
