@@ -105,9 +105,29 @@ class _Making:
             return self._inlined(node, node.layer)
         if is_fake_quantize(node.layer):
             return self._rounded(node, node.layer)
-        made = self._rebuilder.call(node, args, kwargs)
+        made = self._rebuilder.call(node, *self._arguments(node, args, kwargs))
         self._note(node)
         return made
+
+    def _arguments(self, node: flavor.GraphNode, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The arguments of a call, of the types that they have in the model: rounded values are float64 here.
+
+        Keras 3 converts them itself. Functions of `tf_keras` take constants of the model's type only, and the cast of
+        its layers loses masks.
+        """
+        import tensorflow as tf
+
+        if flavor.is_keras_3(node.layer):
+            return args, kwargs
+        types = {id(self._tensors[id(old)]): old.dtype for old in node.inputs}
+
+        def converted(value: Any) -> Any:
+            dtype = types.get(id(value))
+            if dtype is None or value.dtype == dtype:
+                return value
+            return whole_numbers(self._model, lambda tensor: tf.cast(tensor, dtype), None)(value)
+
+        return flavor.map_structure(converted, (args, kwargs), node.layer)
 
     def _inlined(self, node: flavor.GraphNode, inner: Model) -> Any:
         """The calls of a nested model in the place of its own."""

@@ -23,6 +23,8 @@ from edgeprune.quantization.kinds import CallKind, own_activation
 from edgeprune.types import Layer, TfTensor, Variable
 
 _SIGMOID_STEP = 1 / 256
+# No operator works on steps that are so far apart; the sum of scores and a mask with -1e9 is a choice in a file.
+_FARTHEST = 2.0**20
 _MEANS = {"GlobalAveragePooling1D": (1,), "GlobalAveragePooling2D": (1, 2)}
 # Layers that are one operator with one kernel, whose products a copy of the layer adds up.
 _PRODUCTS = {"Dense", *(f"{kind}{rank}D" for kind in ("Conv", "DepthwiseConv") for rank in (1, 2))}
@@ -91,6 +93,9 @@ def operator_of(
             return None
         operator = IntegerOperator(node, inputs, steps, kernels, _weighted)
         return operator if layer.before_activation is None else _with_activation(operator, layer)
+    scales = [one.scale for one in steps]
+    if max(scales, default=0.0) > _FARTHEST * min(scales, default=0.0):
+        return None
     rule = _rule(kind, flavor.function_name(layer) or flavor.built_in_kind(layer), node)
     return None if rule is None else IntegerOperator(node, inputs, steps, kernels, rule)
 
@@ -104,9 +109,13 @@ def _rule(kind: CallKind, name: str, node: flavor.GraphNode) -> Callable[[Intege
     return _mean if is_mean else None
 
 
-def whole_numbers(keras_object: object, function: Callable[..., Any], name: str) -> Any:
-    """A layer in float64 that applies a function of tensors."""
-    return flavor.keras_of(keras_object).layers.Lambda(function, dtype="float64", name=name)
+def whole_numbers(keras_object: object, function: Callable[..., Any], name: str | None) -> Any:
+    """A layer in float64 that applies a function of tensors; a mask of the only one passes through."""
+
+    def mask_behind(inputs: object, mask: TfTensor | None = None) -> Any:
+        return None if isinstance(inputs, list | tuple) else mask
+
+    return flavor.keras_of(keras_object).layers.Lambda(function, mask=mask_behind, dtype="float64", name=name)
 
 
 def _numbers(values: TfTensor, steps: Steps) -> Any:

@@ -120,6 +120,7 @@ def test_a_quantization_aware_model_too(flavor, name, tmp_path):
     aware = ep.quantize_aware(model, "int8", calibration=data)
     expected = np.asarray(model(data, training=False))
     assert relative_error(np.asarray(aware(data, training=False)), expected) < 0.1
+    assert relative_error(np.asarray(ep.quantized_evaluation(aware)(data, training=False)), expected) < 0.1
     made = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verbose=False)
     (output,) = made.verification.outputs
     assert output.relative_error < 0.1
