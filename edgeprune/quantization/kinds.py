@@ -40,6 +40,7 @@ _PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
 _RECURRENT = {"LSTM", "GRU", "SimpleRNN"}
 # Softmax and sigmoid end below 1, tanh below 1 too: these are the ranges of their operators.
 _UNIT, _SYMMETRIC = (0.0, 255 / 256), (-1.0, 127 / 128)
+_ENDS_OF_MASKS = {"softmax", "softmaxv2", "logsoftmax", "logsoftmaxv2", "max", "reducemax", "argmax", "argmaxv2"}
 _FIXED_RANGES = {"softmax": _UNIT, "softmaxv2": _UNIT, "sigmoid": _UNIT, "tanh": _SYMMETRIC}
 
 # Operators without a version in integers, by the function or layer of which they are a part.
@@ -179,9 +180,10 @@ def fixed_range(layer: Layer) -> tuple[float, float] | None:
     return _FIXED_RANGES.get(_function_of(layer))
 
 
-def is_softmax(layer: Layer) -> bool:
-    """Whether a call is softmax: as a layer, an activation alone, or a function in the graph."""
-    return not kernel_axes(layer) and _function_of(layer) in ("softmax", "softmaxv2")
+def ends_mask(layer: Layer) -> bool:
+    """Whether a call leaves nothing of values far below the others: softmax, or the largest of them."""
+    is_largest = flavor.built_in_kind(layer).startswith("GlobalMaxPooling")
+    return is_largest or (not kernel_axes(layer) and _function_of(layer) in _ENDS_OF_MASKS)
 
 
 def _function_of(layer: Layer) -> str:

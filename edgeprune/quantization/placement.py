@@ -15,9 +15,9 @@ from edgeprune import flavor
 from edgeprune.conversion.masked_scores import is_far, room_below
 from edgeprune.quantization.kinds import (
     CallKind,
+    ends_mask,
     fixed_range,
     inner_kernel_axes,
-    is_softmax,
     kernel_axes,
     kind_of,
     own_activation,
@@ -337,8 +337,8 @@ class _Graph:
         return [follower for node in calls for follower in self.followers(node.outputs[number])]
 
     def is_masked(self, node: flavor.GraphNode, tensor: AnyTensor) -> bool:
-        """Whether what a call makes are scores that softmax masks, or that are masked for it."""
-        readers = [one for one in self._readers(tensor) if is_softmax(_inner(one.layer))]
+        """Whether what a call makes are scores that softmax masks, or that are masked for it or for the largest."""
+        readers = [one for one in self._readers(tensor) if ends_mask(_inner(one.layer))]
         return any(len(one.inputs) > 1 for one in readers) or (bool(readers) and self._puts_mask(node))
 
     def is_masking_term(self, node: flavor.GraphNode, tensor: AnyTensor) -> bool:
@@ -354,7 +354,7 @@ class _Graph:
     def _readers(self, tensor: AnyTensor) -> Iterator[flavor.GraphNode]:
         """The calls that work on some values, moved or not."""
         for one in self.followers(tensor):
-            if one is not None and kind_of(one) is CallKind.MOVEMENT:
+            if one is not None and kind_of(one) is CallKind.MOVEMENT and not ends_mask(_inner(one.layer)):
                 yield from self._readers(one.outputs[0])
             elif one is not None:
                 yield one

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,8 +24,6 @@ def functions(flavor):
         import keras
 
         return keras.ops.where, keras.ops.softmax
-    import tensorflow as tf
-
     return tf.where, tf.nn.softmax
 
 
@@ -159,14 +158,25 @@ def test_any_number_and_any_mask(number, size, seed, tmp_path_factory):
     assert made.verification.outputs[0].relative_error < 0.1
 
 
-def test_the_largest_of_what_is_not_masked(flavor, tmp_path):
+LARGEST = {
+    "function": lambda keras, x: keras.ops.max(x, 1) if hasattr(keras, "ops") else tf.reduce_max(x, 1),
+    "layer": lambda keras, x: keras.layers.GlobalMaxPooling1D()(x),
+}
+
+
+@pytest.mark.parametrize("largest", LARGEST)
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_largest_of_what_is_not_masked(flavor, largest, trained, tmp_path):
     keras = flavors.keras_module(flavor)
     where, _ = functions(flavor)
     x, mask = keras.Input((8, 16)), keras.Input((8, 1))
-    h = where(mask > 0.5, keras.layers.Dense(4)(x), -1e9)
-    largest = keras.ops.max(h, 1) if flavor == "keras" else __import__("tensorflow").reduce_max(h, 1)
-    model = keras.Model([x, mask], largest)
-    made = ep.export_tflite(model, tmp_path / "m.tflite", "int8", [X, PADDING[..., None]], verbose=False)
+    model = keras.Model([x, mask], LARGEST[largest](keras, where(mask > 0.5, keras.layers.Dense(4)(x), -1e9)))
+    data = [X, PADDING[..., None]]
+    expected = np.asarray(model(data, training=False))
+    if trained:
+        model = ep.quantize_aware(model, "int8", calibration=data)
+        assert relative_error(np.asarray(model(data, training=False)), expected) < 0.05
+    made = ep.export_tflite(model, tmp_path / "m.tflite", "int8", data, verbose=False)
     assert made.verification.outputs[0].relative_error < 0.05
 
 
