@@ -29,6 +29,8 @@ _UNSEEN = (-6.0, 6.0)
 _OF_ZEROS = 1.0
 # The least end of a range that is learned: above zero, which is in the range in any case.
 _LEAST = 1e-6
+# A channel whose weights are all smaller is zero.
+_LEAST_MAGNITUDE = 1e-30
 LEARNED: Literal["learned"] = "learned"
 UpdateRanges = bool | Literal["learned"]
 # How far a range counts as seen that is known from zeros alone: the next values take its place.
@@ -72,6 +74,7 @@ def rounded_to_grid(weight: AnyTensor | np.ndarray, axes: Sequence[int], num_bit
         turned = tf.transpose(values, order)
         columns = tf.reshape(turned, [-1, int(np.prod([values.shape[axis] for axis in kept], dtype=int))])
         largest = tf.reduce_max(tf.abs(columns), axis=0)
+        largest = tf.where(largest > _LEAST_MAGNITUDE, largest, 0.0)  # or its steps are no numbers
         columns = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             columns, -largest, largest, num_bits=num_bits, narrow_range=True
         )

@@ -227,11 +227,11 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, net, samples, 
 
     write_saved_model, kernel = convert.write_saved_model, net.weights[2]
 
-    def write_other_weights(*arguments):
+    def write_other_weights(*arguments, **options):
         right = np.array(kernel)
         kernel.assign(-right)
         try:
-            return write_saved_model(*arguments)
+            return write_saved_model(*arguments, **options)
         finally:
             kernel.assign(right)
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nets.quantized_nets import branched, chain, images, nested, shared
 
@@ -152,6 +152,7 @@ def test_random_nets_have_the_weights_and_the_outputs_of_their_file(tmp_path, ne
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=40), st.sampled_from([4, 8]))
+@example([0.0, 0.0, 0.0, 2.0**-126], 4)
 @settings(max_examples=40, deadline=None)
 def test_fake_quantized_weights_lie_on_the_grid(values, bits):
     kernel = np.float32(values[: len(values) // 2 * 2]).reshape(-1, 2)
