@@ -28,6 +28,13 @@ def convert_command(
     per_tensor_dense: Annotated[
         bool, typer.Option("--per-tensor-dense", help="One scale for a dense layer: less RAM on microcontrollers.")
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=options.target_names,
+            help="The device: weights of 4 bits that it does not read so have 8. `edgeprune targets` lists them.",
+        ),
+    ] = None,
     without_preprocessing: options.WithoutPreprocessingOption = False,
     overwrite: options.OverwriteOption = False,
     unsafe: options.UnsafeOption = False,
@@ -52,6 +59,7 @@ def convert_command(
         sparse=sparse,
         integer_io="uint8" if uint8_io else not float_io,
         per_channel_dense=not per_tensor_dense,
+        target=target,
         without_preprocessing=without_preprocessing,
         overwrite=overwrite,
     )

@@ -26,6 +26,9 @@ def test_it_writes_the_file_and_the_model(folder, tmp_path, flavor):
     # The model has its ranges: no data are needed to convert it.
     again = tmp_path / "again.tflite"
     run_ok("convert", model, "--quantization", "int4", "-o", again)
+    wide = tmp_path / "wide.tflite"
+    run_ok("convert", model, "--quantization", "int4", "--target", "ethos-u55-128", "-o", wide)  # reads 8 bits alone
+    assert "int4" not in {tensor.dtype for tensor in ep.read_tflite(wide).weights}
     assert ep.score(again, x, y)["accuracy"] == scores["file"]
 
 
