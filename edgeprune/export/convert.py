@@ -46,8 +46,9 @@ from edgeprune.tflite.integer_forms import in_integers
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
 
-# What the converter says where what only moves would have one scale before and another behind.
-_TWO_SCALES = "violate the same scale constraint"
+# What the converter says where it must not measure a model that has ranges: what only moves would have one scale before
+# and another behind; and its interpreter divides by no integer 0, though that stands for another number in int8.
+_NOT_TO_MEASURE = ("violate the same scale constraint", "kernels/div.cc")
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,9 @@ def write_tflite(
         try:
             content, outputs = convert(prepared.samples)
         except diagnosis.ConversionError as error:
-            # Behind an operator in floats, such as ELU, the converter measures a range beside that of the model.
-            if _TWO_SCALES not in str(error) or settings.has_float_layers or not _has_ranges(prepared.to_convert):
+            # Behind an operator in floats the converter measures a range beside that of the model.
+            expected = any(text in str(error) for text in _NOT_TO_MEASURE)
+            if not expected or settings.has_float_layers or not _has_ranges(prepared.to_convert):
                 raise
             content, outputs = convert(None)
         unfinished.write_bytes(content)

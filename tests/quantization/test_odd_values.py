@@ -88,3 +88,15 @@ def test_indices_beyond_an_embedding_are_refused(flavor, tmp_path):
     ):
         with pytest.raises(ValueError, match=r"'words\w*' cannot be called on this data: .*= 20 is not in \[0, 20\)"):
             call()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_division_whose_divisor_is_the_integer_0(flavor, seed, tmp_path):
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((8,))
+    y = keras.layers.Dense(8, activation="softplus")(x)
+    data = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    aware = ep.quantize_aware(keras.Model(x, y / (1.0 + y * y)), calibration=data)
+    made = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verbose=False)
+    assert made.verification.passed
