@@ -26,6 +26,7 @@ from edgeprune.quantization.fake_quantize import (
 from edgeprune.quantization.integer_arithmetic import Steps
 from edgeprune.quantization.integer_operators import IntegerOperator, operator_of, whole_numbers
 from edgeprune.quantization.kinds import CallKind, kernel_axes, kind_of
+from edgeprune.quantization.placement import holds_real_numbers
 from edgeprune.types import AnyTensor, Model, TfTensor
 
 _KernelSet = Literal["xnnpack", "reference"]
@@ -152,7 +153,8 @@ class _Making:
 
     def _note(self, node: flavor.GraphNode) -> None:
         """Note the steps of what a call returns, or the operator of the file that makes it."""
-        output, steps = node.outputs[0], [self._steps.get(id(tensor)) for tensor in node.inputs]
+        output, read = node.outputs[0], list(filter(holds_real_numbers, node.inputs))
+        steps = [self._steps.get(id(tensor)) for tensor in read]
         own = is_quantized_layer(node.layer) and kernel_axes(node.layer.layer)  # not of a layer inside
         kind = CallKind.WEIGHTED if own else kind_of(node)
         before = self._operators.get(id(node.inputs[0])) if node.inputs else None
@@ -168,7 +170,7 @@ class _Making:
             if steps and steps[0] is not None and all(one == steps[0] for one in steps):
                 self._steps.update({id(old): steps[0] for old in node.outputs})
         elif all(one is not None for one in steps):
-            inputs = [self._tensors[id(tensor)] for tensor in node.inputs]
+            inputs = [self._tensors[id(tensor)] for tensor in read]
             made = operator_of(node, kind, inputs, steps, self._kernels)
             if made is not None:
                 self._operators[id(output)] = made

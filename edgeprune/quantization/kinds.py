@@ -18,7 +18,7 @@ class CallKind(enum.Enum):
     ARITHMETIC = "element by element, and can be followed by a ReLU in the same operator"
     MOVEMENT = "returns the values of its inputs, in other places"
     AVERAGE = "returns values between those of its inputs, on the same steps"
-    JOIN = "puts several tensors side by side, on the same steps"
+    JOIN = "puts several tensors side by side, or chooses between them, on the same steps"
     NOTHING = "returns its input, at inference"
     RECURRENT = "runs over the steps in one operator, whose ranges the converter measures"
     OTHER = "makes values of another range"
@@ -228,7 +228,7 @@ def _kind_of_function(name: str) -> CallKind:
         return CallKind.RELU
     if name in _ARITHMETIC_FUNCTIONS:
         return CallKind.ARITHMETIC
-    if name in ("concatenate", "concat", "concatv2", "stack"):
+    if name in ("concatenate", "concat", "concatv2", "stack", "where", "wherev2"):
         return CallKind.JOIN
     if name in ("averagepool", "avgpool"):
         return CallKind.AVERAGE

@@ -177,7 +177,7 @@ def _range_of(
         return None
     if kind is CallKind.AVERAGE and (shared := _shared_range(graph, part, node.inputs[0], ranges)) is not None:
         return shared
-    if kind is CallKind.JOIN and _join(graph, part, node, ranges):
+    if kind is CallKind.JOIN and not graph.puts_mask(node) and _join(graph, part, node, ranges):
         return None
     if graph.is_masking_term(node, tensor):
         return None
@@ -224,7 +224,7 @@ def _shared_range(graph: _Graph, part: Model, tensor: AnyTensor, ranges: dict[in
 
 def _join(graph: _Graph, part: Model, node: flavor.GraphNode, ranges: dict[int, Range]) -> bool:
     """Set one range for the tensors that are put side by side; whether that could be done."""
-    found = [_shared_range(graph, part, tensor, ranges) for tensor in node.inputs]
+    found = [_shared_range(graph, part, tensor, ranges) for tensor in node.inputs if holds_real_numbers(tensor)]
     shared = [one for one in found if one is not None and one.fixed is None]
     if not shared or len(shared) < len(found):
         return False
@@ -339,14 +339,14 @@ class _Graph:
     def is_masked(self, node: flavor.GraphNode, tensor: AnyTensor) -> bool:
         """Whether what a call makes are scores that softmax masks, or that are masked for it or for the largest."""
         readers = [one for one in self._readers(tensor) if ends_mask(_inner(one.layer))]
-        return any(len(one.inputs) > 1 for one in readers) or (bool(readers) and self._puts_mask(node))
+        return any(len(one.inputs) > 1 for one in readers) or (bool(readers) and self.puts_mask(node))
 
     def is_masking_term(self, node: flavor.GraphNode, tensor: AnyTensor) -> bool:
         """Whether a call makes `where(mask, bias, -1e9)` or `bias + mask * -1e9`, to be added to scores.
 
         A range with that number in it would leave nothing of the bias. The file masks the sum.
         """
-        if _is_product(node) or not self._puts_mask(node):
+        if _is_product(node) or not self.puts_mask(node):
             return False
         readers = list(self._readers(tensor))
         return bool(readers) and all(kind_of(one) is CallKind.ARITHMETIC for one in readers)
@@ -359,7 +359,7 @@ class _Graph:
             elif one is not None:
                 yield one
 
-    def _puts_mask(self, node: flavor.GraphNode, depth: int = 4) -> bool:
+    def puts_mask(self, node: flavor.GraphNode, depth: int = 4) -> bool:
         """Whether a call masks scores in a way that `conversion.masked_scores` knows: by a choice, product or sum."""
         is_choice = "where" in (flavor.function_name(node.layer) or "")
         if not is_choice and kind_of(node) is not CallKind.ARITHMETIC:
@@ -370,7 +370,7 @@ class _Graph:
 
     def _reads_mask(self, node: flavor.GraphNode, depth: int) -> bool:
         makers = (self._maker[id(tensor)][1] for tensor in node.inputs)
-        return depth > 0 and any(self._puts_mask(one, depth - 1) for one in makers if one is not None)
+        return depth > 0 and any(self.puts_mask(one, depth - 1) for one in makers if one is not None)
 
     def unchanged(self, tensor: AnyTensor) -> Any:
         """The symbolic tensor before the calls that do nothing."""
@@ -385,4 +385,5 @@ class _Graph:
         moved = (CallKind.NOTHING, CallKind.MOVEMENT, CallKind.JOIN)
         if id(tensor) in ranges or node is None or flavor.is_nested(node.layer) or kind_of(node) not in moved:
             return tensor
-        return self.source(part, node.inputs[0], ranges)
+        moved_or_first = next(filter(holds_real_numbers, node.inputs), None)
+        return tensor if moved_or_first is None else self.source(part, moved_or_first, ranges)

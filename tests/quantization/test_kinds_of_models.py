@@ -197,3 +197,26 @@ def test_hundreds_of_layers_one_behind_the_other(flavor, tmp_path):
     aware = ep.quantize_aware(keras.Model(x, h), "int8", calibration=np.ones((2, 2)))
     aware.save(tmp_path / "deep.keras")
     assert len(flavors.load_model(tmp_path / "deep.keras").layers) > 1000
+
+
+CHOICES = {
+    "two": lambda where, a, b, chosen: where(chosen, a, b),
+    "zeros": lambda where, a, b, chosen: where(chosen, a, 0.0 * a),
+    "a number": lambda where, a, b, chosen: where(chosen, 0.0, a),
+    "numbers alone": lambda where, a, b, chosen: a * where(chosen, 1.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_and_what_it_chooses_from_have_one_range(flavor, choice, tmp_path):
+    keras = flavors.keras_module(flavor)
+    where = keras.ops.where if flavor == "keras" else __import__("tensorflow").where
+    keras.utils.set_random_seed(0)
+    x, chosen = keras.Input((8,)), keras.Input((8,))
+    a, b = keras.layers.Dense(8)(x), keras.layers.Dense(8)(x) * 0.05
+    model = keras.Model([x, chosen], keras.layers.Dense(3)(CHOICES[choice](where, a, b, chosen > 0.5)))
+    random = np.random.default_rng(0)
+    data = [random.normal(size=(64, 8)).astype("float32"), random.integers(0, 2, (64, 8)).astype("float32")]
+    aware = ep.quantize_aware(model, calibration=data)
+    made = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verbose=False)
+    assert made.verification.outputs[0].relative_error < (0.02 if choice == "numbers alone" else 0.003)
