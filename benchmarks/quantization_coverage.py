@@ -23,6 +23,7 @@ from quantization_peers import Absent, tfmot_model
 
 import edgeprune as ep
 from edgeprune import flavor
+from edgeprune.flavor.deep_graphs import followed_by_recursion
 from edgeprune.measure import read_tflite
 from edgeprune.text_table import text_table
 
@@ -68,7 +69,8 @@ def covered(name: str, hub: bool) -> dict[str, Any]:
     # Nets without trained weights have steep gradients, which a step of another optimizer follows out of every range.
     keras = flavor.keras_of(aware)
     targets = _zeros_like_outputs(aware, net.x)
-    trained = keras.Model(aware.input, aware.output)  # Keras does not forget the metrics of a model that was compiled
+    with followed_by_recursion():
+        trained = keras.Model(aware.input, aware.output)  # a model that was compiled keeps its metrics
     losses = keras.tree.map_structure(lambda _: "mse", targets)
     trained.compile(keras.optimizers.Adam(1e-4), losses, jit_compile=False)  # for one step, compiling is most of it
     loss = float(np.sum(trained.train_on_batch(net.x, targets)))
