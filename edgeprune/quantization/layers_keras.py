@@ -37,6 +37,7 @@ class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
             given = inspect.signature(self.layer.call).bind_partial(*args, **kwargs).arguments
             shapes = {f"{name}_shape": getattr(value, "shape", None) for name, value in given.items()}
             self.layer.build(**{name: shape for name, shape in shapes.items() if name in expected})
+        self._call_signature = inspect.signature(self.layer.call)  # or tensors and options would be one argument
         return super().__call__(*args, **kwargs)
 
     def compute_output_spec(self, *args: object, **kwargs: Any) -> Any:
@@ -70,3 +71,8 @@ class QuantizedLayer(QuantizedLayerLogic, keras.layers.Wrapper):
 @keras.saving.register_keras_serializable("edgeprune")
 class AnnotatedLayer(AnnotatedLayerLogic, keras.layers.Wrapper):
     """Marks a layer to be quantized."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A call of the layer."""
+        self._call_signature = inspect.signature(self.layer.call)
+        return super().__call__(*args, **kwargs)

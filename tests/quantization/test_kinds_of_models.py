@@ -220,3 +220,22 @@ def test_a_choice_and_what_it_chooses_from_have_one_range(flavor, choice, tmp_pa
     aware = ep.quantize_aware(model, calibration=data)
     made = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", data, verbose=False)
     assert made.verification.outputs[0].relative_error < (0.02 if choice == "numbers alone" else 0.003)
+
+
+@pytest.mark.parametrize("first", ["by place", "by name"])
+def test_attention_called_with_tensors_and_options_by_name(flavor, first, tmp_path):
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(0)
+    x, attention = keras.Input((6, 8)), keras.layers.MultiHeadAttention(2, 4)
+    if first == "by place":
+        h, _ = attention(x, value=x, return_attention_scores=True)
+    else:
+        h = attention(query=x, value=x, use_causal_mask=True)
+    model = keras.Model(x, keras.layers.Dense(2)(h))
+    data = np.random.default_rng(0).normal(size=(32, 6, 8)).astype("float32")
+    aware = ep.quantize_aware(model, calibration=data)
+    expected = np.asarray(model(data))
+    assert np.abs(np.asarray(aware(data)) - expected).max() < 0.1
+    aware.save(tmp_path / "aware.keras")
+    loaded = flavors.load_model(tmp_path / "aware.keras")
+    assert ep.export_tflite(loaded, tmp_path / "m.tflite", "int8", data, verbose=False).verification.passed
