@@ -16,7 +16,7 @@ from edgeprune.conversion.signature import (
     write_saved_model,
 )
 from edgeprune.output_capture import captured_output
-from edgeprune.tflite.edit import with_shared_scales
+from edgeprune.tflite.compact import compact
 from edgeprune.tflite.integer_forms import in_integers
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Model, Quantization
@@ -51,7 +51,7 @@ def converted(model: Model, quantization: Quantization | None) -> bytes:
             with flavor.computing_in_float32(model), traceable_names(model), equal_calls.replaced(model, quantization):
                 write_saved_model(model, specs, names, folder, is_calibrated=settings.calibrated, samples=samples)
             content = repaired(run_converter(folder, settings, samples))
-            return with_shared_scales(in_integers(content)) if settings.calibrated else content
+            return compact(in_integers(content) if settings.calibrated else content, model.name)
         except Exception as error:  # the converter raises many kinds
             reason = " ".join(str(error).split())[:300]
             raise ValueError(

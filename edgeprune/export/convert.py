@@ -39,7 +39,8 @@ from edgeprune.progress import status
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
-from edgeprune.tflite.edit import in_order, with_names, with_shared_scales
+from edgeprune.tflite.compact import compact
+from edgeprune.tflite.edit import in_order, with_names
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.tflite.integer_forms import in_integers
@@ -317,9 +318,9 @@ def _converted(
         non_finite.check_scales(content, model)
         is_asked = functools.partial(is_in_floats, model=model, layers=recipe.layers)
         notes += diagnosis.float_notes(content, model, is_asked)
-    content = _as_written(content, names, outputs, recipe)
+    content = _as_written(content, names, outputs, model.name)
     if recipe.sparse:
-        dense = _as_written(dense, names, outputs, recipe)
+        dense = _as_written(dense, names, outputs, model.name)
         notes += sparse_encoding.check(content, dense, recipe.quantization, model)
     return content, outputs
 
@@ -340,10 +341,9 @@ def _mended(content: bytes, model: Model, recipe: ConverterSettings) -> bytes:
     return content
 
 
-def _as_written(content: bytes, names: Mapping[str, str], outputs: list[str], recipe: ConverterSettings) -> bytes:
-    """A file with inputs and outputs in the model's order and under its names, and equal scales once."""
-    content = with_names(in_order(content, list(names.values()), outputs), names)
-    return with_shared_scales(content) if recipe.calibrated else content
+def _as_written(content: bytes, names: Mapping[str, str], outputs: list[str], model_name: str) -> bytes:
+    """A file with inputs and outputs in the model's order and under its names, in as few bytes as say the same."""
+    return compact(with_names(in_order(content, list(names.values()), outputs), names), model_name)
 
 
 def _in_four_bits(content: bytes, model: Model, readers: frozenset[str] | None) -> bytes:

@@ -31,7 +31,7 @@ from edgeprune.schemes import FLOAT_BITS, Scheme
 from edgeprune.targets import Target
 from edgeprune.targets import target as target_named
 from edgeprune.text_table import text_table
-from edgeprune.tflite.edit import with_shared_scales
+from edgeprune.tflite.compact import compact
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
 from edgeprune.types import DataLike, Model
 
@@ -185,7 +185,7 @@ def plan_quantization(
         say("Converting")
         wide = converted(model, "int8")
         narrow = with_four_bit_weights(wide, nearest=True)[0]
-        sizes = len(with_shared_scales(narrow)), len(wide)
+        sizes = len(compact(narrow, model.name)), len(wide)
         times = None
         if time_limit is not None:
             say("Timing operators")

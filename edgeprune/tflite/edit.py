@@ -28,42 +28,13 @@ def edited(content: bytes, change: Callable[[Any], bool]) -> bytes:
     model = unpacked(content)
     if not change(model):
         return content
-    return _packed(model, flatbuffers.Builder(len(content)))
+    return packed(model, flatbuffers.Builder(len(content)))
 
 
-def with_shared_scales(content: bytes) -> bytes:
-    """Write equal scales and equal zero points of a .tflite file once.
-
-    Each filter of a convolution has a scale of 4 bytes and a zero point of 8, which is always 0, and so has its bias:
-    in a file of narrow layers they are a sixth of the bytes.
-
-    Args:
-        content: the content of a .tflite file, which is not changed in place afterwards.
-    """
-    model = unpacked(content)
-    return _packed(model, _sharing_builder(len(content)))
-
-
-def _packed(model: Any, builder: Any) -> bytes:
+def packed(model: schema.ModelT, builder: Any) -> bytes:
+    """The content of a .tflite file of the schema's `ModelT`, by a builder of `flatbuffers`."""
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def _sharing_builder(size: int) -> Any:
-    """A builder that writes an array of int64 or float32 once: of those types are zero points and scales alone."""
-    import flatbuffers
-
-    class SharingBuilder(flatbuffers.Builder):  # the base class is imported late
-        def CreateNumpyVector(self, x: np.ndarray) -> int:
-            if x.dtype not in (np.int64, np.float32):
-                return super().CreateNumpyVector(x)
-            key = (x.dtype.str, x.tobytes())
-            if key not in written:
-                written[key] = super().CreateNumpyVector(x)
-            return written[key]
-
-    written: dict[tuple[str, bytes], int] = {}
-    return SharingBuilder(size)
 
 
 def new_operator(model: schema.ModelT, name: str, inputs: list[int], outputs: list[int], version: int = 1) -> Any:

@@ -6,11 +6,10 @@ memory, and a device without floats (an NPU, a microcontroller built for integer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprune.tflite.graph import OperatorCall, operators, type_name, unpacked
+from edgeprune.tflite.graph import OperatorCall, operators, tensor_numbers, type_name, unpacked
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
@@ -56,21 +55,21 @@ def float_islands(content: bytes) -> tuple[FloatIsland, ...]:
 
 def _islands_of(calls: list[OperatorCall]) -> list[FloatIsland]:
     """The islands of one subgraph."""
-    computed = {number for call in calls for number in _numbers(call.operator.outputs)}
-    given = computed.union(*(_numbers(call.graph.inputs) for call in calls[:1]))  # what is not given is constant
+    computed = {number for call in calls for number in tensor_numbers(call.operator.outputs)}
+    given = computed.union(*(tensor_numbers(call.graph.inputs) for call in calls[:1]))  # what is not given is constant
     from_integers, to_integers = set(), set()
     floats = []
     for call in calls:
-        if call.name == "DEQUANTIZE" and given.intersection(_numbers(call.operator.inputs)):
-            from_integers.update(_numbers(call.operator.outputs))
+        if call.name == "DEQUANTIZE" and given.intersection(tensor_numbers(call.operator.inputs)):
+            from_integers.update(tensor_numbers(call.operator.outputs))
         elif call.name == "QUANTIZE" and _is_float(call.input(0)):
-            to_integers.update(_numbers(call.operator.inputs))
+            to_integers.update(tensor_numbers(call.operator.inputs))
         elif call.name != "DEQUANTIZE" and _is_float(call.output(0)):
             floats.append(call)
     islands = []
     for part in _connected(floats):
-        read = {number for call in part for number in _numbers(call.operator.inputs)}
-        made = {number for call in part for number in _numbers(call.operator.outputs)}
+        read = {number for call in part for number in tensor_numbers(call.operator.inputs)}
+        made = {number for call in part for number in tensor_numbers(call.operator.outputs)}
         if read & from_integers and made & to_integers:
             islands.append(FloatIsland(tuple(call.name for call in part), tuple(call.location for call in part)))
     return islands
@@ -80,8 +79,8 @@ def _connected(calls: list[OperatorCall]) -> list[list[OperatorCall]]:
     """The calls in sets that pass tensors to each other, each in the order they run."""
     parts: list[tuple[set[int], list[OperatorCall]]] = []
     for call in calls:
-        tensors, own = set(_numbers(call.operator.outputs)), [call]
-        read = set(_numbers(call.operator.inputs))
+        tensors, own = set(tensor_numbers(call.operator.outputs)), [call]
+        read = set(tensor_numbers(call.operator.inputs))
         for part in [part for part in parts if part[0] & read]:
             parts.remove(part)
             tensors, own = tensors | part[0], [*part[1], *own]
@@ -94,7 +93,3 @@ def _connected(calls: list[OperatorCall]) -> list[list[OperatorCall]]:
 
 def _is_float(tensor: schema.TensorT | None) -> bool:
     return tensor is not None and type_name(tensor) == "float32"
-
-
-def _numbers(numbers: Iterable[int] | None) -> list[int]:
-    return [] if numbers is None else [int(number) for number in numbers if number != -1]

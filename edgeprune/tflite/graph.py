@@ -89,6 +89,11 @@ def tensors(model: schema.ModelT) -> Iterator[Any]:
     return (tensor for graph in model.subgraphs or () for tensor in graph.tensors or ())
 
 
+def tensor_numbers(numbers: Any) -> list[int]:
+    """The numbers of an operator's or a subgraph's tensors, without those that are left out."""
+    return [] if numbers is None else [int(number) for number in numbers if number != -1]
+
+
 def type_name(tensor: schema.TensorT) -> str:
     """The type of a tensor's values in small letters, such as `"float32"`."""
     return schema_names("TensorType")[tensor.type].lower()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.tflite.edit import edited, new_operator
-from edgeprune.tflite.graph import operators, scales, type_name
+from edgeprune.tflite.graph import operators, scales, tensor_numbers, type_name
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
@@ -57,7 +57,7 @@ class _Graph:
         self._model, self._graph, self._names = model, graph, names
         self._readers: dict[int, list[Any]] = defaultdict(list)
         for operator in graph.operators or ():
-            for number in _numbers(operator.inputs):
+            for number in tensor_numbers(operator.inputs):
                 self._readers[number].append(operator)
         self._in_int8: dict[int, int] = {}  # the number of a tensor of floats to that of the same values in int8
         self._replaced: set[int] = set()  # the ids of operators that others stand for
@@ -66,7 +66,9 @@ class _Graph:
         """Rewrite what can be; whether something was."""
         made = [one for operator in self._graph.operators or () for one in self._standing_for(operator)]
         left = [one for one in made if id(one) not in self._replaced]
-        read = {number for one in left for number in _numbers(one.inputs)} | set(_numbers(self._graph.outputs))
+        read = {number for one in left for number in tensor_numbers(one.inputs)} | set(
+            tensor_numbers(self._graph.outputs)
+        )
         self._graph.operators = [one for one in left if self._name(one) != "DEQUANTIZE" or one.outputs[0] in read]
         return bool(self._replaced)
 
@@ -204,8 +206,3 @@ def _negated(steps: _Steps) -> _Steps:
     """The steps of int8 that hold the negatives of the values that these hold."""
     scale, zero = steps
     return scale, -1 - zero
-
-
-def _numbers(tensors: Any) -> list[int]:
-    """The numbers of an operator's or a subgraph's tensors; the reader has None for none."""
-    return [] if tensors is None else [int(number) for number in tensors]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.tflite.edit import edited, new_operator
-from edgeprune.tflite.graph import operators, scales, tensors
+from edgeprune.tflite.graph import operators, scales
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 # Places among an LSTM operator's inputs and intermediates.
 _LSTM_OUTPUT_STATE, _LSTM_CELL_STATE, _LSTM_HIDDEN = 18, 19, 4
 _SMALLEST_CELL_STEP = 2.0**-15
-_LONGEST_NAME = 1000  # bytes
 
 
 def repaired(content: bytes) -> bytes:
@@ -25,7 +24,7 @@ def repaired(content: bytes) -> bytes:
 
 
 def _repair(model: schema.ModelT) -> bool:
-    repairs = (_repair_lstms, _repair_reversals, _use_select_v2, _shorten_names)
+    repairs = (_repair_lstms, _repair_reversals, _use_select_v2)
     return any([repair(model) for repair in repairs])
 
 
@@ -89,18 +88,6 @@ def _use_select_v2(model: schema.ModelT) -> bool:
         call.operator.builtinOptionsType = schema.BuiltinOptions.SelectV2Options
         call.operator.builtinOptions = schema.SelectV2OptionsT()
     return bool(selections)
-
-
-def _shorten_names(model: schema.ModelT) -> bool:
-    """Cut very long names of tensors down to their first part; whether there were any.
-
-    Each output of an UNPACK is named after all of them, which makes most of the file of a long unrolled sequence.
-    """
-    found = False
-    for tensor in tensors(model):
-        if tensor.name is not None and len(tensor.name) > _LONGEST_NAME:
-            tensor.name, found = tensor.name.split(b";")[0], True
-    return found
 
 
 def _same_scale(one: schema.QuantizationParametersT, other: schema.QuantizationParametersT) -> bool:

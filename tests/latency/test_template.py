@@ -12,7 +12,7 @@ from edgeprune.latency.cost import total
 from edgeprune.latency.footprint import file_terms
 from edgeprune.latency.sizes import Size, SizeFinder, UnlikeFilesError
 from edgeprune.latency.template import FileTemplate
-from edgeprune.tflite.edit import with_shared_scales
+from edgeprune.tflite.compact import compact
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import with_four_bit_weights
 from edgeprune.tflite.runtime import Runtime
@@ -148,5 +148,5 @@ def test_bytes_of_weights_of_four_bits(readers):
     mask = another_mask(graph)
     terms = file_terms(template, four_bit_operators=readers)
     for content, kept in ((contents[0], graph.full_mask()), (converted(rebuild(graph, mask), "int8"), mask)):
-        narrow = len(with_shared_scales(with_four_bit_weights(content, readers, nearest=True)[0]))
+        narrow = len(compact(with_four_bit_weights(content, readers, nearest=True)[0], model_name="net"))
         assert total(terms, lines.counts(kept)) == pytest.approx(narrow, rel=0.02) and narrow < len(content)

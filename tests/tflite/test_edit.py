@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edgeprune.export import export_tflite
-from edgeprune.tflite.edit import edited, in_order, new_operator, prefix, segment, with_names, with_shared_scales
+from edgeprune.tflite.edit import edited, in_order, new_operator, prefix, segment, with_names
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.graph import has_unit_scales, operators, scales, tensors, type_name, unpacked
 from edgeprune.tflite.runtime import Runtime
@@ -102,22 +102,3 @@ def test_a_segment_computes_one_tensor_from_others(path, tmp_path):
     everything, inputs = segment(content, set(), last)
     assert sorted(inputs) == sorted(port.index for port in whole.inputs.values())
     assert len(list(operators(unpacked(everything)))) < len(calls)
-
-
-def test_equal_scales_are_written_once_and_read_the_same(tmp_path):
-    keras.utils.set_random_seed(0)
-    convolutions = [keras.layers.Conv2D(16, 3, padding="same") for _ in range(3)]
-    model = keras.Sequential([keras.Input((6, 6, 3)), *convolutions])
-    x = np.random.default_rng(0).normal(size=(20, 6, 6, 3)).astype("float32")
-    export_tflite(model, tmp_path / "m.tflite", "int8", x, verify=False)
-    shared = (tmp_path / "m.tflite").read_bytes()  # as every calibrated file is written
-    apart = edited(shared, lambda model: True)
-    assert with_shared_scales(apart) == shared
-    # Of six equal lists of zero points one is left.
-    assert len(apart) - len(shared) > 5 * (16 * 8)
-    for one, other in zip(tensors(unpacked(apart)), tensors(unpacked(shared)), strict=True):
-        np.testing.assert_array_equal(one.quantization.scale, other.quantization.scale)
-        np.testing.assert_array_equal(one.quantization.zeroPoint, other.quantization.zeroPoint)
-    codes = (100 * x[:1]).astype("int8")
-    for one, other in zip(run(apart, tmp_path, [codes]), run(shared, tmp_path, [codes]), strict=True):
-        np.testing.assert_array_equal(one, other)

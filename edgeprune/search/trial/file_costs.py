@@ -25,7 +25,7 @@ from edgeprune.measure.vela import compile_for_npu
 from edgeprune.quantization.training import quantize_aware
 from edgeprune.schemes import Scheme, scheme_of
 from edgeprune.targets import Target
-from edgeprune.tflite.edit import with_shared_scales
+from edgeprune.tflite.compact import compact
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import with_four_bit_weights
 from edgeprune.tflite.runtime import Runtime
@@ -118,7 +118,7 @@ def _write_for_costs(model: Model, path: Path, quantization: QuantizationLike, s
         export_tflite(model, path, wide, samples, **given)
         readers = target.four_bit_operators(scheme.per_channel_dense)
         narrow, _ = with_four_bit_weights(path.read_bytes(), readers, nearest=True)
-        path.write_bytes(with_shared_scales(narrow))
+        path.write_bytes(compact(narrow, model.name))
         return
     if scheme.has_four_bits:
         model = quantize_aware(model, scheme, calibration=samples)
