@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.conversion import masked_scores
+from edgeprune.conversion import constant_products, masked_scores
 from edgeprune.types import Model
 
 if TYPE_CHECKING:
@@ -152,8 +152,11 @@ def write_saved_model(
 
     def serve(given: Mapping[str, Any]) -> dict[str, Any]:
         outputs = called(given)
+        graph = tf.compat.v1.get_default_graph()
+        if is_calibrated:
+            constant_products.leave_in_floats(graph, given.values())
         if within_range is not None:
-            masked_scores.put_within_range(tf.compat.v1.get_default_graph(), within_range)
+            masked_scores.put_within_range(graph, within_range)
         # An operation of its own for each, so that one tensor may be given out under two names.
         return {name: tf.identity(output) for name, output in outputs.items()}
 
