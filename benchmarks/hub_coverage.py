@@ -80,6 +80,9 @@ def inputs_for(name: str, model: Any, count: int = 2) -> dict[str, np.ndarray]:
         shape = (count, *tensor.shape[1:])
         if "positions" in tensor.name:
             array = np.broadcast_to(np.arange(shape[1]), shape)
+        elif tensor.name.endswith("position_ids") and shape[-1] == 2:  # of patches, row by row
+            side = round(shape[-2] ** 0.5)
+            array = np.broadcast_to(np.stack(np.divmod(np.arange(shape[-2]), side), -1), shape)
         elif "padding" in tensor.name:
             array = np.ones(shape)
         elif "int" in tensor.dtype:

@@ -17,7 +17,7 @@ from edgeprune.conversion.signature import (
 )
 from edgeprune.output_capture import captured_output
 from edgeprune.tflite.compact import compact
-from edgeprune.tflite.integer_forms import in_integers
+from edgeprune.tflite.integer_elu import in_integers
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Model, Quantization
 

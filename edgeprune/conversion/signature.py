@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.conversion import constant_products, masked_scores
+from edgeprune.conversion import constant_products, integer_products, masked_scores
 from edgeprune.types import Model
 
 if TYPE_CHECKING:
@@ -151,14 +151,15 @@ def write_saved_model(
         return flavor.named_outputs(model, model(_filled(structure, inputs, "input"), training=False))
 
     def serve(given: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = called(given)
-        graph = tf.compat.v1.get_default_graph()
-        if is_calibrated:
-            constant_products.leave_in_floats(graph, given.values())
-        if within_range is not None:
-            masked_scores.put_within_range(graph, within_range)
         # An operation of its own for each, so that one tensor may be given out under two names.
-        return {name: tf.identity(output) for name, output in outputs.items()}
+        outputs = {name: tf.identity(output) for name, output in called(given).items()}
+        if is_calibrated:
+            graph = tf.compat.v1.get_default_graph()
+            constant_products.leave_in_floats(graph, given.values())
+            if within_range is not None:
+                masked_scores.put_within_range(graph, within_range)
+            integer_products.write_as_products(graph)
+        return outputs
 
     def measure(given: Mapping[str, Any]) -> list[Any]:
         called(given)

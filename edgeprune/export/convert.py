@@ -43,7 +43,7 @@ from edgeprune.tflite.compact import compact
 from edgeprune.tflite.edit import in_order, with_names
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.four_bits import READ_FOUR_BITS, with_four_bit_weights
-from edgeprune.tflite.integer_forms import in_integers
+from edgeprune.tflite.integer_elu import in_integers
 from edgeprune.tflite.repairs import repaired
 from edgeprune.types import Calibration, DataLike, Model, Quantization
 

@@ -47,7 +47,7 @@ def test_a_failure_in_the_middle_of_calibration_keeps_the_old_file(flavor, exist
 
 
 def test_a_file_that_does_not_load_is_not_left(existing, monkeypatch):
-    monkeypatch.setattr(module, "in_order", lambda content, *_: content[: len(content) // 2])
+    monkeypatch.setattr(module, "compact", lambda content, *_: content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"m\.tflite"):
         export_tflite(dense("keras"), existing, overwrite=True)
     assert existing.read_bytes() == b"the old file"

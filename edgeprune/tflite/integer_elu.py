@@ -1,11 +1,8 @@
-"""Operators that a file computes in floats between integers, and that integers can compute as well.
+"""ELU, which the converter computes in floats between integers, and which has a kernel of int8.
 
-The converter has no rule for them: it turns their values into floats and back. Each is rewritten as an operator of int8
-that makes the same values of the same steps: a negation is a product with -1, a square one with itself, and ELU has a
-kernel of int8. All of LayerNormalization is in integers by that, and every transformer is.
-
-Several may follow one another, and operators that only move values may follow them: those are rewritten too. Where the
-file has no steps between two, they are those that the values get further on, or follow from the steps of what comes in.
+The converter has no rule for it: it turns the values into floats and back. Several may follow one another, and
+operators that only move values may follow them, which it leaves in floats as well: all are rewritten for int8. Where
+the file has no steps between two, they are those that the values get further on, or follow from what comes in.
 """
 
 from __future__ import annotations
@@ -23,8 +20,6 @@ from edgeprune.tflite.graph import operators, scales, tensor_numbers, type_name
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
 
-# Operators that compute, and the versions of what computes the same in int8: MUL for the first two.
-_FORMS = {"NEG": 2, "SQUARE": 2, "ELU": 1}
 # Operators that return values of their first input, or 0, and the versions that do so in int8.
 _MOVES = {
     **dict.fromkeys(("RESHAPE", "EXPAND_DIMS"), 1),
@@ -35,7 +30,7 @@ _Steps = tuple[float, int]  # scale and zero point of int8
 
 
 def in_integers(content: bytes) -> bytes:
-    """The content of a .tflite file, with operators of int8 where float ones stand between two conversions."""
+    """The content of a .tflite file, with ELU of int8 where one of floats stands between two conversions."""
     return edited(content, _rewrite)
 
 
@@ -85,7 +80,7 @@ class _Graph:
 
     def _can_be_rewritten(self, operator: Any) -> bool:
         """Whether integers can compute an operator, and all that reads its values is quantized or can be rewritten."""
-        if self._name(operator) not in {*_FORMS, *_MOVES}:
+        if self._name(operator) not in {"ELU", *_MOVES}:
             return False
         result = operator.outputs[0]
         readers = self._readers[result]
@@ -128,60 +123,31 @@ class _Graph:
         if self._quantizes(reader):
             scale, zero = self._steps(result)
             return scale, zero if self._is_quantized(result, "int8") else zero - 128
-        found = self._steps_further_on(result)
-        if self._name(reader) == "NEG":
-            return found and _negated(found)
-        return found if self._name(reader) in _MOVES else None
+        return self._steps_further_on(result) if self._name(reader) in _MOVES else None
 
-    def _steps_of_all(self, operator: Any) -> _Steps:
-        """The steps that hold all that an operator can make of the values that its input's steps hold."""
-        scale, zero = self._steps(self._in_int8[operator.inputs[0]])
-        low, high = (-128 - zero) * scale, (127 - zero) * scale
-        if self._name(operator) == "NEG":
-            return _negated((scale, zero))
-        if self._name(operator) == "SQUARE":
-            return max(low**2, high**2) / 255, -128
-        low = math.expm1(low)
+    def _steps_of_all(self, elu: Any) -> _Steps:
+        """The steps that hold all that ELU can make of the values that its input's steps hold."""
+        scale, zero = self._steps(self._in_int8[elu.inputs[0]])
+        low, high = math.expm1((-128 - zero) * scale), (127 - zero) * scale
         made = (high - low) / 255
         return made, round(-128 - low / made)
 
     def _of_integers(self, operator: Any, target: int) -> Any:
         """The operator that computes the same from one tensor of int8 into another."""
-        from ai_edge_litert import schema_py_generated as schema
-
         name, source = self._name(operator), self._in_int8[operator.inputs[0]]
-        if name in _MOVES:
-            version = max(_MOVES[name], self._model.operatorCodes[operator.opcodeIndex].version)
-            made = new_operator(self._model, name, [source, *operator.inputs[1:]], [target], version)
-            made.builtinOptionsType, made.builtinOptions = operator.builtinOptionsType, operator.builtinOptions
-            return made
         if name == "ELU":
-            return new_operator(self._model, "ELU", [source], [target], _FORMS[name])
-        factor = source if name == "SQUARE" else self._minus_one()
-        made = new_operator(self._model, "MUL", [source, factor], [target], _FORMS[name])
-        made.builtinOptionsType, made.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
+            return new_operator(self._model, "ELU", [source], [target])
+        version = max(_MOVES[name], self._model.operatorCodes[operator.opcodeIndex].version)
+        made = new_operator(self._model, name, [source, *operator.inputs[1:]], [target], version)
+        made.builtinOptionsType, made.builtinOptions = operator.builtinOptionsType, operator.builtinOptions
         return made
-
-    def _minus_one(self) -> int:
-        """The number of a constant tensor of int8 that is -1: its least integer, by steps of 1/128."""
-        from ai_edge_litert import schema_py_generated as schema
-
-        buffer = schema.BufferT()
-        buffer.data = np.array([-128], np.int8).view(np.uint8)
-        self._model.buffers.append(buffer)
-        tensor = schema.TensorT()
-        tensor.name, tensor.shape, tensor.buffer = b"minus_one", np.array([1], np.int32), len(self._model.buffers) - 1
-        return self._add(tensor, (1 / 128, 0))
 
     def _like(self, number: int, steps: _Steps) -> int:
         """The number of a new tensor of int8, of the shape of one of floats."""
-        tensor = copy.copy(self._graph.tensors[number])
-        tensor.name = (tensor.name or b"") + b"_int8"
-        return self._add(tensor, steps)
-
-    def _add(self, tensor: schema.TensorT, steps: _Steps) -> int:
         from ai_edge_litert import schema_py_generated as schema
 
+        tensor = copy.copy(self._graph.tensors[number])
+        tensor.name = (tensor.name or b"") + b"_int8"
         tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
         tensor.quantization.scale = np.array(steps[:1], np.float32)
         tensor.quantization.zeroPoint = np.array(steps[1:], np.int64)
@@ -200,9 +166,3 @@ class _Graph:
 
     def _name(self, operator: Any) -> str:
         return self._names.get(id(operator), "")
-
-
-def _negated(steps: _Steps) -> _Steps:
-    """The steps of int8 that hold the negatives of the values that these hold."""
-    scale, zero = steps
-    return scale, -1 - zero
