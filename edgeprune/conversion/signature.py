@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.conversion import constant_products, integer_products, masked_scores
+from edgeprune.conversion import integer_products, masked_scores, unrounded
 from edgeprune.types import Model
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def write_saved_model(
         outputs = {name: tf.identity(output) for name, output in called(given).items()}
         if is_calibrated:
             graph = tf.compat.v1.get_default_graph()
-            constant_products.leave_in_floats(graph, given.values())
+            unrounded.take_rounding_off(graph, given.values())
             if within_range is not None:
                 masked_scores.put_within_range(graph, within_range)
             integer_products.write_as_products(graph)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.tflite.edit import edited, new_operator
-from edgeprune.tflite.graph import operators, scales
+from edgeprune.tflite.graph import operators, scales, type_name
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Places among an LSTM operator's inputs and intermediates.
 _LSTM_OUTPUT_STATE, _LSTM_CELL_STATE, _LSTM_HIDDEN = 18, 19, 4
 _SMALLEST_CELL_STEP = 2.0**-15
+_ON_VALUE, _OFF_VALUE = 2, 3  # among the inputs of ONE_HOT
 
 
 def repaired(content: bytes) -> bytes:
@@ -24,7 +25,7 @@ def repaired(content: bytes) -> bytes:
 
 
 def _repair(model: schema.ModelT) -> bool:
-    repairs = (_repair_lstms, _repair_reversals, _use_select_v2)
+    repairs = (_repair_lstms, _repair_reversals, _repair_one_hots, _use_select_v2)
     return any([repair(model) for repair in repairs])
 
 
@@ -69,6 +70,40 @@ def _repair_reversals(model: schema.ModelT) -> bool:
             graph.operators.insert(graph.operators.index(operator) + 1, rescaling)
             found = True
     return found
+
+
+def _repair_one_hots(model: schema.ModelT) -> bool:
+    """Give the two values of a ONE_HOT of integers the steps of its result; whether any had others.
+
+    The kernel copies the integers, whatever the scales of its inputs are, and the converter gives each value its own.
+    """
+    found = False
+    for call in operators(model, "ONE_HOT"):
+        operator, result = call.operator, call.output(0)
+        operator.inputs = np.array(operator.inputs)  # as it was read, it cannot be written to
+        for place in (_ON_VALUE, _OFF_VALUE) if scales(result) is not None else ():
+            given = call.input(place)
+            is_constant = model.buffers[given.buffer].data is not None
+            if is_constant and not _same_scale(given.quantization, result.quantization):
+                operator.inputs[place] = _by_other_steps(model, call.graph, given, result)
+                found = True
+    return found
+
+
+def _by_other_steps(model: schema.ModelT, graph: schema.SubGraphT, constant: Any, like: Any) -> int:
+    """The number of a new tensor with the values of a constant one, by the steps of another."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    own, steps, dtype = constant.quantization, like.quantization, np.dtype(type_name(like))
+    stored = np.asarray(model.buffers[constant.buffer].data, np.uint8).view(type_name(constant))
+    values = (stored.astype(np.float64) - own.zeroPoint[0]) * own.scale[0]
+    integers = np.round(values / steps.scale[0]) + steps.zeroPoint[0]
+    buffer, made = schema.BufferT(), copy.copy(constant)
+    buffer.data = np.clip(integers, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype).view(np.uint8)
+    model.buffers.append(buffer)
+    made.buffer, made.quantization = len(model.buffers) - 1, copy.copy(steps)
+    graph.tensors.append(made)
+    return len(graph.tensors) - 1
 
 
 def _use_select_v2(model: schema.ModelT) -> bool:

@@ -1,4 +1,4 @@
-"""Learned queries and tokens, of which parts of a model are made before any input is seen, in a file of integers."""
+"""Learned queries, of which parts of a model are made before any input is seen, and `one_hot`, in integers."""
 
 import keras as keras_3
 import numpy as np
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.conversion import constant_products
+from edgeprune.conversion import unrounded
 from edgeprune.tflite.file import read_tflite
 
 X = np.random.default_rng(0).normal(size=(32, 6, 16)).astype("float32")
@@ -58,7 +58,7 @@ def test_only_what_is_constant_is_left_in_floats():
     def model(x):
         constant = tf.reshape(rounded(query), (1, 4)) @ kernel
         result = rounded(x) @ rounded(kernel) + rounded(constant)
-        constant_products.leave_in_floats(tf.compat.v1.get_default_graph(), [x])
+        unrounded.take_rounding_off(tf.compat.v1.get_default_graph(), [x])
         return result
 
     graph = model.get_concrete_function().graph
@@ -67,3 +67,24 @@ def test_only_what_is_constant_is_left_in_floats():
     assert constant.inputs[0].op.inputs[0].op.type == "Const"
     assert [tensor.op.type for tensor in varying.inputs] == ["FakeQuantWithMinMaxVars"] * 2
     assert sum(op.type == "AddV2" and op.inputs[1].op.type.startswith("Fake") for op in graph.get_operations()) == 1
+
+
+def model_of_words(flavor):
+    """A model that sums up what it finds for each of eight words."""
+    keras = flavors.keras_module(flavor)
+    one_hot = keras_3.ops.one_hot if flavor == "keras" else tf.one_hot
+    keras.utils.set_random_seed(0)
+    x, words = keras.Input((6, 16), name="x"), keras.Input((6,), dtype="int32", name="words")
+    summed = keras.layers.Dot((1, 1))([one_hot(words, 8) / 4.0, keras.layers.Dense(8)(x)])
+    return keras.Model([x, words], keras.layers.Dense(4)(summed))
+
+
+@pytest.mark.parametrize("is_aware", [False, True])
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_one_hot(flavor, is_aware, quantization, tmp_path):
+    data = {"x": X, "words": np.random.default_rng(0).integers(0, 8, (32, 6)).astype("int32")}
+    model = model_of_words(flavor)
+    if is_aware:
+        model = ep.quantize_aware(model, quantization, calibration=data)
+    made = ep.export_tflite(model, tmp_path / "m.tflite", quantization, data, verbose=False)
+    assert made.verification is not None and made.verification.passed
