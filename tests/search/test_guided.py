@@ -349,3 +349,31 @@ def trials_of(quick, measured):
 )
 def test_the_rank_correlation_is_spearmans(quick, measured, expected):
     assert rank_correlation(trials_of(quick, measured)) == pytest.approx(expected, nan_ok=True)
+
+
+class WiderInFourBits(Formula):
+    """Files of 4 bits have room for more channels, which lose more without training and less after it."""
+
+    narrow = (1,)
+
+    def lost_at(self, asked):
+        return super().lost_at(asked) * (4.0 if asked["way"] == 1 else 1.0)
+
+    def _left(self, asked):
+        return super()._left(asked) * (0.3 if asked["way"] == 1 else 1.0)
+
+
+@pytest.mark.parametrize("num_trials", [9, 40])
+def test_each_way_to_quantize_is_trained_before_one_is_followed(num_trials):
+    budget, directions = Budget(max_size=40, max_accuracy_drop=0.01), Directions(2, four_bits=(1,), epochs=6)
+
+    def searched(is_training):
+        runner = WiderInFourBits(budget, training=is_training)
+        return guided(runner, budget, directions, num_trials=num_trials, num_finalists=4), runner
+
+    found, runner = searched(is_training=True)
+    assert [one.settings["way"] for one in measured(runner) if "after" not in one.settings][:2] == [0, 1]
+    assert found.best.settings["way"] == 1 and found.best.settings["target_macs"] > 0.5
+    # Without training, what loses least by then is all that there is.
+    _, runner = searched(is_training=False)
+    assert {one.settings["way"] for one in measured(runner)} == {0}

@@ -88,9 +88,8 @@ class _Guided:
         if self.finalists.holds_in_four_bits():
             return self.finalists.outcome()
         if self.budget.costs:
-            following, share = self._start_within_costs()
-            if share < 1 or "within" in following:
-                self._widest_within(following, share)
+            starts = self._starts_within_costs()
+            self._widest_within([one for one in starts if one.share < 1 or "within" in one.settings])
         else:
             followed, share = self._start_by_loss()
             if share < 1:
@@ -133,41 +132,53 @@ class _Guided:
         made = [(one, trial) for one, trial in tried if trial is not None and trial.state == "ok"]
         return sorted(made, key=lambda pair: drop_of(pair[1]))
 
-    def _start_within_costs(self) -> tuple[Settings, float]:
-        """How groups are weighed and what else is removed, and the share of the MACs at which the limits hold.
+    def _starts_within_costs(self) -> list[Start]:
+        """What may be trained within the limits: what loses least without training, of each way to quantize.
 
-        Each way to weigh groups has a share of its own at which it is small enough; there they are compared.
+        Each way to weigh groups has a share of its own at which it is small enough; there they are compared. Fewer bits
+        leave room for more channels, and how much of a loss training makes up for grows with these: so that where
+        models are trained, each way to quantize is, before one of them is followed.
         """
-        followed: Settings = {"weighed_by": "l2", "way": self.finalists.way}
-        share, trial = self._bisected(followed, self._floor(followed), 1.0, _QUICK_STEPS)
+        by_norms: Settings = {"weighed_by": "l2", "way": self.finalists.way}
+        share, trial = self._bisected(by_norms, self._floor(by_norms), 1.0, _QUICK_STEPS)
+        found = [] if trial is None else [(Start(by_norms, share), trial)]
         others = self._others()
         if trial is None:  # no width fits: other widths will not
             others.sort(key=lambda other: "num_blocks" not in other)
         for other in others:
             low, high = max(self._floor(other), share / 2), min(1.0, share * 4)
-            own_share, found = self._bisected(other, low, high, _MORE_STEPS)
-            if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
-                followed, share, trial = other, own_share, found
+            own_share, trial = self._bisected(other, low, high, _MORE_STEPS)
+            if trial is not None:
+                found.append((Start(other, own_share), trial))
         if self.directions.plans_within:
-            within = {"weighed_by": "l2", "way": self.finalists.way}
-            own_share, found = self._within(within)
-            if found is not None and (trial is None or drop_of(found) < drop_of(trial)):
-                return {**within, "within": own_share}, own_share
-        return (followed, share) if trial is not None else self._nearest() or (followed, share)
+            own_share, trial = self._within(by_norms)
+            if trial is not None:
+                found.append((Start({**by_norms, "within": own_share}, own_share), trial))
+        if not found:
+            return [self._nearest() or Start(by_norms, share)]
+        found.sort(key=lambda one: drop_of(one[1]))
+        best_of_way = {start.settings["way"]: start for start, _ in reversed(found)}
+        starts = [start for start, _ in found if best_of_way[start.settings["way"]] is start]
+        return starts if self.runner.is_training else starts[:1]
 
-    def _nearest(self) -> tuple[Settings, float] | None:
+    def _nearest(self) -> Start | None:
         """What came nearest to the limits on costs, with its share of the MACs; None where nothing was made."""
         made = [trial for trial in self._quick if trial.state == "ok" and "target_macs" in trial.settings]
         if not made:
             return None
         nearest = min(made, key=lambda trial: self.budget.overshoot({**trial.figures, "accuracy_drop": 0.0}))
         settings = dict(nearest.settings)
-        return settings, settings.pop("target_macs")
+        share = settings.pop("target_macs")
+        return Start(settings, share)
 
     def _others(self) -> list[Settings]:
-        """What else may be done at one share of the MACs."""
+        """What else may be done at one share of the MACs; first what changes most."""
         directions = self.directions
-        found: list[Settings] = [{"weighed_by": one, "way": self.finalists.way} for one in _WEIGHINGS[1:]]
+        found: list[Settings] = []
+        if self.budget.costs:
+            narrow = [way for way in directions.untrained_four_bits if way != self.finalists.way]
+            found += [{"weighed_by": "l2", "way": way} for way in narrow]
+        found += [{"weighed_by": one, "way": self.finalists.way} for one in _WEIGHINGS[1:]]
         if directions.finer_widths is not None:
             finer = {"way": self.finalists.way, "round_to": directions.finer_widths}
             found += [{"weighed_by": one, **finer} for one in ("l2", "curves")]
@@ -175,9 +186,6 @@ class _Guided:
             found.append({"weighed_by": "l2", "way": self.finalists.way, "num_blocks": count})
         if directions.compresses_zeros:
             found += [{"weighed_by": "l2", "way": self.finalists.way, "sparsity": one} for one in SPARSITIES]
-        if self.budget.costs:
-            narrow = [way for way in directions.untrained_four_bits if way != self.finalists.way]
-            found += [{"weighed_by": "l2", "way": way} for way in narrow]
         return found
 
     def _bisected(self, settings: Settings, low: float, high: float, steps: int) -> tuple[float, Trial | None]:
@@ -250,23 +258,42 @@ class _Guided:
                 break
             share = found
 
-    def _widest_within(self, following: Settings, share: float) -> None:
+    def _widest_within(self, starts: Sequence[Start]) -> None:
         """Trained models within limits on costs: by bisection from the share that the quick ones came to."""
-        low, high = max(self._floor(following), share / 3), 1.0
-        key = "within" if "within" in following else "target_macs"
-        while self.finalists.have_room():
-            goes_wider = self.finalists.goes_wider(self.finalists.measure({**following, key: share}))
-            if goes_wider is None:
-                break
+        tried: list[tuple[Trial, Start]] = []
+        for start in starts:
+            if self.finalists.have_room():
+                tried.append((self.finalists.measure(start.at(start.share)), start))
+        if not tried:
+            return
+        trial, start = min(tried, key=lambda one: self._behind(one[0]))
+        low, share, high = max(self._floor(start.settings), start.share / 3), start.share, 1.0
+        while (goes_wider := self.finalists.goes_wider(trial)) is not None and self.finalists.have_room():
             low, high = (share, high) if goes_wider else (low, share)
             share = round(math.sqrt(low * high), 4)
             if high / low < _CLOSE:
                 break
+            trial = self.finalists.measure(start.at(share))
+
+    def _behind(self, trial: Trial) -> tuple[int, float]:
+        """By what trials within limits on costs are compared: how many they break, and what they lose once trained."""
+        return len(broken_costs(self.budget, trial)), self.finalists.expected_drop(trial)
 
 
 def _kind(settings: Settings) -> tuple[Any, ...]:
     """What decides how narrow a model can be."""
     return settings.get("round_to"), settings.get("num_blocks", 0)
+
+
+class Start(NamedTuple):
+    """Where the trained models begin: how groups are weighed and what else is removed, and the share of the MACs."""
+
+    settings: Settings
+    share: float
+
+    def at(self, share: float) -> Settings:
+        """The settings of a model, at a share of the MACs, or of what the limits leave."""
+        return {**self.settings, "within" if "within" in self.settings else "target_macs": share}
 
 
 class ShareLoss(NamedTuple):
