@@ -33,6 +33,7 @@ from edgeprune.types import DataLike, Layer, LayerChoice, Model, Variable
 _PREFIX = "quantized_"
 _SUFFIX = "_range"
 _TRAINED = ("int8", "int4", "int16x8")
+_MOST_NAMED = 3  # layers in an error
 
 
 def quantize_aware(
@@ -122,7 +123,7 @@ def rounding_model(
     with garbage_collection_off():
         floats = float_layers(model, scheme)
         chosen = _chosen(model, layers, ignore) - floats
-        walked, renamed, _, _ = flavor.unfold_layers(walkable(model), is_composite, keeps_losses=True)
+        walked, renamed, whole, _ = flavor.unfold_layers(walkable(model), is_composite, keeps_losses=True)
         placement = place(
             walked,
             chosen,
@@ -131,7 +132,10 @@ def rounding_model(
             per_channel_dense=scheme.per_channel_dense,
         )
         if not placement.kernels:
-            raise ValueError(f"Model {model.name!r} has no kernel to quantize among the chosen layers.")
+            raise ValueError(
+                f"Model {model.name!r} has no kernel to quantize among the chosen layers{_named(whole, model)}. Without "
+                "training, export_tflite quantizes what these hold too."
+            )
         built = _Making(walked, placement, scheme, update_ranges, keep_zeros, renamed, prefix or _PREFIX).model()
         flavor.copy_compile_state(model, built)
     return built
@@ -155,6 +159,16 @@ def remove_fake_quantizers(model: Model) -> Model:
         built = flavor.Rebuilder(instead=instead, renamed=renamed, unwrapped=unwrapped).build(model)
         flavor.copy_compile_state(model, built)
     return built
+
+
+def _named(whole: dict[int, str], model: Model) -> str:
+    """The layers that stay whole, with the reasons, as the end of a sentence."""
+    names = flavor.layer_names(model)
+    found = [f"{names.get(layer, 'a layer inside others')!r} ({reason})" for layer, reason in whole.items()]
+    if not found:
+        return ""
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"; these stay whole: {', '.join(found[:_MOST_NAMED])}{more}"
 
 
 def _trained_scheme(scheme: str | Scheme) -> Scheme:

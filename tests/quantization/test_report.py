@@ -140,6 +140,9 @@ def test_a_layer_that_adds_a_loss_in_training_stays_whole_and_adds_it(flavor):
     left = ep.quantization_report(aware).left
     assert set(left) == {"block/inner"}
     assert left["block/inner"].startswith("inside 'block', whose call cannot be followed (it adds a loss of its own")
+    alone = keras.Model(x, Block(name="block")(x), name="alone")
+    with pytest.raises(ValueError, match=r"no kernel .*; these stay whole: 'block' \(it adds a loss .*export_tflite"):
+        ep.quantize_aware(alone)
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
