@@ -83,7 +83,7 @@ def inputs_for(name: str, model: Any, count: int = 2) -> dict[str, np.ndarray]:
         elif tensor.name.endswith("position_ids") and shape[-1] == 2:  # of patches, row by row
             side = round(shape[-2] ** 0.5)
             array = np.broadcast_to(np.stack(np.divmod(np.arange(shape[-2]), side), -1), shape)
-        elif "padding" in tensor.name:
+        elif "padding" in tensor.name or tensor.name == "box_masks":
             array = np.ones(shape)
         elif "int" in tensor.dtype:
             array = random.integers(0, 2 if "segment" in tensor.name else WORDS, shape)

@@ -1,6 +1,7 @@
 """Write negations and squares as products, for which the converter has operators of integers.
 
-For them it has none: it would turn their values into floats and back, and whatever moves them about on the way.
+For them it has none: it would turn their values into floats and back, and whatever moves them about on the way. Those
+that it makes one operator of with others stay: in GELU, PReLU, the L2 norm, the square of a difference.
 """
 
 from __future__ import annotations
@@ -33,15 +34,21 @@ def write_as_products(graph: tf.Graph) -> None:
                 reader._update_input(place, product)  # there is no public name for this
 
 
-def _of_negation(operation: tf.Operation) -> tuple[Any, Any]:
+def _of_negation(operation: tf.Operation) -> tuple[Any, Any] | None:
     import tensorflow as tf
 
+    if _is_followed_by(operation, "Relu") or _is_followed_by(operation, "Mul", "Erfc"):
+        return None
     (value,) = operation.inputs
     return value, tf.constant(-1, value.dtype)
 
 
-def _of_square(operation: tf.Operation) -> tuple[Any, Any]:
-    return operation.inputs[0], operation.inputs[0]
+def _of_square(operation: tf.Operation) -> tuple[Any, Any] | None:
+    value = operation.inputs[0]
+    is_difference = value.op.type == "Sub" and (value.shape.rank or 0) <= _MOST_AXES
+    if is_difference or _is_followed_by(operation, "Sum", "Maximum", "Rsqrt"):
+        return None
+    return value, value
 
 
 def _of_power(operation: tf.Operation) -> tuple[Any, Any] | None:
@@ -62,6 +69,14 @@ _FACTORS: dict[str, Callable[[Any], tuple[Any, Any] | None]] = {
     "Pow": _of_power,
     "SquaredDifference": _of_squared_difference,
 }
+
+
+def _is_followed_by(operation: tf.Operation, *types: str) -> bool:
+    """Whether operations of these types read its result, one after the other."""
+    if not types:
+        return True
+    readers = [reader for reader in operation.outputs[0].consumers() if reader.type == types[0]]
+    return any(_is_followed_by(reader, *types[1:]) for reader in readers)
 
 
 def _is_two(exponent: Any) -> bool:

@@ -239,9 +239,9 @@ def _is_product(node: flavor.GraphNode) -> bool:
 
 
 def holds_real_numbers(tensor: AnyTensor) -> bool:
-    """Whether a symbolic tensor holds real numbers."""
+    """Whether a symbolic tensor holds real numbers, and not none at all, as an input of no masks does."""
     dtype = tensor.dtype
-    return "float" in str(getattr(dtype, "name", dtype))
+    return "float" in str(getattr(dtype, "name", dtype)) and 0 not in tuple(tensor.shape)
 
 
 class _Graph:

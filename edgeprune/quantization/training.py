@@ -133,8 +133,8 @@ def rounding_model(
         )
         if not placement.kernels:
             raise ValueError(
-                f"Model {model.name!r} has no kernel to quantize among the chosen layers{_named(whole, model)}. Without "
-                "training, export_tflite quantizes what these hold too."
+                f"Model {model.name!r} has no kernel to quantize among the chosen layers{_named(whole, model)}. "
+                "Without training, export_tflite quantizes what these hold too."
             )
         built = _Making(walked, placement, scheme, update_ranges, keep_zeros, renamed, prefix or _PREFIX).model()
         flavor.copy_compile_state(model, built)

@@ -1,5 +1,8 @@
 """Negations and squares compute in integers, and have the values of the floats that they are."""
 
+import inspect
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,3 +89,40 @@ def test_without_it_they_are_in_floats(tmp_path, monkeypatch):
     made = export_tflite(model, tmp_path / "m.tflite", "int8", DATA, verbose=False)
     floats = [one.name for one in read_tflite(made.path).operators if "float32" in one.output_dtypes]
     assert {"SQUARE", "NEG"} <= set(floats)
+
+
+def layers_of(flavor):
+    """Everything in a Keras that is made of several operations: its activations, and layers of no weights or few."""
+    keras = flavors.keras_module(flavor)
+    other = {"get", "serialize", "deserialize", "glu", "sparsemax"}
+    names = [name for name in dir(keras.activations) if not name.startswith("_") and name not in other]
+    functions = {name: getattr(keras.activations, name) for name in names}
+    made = {name: keras.layers.Activation(one) for name, one in functions.items() if inspect.isfunction(one)}
+    for name in ("PReLU", "LeakyReLU", "ELU", "UnitNormalization", "LayerNormalization", "BatchNormalization"):
+        made[name] = getattr(keras.layers, name)()
+    made["GroupNormalization"] = keras.layers.GroupNormalization(2)
+    if flavor == "keras":
+        made["RMSNormalization"] = keras.layers.RMSNormalization()
+        for name in ("var", "std", "normalize", "norm", "logsumexp"):
+            function = getattr(keras.ops, name)
+            made[name] = lambda z, function=function: function(z, axis=-1)
+    return made
+
+
+def operators_of(model, path):
+    """The operators of an int8 file, but for those that turn values into floats and back; products under one name."""
+    made = export_tflite(model, path, "int8", DATA, calibration="min-max", verify=False, overwrite=True, verbose=False)
+    names = [one.name for one in read_tflite(made.path).operators]
+    return Counter("MUL" if name in ("NEG", "SQUARE") else name for name in names if "QUANTIZE" not in name)
+
+
+def test_what_the_converter_makes_one_operator_of_it_still_does(flavor, tmp_path, monkeypatch):
+    keras, path = flavors.keras_module(flavor), tmp_path / "m.tflite"
+    for name, layer in layers_of(flavor).items():
+        x = keras.Input((8, 8, 4))
+        z = keras.layers.Flatten()(layer(keras.layers.Conv2D(4, 1)(x)))
+        model = keras.Model(x, keras.layers.Dense(2)(z))
+        with monkeypatch.context() as patch:
+            patch.setattr(integer_products, "write_as_products", lambda graph: None)
+            expected = operators_of(model, path)
+        assert operators_of(model, path) <= expected, name  # a negation behind a convolution is part of it
