@@ -94,7 +94,7 @@ def test_without_it_they_are_in_floats(tmp_path, monkeypatch):
 def layers_of(flavor):
     """Everything in a Keras that is made of several operations: its activations, and layers of no weights or few."""
     keras = flavors.keras_module(flavor)
-    other = {"get", "serialize", "deserialize", "glu", "sparsemax"}
+    other = {"get", "serialize", "deserialize", "glu", "sparsemax", "threshold"}
     names = [name for name in dir(keras.activations) if not name.startswith("_") and name not in other]
     functions = {name: getattr(keras.activations, name) for name in names}
     made = {name: keras.layers.Activation(one) for name, one in functions.items() if inspect.isfunction(one)}
