@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.conversion.calibrated_ranges import measured_again
 from edgeprune.schemes import CALIBRATED, FLOAT_BITS, QUANTIZATIONS
 
 if TYPE_CHECKING:
@@ -155,31 +156,40 @@ def run_converter(
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(recipe.io_type)
         # TensorFlow has no public name for this.
         converter._experimental_disable_per_channel_quantization_for_dense_layers = not recipe.per_channel_dense
-    if in_floats is None:
-        return converter.convert()
-    return _quantized_but_for(in_floats, converter, recipe)
+    if samples is not None and _INTEGER.get(recipe.quantization or "") == "int8":
+        _measure_again(converter, samples, in_floats)
+    return converter.convert()
 
 
-def _quantized_but_for(
-    in_floats: Callable[[bytes], list[str]], converter: tf.lite.TFLiteConverter, recipe: ConverterSettings
-) -> bytes:
-    """A calibrated file in integers but for single operators, as TensorFlow's quantization debugger makes it.
+def _measure_again(
+    converter: tf.lite.TFLiteConverter,
+    samples: Mapping[str, np.ndarray],
+    in_floats: Callable[[bytes], list[str]] | None,
+) -> None:
+    """Have a converter quantize by ranges that are put right, and leave single operators in floats.
 
+    The latter as TensorFlow's quantization debugger does.
     Source: https://www.tensorflow.org/lite/performance/quantization_debugger, "Selective quantization"
     """
-    import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
-    converter._experimental_calibrate_only = True
-    calibrated = converter.convert()
-    ports = tf.as_dtype(recipe.io_type or "float32")
-    return mlir_quantize(
-        calibrated,
-        input_data_type=ports,
-        output_data_type=ports,
-        denylisted_nodes=in_floats(calibrated),
-        disable_per_channel_for_dense_layers=not recipe.per_channel_dense,
-    )
+    calibrate = converter._quantize  # TensorFlow has no public name for what lies between calibration and integers
+
+    def quantize(content: bytes, input_type: Any, output_type: Any, *more: Any) -> bytes:
+        converter._experimental_calibrate_only = True
+        calibrated = measured_again(calibrate(content, input_type, output_type, *more), samples)
+        *_, quantizes_variables, debugging = more
+        return mlir_quantize(
+            calibrated,
+            input_data_type=input_type,
+            output_data_type=output_type,
+            denylisted_nodes=None if in_floats is None else in_floats(calibrated),
+            enable_variable_quantization=quantizes_variables,
+            debug_options_str=debugging.SerializeToString(),
+            disable_per_channel_for_dense_layers=converter._experimental_disable_per_channel_quantization_for_dense_layers,
+        )
+
+    converter._quantize = quantize
 
 
 def _calibration(samples: Mapping[str, np.ndarray], say: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:

@@ -8,7 +8,7 @@ number is replaced by one that is some way below the least score, of which softm
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,24 +75,13 @@ def least_scores(graph: tf.Graph) -> list[TfTensor]:
     ]
 
 
-def least_of_all(measure: Callable[[Mapping[str, np.ndarray]], Any], samples: Mapping[str, np.ndarray]) -> list[float]:
-    """The numbers that masks should have, by representative samples.
-
-    Args:
-        measure: what makes `least_scores` of a batch of one.
-        samples: input name to `(samples, ...)`, one or more.
-    """
-    count = len(next(iter(samples.values())))
-    one_by_one = ({name: values[place : place + 1] for name, values in samples.items()} for place in range(count))
-    return list(map(float, np.min([np.asarray(measure(sample), np.float64) for sample in one_by_one], axis=0)))
-
-
 def put_within_range(graph: tf.Graph, numbers: Sequence[float]) -> None:
     """Replace the numbers that masks put into scores, as a function is traced.
 
     Args:
         graph: that of the function, before it is finished.
-        numbers: those of `least_scores`, in the same order; without them, masks stay on scores that have no range.
+        numbers: the least of all samples of `least_scores`, in the same order; without them, masks stay on scores that
+            have no range.
     """
     import tensorflow as tf
 

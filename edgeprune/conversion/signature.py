@@ -6,14 +6,14 @@ import contextlib
 import keyword
 import re
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune import flavor
-from edgeprune.conversion import integer_products, masked_scores, unrounded
+from edgeprune.conversion import divisors, integer_forms, masked_scores, unrounded
 from edgeprune.types import Model
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def write_saved_model(
     names = dict(zip(specs if set(own) == set(specs) else own, specs, strict=True))
 
     signature = [{traced[name]: _renamed(spec, traced[name]) for name, spec in specs.items()}]
-    within_range: list[float] | None = None
+    measured: _Measured | None = None
 
     def called(given: Mapping[str, Any]) -> Any:
         inputs = {own_name: given[traced[name]] for own_name, name in names.items()}
@@ -154,27 +154,48 @@ def write_saved_model(
         # An operation of its own for each, so that one tensor may be given out under two names.
         outputs = {name: tf.identity(output) for name, output in called(given).items()}
         if is_calibrated:
-            graph = tf.compat.v1.get_default_graph()
-            unrounded.take_rounding_off(graph, given.values())
-            if within_range is not None:
-                masked_scores.put_within_range(graph, within_range)
-            integer_products.write_as_products(graph)
+            _prepare_for_integers(tf.compat.v1.get_default_graph(), given, measured)
         return outputs
 
-    def measure(given: Mapping[str, Any]) -> list[Any]:
+    def measure(given: Mapping[str, Any]) -> Any:
         called(given)
-        return masked_scores.least_scores(tf.compat.v1.get_default_graph())
+        graph = tf.compat.v1.get_default_graph()
+        return masked_scores.least_scores(graph), divisors.least_and_negated_most(graph)
 
     module = tf.Module()
     function = tf.function(serve, input_signature=signature).get_concrete_function()
-    if is_calibrated and masked_scores.occur(function.graph):
-        measured = tf.function(measure, input_signature=signature)
-        within_range = [] if samples is None else masked_scores.least_of_all(measured, samples)
+    if is_calibrated and (masked_scores.occur(function.graph) or divisors.occur(function.graph)):
+        measured = _least_of_all(tf.function(measure, input_signature=signature), samples or {})
         function = tf.function(serve, input_signature=signature).get_concrete_function()
     # Its state alone: tracking the model itself would trace all its own functions too.
     module.state = [*flavor.tf_variables(model), *flavor.tf_resources(model)]
     tf.saved_model.save(module, str(directory), signatures=function)
     return function
+
+
+# The numbers of masks on scores, and the ends of divisors; empty without samples.
+_Measured = tuple[list[float], list[float]]
+
+
+def _prepare_for_integers(graph: tf.Graph, inputs: Mapping[str, Any], measured: _Measured | None) -> None:
+    """Change the graph of a function, as it is traced, so that integers compute the same."""
+    unrounded.take_rounding_off(graph, inputs.values())
+    if measured is not None:
+        scores, ends = measured
+        masked_scores.put_within_range(graph, scores)
+        if ends:
+            divisors.keep_from_zero(graph, ends)
+    integer_forms.write_for_integers(graph)
+
+
+def _least_of_all(measure: Callable[[Mapping[str, Any]], Any], samples: Mapping[str, np.ndarray]) -> _Measured:
+    """The least of what is measured of batches of one, of all representative samples."""
+    if not samples:
+        return [], []
+    count = len(next(iter(samples.values())))
+    found = [measure({name: values[place : place + 1] for name, values in samples.items()}) for place in range(count)]
+    scores, ends = (np.min([np.asarray(one[part], np.float64) for one in found], axis=0).tolist() for part in range(2))
+    return scores, ends
 
 
 def _renamed(spec: tf.TensorSpec, name: str) -> Any:

@@ -236,15 +236,17 @@ def write_tflite(
         atomic_paths(*paths, overwrite=overwrite) as (unfinished, *texts),
         status("Converting", verbose=verbose) as say,
     ):
-        convert = functools.partial(_converted, prepared.to_convert, specs, settings, say=say, notes=notes)
+        convert = functools.partial(
+            _converted, prepared.to_convert, specs, settings, prepared.samples, say=say, notes=notes
+        )
         try:
-            content, outputs = convert(prepared.samples)
+            content, outputs = convert()
         except diagnosis.ConversionError as error:
             # Behind an operator in floats the converter measures a range beside that of the model.
             expected = any(text in str(error) for text in _NOT_TO_MEASURE)
             if not expected or settings.has_float_layers or not _has_ranges(prepared.to_convert):
                 raise
-            content, outputs = convert(None)
+            content, outputs = convert(has_all_ranges=True)
         unfinished.write_bytes(content)
         if split is not None:
             vocabulary_files.describe_preprocessing(unfinished, split)
@@ -276,8 +278,12 @@ def _converted(
     samples: Mapping[str, np.ndarray] | None,
     say: Callable[[str], None],
     notes: list[str],
+    has_all_ranges: bool = False,
 ) -> tuple[bytes, list[str]]:
-    """The file's content and the names of its outputs; what the user should know is added to the notes."""
+    """The file's content and the names of its outputs; what the user should know is added to the notes.
+
+    With `has_all_ranges` the converter measures none beside those of the model.
+    """
     from edgeprune import strip  # imports TensorFlow
 
     names = names_to_trace(specs)
@@ -300,11 +306,12 @@ def _converted(
             refuse_loops(function, saved_model, recipe, model)
             in_floats = functools.partial(float_locations, model=model, layers=recipe.layers)
             chosen = in_floats if recipe.has_float_layers else None
-            content = _mended(run_converter(saved_model, recipe, samples, say, chosen), model, recipe)
+            to_measure = None if has_all_ranges else samples
+            content = _mended(run_converter(saved_model, recipe, to_measure, say, chosen), model, recipe)
             dense = b""
             if recipe.sparse:
                 plain = dataclasses.replace(recipe, sparse=False)
-                dense = _mended(run_converter(saved_model, plain, samples), model, plain)
+                dense = _mended(run_converter(saved_model, plain, to_measure), model, plain)
         except diagnosis.ConversionError:
             raise
         except Exception as error:  # the converter raises many kinds

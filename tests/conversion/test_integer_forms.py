@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import edgeprune as ep
 from edgeprune import flavor as flavors
-from edgeprune.conversion import integer_products
+from edgeprune.conversion import integer_forms
 from edgeprune.export import export_tflite
 from edgeprune.tflite.file import read_tflite
 from edgeprune.tflite.runtime import Runtime
@@ -82,7 +82,7 @@ def test_all_operators_are_of_integers(flavor, name, is_aware, tmp_path):
 
 
 def test_without_it_they_are_in_floats(tmp_path, monkeypatch):
-    monkeypatch.setattr(integer_products, "write_as_products", lambda graph: None)
+    monkeypatch.setattr(integer_forms, "write_for_integers", lambda graph: None)
     keras = flavors.keras_module("keras")
     x = keras.Input((8, 8, 4), name="x")
     model = keras.Model(x, keras.layers.Conv2D(2, 1)(-keras.ops.square(keras.layers.Conv2D(4, 3)(x))))
@@ -123,6 +123,6 @@ def test_what_the_converter_makes_one_operator_of_it_still_does(flavor, tmp_path
         z = keras.layers.Flatten()(layer(keras.layers.Conv2D(4, 1)(x)))
         model = keras.Model(x, keras.layers.Dense(2)(z))
         with monkeypatch.context() as patch:
-            patch.setattr(integer_products, "write_as_products", lambda graph: None)
+            patch.setattr(integer_forms, "write_for_integers", lambda graph: None)
             expected = operators_of(model, path)
         assert operators_of(model, path) <= expected, name  # a negation behind a convolution is part of it

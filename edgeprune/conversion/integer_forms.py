@@ -1,7 +1,7 @@
-"""Write negations and squares as products, for which the converter has operators of integers.
+"""Write what the converter has no operators of integers for as what it has: negations and squares as products.
 
-For them it has none: it would turn their values into floats and back, and whatever moves them about on the way. Those
-that it makes one operator of with others stay: in GELU, PReLU, the L2 norm, the square of a difference.
+It would turn their values into floats and back, and whatever moves them about on the way. Those that it makes one
+operator of with others stay: in GELU, PReLU, the L2 norm, the square of a difference.
 """
 
 from __future__ import annotations
@@ -14,60 +14,72 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_L2_NORMS = [
+    ("Sum", *least, *divided)
+    for least in ((), ("Maximum",), ("AddV2",))
+    for divided in (("Rsqrt", "Mul"), ("Sqrt", "RealDiv"))
+]
 _MOST_AXES = 4  # that the operator for the square of a difference takes: the converter parts it above
 
 
-def write_as_products(graph: tf.Graph) -> None:
-    """Replace `-x` by `-1 * x` and the square of `x` by `x * x`, as a function is traced.
+def write_for_integers(graph: tf.Graph) -> None:
+    """Replace `-x` by `-1 * x`, a square by `x * x`, and `1 / sqrt(x)` by one operation, as a function is traced.
 
     Args:
         graph: that of the function, before it is finished.
     """
     for operation in graph.get_operations():
-        factors = _FACTORS.get(operation.type)
-        if factors is not None and operation.inputs[0].dtype.is_floating:
+        form = _FORMS.get(operation.type)
+        if form is not None and operation.inputs[0].dtype.is_floating:
             readers = list(_readers(operation.outputs[0]))
             with graph.name_scope(f"{operation.name}/"):  # the operator in the file is named after the same layer
-                found = factors(operation)
-                product = found and found[0] * found[1]
-            for reader, place in readers if found else ():
-                reader._update_input(place, product)  # there is no public name for this
+                made = form(operation)
+            for reader, place in readers if made is not None else ():
+                reader._update_input(place, made)  # there is no public name for this
 
 
-def _of_negation(operation: tf.Operation) -> tuple[Any, Any] | None:
+def _negation(operation: tf.Operation) -> Any:
     import tensorflow as tf
 
     if _is_followed_by(operation, "Relu") or _is_followed_by(operation, "Mul", "Erfc"):
         return None
     (value,) = operation.inputs
-    return value, tf.constant(-1, value.dtype)
+    return value * tf.constant(-1, value.dtype)
 
 
-def _of_square(operation: tf.Operation) -> tuple[Any, Any] | None:
+def _square(operation: tf.Operation) -> Any:
     value = operation.inputs[0]
     is_difference = value.op.type == "Sub" and (value.shape.rank or 0) <= _MOST_AXES
-    if is_difference or _is_followed_by(operation, "Sum", "Maximum", "Rsqrt"):
+    if is_difference or any(_is_followed_by(operation, *path) for path in _L2_NORMS):
         return None
-    return value, value
+    return value * value
 
 
-def _of_power(operation: tf.Operation) -> tuple[Any, Any] | None:
-    return _of_square(operation) if _is_two(operation.inputs[1]) else None
+def _power(operation: tf.Operation) -> Any:
+    return _square(operation) if _is_two(operation.inputs[1]) else None
 
 
-def _of_squared_difference(operation: tf.Operation) -> tuple[Any, Any] | None:
+def _squared_difference(operation: tf.Operation) -> Any:
     if (operation.outputs[0].shape.rank or 0) <= _MOST_AXES:
         return None
     difference = operation.inputs[0] - operation.inputs[1]
-    return difference, difference
+    return difference * difference
 
 
-# By the type of an operation, what its factors are; None of those that are no product.
-_FACTORS: dict[str, Callable[[Any], tuple[Any, Any] | None]] = {
-    "Neg": _of_negation,
-    "Square": _of_square,
-    "Pow": _of_power,
-    "SquaredDifference": _of_squared_difference,
+def _reciprocal(operation: tf.Operation) -> Any:
+    import tensorflow as tf
+
+    root = operation.inputs[0].op
+    return tf.math.rsqrt(root.inputs[0]) if root.type == "Sqrt" else None
+
+
+# By the type of an operation, what makes another of it; None of those that stay.
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    "Neg": _negation,
+    "Square": _square,
+    "Pow": _power,
+    "SquaredDifference": _squared_difference,
+    "Reciprocal": _reciprocal,
 }
 
 
