@@ -52,7 +52,17 @@ def _square(operation: tf.Operation) -> Any:
     is_difference = value.op.type == "Sub" and (value.shape.rank or 0) <= _MOST_AXES
     if is_difference or any(_is_followed_by(operation, *path) for path in _L2_NORMS):
         return None
-    return value * value
+    return _product_with_itself(value)
+
+
+def _product_with_itself(value: Any) -> Any:
+    """The product, before the value is reshaped: the converter changes that order, and forgets ranges in between."""
+    import tensorflow as tf
+
+    if value.op.type != "Reshape":
+        return value * value
+    before, shape = value.op.inputs
+    return tf.reshape(before * before, shape)
 
 
 def _power(operation: tf.Operation) -> Any:

@@ -126,3 +126,26 @@ def test_what_the_converter_makes_one_operator_of_it_still_does(flavor, tmp_path
             patch.setattr(integer_forms, "write_for_integers", lambda graph: None)
             expected = operators_of(model, path)
         assert operators_of(model, path) <= expected, name  # a negation behind a convolution is part of it
+
+
+MOVES = {
+    "reshaped": lambda keras, z: keras.layers.Reshape((4, 16, 4))(z),
+    "in another order": lambda keras, z: keras.layers.Permute((3, 1, 2))(z),
+    "in part": lambda keras, z: z[:, 1:, :, :2],
+    "padded": lambda keras, z: keras.layers.ZeroPadding2D(1)(z),
+}
+
+
+@pytest.mark.parametrize("move", list(MOVES))
+@pytest.mark.parametrize("name", ["negation", "square", "power"])
+def test_behind_what_moves_values_in_a_quantization_aware_model(flavor, move, name, tmp_path):
+    keras = flavors.keras_module(flavor)
+    keras.utils.set_random_seed(0)
+    x = keras.Input((8, 8, 4), name="x")
+    z = MOVES[move](keras, keras.layers.Conv2D(4, 1)(x))
+    mean = keras.layers.GlobalAveragePooling2D(keepdims=True)(functions(flavor)[name][0](z))
+    model = keras.Model(x, keras.layers.Conv2D(2, 1)(keras.layers.Multiply()([mean, z])))
+    aware = ep.quantize_aware(model, "int8", calibration=DATA)
+    made = ep.export_tflite(aware, tmp_path / "m.tflite", "int8", DATA, verbose=False)
+    assert made.verification.passed
+    assert not [one.name for one in read_tflite(made.path).operators if "float32" in one.output_dtypes]
