@@ -42,8 +42,9 @@ def measured_again(calibrated: bytes, samples: Mapping[str, np.ndarray]) -> byte
 def _written_over(model: Any) -> list[int]:
     """The numbers of the tensors that an operator may write its result over: nothing else reads them."""
     graph = model.subgraphs[0]
-    readers = Counter(number for operator in graph.operators for number in set(tensor_numbers(operator.inputs)))
-    computed = {number for operator in graph.operators for number in tensor_numbers(operator.outputs)}
+    all_operators = graph.operators or ()
+    readers = Counter(number for operator in all_operators for number in set(tensor_numbers(operator.inputs)))
+    computed = {number for operator in all_operators for number in tensor_numbers(operator.outputs)}
     kept = set(tensor_numbers(graph.outputs))
     found = []
     for call in operators(model):

@@ -17,7 +17,7 @@ _STEPS = 255  # of int8 between zero and the largest divisor
 _SURELY_APART = 4  # steps from zero: divisors that were never nearer need no help
 
 
-def occur(graph: tf.Graph) -> bool:
+def has_divisions(graph: tf.Graph) -> bool:
     """Whether something is divided in the graph of a traced function by what it computes."""
     return next(_divisions(graph), None) is not None
 

@@ -58,7 +58,7 @@ def room_below(count: int | None) -> float:
     return _ROOM + math.log(max(count or 1, 1))
 
 
-def occur(graph: tf.Graph) -> bool:
+def has_masked_scores(graph: tf.Graph) -> bool:
     """Whether masks put such numbers into scores in the graph of a traced function."""
     with graph.as_default():
         return next(_masks(graph), None) is not None

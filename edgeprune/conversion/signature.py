@@ -164,7 +164,7 @@ def write_saved_model(
 
     module = tf.Module()
     function = tf.function(serve, input_signature=signature).get_concrete_function()
-    if is_calibrated and (masked_scores.occur(function.graph) or divisors.occur(function.graph)):
+    if is_calibrated and (masked_scores.has_masked_scores(function.graph) or divisors.has_divisions(function.graph)):
         measured = _least_of_all(tf.function(measure, input_signature=signature), samples or {})
         function = tf.function(serve, input_signature=signature).get_concrete_function()
     # Its state alone: tracking the model itself would trace all its own functions too.

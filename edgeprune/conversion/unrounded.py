@@ -1,8 +1,8 @@
 """Take the rounding off what the converter cannot read rounded.
 
-Such is a product of nothing but weights, as a learned query times its kernel. It is computed once, when the file is
-written; with its factors rounded, the converter would store one of them in integers and the other in floats, and then
-has no kernel for the two. And such are ones among zeros, which any steps hold.
+Such is what is computed of nothing but weights, as a learned query times its kernel, or the sines of positions. It is
+computed once, when the file is written; rounded in between, the converter would store some of it in integers and some
+in floats, and then has no kernel for the two. And such are ones among zeros, which any steps hold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OF_SHAPES_ALONE = {"Shape", "ShapeN", "Size", "Rank"}
 
 
 def take_rounding_off(graph: tf.Graph, inputs: Iterable[Any]) -> None:
-    """Take the rounding off the factors of constant products and off `one_hot`, as a function is traced.
+    """Take the rounding off what constants are made of, and off `one_hot`, as a function is traced.
 
     Args:
         graph: that of the function, before it is finished.
@@ -28,11 +28,21 @@ def take_rounding_off(graph: tf.Graph, inputs: Iterable[Any]) -> None:
     """
     varying = _varying(graph, inputs)
     for operation in graph.get_operations():
-        if operation.type in _PRODUCTS and operation not in varying:
-            for part in _before(operation):
-                _read_unrounded(part, [given for given in part.inputs if given.op.type in _ROUNDINGS])
-        else:
+        if operation in varying:
             _read_unrounded(operation, [given for given in operation.inputs if _is_rounded_one_hot(given.op)])
+        elif operation.type not in {*_MOVES, *_ROUNDINGS}:
+            is_rounding = _is_rounding if operation.type in _PRODUCTS else _rounds_activations
+            for part in _before(operation):
+                _read_unrounded(part, [given for given in part.inputs if is_rounding(given.op)])
+
+
+def _is_rounding(operation: tf.Operation) -> bool:
+    return operation.type in _ROUNDINGS
+
+
+def _rounds_activations(operation: tf.Operation) -> bool:
+    """Whether an operation rounds to 8 bits, which kernels in a graph are not: the converter does that."""
+    return operation.type == "FakeQuantWithMinMaxVars" and operation.get_attr("num_bits") == 8
 
 
 def _read_unrounded(operation: tf.Operation, rounded: list[Any]) -> None:

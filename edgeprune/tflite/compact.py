@@ -38,7 +38,7 @@ def compact(content: bytes, model_name: str) -> bytes:
 def _shorten_names(graph: schema.SubGraphT, scope: re.Pattern[str]) -> None:
     """Give the tensors inside a graph names that say which layers they are from, and no more."""
     ports = {*tensor_numbers(graph.inputs), *tensor_numbers(graph.outputs)}
-    computed = {number for operator in graph.operators for number in tensor_numbers(operator.outputs)}
+    computed = {number for operator in graph.operators or () for number in tensor_numbers(operator.outputs)}
     taken = {graph.tensors[number].name for number in ports}
     for number, tensor in enumerate(graph.tensors):
         if number in ports or not tensor.name:

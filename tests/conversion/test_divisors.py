@@ -63,7 +63,7 @@ def test_a_divisor_is_kept_apart_from_zero_where_it_is_never_negative_and_was_ne
     def model(x, divisor):
         result = x / (divisor + 0.0)
         graph = tf.compat.v1.get_default_graph()
-        assert divisors.occur(graph)
+        assert divisors.has_divisions(graph)
         divisors.keep_from_zero(graph, [least, -5.1])
         return result
 

@@ -88,3 +88,25 @@ def test_one_hot(flavor, is_aware, quantization, tmp_path):
         model = ep.quantize_aware(model, quantization, calibration=data)
     made = ep.export_tflite(model, tmp_path / "m.tflite", quantization, data, verbose=False)
     assert made.verification is not None and made.verification.passed
+
+
+def test_what_is_made_of_constants_is_rounded_once():
+    first, second = tf.ones((1, 4)), tf.ones((1, 4))
+
+    def rounded(x, num_bits=8):
+        return tf.quantization.fake_quant_with_min_max_vars(x, -1.0, 1.0, num_bits)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 8))])
+    def model(x):
+        joined = tf.concat([rounded(tf.sin(rounded(first))), rounded(second, 4)], -1)
+        result = x + tf.reshape(rounded(joined), (1, 8))
+        unrounded.take_rounding_off(tf.compat.v1.get_default_graph(), [x])
+        return result
+
+    operations = model.get_concrete_function().graph.get_operations()
+    (joined,) = (op for op in operations if op.type == "ConcatV2")
+    (sine,) = (op for op in operations if op.type == "Sin")
+    (added,) = (op for op in operations if op.type == "AddV2")
+    assert [tensor.op.type for tensor in joined.inputs[:2]] == ["Sin", "FakeQuantWithMinMaxVars"]  # kernels have 4 bits
+    assert sine.inputs[0].op.type == "Const"
+    assert added.inputs[1].op.inputs[0].op.type == "FakeQuantWithMinMaxVars"

@@ -30,7 +30,8 @@ def test_in_eight_bits_are_the_same_integers(files):
         np.testing.assert_array_equal(one.values(), other.values())
     made = [Runtime(path).run_all({"image": images()}, "") for path in files]
     for one, other in zip(made[0].values(), made[1].values(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1.01 / 256)  # XNNPACK's kernels for 4 bits may round otherwise
+        steps = 256 * np.abs(np.asarray(one) - np.asarray(other))  # XNNPACK's kernels for 4 bits may round otherwise
+        assert np.mean(steps > 1.01) < 0.01 and steps.max() < 2.01
 
 
 def test_the_reference_reads_four_bits_in_eight(files):
