@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.conversion.unrounded import unrounded_of
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -59,7 +61,7 @@ def _divisions(graph: tf.Graph) -> Iterator[tuple[tf.Operation, int]]:
         if operation.type in _PLACES and operation.outputs[0].dtype.is_floating:
             place = _PLACES[operation.type]
             divisor = operation.inputs[place]
-            is_fused = divisor.op.type == "Sqrt" if place == 0 else _is_l2_norm(divisor.op)
+            is_fused = unrounded_of(divisor).op.type == "Sqrt" if place == 0 else _is_l2_norm(divisor.op)
             if tf.get_static_value(divisor) is None and not is_fused:
                 yield operation, place
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.conversion.unrounded import unrounded_of
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -79,7 +81,7 @@ def _squared_difference(operation: tf.Operation) -> Any:
 def _reciprocal(operation: tf.Operation) -> Any:
     import tensorflow as tf
 
-    root = operation.inputs[0].op
+    root = unrounded_of(operation.inputs[0]).op  # the one operator has no steps in between
     return tf.math.rsqrt(root.inputs[0]) if root.type == "Sqrt" else None
 
 

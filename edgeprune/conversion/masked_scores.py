@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.conversion.unrounded import unrounded_of
 from edgeprune.types import TfTensor
 
 if TYPE_CHECKING:
@@ -201,10 +202,10 @@ def _booleans(mask: TfTensor) -> tuple[TfTensor, bool]:
     import tensorflow as tf
 
     source, of_zero = mask, False
-    maker = _unrounded(mask).op
+    maker = unrounded_of(mask).op
     if maker.type == "Sub" and (one := _values(maker.inputs[0])) is not None and (one == 1).all():
         source, of_zero = maker.inputs[1], True
-    cast = _unrounded(source).op
+    cast = unrounded_of(source).op
     if cast.type == "Cast" and cast.inputs[0].dtype.name == "bool":
         return cast.inputs[0], of_zero
     if cast.type == "Cast" and cast.inputs[0].dtype.is_integer:
@@ -214,7 +215,7 @@ def _booleans(mask: TfTensor) -> tuple[TfTensor, bool]:
 
 def _beside_masked(scores: TfTensor, term: TfTensor) -> _Scores | None:
     """The scores that a masked bias is added to, with the bias."""
-    bias = _chosen(_unrounded(term).op) or _added(_unrounded(term).op)
+    bias = _chosen(unrounded_of(term).op) or _added(unrounded_of(term).op)
     return bias and _Scores(scores + bias.scores, bias.condition, bias.keeps)
 
 
@@ -239,12 +240,6 @@ def _unmoved(tensor: TfTensor) -> Any:
 def _unmoved_but_rounded(tensor: TfTensor) -> Any:
     """The tensor that another one holds the values of in other places."""
     while tensor.op.type in _MOVES and not _is_rounding(tensor.op):
-        tensor = tensor.op.inputs[0]
-    return tensor
-
-
-def _unrounded(tensor: TfTensor) -> Any:
-    while _is_rounding(tensor.op):
         tensor = tensor.op.inputs[0]
     return tensor
 

@@ -36,6 +36,13 @@ def take_rounding_off(graph: tf.Graph, inputs: Iterable[Any]) -> None:
                 _read_unrounded(part, [given for given in part.inputs if is_rounding(given.op)])
 
 
+def unrounded_of(tensor: Any) -> Any:
+    """The tensor that another one holds the rounded values of; a tensor that is not rounded itself."""
+    while tensor.op.type in _ROUNDINGS:
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
 def _is_rounding(operation: tf.Operation) -> bool:
     return operation.type in _ROUNDINGS
 

@@ -49,9 +49,12 @@ def test_small_divisors_do_not_stop_a_file(flavor, name, is_aware, tmp_path):
     assert not [one.name for one in read_tflite(made.path).operators if "float32" in one.output_dtypes]
 
 
-def test_a_reciprocal_root_is_one_operator(flavor, tmp_path):
+@pytest.mark.parametrize("is_aware", [False, True])
+def test_a_reciprocal_root_is_one_operator(flavor, is_aware, tmp_path):
     model = model_of(flavor, lambda ops, x: x * ops.reciprocal(ops.sqrt(mean_square(ops, x) + 0.1)))
     data = RANDOM.normal(size=(64, 6, 8)).astype("float32")
+    if is_aware:
+        model = ep.quantize_aware(model, "int8", calibration=data)
     made = ep.export_tflite(model, tmp_path / "m.tflite", "int8", data, verbose=False)
     counts = read_tflite(made.path).operator_counts
     assert made.verification.passed and counts["RSQRT"] == 1 and not {"DIV", "SQRT"} & set(counts)
