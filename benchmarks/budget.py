@@ -189,6 +189,8 @@ def measure(name: str, data: Data, arguments: argparse.Namespace, results: Resul
                     begin = time.perf_counter()
                     if way == "int4":
                         net = search(model, data, arguments, folder, **limits).model
+                        if found["candidate"].get("quantize_aware"):  # its weights are those of 8 bits
+                            net = ep.strip_quantization(net)
                     else:
                         net = baseline(way, model, data, arguments.epochs, found, dense)
                     row = {"seconds": time.perf_counter() - begin, "macs": ep.count_macs(net).total}

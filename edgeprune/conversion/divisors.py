@@ -6,10 +6,10 @@ error. In a traced graph, one that is never negative is made one step of its ran
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.conversion.unrounded import unrounded_of
+from edgeprune.conversion.traced_graph import have_read, is_squared_for_l2_norm, unrounded_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,22 +32,25 @@ def least_and_negated_most(graph: tf.Graph) -> list[Any]:
     return [end for divisor in divisors for end in (tf.reduce_min(divisor), -tf.reduce_max(divisor))]
 
 
-def keep_from_zero(graph: tf.Graph, ends: Sequence[float]) -> None:
+def keep_from_zero(
+    graph: tf.Graph, ends: Sequence[float], is_in_floats: Callable[[str], bool] = lambda name: False
+) -> None:
     """Make divisors a step at least, as a function is traced.
 
     Args:
         graph: that of the function, before it is finished.
         ends: those of `least_and_negated_most`, the least of all samples, in the same order.
+        is_in_floats: whether a file computes the operation of this name in floats, where nothing is rounded to zero.
     """
     import tensorflow as tf
 
     for (division, place), least, negated in zip(list(_divisions(graph)), ends[::2], ends[1::2], strict=True):
         step = -negated / _STEPS
-        if 0 <= least < _SURELY_APART * step:
+        if 0 <= least < _SURELY_APART * step and not is_in_floats(division.name):
             divisor = division.inputs[place]
             with graph.name_scope(f"{division.name}/"):  # the operator in the file is named after the same layer
                 apart = tf.maximum(divisor, tf.constant(step, divisor.dtype))
-            division._update_input(place, apart)  # there is no public name for this
+            have_read(division, place, apart)
 
 
 def _divisions(graph: tf.Graph) -> Iterator[tuple[tf.Operation, int]]:
@@ -71,4 +74,5 @@ def _is_l2_norm(operation: tf.Operation) -> bool:
         return False
     added = operation.inputs[0].op
     total = added.inputs[0].op if added.type in ("AddV2", "Maximum") else added
-    return total.type == "Sum" and total.inputs[0].op.type == "Square"
+    square = total.inputs[0].op if total.type == "Sum" else None
+    return square is not None and square.type == "Square" and is_squared_for_l2_norm(square)

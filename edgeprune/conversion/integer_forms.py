@@ -6,21 +6,22 @@ operator of with others stay: in GELU, PReLU, the L2 norm, the square of a diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.conversion.unrounded import unrounded_of
+from edgeprune.conversion.traced_graph import (
+    have_read,
+    is_followed_by,
+    is_squared_for_l2_norm,
+    readers,
+    unrounded_of,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_L2_NORMS = [
-    ("Sum", *least, *divided)
-    for least in ((), ("Maximum",), ("AddV2",))
-    for divided in (("Rsqrt", "Mul"), ("Sqrt", "RealDiv"))
-]
 _MOST_AXES = 4  # that the operator for the square of a difference takes: the converter parts it above
 
 
@@ -33,17 +34,17 @@ def write_for_integers(graph: tf.Graph) -> None:
     for operation in graph.get_operations():
         form = _FORMS.get(operation.type)
         if form is not None and operation.inputs[0].dtype.is_floating:
-            readers = list(_readers(operation.outputs[0]))
+            reading = list(readers(operation.outputs[0]))
             with graph.name_scope(f"{operation.name}/"):  # the operator in the file is named after the same layer
                 made = form(operation)
-            for reader, place in readers if made is not None else ():
-                reader._update_input(place, made)  # there is no public name for this
+            for reader, place in reading if made is not None else ():
+                have_read(reader, place, made)
 
 
 def _negation(operation: tf.Operation) -> Any:
     import tensorflow as tf
 
-    if _is_followed_by(operation, "Relu") or _is_followed_by(operation, "Mul", "Erfc"):
+    if is_followed_by(operation, "Relu") or is_followed_by(operation, "Mul", "Erfc"):
         return None
     (value,) = operation.inputs
     return value * tf.constant(-1, value.dtype)
@@ -52,7 +53,7 @@ def _negation(operation: tf.Operation) -> Any:
 def _square(operation: tf.Operation) -> Any:
     value = operation.inputs[0]
     is_difference = value.op.type == "Sub" and (value.shape.rank or 0) <= _MOST_AXES
-    if is_difference or any(_is_followed_by(operation, *path) for path in _L2_NORMS):
+    if is_difference or is_squared_for_l2_norm(operation):
         return None
     return _product_with_itself(value)
 
@@ -95,24 +96,8 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _is_followed_by(operation: tf.Operation, *types: str) -> bool:
-    """Whether operations of these types read its result, one after the other."""
-    if not types:
-        return True
-    readers = [reader for reader in operation.outputs[0].consumers() if reader.type == types[0]]
-    return any(_is_followed_by(reader, *types[1:]) for reader in readers)
-
-
 def _is_two(exponent: Any) -> bool:
     import tensorflow as tf
 
     value = tf.get_static_value(exponent)
     return value is not None and np.size(value) == 1 and float(np.reshape(value, ())) == 2
-
-
-def _readers(result: Any) -> Iterator[tuple[tf.Operation, int]]:
-    """What reads a tensor, and at which place among its inputs."""
-    for reader in result.consumers():
-        for place, given in enumerate(reader.inputs):
-            if given is result:
-                yield reader, place

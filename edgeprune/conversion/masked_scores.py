@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.conversion.unrounded import unrounded_of
+from edgeprune.conversion.traced_graph import have_read, unrounded_of
 from edgeprune.types import TfTensor
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class _Mask(_Scores):
         import tensorflow as tf
 
         first, second = (self.scores, number) if self.keeps else (number, self.scores)
-        self.reader._update_input(0, tf.where(self.condition, first, second))  # there is no public name for this
+        have_read(self.reader, 0, tf.where(self.condition, first, second))
 
 
 def _masks(graph: tf.Graph) -> Iterator[_Mask]:

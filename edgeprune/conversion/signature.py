@@ -122,6 +122,7 @@ def write_saved_model(
     *,
     is_calibrated: bool = False,
     samples: Mapping[str, np.ndarray] | None = None,
+    is_in_floats: Callable[[str], bool] = lambda name: False,
 ) -> Any:
     """Write a SavedModel with one signature, from which the converter reads the names of inputs and outputs.
 
@@ -133,6 +134,7 @@ def write_saved_model(
         directory: an empty folder.
         is_calibrated: whether it is converted to integers, so that masks on scores keep within their range.
         samples: representative samples by the traced names, `(samples, ...)`; None without.
+        is_in_floats: whether the operation of this name is to compute in floats all the same.
 
     Returns:
         The traced function, whose graph has the operations that the model is made of.
@@ -154,7 +156,7 @@ def write_saved_model(
         # An operation of its own for each, so that one tensor may be given out under two names.
         outputs = {name: tf.identity(output) for name, output in called(given).items()}
         if is_calibrated:
-            _prepare_for_integers(tf.compat.v1.get_default_graph(), given, measured)
+            _prepare_for_integers(tf.compat.v1.get_default_graph(), given, measured, is_in_floats)
         return outputs
 
     def measure(given: Mapping[str, Any]) -> Any:
@@ -177,14 +179,16 @@ def write_saved_model(
 _Measured = tuple[list[float], list[float]]
 
 
-def _prepare_for_integers(graph: tf.Graph, inputs: Mapping[str, Any], measured: _Measured | None) -> None:
+def _prepare_for_integers(
+    graph: tf.Graph, inputs: Mapping[str, Any], measured: _Measured | None, is_in_floats: Callable[[str], bool]
+) -> None:
     """Change the graph of a function, as it is traced, so that integers compute the same."""
     unrounded.take_rounding_off(graph, inputs.values())
     if measured is not None:
         scores, ends = measured
         masked_scores.put_within_range(graph, scores)
         if ends:
-            divisors.keep_from_zero(graph, ends)
+            divisors.keep_from_zero(graph, ends, is_in_floats)
     integer_forms.write_for_integers(graph)
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.conversion.traced_graph import ROUNDINGS, have_read
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _PRODUCTS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"}
-_ROUNDINGS = {"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"}
 _MOVES = {"Identity", "Reshape", "Transpose", "ExpandDims", "Squeeze"}
 _OF_SHAPES_ALONE = {"Shape", "ShapeN", "Size", "Rank"}
 
@@ -30,21 +31,14 @@ def take_rounding_off(graph: tf.Graph, inputs: Iterable[Any]) -> None:
     for operation in graph.get_operations():
         if operation in varying:
             _read_unrounded(operation, [given for given in operation.inputs if _is_rounded_one_hot(given.op)])
-        elif operation.type not in {*_MOVES, *_ROUNDINGS}:
+        elif operation.type not in {*_MOVES, *ROUNDINGS}:
             is_rounding = _is_rounding if operation.type in _PRODUCTS else _rounds_activations
             for part in _before(operation):
                 _read_unrounded(part, [given for given in part.inputs if is_rounding(given.op)])
 
 
-def unrounded_of(tensor: Any) -> Any:
-    """The tensor that another one holds the rounded values of; a tensor that is not rounded itself."""
-    while tensor.op.type in _ROUNDINGS:
-        tensor = tensor.op.inputs[0]
-    return tensor
-
-
 def _is_rounding(operation: tf.Operation) -> bool:
-    return operation.type in _ROUNDINGS
+    return operation.type in ROUNDINGS
 
 
 def _rounds_activations(operation: tf.Operation) -> bool:
@@ -56,11 +50,11 @@ def _read_unrounded(operation: tf.Operation, rounded: list[Any]) -> None:
     """Have an operation read what is rounded before it is."""
     for place, given in enumerate(operation.inputs):
         if any(given is one for one in rounded):
-            operation._update_input(place, given.op.inputs[0])  # there is no public name for this
+            have_read(operation, place, given.op.inputs[0])
 
 
 def _is_rounded_one_hot(operation: tf.Operation) -> bool:
-    if operation.type not in _ROUNDINGS:
+    if operation.type not in ROUNDINGS:
         return False
     source = operation.inputs[0].op
     while source.type in _MOVES:

@@ -288,6 +288,7 @@ def _converted(
 
     names = names_to_trace(specs)
     samples = samples and {names[name]: array for name, array in samples.items()}
+    is_asked = functools.partial(is_in_floats, model=model, layers=recipe.layers)
     with tempfile.TemporaryDirectory() as saved_model, contextlib.ExitStack() as quietly:
         captured = quietly.enter_context(captured_output())
         try:
@@ -298,7 +299,13 @@ def _converted(
                 equal_calls.replaced(model, recipe.quantization) as unrolled,
             ):
                 function = write_saved_model(
-                    model, specs, names, saved_model, is_calibrated=recipe.calibrated, samples=samples
+                    model,
+                    specs,
+                    names,
+                    saved_model,
+                    is_calibrated=recipe.calibrated,
+                    samples=samples,
+                    is_in_floats=is_asked,
                 )
             if recipe.calibrated and samples is not None:
                 non_finite.check_finite_outputs(function, samples, model)
@@ -323,7 +330,6 @@ def _converted(
     diagnosis.refuse_custom(content, model, allow_flex=recipe.allow_flex, allow_custom=recipe.allow_custom)
     if recipe.calibrated:
         non_finite.check_scales(content, model)
-        is_asked = functools.partial(is_in_floats, model=model, layers=recipe.layers)
         notes += diagnosis.float_notes(content, model, is_asked)
     content = _as_written(content, names, outputs, model.name)
     if recipe.sparse:
