@@ -44,15 +44,23 @@ def folded_net(flavor):
     keras.utils.set_random_seed(0)
     layers = keras.layers
     inner = keras.Sequential(
-        [keras.Input((8, 8, 6)), layers.DepthwiseConv2D(3, padding="same"), layers.BatchNormalization(), layers.ReLU()],
+        [
+            keras.Input((8, 8, 6)),
+            layers.DepthwiseConv2D(3, padding="same", name="depthwise"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="relu"),
+        ],
         name="inner",
     )
     inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.ReLU(name="stem_relu")(layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(inputs)))
+    x = layers.Conv2D(6, 3, padding="same", name="stem")(inputs)
+    x = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_norm")(x))
     x = layers.Add(name="sum")([x, inner(x)])
     twice = layers.Conv2D(6, 1, name="twice")
     x = twice(twice(x))
-    return keras.Model(inputs, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x)), name="net")
+    return keras.Model(
+        inputs, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D(name="pool")(x)), name="net"
+    )
 
 
 @pytest.fixture
